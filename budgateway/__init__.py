@@ -1,0 +1,1 @@
+"""budgateway: a gateway for model inference."""

@@ -1,0 +1,423 @@
+"""The compiled core: routing, limits, selection, scanning and rewriting of bytes.
+
+Conventions: time is an argument, monotonic nanoseconds; bytes are borrowed for the call; "no match" and "not yet" are
+None or -1, never an exception. What is wrong with a message raises a class of `budgateway.errors`.
+"""
+
+from collections.abc import Sequence
+from typing import Final, final
+
+ABI: Final[int]
+BUILD_PROFILE: Final[str]
+
+# ---------------------------------------------------------------- hot state: one shared mapping
+
+@final
+class Segment:
+    """The shared mapping that holds hot state: labels, upstream slots, buckets, metrics, a row for each worker.
+
+    Made once by the supervisor (`Segment(workers)`), attached by workers from the inherited descriptor.
+    """
+
+    def __new__(cls, workers: int = 1) -> Segment: ...
+    @staticmethod
+    def attach(fd: int) -> Segment:
+        """Map the segment behind `fd`; ValueError when it is not one of this version's."""
+    @property
+    def fd(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Bytes mapped (only touched pages are resident)."""
+    @property
+    def workers(self) -> int:
+        """Rows there are."""
+    def intern(self, name: str) -> int:
+        """The id of a label, the same in every process; 0 ("other") when the table is full. Idempotent."""
+    def label(self, id: int) -> str:
+        """The name behind an id; "other" for 0 and for ids never given out."""
+    def upstream(self, url: str) -> int:
+        """The slot of an upstream, by URL; kept across reloads. ValueError when all slots are taken."""
+    def clear_worker(self, worker: int) -> None:
+        """Zero the row of a worker that died: its in-flight counts and gauges."""
+    def gauge(self, worker: int, gauge: int) -> int:
+        """The value of one of the `GAUGE_*` of one worker."""
+    def add(self, worker: int, gauge: int, delta: int) -> None:
+        """Move a gauge of a worker's row."""
+
+GAUGE_CONNECTIONS: Final[int]
+GAUGE_EXCHANGES: Final[int]
+GAUGE_POOL_IDLE: Final[int]
+GAUGE_POOL_BUSY: Final[int]
+GAUGE_STREAMS: Final[int]
+
+@final
+class RateLimit:
+    """GCRA buckets by key for one limit (a scope name, a rate and a burst), in the segment: shared by all workers."""
+
+    def __new__(cls, segment: Segment, scope: str, per_minute: float, burst: int) -> RateLimit: ...
+    def take(self, key: str | bytes, cost: int, now_ns: int) -> int:
+        """Debit `cost`: what remains (>= 0), or minus the nanoseconds to wait (< 0) and nothing was debited."""
+    def refund(self, key: str | bytes, cost: int) -> None:
+        """Give back a debit, when a later dimension refused."""
+    def reset_ns(self, key: str | bytes, now_ns: int) -> int:
+        """Nanoseconds until the bucket is full again."""
+
+@final
+class Selector:
+    """Picks an upstream: filter (breaker, drained, tried) -> score by policy -> random tie-break; counts in flight.
+
+    `upstreams` are (slot, weight); what comes back is an index into that list.
+    `policy`: round_robin, weighted (smooth), least_connections (weighted, in flight of all workers), random (weighted),
+    power_of_two. `seed` feeds the random choices. A zero `failure_threshold` switches the breaker off.
+    """
+
+    def __new__(
+        cls,
+        segment: Segment,
+        worker: int,
+        policy: str,
+        upstreams: Sequence[tuple[int, int]],
+        *,
+        seed: int = 0,
+        failure_threshold: int = 0,
+        open_ns: int = 60_000_000_000,
+        half_open_max_calls: int = 3,
+    ) -> Selector: ...
+    def pick(self, now_ns: int, tried: int = 0) -> int:
+        """The chosen index, its in-flight count one higher; -1 when none is left. Bit i of `tried` excludes index i."""
+    def release(self, index: int, verdict: int, now_ns: int) -> None:
+        """End what `pick` began: in flight one lower, and the verdict (`VERDICT_*`) told to the breaker."""
+    def in_flight(self, index: int) -> int:
+        """Of all workers together."""
+    def state(self, index: int, now_ns: int) -> str:
+        """closed, open, half_open or drained."""
+    def drain(self, index: int, drained: bool) -> None:
+        """Take an upstream out of, or back into, every worker's choice."""
+
+VERDICT_NEUTRAL: Final[int]
+VERDICT_SUCCESS: Final[int]
+VERDICT_FAILURE: Final[int]
+
+@final
+class Metrics:
+    """Counters and histograms by (route, provider, model, status), as label ids, bounded; recorded once an exchange."""
+
+    def __new__(cls, segment: Segment) -> Metrics: ...
+    def observe(
+        self,
+        route: int,
+        provider: int,
+        model: int,
+        status: int,
+        outcome: int,
+        duration_ns: int,
+        overhead_ns: int,
+        first_byte_ns: int,
+        bytes_in: int,
+        bytes_out: int,
+        tokens_in: int,
+        tokens_out: int,
+    ) -> None:
+        """Add one exchange. `outcome` is an `OUTCOME_*`; `first_byte_ns` 0 when there was none."""
+    def collect(self) -> list[Series]:
+        """Every series that was ever observed."""
+
+@final
+class Series:
+    """One row of metrics, as it stood when collected."""
+
+    @property
+    def route(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def outcomes(self) -> list[int]:
+        """Counts by `OUTCOME_*`."""
+    @property
+    def duration(self) -> tuple[list[int], float]:
+        """Counts per bucket of `DURATION_BOUNDS_S` (plus +Inf; not cumulative) and the sum in seconds."""
+    @property
+    def overhead(self) -> tuple[list[int], float]:
+        """The same over `OVERHEAD_BOUNDS_S`."""
+    @property
+    def first_byte(self) -> tuple[list[int], float]:
+        """The same over `DURATION_BOUNDS_S`."""
+    @property
+    def bytes_in(self) -> int: ...
+    @property
+    def bytes_out(self) -> int: ...
+    @property
+    def tokens_in(self) -> int: ...
+    @property
+    def tokens_out(self) -> int: ...
+
+DURATION_BOUNDS_S: Final[tuple[float, ...]]
+OVERHEAD_BOUNDS_S: Final[tuple[float, ...]]
+OUTCOME_COMPLETE: Final[int]
+OUTCOME_REFUSED: Final[int]
+OUTCOME_UPSTREAM_FAILED: Final[int]
+OUTCOME_TRUNCATED: Final[int]
+OUTCOME_CLIENT_GONE: Final[int]
+
+@final
+class AccessLog:
+    """Formats one JSON line an exchange into a bounded buffer of this process; Python writes the blocks out."""
+
+    def __new__(cls, segment: Segment, capacity_bytes: int = 1 << 20) -> AccessLog: ...
+    def append(
+        self,
+        unix_ms: int,
+        head: RequestHead | None,
+        request_id: str,
+        client: str,
+        principal: str,
+        route: int,
+        provider: int,
+        upstream: str,
+        model: str,
+        status: int,
+        outcome: int,
+        error: str,
+        attempts: int,
+        stream: bool,
+        bytes_in: int,
+        bytes_out: int,
+        duration_ns: int,
+        overhead_ns: int,
+        first_byte_ns: int,
+        tokens_in: int,
+        tokens_out: int,
+        tokens_cached: int,
+    ) -> int:
+        """Add a line; the bytes now waiting. A full buffer drops the line and counts it. Empty strings, zero label
+        ids and negative numbers are left out of the line; strings are JSON-escaped."""
+    def drain(self) -> bytes:
+        """Take all complete lines."""
+    @property
+    def dropped(self) -> int: ...
+
+# ---------------------------------------------------------------- HTTP/1.1 heads
+
+# Flags of a head.
+KEEP_ALIVE: Final[int]
+CHUNKED: Final[int]
+EXPECT_CONTINUE: Final[int]
+UPGRADE: Final[int]
+HTTP_10: Final[int]
+JSON: Final[int]  # content-type is application/json or +json
+MULTIPART: Final[int]
+EVENT_STREAM: Final[int]
+ENCODED: Final[int]  # content-encoding other than identity
+NO_BODY: Final[int]  # response: 1xx, 204, 304, or to HEAD
+
+@final
+class RequestHead:
+    """A request's start line and headers, scanned once; keeps the bytes it was scanned from."""
+
+    @staticmethod
+    def parse(data: bytes, start: int = 0) -> RequestHead | None:
+        """Scan the head that begins at `start`; None while its blank line has not arrived.
+
+        Stricter than RFC 9112 where leniency is how requests are smuggled (RELIABILITY 3.8). Raises BadRequest and its
+        kin (HeadTooLarge, TargetTooLong, ExpectationFailed).
+        """
+    @property
+    def size(self) -> int:
+        """Bytes from `start` to past the blank line."""
+    @property
+    def flags(self) -> int: ...
+    @property
+    def content_length(self) -> int:
+        """-1 when there is none."""
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str:
+        """Percent-decoding untouched, without the query."""
+    @property
+    def query(self) -> str: ...
+    @property
+    def host(self) -> str:
+        """Lower case, without the port."""
+    @property
+    def request_id(self) -> str | None:
+        """The client's x-request-id when it is 1 to 128 of [A-Za-z0-9._:-], else None."""
+    def header(self, name: str) -> str | None:
+        """The value of the first header of that (lower-case) name, latin-1."""
+    def headers(self) -> list[tuple[str, str]]:
+        """All of them, names lower case, in order."""
+
+@final
+class RequestHeadWriter:
+    """Writes request heads for one upstream from what was parsed, never by copying lines: allow-listed headers only.
+
+    Always allowed: accept, content-type, content-encoding, traceparent, tracestate, baggage,
+    user-agent, idempotency-key; `allow` adds to them. Never, whatever `allow` says: host, connection, framing, cookies,
+    authorization, keys, forwarded and x-forwarded-*.
+    """
+
+    def __new__(
+        cls,
+        host: str,
+        prefix: str,
+        strip: str,
+        allow: Sequence[str],
+        fixed: Sequence[tuple[str, str]],
+    ) -> RequestHeadWriter:
+        """`host` is the Host line's value; `prefix` goes before the path once `strip` was taken off it (a prefix ending
+        in the path's own first segment, as in `/v1` + `/v1/chat`, is not doubled); `fixed` are sent as they are
+        (authorization). ValueError for names or values that are not HTTP."""
+    def write(self, head: RequestHead, request_id: str, content_length: int) -> bytes:
+        """The head to send. `content_length`: -1 no body, -2 chunked, else the length. A method that usually has a body
+        and has none gets `content-length: 0`."""
+
+@final
+class ResponseHead:
+    """A response's status line and headers: hostile input, scanned once."""
+
+    @staticmethod
+    def parse(data: bytes, start: int = 0, to_head: bool = False) -> ResponseHead | None:
+        """As RequestHead.parse; `to_head` when the request was HEAD. Raises UpstreamProtocolError."""
+    @property
+    def size(self) -> int: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def content_length(self) -> int: ...
+    def header(self, name: str) -> str | None: ...
+    def headers(self) -> list[tuple[str, str]]: ...
+
+@final
+class ResponseHeadWriter:
+    """Writes response heads for clients: everything but hop-by-hop, what `Connection` names, framing, and `drop`.
+
+    Always dropped: server, set-cookie, alt-svc, strict-transport-security, openai-organization, openai-project,
+    x-request-id (ours goes out instead), cf-*, via.
+    """
+
+    def __new__(cls, drop: Sequence[str] = ()) -> ResponseHeadWriter: ...
+    def write(self, head: ResponseHead, content_length: int, keep_alive: bool, extra: bytes) -> bytes:
+        """The head to send. `content_length`: -1 no framing header (close-delimited or no body), -2 chunked, else the
+        length. `extra` is complete header lines, each with its CRLF. Writes `connection: close` unless keep_alive."""
+
+@final
+class ChunkScanner:
+    """Follows chunked framing to its end, with limits, so that the message's last byte is known.
+
+    Limits: extensions 256 B a chunk and 16 KiB a message, trailers 8 KiB, chunk size 16 hex digits at most.
+    """
+
+    def __new__(cls, upstream: bool = False) -> ChunkScanner:
+        """`upstream`: violations are UpstreamProtocolError, else BadRequest."""
+    def feed(self, data: bytes, start: int = 0) -> int:
+        """The offset just past the message when it ends inside `data`, else -1 (all of it belongs to the message)."""
+
+# ---------------------------------------------------------------- bodies
+
+@final
+class Peeker:
+    """Finds wanted top-level members of a JSON object in one pass, without building a document."""
+
+    def __new__(cls, fields: Sequence[str] = ...) -> Peeker:
+        """Default fields: model, stream, user, max_tokens, max_completion_tokens, stream_options."""
+    def peek(self, body: bytes) -> BodyPeek:
+        """Validate all of `body` as JSON (RFC 8259, UTF-8, depth <= 128) and note the spans.
+
+        Raises BadRequest: not JSON (says at which byte), or a wanted member twice (two readers would differ).
+        A body that is JSON but no object has no fields.
+        """
+
+@final
+class BodyPeek:
+    """Where the wanted members are in one body, which it keeps alive."""
+
+    @property
+    def model(self) -> str | None:
+        """The model's name, unescaped; None when absent or no string."""
+    @property
+    def stream(self) -> bool:
+        """True for a literal `true`."""
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def max_tokens(self) -> int | None:
+        """max_completion_tokens, else max_tokens, when a non-negative integer."""
+    def span(self, field: str) -> tuple[int, int] | None:
+        """Start and end of a member's value."""
+    def rewrite(self, edits: Sequence[tuple[str, bytes | None]]) -> bytes:
+        """A body with members replaced, inserted (when absent) or deleted (None) by splicing; the rest byte for byte.
+
+        Values are JSON text, trusted. ValueError for a field that is not a wanted one, or when the body is no object.
+        """
+
+@final
+class UsageScanner:
+    """Looks on while a response passes: event borders, the terminator, usage. Never changes a byte, never raises."""
+
+    def __new__(cls, sse: bool) -> UsageScanner:
+        """`sse`: an event stream; else one JSON document."""
+    def feed(self, data: bytes) -> int:
+        """Look at the next bytes, however cut; the events completed so far (SSE)."""
+    @property
+    def usage(self) -> tuple[int, int, int, int] | None:
+        """(in, out, cached, reasoning) from the last usage object seen: OpenAI chat, completions, responses and
+        embeddings, Anthropic messages (message_start and message_delta merged)."""
+    @property
+    def done(self) -> bool:
+        """A terminator was seen: `[DONE]`, `message_stop`, `response.completed` (and its failed/incomplete kin)."""
+    @property
+    def error(self) -> bool:
+        """An error event was seen."""
+
+@final
+class ModelRewriter:
+    """Gives the client the model name it asked for: replaces the `model` member of responses as they pass.
+
+    In SSE the `model` of each event's object, or of its `message` or `response` member; in JSON the same of the document.
+    """
+
+    def __new__(cls, sse: bool, model: str) -> ModelRewriter: ...
+    def feed(self, data: bytes) -> bytes:
+        """What may go out now. Holds back no more than one event (or one JSON token), 1 MiB at most; what exceeds that
+        passes unchanged."""
+    def finish(self) -> bytes:
+        """What was still held."""
+
+# ---------------------------------------------------------------- routing
+
+@final
+class RouteTable:
+    """Immutable: which route answers (host, path, method, model, headers). Specific beats general, then first wins.
+
+    `rules`: (host, path, methods, models, headers, priority), empties match everything. Hosts: exact or `*.suffix`.
+    Paths: literal, `{name}` for one segment, a final `*` or `{name:path}` for the rest. Models: exact, `prefix*`, glob
+    with `*` and `?`. Headers: (lower-case name, value or glob). Order: priority, host, path (literal > parameter >
+    wildcard, segment by segment), methods, model (exact > longer prefix > glob > any), headers (more first), place.
+    ValueError for a pattern that cannot be (says which rule and why).
+    """
+
+    def __new__(
+        cls,
+        rules: Sequence[tuple[str, str, Sequence[str], Sequence[str], Sequence[tuple[str, str]], int]],
+    ) -> RouteTable: ...
+    def __len__(self) -> int: ...
+    def find(self, head: RequestHead, model: str | None) -> int:
+        """The index of the rule that answers; -1 no path matches; -2 not this method; -3 not this model or headers."""
+    def lookup(
+        self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ()
+    ) -> int:
+        """The same from loose parts."""
+    def params(self, index: int, path: str) -> dict[str, str]:
+        """The path's parameters under that rule."""
+    def explain(
+        self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ()
+    ) -> list[tuple[int, bool, str]]:
+        """(rule, matched, why) in the order of preference: the first matched one answers."""

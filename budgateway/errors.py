@@ -1,0 +1,183 @@
+"""The error tree: every failure has one class, and the class says status, code, whose fault it is and whether to retry."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+Who = Literal["downstream", "upstream", "gateway", "operator"]
+# never: the answer would be the same; next: another upstream may do better;
+# unsent: only while no byte of a response has reached the client.
+Retry = Literal["never", "next", "unsent"]
+
+
+class GatewayError(Exception):
+    """The root. `str(error)` is lower case, names the thing and holds no secret; `hint` says what an operator can do."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    # OpenAI's `error.type`; dialects with other words map it in their adapter.
+    type: ClassVar[str] = "server_error"
+    who: ClassVar[Who] = "gateway"
+    retry: ClassVar[Retry] = "never"
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.param = param
+        # Seconds until the same request may fit; 0 means unknown and sends no Retry-After.
+        self.retry_after_s = retry_after_s
+
+
+class BadRequest(GatewayError):
+    """The request is malformed: framing, head or body."""
+
+    status = 400
+    code = "bad_request"
+    type = "invalid_request_error"
+    who = "downstream"
+
+
+class RequestTimeout(BadRequest):
+    """The head or body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class RequestTooLarge(BadRequest):
+    """The body exceeds the limit of the gateway or the route."""
+
+    status = 413
+    code = "request_too_large"
+
+
+class TargetTooLong(BadRequest):
+    """The request target exceeds the line limit."""
+
+    status = 414
+    code = "target_too_long"
+
+
+class ExpectationFailed(BadRequest):
+    """`Expect` asks for something other than 100-continue."""
+
+    status = 417
+    code = "expectation_failed"
+
+
+class HeadTooLarge(BadRequest):
+    """The head exceeds its limit of bytes, line length or header count."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class Unauthenticated(GatewayError):
+    """No credential, or one that does not verify; the same error for unknown, expired and foreign ones."""
+
+    status = 401
+    code = "unauthenticated"
+    type = "authentication_error"
+    who = "downstream"
+
+
+class Forbidden(GatewayError):
+    """The principal is known and may not do this."""
+
+    status = 403
+    code = "forbidden"
+    type = "permission_error"
+    who = "downstream"
+
+
+class RouteNotFound(GatewayError):
+    """No route matches host, path, headers."""
+
+    status = 404
+    code = "route_not_found"
+    type = "invalid_request_error"
+    who = "downstream"
+
+
+class ModelNotFound(RouteNotFound):
+    """Routes match the path, none the model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(RouteNotFound):
+    """Routes match the path, none the method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class RateLimited(GatewayError):
+    """A limit is used up; `retry_after_s` says when the request would fit."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+    who = "downstream"
+
+
+class Overloaded(GatewayError):
+    """The gateway sheds load."""
+
+    status = 503
+    code = "overloaded"
+
+
+class NoUpstream(GatewayError):
+    """Every upstream of the route is down, draining or already tried."""
+
+    status = 503
+    code = "no_upstream"
+
+
+class UpstreamConnectError(GatewayError):
+    """An upstream could not be reached: name, connection or TLS."""
+
+    status = 502
+    code = "upstream_connect"
+    who = "upstream"
+    retry = "next"
+
+
+class UpstreamProtocolError(GatewayError):
+    """An upstream's answer is not HTTP, or ended before its time."""
+
+    status = 502
+    code = "upstream_protocol"
+    who = "upstream"
+    retry = "unsent"
+
+
+class UpstreamTimeout(GatewayError):
+    """An upstream was too slow in a phase: connect, first_byte, chunk or total."""
+
+    status = 504
+    code = "upstream_timeout"
+    who = "upstream"
+    retry = "unsent"
+
+    def __init__(self, message: str, *, phase: Literal["connect", "first_byte", "chunk", "total"], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.phase = phase
+
+
+class ConfigError(GatewayError):
+    """The configuration has problems; `problems` lists all of them, each with file and key path."""
+
+    status = 422
+    code = "config"
+    type = "invalid_request_error"
+    who = "operator"
+
+    def __init__(self, problems: list[str], *, hint: str = "") -> None:
+        super().__init__("\n".join(problems), hint=hint)
+        self.problems = problems
+
+
+class InternalError(GatewayError):
+    """A defect of ours, confined to one exchange."""

@@ -1,0 +1,183 @@
+"""The nouns: frozen records that the configuration becomes, parsed at the edge and trusted inside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two"]
+ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
+
+
+class Secret:
+    """A value that never shows: repr, str and format say `***`; `reveal()` is the one way out."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one line that sends or verifies it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Usage(NamedTuple):
+    """Tokens of one exchange, as the upstream reported them."""
+
+    tokens_in: int
+    tokens_out: int
+    tokens_cached: int
+    tokens_reasoning: int
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking. `id` is what limits count by: a JWT subject, a key's name, or the client's address."""
+
+    id: str
+    tenant: str = ""
+    roles: tuple[str, ...] = ()
+    anonymous: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Deadlines of an exchange in seconds, all running from its first byte except `chunk_s`, which runs between two."""
+
+    connect_s: float = 2.0
+    first_byte_s: float = 60.0
+    chunk_s: float = 30.0
+    total_s: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One reachable model server. `path` is the base URL's path without a trailing slash."""
+
+    url: str
+    tls: bool
+    host: str
+    port: int
+    path: str = ""
+    weight: int = 1
+    max_in_flight: int = 0  # 0: unbounded
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A named group of upstreams and how to speak to them."""
+
+    name: str
+    kind: ProviderKind
+    upstreams: tuple[Upstream, ...]
+    label: str = ""  # `name =` in the table: for people
+    api_key: Secret | None = None
+    headers: tuple[tuple[str, Secret], ...] = ()  # sent with every request, values may be secret
+    forward_headers: tuple[str, ...] = ()  # additions to the allow list towards the upstream, lower case
+    models: tuple[str, ...] = ()  # what it serves, as the operator lists it; empty: asked of the upstream
+    aliases: tuple[tuple[str, str], ...] = ()  # (what clients say, what the upstream is told)
+    strip_prefix: str = ""  # removed from the request path before the upstream's own path is put in front
+    health_check_path: str = "/health"
+    health_check_interval_s: float = 30.0
+    connect_timeout_s: float = 2.0
+    keepalive_s: float = 4.0  # vLLM and SGLang close at 5 s
+    max_idle: int = 512  # idle connections kept to each upstream, per worker
+    tls_verify: bool = True
+    tls_ca_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Match -> provider and settings. Empty match fields match everything."""
+
+    name: str
+    path: str
+    provider: str
+    host: str = ""
+    methods: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # exact names, `prefix*`, or globs
+    headers: tuple[tuple[str, str], ...] = ()  # (lower-case name, value or glob); all must match
+    priority: int = 0
+    load_balancer: LoadBalancer = "round_robin"
+    rate_limit: int = 0  # requests per minute and client; 0: none of its own
+    rate_burst: int = 0  # 0: the same as rate_limit's tenth, at least 1
+    auth_required: bool = True
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    max_body_bytes: int = 10 * 1024 * 1024
+    replay_safe: bool = False
+    cache_ttl_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route found: the route, the path's parameters and why it won."""
+
+    route: Route
+    provider: str
+    params: dict[str, str]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """The listener's certificate, by file."""
+
+    cert_file: str
+    key_file: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """Requests per minute with a burst, per principal."""
+
+    per_minute: int
+    burst: int
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When an upstream is given a rest."""
+
+    failure_threshold: int = 5
+    open_s: float = 60.0
+    half_open_max_calls: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One whole configuration, validated: what `load_config` returns and every process is built from."""
+
+    host: str = "0.0.0.0"
+    port: int = 8080
+    workers: int = 1
+    tls: Tls | None = None
+    max_connections: int = 10_000  # open downstream connections, per gateway
+    keepalive_s: float = 75.0  # idle downstream connections
+    head_timeout_s: float = 10.0
+    max_body_bytes: int = 10 * 1024 * 1024
+    drain_s: float = 300.0
+    disclose: bool = True  # x-budgateway-* response headers
+    trusted_proxies: tuple[str, ...] = ()
+    log_level: str = "INFO"
+    access_log: str = "stdout"  # stdout, stderr, off, or a file's path
+    metrics_enabled: bool = True
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9090  # 0: none of its own
+    rate_limit: RateLimit | None = None
+    breaker: BreakerSettings | None = None
+    jwt_secret: Secret | None = None
+    jwt_expiration_s: int = 3600
+    providers: tuple[Provider, ...] = ()
+    routes: tuple[Route, ...] = ()
+    notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start
+    sources: tuple[str, ...] = ()  # files and variables it came from, for the banner

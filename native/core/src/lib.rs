@@ -1,0 +1,1 @@
+//! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
