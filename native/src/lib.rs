@@ -1,5 +1,7 @@
 //! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more.
 
+mod error;
+
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
@@ -9,9 +11,20 @@ const ABI: u32 = 1;
 mod _native {
     use super::*;
 
+    // Hot state: one shared mapping.
+
+    // HTTP/1.1 heads.
+
+    // Bodies.
+
+    // Routing.
+
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("ABI", ABI)?;
-        module.add("BUILD_PROFILE", if cfg!(debug_assertions) { "debug" } else { "release" })
+        module.add(
+            "BUILD_PROFILE",
+            if cfg!(debug_assertions) { "debug" } else { "release" },
+        )
     }
 }

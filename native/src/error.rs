@@ -1,0 +1,69 @@
+//! The one place where what goes wrong in the core becomes a Python exception.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+
+/// What a binding fails with. `From` the core's errors into it, and pyo3 turns it into the exception.
+pub(crate) struct Error(PyErr);
+
+/// The classes of `budgateway.errors` that the core raises.
+#[derive(Clone, Copy, Debug)]
+#[allow(dead_code, reason = "each is used by the binding that needs it")]
+pub(crate) enum Class {
+    BadRequest,
+    HeadTooLarge,
+    TargetTooLong,
+    ExpectationFailed,
+    UpstreamProtocolError,
+}
+
+impl Error {
+    /// A failure of one exchange: `message` is lower case, names the thing and holds no secret.
+    #[allow(dead_code, reason = "used by the bindings that scan bytes")]
+    pub(crate) fn gateway(class: Class, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self(Python::attach(|py| match class.of(py) {
+            Ok(class) => PyErr::from_type(class.clone(), message),
+            Err(missing) => missing,
+        }))
+    }
+
+    /// An argument that cannot be: the caller's mistake or the operator's.
+    #[allow(dead_code, reason = "used by the bindings of the hot state")]
+    pub(crate) fn value(message: impl Into<String>) -> Self {
+        Self(PyValueError::new_err(message.into()))
+    }
+}
+
+impl Class {
+    /// The Python class, imported once a process.
+    fn of(self, py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+        static BAD_REQUEST: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static HEAD_TOO_LARGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static TARGET_TOO_LONG: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static EXPECTATION_FAILED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static UPSTREAM_PROTOCOL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let (cell, name) = match self {
+            Self::BadRequest => (&BAD_REQUEST, "BadRequest"),
+            Self::HeadTooLarge => (&HEAD_TOO_LARGE, "HeadTooLarge"),
+            Self::TargetTooLong => (&TARGET_TOO_LONG, "TargetTooLong"),
+            Self::ExpectationFailed => (&EXPECTATION_FAILED, "ExpectationFailed"),
+            Self::UpstreamProtocolError => (&UPSTREAM_PROTOCOL, "UpstreamProtocolError"),
+        };
+        cell.import(py, "budgateway.errors", name)
+    }
+}
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        error.0
+    }
+}
+
+impl From<PyErr> for Error {
+    fn from(error: PyErr) -> Self {
+        Self(error)
+    }
+}
