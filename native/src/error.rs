@@ -1,5 +1,6 @@
 //! The one place where what goes wrong in the core becomes a Python exception.
 
+use budgateway_core::json::{FieldsError, JsonError, SpliceError};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -21,7 +22,6 @@ pub(crate) enum Class {
 
 impl Error {
     /// A failure of one exchange: `message` is lower case, names the thing and holds no secret.
-    #[allow(dead_code, reason = "used by the bindings that scan bytes")]
     pub(crate) fn gateway(class: Class, message: impl Into<String>) -> Self {
         let message = message.into();
         Self(Python::attach(|py| match class.of(py) {
@@ -31,7 +31,6 @@ impl Error {
     }
 
     /// An argument that cannot be: the caller's mistake or the operator's.
-    #[allow(dead_code, reason = "used by the bindings of the hot state")]
     pub(crate) fn value(message: impl Into<String>) -> Self {
         Self(PyValueError::new_err(message.into()))
     }
@@ -65,5 +64,23 @@ impl From<Error> for PyErr {
 impl From<PyErr> for Error {
     fn from(error: PyErr) -> Self {
         Self(error)
+    }
+}
+
+impl From<JsonError> for Error {
+    fn from(error: JsonError) -> Self {
+        Self::gateway(Class::BadRequest, error.to_string())
+    }
+}
+
+impl From<FieldsError> for Error {
+    fn from(error: FieldsError) -> Self {
+        Self::value(error.to_string())
+    }
+}
+
+impl From<SpliceError> for Error {
+    fn from(error: SpliceError) -> Self {
+        Self::value(error.to_string())
     }
 }

@@ -1,6 +1,7 @@
 //! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more.
 
 mod error;
+mod json;
 
 use pyo3::prelude::*;
 
@@ -16,6 +17,8 @@ mod _native {
     // HTTP/1.1 heads.
 
     // Bodies.
+    #[pymodule_export]
+    use crate::json::{BodyPeek, Peeker};
 
     // Routing.
 

@@ -1,1 +1,3 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
+
+pub mod json;

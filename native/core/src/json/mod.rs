@@ -1,0 +1,28 @@
+//! JSON without documents: validate in one pass, note where members are, edit by splicing.
+
+mod peek;
+mod splice;
+mod text;
+mod walk;
+
+pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
+pub use splice::{Edit, Splice, SpliceError};
+pub use text::unescape;
+pub use walk::{MAX_DEPTH, Visitor, walk};
+
+/// Why a text is not the JSON we accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JsonError {
+    /// RFC 8259 grammar, or bytes that are not UTF-8.
+    #[error("body is not valid JSON at byte {at}: {why}")]
+    Syntax {
+        /// Offset of the offending byte; the length when the text ended too early.
+        at: usize,
+        /// What is wrong there.
+        why: &'static str,
+    },
+    /// A wanted member twice: the gateway and the upstream might each believe another one.
+    #[error("body has the member '{0}' twice")]
+    Duplicate(Box<str>),
+}

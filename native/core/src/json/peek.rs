@@ -1,0 +1,217 @@
+//! Where wanted top-level members are in one body.
+
+use std::ops::Range;
+
+use super::{JsonError, Visitor, walk};
+
+/// Fields one peeker may want: what it found sits in the object it returns, not on the heap.
+pub const MAX_FIELDS: usize = 16;
+
+/// Why a list of wanted fields cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FieldsError {
+    /// Results are kept in a fixed array.
+    #[error("at most {MAX_FIELDS} fields, got {0}")]
+    TooMany(usize),
+    /// Each field has one index.
+    #[error("field '{0}' is listed twice")]
+    Twice(Box<str>),
+}
+
+/// The names of wanted top-level members.
+#[derive(Debug)]
+pub struct Fields {
+    names: Box<[Box<str>]>,
+}
+
+/// Where one member is; all zero when it was not found (a value never ends at 0).
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Member {
+    key: u32,
+    start: u32,
+    end: u32,
+}
+
+/// Where wanted members are, by the index of the field.
+#[derive(Debug, Clone)]
+pub struct Members {
+    pub(super) open: Option<usize>,
+    pub(super) found: [Member; MAX_FIELDS],
+}
+
+impl Member {
+    /// `None` past the 4 GiB that the offsets can say.
+    fn new(key: usize, start: usize, end: usize) -> Option<Self> {
+        Some(Self {
+            key: key.try_into().ok()?,
+            start: start.try_into().ok()?,
+            end: end.try_into().ok()?,
+        })
+    }
+
+    /// The offset of the key's quote.
+    pub(super) fn key(self) -> usize {
+        self.key as usize
+    }
+
+    /// The value's offsets; `None` when the member was not found.
+    pub(super) fn value(self) -> Option<Range<usize>> {
+        (self.end != 0).then_some(self.start as usize..self.end as usize)
+    }
+}
+
+impl Fields {
+    /// Fields by name, in the order of their indices.
+    pub fn new<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Result<Self, FieldsError> {
+        let names: Box<[Box<str>]> = names.into_iter().map(|name| name.as_ref().into()).collect();
+        if names.len() > MAX_FIELDS {
+            return Err(FieldsError::TooMany(names.len()));
+        }
+        for (i, name) in names.iter().enumerate() {
+            if names.iter().take(i).any(|earlier| earlier == name) {
+                return Err(FieldsError::Twice(name.clone()));
+            }
+        }
+        Ok(Self { names })
+    }
+
+    /// The index of a field.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|wanted| **wanted == *name)
+    }
+
+    /// The name of a field.
+    pub fn name(&self, index: usize) -> &str {
+        self.names.get(index).map_or("", |name| name)
+    }
+
+    /// Validates all of `body` and notes where the wanted members are; refuses one that is there twice.
+    pub fn peek(&self, body: &[u8]) -> Result<Members, JsonError> {
+        let mut visitor = Peek {
+            fields: self,
+            found: [Member::default(); MAX_FIELDS],
+        };
+        let open = walk(body, &mut visitor)?;
+        Ok(Members {
+            open,
+            found: visitor.found,
+        })
+    }
+}
+
+impl Members {
+    /// True when the body is an object.
+    pub fn is_object(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Where the value of a field is.
+    pub fn span(&self, field: usize) -> Option<Range<usize>> {
+        self.found.get(field)?.value()
+    }
+
+    /// The value's text.
+    pub fn text<'a>(&self, body: &'a [u8], field: usize) -> Option<&'a [u8]> {
+        body.get(self.span(field)?)
+    }
+
+    /// The value's text without its quotes, when it is a string; still escaped.
+    pub fn raw_string<'a>(&self, body: &'a [u8], field: usize) -> Option<&'a [u8]> {
+        self.text(body, field)?.strip_prefix(b"\"")?.strip_suffix(b"\"")
+    }
+
+    /// The value, when it is an integer without sign, fraction or exponent; `i64::MAX` when it is larger.
+    pub fn count(&self, body: &[u8], field: usize) -> Option<u64> {
+        let digits = self.text(body, field)?;
+        digits.iter().try_fold(0_u64, |sum, digit| {
+            digit.is_ascii_digit().then(|| {
+                sum.saturating_mul(10)
+                    .saturating_add(u64::from(digit - b'0'))
+                    .min(i64::MAX as u64)
+            })
+        })
+    }
+}
+
+struct Peek<'a> {
+    fields: &'a Fields,
+    found: [Member; MAX_FIELDS],
+}
+
+impl Visitor for Peek<'_> {
+    type Tag = usize;
+
+    #[inline]
+    fn key(&mut self, text: &[u8], escaped: bool) -> Option<usize> {
+        if escaped {
+            return self.fields.index(&super::unescape(text));
+        }
+        self.fields.names.iter().position(|name| name.as_bytes() == text)
+    }
+
+    #[inline]
+    fn member(&mut self, field: usize, key: usize, start: usize, end: usize) -> Result<(), JsonError> {
+        let Some(slot) = self.found.get_mut(field) else {
+            return Ok(());
+        };
+        if slot.value().is_some() {
+            return Err(JsonError::Duplicate(self.fields.name(field).into()));
+        }
+        *slot = Member::new(key, start, end).ok_or(JsonError::Syntax {
+            at: end,
+            why: "text too long",
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields() -> Fields {
+        Fields::new(["model", "stream", "max_tokens"]).unwrap()
+    }
+
+    fn text(body: &str, field: usize) -> Option<String> {
+        let members = fields().peek(body.as_bytes()).unwrap();
+        members
+            .text(body.as_bytes(), field)
+            .map(|t| String::from_utf8(t.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn finds_top_level_members_only() {
+        let body = r#"{"x":{"model":1},"y":[{"model":2}], "model" : "m" ,"stream":true}"#;
+        assert_eq!(text(body, 0).as_deref(), Some("\"m\""));
+        assert_eq!(text(body, 1).as_deref(), Some("true"));
+        assert_eq!(text(body, 2), None);
+        assert_eq!(text(r#"[{"model":1}]"#, 0), None);
+    }
+
+    #[test]
+    fn an_escaped_key_is_the_key() {
+        assert_eq!(text(r#"{"mod\u0065l":7}"#, 0).as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn a_wanted_member_twice_is_refused() {
+        let twice = fields().peek(br#"{"model":1,"a":1,"a":2,"\u006dodel":2}"#);
+        assert_eq!(twice.unwrap_err(), JsonError::Duplicate("model".into()));
+    }
+
+    #[test]
+    fn counts_are_plain_integers() {
+        let count = |value: &str| {
+            let body = format!("{{\"max_tokens\":{value}}}");
+            fields().peek(body.as_bytes()).unwrap().count(body.as_bytes(), 2)
+        };
+        assert_eq!(count("17"), Some(17));
+        assert_eq!(count("0"), Some(0));
+        assert_eq!(count("99999999999999999999999"), Some(i64::MAX as u64));
+        for other in ["-1", "1.0", "1e3", "null", "\"5\"", "[1]"] {
+            assert_eq!(count(other), None, "{other}");
+        }
+    }
+}

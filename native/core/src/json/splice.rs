@@ -1,0 +1,256 @@
+//! Edits to the top-level members of a body: everything else stays byte for byte.
+
+use super::peek::MAX_FIELDS;
+use super::walk::skip_space;
+use super::{Fields, Members};
+
+/// What to do with one field: its index, and its new value as JSON text or None to delete it.
+pub type Edit<'a> = (usize, Option<&'a [u8]>);
+
+/// Why a body cannot be edited.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpliceError {
+    /// Only objects have members.
+    #[error("the body is not a JSON object")]
+    NotAnObject,
+}
+
+/// A planned edit: cuts in the order of their places, each with what comes instead.
+#[derive(Debug)]
+pub struct Splice<'a> {
+    body: &'a [u8],
+    // Inserted members: right after the brace at `open`.
+    insert_at: usize,
+    inserts: Vec<(&'a str, &'a [u8])>,
+    insert_comma: bool,
+    cuts: Vec<(usize, usize, &'a [u8])>,
+    len: usize,
+}
+
+impl<'a> Splice<'a> {
+    /// Plans the edits; of two for the same field the later one counts. Inserted members come first in the object.
+    pub fn plan(
+        fields: &'a Fields,
+        members: &Members,
+        body: &'a [u8],
+        edits: impl IntoIterator<Item = Edit<'a>>,
+    ) -> Result<Self, SpliceError> {
+        let open = members.open.ok_or(SpliceError::NotAnObject)?;
+        let mut last: [Option<Option<&'a [u8]>>; MAX_FIELDS] = [None; MAX_FIELDS];
+        for (field, value) in edits {
+            if let Some(slot) = last.get_mut(field) {
+                *slot = Some(value);
+            }
+        }
+        let mut inserts = Vec::new();
+        let mut touched = Vec::with_capacity(4);
+        for (field, (edit, member)) in last.iter().zip(&members.found).enumerate() {
+            match (*edit, member.value()) {
+                (Some(edit), Some(value)) => touched.push((member.key(), value, edit)),
+                (Some(Some(value)), None) => inserts.push((fields.name(field), value)),
+                (Some(None), None) | (None, _) => {}
+            }
+        }
+        touched.sort_unstable_by_key(|(key, ..)| *key);
+
+        let mut cuts = Vec::with_capacity(touched.len());
+        // Where the first member that stays begins, so far as the edits before it are known.
+        let mut first = skip_space(body, open + 1);
+        for (key, value, edit) in touched {
+            match edit {
+                Some(text) => cuts.push((value.start, value.end, text)),
+                None if key == first => {
+                    // No member before it stays: the comma after it goes too.
+                    first = skip_space(body, value.end);
+                    if body.get(first) == Some(&b',') {
+                        first = skip_space(body, first + 1);
+                        cuts.push((key, first, &b""[..]));
+                    } else {
+                        cuts.push((key, value.end, &b""[..]));
+                    }
+                }
+                None => cuts.push((comma_before(body, key), value.end, &b""[..])),
+            }
+        }
+        let insert_comma = body.get(first) != Some(&b'}');
+        let removed: usize = cuts.iter().map(|(start, end, _)| end - start).sum();
+        let added: usize = cuts.iter().map(|(_, _, text)| text.len()).sum();
+        let commas = (inserts.len() + usize::from(insert_comma)).saturating_sub(1);
+        let inserted: usize = inserts
+            .iter()
+            .map(|(name, value)| name_len(name) + 1 + value.len())
+            .sum();
+        let len = body.len() - removed + added + inserted + if inserts.is_empty() { 0 } else { commas };
+        Ok(Self {
+            body,
+            insert_at: open + 1,
+            inserts,
+            insert_comma,
+            cuts,
+            len,
+        })
+    }
+
+    /// The exact length of the edited body.
+    #[allow(clippy::len_without_is_empty, reason = "an edited object is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the edited body; `out` must be as long as `len()` says, what does not fit is left out.
+    pub fn write(&self, out: &mut [u8]) {
+        let mut out = Out { rest: out };
+        let (before, _) = self.body.split_at(self.insert_at.min(self.body.len()));
+        out.put(before);
+        for (i, (name, value)) in self.inserts.iter().enumerate() {
+            if i > 0 {
+                out.put(b",");
+            }
+            out.put_name(name);
+            out.put(b":");
+            out.put(value);
+        }
+        if self.insert_comma && !self.inserts.is_empty() {
+            out.put(b",");
+        }
+        let mut at = self.insert_at;
+        for &(start, end, text) in &self.cuts {
+            out.put(self.body.get(at..start).unwrap_or_default());
+            out.put(text);
+            at = end;
+        }
+        out.put(self.body.get(at..).unwrap_or_default());
+        debug_assert!(out.rest.is_empty());
+    }
+}
+
+/// The offset of the comma before the key at `at`: there is only space between them.
+fn comma_before(body: &[u8], at: usize) -> usize {
+    body.get(..at)
+        .and_then(|before| memchr::memrchr(b',', before))
+        .unwrap_or(at)
+}
+
+/// How long a member name is in quotes; configured names are escaped as JSON needs.
+fn name_len(name: &str) -> usize {
+    name.bytes().map(|byte| escape_of(byte).len().max(1)).sum::<usize>() + 2
+}
+
+fn escape_of(byte: u8) -> &'static [u8] {
+    match byte {
+        b'"' => b"\\\"",
+        b'\\' => b"\\\\",
+        0..0x20 => CONTROLS
+            .get(usize::from(byte) * 6..usize::from(byte) * 6 + 6)
+            .unwrap_or_default(),
+        _ => b"",
+    }
+}
+
+const CONTROLS: &[u8; 192] = b"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\u0008\\u0009\\u000a\\u000b\
+\\u000c\\u000d\\u000e\\u000f\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\
+\\u001c\\u001d\\u001e\\u001f";
+
+struct Out<'a> {
+    rest: &'a mut [u8],
+}
+
+impl Out<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some((head, tail)) = std::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
+            head.copy_from_slice(bytes);
+            self.rest = tail;
+        }
+    }
+
+    fn put_name(&mut self, name: &str) {
+        self.put(b"\"");
+        for byte in name.bytes() {
+            let escape = escape_of(byte);
+            self.put(if escape.is_empty() {
+                std::slice::from_ref(&byte)
+            } else {
+                escape
+            });
+        }
+        self.put(b"\"");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(body: &str, edits: &[(usize, Option<&str>)]) -> String {
+        let fields = Fields::new(["a", "b", "c"]).unwrap();
+        let members = fields.peek(body.as_bytes()).unwrap();
+        let edits = edits.iter().map(|(field, value)| (*field, value.map(str::as_bytes)));
+        let splice = Splice::plan(&fields, &members, body.as_bytes(), edits).unwrap();
+        let mut out = vec![0; splice.len()];
+        splice.write(&mut out);
+        fields.peek(&out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn replaces_in_place() {
+        assert_eq!(
+            edit(r#"{ "x":1, "a" : "old" , "b":2}"#, &[(0, Some("\"n\""))]),
+            r#"{ "x":1, "a" : "n" , "b":2}"#
+        );
+        assert_eq!(
+            edit(r#"{"a":1,"b":2}"#, &[(1, Some("9")), (0, Some("8"))]),
+            r#"{"a":8,"b":9}"#
+        );
+    }
+
+    #[test]
+    fn inserts_first() {
+        assert_eq!(edit(r#"{"x":1}"#, &[(0, Some("5"))]), r#"{"a":5,"x":1}"#);
+        assert_eq!(edit(r#"{ }"#, &[(0, Some("5")), (1, Some("6"))]), r#"{"a":5,"b":6 }"#);
+        assert_eq!(edit("{}", &[(2, Some("5"))]), r#"{"c":5}"#);
+    }
+
+    #[test]
+    fn deletes_with_the_comma() {
+        assert_eq!(edit(r#"{"a":1}"#, &[(0, None)]), "{}");
+        assert_eq!(edit(r#"{"a":1 , "x":2}"#, &[(0, None)]), r#"{"x":2}"#);
+        assert_eq!(edit(r#"{"x":1 , "a":2 }"#, &[(0, None)]), r#"{"x":1  }"#);
+        assert_eq!(
+            edit(r#"{"x":1,"a":2,"b":3,"y":4}"#, &[(0, None), (1, None)]),
+            r#"{"x":1,"y":4}"#
+        );
+        assert_eq!(edit(r#"{"a":1,"b":2,"c":3}"#, &[(0, None), (1, None), (2, None)]), "{}");
+        assert_eq!(edit(r#"{"a":1,"b":2,"c":3}"#, &[(0, None), (2, None)]), r#"{"b":2}"#);
+        assert_eq!(edit(r#"{"x":1}"#, &[(0, None)]), r#"{"x":1}"#);
+    }
+
+    #[test]
+    fn mixes_all_three() {
+        assert_eq!(
+            edit(r#"{"a":1,"b":2}"#, &[(0, None), (1, None), (2, Some("3"))]),
+            r#"{"c":3}"#
+        );
+        assert_eq!(
+            edit(r#"{"a":1,"b":2}"#, &[(0, None), (1, Some("4")), (2, Some("3"))]),
+            r#"{"c":3,"b":4}"#
+        );
+        assert_eq!(
+            edit(r#"{ "a":1 , "b":2 }"#, &[(1, None), (2, Some("3"))]),
+            r#"{"c":3, "a":1  }"#
+        );
+    }
+
+    #[test]
+    fn the_later_of_two_edits_counts() {
+        assert_eq!(edit(r#"{"a":1}"#, &[(0, Some("2")), (0, Some("3"))]), r#"{"a":3}"#);
+    }
+
+    #[test]
+    fn control_characters_in_a_field_name_are_escaped() {
+        for byte in 0_u8..0x20 {
+            assert_eq!(escape_of(byte), format!("\\u{byte:04x}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Strings: where they end, whether their escapes are sound, and what they say.
+
+/// The end of a string: the offset just past its closing quote.
+#[derive(Clone, Copy)]
+pub(super) struct StringEnd {
+    pub(super) at: usize,
+    pub(super) escaped: bool,
+}
+
+/// Finds the end of the string whose text begins at `at` (past the opening quote), checking escapes and controls.
+///
+/// UTF-8 is the caller's matter: no byte of a multi-byte sequence is a quote, a backslash or a control.
+#[inline]
+pub(super) fn string_end(bytes: &[u8], mut at: usize) -> Result<StringEnd, (usize, &'static str)> {
+    let mut escaped = false;
+    loop {
+        at = next_special(bytes, at);
+        match bytes.get(at) {
+            Some(b'"') => return Ok(StringEnd { at: at + 1, escaped }),
+            Some(b'\\') => {
+                escaped = true;
+                at = escape(bytes, at + 1)?;
+            }
+            Some(_) => return Err((at, "control character in a string")),
+            None => return Err((at, "unterminated string")),
+        }
+    }
+}
+
+/// The offset past an escape whose letter is at `at`.
+#[inline]
+fn escape(bytes: &[u8], at: usize) -> Result<usize, (usize, &'static str)> {
+    match bytes.get(at) {
+        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 1),
+        Some(b'u') => {
+            for i in at + 1..at + 5 {
+                if !bytes.get(i).is_some_and(u8::is_ascii_hexdigit) {
+                    return Err((i.min(bytes.len()), "expected four hex digits"));
+                }
+            }
+            Ok(at + 5)
+        }
+        Some(_) => Err((at, "unknown escape")),
+        None => Err((at, "unterminated string")),
+    }
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGH: u64 = ONES << 7;
+
+/// The offset of the next quote, backslash or control character, or the length.
+#[inline]
+fn next_special(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let mask = specials(u64::from_le_bytes(*chunk));
+        if mask != 0 {
+            return at + mask.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(byte) = bytes.get(at) {
+        if matches!(byte, b'"' | b'\\' | 0..0x20) {
+            break;
+        }
+        at += 1;
+    }
+    at
+}
+
+/// Bit 7 of each byte that is special; bytes above the lowest one may be marked wrongly.
+#[inline]
+fn specials(word: u64) -> u64 {
+    let zero = |v: u64| v.wrapping_sub(ONES) & !v;
+    let quote = zero(word ^ (ONES * b'"' as u64));
+    let backslash = zero(word ^ (ONES * b'\\' as u64));
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (quote | backslash | control) & HIGH
+}
+
+/// What a validated string says; `raw` is the text between its quotes. A lone surrogate becomes U+FFFD.
+pub fn unescape(raw: &[u8]) -> String {
+    let mut out = Vec::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let (before, after) = rest.split_at(at);
+        out.extend_from_slice(before);
+        let (character, used) = match after.get(1) {
+            Some(b'u') => unicode(after),
+            Some(&letter) => (plain(letter), 2),
+            None => (char::REPLACEMENT_CHARACTER, 1),
+        };
+        out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+        rest = after.get(used..).unwrap_or_default();
+    }
+    out.extend_from_slice(rest);
+    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+}
+
+fn plain(letter: u8) -> char {
+    match letter {
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        other => char::from(other),
+    }
+}
+
+/// The character of a `\uXXXX` at the start of `text`, or of a pair of them, and the bytes it took.
+fn unicode(text: &[u8]) -> (char, usize) {
+    let Some(high) = unit(text) else {
+        return (char::REPLACEMENT_CHARACTER, text.len().min(6));
+    };
+    if (0xd800..0xdc00).contains(&high) {
+        if let Some(low @ 0xdc00..0xe000) = text.get(6..).and_then(unit) {
+            let scalar = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+            return (char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
+        }
+    }
+    (char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
+}
+
+/// The code unit of a `\uXXXX` at the start of `text`.
+fn unit(text: &[u8]) -> Option<u32> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    digits
+        .iter()
+        .try_fold(0, |sum, &digit| Some(sum << 4 | char::from(digit).to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unescapes_as_json_does() {
+        assert_eq!(unescape(br#"mod\u0065l"#), "model");
+        assert_eq!(unescape(br#"\"\\\/\b\f\n\r\t"#), "\"\\/\u{8}\u{c}\n\r\t");
+        assert_eq!(unescape(br"\ud83d\ude00!"), "\u{1f600}!");
+        assert_eq!(unescape(br"\ud83dx\ude00"), "\u{fffd}x\u{fffd}");
+        assert_eq!(unescape(br"\ud83d\u0041"), "\u{fffd}A");
+    }
+
+    #[test]
+    fn finds_specials_at_every_offset() {
+        for special in (0..0x20).chain(*b"\"\\") {
+            for at in 0..40 {
+                let mut text = vec![0x7f; 41];
+                text[at] = special;
+                assert_eq!(next_special(&text, 0), at, "{special:#x}");
+            }
+        }
+        for plain in (0x20..=0xff).filter(|b| !b"\"\\".contains(b)) {
+            assert_eq!(next_special(&[plain; 41], 0), 41, "{plain:#x}");
+        }
+    }
+}

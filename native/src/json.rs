@@ -1,0 +1,139 @@
+//! Bindings of `core::json`: `Peeker` and `BodyPeek`.
+
+use std::borrow::Cow;
+
+use budgateway_core::json::{Fields, Members, Splice, unescape};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::error::Error;
+
+const DEFAULT_FIELDS: [&str; 6] = [
+    "model",
+    "stream",
+    "user",
+    "max_tokens",
+    "max_completion_tokens",
+    "stream_options",
+];
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Peeker {
+    fields: Fields,
+    model: Option<usize>,
+    stream: Option<usize>,
+    user: Option<usize>,
+    max_completion_tokens: Option<usize>,
+    max_tokens: Option<usize>,
+}
+
+#[pymethods]
+impl Peeker {
+    #[new]
+    #[pyo3(signature = (fields=None))]
+    #[pyo3(
+        text_signature = "(fields=('model', 'stream', 'user', 'max_tokens', 'max_completion_tokens', 'stream_options'))"
+    )]
+    fn new(fields: Option<Vec<PyBackedStr>>) -> Result<Self, Error> {
+        let fields = match fields {
+            Some(names) => Fields::new(names),
+            None => Fields::new(DEFAULT_FIELDS),
+        }?;
+        Ok(Self {
+            model: fields.index("model"),
+            stream: fields.index("stream"),
+            user: fields.index("user"),
+            max_completion_tokens: fields.index("max_completion_tokens"),
+            max_tokens: fields.index("max_tokens"),
+            fields,
+        })
+    }
+
+    fn peek(slf: &Bound<'_, Self>, body: &Bound<'_, PyBytes>) -> Result<BodyPeek, Error> {
+        let members = slf.get().fields.peek(body.as_bytes())?;
+        Ok(BodyPeek {
+            peeker: slf.clone().unbind(),
+            body: body.clone().unbind(),
+            members,
+        })
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct BodyPeek {
+    peeker: Py<Peeker>,
+    body: Py<PyBytes>,
+    members: Members,
+}
+
+impl BodyPeek {
+    fn string<'py>(&self, py: Python<'py>, field: Option<usize>) -> Option<Bound<'py, PyString>> {
+        let raw = self.members.raw_string(self.body.as_bytes(py), field?)?;
+        let text = match std::str::from_utf8(raw) {
+            Ok(text) if !text.contains('\\') => Cow::Borrowed(text),
+            _ => Cow::Owned(unescape(raw)),
+        };
+        Some(PyString::new(py, &text))
+    }
+
+    fn count(&self, py: Python<'_>, field: Option<usize>) -> Option<u64> {
+        self.members.count(self.body.as_bytes(py), field?)
+    }
+}
+
+#[pymethods]
+impl BodyPeek {
+    #[getter]
+    fn model<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, self.peeker.get().model)
+    }
+
+    #[getter]
+    fn stream(&self, py: Python<'_>) -> bool {
+        let value = self
+            .peeker
+            .get()
+            .stream
+            .and_then(|field| self.members.text(self.body.as_bytes(py), field));
+        value == Some(b"true")
+    }
+
+    #[getter]
+    fn user<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        self.string(py, self.peeker.get().user)
+    }
+
+    #[getter]
+    fn max_tokens(&self, py: Python<'_>) -> Option<u64> {
+        let peeker = self.peeker.get();
+        self.count(py, peeker.max_completion_tokens)
+            .or_else(|| self.count(py, peeker.max_tokens))
+    }
+
+    fn span(&self, field: &str) -> Option<(usize, usize)> {
+        let span = self.members.span(self.peeker.get().fields.index(field)?)?;
+        Some((span.start, span.end))
+    }
+
+    fn rewrite<'py>(&self, py: Python<'py>, edits: &Bound<'py, PyAny>) -> Result<Bound<'py, PyBytes>, Error> {
+        let fields = &self.peeker.get().fields;
+        let mut owned: Vec<(usize, Option<Bound<'py, PyBytes>>)> = Vec::with_capacity(4);
+        for edit in edits.try_iter()? {
+            let (name, value): (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>) = edit?.extract()?;
+            let name = name.to_str()?;
+            let field = fields
+                .index(name)
+                .ok_or_else(|| Error::value(format!("'{name}' is not a wanted field")))?;
+            owned.push((field, value));
+        }
+        let edits = owned
+            .iter()
+            .map(|(field, value)| (*field, value.as_ref().map(|value| value.as_bytes())));
+        let splice = Splice::plan(fields, &self.members, self.body.as_bytes(py), edits)?;
+        Ok(PyBytes::new_with(py, splice.len(), |out| {
+            splice.write(out);
+            Ok(())
+        })?)
+    }
+}
