@@ -16,7 +16,10 @@ def compiled_modules() -> list[Extension]:
 
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "budgateway").rglob("*_cy.py"))
     return cythonize(
-        [Extension(source.removesuffix(".py").replace(os.sep, "."), [source], extra_compile_args=["-O3"]) for source in sources],
+        [
+            Extension(source.removesuffix(".py").replace(os.sep, "."), [source], extra_compile_args=["-O3"])
+            for source in sources
+        ],
         # Types come from the .pxd files alone: an annotation is for readers and type checkers.
         compiler_directives={"annotation_typing": False, "language_level": "3"},
         build_dir="build/cython",

@@ -161,7 +161,9 @@ class UpstreamTimeout(GatewayError):
     who = "upstream"
     retry = "unsent"
 
-    def __init__(self, message: str, *, phase: Literal["connect", "first_byte", "chunk", "total"], hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, phase: Literal["connect", "first_byte", "chunk", "total"], hint: str = ""
+    ) -> None:
         super().__init__(message, hint=hint)
         self.phase = phase
 

@@ -1,0 +1,156 @@
+# budgateway: one command for each thing a developer does. `make help` lists them.
+#
+# Repeats are quick: a stamp under .make/ stands for each step, and a step runs again when what it reads has changed.
+
+PYTHON ?= python3
+# Extra words for the command a target runs: make test ARGS="-k splice -x".
+ARGS ?=
+HOST ?= 127.0.0.1
+PORT ?= 8080
+
+VENV := .venv
+PURE := .venv-pure
+BIN := $(VENV)/bin
+STAMPS := .make
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := help
+
+# What the build reads. Anything under target/ or a fuzz corpus is output.
+SOURCES_RS := $(shell find native -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print 2>/dev/null)
+SOURCES_CARGO := Cargo.toml Cargo.lock $(wildcard rust-toolchain.toml .cargo/config.toml)
+SOURCES_CY := $(shell find budgateway -name '*_cy.py' -o -name '*.pxd')
+SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.toml' -o -name '*.json')
+
+.PHONY: help run test test-pure dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------- use it
+
+run: $(STAMPS)/built ## a gateway on localhost:8080, with a demo model server behind it
+	$(BIN)/budgateway serve --demo --host $(HOST) --port $(PORT) $(ARGS)
+
+test: $(STAMPS)/built $(STAMPS)/group-test ## the whole test suite
+	$(BIN)/pytest $(ARGS)
+
+# ---------------------------------------------------------------- build
+
+dev: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-lint ## everything a developer needs, in .venv
+
+native: $(STAMPS)/native ## rebuild the Rust core in place
+
+cython: $(STAMPS)/cython ## rebuild the compiled Python modules in place
+
+pure: $(STAMPS)/pure ## a second venv, .venv-pure, where the compiled modules are interpreted
+
+wheel: $(STAMPS)/group-build ## build the wheel into wheels/
+	rm -rf build/lib* build/bdist* wheels/*.whl
+	$(BIN)/python -m pip wheel --no-build-isolation --no-deps --wheel-dir wheels .
+	$(BIN)/python tests/wheel_check.py wheels/*.whl
+
+sdist: $(STAMPS)/group-build ## build the sdist into dist/
+	rm -rf dist/*.tar.gz *.egg-info
+	$(BIN)/python -m build --sdist --no-isolation --outdir dist .
+
+# A venv that vanished, or another PYTHON, starts all over: every stamp hangs on this file.
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "budgateway needs Python 3.11 or newer: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(STAMPS)/group-%: $(VENV)/pyvenv.cfg pyproject.toml
+	@mkdir -p $(STAMPS)
+	$(BIN)/python -m pip install --quiet --group $*
+	@touch $@
+
+# Always `python -m pip`, never the `pip` script: it names the interpreter differently, and pyo3 is compiled anew each time.
+# The editable install is made once; edits go through the two quick steps below.
+$(STAMPS)/installed: $(STAMPS)/group-build pyproject.toml setup.py
+	BUDGATEWAY_PURE=1 $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/native: $(SOURCES_RS) $(SOURCES_CARGO) | $(STAMPS)/installed
+	BUDGATEWAY_PURE=1 $(BIN)/python setup.py --quiet build_rust --inplace --release
+	@touch $@
+
+$(STAMPS)/cython: $(SOURCES_CY) | $(STAMPS)/installed orphans
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(STAMPS)/built: $(STAMPS)/installed $(STAMPS)/native $(STAMPS)/cython | orphans
+	@touch $@
+
+# A compiled module whose source was renamed or deleted would still be imported.
+orphans:
+	@find budgateway -name '*_cy.*.so' | while read -r so; do [ -e "$${so%%.*}.py" ] || { echo "stale: rm $$so"; rm "$$so"; }; done
+
+# ---------------------------------------------------------------- the interpreted flavour
+
+$(PURE)/pyvenv.cfg:
+	$(PYTHON) -m venv $(PURE)
+	$(PURE)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(STAMPS)/pure-group-%: $(PURE)/pyvenv.cfg pyproject.toml
+	@mkdir -p $(STAMPS)
+	$(PURE)/bin/python -m pip install --quiet --group $*
+	@touch $@
+
+# Not editable: the checkout holds compiled modules, and an import prefers them to the .py beside them.
+$(STAMPS)/pure: $(STAMPS)/pure-group-test $(STAMPS)/group-build setup.py $(SOURCES_PY) $(SOURCES_RS) $(SOURCES_CARGO)
+	rm -rf build/lib* build/bdist* build/pure
+	BUDGATEWAY_PURE=1 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir build/pure .
+	$(PURE)/bin/python -m pip install --quiet --force-reinstall --no-deps build/pure/*.whl
+	$(PURE)/bin/python -m pip install --quiet build/pure/*.whl
+	@touch $@
+
+test-pure: $(STAMPS)/pure ## the same suite with the compiled modules interpreted
+	BUDGATEWAY_PURE=1 $(PURE)/bin/pytest $(ARGS)
+
+# ---------------------------------------------------------------- judge it
+
+fmt: $(STAMPS)/group-lint ## format Python and Rust
+	$(BIN)/ruff check --quiet --select I --fix .
+	$(BIN)/ruff format .
+	cargo fmt --all
+
+lint: $(STAMPS)/group-lint ## formats, ruff, clippy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	cargo fmt --all --check
+	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+
+type: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-lint ## mypy, pyright, and the native stub against the native module
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python -m mypy.stubtest budgateway._native
+
+bench: $(STAMPS)/built $(STAMPS)/group-test ## micro-benchmarks (ARGS="-k route")
+	$(BIN)/pytest benchmarks/micro --benchmark-only --benchmark-disable-gc --benchmark-min-rounds=50 $(ARGS)
+
+bench-load: $(STAMPS)/built $(STAMPS)/group-test ## the whole gateway beside its peers (minutes)
+	$(BIN)/python -m benchmarks.load $(ARGS)
+
+fuzz: ## each fuzz target for SECONDS=60 (needs cargo-fuzz and a nightly toolchain)
+	cd native && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run "$$target" -- -max_total_time=$${SECONDS:-60}; done
+
+soak: $(STAMPS)/built $(STAMPS)/group-test ## the long tests
+	$(BIN)/pytest -m soak $(ARGS)
+
+core: ## the Rust core's own tests
+	cargo test --quiet --locked
+
+micro: $(STAMPS)/built $(STAMPS)/group-test ## each micro-benchmark once, as a test
+	@if compgen -G 'benchmarks/micro/bench_*.py' >/dev/null; then $(BIN)/pytest benchmarks/micro --benchmark-disable; else echo "no micro-benchmarks yet"; fi
+
+check: lint type test core micro ## what a commit must pass: formats, lints, types, tests, benchmarks once, a clean tree
+	@if [ -n "$$(git status --porcelain)" ]; then git status --short; echo "the tree is not clean"; exit 1; fi
+
+clean: ## remove everything the build made
+	rm -rf $(VENV) $(PURE) $(STAMPS) build dist target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
+	find budgateway benchmarks tests \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -prune -exec rm -rf {} +

@@ -1,0 +1,115 @@
+"""What every test may use: corpora, hypothesis profiles, and the checks that nothing leaks or blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+from blockbuster import blockbuster_ctx
+from corpora import ABSENT, FOLDER
+from flavours import PURE, is_compiled
+
+import budgateway
+
+hypothesis.settings.register_profile("dev", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
+
+# How long what a test left open may take to close: a transport closes on a later turn of the loop.
+SETTLE_S = 1.0
+
+
+def pytest_report_header() -> list[str]:
+    """Say which build is under test, before anybody believes the result."""
+    package = Path(budgateway.__file__).parent
+    flavour = "interpreted" if PURE else "compiled"
+    return [f"budgateway: {package} ({flavour})", f"corpora: {FOLDER if FOLDER.is_dir() else ABSENT}"]
+
+
+def pytest_sessionstart() -> None:
+    """A pure run that finds compiled modules would prove nothing."""
+    package = Path(budgateway.__file__).parent
+    stray = [path.name for path in package.rglob("*_cy.*") if is_compiled(path)]
+    if PURE and stray:
+        raise pytest.UsageError(f"BUDGATEWAY_PURE=1, but {package} has compiled modules: {', '.join(stray)}")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put the leak check around every coroutine test, outside all its other fixtures."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.fixturenames.insert(0, "nothing_leaks")
+    if item.get_closest_marker("integration"):
+        item.fixturenames.insert(0, "loop_never_blocks")
+
+
+@pytest.fixture(scope="session")
+def corpora() -> Path:
+    """The folder with the corpora; the test is skipped where there is none."""
+    if not FOLDER.is_dir():
+        pytest.skip(ABSENT)
+    return FOLDER
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Ports that the OS says are free. Prefer to bind port 0 and ask; this is for programs that cannot."""
+
+    def find() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            return port
+
+    return find
+
+
+@pytest.fixture
+async def nothing_leaks() -> AsyncIterator[None]:
+    """Fail the test that leaves a task running or a socket open."""
+    tasks, sockets = asyncio.all_tasks(), open_sockets()
+    yield
+    deadline = asyncio.get_running_loop().time() + SETTLE_S
+    while True:
+        leaked_tasks = {task for task in asyncio.all_tasks() - tasks if not task.done()}
+        leaked_tasks.discard(asyncio.current_task())
+        leaked_sockets = open_sockets() - sockets
+        if not leaked_tasks and not leaked_sockets:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        gc.collect()
+        await asyncio.sleep(0.01)
+    pytest.fail(f"the test leaked tasks {sorted(map(repr, leaked_tasks))} and sockets {sorted(leaked_sockets)}")
+
+
+@pytest.fixture
+def loop_never_blocks() -> Iterator[None]:
+    """Fail a test in which budgateway's own code makes a blocking call on the event loop.
+
+    Compiled functions have no frames for blockbuster to see; `make test-pure` runs the same tests where they do.
+    """
+    with blockbuster_ctx(str(budgateway.__name__)):
+        yield
+
+
+def open_sockets() -> set[str]:
+    """The inodes of this process's open sockets; empty where there is no /proc."""
+    if sys.platform != "linux":
+        return set()
+    found = set()
+    for entry in os.scandir("/proc/self/fd"):
+        try:
+            target = os.readlink(entry.path)
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found

@@ -1,0 +1,63 @@
+"""One suite, two implementations: a `_cy` module as Cython compiled it, and its `.py` as the interpreter runs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+# `make test-pure` sets it and installs a build without compiled modules.
+PURE = os.environ.get("BUDGATEWAY_PURE") == "1"
+
+
+def both_flavours(name: str) -> Callable[..., ModuleType]:
+    """A fixture that runs each test that asks for it twice: `headers = both_flavours("budgateway.wire.headers_cy")`."""
+
+    @pytest.fixture(scope="module", params=["compiled", "interpreted"])
+    def module(request: pytest.FixtureRequest) -> ModuleType:
+        if request.param == "interpreted":
+            return interpreted(name)
+        if PURE:
+            pytest.skip("the pure build has no compiled modules")
+        return compiled(name)
+
+    return module
+
+
+def compiled(name: str) -> ModuleType:
+    """The module Cython built; an error where the build left it out or where an edit has overtaken it."""
+    module = importlib.import_module(name)
+    library = Path(module.__file__ or "")
+    assert is_compiled(library), f"{name} is not compiled: run `make cython`"
+    source = library.with_name(name.rpartition(".")[2] + ".py")
+    headers = [path for path in (source, source.with_suffix(".pxd")) if path.exists()]
+    stale = [path.name for path in headers if path.stat().st_mtime > library.stat().st_mtime]
+    assert not stale, f"{library.name} is older than {', '.join(stale)}: run `make cython`"
+    return module
+
+
+def interpreted(name: str) -> ModuleType:
+    """The module's `.py`, under the name `<name>__interpreted`; what it imports is whatever the build has."""
+    alias = name + "__interpreted"
+    if alias in sys.modules:
+        return sys.modules[alias]
+    source = Path(importlib.import_module(name.rpartition(".")[0]).__path__[0], name.rpartition(".")[2] + ".py")
+    spec = importlib.util.spec_from_file_location(alias, source)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[alias] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def is_compiled(path: Path) -> bool:
+    """Whether this is the file of an extension module."""
+    return path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
