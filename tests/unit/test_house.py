@@ -1,0 +1,67 @@
+"""The house rules that a machine can hold: lengths, names, plates on doors, one version."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LINES_MAX = 600
+NAMES_BANNED = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
+OUTPUT = {"target", ".venv", ".venv-pure", "build", "node_modules"}
+
+
+def sources(*suffixes: str) -> list[Path]:
+    """Our source files with one of these suffixes, relative to the checkout."""
+    folders = ("budgateway", "native", "tests", "benchmarks")
+    found = (path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in suffixes)
+    return sorted(path.relative_to(ROOT) for path in found if not OUTPUT & set(path.parts))
+
+
+def plate(source: str) -> str:
+    """The first line of a module's docstring; empty when it has none that begins on the first line."""
+    text = ast.get_docstring(ast.parse(source), clean=False) or ""
+    return text.partition("\n")[0].strip()
+
+
+def test_no_file_is_longer_than_a_reader_is_patient() -> None:
+    lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in sources(".py", ".pyi", ".pxd", ".rs")}
+    assert {path: lines for path, lines in lengths.items() if lines > LINES_MAX} == {}
+
+
+def test_no_module_is_named_after_what_it_is_not() -> None:
+    banned = [
+        str(path)
+        for path in sources(".py", ".rs")
+        if NAMES_BANNED & {part.removesuffix(path.suffix) for part in path.parts}
+    ]
+    assert banned == []
+
+
+@pytest.mark.parametrize("path", sources(".py"), ids=str)
+def test_a_module_opens_with_one_line_that_says_what_it_is(path: Path) -> None:
+    assert re.search(r"[.?!:`)\]]$", plate((ROOT / path).read_text())), "no docstring, or its first line is no sentence"
+
+
+@pytest.mark.parametrize("path", [path for path in sources(".rs") if "fuzz" not in path.parts], ids=str)
+def test_a_rust_module_opens_with_its_plate(path: Path) -> None:
+    first = (ROOT / path).read_text().partition("\n")[0]
+    assert first.startswith(("//! ", "#!["))
+
+
+@pytest.mark.parametrize(("source", "line"), [("import os", ""), ('"""\nLate."""', ""), ('"""What."""\n', "What.")])
+def test_a_plate_is_read_from_the_first_line(source: str, line: str) -> None:
+    assert plate(source) == line
+
+
+def test_pyproject_holds_the_only_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cargo = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]
+    assert importlib.metadata.version("budgateway") == project["version"], "stale install: run `make dev`"
+    assert cargo["version"] == "0.0.0"
+    assert project["version"] not in "".join(p.read_text() for p in (ROOT / "budgateway").rglob("*.py"))
