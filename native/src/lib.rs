@@ -1,6 +1,7 @@
 //! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more.
 
 mod error;
+mod head;
 mod json;
 
 use pyo3::prelude::*;
@@ -15,6 +16,29 @@ mod _native {
     // Hot state: one shared mapping.
 
     // HTTP/1.1 heads.
+    #[pymodule_export]
+    use crate::head::{RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
+
+    #[pymodule_export]
+    const KEEP_ALIVE: u16 = crate::head::flag::KEEP_ALIVE;
+    #[pymodule_export]
+    const CHUNKED: u16 = crate::head::flag::CHUNKED;
+    #[pymodule_export]
+    const EXPECT_CONTINUE: u16 = crate::head::flag::EXPECT_CONTINUE;
+    #[pymodule_export]
+    const UPGRADE: u16 = crate::head::flag::UPGRADE;
+    #[pymodule_export]
+    const HTTP_10: u16 = crate::head::flag::HTTP_10;
+    #[pymodule_export]
+    const JSON: u16 = crate::head::flag::JSON;
+    #[pymodule_export]
+    const MULTIPART: u16 = crate::head::flag::MULTIPART;
+    #[pymodule_export]
+    const EVENT_STREAM: u16 = crate::head::flag::EVENT_STREAM;
+    #[pymodule_export]
+    const ENCODED: u16 = crate::head::flag::ENCODED;
+    #[pymodule_export]
+    const NO_BODY: u16 = crate::head::flag::NO_BODY;
 
     // Bodies.
     #[pymodule_export]

@@ -1,3 +1,4 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
 
+pub mod head;
 pub mod json;

@@ -1,0 +1,122 @@
+//! The header names the gateway has an opinion on, recognised without regard to case.
+
+/// A set of `Known`, one bit each.
+pub(super) type KnownSet = u64;
+
+macro_rules! known {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// A header name; `Other` is every name that is not listed.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs, reason = "each is the name it spells")]
+        #[repr(u8)]
+        pub enum Known { Other, $($variant),* }
+
+        const ALL: &[Known] = &[Known::Other, $(Known::$variant),*];
+        const NAMES: &[&str] = &["", $($name),*];
+    };
+}
+
+known! {
+    Host = "host", Connection = "connection", ContentLength = "content-length", TransferEncoding = "transfer-encoding",
+    ContentType = "content-type", ContentEncoding = "content-encoding", Expect = "expect", Upgrade = "upgrade",
+    Te = "te", Trailer = "trailer", KeepAlive = "keep-alive", ProxyConnection = "proxy-connection",
+    RequestId = "x-request-id", Accept = "accept", Traceparent = "traceparent", Tracestate = "tracestate",
+    Baggage = "baggage", UserAgent = "user-agent", IdempotencyKey = "idempotency-key",
+    Authorization = "authorization", ProxyAuthorization = "proxy-authorization", Cookie = "cookie",
+    XApiKey = "x-api-key", ApiKey = "api-key", Forwarded = "forwarded", XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host", XForwardedProto = "x-forwarded-proto", XRealIp = "x-real-ip",
+    AcceptEncoding = "accept-encoding", Server = "server", SetCookie = "set-cookie", AltSvc = "alt-svc",
+    StrictTransportSecurity = "strict-transport-security", OpenaiOrganization = "openai-organization",
+    OpenaiProject = "openai-project", Via = "via", ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthenticationInfo = "proxy-authentication-info", Date = "date", CacheControl = "cache-control",
+}
+
+/// Where the only name with that length, first and last byte is listed; the multipliers leave no two in one slot.
+const SLOTS: [u8; 128] = {
+    let mut slots = [0; 128];
+    let mut at = 1;
+    while at < NAMES.len() {
+        let name = NAMES[at].as_bytes();
+        slots[slot(name.len(), name[0], name[name.len() - 1])] = at as u8;
+        at += 1;
+    }
+    slots
+};
+
+const fn slot(len: usize, first: u8, last: u8) -> usize {
+    (len + (first | 0x20) as usize * 5 + (last | 0x20) as usize * 47) & 127
+}
+
+impl Known {
+    /// Which name these bytes spell. They hold no control characters.
+    pub(super) fn classify(name: &[u8]) -> Self {
+        let (Some(&first), Some(&last)) = (name.first(), name.last()) else {
+            return Self::Other;
+        };
+        let at = SLOTS[slot(name.len(), first, last)] as usize;
+        if equals(name, NAMES[at].as_bytes()) {
+            ALL[at]
+        } else {
+            Self::Other
+        }
+    }
+
+    /// The name in lower case; empty for `Other`.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+
+    pub(super) const fn bit(self) -> KnownSet {
+        1 << self as u8
+    }
+
+    pub(super) const fn is_in(self, set: KnownSet) -> bool {
+        set & self.bit() != 0
+    }
+}
+
+/// The set of these names.
+pub(super) const fn set(names: &[Known]) -> KnownSet {
+    let mut set = 0;
+    let mut at = 0;
+    while at < names.len() {
+        set |= names[at].bit();
+        at += 1;
+    }
+    set
+}
+
+/// Whether `bytes` spell `lower` (lower-case letters, digits, `-`, `/`) without regard to case.
+///
+/// `| 0x20` alone would also turn CR into `-`; bytes of a scanned line have no control characters.
+pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
+    bytes.len() == lower.len() && bytes.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_recognised_in_any_case() {
+        for (known, name) in ALL.iter().zip(NAMES).skip(1) {
+            assert_eq!(Known::classify(name.as_bytes()), *known);
+            assert_eq!(Known::classify(name.to_uppercase().as_bytes()), *known);
+        }
+    }
+
+    #[test]
+    fn other_names_are_not() {
+        for name in [
+            "",
+            "x",
+            "hosts",
+            "content_length",
+            "hos\u{7f}",
+            "content-lengtH2",
+            "tE ",
+        ] {
+            assert_eq!(Known::classify(name.as_bytes()), Known::Other, "{name}");
+        }
+    }
+}

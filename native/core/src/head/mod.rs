@@ -1,0 +1,149 @@
+//! HTTP/1.1 heads: one strict scan, an index of spans, and writers that never copy a line.
+//!
+//! The parser of record is llhttp; this scan is the second, stricter opinion over the same bytes (RFC 9110, RFC 9112).
+//! It reads whole lines left to right, so that the verdict on a prefix never differs from the verdict on the whole.
+
+mod known;
+mod request;
+mod response;
+mod scan;
+mod target;
+mod write;
+
+pub use known::Known;
+pub use request::RequestHead;
+pub use response::ResponseHead;
+pub use scan::{Field, Fields, Span};
+pub use write::{
+    Framing, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
+};
+
+/// Bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).
+pub const MAX_HEAD: usize = 32 * 1024;
+/// Bytes of one line without its CRLF.
+pub const MAX_LINE: usize = 8 * 1024;
+/// Header lines of one head (Envoy 100, HAProxy 101).
+pub const MAX_HEADERS: usize = 100;
+
+/// What a head says in one bit each; the numbers are Python's too.
+pub mod flag {
+    /// The connection may carry another message after this one.
+    pub const KEEP_ALIVE: u16 = 1;
+    /// The body is chunked.
+    pub const CHUNKED: u16 = 1 << 1;
+    /// The client waits for `100 Continue`.
+    pub const EXPECT_CONTINUE: u16 = 1 << 2;
+    /// `Connection: upgrade` together with `Upgrade`.
+    pub const UPGRADE: u16 = 1 << 3;
+    /// The sender speaks HTTP/1.0.
+    pub const HTTP_10: u16 = 1 << 4;
+    /// The content type is `application/json` or ends in `+json`.
+    pub const JSON: u16 = 1 << 5;
+    /// The content type is `multipart/...`.
+    pub const MULTIPART: u16 = 1 << 6;
+    /// The content type is `text/event-stream`.
+    pub const EVENT_STREAM: u16 = 1 << 7;
+    /// There is a content coding other than identity.
+    pub const ENCODED: u16 = 1 << 8;
+    /// A response without a body: 1xx, 204, 304, or to HEAD.
+    pub const NO_BODY: u16 = 1 << 9;
+}
+
+/// What is wrong with a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadError {
+    /// More bytes than `MAX_HEAD`.
+    #[error("the head is larger than 32 KiB")]
+    HeadTooLarge,
+    /// A header line longer than `MAX_LINE`.
+    #[error("a header line is longer than 8 KiB")]
+    LineTooLong,
+    /// More header lines than `MAX_HEADERS`.
+    #[error("the head has more than 100 header lines")]
+    TooManyHeaders,
+    /// A request line longer than `MAX_LINE`.
+    #[error("the request line is longer than 8 KiB")]
+    TargetTooLong,
+    /// `Expect` with anything but `100-continue`.
+    #[error("expect is something other than 100-continue")]
+    Expectation,
+    /// LF without CR, CR without LF.
+    #[error("a line of the head does not end in CR LF")]
+    LineEnd,
+    /// A control character.
+    #[error("the head has a control character")]
+    Control,
+    /// Empty lines where the message should begin.
+    #[error("the message begins with empty lines")]
+    EmptyLines,
+    /// Not `method SP target SP version`.
+    #[error("the request line is malformed")]
+    RequestLine,
+    /// The method is no token.
+    #[error("the method is no token")]
+    Method,
+    /// CONNECT and TRACE are not for gateways.
+    #[error("the method is not allowed here")]
+    MethodForbidden,
+    /// Neither HTTP/1.0 nor HTTP/1.1.
+    #[error("the protocol version is neither HTTP/1.0 nor HTTP/1.1")]
+    Version,
+    /// Characters or a form that a target cannot have.
+    #[error("the request target is malformed")]
+    Target,
+    /// `%` without two hexadecimal digits.
+    #[error("the path has a malformed percent-encoding")]
+    PercentEncoding,
+    /// An encoding that some servers decode before they split the path and others after.
+    #[error("the path has an encoded slash, backslash or control character")]
+    AmbiguousPath,
+    /// `.` or `..` as a segment, encoded or not.
+    #[error("the path has a dot segment")]
+    DotSegment,
+    /// Not `HTTP/1.x SP status [SP reason]`.
+    #[error("the status line is malformed")]
+    StatusLine,
+    /// A status outside of 100 to 599.
+    #[error("the status is not between 100 and 599")]
+    Status,
+    /// A line that continues the one before.
+    #[error("a header line begins with white space")]
+    Folded,
+    /// A header line without a colon.
+    #[error("a header line has no colon")]
+    NoColon,
+    /// A name that is empty or no token; white space before the colon.
+    #[error("a header name is no token")]
+    Name,
+    /// `Content_Length` and such: what a server that maps `_` to `-` would read as another header.
+    #[error("a header name imitates another with an underscore")]
+    Alias,
+    /// A header that may occur once occurs again.
+    #[error("header {0} occurs twice")]
+    Duplicate(&'static str),
+    /// Not digits, or too many of them.
+    #[error("content-length is malformed")]
+    ContentLength,
+    /// Anything but `chunked`, or in HTTP/1.0.
+    #[error("transfer-encoding is something other than chunked in HTTP/1.1")]
+    TransferEncoding,
+    /// Both lengths at once (RFC 9112 6.3).
+    #[error("the message has both content-length and transfer-encoding")]
+    BothLengths,
+    /// A response that cannot have a body announces one.
+    #[error("a response without a body announces one")]
+    UnexpectedBody,
+    /// `Connection` lists something that is no token.
+    #[error("connection is malformed")]
+    Connection,
+    /// HTTP/1.1 without `Host`.
+    #[error("header host is missing")]
+    HostMissing,
+    /// Neither a name nor an address with an optional port.
+    #[error("header host is malformed")]
+    Host,
+    /// The target names another authority than `Host`.
+    #[error("the target names another host than header host")]
+    HostDiffers,
+}

@@ -1,0 +1,170 @@
+//! Request heads.
+
+use super::known::Known;
+use super::scan::{self, Direction, Field, Fields, Span, is_token, line};
+use super::target::{self, Target};
+use super::write::is_request_id;
+use super::{HeadError, MAX_HEAD};
+
+/// A request's start line and headers as spans over the bytes it was scanned from, which every accessor takes again
+/// (`head`: from where the head begins).
+#[derive(Debug)]
+pub struct RequestHead {
+    /// Bytes up to past the blank line.
+    pub size: usize,
+    /// `flag::*`.
+    pub flags: u16,
+    /// What `Content-Length` says.
+    pub content_length: Option<u64>,
+    /// The header lines in order.
+    pub fields: Fields,
+    pub(super) names_headers: bool,
+    method: Span,
+    path: Span,
+    query: Span,
+    host: Span,
+    request_id: Span,
+}
+
+impl RequestHead {
+    /// Scans the head that `bytes` begin with; None while its blank line has not arrived.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeadError> {
+        let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
+        // RFC 9112 2.2: one empty line before a request is forgiven (old clients end bodies with one).
+        let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
+        let Some(first) = line(bytes, start, HeadError::TargetTooLong)? else {
+            return Ok(None);
+        };
+        if first.is_empty() {
+            return Err(HeadError::EmptyLines);
+        }
+        let Start {
+            method,
+            target: (from, to),
+            parsed: target,
+            http_10,
+        } = request_line(first)?;
+        let Some((fields, facts, size)) = scan::fields(bytes, start + first.len() + 2, Direction::Request, http_10)?
+        else {
+            return Ok(None);
+        };
+        let target_span = Span::new(start + from, start + to);
+        let shift = |span: Span| target_span.within(span);
+        let authority = target.authority.map(shift);
+        let host = host(bytes, &fields, authority, http_10)?;
+        let request_id = fields
+            .iter()
+            .find(|field| field.known == Known::RequestId)
+            .map(|field| field.value_span())
+            .filter(|span| is_request_id(span.of(bytes)))
+            .unwrap_or_default();
+        Ok(Some(Self {
+            size,
+            flags: facts.flags,
+            content_length: facts.content_length,
+            fields,
+            names_headers: facts.names_headers,
+            method: Span::new(start, start + method),
+            path: shift(target.path),
+            query: shift(target.query),
+            host,
+            request_id,
+        }))
+    }
+
+    /// The method, case as it came.
+    pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.method.of(head)
+    }
+
+    /// The path without the query, percent-encoding untouched; never empty.
+    pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        if self.path.is_empty() { b"/" } else { self.path.of(head) }
+    }
+
+    /// What follows the question mark; empty without one.
+    pub fn query<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.query.of(head)
+    }
+
+    /// The host without port and final dot, case as it came; empty only in HTTP/1.0.
+    pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        self.host.of(head)
+    }
+
+    /// The client's own request id when it is one.
+    pub fn request_id<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        if self.request_id.is_empty() {
+            None
+        } else {
+            Some(self.request_id.of(head))
+        }
+    }
+
+    /// The first header of that lower-case name.
+    pub fn find(&self, head: &[u8], name: &[u8]) -> Option<Field> {
+        scan::find(&self.fields, head, name)
+    }
+
+    /// Whether all of these flags are set.
+    pub fn has(&self, flags: u16) -> bool {
+        self.flags & flags == flags
+    }
+}
+
+/// A request line: how long the method is, where the target is, what it says.
+struct Start {
+    method: usize,
+    target: (usize, usize),
+    parsed: Target,
+    http_10: bool,
+}
+
+/// RFC 9112 3: exactly one space each side of the target.
+fn request_line(line: &[u8]) -> Result<Start, HeadError> {
+    let method = line
+        .iter()
+        .position(|byte| *byte == b' ')
+        .ok_or(HeadError::RequestLine)?;
+    let (name, rest) = line.split_at(method);
+    if !is_token(name) {
+        return Err(HeadError::Method);
+    }
+    let (rest, version) = rest.split_last_chunk::<9>().ok_or(HeadError::RequestLine)?;
+    let http_10 = match version {
+        b" HTTP/1.1" => false,
+        b" HTTP/1.0" => true,
+        _ => return Err(HeadError::Version),
+    };
+    if matches!(name, b"CONNECT" | b"TRACE") {
+        return Err(HeadError::MethodForbidden);
+    }
+    // `rest` begins with the space behind the method; a target with a space in it is no target.
+    let bytes = rest.get(1..).ok_or(HeadError::RequestLine)?;
+    let parsed = target::parse(bytes, name == b"OPTIONS")?;
+    Ok(Start {
+        method,
+        target: (method + 1, method + 1 + bytes.len()),
+        parsed,
+        http_10,
+    })
+}
+
+/// Where the host is: `Host`'s, which must be there (HTTP/1.1), be one, and agree with the target's.
+fn host(bytes: &[u8], fields: &Fields, authority: Option<Span>, http_10: bool) -> Result<Span, HeadError> {
+    let header = fields
+        .iter()
+        .find(|field| field.known == Known::Host)
+        .map(|field| field.value_span());
+    let authority = match (header, authority) {
+        (Some(header), Some(authority)) if !header.of(bytes).eq_ignore_ascii_case(authority.of(bytes)) => {
+            return Err(HeadError::HostDiffers);
+        }
+        (Some(header), _) => header,
+        (None, _) if !http_10 => return Err(HeadError::HostMissing),
+        (None, Some(authority)) => authority,
+        (None, None) => return Ok(Span::default()),
+    };
+    let length = target::host(authority.of(bytes))?;
+    Ok(authority.first(length))
+}

@@ -1,0 +1,407 @@
+//! Lines and header fields: what requests and responses have in common.
+
+use smallvec::SmallVec;
+
+use super::known::{self, Known, KnownSet, equals};
+use super::{HeadError, MAX_HEAD, MAX_HEADERS, MAX_LINE, flag};
+
+/// A range of a head's bytes, counted from where the head begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    start: u16,
+    len: u16,
+}
+
+/// One header line: where its name and its trimmed value are.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    name: Span,
+    value: Span,
+    /// Which name it is.
+    pub known: Known,
+}
+
+/// The header lines of a head, in order.
+pub type Fields = SmallVec<[Field; 20]>;
+
+/// What the header lines say about the message and its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) flags: u16,
+    pub(super) content_length: Option<u64>,
+    /// Which known names occurred.
+    pub(super) seen: KnownSet,
+    /// `Connection` names a header that must not be passed on.
+    pub(super) names_headers: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+}
+
+/// Which way a message travels: strictness differs in a few places.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Request,
+    Response,
+}
+
+impl Span {
+    /// `start` and `end` lie within a head, so they fit.
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        debug_assert!(start <= end && end <= MAX_HEAD);
+        Self {
+            start: start as u16,
+            len: (end - start) as u16,
+        }
+    }
+
+    /// The bytes behind it; `head` begins where the head does.
+    pub fn of(self, head: &[u8]) -> &[u8] {
+        let start = self.start as usize;
+        head.get(start..start + self.len as usize).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.len as usize
+    }
+
+    /// `inner`, which was counted from the start of this span, counted from the start of the head.
+    pub(super) fn within(self, inner: Self) -> Self {
+        Self {
+            start: self.start + inner.start,
+            len: inner.len,
+        }
+    }
+
+    /// Its first `len` bytes.
+    pub(super) fn first(self, len: usize) -> Self {
+        Self {
+            len: self.len.min(len as u16),
+            ..self
+        }
+    }
+}
+
+impl Field {
+    /// The name as it was spelled.
+    pub fn name(self, head: &[u8]) -> &[u8] {
+        self.name.of(head)
+    }
+
+    /// The value without white space around it.
+    pub fn value(self, head: &[u8]) -> &[u8] {
+        self.value.of(head)
+    }
+
+    /// Where the value is.
+    pub fn value_span(self) -> Span {
+        self.value
+    }
+
+    pub(super) fn len(self) -> usize {
+        self.name.len() + self.value.len()
+    }
+}
+
+/// The first of `fields` with that lower-case name.
+pub(super) fn find(fields: &[Field], head: &[u8], name: &[u8]) -> Option<Field> {
+    match Known::classify(name) {
+        Known::Other => fields
+            .iter()
+            .find(|field| field.name(head).eq_ignore_ascii_case(name))
+            .copied(),
+        known => fields.iter().find(|field| field.known == known).copied(),
+    }
+}
+
+/// The line that begins at `at`, without its CRLF; None when its end has not arrived. `too_long` is the error for one
+/// above `MAX_LINE`.
+///
+/// Looks for the first control character: it ends the line or is an error, so one pass finds and validates.
+#[inline]
+pub(super) fn line(bytes: &[u8], at: usize, too_long: HeadError) -> Result<Option<&[u8]>, HeadError> {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let window = rest.get(..MAX_LINE + 1).unwrap_or(rest);
+    let Some((end, byte)) = control(window) else {
+        return if window.len() > MAX_LINE {
+            Err(too_long)
+        } else {
+            unfinished(bytes)
+        };
+    };
+    match (byte, rest.get(end + 1)) {
+        (b'\r', Some(b'\n')) => Ok(rest.get(..end)),
+        (b'\r', None) => unfinished(bytes),
+        (b'\r' | b'\n', _) => Err(HeadError::LineEnd),
+        _ => Err(HeadError::Control),
+    }
+}
+
+/// What may still become a head, unless it already fills the limit.
+fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, HeadError> {
+    if bytes.len() >= MAX_HEAD {
+        Err(HeadError::HeadTooLarge)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The first control character other than TAB: where and which.
+#[inline]
+fn control(bytes: &[u8]) -> Option<(usize, u8)> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES * 0x80;
+    let mut at = 0;
+    // Eight bytes at a time ("Bit Twiddling Hacks", hasless and haszero): borrows can only raise false alarms above a
+    // true one, and the lowest hit is what counts.
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        let delete = word ^ (ONES * 0x7f);
+        let hits = ((word.wrapping_sub(ONES * 0x20) & !word) | (delete.wrapping_sub(ONES) & !delete)) & HIGH;
+        if hits == 0 {
+            at += 8;
+            continue;
+        }
+        at += (hits.trailing_zeros() / 8) as usize;
+        match bytes.get(at) {
+            Some(b'\t') => at += 1,
+            Some(&byte) => return Some((at, byte)),
+            None => return None,
+        }
+    }
+    let tail = bytes.get(at..).unwrap_or_default();
+    let hit = tail.iter().position(|byte| byte.is_ascii_control() && *byte != b'\t')?;
+    Some((at + hit, *tail.get(hit)?))
+}
+
+/// The header lines from `at` to past the blank line: the fields, what they say, and where the head ends.
+pub(super) fn fields(
+    bytes: &[u8],
+    mut at: usize,
+    direction: Direction,
+    http_10: bool,
+) -> Result<Option<(Fields, Facts, usize)>, HeadError> {
+    let mut fields = Fields::new();
+    let mut facts = Facts::new(http_10);
+    loop {
+        let Some(line) = line(bytes, at, HeadError::LineTooLong)? else {
+            return Ok(None);
+        };
+        let end = at + line.len() + 2;
+        if line.is_empty() {
+            return facts.finish().map(|facts| Some((fields, facts, end)));
+        }
+        if fields.len() == MAX_HEADERS {
+            return Err(HeadError::TooManyHeaders);
+        }
+        let (name, value) = split(line)?;
+        let known = Known::classify(name);
+        let start = at + line.len() - value.len();
+        let value = value.trim_ascii_end();
+        match known {
+            Known::Other => check_name(name, direction)?,
+            known => facts.note(known, value, direction)?,
+        }
+        fields.push(Field {
+            name: Span::new(at, at + name.len()),
+            value: Span::new(start, start + value.len()),
+            known,
+        });
+        at = end;
+    }
+}
+
+/// Name and value of a header line; white space is gone from before the value.
+#[inline]
+fn split(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
+    if let Some(b' ' | b'\t') = line.first() {
+        return Err(HeadError::Folded);
+    }
+    let colon = line.iter().position(|byte| *byte == b':').ok_or(HeadError::NoColon)?;
+    let (name, value) = line.split_at(colon);
+    Ok((name, value.get(1..).unwrap_or_default().trim_ascii_start()))
+}
+
+/// Names that are not known must at least be names, and not pretend to be known ones.
+fn check_name(name: &[u8], direction: Direction) -> Result<(), HeadError> {
+    if !is_token(name) {
+        return Err(HeadError::Name);
+    }
+    if !name.contains(&b'_') {
+        return Ok(());
+    }
+    let dashed: SmallVec<[u8; 32]> = name
+        .iter()
+        .map(|byte| if *byte == b'_' { b'-' } else { *byte })
+        .collect();
+    const FRAMING: KnownSet = known::set(&[Known::ContentLength, Known::TransferEncoding]);
+    match (Known::classify(&dashed), direction) {
+        (Known::Other, _) => Ok(()),
+        (known, Direction::Response) if !known.is_in(FRAMING) => Ok(()),
+        _ => Err(HeadError::Alias),
+    }
+}
+
+impl Facts {
+    fn new(http_10: bool) -> Self {
+        let flags = if http_10 { flag::HTTP_10 } else { 0 };
+        Self {
+            flags,
+            content_length: None,
+            seen: 0,
+            names_headers: false,
+            close: false,
+            keep_alive: false,
+            upgrade: false,
+        }
+    }
+
+    /// Take in one known header.
+    #[inline]
+    fn note(&mut self, known: Known, value: &[u8], direction: Direction) -> Result<(), HeadError> {
+        const ONCE: KnownSet = known::set(&[
+            Known::Host,
+            Known::ContentLength,
+            Known::TransferEncoding,
+            Known::ContentType,
+        ]);
+        if known.is_in(ONCE & self.seen) {
+            // Responses: RFC 9110 8.6 lets a recipient merge repetitions of one valid length.
+            let merges = known == Known::ContentLength
+                && direction == Direction::Response
+                && length(value)? == self.content_length.unwrap_or(u64::MAX);
+            return if merges {
+                Ok(())
+            } else {
+                Err(HeadError::Duplicate(known.name()))
+            };
+        }
+        self.seen |= known.bit();
+        match known {
+            Known::ContentLength => self.content_length = Some(length(value)?),
+            Known::TransferEncoding => {
+                if !equals(value, b"chunked") || self.flags & flag::HTTP_10 != 0 {
+                    return Err(HeadError::TransferEncoding);
+                }
+                self.flags |= flag::CHUNKED;
+            }
+            Known::Connection => self.connection(value)?,
+            Known::ContentType => self.flags |= content_type(value),
+            Known::ContentEncoding if !value.is_empty() && !equals(value, b"identity") => self.flags |= flag::ENCODED,
+            Known::Expect if direction == Direction::Request => {
+                if !equals(value, b"100-continue") {
+                    return Err(HeadError::Expectation);
+                }
+                self.flags |= flag::EXPECT_CONTINUE;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        for option in value.split(|byte| *byte == b',') {
+            let option = option.trim_ascii();
+            if equals(option, b"close") {
+                self.close = true;
+            } else if equals(option, b"keep-alive") {
+                self.keep_alive = true;
+            } else if equals(option, b"upgrade") {
+                self.upgrade = true;
+            } else if is_token(option) {
+                self.names_headers = true;
+            } else if !option.is_empty() {
+                return Err(HeadError::Connection);
+            }
+        }
+        Ok(())
+    }
+
+    /// What only the whole head can tell.
+    fn finish(mut self) -> Result<Self, HeadError> {
+        let chunked = self.flags & flag::CHUNKED != 0;
+        let http_10 = self.flags & flag::HTTP_10 != 0;
+        if chunked && self.content_length.is_some() {
+            return Err(HeadError::BothLengths);
+        }
+        if !self.close && (self.keep_alive || !http_10) {
+            self.flags |= flag::KEEP_ALIVE;
+        }
+        if self.upgrade && Known::Upgrade.is_in(self.seen) && !http_10 {
+            self.flags |= flag::UPGRADE;
+        }
+        if http_10 {
+            // RFC 9110 10.1.1: an expectation in HTTP/1.0 is ignored.
+            self.flags &= !flag::EXPECT_CONTINUE;
+        }
+        Ok(self)
+    }
+}
+
+/// RFC 9110 8.6: digits. What does not fit 63 bits is refused, never wrapped.
+fn length(value: &[u8]) -> Result<u64, HeadError> {
+    if value.is_empty() || value.len() > 19 {
+        return Err(HeadError::ContentLength);
+    }
+    let mut length: u64 = 0;
+    for byte in value {
+        if !byte.is_ascii_digit() {
+            return Err(HeadError::ContentLength);
+        }
+        // Nineteen digits are below 2^64.
+        length = length * 10 + u64::from(byte - b'0');
+    }
+    if length > i64::MAX as u64 {
+        Err(HeadError::ContentLength)
+    } else {
+        Ok(length)
+    }
+}
+
+fn content_type(value: &[u8]) -> u16 {
+    let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+    let essence = value.get(..end).unwrap_or_default().trim_ascii_end();
+    if equals(essence, b"application/json") {
+        return flag::JSON;
+    }
+    if equals(essence, b"text/event-stream") {
+        return flag::EVENT_STREAM;
+    }
+    if essence
+        .first_chunk::<10>()
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"))
+    {
+        return flag::MULTIPART;
+    }
+    if essence
+        .last_chunk::<5>()
+        .is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
+    {
+        return flag::JSON;
+    }
+    0
+}
+
+/// RFC 9110 5.6.2.
+pub(super) fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[*byte as usize])
+}
+
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            );
+        byte += 1;
+    }
+    table
+};

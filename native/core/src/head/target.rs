@@ -1,0 +1,343 @@
+//! Request targets and hosts: the forms RFC 9112 3.2 knows, less what two servers could read differently.
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use super::{HeadError, Span};
+
+/// Longest host RFC 1035 knows.
+const MAX_HOST: usize = 255;
+
+/// A target taken apart; spans are counted within it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Target {
+    /// Of the absolute form.
+    pub(super) authority: Option<Span>,
+    /// Empty only in the absolute form, where it means `/`.
+    pub(super) path: Span,
+    /// Without the question mark.
+    pub(super) query: Span,
+}
+
+/// Take a request target apart. `options` says that the method is OPTIONS, the only one with `*`.
+pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
+    let (authority, from) = match target.first() {
+        Some(b'/') => (None, 0),
+        Some(b'*') if options && target.len() == 1 => {
+            return Ok(Target {
+                path: Span::new(0, 1),
+                ..Target::default()
+            });
+        }
+        Some(_) => {
+            let start = scheme(target).ok_or(HeadError::Target)?;
+            let rest = target.get(start..).unwrap_or_default();
+            let end = rest
+                .iter()
+                .position(|byte| matches!(byte, b'/' | b'?'))
+                .unwrap_or(rest.len());
+            (Some(Span::new(start, start + end)), start + end)
+        }
+        None => return Err(HeadError::Target),
+    };
+    let rest = target.get(from..).unwrap_or_default();
+    let end = from + path(rest)?;
+    let mut parsed = Target {
+        authority,
+        path: Span::new(from, end),
+        query: Span::default(),
+    };
+    if let Some(query) = target.get(end + 1..) {
+        if !query.iter().all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#') {
+            return Err(HeadError::Target);
+        }
+        parsed.query = Span::new(end + 1, target.len());
+    }
+    Ok(parsed)
+}
+
+/// Where the authority begins in an absolute form of HTTP.
+fn scheme(target: &[u8]) -> Option<usize> {
+    [&b"http://"[..], b"https://"]
+        .into_iter()
+        .find(|scheme| {
+            target
+                .get(..scheme.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        })
+        .map(<[u8]>::len)
+}
+
+/// How long the path is that `target` begins with.
+fn path(target: &[u8]) -> Result<usize, HeadError> {
+    let mut at = 0;
+    while let Some(byte) = target.get(at) {
+        match PATH[*byte as usize] {
+            Class::Plain => at += 1,
+            Class::Slash => {
+                at += 1;
+                if let Some(b'.' | b'%') = target.get(at) {
+                    check_segment(target.get(at..).unwrap_or_default())?;
+                }
+            }
+            Class::Percent => {
+                check_encoded(target.get(at..).unwrap_or_default())?;
+                at += 3;
+            }
+            Class::Query => break,
+            Class::Never => return Err(HeadError::Target),
+        }
+    }
+    Ok(at)
+}
+
+/// `rest` begins with a percent sign. What decodes to a slash, a backslash or a control character is refused: whether it
+/// separates segments (or ends a string) depends on who reads it.
+fn check_encoded(rest: &[u8]) -> Result<(), HeadError> {
+    match decoded(rest) {
+        None => Err(HeadError::PercentEncoding),
+        Some(b'/' | b'\\' | 0..=0x1f | 0x7f) => Err(HeadError::AmbiguousPath),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The byte that `%XX` at the start of `rest` stands for.
+fn decoded(rest: &[u8]) -> Option<u8> {
+    let digit = |at: usize| rest.get(at).and_then(|byte| (*byte as char).to_digit(16));
+    Some((digit(1)? * 16 + digit(2)?) as u8)
+}
+
+/// Refuses `.` and `..`, however encoded, and followed by parameters too (`..;x`, which Java servers cut off).
+fn check_segment(mut rest: &[u8]) -> Result<(), HeadError> {
+    for dots in 0..=2 {
+        match rest.first() {
+            None | Some(b'/' | b'?' | b';') if dots > 0 => return Err(HeadError::DotSegment),
+            Some(b'.') => rest = rest.get(1..).unwrap_or_default(),
+            Some(b'%') if decoded(rest) == Some(b'.') => rest = rest.get(3..).unwrap_or_default(),
+            _ => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// The host of an authority (`Host`'s value): its length without the port and without a final dot.
+pub(super) fn host(authority: &[u8]) -> Result<usize, HeadError> {
+    let end = match authority.first() {
+        Some(b'[') => {
+            let end = authority.iter().position(|byte| *byte == b']').ok_or(HeadError::Host)?;
+            let inner = authority.get(1..end).and_then(|inner| core::str::from_utf8(inner).ok());
+            inner
+                .and_then(|inner| inner.parse::<Ipv6Addr>().ok())
+                .ok_or(HeadError::Host)?;
+            end + 1
+        }
+        _ => authority
+            .iter()
+            .position(|byte| *byte == b':')
+            .unwrap_or(authority.len()),
+    };
+    let (name, port) = authority.split_at(end);
+    check_port(port)?;
+    if name.first() == Some(&b'[') {
+        return Ok(end);
+    }
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    check_name(name)?;
+    Ok(name.len())
+}
+
+/// A colon and a port, or nothing.
+fn check_port(port: &[u8]) -> Result<(), HeadError> {
+    let digits = match port {
+        [] => return Ok(()),
+        [b':', digits @ ..] if (1..=5).contains(&digits.len()) => digits,
+        _ => return Err(HeadError::Host),
+    };
+    let mut number = 0;
+    for byte in digits {
+        if !byte.is_ascii_digit() {
+            return Err(HeadError::Host);
+        }
+        number = number * 10 + u32::from(byte - b'0');
+    }
+    if number <= u32::from(u16::MAX) {
+        Ok(())
+    } else {
+        Err(HeadError::Host)
+    }
+}
+
+/// A name of letters, digits, `-`, `_`, `~` in labels, or an IPv4 address. RFC 3986 would allow sub-delimiters and
+/// percent-encoding too; no host has them, and a comma is how a duplicate Host looks after somebody merged it.
+fn check_name(name: &[u8]) -> Result<(), HeadError> {
+    if name.len() > MAX_HOST {
+        return Err(HeadError::Host);
+    }
+    // Where the current label begins, and whether it is a number so far.
+    let mut numeric = true;
+    let mut previous = b'.';
+    for byte in name {
+        match byte {
+            b'0'..=b'9' => {}
+            b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'_' | b'~' => numeric = false,
+            b'.' if previous != b'.' => {}
+            _ => return Err(HeadError::Host),
+        }
+        if previous == b'.' {
+            numeric = byte.is_ascii_digit();
+        }
+        previous = *byte;
+    }
+    if previous == b'.' {
+        return Err(HeadError::Host);
+    }
+    // WHATWG URL 3.5: a host whose last label is a number is an IPv4 address or nothing.
+    let address = || {
+        core::str::from_utf8(name)
+            .ok()
+            .and_then(|name| name.parse::<Ipv4Addr>().ok())
+    };
+    if numeric && address().is_none() {
+        Err(HeadError::Host)
+    } else {
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Class {
+    Never,
+    Plain,
+    Slash,
+    Percent,
+    Query,
+}
+
+/// RFC 3986 `pchar` and what structures a path.
+const PATH: [Class; 256] = {
+    let mut table = [Class::Never; 256];
+    let mut byte = 0x21;
+    while byte < 0x7f {
+        table[byte] = match byte as u8 {
+            b'/' => Class::Slash,
+            b'%' => Class::Percent,
+            b'?' => Class::Query,
+            b'#' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | b'[' | b']' => Class::Never,
+            _ => Class::Plain,
+        };
+        byte += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test may panic")]
+mod tests {
+    use super::*;
+
+    fn verdict(target: &str) -> Result<(), HeadError> {
+        parse(target.as_bytes(), false).map(|_| ())
+    }
+
+    #[test]
+    fn targets_come_apart() {
+        let target = b"http://a.b:80/c?d=e";
+        let parsed = parse(target, false).unwrap();
+        assert_eq!(parsed.authority.unwrap().of(target), b"a.b:80");
+        assert_eq!(parsed.path.of(target), b"/c");
+        assert_eq!(parsed.query.of(target), b"d=e");
+        let bare = parse(b"HTTP://a?x", false).unwrap();
+        assert!(bare.path.is_empty());
+        assert_eq!(bare.query.of(b"HTTP://a?x"), b"x");
+    }
+
+    #[test]
+    fn dot_segments_are_refused_in_every_spelling() {
+        for dots in [".", "..", "%2e", "%2E%2e", ".%2e", "%2e.", "..;x", ".;"] {
+            for target in [format!("/{dots}"), format!("/a/{dots}/b"), format!("/a/{dots}?q")] {
+                assert_eq!(verdict(&target), Err(HeadError::DotSegment), "{target}");
+            }
+        }
+        for fine in ["/...", "/.a", "/a.", "/..a", "/%2e%2e%2e", "/a..b", "/?..", "/a?/../b"] {
+            assert_eq!(verdict(fine), Ok(()), "{fine}");
+        }
+    }
+
+    #[test]
+    fn ambiguous_encodings_are_refused() {
+        for target in ["/a%2fb", "/a%2Fb", "/%5c", "/%00", "/%0a", "/%7f"] {
+            assert_eq!(verdict(target), Err(HeadError::AmbiguousPath), "{target}");
+        }
+        for target in ["/%", "/%a", "/%g0", "/%0", "/a%zz"] {
+            assert_eq!(verdict(target), Err(HeadError::PercentEncoding), "{target}");
+        }
+        assert_eq!(verdict("/a%20b%C3%A9?%2f%00"), Ok(()));
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for target in [
+            "",
+            "*",
+            "a",
+            "host:443",
+            "ftp://a/",
+            "/a#b",
+            "/a?b#c",
+            "/a\\b",
+            "/\u{e9}",
+            "/a?\u{e9}",
+            "?a",
+            "http:/a",
+        ] {
+            assert_eq!(verdict(target), Err(HeadError::Target), "{target}");
+        }
+        assert!(parse(b"*", true).is_ok());
+        assert!(parse(b"**", true).is_err());
+    }
+
+    #[test]
+    fn hosts() {
+        for (authority, length) in [
+            ("a", 1),
+            ("A-b.c_d:8080", 7),
+            ("a.", 1),
+            ("1.2.3.4:1", 7),
+            ("[::1]", 5),
+            ("[::ffff:1.2.3.4]:65535", 16),
+            ("1a", 2),
+        ] {
+            assert_eq!(host(authority.as_bytes()), Ok(length), "{authority}");
+        }
+        for authority in [
+            "",
+            ":80",
+            ".",
+            "a..b",
+            ".a",
+            "a:",
+            "a:b",
+            "a:65536",
+            "a:123456",
+            "a:-1",
+            "a b",
+            "a,b",
+            "u@a",
+            "a/b",
+            "[::1",
+            "[::1]x",
+            "[g::]",
+            "[]",
+            "1.2.3",
+            "1.2.3.256",
+            "1",
+            "a.1",
+            "a%41",
+            "a\\b",
+            "a:80:80",
+            "[v1.a]",
+        ] {
+            assert_eq!(host(authority.as_bytes()), Err(HeadError::Host), "{authority}");
+        }
+        assert!(host(&[b'a'; 256]).is_err());
+    }
+}

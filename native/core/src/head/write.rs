@@ -1,0 +1,623 @@
+//! Heads to send: written from what was parsed, in two passes - choose and measure, then fill a buffer of that size.
+
+use super::known::{self, Known, KnownSet};
+use super::scan::{Field, is_token};
+use super::{RequestHead, ResponseHead};
+
+/// How a body is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// No header says anything.
+    None,
+    /// `transfer-encoding: chunked`.
+    Chunked,
+    /// `content-length`.
+    Length(u64),
+}
+
+/// Why a writer could not be built, or a head not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriterError {
+    /// Not a token.
+    #[error("{0:?} is no header name")]
+    Name(String),
+    /// Control characters.
+    #[error("header {0} has a value that is not HTTP")]
+    Value(String),
+    /// One the writer makes itself.
+    #[error("header {0} cannot be fixed: the gateway writes it")]
+    Reserved(String),
+    /// Neither a name nor an address with an optional port.
+    #[error("{0:?} is no host")]
+    Host(String),
+    /// It would not survive in a request line.
+    #[error("{0:?} is no path")]
+    Path(String),
+    /// Not 1 to 128 of `[A-Za-z0-9._:-]`.
+    #[error("the request id is malformed")]
+    RequestId,
+}
+
+/// Headers that go upstream without being asked for.
+const ALLOWED: KnownSet = known::set(&[
+    Known::Accept,
+    Known::ContentType,
+    Known::ContentEncoding,
+    Known::Traceparent,
+    Known::Tracestate,
+    Known::Baggage,
+    Known::UserAgent,
+    Known::IdempotencyKey,
+]);
+
+/// Headers no allow-list lets upstream: the connection's, and who the client is.
+const NEVER_UPSTREAM: KnownSet = HOP_BY_HOP
+    | known::set(&[
+        Known::Host,
+        Known::Expect,
+        Known::Authorization,
+        Known::ProxyAuthorization,
+        Known::Cookie,
+        Known::SetCookie,
+        Known::XApiKey,
+        Known::ApiKey,
+        Known::Forwarded,
+        Known::XForwardedFor,
+        Known::XForwardedHost,
+        Known::XForwardedProto,
+        Known::XRealIp,
+        Known::RequestId,
+        Known::Via,
+    ]);
+
+/// RFC 9110 7.6.1, and framing: they describe one connection's message.
+const HOP_BY_HOP: KnownSet = known::set(&[
+    Known::Connection,
+    Known::KeepAlive,
+    Known::ProxyConnection,
+    Known::ProxyAuthenticate,
+    Known::ProxyAuthenticationInfo,
+    Known::Te,
+    Known::Trailer,
+    Known::TransferEncoding,
+    Known::Upgrade,
+    Known::ContentLength,
+]);
+
+/// What says who serves upstream, or would bind the client to it.
+const NEVER_DOWNSTREAM: KnownSet = HOP_BY_HOP
+    | known::set(&[
+        Known::Server,
+        Known::SetCookie,
+        Known::AltSvc,
+        Known::StrictTransportSecurity,
+        Known::OpenaiOrganization,
+        Known::OpenaiProject,
+        Known::RequestId,
+        Known::Via,
+    ]);
+
+/// Names by which keys travel, apart from the known ones.
+const KEY_NAMES: [&str; 4] = [
+    "ocp-apim-subscription-key",
+    "x-goog-api-key",
+    "x-auth-token",
+    "x-amz-security-token",
+];
+
+/// Writes request heads for one upstream: allow-listed headers only.
+#[derive(Debug)]
+pub struct RequestHeadWriter {
+    prefix: Vec<u8>,
+    /// The last segment of `prefix` with its slash; empty when there is none.
+    overlap: Vec<u8>,
+    strip: Vec<u8>,
+    /// ` HTTP/1.1`, host, fixed lines, up to `x-request-id: `.
+    fixed: Vec<u8>,
+    known: KnownSet,
+    /// Allowed names that are not known, lower case.
+    others: Vec<Vec<u8>>,
+}
+
+/// A request head about to be written: which fields, and how long it becomes.
+#[derive(Debug)]
+pub struct RequestPlan<'a> {
+    writer: &'a RequestHeadWriter,
+    head: &'a RequestHead,
+    bytes: &'a [u8],
+    path: &'a [u8],
+    request_id: &'a [u8],
+    fields: FieldSet,
+    framing: FramingLine,
+    len: usize,
+}
+
+/// Writes response heads for clients.
+#[derive(Debug)]
+pub struct ResponseHeadWriter {
+    known: KnownSet,
+    /// Dropped names that are not known, lower case.
+    others: Vec<Vec<u8>>,
+}
+
+/// A response head about to be written.
+#[derive(Debug)]
+pub struct ResponsePlan<'a> {
+    head: &'a ResponseHead,
+    bytes: &'a [u8],
+    reason: &'a [u8],
+    extra: &'a [u8],
+    close: &'static [u8],
+    fields: FieldSet,
+    framing: FramingLine,
+    len: usize,
+}
+
+/// Fields by place, one bit each; a head has no more than a hundred.
+type FieldSet = u128;
+
+impl RequestHeadWriter {
+    /// `host` is the Host line's value, `prefix` goes before the path once `strip` was taken off it, `allow` adds names
+    /// to the default list, `fixed` are sent as they are.
+    pub fn new(
+        host: &str,
+        prefix: &str,
+        strip: &str,
+        allow: &[&str],
+        fixed: &[(&str, &str)],
+    ) -> Result<Self, WriterError> {
+        super::target::host(host.as_bytes()).map_err(|_| WriterError::Host(host.into()))?;
+        let prefix = path_part(prefix)?;
+        let strip = path_part(strip)?;
+        let overlap = prefix.rfind('/').and_then(|at| prefix.get(at..)).unwrap_or_default();
+        let mut writer = Self {
+            prefix: prefix.into(),
+            overlap: overlap.into(),
+            strip: strip.into(),
+            fixed: format!(" HTTP/1.1\r\nhost: {host}\r\n").into_bytes(),
+            known: ALLOWED,
+            others: Vec::new(),
+        };
+        for name in allow {
+            writer.allow(name)?;
+        }
+        for (name, value) in fixed {
+            writer.fix(name, value)?;
+        }
+        writer.fixed.extend_from_slice(b"x-request-id: ");
+        Ok(writer)
+    }
+
+    fn allow(&mut self, name: &str) -> Result<(), WriterError> {
+        let lower = lower_name(name)?;
+        match Known::classify(lower.as_bytes()) {
+            Known::Other => {
+                let never = lower.starts_with("x-forwarded-") || KEY_NAMES.contains(&lower.as_str());
+                if !never && !self.others.iter().any(|other| other == lower.as_bytes()) {
+                    self.others.push(lower.into_bytes());
+                }
+            }
+            known => self.known |= known.bit() & !NEVER_UPSTREAM,
+        }
+        Ok(())
+    }
+
+    fn fix(&mut self, name: &str, value: &str) -> Result<(), WriterError> {
+        const OURS: KnownSet = HOP_BY_HOP | known::set(&[Known::Host, Known::RequestId]);
+        let lower = lower_name(name)?;
+        let known = Known::classify(lower.as_bytes());
+        if known.is_in(OURS) {
+            return Err(WriterError::Reserved(lower));
+        }
+        // The value may be a secret: never in the error.
+        if value.trim() != value || value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+            return Err(WriterError::Value(lower));
+        }
+        // Ours replaces the client's.
+        self.known &= !known.bit();
+        self.others.retain(|other| other != lower.as_bytes());
+        self.fixed.extend_from_slice(lower.as_bytes());
+        self.fixed.extend_from_slice(b": ");
+        self.fixed.extend_from_slice(value.as_bytes());
+        self.fixed.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Chooses what to write of `head`, whose bytes begin `bytes`.
+    pub fn plan<'a>(
+        &'a self,
+        head: &'a RequestHead,
+        bytes: &'a [u8],
+        request_id: &'a [u8],
+        framing: Framing,
+    ) -> Result<RequestPlan<'a>, WriterError> {
+        if !is_request_id(request_id) {
+            return Err(WriterError::RequestId);
+        }
+        let method = head.method(bytes);
+        let framing = match framing {
+            // RFC 9110 8.6: methods that anticipate a body say that there is none.
+            Framing::None if matches!(method, b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
+            framing => framing,
+        };
+        let framing = FramingLine::new(framing);
+        let path = self.path(head.path(bytes));
+        let query = head.query(bytes);
+        let (fields, fields_len) = choose(&head.fields, |field| self.allows(field, head, bytes));
+        let query_len = if query.is_empty() { 0 } else { query.len() + 1 };
+        let len = method.len()
+            + 1
+            + self.prefix.len()
+            + path.len()
+            + query_len
+            + self.fixed.len()
+            + request_id.len()
+            + 2
+            + fields_len
+            + framing.len()
+            + 2;
+        Ok(RequestPlan {
+            writer: self,
+            head,
+            bytes,
+            path,
+            request_id,
+            fields,
+            framing,
+            len,
+        })
+    }
+
+    fn allows(&self, field: &Field, head: &RequestHead, bytes: &[u8]) -> bool {
+        let allowed = match field.known {
+            Known::Other => !self.others.is_empty() && contains(&self.others, field.name(bytes)),
+            known => known.is_in(self.known),
+        };
+        allowed && !(head.names_headers && connection_names(&head.fields, bytes, field.name(bytes)))
+    }
+
+    /// What follows `prefix`.
+    fn path<'a>(&self, path: &'a [u8]) -> &'a [u8] {
+        let path = without(path, &self.strip);
+        let path = without(path, &self.overlap);
+        if path.is_empty() && self.prefix.is_empty() {
+            b"/"
+        } else {
+            path
+        }
+    }
+}
+
+impl RequestPlan<'_> {
+    /// How many bytes `write` fills.
+    #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the head into `out`, which is `len()` long.
+    pub fn write(&self, out: &mut [u8]) {
+        let mut out = Out(out);
+        out.put(self.head.method(self.bytes));
+        out.put(b" ");
+        out.put(&self.writer.prefix);
+        out.put(self.path);
+        let query = self.head.query(self.bytes);
+        if !query.is_empty() {
+            out.put(b"?");
+            out.put(query);
+        }
+        out.put(&self.writer.fixed);
+        out.put(self.request_id);
+        out.put(b"\r\n");
+        for field in chosen(&self.head.fields, self.fields) {
+            out.field(field, self.bytes);
+        }
+        self.framing.put(&mut out);
+        out.put(b"\r\n");
+        debug_assert!(out.0.is_empty());
+    }
+}
+
+impl ResponseHeadWriter {
+    /// `drop` adds names to those that are always dropped.
+    pub fn new(drop: &[&str]) -> Result<Self, WriterError> {
+        let mut writer = Self {
+            known: NEVER_DOWNSTREAM,
+            others: Vec::new(),
+        };
+        for name in drop {
+            let lower = lower_name(name)?;
+            match Known::classify(lower.as_bytes()) {
+                Known::Other => writer.others.push(lower.into_bytes()),
+                known => writer.known |= known.bit(),
+            }
+        }
+        Ok(writer)
+    }
+
+    /// Chooses what to write of `head`, whose bytes begin `bytes`. `extra` is complete lines, trusted.
+    pub fn plan<'a>(
+        &'a self,
+        head: &'a ResponseHead,
+        bytes: &'a [u8],
+        framing: Framing,
+        keep_alive: bool,
+        extra: &'a [u8],
+    ) -> ResponsePlan<'a> {
+        let reason = head.reason(bytes);
+        let clean = !reason.is_empty() && reason.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        let reason = if clean { reason } else { standard_reason(head.status) };
+        let close: &[u8] = if keep_alive { b"" } else { b"connection: close\r\n" };
+        let framing = FramingLine::new(framing);
+        let (fields, fields_len) = choose(&head.fields, |field| self.passes(field, head, bytes));
+        let len =
+            STATUS_START.len() + 4 + reason.len() + 2 + fields_len + framing.len() + close.len() + extra.len() + 2;
+        ResponsePlan {
+            head,
+            bytes,
+            reason,
+            extra,
+            close,
+            fields,
+            framing,
+            len,
+        }
+    }
+
+    fn passes(&self, field: &Field, head: &ResponseHead, bytes: &[u8]) -> bool {
+        let passes = match field.known {
+            Known::Other => {
+                let name = field.name(bytes);
+                !name
+                    .first_chunk::<3>()
+                    .is_some_and(|start| start.eq_ignore_ascii_case(b"cf-"))
+                    && (self.others.is_empty() || !contains(&self.others, name))
+            }
+            known => !known.is_in(self.known),
+        };
+        passes && !(head.names_headers && connection_names(&head.fields, bytes, field.name(bytes)))
+    }
+}
+
+const STATUS_START: &[u8] = b"HTTP/1.1 ";
+
+impl ResponsePlan<'_> {
+    /// How many bytes `write` fills.
+    #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the head into `out`, which is `len()` long.
+    pub fn write(&self, out: &mut [u8]) {
+        let mut out = Out(out);
+        out.put(STATUS_START);
+        let status = self.head.status;
+        out.put(&[
+            b'0' + (status / 100) as u8,
+            b'0' + (status / 10 % 10) as u8,
+            b'0' + (status % 10) as u8,
+            b' ',
+        ]);
+        out.put(self.reason);
+        out.put(b"\r\n");
+        for field in chosen(&self.head.fields, self.fields) {
+            out.field(field, self.bytes);
+        }
+        self.framing.put(&mut out);
+        out.put(self.extra);
+        out.put(self.close);
+        out.put(b"\r\n");
+        debug_assert!(out.0.is_empty());
+    }
+}
+
+/// Whether these are 1 to 128 of `[A-Za-z0-9._:-]`.
+pub fn is_request_id(id: &[u8]) -> bool {
+    (1..=128).contains(&id.len())
+        && id
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
+}
+
+/// What is left of a buffer that is being filled.
+struct Out<'a>(&'a mut [u8]);
+
+impl Out<'_> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        // The buffer was measured for exactly these bytes; a mismatch would be our defect and cuts, never overruns.
+        let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) else {
+            debug_assert!(false, "head is longer than measured");
+            return;
+        };
+        now.copy_from_slice(bytes);
+        self.0 = later;
+    }
+
+    #[inline]
+    fn field(&mut self, field: &Field, head: &[u8]) {
+        match field.known {
+            Known::Other => self.put(field.name(head)),
+            known => self.put(known.name().as_bytes()),
+        }
+        self.put(b": ");
+        self.put(field.value(head));
+        self.put(b"\r\n");
+    }
+}
+
+/// A framing header, digits included.
+#[derive(Debug)]
+struct FramingLine {
+    start: &'static [u8],
+    digits: [u8; 20],
+    /// Where in `digits` the number begins.
+    from: usize,
+}
+
+impl FramingLine {
+    fn new(framing: Framing) -> Self {
+        let mut line = Self {
+            start: b"",
+            digits: [b'0'; 20],
+            from: 20,
+        };
+        match framing {
+            Framing::None => {}
+            Framing::Chunked => line.start = b"transfer-encoding: chunked\r\n",
+            Framing::Length(mut length) => {
+                line.start = b"content-length: ";
+                for digit in line.digits.iter_mut().rev() {
+                    *digit = b'0' + (length % 10) as u8;
+                    length /= 10;
+                    line.from -= 1;
+                    if length == 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        line
+    }
+
+    fn len(&self) -> usize {
+        let digits = self.digits.len() - self.from;
+        self.start.len() + if digits == 0 { 0 } else { digits + 2 }
+    }
+
+    fn put(&self, out: &mut Out<'_>) {
+        out.put(self.start);
+        if let Some(digits @ [_, ..]) = self.digits.get(self.from..) {
+            out.put(digits);
+            out.put(b"\r\n");
+        }
+    }
+}
+
+/// Which fields `wanted` takes, and how long their lines become.
+#[inline]
+fn choose(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> (FieldSet, usize) {
+    let mut set = 0;
+    let mut len = 0;
+    for (at, field) in fields.iter().enumerate() {
+        if wanted(field) {
+            set |= 1 << at;
+            len += field.len() + 4;
+        }
+    }
+    (set, len)
+}
+
+fn chosen(fields: &[Field], mut set: FieldSet) -> impl Iterator<Item = &Field> {
+    core::iter::from_fn(move || {
+        let field = fields.get(set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(field)
+    })
+}
+
+fn contains(names: &[Vec<u8>], name: &[u8]) -> bool {
+    names.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
+/// Whether a `Connection` header names `name`, and so keeps it to that one connection.
+fn connection_names(fields: &[Field], head: &[u8], name: &[u8]) -> bool {
+    fields
+        .iter()
+        .filter(|field| field.known == Known::Connection)
+        .flat_map(|field| field.value(head).split(|byte| *byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
+}
+
+/// `path` without `start`, when `start` ends where a segment does.
+fn without<'a>(path: &'a [u8], start: &[u8]) -> &'a [u8] {
+    match path.strip_prefix(start) {
+        Some(rest) if matches!(rest.first(), None | Some(b'/')) => rest,
+        _ => path,
+    }
+}
+
+/// A prefix of a path: empty, or `/a/b` without a slash at the end.
+fn path_part(part: &str) -> Result<&str, WriterError> {
+    let trimmed = part.trim_end_matches('/');
+    let fits = trimmed.is_empty() || trimmed.starts_with('/');
+    if !fits
+        || trimmed
+            .bytes()
+            .any(|byte| !matches!(byte, 0x21..=0x7e) || matches!(byte, b'?' | b'#'))
+    {
+        return Err(WriterError::Path(part.into()));
+    }
+    Ok(trimmed)
+}
+
+fn lower_name(name: &str) -> Result<String, WriterError> {
+    if is_token(name.as_bytes()) {
+        Ok(name.to_ascii_lowercase())
+    } else {
+        Err(WriterError::Name(name.into()))
+    }
+}
+
+/// RFC 9110 15; empty for what is not registered.
+fn standard_reason(status: u16) -> &'static [u8] {
+    match status {
+        100 => b"Continue",
+        101 => b"Switching Protocols",
+        103 => b"Early Hints",
+        200 => b"OK",
+        201 => b"Created",
+        202 => b"Accepted",
+        203 => b"Non-Authoritative Information",
+        204 => b"No Content",
+        205 => b"Reset Content",
+        206 => b"Partial Content",
+        300 => b"Multiple Choices",
+        301 => b"Moved Permanently",
+        302 => b"Found",
+        303 => b"See Other",
+        304 => b"Not Modified",
+        307 => b"Temporary Redirect",
+        308 => b"Permanent Redirect",
+        400 => b"Bad Request",
+        401 => b"Unauthorized",
+        402 => b"Payment Required",
+        403 => b"Forbidden",
+        404 => b"Not Found",
+        405 => b"Method Not Allowed",
+        406 => b"Not Acceptable",
+        407 => b"Proxy Authentication Required",
+        408 => b"Request Timeout",
+        409 => b"Conflict",
+        410 => b"Gone",
+        411 => b"Length Required",
+        412 => b"Precondition Failed",
+        413 => b"Content Too Large",
+        414 => b"URI Too Long",
+        415 => b"Unsupported Media Type",
+        416 => b"Range Not Satisfiable",
+        417 => b"Expectation Failed",
+        421 => b"Misdirected Request",
+        422 => b"Unprocessable Content",
+        424 => b"Failed Dependency",
+        425 => b"Too Early",
+        426 => b"Upgrade Required",
+        428 => b"Precondition Required",
+        429 => b"Too Many Requests",
+        431 => b"Request Header Fields Too Large",
+        451 => b"Unavailable For Legal Reasons",
+        500 => b"Internal Server Error",
+        501 => b"Not Implemented",
+        502 => b"Bad Gateway",
+        503 => b"Service Unavailable",
+        504 => b"Gateway Timeout",
+        505 => b"HTTP Version Not Supported",
+        507 => b"Insufficient Storage",
+        508 => b"Loop Detected",
+        511 => b"Network Authentication Required",
+        _ => b"",
+    }
+}

@@ -1,0 +1,286 @@
+//! HTTP/1.1 heads.
+
+use budgateway_core::head::{self as core, Field, Framing, HeadError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::error::{Class, Error};
+
+pub(crate) use core::flag;
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct RequestHead {
+    inner: core::RequestHead,
+    source: Source,
+}
+
+#[pymethods]
+impl RequestHead {
+    #[staticmethod]
+    #[pyo3(signature = (data, start = 0))]
+    fn parse(data: Bound<'_, PyBytes>, start: usize) -> Result<Option<Self>, Error> {
+        let parsed = core::RequestHead::parse(from(&data, start)).map_err(request_error)?;
+        Ok(parsed.map(|inner| Self {
+            inner,
+            source: Source::new(data, start),
+        }))
+    }
+
+    #[getter]
+    fn size(&self) -> usize {
+        self.inner.size
+    }
+
+    #[getter]
+    fn flags(&self) -> u16 {
+        self.inner.flags
+    }
+
+    #[getter]
+    fn content_length(&self) -> i64 {
+        signed(self.inner.content_length)
+    }
+
+    #[getter]
+    fn method<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        latin1(py, self.inner.method(self.bytes(py)))
+    }
+
+    #[getter]
+    fn path<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        latin1(py, self.inner.path(self.bytes(py)))
+    }
+
+    #[getter]
+    fn query<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        latin1(py, self.inner.query(self.bytes(py)))
+    }
+
+    #[getter]
+    fn host<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        lower(py, self.inner.host(self.bytes(py)))
+    }
+
+    #[getter]
+    fn request_id<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
+        Some(latin1(py, self.inner.request_id(self.bytes(py))?))
+    }
+
+    fn header<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyString>> {
+        let bytes = self.bytes(py);
+        Some(latin1(py, self.inner.find(bytes, name.as_bytes())?.value(bytes)))
+    }
+
+    fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyString>, Bound<'py, PyString>)> {
+        pairs(py, &self.inner.fields, self.bytes(py))
+    }
+}
+
+impl RequestHead {
+    /// What the core scanned, and the bytes its spans count in.
+    pub(crate) fn core<'a>(&'a self, py: Python<'a>) -> (&'a core::RequestHead, &'a [u8]) {
+        (&self.inner, self.bytes(py))
+    }
+
+    fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        self.source.bytes(py)
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct RequestHeadWriter {
+    inner: core::RequestHeadWriter,
+}
+
+#[pymethods]
+impl RequestHeadWriter {
+    #[new]
+    fn new(
+        host: &str,
+        prefix: &str,
+        strip: &str,
+        allow: Vec<String>,
+        fixed: Vec<(String, String)>,
+    ) -> Result<Self, Error> {
+        let allow: Vec<&str> = allow.iter().map(String::as_str).collect();
+        let fixed: Vec<(&str, &str)> = fixed
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        core::RequestHeadWriter::new(host, prefix, strip, &allow, &fixed)
+            .map(|inner| Self { inner })
+            .map_err(|error| Error::value(error.to_string()))
+    }
+
+    fn write<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Bound<'py, RequestHead>,
+        request_id: &str,
+        content_length: i64,
+    ) -> Result<Bound<'py, PyBytes>, Error> {
+        let (head, bytes) = head.get().core(py);
+        let plan = self
+            .inner
+            .plan(head, bytes, request_id.as_bytes(), framing(content_length)?)
+            .map_err(|error| Error::value(error.to_string()))?;
+        Ok(PyBytes::new_with(py, plan.len(), |out| {
+            plan.write(out);
+            Ok(())
+        })?)
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct ResponseHead {
+    inner: core::ResponseHead,
+    source: Source,
+}
+
+#[pymethods]
+impl ResponseHead {
+    #[staticmethod]
+    #[pyo3(signature = (data, start = 0, to_head = false))]
+    fn parse(data: Bound<'_, PyBytes>, start: usize, to_head: bool) -> Result<Option<Self>, Error> {
+        let parsed = core::ResponseHead::parse(from(&data, start), to_head)
+            .map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?;
+        Ok(parsed.map(|inner| Self {
+            inner,
+            source: Source::new(data, start),
+        }))
+    }
+
+    #[getter]
+    fn size(&self) -> usize {
+        self.inner.size
+    }
+
+    #[getter]
+    fn flags(&self) -> u16 {
+        self.inner.flags
+    }
+
+    #[getter]
+    fn status(&self) -> u16 {
+        self.inner.status
+    }
+
+    #[getter]
+    fn content_length(&self) -> i64 {
+        signed(self.inner.content_length)
+    }
+
+    fn header<'py>(&self, py: Python<'py>, name: &str) -> Option<Bound<'py, PyString>> {
+        let bytes = self.source.bytes(py);
+        Some(latin1(py, self.inner.find(bytes, name.as_bytes())?.value(bytes)))
+    }
+
+    fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyString>, Bound<'py, PyString>)> {
+        pairs(py, &self.inner.fields, self.source.bytes(py))
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct ResponseHeadWriter {
+    inner: core::ResponseHeadWriter,
+}
+
+#[pymethods]
+impl ResponseHeadWriter {
+    #[new]
+    #[pyo3(signature = (drop = Vec::new()))]
+    fn new(drop: Vec<String>) -> Result<Self, Error> {
+        let drop: Vec<&str> = drop.iter().map(String::as_str).collect();
+        core::ResponseHeadWriter::new(&drop)
+            .map(|inner| Self { inner })
+            .map_err(|error| Error::value(error.to_string()))
+    }
+
+    fn write<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Bound<'py, ResponseHead>,
+        content_length: i64,
+        keep_alive: bool,
+        extra: &[u8],
+    ) -> Result<Bound<'py, PyBytes>, Error> {
+        let head = head.get();
+        let plan = self.inner.plan(
+            &head.inner,
+            head.source.bytes(py),
+            framing(content_length)?,
+            keep_alive,
+            extra,
+        );
+        Ok(PyBytes::new_with(py, plan.len(), |out| {
+            plan.write(out);
+            Ok(())
+        })?)
+    }
+}
+
+/// The bytes a head was scanned from.
+struct Source {
+    data: Py<PyBytes>,
+    start: usize,
+}
+
+impl Source {
+    fn new(data: Bound<'_, PyBytes>, start: usize) -> Self {
+        Self {
+            data: data.unbind(),
+            start,
+        }
+    }
+
+    fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        self.data.as_bytes(py).get(self.start..).unwrap_or_default()
+    }
+}
+
+fn from<'a>(data: &'a Bound<'_, PyBytes>, start: usize) -> &'a [u8] {
+    data.as_bytes().get(start..).unwrap_or_default()
+}
+
+fn request_error(error: HeadError) -> Error {
+    let class = match error {
+        HeadError::HeadTooLarge | HeadError::LineTooLong | HeadError::TooManyHeaders => Class::HeadTooLarge,
+        HeadError::TargetTooLong => Class::TargetTooLong,
+        HeadError::Expectation => Class::ExpectationFailed,
+        _ => Class::BadRequest,
+    };
+    Error::gateway(class, error.to_string())
+}
+
+fn framing(content_length: i64) -> Result<Framing, Error> {
+    match content_length {
+        -1 => Ok(Framing::None),
+        -2 => Ok(Framing::Chunked),
+        length => u64::try_from(length)
+            .map(Framing::Length)
+            .map_err(|_| Error::value("content_length is -1, -2 or a length")),
+    }
+}
+
+fn signed(length: Option<u64>) -> i64 {
+    length.and_then(|length| i64::try_from(length).ok()).unwrap_or(-1)
+}
+
+fn pairs<'py>(py: Python<'py>, fields: &[Field], head: &[u8]) -> Vec<(Bound<'py, PyString>, Bound<'py, PyString>)> {
+    fields
+        .iter()
+        .map(|field| (lower(py, field.name(head)), latin1(py, field.value(head))))
+        .collect()
+}
+
+/// Latin-1 text: each byte is the code point of the same number.
+fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if bytes.is_ascii() => PyString::new(py, text),
+        _ => PyString::new(py, &bytes.iter().map(|byte| *byte as char).collect::<String>()),
+    }
+}
+
+fn lower<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
+    latin1(py, &bytes.to_ascii_lowercase())
+}
