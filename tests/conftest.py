@@ -43,9 +43,9 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Put the leak check around every coroutine test, outside all its other fixtures."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.fixturenames.insert(0, "nothing_leaks")
+    """Put the leak checks around every test, outside all its other fixtures."""
+    if isinstance(item, pytest.Function):
+        item.fixturenames.insert(0, "nothing_leaks" if inspect.iscoroutinefunction(item.obj) else "sockets_close")
     if item.get_closest_marker("integration"):
         item.fixturenames.insert(0, "loop_never_blocks")
 
@@ -88,6 +88,16 @@ async def nothing_leaks() -> AsyncIterator[None]:
         gc.collect()
         await asyncio.sleep(0.01)
     pytest.fail(f"the test leaked tasks {sorted(map(repr, leaked_tasks))} and sockets {sorted(leaked_sockets)}")
+
+
+@pytest.fixture
+def sockets_close() -> Iterator[None]:
+    """Fail the test without a loop of its own that leaves a socket open."""
+    sockets = open_sockets()
+    yield
+    if open_sockets() - sockets:
+        gc.collect()
+        assert open_sockets() <= sockets, "the test left sockets open"
 
 
 @pytest.fixture

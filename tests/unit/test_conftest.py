@@ -24,6 +24,10 @@ async def test_leaks_a_socket():
     global server
     server = socket.socket()
 
+def test_leaks_without_a_loop():
+    global other
+    other = socket.socket()
+
 async def test_ends_what_it_started():
     task = asyncio.create_task(asyncio.sleep(60))
     server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
@@ -86,6 +90,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     [
         ("test_leaks_a_task", 'leaked tasks ["<Tas'),
         ("test_leaks_a_socket", "and sockets ['socket:"),
+        ("test_leaks_without_a_loop", "left sockets open"),
         ("test_blocks_the_loop", "Blocking call to time.sleep"),
         ("test_warns", "DeprecationWarning: old"),
     ],
