@@ -1,5 +1,6 @@
 //! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more.
 
+mod chunk;
 mod error;
 mod head;
 mod json;
@@ -16,6 +17,8 @@ mod _native {
     // Hot state: one shared mapping.
 
     // HTTP/1.1 heads.
+    #[pymodule_export]
+    use crate::chunk::ChunkScanner;
     #[pymodule_export]
     use crate::head::{RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
 

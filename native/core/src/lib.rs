@@ -1,4 +1,5 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
 
+pub mod chunk;
 pub mod head;
 pub mod json;

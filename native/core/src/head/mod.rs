@@ -13,6 +13,7 @@ mod write;
 pub use known::Known;
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub(crate) use scan::is_token_byte;
 pub use scan::{Field, Fields, Span};
 pub use write::{
     Framing, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,

@@ -388,7 +388,13 @@ fn content_type(value: &[u8]) -> u16 {
 
 /// RFC 9110 5.6.2.
 pub(super) fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[*byte as usize])
+    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
+}
+
+/// A byte of a token.
+#[inline]
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    TOKEN[byte as usize]
 }
 
 const TOKEN: [bool; 256] = {
