@@ -4,6 +4,7 @@
 //! It reads whole lines left to right, so that the verdict on a prefix never differs from the verdict on the whole.
 
 mod known;
+mod reason;
 mod request;
 mod response;
 mod scan;

@@ -1,6 +1,7 @@
 //! Heads to send: written from what was parsed, in two passes - choose and measure, then fill a buffer of that size.
 
 use super::known::{self, Known, KnownSet};
+use super::reason::standard_reason;
 use super::scan::{Field, is_token};
 use super::{RequestHead, ResponseHead};
 
@@ -559,65 +560,5 @@ fn lower_name(name: &str) -> Result<String, WriterError> {
         Ok(name.to_ascii_lowercase())
     } else {
         Err(WriterError::Name(name.into()))
-    }
-}
-
-/// RFC 9110 15; empty for what is not registered.
-fn standard_reason(status: u16) -> &'static [u8] {
-    match status {
-        100 => b"Continue",
-        101 => b"Switching Protocols",
-        103 => b"Early Hints",
-        200 => b"OK",
-        201 => b"Created",
-        202 => b"Accepted",
-        203 => b"Non-Authoritative Information",
-        204 => b"No Content",
-        205 => b"Reset Content",
-        206 => b"Partial Content",
-        300 => b"Multiple Choices",
-        301 => b"Moved Permanently",
-        302 => b"Found",
-        303 => b"See Other",
-        304 => b"Not Modified",
-        307 => b"Temporary Redirect",
-        308 => b"Permanent Redirect",
-        400 => b"Bad Request",
-        401 => b"Unauthorized",
-        402 => b"Payment Required",
-        403 => b"Forbidden",
-        404 => b"Not Found",
-        405 => b"Method Not Allowed",
-        406 => b"Not Acceptable",
-        407 => b"Proxy Authentication Required",
-        408 => b"Request Timeout",
-        409 => b"Conflict",
-        410 => b"Gone",
-        411 => b"Length Required",
-        412 => b"Precondition Failed",
-        413 => b"Content Too Large",
-        414 => b"URI Too Long",
-        415 => b"Unsupported Media Type",
-        416 => b"Range Not Satisfiable",
-        417 => b"Expectation Failed",
-        421 => b"Misdirected Request",
-        422 => b"Unprocessable Content",
-        424 => b"Failed Dependency",
-        425 => b"Too Early",
-        426 => b"Upgrade Required",
-        428 => b"Precondition Required",
-        429 => b"Too Many Requests",
-        431 => b"Request Header Fields Too Large",
-        451 => b"Unavailable For Legal Reasons",
-        500 => b"Internal Server Error",
-        501 => b"Not Implemented",
-        502 => b"Bad Gateway",
-        503 => b"Service Unavailable",
-        504 => b"Gateway Timeout",
-        505 => b"HTTP Version Not Supported",
-        507 => b"Insufficient Storage",
-        508 => b"Loop Detected",
-        511 => b"Network Authentication Required",
-        _ => b"",
     }
 }
