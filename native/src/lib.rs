@@ -4,6 +4,7 @@ mod chunk;
 mod error;
 mod head;
 mod json;
+mod sse;
 
 use pyo3::prelude::*;
 
@@ -46,6 +47,8 @@ mod _native {
     // Bodies.
     #[pymodule_export]
     use crate::json::{BodyPeek, Peeker};
+    #[pymodule_export]
+    use crate::sse::UsageScanner;
 
     // Routing.
 

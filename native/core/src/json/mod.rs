@@ -1,10 +1,12 @@
 //! JSON without documents: validate in one pass, note where members are, edit by splicing.
 
+mod outline;
 mod peek;
 mod splice;
 mod text;
 mod walk;
 
+pub use outline::{Listener, Outline, Want};
 pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
 pub use splice::{Edit, Splice, SpliceError};
 pub use text::unescape;

@@ -1,0 +1,322 @@
+//! The event framer: WHATWG's event stream, cut anywhere, one event at a time.
+//!
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation>
+
+use memchr::memchr2;
+
+/// An event longer than this (from its first data line to its blank line) is counted, not looked at, and not held back.
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// What the framer tells: every byte once, in order, as passed or as part of an event.
+pub(super) trait Sink {
+    /// Bytes that hold no data to look at: comments, other fields, line ends, events too long.
+    fn pass(&mut self, bytes: &[u8]);
+
+    /// A whole event from its first data line to its blank line.
+    fn event(&mut self, event: Event<'_>);
+}
+
+/// One event with data.
+#[derive(Clone, Copy)]
+pub(super) struct Event<'a> {
+    /// From the first data line up to and with the blank line.
+    pub(super) raw: &'a [u8],
+    /// The values of its data lines, as offsets into `raw`.
+    pub(super) lines: &'a [(usize, usize)],
+    /// Its `event` field says `error`.
+    pub(super) is_error: bool,
+}
+
+impl<'a> Event<'a> {
+    /// The data; `scratch` holds it when several lines must be joined by line feeds.
+    pub(super) fn data<'b>(&self, scratch: &'b mut Vec<u8>) -> &'b [u8]
+    where
+        'a: 'b,
+    {
+        if let [(start, end)] = *self.lines {
+            return self.raw.get(start..end).unwrap_or_default();
+        }
+        scratch.clear();
+        for (i, &(start, end)) in self.lines.iter().enumerate() {
+            if i > 0 {
+                scratch.push(b'\n');
+            }
+            scratch.extend_from_slice(self.raw.get(start..end).unwrap_or_default());
+        }
+        scratch
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Skip {
+    Nothing,
+    /// A line without data that grew too long to hold.
+    Line,
+    /// The rest of an event that is too long.
+    Event,
+}
+
+/// Follows one stream. Offsets below are relative to the first byte held.
+pub(super) struct Events {
+    // stream
+    held: Vec<u8>,
+    line: usize,
+    scanned: usize,
+    after_cr: bool,
+    first_line: bool,
+    skip: Skip,
+    // Skipping an event: its current line is not blank.
+    line_begun: bool,
+    // event
+    lines: Vec<(usize, usize)>,
+    is_error: bool,
+}
+
+impl Events {
+    pub(super) fn new() -> Self {
+        Self {
+            held: Vec::new(),
+            line: 0,
+            scanned: 0,
+            after_cr: false,
+            first_line: true,
+            skip: Skip::Nothing,
+            line_begun: false,
+            lines: Vec::new(),
+            is_error: false,
+        }
+    }
+
+    /// Looks at the next bytes; returns how many events (with data) they completed.
+    pub(super) fn feed(&mut self, chunk: &[u8], sink: &mut impl Sink) -> usize {
+        if self.held.is_empty() {
+            let (events, kept) = self.run(chunk, sink);
+            self.held.extend_from_slice(chunk.get(kept..).unwrap_or_default());
+            return events;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(chunk);
+        let (events, kept) = self.run(&held, sink);
+        held.drain(..kept);
+        // A rare long event must not keep a megabyte with an idle stream.
+        held.shrink_to(64 * 1024);
+        self.held = held;
+        events
+    }
+
+    /// What is still held back; an unfinished event is no event.
+    #[allow(dead_code, reason = "for the rewriter")]
+    pub(super) fn finish(&mut self) -> Vec<u8> {
+        std::mem::replace(self, Self::new()).held
+    }
+
+    /// Goes over what was held and what is new; returns the events completed and the offset from which to hold.
+    fn run(&mut self, buf: &[u8], sink: &mut impl Sink) -> (usize, usize) {
+        let mut events = 0;
+        let mut start = 0;
+        let (mut line, mut at) = (self.line, self.scanned);
+        loop {
+            if self.after_cr && at < buf.len() {
+                self.after_cr = false;
+                if buf.get(at) == Some(&b'\n') {
+                    at += 1;
+                    line = at;
+                }
+            }
+            let rest = buf.get(at..).unwrap_or_default();
+            let Some(end) = memchr2(b'\n', b'\r', rest).map(|i| at + i) else {
+                break;
+            };
+            let next = end + 1;
+            self.after_cr = buf.get(end) == Some(&b'\r');
+            match self.skip {
+                Skip::Line => self.skip = Skip::Nothing,
+                Skip::Event => {
+                    if line == end && !self.line_begun {
+                        self.skip = Skip::Nothing;
+                        self.is_error = false;
+                        events += 1;
+                    }
+                    self.line_begun = false;
+                }
+                Skip::Nothing => {
+                    let text = self.without_bom(buf.get(line..end).unwrap_or_default());
+                    if text.is_empty() {
+                        if !self.lines.is_empty() {
+                            events += 1;
+                            self.dispatch(buf.get(start..next).unwrap_or_default(), start, sink);
+                            start = next;
+                        }
+                        self.is_error = false;
+                    } else if let Some(value) = field(text, b"data") {
+                        if self.lines.is_empty() {
+                            pass(sink, buf.get(start..line));
+                            start = line;
+                        }
+                        self.lines.push((end - value.len(), end));
+                    } else if let Some(value) = field(text, b"event") {
+                        self.is_error = value == b"error";
+                    }
+                    self.first_line = false;
+                }
+            }
+            line = next;
+            at = next;
+        }
+        if self.lines.is_empty() {
+            pass(sink, buf.get(start..line));
+            start = line;
+        }
+        if self.skip == Skip::Nothing && buf.len() - start > MAX_EVENT_BYTES {
+            let partial = self.without_bom(buf.get(line..).unwrap_or_default());
+            let has_data = !self.lines.is_empty() || field(partial, b"data").is_some();
+            self.skip = if has_data { Skip::Event } else { Skip::Line };
+            self.first_line = false;
+            self.lines.clear();
+        }
+        if self.skip != Skip::Nothing {
+            self.line_begun |= line < buf.len();
+            pass(sink, buf.get(start..));
+            start = buf.len();
+            line = start;
+        }
+        for (from, to) in &mut self.lines {
+            *from -= start;
+            *to -= start;
+        }
+        self.line = line - start;
+        self.scanned = buf.len() - start;
+        (events, start)
+    }
+
+    fn dispatch(&mut self, raw: &[u8], start: usize, sink: &mut impl Sink) {
+        if raw.len() > MAX_EVENT_BYTES {
+            sink.pass(raw);
+        } else {
+            for (from, to) in &mut self.lines {
+                *from -= start;
+                *to -= start;
+            }
+            sink.event(Event {
+                raw,
+                lines: &self.lines,
+                is_error: self.is_error,
+            });
+        }
+        self.lines.clear();
+    }
+
+    fn without_bom<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        if self.first_line {
+            line.strip_prefix(BOM).unwrap_or(line)
+        } else {
+            line
+        }
+    }
+}
+
+fn pass(sink: &mut impl Sink, bytes: Option<&[u8]>) {
+    if let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) {
+        sink.pass(bytes);
+    }
+}
+
+/// The value of a line, when it is of that field: past the colon and one space, or empty without a colon.
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    match line.strip_prefix(name)? {
+        [] => Some(&[]),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Log {
+        events: Vec<(String, bool)>,
+        bytes: Vec<u8>,
+    }
+
+    impl Sink for Log {
+        fn pass(&mut self, bytes: &[u8]) {
+            self.bytes.extend_from_slice(bytes);
+        }
+        fn event(&mut self, event: Event<'_>) {
+            let data = String::from_utf8(event.data(&mut Vec::new()).to_vec()).unwrap();
+            self.events.push((data, event.is_error));
+            self.bytes.extend_from_slice(event.raw);
+        }
+    }
+
+    /// The events of a stream, the same for every chunk size and with every byte told once.
+    fn events(stream: &[u8]) -> Vec<(String, bool)> {
+        let mut seen: Option<Vec<(String, bool)>> = None;
+        for size in [1, 2, 3, 7, stream.len().max(1)] {
+            let (mut events, mut log, mut count) = (Events::new(), Log::default(), 0);
+            for chunk in stream.chunks(size) {
+                count += events.feed(chunk, &mut log);
+                assert!(events.held.len() <= MAX_EVENT_BYTES);
+            }
+            log.bytes.extend(events.finish());
+            assert_eq!(log.bytes, stream);
+            if stream.len() < MAX_EVENT_BYTES {
+                assert_eq!(count, log.events.len());
+            }
+            assert_eq!(*seen.get_or_insert_with(|| log.events.clone()), log.events);
+        }
+        seen.unwrap()
+    }
+
+    fn data(stream: &str) -> Vec<String> {
+        events(stream.as_bytes()).into_iter().map(|(data, _)| data).collect()
+    }
+
+    #[test]
+    fn all_line_ends_count() {
+        assert_eq!(
+            data("data: a\n\ndata: b\r\n\r\ndata: c\r\rdata: d\r\n\ndata:e\n\r\n"),
+            ["a", "b", "c", "d", "e"]
+        );
+    }
+
+    #[test]
+    fn data_lines_are_joined() {
+        assert_eq!(
+            data("data: a\r\n: x\r\ndata:  b\r\ndata\r\nid: 1\r\ndata:\r\n\r\n"),
+            ["a\n b\n\n"]
+        );
+    }
+
+    #[test]
+    fn what_has_no_data_is_no_event() {
+        assert_eq!(data(": hi\n\nevent: x\n\ndataset: 1\n\n\n\ndata\n\n"), [""]);
+        assert_eq!(data("data: unfinished\n"), [""; 0]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_goes_once() {
+        assert_eq!(data("\u{feff}data: a\n\n\u{feff}data: b\n\n"), ["a"]);
+        assert_eq!(data("\u{feff}\n\ndata: b\n\n"), ["b"]);
+    }
+
+    #[test]
+    fn an_error_event_is_one_by_name() {
+        let seen = events(b"event: error\ndata: a\n\ndata: b\n\nevent: error\n\ndata: c\nevent:error\n\n");
+        assert_eq!(seen, [("a".into(), true), ("b".into(), false), ("c".into(), true)]);
+    }
+
+    #[test]
+    fn a_long_event_is_passed_over() {
+        let mut stream = b"data: ".to_vec();
+        stream.resize(MAX_EVENT_BYTES + 10, b'x');
+        stream.extend(b"\ndata: more\n\n:");
+        stream.resize(stream.len() + MAX_EVENT_BYTES + 10, b'c');
+        stream.extend(b"\ndata: after\n\n");
+        assert_eq!(events(&stream), [("after".into(), false)]);
+    }
+}

@@ -1,0 +1,317 @@
+//! The usage scanner: looks on while a response passes.
+
+use std::sync::LazyLock;
+
+use aho_corasick::AhoCorasick;
+
+use super::events::{Event, Events, Sink};
+use super::usage::{Object, Report, Usage, members};
+use crate::json::{Fields, Listener, Outline, Want};
+
+/// A usage object is some hundred bytes; what is longer is none.
+const MAX_USAGE_BYTES: usize = 16 * 1024;
+
+members!(EVENT:
+    TYPE = "type",
+    ERROR = "error",
+    USAGE = "usage",
+    MESSAGE = "message",
+    RESPONSE = "response",
+    X_GROQ = "x_groq",
+    USAGE_METADATA = "usageMetadata",
+    META = "meta",
+    DELTA = "delta",
+);
+
+/// An event is parsed only when one of these is in it; the first two not when `:null` follows.
+static MARKS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    let marks = [
+        "\"usage\"",
+        "\"error\"",
+        "\"usageMetadata\"",
+        "\"tokens\"",
+        "\"message_stop\"",
+        "\"message-end\"",
+    ];
+    let ends = [
+        "\"response.completed\"",
+        "\"response.failed\"",
+        "\"response.incomplete\"",
+    ];
+    AhoCorasick::new(marks.iter().chain(&ends)).ok()
+});
+
+/// Sees event borders, the terminator, errors and usage. Changes nothing, holds at most one event, never fails.
+pub struct UsageScanner {
+    framing: Framing,
+    seen: Seen,
+}
+
+enum Framing {
+    Events(Events),
+    Document(Outline),
+}
+
+/// What was seen so far.
+#[derive(Default)]
+struct Seen {
+    report: Option<Report>,
+    done: bool,
+    error: bool,
+    scratch: Vec<u8>,
+    // A document's wanted value that has begun: its text so far.
+    value: Vec<u8>,
+    is_open: bool,
+    // Where in the bytes of this feed it goes on.
+    from: usize,
+}
+
+impl UsageScanner {
+    /// A scanner for an event stream, or else for one JSON document.
+    pub fn new(sse: bool) -> Self {
+        let framing = if sse {
+            Framing::Events(Events::new())
+        } else {
+            Framing::Document(Outline::new())
+        };
+        Self {
+            framing,
+            seen: Seen::default(),
+        }
+    }
+
+    /// Looks at the next bytes, however cut; returns how many events they completed.
+    pub fn feed(&mut self, bytes: &[u8]) -> usize {
+        match &mut self.framing {
+            Framing::Events(events) => events.feed(bytes, &mut self.seen),
+            Framing::Document(outline) => {
+                let mut listener = Document {
+                    seen: &mut self.seen,
+                    bytes,
+                };
+                outline.feed(bytes, &mut listener);
+                listener.keep(bytes.len());
+                self.seen.done |= outline.is_complete();
+                0
+            }
+        }
+    }
+
+    /// What the last usage object said.
+    pub fn usage(&self) -> Option<Usage> {
+        self.seen.report.as_ref().map(Report::total)
+    }
+
+    /// A terminator was seen; of a document, its end.
+    pub fn done(&self) -> bool {
+        self.seen.done
+    }
+
+    /// An error event was seen; of a document, an `error` member.
+    pub fn error(&self) -> bool {
+        self.seen.error
+    }
+}
+
+impl Sink for Seen {
+    fn pass(&mut self, _: &[u8]) {}
+
+    #[inline]
+    fn event(&mut self, event: Event<'_>) {
+        self.error |= event.is_error;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let data = event.data(&mut scratch);
+        if data.trim_ascii() == b"[DONE]" {
+            self.done = true;
+        } else if is_marked(data) {
+            self.read(data);
+        }
+        scratch.clear();
+        self.scratch = scratch;
+    }
+}
+
+/// The event has something to say besides text.
+fn is_marked(data: &[u8]) -> bool {
+    let Some(marks) = &*MARKS else { return true };
+    marks.find_iter(data).any(|mark| {
+        // OpenAI's `include_usage` puts "usage":null into every event but the last.
+        let after = data.get(mark.end()..).unwrap_or_default().trim_ascii_start();
+        let value = after.strip_prefix(b":").unwrap_or(after).trim_ascii_start();
+        mark.pattern().as_usize() > 1 || !value.starts_with(b"null")
+    })
+}
+
+impl Seen {
+    fn read(&mut self, data: &[u8]) {
+        let Some(event) = Object::read(&EVENT, data) else {
+            return;
+        };
+        let kind = event.text(TYPE).unwrap_or_default();
+        self.error |= event.has(ERROR);
+        match kind {
+            b"\"message_stop\"" | b"\"message-end\"" => self.done = true,
+            b"\"response.completed\"" | b"\"response.incomplete\"" => self.done = true,
+            b"\"response.failed\"" => (self.done, self.error) = (true, true),
+            b"\"error\"" => self.error = true,
+            _ => {}
+        }
+        let nested = |field| Object::read(&EVENT, event.text(field)?)?.text(USAGE);
+        let usage = event.text(USAGE).and_then(Report::usage);
+        let report = usage
+            .or_else(|| {
+                [MESSAGE, RESPONSE, X_GROQ, DELTA]
+                    .into_iter()
+                    .find_map(|field| nested(field).and_then(Report::usage))
+            })
+            .or_else(|| event.text(USAGE_METADATA).and_then(Report::gemini))
+            .or_else(|| event.text(META).and_then(Report::usage));
+        if let Some(report) = report {
+            // Anthropic counts the input at the start and the output at the end.
+            let is_part = matches!(kind, b"\"message_start\"" | b"\"message_delta\"");
+            self.report = Some(match self.report {
+                Some(earlier) if is_part => earlier.merged(report),
+                _ => report,
+            });
+        }
+    }
+
+    /// A document's member is complete.
+    fn member(&mut self, id: usize) {
+        let text = std::mem::take(&mut self.value);
+        let report = match id {
+            ERROR => {
+                self.error |= text != b"null";
+                None
+            }
+            _ if text.len() > MAX_USAGE_BYTES => None,
+            USAGE | META => Report::usage(&text),
+            X_GROQ => Object::read(&EVENT, &text).and_then(|object| object.text(USAGE).and_then(Report::usage)),
+            _ => Report::gemini(&text),
+        };
+        // `meta` and `x_groq` are second choices, as in an event.
+        if report.is_some() && (self.report.is_none() || id == USAGE) {
+            self.report = report;
+        }
+    }
+}
+
+/// Hears the outline of a document for `seen`.
+struct Document<'a> {
+    seen: &'a mut Seen,
+    bytes: &'a [u8],
+}
+
+impl Document<'_> {
+    /// Takes what belongs to the open value, up to `at`.
+    fn keep(&mut self, at: usize) {
+        if self.seen.is_open {
+            let text = self.bytes.get(self.seen.from..at).unwrap_or_default();
+            let room = (MAX_USAGE_BYTES + 1).saturating_sub(self.seen.value.len());
+            self.seen.value.extend_from_slice(text.get(..room).unwrap_or(text));
+            self.seen.from = 0;
+        }
+    }
+}
+
+impl Listener for Document<'_> {
+    fn key(&mut self, key: &[u8], _: bool) -> Want {
+        match key {
+            b"usage" => Want::Value(USAGE as u8),
+            b"usageMetadata" => Want::Value(USAGE_METADATA as u8),
+            b"x_groq" => Want::Value(X_GROQ as u8),
+            b"meta" => Want::Value(META as u8),
+            b"error" => Want::Value(ERROR as u8),
+            _ => Want::Nothing,
+        }
+    }
+
+    fn begin(&mut self, _: u8, at: usize) {
+        self.seen.is_open = true;
+        self.seen.from = at;
+        self.seen.value.clear();
+    }
+
+    fn end(&mut self, id: u8, at: usize) {
+        self.keep(at);
+        self.seen.is_open = false;
+        self.seen.member(usize::from(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// (usage, done, error, events), the same for every chunk size.
+    fn scan(sse: bool, stream: &str) -> (Option<(u64, u64)>, bool, bool, usize) {
+        let results = [1, 2, 7, stream.len().max(1)].map(|size| {
+            let mut scanner = UsageScanner::new(sse);
+            let events = stream.as_bytes().chunks(size).map(|chunk| scanner.feed(chunk)).sum();
+            let usage = scanner.usage().map(|usage| (usage.tokens_in, usage.tokens_out));
+            (usage, scanner.done(), scanner.error(), events)
+        });
+        assert!(results.iter().all(|result| *result == results[0]));
+        results[0]
+    }
+
+    #[test]
+    fn openai_stream() {
+        let stream = "data: {\"choices\":[],\"usage\":null}\n\ndata: {\"usage\": {\"prompt_tokens\":3,\"completion_tokens\":4}}\n\n";
+        assert_eq!(scan(true, stream), (Some((3, 4)), false, false, 2));
+        assert_eq!(
+            scan(true, &format!("{stream}data: [DONE]\n\n")),
+            (Some((3, 4)), true, false, 3)
+        );
+    }
+
+    #[test]
+    fn anthropic_stream_is_merged() {
+        let stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n\
+            event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\n\
+            event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+        assert_eq!(scan(true, stream), (Some((7, 9)), true, false, 3));
+    }
+
+    #[test]
+    fn responses_stream() {
+        let usage = "\"usage\":{\"input_tokens\":3,\"output_tokens\":4}";
+        let stream =
+            |kind: &str| format!("data: {{\"type\":\"response.{kind}\",\"response\":{{\"error\":null,{usage}}}}}\n\n");
+        assert_eq!(scan(true, &stream("completed")), (Some((3, 4)), true, false, 1));
+        assert_eq!(scan(true, &stream("incomplete")), (Some((3, 4)), true, false, 1));
+        assert_eq!(scan(true, &stream("failed")), (Some((3, 4)), true, true, 1));
+        assert_eq!(scan(true, &stream("in_progress")), (Some((3, 4)), false, false, 1));
+    }
+
+    #[test]
+    fn errors() {
+        assert!(scan(true, "data: {\"error\": {\"message\":\"m\"}}\n\n").2);
+        assert!(scan(true, "event: error\ndata: x\n\n").2);
+        assert!(scan(true, "data: {\"type\":\"error\"}\n\n").2);
+        assert!(!scan(true, "data: {\"error\":null,\"text\":\"\\\"error\\\"\"}\n\n").2);
+    }
+
+    #[test]
+    fn text_does_not_fool_it() {
+        let text = r#"{"choices":[{"text":"{\"usage\":{\"prompt_tokens\":1}} [DONE] \"message_stop\""}]}"#;
+        assert_eq!(scan(true, &format!("data: {text}\n\n")), (None, false, false, 1));
+        assert_eq!(scan(false, text), (None, true, false, 0));
+    }
+
+    #[test]
+    fn documents() {
+        let document =
+            r#"{"choices":[{"usage":{"prompt_tokens":1}}], "usage" : {"prompt_tokens":3,"completion_tokens":4} }"#;
+        assert_eq!(scan(false, document), (Some((3, 4)), true, false, 0));
+        assert_eq!(scan(false, r#"{"error":{"message":"x"}}"#), (None, true, true, 0));
+        assert_eq!(
+            scan(false, r#"{"error":null,"x_groq":{"usage":{"prompt_tokens":5}}"#),
+            (Some((5, 0)), false, false, 0)
+        );
+        assert_eq!(
+            scan(false, r#"{"usageMetadata":{"promptTokenCount":5}}"#),
+            (Some((5, 0)), true, false, 0)
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! Token counts in the dialects of the field.
+
+use std::sync::LazyLock;
+
+use crate::json::{Fields, Members};
+
+/// Tokens of one exchange.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Read by the model, cached ones among them.
+    pub tokens_in: u64,
+    /// Written by the model, reasoning among them.
+    pub tokens_out: u64,
+    /// Read from a cache.
+    pub tokens_cached: u64,
+    /// Spent on reasoning.
+    pub tokens_reasoning: u64,
+}
+
+/// Names the members of an object and gives them constants to ask by.
+macro_rules! members {
+    ($fields:ident: $($constant:ident = $name:literal),+ $(,)?) => {
+        members!(@constants 0; $($constant)+);
+        static $fields: LazyLock<Option<Fields>> = LazyLock::new(|| Fields::new([$($name),+]).ok());
+    };
+    (@constants $index:expr; $constant:ident $($rest:ident)*) => {
+        const $constant: usize = $index;
+        members!(@constants $index + 1; $($rest)*);
+    };
+    (@constants $index:expr;) => {};
+}
+pub(super) use members;
+
+members!(USAGE:
+    PROMPT_TOKENS = "prompt_tokens",
+    COMPLETION_TOKENS = "completion_tokens",
+    TOTAL_TOKENS = "total_tokens",
+    PROMPT_TOKENS_DETAILS = "prompt_tokens_details",
+    COMPLETION_TOKENS_DETAILS = "completion_tokens_details",
+    INPUT_TOKENS = "input_tokens",
+    OUTPUT_TOKENS = "output_tokens",
+    INPUT_TOKENS_DETAILS = "input_tokens_details",
+    OUTPUT_TOKENS_DETAILS = "output_tokens_details",
+    CACHE_READ = "cache_read_input_tokens",
+    CACHE_CREATION = "cache_creation_input_tokens",
+    TOKENS = "tokens",
+    BILLED_UNITS = "billed_units",
+);
+members!(DETAILS: CACHED_TOKENS = "cached_tokens", REASONING_TOKENS = "reasoning_tokens");
+members!(GEMINI:
+    PROMPT_COUNT = "promptTokenCount",
+    CANDIDATES_COUNT = "candidatesTokenCount",
+    THOUGHTS_COUNT = "thoughtsTokenCount",
+    CACHED_COUNT = "cachedContentTokenCount",
+    TOTAL_COUNT = "totalTokenCount",
+);
+
+/// One JSON object that was validated, and where its wanted members are.
+pub(super) struct Object<'a> {
+    text: &'a [u8],
+    members: Members,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn read(fields: &Option<Fields>, text: &'a [u8]) -> Option<Self> {
+        let members = fields.as_ref()?.peek(text).ok()?;
+        members.is_object().then_some(Self { text, members })
+    }
+
+    pub(super) fn text(&self, field: usize) -> Option<&'a [u8]> {
+        self.members.text(self.text, field)
+    }
+
+    pub(super) fn has(&self, field: usize) -> bool {
+        self.text(field).is_some_and(|text| text != b"null")
+    }
+
+    fn count(&self, field: usize) -> Option<u64> {
+        if let Some(count) = self.members.count(self.text, field) {
+            return Some(count);
+        }
+        // Cohere writes 7.0 for 7.
+        let number: f64 = std::str::from_utf8(self.text(field)?).ok()?.parse().ok()?;
+        (number >= 0.0 && number < 9e15).then_some(number as u64)
+    }
+
+    fn detail(&self, field: usize, detail: usize) -> Option<u64> {
+        Object::read(&DETAILS, self.text(field)?)?.count(detail)
+    }
+}
+
+/// A usage object as it was written, before the cached input of Anthropic's is added to the rest.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Report {
+    input: Option<u64>,
+    output: Option<u64>,
+    cached: Option<u64>,
+    cache_read: Option<u64>,
+    cache_creation: Option<u64>,
+    reasoning: Option<u64>,
+}
+
+impl Report {
+    /// Reads a `usage` object: OpenAI's, Anthropic's, Mistral's, Cohere's. None when it counts nothing.
+    pub(super) fn usage(text: &[u8]) -> Option<Self> {
+        let object = Object::read(&USAGE, text)?;
+        let either = |a, b| object.count(a).or_else(|| object.count(b));
+        let (input, output) = (
+            either(PROMPT_TOKENS, INPUT_TOKENS),
+            either(COMPLETION_TOKENS, OUTPUT_TOKENS),
+        );
+        let detail = |a, b, detail| object.detail(a, detail).or_else(|| object.detail(b, detail));
+        let report = Self {
+            // Some embedding servers count nothing but the total.
+            input: input.or_else(|| {
+                if output.is_none() {
+                    object.count(TOTAL_TOKENS)
+                } else {
+                    None
+                }
+            }),
+            output,
+            cached: detail(PROMPT_TOKENS_DETAILS, INPUT_TOKENS_DETAILS, CACHED_TOKENS),
+            cache_read: object.count(CACHE_READ),
+            cache_creation: object.count(CACHE_CREATION),
+            reasoning: detail(COMPLETION_TOKENS_DETAILS, OUTPUT_TOKENS_DETAILS, REASONING_TOKENS),
+        };
+        report.counted().or_else(|| {
+            // Cohere: `tokens` is what the model saw, `billed_units` what it costs.
+            [TOKENS, BILLED_UNITS].into_iter().find_map(|field| {
+                let inner = Object::read(&USAGE, object.text(field)?)?;
+                let report = Self {
+                    input: inner.count(INPUT_TOKENS),
+                    output: inner.count(OUTPUT_TOKENS),
+                    ..Self::default()
+                };
+                report.counted()
+            })
+        })
+    }
+
+    /// Reads a `usageMetadata` object: Gemini's, whose thoughts are not among the candidates' tokens.
+    pub(super) fn gemini(text: &[u8]) -> Option<Self> {
+        let object = Object::read(&GEMINI, text)?;
+        let reasoning = object.count(THOUGHTS_COUNT);
+        let output = match (object.count(CANDIDATES_COUNT), reasoning) {
+            (None, None) => None,
+            (candidates, thoughts) => Some(candidates.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
+        };
+        let input = object.count(PROMPT_COUNT);
+        let input = input.or_else(|| {
+            if output.is_none() {
+                object.count(TOTAL_COUNT)
+            } else {
+                None
+            }
+        });
+        Self {
+            input,
+            output,
+            cached: object.count(CACHED_COUNT),
+            reasoning,
+            ..Self::default()
+        }
+        .counted()
+    }
+
+    /// This report with what a later one says; a zero there takes nothing back.
+    pub(super) fn merged(self, later: Self) -> Self {
+        let pick = |old: Option<u64>, new: Option<u64>| new.filter(|&count| count > 0).or(old).or(new);
+        Self {
+            input: pick(self.input, later.input),
+            output: pick(self.output, later.output),
+            cached: pick(self.cached, later.cached),
+            cache_read: pick(self.cache_read, later.cache_read),
+            cache_creation: pick(self.cache_creation, later.cache_creation),
+            reasoning: pick(self.reasoning, later.reasoning),
+        }
+    }
+
+    /// The sums that it stands for.
+    pub(super) fn total(&self) -> Usage {
+        let cache_read = self.cache_read.unwrap_or(0);
+        let input = self.input.unwrap_or(0).saturating_add(cache_read);
+        Usage {
+            tokens_in: input.saturating_add(self.cache_creation.unwrap_or(0)),
+            tokens_out: self.output.unwrap_or(0),
+            tokens_cached: self.cached.unwrap_or(cache_read),
+            tokens_reasoning: self.reasoning.unwrap_or(0),
+        }
+    }
+
+    fn counted(self) -> Option<Self> {
+        (self.input.is_some() || self.output.is_some()).then_some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usage(text: &str) -> Option<(u64, u64, u64, u64)> {
+        Report::usage(text.as_bytes()).map(|report| tuple(report.total()))
+    }
+
+    fn tuple(usage: Usage) -> (u64, u64, u64, u64) {
+        (
+            usage.tokens_in,
+            usage.tokens_out,
+            usage.tokens_cached,
+            usage.tokens_reasoning,
+        )
+    }
+
+    #[test]
+    fn openai_chat_and_responses() {
+        let chat = r#"{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21,
+            "prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":5}}"#;
+        assert_eq!(usage(chat), Some((9, 12, 4, 5)));
+        assert_eq!(
+            usage(&chat.replace("prompt", "input").replace("completion", "output")),
+            Some((9, 12, 4, 5))
+        );
+        assert_eq!(usage(r#"{"prompt_tokens":8,"total_tokens":8}"#), Some((8, 0, 0, 0)));
+        assert_eq!(usage(r#"{"total_tokens":8}"#), Some((8, 0, 0, 0)));
+        assert_eq!(
+            usage(r#"{"prompt_tokens":1,"completion_tokens":2,"prompt_tokens_details":null}"#),
+            Some((1, 2, 0, 0))
+        );
+    }
+
+    #[test]
+    fn anthropic_counts_cached_input_apart() {
+        let start =
+            r#"{"input_tokens":5,"cache_creation_input_tokens":10,"cache_read_input_tokens":100,"output_tokens":1}"#;
+        assert_eq!(usage(start), Some((115, 1, 100, 0)));
+        let delta = Report::usage(br#"{"output_tokens":42,"input_tokens":0}"#).unwrap();
+        assert_eq!(
+            tuple(Report::usage(start.as_bytes()).unwrap().merged(delta).total()),
+            (115, 42, 100, 0)
+        );
+    }
+
+    #[test]
+    fn cohere_and_gemini() {
+        let cohere =
+            r#"{"billed_units":{"input_tokens":7.0,"output_tokens":3},"tokens":{"input_tokens":70,"output_tokens":3}}"#;
+        assert_eq!(usage(cohere), Some((70, 3, 0, 0)));
+        assert_eq!(
+            usage(r#"{"billed_units":{"input_tokens":7.0,"output_tokens":3}}"#),
+            Some((7, 3, 0, 0))
+        );
+        let gemini = br#"{"promptTokenCount":3,"candidatesTokenCount":4,"thoughtsTokenCount":5,"totalTokenCount":12}"#;
+        assert_eq!(tuple(Report::gemini(gemini).unwrap().total()), (3, 9, 0, 5));
+    }
+
+    #[test]
+    fn what_counts_nothing_is_no_usage() {
+        for text in [
+            "null",
+            "{}",
+            "[1]",
+            r#"{"prompt_tokens":"9"}"#,
+            r#"{"prompt_tokens":-1}"#,
+            "{\"prompt_tokens\":1",
+        ] {
+            assert_eq!(usage(text), None, "{text}");
+        }
+    }
+}
