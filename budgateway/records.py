@@ -8,6 +8,37 @@ from typing import Literal, NamedTuple
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two"]
 ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
 
+# RFC 9110 9.2.2.
+IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+# POSTs that compute and store nothing worth keeping apart: sending one twice costs tokens, not correctness.
+INFERENCE_PATHS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+        "/v1/messages/count_tokens",
+        "/v1/rerank",
+        "/v2/rerank",
+        "/v1/score",
+        "/v1/moderations",
+        "/v1/audio/speech",
+        "/v1/audio/transcriptions",
+        "/v1/audio/translations",
+        "/v1/images/generations",
+        # engines' own
+        "/generate",
+        "/rerank",
+        "/score",
+        "/classify",
+        "/pooling",
+        "/tokenize",
+        "/detokenize",
+    }
+)
+
 
 class Secret:
     """A value that never shows: repr, str and format say `***`; `reveal()` is the one way out."""
@@ -87,6 +118,7 @@ class Provider:
     models: tuple[str, ...] = ()  # what it serves, as the operator lists it; empty: asked of the upstream
     aliases: tuple[tuple[str, str], ...] = ()  # (what clients say, what the upstream is told)
     strip_prefix: str = ""  # removed from the request path before the upstream's own path is put in front
+    strip_model_prefix: str = ""  # `vllm/`: removed from the model's name, unless the whole name is an alias
     health_check_path: str = "/health"
     health_check_interval_s: float = 30.0
     connect_timeout_s: float = 2.0
@@ -94,6 +126,15 @@ class Provider:
     max_idle: int = 512  # idle connections kept to each upstream, per worker
     tls_verify: bool = True
     tls_ca_file: str = ""
+
+    def upstream_model(self, model: str) -> str:
+        """What the upstream is told for what the client said: an alias of the whole name wins; else the prefix goes, and
+        what is left may be an alias. Not for the hot path, which keeps the answer by model."""
+        aliases = dict(self.aliases)
+        if model in aliases:
+            return aliases[model]
+        bare = model.removeprefix(self.strip_model_prefix) or model
+        return aliases.get(bare, bare)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +156,17 @@ class Route:
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_body_bytes: int = 10 * 1024 * 1024
     replay_safe: bool = False
+    replay_inference: bool = False  # replay-safe for INFERENCE_PATHS besides: the operator left the choice to us
     cache_ttl_s: int = 0
+
+    def replays(self, method: str, path: str) -> bool:
+        """Whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query; whatever
+        stands before its last `/v1/` does not matter."""
+        if method in IDEMPOTENT_METHODS or self.replay_safe:
+            return True
+        return self.replay_inference and (
+            path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
+        )
 
 
 @dataclass(frozen=True, slots=True)

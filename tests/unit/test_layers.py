@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "budgateway"
 # A module belongs to the longest entry that begins its name; `_cy` is no part of a name here.
 LAYERS = {
     6: ["", "cli", "__main__"],
-    5: ["supervisor", "worker", "runtime", "reload", "admin"],
+    5: ["supervisor", "worker", "runtime", "reload", "admin", "banner"],
     4: ["server", "pipeline", "relay"],
     3: [
         "auth",

@@ -1,0 +1,95 @@
+"""What the gateway says when it starts: where it is, what it serves, and a curl line to paste."""
+
+from __future__ import annotations
+
+import json
+
+from budgateway.records import Provider, Route, Settings
+
+CHAT = "/v1/chat/completions"
+# A configuration with more of them than this is counted, not listed.
+LISTED_MAX = 12
+
+
+def banner(settings: Settings, *, version: str = "") -> str:
+    """Several lines for a terminal, without colours and without a secret."""
+    url = base_url(settings)
+    lines = [f"budgateway {version}".rstrip(), f"  listening  {url}/v1  ({_workers(settings.workers)})"]
+    if settings.metrics_enabled and settings.metrics_port:
+        lines.append(f"  metrics    http://{_reachable(settings.metrics_host)}:{settings.metrics_port}/metrics")
+    else:
+        lines.append(f"  metrics    {url}/metrics")
+    lines += _listed("providers", [_provider_line(provider) for provider in settings.providers])
+    lines += _listed("routes", [_route_line(route) for route in settings.routes])
+    if settings.sources:
+        lines.append(f"  from       {', '.join(settings.sources)}")
+    lines += [f"  note       {notice}" for notice in settings.notices]
+    if command := curl_line(settings):
+        lines += ["", "try it:", f"  {command}"]
+    return "\n".join(lines) + "\n"
+
+
+def base_url(settings: Settings) -> str:
+    """Where a client on this machine reaches the gateway."""
+    scheme = "https" if settings.tls else "http"
+    return f"{scheme}://{_reachable(settings.host)}:{settings.port}"
+
+
+def curl_line(settings: Settings) -> str:
+    """A command that asks for a streamed answer; empty when no route leads to a chat."""
+    route = next((route for route in settings.routes if _leads_to_chat(route)), None)
+    if route is None:
+        return ""
+    provider = next((provider for provider in settings.providers if provider.name == route.provider), None)
+    body = {"model": _model(route, provider), "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+    auth = ' -H "authorization: Bearer $TOKEN"' if route.auth_required else ""
+    insecure = "k" if settings.tls else ""
+    # In a shell's single quotes only the single quote needs care.
+    text = json.dumps(body).replace("'", "'\\''")
+    return f"curl -N{insecure} {base_url(settings)}{CHAT} -H 'content-type: application/json'{auth} -d '{text}'"
+
+
+def _leads_to_chat(route: Route) -> bool:
+    path_fits = route.path == CHAT or (route.path.endswith("*") and CHAT.startswith(route.path[:-1]))
+    return path_fits and not route.host and not route.headers and (not route.methods or "POST" in route.methods)
+
+
+def _model(route: Route, provider: Provider | None) -> str:
+    """A name this route would take, as near to a real one as the configuration tells."""
+    known = [*(alias for alias, _ in provider.aliases), *provider.models] if provider else []
+    if not route.models:
+        return known[0] if known else "MODEL"
+    pattern = route.models[0]
+    if "*" not in pattern and "?" not in pattern:
+        return pattern
+    return pattern.rstrip("*") + (known[0] if known else "MODEL")
+
+
+def _listed(title: str, lines: list[str]) -> list[str]:
+    shown = (
+        lines if len(lines) <= LISTED_MAX else [*lines[: LISTED_MAX - 1], f"... and {len(lines) - LISTED_MAX + 1} more"]
+    )
+    return [f"  {title if index == 0 else '':<9}  {line}" for index, line in enumerate(shown)]
+
+
+def _provider_line(provider: Provider) -> str:
+    urls = ", ".join(upstream.url for upstream in provider.upstreams)
+    label = f" ({provider.label})" if provider.label else ""
+    return f"{provider.name}{label}: {urls}"
+
+
+def _route_line(route: Route) -> str:
+    methods = ",".join(route.methods) or "ANY"
+    models = f" model {', '.join(route.models)}" if route.models else ""
+    open_to_all = "" if route.auth_required else "  [no authentication]"
+    return f"{methods} {route.host}{route.path}{models} -> {route.provider}{open_to_all}"
+
+
+def _workers(count: int) -> str:
+    return f"{count} worker{'s' if count != 1 else ''}"
+
+
+def _reachable(host: str) -> str:
+    if host in ("0.0.0.0", "::", "127.0.0.1"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,302 @@
+"""The command line: serve, check, routes, schema, version."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+import click
+
+from budgateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from budgateway.records import Route, Settings
+    from budgateway.routing.table import RouteTable
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+# sysexits.h EX_CONFIG would be 78; 1 is what every CI understands, 2 is click's for a wrong command line.
+EXIT_CONFIG = 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def cli() -> None:
+    """A gateway for model inference: one address in front of vLLM, SGLang, LiteLLM, OpenAI and their kin."""
+
+
+def config_option(command: Command) -> Command:
+    """`--config PATH`, the same everywhere."""
+    return click.option(
+        "-c",
+        "--config",
+        "path",
+        metavar="PATH",
+        help="A folder with gateway.toml, routes.toml and providers.toml, or one TOML file. "
+        "Default: ./config, else the environment alone.",
+    )(command)
+
+
+@cli.command()
+@config_option
+@click.option("--host", help="Address to listen on.  [env: GATEWAY_HOST]")
+@click.option("--port", type=int, help="Port to listen on.  [env: GATEWAY_PORT]")
+@click.option("--workers", type=int, help="Data-plane processes.  [env: WORKERS]")
+@click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="[env: LOG_LEVEL]")
+@click.option("--demo", is_flag=True, help="Serve the embedded demo model; needs no configuration.")
+@click.option("--validate-config", is_flag=True, help="Check the configuration and leave, as `check` does.")
+def serve(
+    path: str | None,
+    host: str | None,
+    port: int | None,
+    workers: int | None,
+    log_level: str | None,
+    demo: bool,
+    validate_config: bool,
+) -> None:
+    """Run the gateway until SIGINT or SIGTERM."""
+    if demo and path is not None:
+        raise click.UsageError("--demo brings its own configuration: leave out --config")
+    try:
+        if demo:
+            from budgateway.config.demo import demo_settings
+
+            settings = demo_settings(host=host, port=port, workers=workers, log_level=log_level)
+        else:
+            from budgateway.config.load import load_config
+
+            settings = load_config(path, host=host, port=port, workers=workers, log_level=log_level)
+    except ConfigError as error:
+        refuse(error)
+    if validate_config:
+        summarise(settings)
+        return
+    from budgateway import supervisor
+
+    sys.exit(supervisor.run(settings, demo=demo))
+
+
+@cli.command()
+@config_option
+def check(path: str | None) -> None:
+    """Check the configuration: every problem at once, exit status 1 when there is any."""
+    summarise(load(path))
+
+
+@cli.group(invoke_without_command=True)
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
+def routes(context: click.Context, path: str | None, as_json: bool) -> None:
+    """Show the routes, or which of them answers a request (`routes match`)."""
+    context.obj = path
+    if context.invoked_subcommand is not None:
+        return
+    settings = load(path)
+    if as_json:
+        click.echo(json.dumps([route_facts(route) for route in settings.routes], indent=2))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("route", "methods", "host", "path", "models", "provider", "balance", "auth"):
+        table.add_column(column, overflow="fold")
+    for route in settings.routes:
+        facts = [route.name, ", ".join(route.methods) or "any", route.host or "any", route.path]
+        facts += [", ".join(route.models) or "any", route.provider, route.load_balancer]
+        table.add_row(*map(escaped, facts), "required" if route.auth_required else "none")
+    console().print(table)
+
+
+@routes.command("match")
+@click.argument("method")
+@click.argument("target", metavar="PATH")
+@click.option("--model", help="The model that the body names.")
+@click.option("--host", default="", help="The host that the client asks for.")
+@click.option("--header", "header_lines", multiple=True, metavar="NAME=VALUE", help="A request header; repeatable.")
+@click.option("--explain", is_flag=True, help="Also print what each route says, in the order of preference.")
+@click.option("-c", "--config", "path", metavar="PATH", help="As for `routes`.")
+@click.pass_context
+def match_route(
+    context: click.Context,
+    method: str,
+    target: str,
+    model: str | None,
+    host: str,
+    header_lines: tuple[str, ...],
+    explain: bool,
+    path: str | None,
+) -> None:
+    """Print the route that answers METHOD PATH; exit status 1 when none does."""
+    headers: list[tuple[str, str]] = []
+    for line in header_lines:
+        name, found, value = line.partition("=")
+        if not found or not name:
+            raise click.BadParameter(f"{line!r} is not NAME=VALUE", param_hint="--header")
+        headers.append((name.strip(), value.strip()))
+    from budgateway.routing.table import RouteTable
+
+    settings = load(path if path is not None else context.obj)
+    table = RouteTable.from_settings(settings)
+    found_route = table.match(method, target, model=model, host=host, headers=headers)
+    if explain:
+        print_verdicts(table, method, target, model, host, headers)
+    if found_route is None:
+        click.echo(f"no route answers {method.upper()} {target}" + (f" for model {model!r}" if model else ""), err=True)
+        sys.exit(1)
+    click.echo(f"route     {found_route.route.name}")
+    provider = next(provider for provider in settings.providers if provider.name == found_route.provider)
+    click.echo(f"provider  {found_route.provider}")
+    for name, value in found_route.params.items():
+        click.echo(f"param     {name} = {value}")
+    if model is not None and (told := provider.upstream_model(model)) != model:
+        click.echo(f"model     {model} -> {told}")
+    click.echo(f"reason    {found_route.reason}")
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from budgateway.config.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command()
+def version() -> None:
+    """Print what is running: package, compiled core, Python and event loop."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    import budgateway
+    from budgateway import native
+
+    try:
+        loop = f"uvloop {installed('uvloop')}"
+    except PackageNotFoundError:
+        loop = "asyncio"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    click.echo(f"budgateway {budgateway.__version__}")
+    click.echo(f"native     ABI {native.ABI}, {native.BUILD_PROFILE} build")
+    click.echo(f"protocols  {flavour()}")
+    click.echo(f"python     {python} on {platform.system()} {platform.machine()}")
+    click.echo(f"loop       {loop}")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli.main(prog_name="budgateway")
+    except ImportError as error:
+        # native.py refuses a core that was built for another version of this package, and says what to do.
+        if "budgateway" not in str(error):
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(EXIT_CONFIG)
+
+
+# ---------------------------------------------------------------- what the commands share
+
+
+def load(path: str | None) -> Settings:
+    """The configuration, or every problem on stderr and out."""
+    from budgateway.config.load import load_config
+
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        refuse(error)
+
+
+def refuse(error: ConfigError) -> NoReturn:
+    """Print the problems of a configuration and leave."""
+    count = len(error.problems)
+    click.echo(
+        click.style(f"error: {count} problem{'s' if count != 1 else ''} in the configuration", fg="red"), err=True
+    )
+    for problem in error.problems:
+        click.echo(f"  {problem}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(EXIT_CONFIG)
+
+
+def summarise(settings: Settings) -> None:
+    """One line that says the configuration is good, and what the operator should know about it."""
+    upstreams = sum(len(provider.upstreams) for provider in settings.providers)
+    facts = [
+        counted(len(settings.routes), "route"),
+        counted(len(settings.providers), "provider"),
+        counted(upstreams, "upstream"),
+    ]
+    source = f" ({', '.join(settings.sources)})" if settings.sources else ""
+    click.echo(click.style("ok", fg="green") + f": {', '.join(facts)}{source}")
+    for notice in settings.notices:
+        click.echo(click.style("note: ", fg="yellow") + notice)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 route`, `2 routes`."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def route_facts(route: Route) -> dict[str, object]:
+    """What `routes --json` says of a route."""
+    return {
+        "name": route.name,
+        "methods": list(route.methods),
+        "host": route.host,
+        "path": route.path,
+        "models": list(route.models),
+        "headers": dict(route.headers),
+        "priority": route.priority,
+        "provider": route.provider,
+        "load_balancer": route.load_balancer,
+        "rate_limit": route.rate_limit,
+        "auth_required": route.auth_required,
+    }
+
+
+def print_verdicts(
+    table: RouteTable, method: str, target: str, model: str | None, host: str, headers: list[tuple[str, str]]
+) -> None:
+    """Every route's verdict; the one that answers is marked."""
+    answered = False
+    for verdict in table.explain(method, target, model=model, host=host, headers=headers):
+        mark = "-"
+        if verdict.matched:
+            mark = "+" if answered else ">"
+            answered = True
+        click.echo(f"{mark} {verdict.route.name}: {verdict.why}")
+    click.echo()
+
+
+def flavour() -> str:
+    """Whether the `_cy` modules of this installation are compiled."""
+    folder = Path(__file__).parent
+    modules = [path for path in folder.rglob("*_cy.py")]
+    compiled = [path for path in modules if any(path.parent.glob(f"{path.stem}.*.so"))]
+    if not modules or not compiled:
+        return "interpreted (pure)" if modules else "none"
+    return "compiled" if len(compiled) == len(modules) else f"{len(compiled)} of {len(modules)} compiled"
+
+
+def console() -> Console:
+    """A console as wide as the terminal; a pipe gets lines of any length."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200, no_color=True)
+
+
+def escaped(text: str) -> str:
+    """Text of the configuration in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,295 @@
+"""The tables of one configuration, checked one by one and against each other, become Settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from budgateway import native
+from budgateway.config import environment
+from budgateway.config.problems import Problems, did_you_mean, shown, without
+from budgateway.config.resolve import Resolver, burst_of, is_loopback, methods_of
+from budgateway.config.schema import (
+    TABLES,
+    AuthConfig,
+    CacheConfig,
+    CircuitBreakerConfig,
+    GatewayConfig,
+    MetricsConfig,
+    ProviderConfig,
+    RateLimitingConfig,
+    RedisConfig,
+    RouteConfig,
+    Table,
+    TlsConfig,
+    TracingConfig,
+)
+from budgateway.config.source import KeyPath, Source
+from budgateway.errors import ConfigError
+from budgateway.records import BreakerSettings, Provider, RateLimit, Route, Settings
+
+HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
+NO_AUTHENTICATOR = (
+    "nothing can authenticate a client: set JWT_SECRET (at least 32 bytes), "
+    "or write `auth_required = false` where anyone may use the route"
+)
+
+AnyTable = TypeVar("AnyTable", bound=Table)
+
+
+def settings_from(source: Source, environ: Mapping[str, str]) -> Settings:
+    """Lay the environment over the tables, check everything, build the records.
+
+    Raises ConfigError with every problem. Reads the files that secrets and certificates are in.
+    """
+    environment.apply(source, environ)
+    return _Assembly(source, environ).settings()
+
+
+class _Assembly:
+    """One run over one source."""
+
+    def __init__(self, source: Source, environ: Mapping[str, str]) -> None:
+        self._source = source
+        self._problems = Problems(source.places, source.variables)
+        self._problems.lines.extend(source.problems)
+        self._notices = list(source.notices)
+        self._partial: set[KeyPath] = set()  # tables of which some part is wrong
+        self._resolve = Resolver(self._problems, environ, source.folder_of)
+
+    def settings(self) -> Settings:
+        """The records, or ConfigError."""
+        for name in self._source.tables:
+            if name not in TABLES:
+                self._problems.add((name,), f"unknown table{did_you_mean(name, TABLES)}")
+        gateway = self._table(("gateway",), GatewayConfig) or GatewayConfig()
+        auth = self._table(("auth",), AuthConfig) or AuthConfig()
+        metrics = self._table(("metrics",), MetricsConfig) or MetricsConfig()
+        tls = self._table(("tls",), TlsConfig)
+        limiting = self._table(("rate_limiting",), RateLimitingConfig)
+        breaker = self._table(("circuit_breaker",), CircuitBreakerConfig)
+        if metrics.enabled and metrics.port == gateway.port:
+            written = "metrics" in self._source.tables
+            path: KeyPath = ("metrics", "port") if written else ("gateway", "port")
+            self._problems.add(path, f"{gateway.port} is the port of {'the gateway' if written else '[metrics]'}")
+        certificate = self._resolve.tls(tls.cert_file, tls.key_file) if tls else None
+        secret = self._resolve.jwt_secret(auth.jwt_secret)
+        providers, routes = self._providers_and_routes(gateway, authenticates=bool(auth.jwt_secret))
+        host = self._host(gateway, providers, routes)
+        self._note_what_waits(routes)
+        if self._problems.lines:
+            raise ConfigError(self._problems.lines, hint=HINT)
+        return Settings(
+            host=host,
+            port=gateway.port,
+            workers=gateway.workers,
+            tls=certificate,
+            max_connections=gateway.max_connections,
+            keepalive_s=gateway.keepalive_timeout,
+            head_timeout_s=gateway.head_timeout,
+            max_body_bytes=gateway.max_body_size,
+            drain_s=gateway.drain_timeout,
+            disclose=gateway.disclose,
+            trusted_proxies=tuple(gateway.trusted_proxies),
+            log_level=gateway.log_level,
+            access_log=gateway.access_log,
+            metrics_enabled=metrics.enabled,
+            metrics_host=metrics.host,
+            metrics_port=metrics.port,
+            rate_limit=_rate_limit(limiting),
+            breaker=_breaker(breaker),
+            jwt_secret=secret,
+            jwt_expiration_s=auth.jwt_expiration,
+            providers=tuple(providers),
+            routes=tuple(routes),
+            notices=tuple(self._notices),
+            sources=(*self._source.files, *dict.fromkeys(self._source.used)),
+        )
+
+    def _table(self, path: KeyPath, model: type[AnyTable]) -> AnyTable | None:
+        """A table by the name of a section; None when it is absent, or invalid and noted."""
+        name = str(path[0])
+        return self._validated(path, model, self._source.tables[name]) if name in self._source.tables else None
+
+    def _validated(self, path: KeyPath, model: type[AnyTable], value: object) -> AnyTable | None:
+        """A table; when parts of it are wrong, they are noted and the rest goes on to be checked against other tables."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            wrong = self._problems.add_invalid(path, model, error)
+        self._partial.add(path)
+        rest = without(value, wrong)
+        try:
+            return model.model_validate(rest)
+        except ValidationError as error:
+            # A required part is gone with what was wrong: leave out the table that lacks it.
+            rest = without(rest, [detail["loc"][:-1] for detail in error.errors(include_url=False)])
+        try:
+            return model.model_validate(rest)
+        except ValidationError:
+            return None
+
+    # ------------------------------------------------------------ providers and routes
+
+    def _providers_and_routes(
+        self, gateway: GatewayConfig, *, authenticates: bool
+    ) -> tuple[list[Provider], list[Route]]:
+        """Both, as far as they are valid; each checked against the other."""
+        raw_providers = self._source.tables.get("providers", {})
+        raw_routes = self._source.tables.get("routes", [])
+        if not isinstance(raw_providers, dict):
+            self._problems.add(("providers",), f"must be tables [providers.NAME], got {shown(raw_providers)}")
+            raw_providers = {}
+        if not isinstance(raw_routes, list):
+            self._problems.add(("routes",), f"must be tables [[routes]], got {shown(raw_routes)}")
+            raw_routes = []
+        elif not raw_routes and not self._source.incomplete:
+            where = self._source.default_file("routes.toml")
+            self._problems.lines.append(f"{where}: no [[routes]]: there would be nothing to answer")
+
+        tables: dict[str, ProviderConfig] = {}
+        for name, value in raw_providers.items():
+            if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", str(name)):
+                self._problems.add(("providers", name), "a provider's name is 1 to 64 letters, digits, '-', '_' or '.'")
+            elif (provider := self._validated(("providers", name), ProviderConfig, value)) is not None:
+                tables[name] = provider
+        entries: dict[int, RouteConfig] = {}
+        for index, value in enumerate(raw_routes):
+            if (route := self._validated(("routes", index), RouteConfig, value)) is not None:
+                entries[index] = route
+            elif isinstance(value, dict) and isinstance(value.get("provider"), str):
+                self._check_provider(index, value["provider"], list(raw_providers))
+
+        self._check_routes(entries, list(raw_providers))
+        if not authenticates:
+            self._demand_authenticator(entries)
+        names = self._names(entries)
+        routes = [
+            self._resolve.route(index, names[index], entry, gateway, tables.get(entry.provider))
+            for index, entry in entries.items()
+        ]
+        providers: list[Provider] = []
+        for name, table in tables.items():
+            patterns = [pattern for route in routes if route.provider == name for pattern in route.models]
+            providers.append(self._resolve.provider(name, table, gateway, patterns))
+            if len(entries) == len(raw_routes) and not any(route.provider == name for route in routes):
+                self._notices.append(f"provider {name!r} has no route")
+        return providers, routes
+
+    def _check_routes(self, entries: Mapping[int, RouteConfig], providers: Sequence[str]) -> None:
+        """Each route's provider is there, its patterns can be, and it is not one that an earlier route hides."""
+        seen: dict[tuple[object, ...], int] = {}
+        for index, entry in entries.items():
+            here: KeyPath = ("routes", index)
+            self._check_provider(index, entry.provider, providers)
+            rule = (
+                (entry.host or "").lower(),
+                entry.path,
+                methods_of(entry),
+                entry.models,
+                list(entry.headers.items()),
+                entry.priority,
+            )
+            try:
+                if native.RouteTable is not None:
+                    native.RouteTable([rule])
+            except ValueError as error:
+                # Built one by one, so that each says its own; the rule's number would be 0 every time.
+                self._problems.add(here, re.sub(r"^rule 0:? ?", "", str(error)))
+                continue
+            path = re.sub(r"\{[^}]*:path\}$|\*$", "*", entry.path)
+            key = (
+                rule[0],
+                re.sub(r"\{[^}]*\}", "{}", path),
+                frozenset(rule[2]),
+                frozenset(rule[3]),
+                frozenset(entry.headers.items()),
+                entry.priority,
+            )
+            if here not in self._partial and (first := seen.setdefault(key, index)) != index:
+                self._problems.add(here, f"matches the same requests as routes[{first}] and would never answer")
+
+    def _check_provider(self, index: int, name: str, providers: Sequence[str]) -> None:
+        if name not in providers and not self._source.incomplete:
+            self._problems.add(
+                ("routes", index, "provider"), f"no provider {shown(name)}{did_you_mean(name, providers)}"
+            )
+
+    def _demand_authenticator(self, entries: Mapping[int, RouteConfig]) -> None:
+        """One problem for all routes that nobody could use."""
+        locked = [index for index, entry in entries.items() if entry.auth_required]
+        if locked:
+            others = ", ".join(f"routes[{index}]" for index in locked[1:6]) + (", ..." if len(locked) > 6 else "")
+            also = f" (also {others})" if others else ""
+            self._problems.add(("routes", locked[0], "auth_required"), f"is true, but {NO_AUTHENTICATOR}{also}")
+
+    def _names(self, entries: Mapping[int, RouteConfig]) -> dict[int, str]:
+        """What each route is called in logs and metrics: given, or made of its match; never two the same."""
+        names: dict[int, str] = {}
+        taken: dict[str, int] = {}
+        for index, entry in entries.items():
+            if entry.name is None:
+                continue
+            if (first := taken.setdefault(entry.name, index)) != index:
+                self._problems.add(("routes", index, "name"), f"{entry.name!r} is the name of routes[{first}] already")
+            names[index] = entry.name
+        for index, entry in entries.items():
+            if entry.name is None:
+                made = " ".join(
+                    part for part in (",".join(methods_of(entry)), entry.path, ",".join(entry.models)) if part
+                )
+                name, number = made, 2
+                while name in taken:
+                    name, number = f"{made} #{number}", number + 1
+                taken[name] = index
+                names[index] = name
+        return names
+
+    # ------------------------------------------------------------ what the operator should know
+
+    def _host(self, gateway: GatewayConfig, providers: Sequence[Provider], routes: Sequence[Route]) -> str:
+        """Where to listen. What anyone may use stays on this machine until somebody decides otherwise."""
+        open_to_all = {route.provider for route in routes if not route.auth_required}
+        if self._source.alone and open_to_all and "host" not in gateway.model_fields_set:
+            self._notices.append(
+                "anyone on this machine may use the gateway; it listens on 127.0.0.1 alone, as there is no JWT_SECRET "
+                "(GATEWAY_HOST=0.0.0.0 opens it to the network)"
+            )
+            return "127.0.0.1"
+        with_keys = sorted(provider.name for provider in providers if provider.api_key and provider.name in open_to_all)
+        if with_keys and not is_loopback(gateway.host):
+            self._notices.append(
+                f"anyone who reaches {gateway.host}:{gateway.port} may use the key of {', '.join(with_keys)} "
+                "(auth_required = false)"
+            )
+        return gateway.host
+
+    def _note_what_waits(self, routes: Sequence[Route]) -> None:
+        """Tables of engines that this version lacks are checked all the same, and said to be without effect."""
+        cache = self._table(("cache",), CacheConfig)
+        redis = self._table(("redis",), RedisConfig)
+        tracing = self._table(("tracing",), TracingConfig)
+        if cache is not None and cache.enabled:
+            self._notices.append("[cache] has no effect in this version")
+        elif any(route.cache_ttl_s for route in routes):
+            self._notices.append("cache_ttl of routes has no effect in this version")
+        if redis is not None:
+            self._resolve.redis_url(redis.url, literal=("redis", "url") not in self._source.variables)
+            self._notices.append("[redis] has no effect in this version")
+        if tracing is not None and (tracing.enabled or tracing.requests):
+            self._notices.append("[tracing] has no effect in this version")
+
+
+def _rate_limit(table: RateLimitingConfig | None) -> RateLimit | None:
+    if table is None or not table.enabled:
+        return None
+    return RateLimit(table.requests_per_minute, table.burst_capacity or burst_of(table.requests_per_minute))
+
+
+def _breaker(table: CircuitBreakerConfig | None) -> BreakerSettings | None:
+    if table is None or not table.enabled:
+        return None
+    return BreakerSettings(table.failure_threshold, table.timeout_duration, table.half_open_max_calls)

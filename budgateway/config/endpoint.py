@@ -1,0 +1,74 @@
+"""Endpoint URLs: parsed once, strictly, into the upstreams that the transport dials."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from budgateway.records import Upstream
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+# RFC 1123 2.1, and the underscores of compose and Kubernetes names.
+LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST_NAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*\.?")
+# RFC 3986 3.3: what a path may consist of.
+PATH = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
+
+
+def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upstream:
+    """The upstream at a base URL, its `url` in one canonical spelling; ValueError says what is wrong with it.
+
+    A URL with a credential, a query or a fragment is refused, and not shown: keys travel in headers (RELIABILITY 3.4).
+    """
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("not a URL: must be printable ASCII without spaces (write an international name in punycode)")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL: {str(error)[:80].lower()}") from None
+    # Before anything that shows the URL: what follows may hold a password or a key.
+    if "@" in (parts.netloc or url):
+        raise ValueError("must hold no credentials: use api_key or headers, with a reference to the secret")
+    if parts.query or "?" in url:
+        raise ValueError("must have no query: keys travel in headers, other parameters with each request")
+    if parts.fragment or "#" in url:
+        raise ValueError("must have no fragment")
+    if parts.scheme not in DEFAULT_PORTS:
+        raise ValueError(f"must begin with http:// or https://, got {url[:60]!r}{_with_scheme(url)}")
+    host = _host(parts.hostname or "", url)
+    if port == 0:
+        raise ValueError(f"port 0 cannot be connected to: {url[:60]!r}")
+    path = parts.path.rstrip("/")
+    if not PATH.fullmatch(path) or any(segment in (".", "..") for segment in path.split("/")):
+        raise ValueError(f"has a path that cannot be sent: {parts.path[:60]!r}")
+    default_port = DEFAULT_PORTS[parts.scheme]
+    authority = f"[{host}]" if ":" in host else host
+    if port not in (None, default_port):
+        authority += f":{port}"
+    return Upstream(
+        url=f"{parts.scheme}://{authority}{path}",
+        tls=parts.scheme == "https",
+        host=host,
+        port=port or default_port,
+        path=path,
+        weight=weight,
+        max_in_flight=max_in_flight,
+    )
+
+
+def _host(host: str, url: str) -> str:
+    if not host:
+        raise ValueError(f"names no host: {url[:60]!r}")
+    try:
+        return str(ipaddress.ip_address(host.replace("%", "?")))  # no scope: it means nothing on another machine
+    except ValueError:
+        # All digits and dots is a mistyped address: a resolver would read 127.1 or 2130706433 in its own way.
+        if not HOST_NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+|0x[0-9a-f]+", host):
+            raise ValueError(f"not a host name or an IP address: {host[:60]!r}") from None
+    return host
+
+
+def _with_scheme(url: str) -> str:
+    return f"; did you mean 'http://{url[:60]}'?" if re.match(r"[A-Za-z0-9.\[\]_-]+(:\d+)?(/|$)", url) else ""

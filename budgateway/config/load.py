@@ -1,0 +1,119 @@
+"""Finding and reading the configuration: a folder with three files, one TOML file, or the environment alone."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from budgateway.config import environment
+from budgateway.config.assemble import settings_from
+from budgateway.config.problems import did_you_mean
+from budgateway.config.schema import TABLES
+from budgateway.config.source import Source
+from budgateway.errors import ConfigError
+from budgateway.records import Settings
+
+FILES = ("gateway.toml", "routes.toml", "providers.toml")
+DEFAULT_FOLDER = Path("config")
+NOTHING_HINT = (
+    "try `budgateway serve --demo`; or set VLLM_ENDPOINTS, SGLANG_ENDPOINTS, LITELLM_ENDPOINT or OPENAI_API_KEY; "
+    "or name a folder or a file with --config PATH"
+)
+
+
+def load_config(
+    path: str | Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    log_level: str | None = None,
+) -> Settings:
+    """Read, check and resolve a whole configuration.
+
+    `path` is a folder with gateway.toml, routes.toml and providers.toml (any of them), or one TOML file; without it
+    ./config when it is there, else the environment alone. `environ` is the process's environment and ./.env unless given.
+    Variables win over files, and `host`, `port`, `workers` and `log_level` over both.
+    Raises ConfigError with every problem at once. Blocks: reads files.
+    """
+    if environ is None:
+        environ = environment.variables(Path(".env"))
+    source = _read(path, environ)
+    for key, value in (("host", host), ("port", port), ("workers", workers), ("log_level", log_level)):
+        if value is not None:
+            source.override("gateway", key, value, f"--{key.replace('_', '-')}")
+    return settings_from(source, environ)
+
+
+def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
+    if path is None:
+        if any((DEFAULT_FOLDER / name).is_file() for name in FILES):
+            return _read_folder(DEFAULT_FOLDER)
+        if environment.described(environ):
+            return Source(alone=True)
+        raise ConfigError(
+            ["no configuration: there is no ./config with TOML files, and no variable names an upstream"],
+            hint=NOTHING_HINT,
+        )
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return _read_folder(path)
+        exists = path.exists()
+    except (OSError, ValueError):
+        exists = False
+    if not exists:
+        raise ConfigError([f"{path}: no such file or folder"], hint=NOTHING_HINT)
+    source = Source(folder=path.parent)
+    _read_file(source, path)
+    return source
+
+
+def _read_folder(folder: Path) -> Source:
+    source = Source(folder=folder)
+    found = [folder / name for name in FILES if (folder / name).is_file()]
+    if not found:
+        source.broken(str(folder), f"holds none of {', '.join(FILES)}")
+    for file in found:
+        _read_file(source, file)
+    for other in sorted(folder.glob("*.toml")):
+        if other.name in FILES:
+            continue
+        # `gateway` and `routes` are a few letters from many words: only a slip of the finger counts.
+        suggestion = did_you_mean(other.name, FILES, cutoff=0.85)
+        if suggestion:
+            source.problems.append(f"{other.name}: not a file of the configuration{suggestion}")
+        else:
+            source.notices.append(f"{other.name} is not read: a folder's files are {', '.join(FILES)}")
+    return source
+
+
+def _read_file(source: Source, file: Path) -> None:
+    """Add a file's tables to the source; what keeps it from being read is a problem, and its tables stay unknown."""
+    source.files.append(str(file))
+    try:
+        tables = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        source.broken(file.name, (error.strerror or "cannot be read").lower())
+        return
+    except RecursionError:
+        source.broken(file.name, "nested too deeply")
+        return
+    except UnicodeDecodeError:
+        source.broken(file.name, "not UTF-8 text")
+        return
+    except tomllib.TOMLDecodeError as error:
+        message = str(error)
+        source.broken(file.name, f"not TOML: {message[:1].lower()}{message[1:]}")
+        return
+    for name, table in tables.items():
+        if name in source.tables:
+            source.problems.append(f"{file.name}: {name}: is in {source.places[(name,)]} already")
+            continue
+        if name not in TABLES:
+            source.problems.append(f"{file.name}: {name}: unknown table{did_you_mean(name, TABLES)}")
+            continue
+        source.tables[name] = table
+        source.places[(name,)] = file.name

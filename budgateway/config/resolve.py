@@ -1,0 +1,308 @@
+"""From tables to records: references followed, defaults filled in, tables checked against each other."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from budgateway.config import environment
+from budgateway.config.endpoint import parse_endpoint
+from budgateway.config.problems import Problems, did_you_mean
+from budgateway.config.schema import (
+    FIELD_VALUE,
+    KINDS,
+    OWN_HEADERS,
+    SECRET_HEADERS,
+    GatewayConfig,
+    ProviderConfig,
+    RouteConfig,
+    secret_reference,
+)
+from budgateway.config.source import KeyPath
+from budgateway.records import (
+    INFERENCE_PATHS,
+    Provider,
+    ProviderKind,
+    Route,
+    Secret,
+    Timeouts,
+    Tls,
+    Upstream,
+)
+
+# RFC 7518 3.2: an HS256 key is at least as long as the hash.
+MIN_SECRET_BYTES = 32
+MAX_SECRET_BYTES = 64 * 1024
+
+
+class Resolver:
+    """Turns validated tables into records. Notes every problem and goes on; a None means that one was noted."""
+
+    def __init__(self, problems: Problems, environ: Mapping[str, str], folder: Callable[[KeyPath], Path]) -> None:
+        self.problems = problems
+        self._environ = environ
+        self._folder = folder  # of the file in which a key was written: relative paths start there
+
+    def secret(self, path: KeyPath, reference: str) -> Secret | None:
+        """The secret behind `env:NAME` or `file:PATH`."""
+        where, _, name = reference.partition(":")
+        if where == "env":
+            value = self._environ.get(name, "")
+            if not value:
+                self.problems.add(path, f"the variable {name} is not set")
+                return None
+        else:
+            file = self._folder(path) / name
+            try:
+                with file.open("rb") as stream:
+                    value = stream.read(MAX_SECRET_BYTES + 1).decode().rstrip("\r\n")
+            except (OSError, ValueError) as error:
+                self.problems.add(path, f"cannot read {name!r}: {_reason(error)}")
+                return None
+            if not value or len(value) > MAX_SECRET_BYTES:
+                self.problems.add(path, f"{name!r} is {'too large for a secret' if value else 'empty'}")
+                return None
+        return Secret(value)
+
+    def jwt_secret(self, reference: str | None) -> Secret | None:
+        """The secret that tokens are signed with."""
+        path: KeyPath = ("auth", "jwt_secret")
+        secret = self.secret(path, reference) if reference else None
+        if secret is not None and (length := len(secret.reveal().encode(errors="surrogateescape"))) < MIN_SECRET_BYTES:
+            self.problems.add(
+                path, f"too short: {length} bytes, must be at least {MIN_SECRET_BYTES} (openssl rand -hex 32)"
+            )
+        return secret
+
+    def redis_url(self, given: str | None, *, literal: bool) -> Secret | None:
+        """Redis' URL, written out (`literal` in a file, where it may hold no password) or referred to."""
+        path: KeyPath = ("redis", "url")
+        if given is not None and given.startswith(("env:", "file:")):
+            literal = False
+            secret = self.secret(path, given)
+        else:
+            secret = Secret(given) if given is not None else None
+        if secret is None:
+            return None
+        try:
+            parts = urlsplit(secret.reveal())
+            _ = parts.port
+        except ValueError:
+            self.problems.add(path, "not a URL")
+            return None
+        if parts.scheme not in ("redis", "rediss", "unix"):
+            self.problems.add(path, "must begin with redis://, rediss:// or unix://")
+        if literal and parts.password:
+            self.problems.add(path, 'must hold no password: write the reference "env:REDIS_URL" and set the variable')
+        return secret
+
+    def file(self, path: KeyPath, name: str) -> str:
+        """The absolute path of a file that must be readable."""
+        file = (self._folder(path) / name).resolve()
+        try:
+            with file.open("rb"):
+                pass
+        except (OSError, ValueError) as error:
+            self.problems.add(path, f"cannot read {name!r}: {_reason(error)}")
+        return str(file)
+
+    def tls(self, cert_name: str, key_name: str) -> Tls:
+        """The listener's certificate; its key must belong to it."""
+        before = len(self.problems.lines)
+        cert, key = self.file(("tls", "cert_file"), cert_name), self.file(("tls", "key_file"), key_name)
+        if len(self.problems.lines) == before:
+            try:
+                # A password of our own keeps OpenSSL from asking the terminal for one.
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+            except (ssl.SSLError, OSError, ValueError) as error:
+                self.problems.add(("tls",), f"cert_file and key_file are no pair of PEM files: {_reason(error)}")
+        return Tls(cert, key)
+
+    def provider(self, name: str, table: ProviderConfig, gateway: GatewayConfig, routed: Sequence[str]) -> Provider:
+        """One provider. `routed` are the model patterns of the routes that lead to it."""
+        here: KeyPath = ("providers", name)
+        upstreams = self._upstreams(here, name, table)
+        strip = table.strip_model_prefix
+        if strip is None:
+            strip = f"{name}/" if any(pattern.startswith(f"{name}/") for pattern in routed) else ""
+        for alias in table.aliases:
+            if "*" in alias or "?" in alias:
+                self.problems.add(
+                    (*here, "aliases", alias), "an alias is an exact name; patterns go into a route's models"
+                )
+        for index, header in enumerate(table.forward_headers):
+            if header in OWN_HEADERS or header in SECRET_HEADERS or "forwarded" in header:
+                self.problems.add((*here, "forward_headers", index), f"{header!r} is never passed on to an upstream")
+        return Provider(
+            name=name,
+            kind=self._kind(here, name, table),
+            upstreams=upstreams,
+            label=table.name or "",
+            api_key=self._api_key(here, name, table, upstreams),
+            headers=self._headers(here, table),
+            forward_headers=tuple(table.forward_headers),
+            models=tuple(table.models),
+            aliases=tuple(table.aliases.items()),
+            strip_prefix=table.strip_prefix,
+            strip_model_prefix=strip,
+            health_check_path=table.health_check_path,
+            health_check_interval_s=table.health_check_interval,
+            connect_timeout_s=table.connect_timeout or gateway.connect_timeout,
+            keepalive_s=table.keepalive_timeout,
+            max_idle=table.max_idle_connections,
+            tls_verify=table.tls_verify,
+            tls_ca_file=self._authorities((*here, "tls_ca_file"), table.tls_ca_file),
+        )
+
+    def _kind(self, here: KeyPath, name: str, table: ProviderConfig) -> ProviderKind:
+        if table.kind is not None:
+            return table.kind
+        if name not in KINDS:
+            self.problems.add(
+                (*here, "kind"),
+                f"is required, as {name!r} is none of {', '.join(KINDS)}"
+                f'{did_you_mean(name, KINDS)} (kind = "openai" for any server with an OpenAI API)',
+            )
+        return name if name in KINDS else "openai"  # type: ignore[return-value]  # KINDS are the literal's values
+
+    def _upstreams(self, here: KeyPath, name: str, table: ProviderConfig) -> tuple[Upstream, ...]:
+        given = [(entry.url, entry.weight, entry.max_in_flight) for entry in table.endpoints]
+        if not given and "endpoints" not in table.model_fields_set and name == "openai":
+            given = [(environment.OPENAI_URL, 1, 0)]
+        if not given and not self.problems.within((*here, "endpoints")):
+            variable = environment.ENDPOINTS.get(name)
+            self.problems.add((*here, "endpoints"), f"is required{f', or set {variable}' if variable else ''}")
+        seen: dict[str, Upstream] = {}
+        for index, (url, weight, max_in_flight) in enumerate(given):
+            path = (*here, "endpoints", index, "url")
+            upstream = parse_endpoint(url, weight=weight, max_in_flight=max_in_flight)
+            if upstream.url in seen:
+                self.problems.add(path, f"{upstream.url!r} is already an endpoint of this provider; use weight")
+            seen[upstream.url] = upstream
+        return tuple(seen.values())
+
+    def _api_key(self, here: KeyPath, name: str, table: ProviderConfig, upstreams: Sequence[Upstream]) -> Secret | None:
+        path = (*here, "api_key")
+        at_openai = any(upstream.host == environment.OPENAI_HOST for upstream in upstreams)
+        variable = environment.KEYS.get(name, "")
+        secret: Secret | None = None
+        if table.api_key is not None:
+            if "authorization" in table.headers:
+                self.problems.add(path, "headers.authorization is set as well: only one of the two can be sent")
+            secret = self.secret(path, table.api_key)
+        elif "authorization" in table.headers:
+            return None
+        # OPENAI_API_KEY is on many machines for other reasons: unasked it goes to OpenAI and nowhere else.
+        elif self._environ.get(variable) and (at_openai or name != "openai"):
+            secret = Secret(self._environ[variable])
+            path = (*here, f"api_key ({variable})")
+        elif at_openai:
+            self.problems.add(
+                path,
+                f'{environment.OPENAI_HOST} needs a key: set {environment.KEYS["openai"]}, or write api_key = "env:NAME"',
+            )
+        if secret is not None and not FIELD_VALUE.fullmatch(secret.reveal()):
+            self.problems.add(
+                path, "the secret holds characters that no header can carry (a line break, or a space around it?)"
+            )
+        return secret
+
+    def _headers(self, here: KeyPath, table: ProviderConfig) -> tuple[tuple[str, Secret], ...]:
+        headers: list[tuple[str, Secret]] = []
+        for name, text in table.headers.items():
+            path = (*here, "headers", name)
+            is_secret = name in SECRET_HEADERS or name.endswith(("-key", "-token", "-secret"))
+            value: Secret | None = Secret(text)
+            if name in OWN_HEADERS:
+                self.problems.add(path, "the gateway writes this header itself")
+            elif is_secret or text.startswith(("env:", "file:")):
+                try:
+                    secret_reference(text)
+                except ValueError as error:
+                    self.problems.add(path, str(error))
+                    continue
+                value = self.secret(path, text)
+            if value is not None and not FIELD_VALUE.fullmatch(value.reveal()):
+                self.problems.add(path, "holds characters that no header can carry")
+            elif value is not None:
+                headers.append((name, value))
+        return tuple(headers)
+
+    def _authorities(self, path: KeyPath, name: str | None) -> str:
+        if name is None:
+            return ""
+        before = len(self.problems.lines)
+        file = self.file(path, name)
+        if len(self.problems.lines) == before:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+            except (ssl.SSLError, OSError) as error:
+                self.problems.add(path, f"{name!r} holds no PEM certificates: {_reason(error)}")
+        return file
+
+    def route(
+        self, index: int, name: str, table: RouteConfig, gateway: GatewayConfig, provider: ProviderConfig | None
+    ) -> Route:
+        """One route, under the name it is known by."""
+        here: KeyPath = ("routes", index)
+        first_byte = table.timeout or table.first_byte_timeout
+        if table.timeout and table.first_byte_timeout and table.timeout != table.first_byte_timeout:
+            self.problems.add((*here, "first_byte_timeout"), "timeout is another name for the same deadline: keep one")
+        if table.burst_capacity and not table.rate_limit:
+            self.problems.add((*here, "burst_capacity"), "has no effect without rate_limit")
+        connect = table.connect_timeout or (provider.connect_timeout if provider else None) or gateway.connect_timeout
+        literal = table.path in INFERENCE_PATHS
+        return Route(
+            name=name,
+            path=table.path,
+            provider=table.provider,
+            host=(table.host or "").lower(),
+            methods=methods_of(table),
+            models=tuple(dict.fromkeys(table.models)),
+            headers=tuple(table.headers.items()),
+            priority=table.priority,
+            load_balancer=table.load_balancer,
+            rate_limit=table.rate_limit or 0,
+            rate_burst=(table.burst_capacity or burst_of(table.rate_limit)) if table.rate_limit else 0,
+            auth_required=table.auth_required,
+            timeouts=Timeouts(
+                connect_s=connect,
+                first_byte_s=first_byte or gateway.request_timeout,
+                chunk_s=table.chunk_timeout or gateway.chunk_timeout,
+                total_s=table.total_timeout or gateway.total_timeout,
+            ),
+            max_body_bytes=table.max_body_size or gateway.max_body_size,
+            replay_safe=literal if table.replay_safe is None else table.replay_safe,
+            replay_inference=table.replay_safe is None,
+            cache_ttl_s=int(table.cache_ttl or 0),
+        )
+
+
+def methods_of(table: RouteConfig) -> tuple[str, ...]:
+    """The methods a route matches; empty for all."""
+    return () if "*" in table.method else tuple(dict.fromkeys(table.method))
+
+
+def burst_of(per_minute: int) -> int:
+    """The burst when the operator gives none: a tenth of a minute's worth, at least one."""
+    return max(1, per_minute // 10)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(error: Exception) -> str:
+    """Why reading failed, without the path that the message already has."""
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "not PEM").lower().replace("_", " ")
+    if isinstance(error, OSError):
+        return (error.strerror or "unreadable").lower()
+    return "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "not a file's path"

@@ -1,0 +1,409 @@
+"""The operator's words: a model for each table of the configuration, and the JSON Schema that editors use."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from budgateway.config.endpoint import HOST_NAME, parse_endpoint
+from budgateway.records import LoadBalancer, ProviderKind
+
+KINDS: tuple[str, ...] = get_args(ProviderKind)
+# TRACE and CONNECT are refused by the front door whatever a route says (RELIABILITY 3.8).
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+# RFC 9110 5.6.2: what a header's name may consist of.
+TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# RFC 9110 5.5, less obs-text: what a header's value may consist of.
+FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
+# These name a credential; a literal value would put it into a file that is committed, mailed and printed.
+SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
+# The gateway writes these itself, from what it parsed.
+OWN_HEADERS = frozenset(
+    {"host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
+)
+NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: write "env:NAME" or "file:PATH"'
+
+
+def size_bytes(value: object) -> object:
+    """An int, or a string such as "10MB"; units are powers of 1024, as in nginx."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"\s*(\d{1,15})\s*([kmgt]?)i?b?\s*", value, re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise ValueError(f'must be a size such as 1048576, "10MB" or "1GB", got {value[:40]!r}')
+    return int(found[1]) * SIZE_UNITS[found[2].lower()]
+
+
+def one_or_many(value: object) -> object:
+    """A lone string stands for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def method_name(value: str) -> str:
+    """One HTTP method in capitals; `*` stands for all of them."""
+    method = value.strip().upper()
+    if method not in METHODS and method != "*":
+        raise ValueError(f"no such method {value[:40]!r}: one of {', '.join(METHODS)}, or * for all")
+    return method
+
+
+def secret_reference(value: object) -> object:
+    """A string that says where a secret is; never shows what it was given."""
+    if not isinstance(value, str) or not re.fullmatch(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)", value):
+        raise ValueError(NOT_A_REFERENCE)
+    return value
+
+
+def header_name(value: str) -> str:
+    """A header's name, in lower case."""
+    if not TOKEN.fullmatch(value):
+        raise ValueError(f"not a header's name: {value[:40]!r}")
+    return value.lower()
+
+
+def absolute_path(value: str) -> str:
+    """A path that a request target may have."""
+    if not value.startswith("/"):
+        raise ValueError(f"must begin with '/', got {value[:60]!r}")
+    if re.search(r"[\x00-\x20\x7f?#]", value) or not value.isascii():
+        raise ValueError("must be a path alone: printable ASCII without spaces, '?' or '#'")
+    return value
+
+
+def path_prefix(value: str) -> str:
+    """A path prefix without its trailing slash; empty for none."""
+    return absolute_path(value).rstrip("/") if value else value
+
+
+def listen_host(value: str) -> str:
+    """An address or a host name to listen on."""
+    try:
+        return str(ipaddress.ip_address(value.strip("[]")))
+    except ValueError:
+        if not HOST_NAME.fullmatch(value):
+            raise ValueError(f"must be an IP address or a host name without a port, got {value[:60]!r}") from None
+    return value
+
+
+def network(value: str) -> str:
+    """An address or a CIDR block, as ipaddress spells it."""
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError(f"must be an IP address or a block such as 10.0.0.0/8, got {value[:60]!r}") from None
+
+
+def log_level(value: object) -> object:
+    """Levels are read in any case."""
+    return value.upper() if isinstance(value, str) else value
+
+
+def endpoint_tables(value: object) -> object:
+    """An endpoint may be its URL alone."""
+    return [{"url": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+
+def endpoint_url(value: str) -> str:
+    """A base URL in its canonical spelling."""
+    return parse_endpoint(value).url
+
+
+def no_blank(value: str) -> str:
+    """Text that says something, on one line."""
+    if not value.strip() or not value.isprintable():
+        raise ValueError("must be printable text and not empty")
+    return value
+
+
+# A month: no deadline is longer, and it keeps nanoseconds within 64 bits.
+Seconds = Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Size = Annotated[int, Field(ge=1, le=1 << 50), BeforeValidator(size_bytes, json_schema_input_type=int | str)]
+Text = Annotated[str, AfterValidator(no_blank)]
+Texts = Annotated[list[Text], BeforeValidator(one_or_many, json_schema_input_type=str | list[str])]
+Methods = Annotated[
+    list[Annotated[str, AfterValidator(method_name)]],
+    BeforeValidator(one_or_many, json_schema_input_type=str | list[str]),
+]
+SecretRef = Annotated[
+    str,
+    Field(json_schema_extra={"pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}),
+    BeforeValidator(secret_reference, json_schema_input_type=str),
+]
+HeaderName = Annotated[str, AfterValidator(header_name)]
+Path = Annotated[str, AfterValidator(absolute_path)]
+Prefix = Annotated[str, AfterValidator(path_prefix)]
+ListenHost = Annotated[str, AfterValidator(listen_host)]
+Level = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(log_level, json_schema_input_type=str),
+]
+
+
+class Table(BaseModel):
+    """What every table shares: unknown keys are errors, and a string is no number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class GatewayConfig(Table):
+    """The gateway as a whole: where it listens, how many processes, its limits and deadlines."""
+
+    host: ListenHost = "0.0.0.0"
+    """Address to listen on."""
+    port: Port = 8080
+    """Port to listen on."""
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+    """Data-plane processes; they share one port and one set of limits."""
+    max_connections: Count = 10_000
+    """Open client connections, all workers together."""
+    request_timeout: Seconds = 60
+    """Seconds until an upstream's first byte; the default of a route's `timeout`."""
+    connect_timeout: Seconds = 2
+    """Seconds to connect to an upstream."""
+    chunk_timeout: Seconds = 30
+    """Seconds between two reads of an answer."""
+    total_timeout: Seconds = 3600
+    """Seconds for a whole exchange, all attempts together."""
+    keepalive_timeout: Seconds = 75
+    """Seconds an idle client connection is kept."""
+    head_timeout: Seconds = 10
+    """Seconds in which a request's whole head must arrive."""
+    drain_timeout: Seconds = 300
+    """Seconds that running exchanges get when the gateway stops."""
+    max_body_size: Size = 10 << 20
+    """Largest request body, in bytes or as "10MB"; the default of a route's."""
+    log_level: Level = "INFO"
+    """The gateway's own messages: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    access_log: Text = "stdout"
+    """One JSON line an exchange: `stdout`, `stderr`, `off`, or a file's path."""
+    disclose: bool = True
+    """Send `x-budgateway-*` response headers: upstream, attempts, overhead."""
+    trusted_proxies: list[Annotated[str, AfterValidator(network)]] = []
+    """Addresses or CIDR blocks whose `X-Forwarded-For` is believed."""
+
+
+class TlsConfig(Table):
+    """Serve HTTPS with this certificate."""
+
+    cert_file: Text
+    """Certificate chain, PEM; relative to the file that names it."""
+    key_file: Text
+    """Its private key, PEM, not encrypted."""
+
+
+class AuthConfig(Table):
+    """Who may ask."""
+
+    jwt_secret: SecretRef | None = None
+    """Where the HS256 secret is (at least 32 bytes); JWT_SECRET in the environment wins."""
+    jwt_expiration: Annotated[int, Field(ge=1, le=315_360_000)] = 3600
+    """Seconds a token made by this gateway is good for."""
+
+
+class RateLimitingConfig(Table):
+    """Requests per minute, for each client, over all routes."""
+
+    enabled: bool = True
+    """Switch the limit off without deleting it."""
+    requests_per_minute: Count = 1000
+    """Sustained rate."""
+    burst_capacity: Count | None = None
+    """Requests at once above the rate; default a tenth of it."""
+
+
+class CircuitBreakerConfig(Table):
+    """When an upstream that fails is given a rest."""
+
+    enabled: bool = True
+    """Switch the breaker off without deleting it."""
+    failure_threshold: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    """Failures in a row that open it."""
+    timeout_duration: Seconds = 60
+    """Seconds it stays open."""
+    half_open_max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = 3
+    """Trial requests after that, over all workers."""
+
+
+class CacheConfig(Table):
+    """Answers kept for later."""
+
+    enabled: bool = False
+    """Switch it on."""
+    default_ttl: Seconds = 300
+    """Seconds an answer is kept where a route says nothing."""
+    max_memory: Size = 256 << 20
+    """Memory for answers, in bytes or as "1GB"."""
+
+
+class RedisConfig(Table):
+    """What gateways on several hosts share."""
+
+    url: str | None = None
+    """redis://, rediss:// or unix://; with a password it must be a reference (`env:REDIS_URL`)."""
+    pool_size: Count = 20
+    """Connections kept open."""
+    max_connections: Count = 100
+    """Connections at most."""
+
+
+class MetricsConfig(Table):
+    """Prometheus metrics on a port of their own (also at GET /metrics of the gateway)."""
+
+    enabled: bool = True
+    """Serve the metrics port."""
+    host: ListenHost = "127.0.0.1"
+    """Address of the metrics port."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 9090
+    """The metrics port; 0 for none of its own."""
+
+
+class TracingConfig(Table):
+    """Distributed traces."""
+
+    enabled: bool = False
+    """Switch tracing on."""
+    endpoint: str | None = None
+    """Where spans are sent."""
+    requests: bool = False
+    """A span for each request, besides those of the upstream calls."""
+
+
+class RouteConfig(Table):
+    """One route: what it matches, which provider answers, and under what conditions."""
+
+    path: Path
+    """`/literal`, `{name}` for one segment, a final `*` or `{name:path}` for the rest."""
+    provider: str
+    """The provider that answers: the name of a `[providers.X]` table."""
+    name: Text | None = None
+    """Its name in logs and metrics; default made of method, path and models."""
+    method: Methods = []
+    """One method or a list; default all."""
+    host: Text | None = None
+    """Host the client asks for: exact, or `*.example.com`."""
+    models: Texts = []
+    """Models it answers for: exact names, `prefix*`, or globs; default all."""
+    headers: dict[HeaderName, str] = {}
+    """Headers that must match: name = value or glob."""
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher goes first, whatever is more specific."""
+    load_balancer: LoadBalancer = "round_robin"
+    """How an upstream is picked."""
+    rate_limit: Count | None = None
+    """Requests per minute and client on this route."""
+    burst_capacity: Count | None = None
+    """Requests at once above `rate_limit`; default a tenth of it."""
+    auth_required: bool = True
+    """False lets anyone in."""
+    timeout: Seconds | None = None
+    """Seconds until the upstream's first byte; default `[gateway] request_timeout`."""
+    first_byte_timeout: Seconds | None = None
+    """Another name of `timeout`."""
+    connect_timeout: Seconds | None = None
+    """Seconds to connect; default the provider's."""
+    chunk_timeout: Seconds | None = None
+    """Seconds between two reads of an answer."""
+    total_timeout: Seconds | None = None
+    """Seconds for the whole exchange."""
+    max_body_size: Size | None = None
+    """Largest request body."""
+    replay_safe: bool | None = None
+    """A request may be sent twice; default true for the known inference paths, false elsewhere."""
+    cache_ttl: Seconds | None = None
+    """Seconds an answer is kept."""
+
+
+class EndpointConfig(Table):
+    """One upstream of a provider."""
+
+    url: Annotated[str, AfterValidator(endpoint_url)]
+    """Base URL: http or https, host, port, and a path if the API is not at the root."""
+    weight: Annotated[int, Field(ge=1, le=65535)] = 1
+    """Its share, relative to the others."""
+    max_in_flight: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Exchanges it takes at once; 0 for no bound."""
+
+
+class ProviderConfig(Table):
+    """A named group of upstreams and how to speak to them."""
+
+    name: Text | None = None
+    """A label for people."""
+    kind: ProviderKind | None = None
+    """What it speaks; default the table's name."""
+    endpoints: Annotated[
+        list[EndpointConfig],
+        BeforeValidator(endpoint_tables, json_schema_input_type=list[str | EndpointConfig]),
+    ] = []
+    """Its upstreams: URLs, or tables with `url`, `weight` and `max_in_flight`."""
+    api_key: SecretRef | None = None
+    """Where its key is: sent as `Authorization: Bearer`."""
+    headers: dict[HeaderName, str] = {}
+    """Headers sent with every request: literal values, or references to secrets."""
+    forward_headers: list[HeaderName] = []
+    """Client headers passed on besides the allow-list."""
+    models: list[Text] = []
+    """Models it serves, for GET /v1/models; default asked of the upstreams."""
+    aliases: dict[Text, Text] = {}
+    """What clients may say = what the upstream is told."""
+    strip_prefix: Prefix = ""
+    """Removed from the request's path before the endpoint's own path is put in front."""
+    strip_model_prefix: str | None = None
+    """Removed from the model's name; default `<table>/` when a route has such models."""
+    health_check_path: Path = "/health"
+    """Asked to see whether an upstream is well."""
+    health_check_interval: Seconds = 30
+    """Seconds between two such questions."""
+    connect_timeout: Seconds | None = None
+    """Seconds to connect; default `[gateway] connect_timeout`."""
+    keepalive_timeout: Seconds = 4
+    """Seconds an idle connection to an upstream is kept: less than the upstream's own (vLLM, SGLang: 5)."""
+    max_idle_connections: Annotated[int, Field(ge=0, le=1_000_000)] = 512
+    """Idle connections kept to each upstream, a worker."""
+    tls_verify: bool = True
+    """Check the certificates of https upstreams."""
+    tls_ca_file: Text | None = None
+    """Authorities to trust instead of the system's, PEM."""
+
+
+class Configuration(Table):
+    """budgateway's configuration: one TOML file, or a folder with gateway.toml, routes.toml and providers.toml."""
+
+    gateway: GatewayConfig = GatewayConfig()
+    tls: TlsConfig | None = None
+    auth: AuthConfig = AuthConfig()
+    rate_limiting: RateLimitingConfig | None = None
+    circuit_breaker: CircuitBreakerConfig | None = None
+    cache: CacheConfig | None = None
+    redis: RedisConfig | None = None
+    metrics: MetricsConfig = MetricsConfig()
+    tracing: TracingConfig | None = None
+    routes: list[RouteConfig] = []
+    providers: dict[str, ProviderConfig] = {}
+
+
+# The tables that are there at most once; routes and providers are lists of tables.
+SECTIONS: dict[str, type[Table]] = {
+    "gateway": GatewayConfig,
+    "tls": TlsConfig,
+    "auth": AuthConfig,
+    "rate_limiting": RateLimitingConfig,
+    "circuit_breaker": CircuitBreakerConfig,
+    "cache": CacheConfig,
+    "redis": RedisConfig,
+    "metrics": MetricsConfig,
+    "tracing": TracingConfig,
+}
+TABLES = (*SECTIONS, "routes", "providers")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of the configuration, for editors."""
+    schema = Configuration.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -1,0 +1,44 @@
+"""What was read before it is checked: tables, and where each part of them came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(slots=True)
+class Source:
+    """Unchecked tables with their places. Filled by load and environment, consumed by assemble."""
+
+    tables: dict[str, object] = field(default_factory=dict)
+    places: dict[KeyPath, str] = field(default_factory=dict)  # path of a table -> the file it is in
+    variables: dict[KeyPath, str] = field(default_factory=dict)  # path of a value -> the variable or option that set it
+    files: list[str] = field(default_factory=list)
+    used: list[str] = field(default_factory=list)  # names of variables that had a say
+    folder: Path = field(default_factory=Path)
+    alone: bool = False  # no files: the environment describes everything
+    incomplete: bool = False  # a file could not be read: what is missing may be in there
+    problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+    def broken(self, file: str, message: str) -> None:
+        """Note a file that cannot be read."""
+        self.problems.append(f"{file}: {message}")
+        self.incomplete = True
+
+    def default_file(self, name: str) -> str:
+        """The file that a missing table would be in: the one of that name in a folder, or the only one."""
+        return Path(self.files[0]).name if len(self.files) == 1 else name
+
+    def override(self, table: str, key: str, value: object, place: str) -> None:
+        """Set one key over what the files say, unless something stronger did; a table that is no table stays wrong."""
+        tables = self.tables.get(table, {})
+        if isinstance(tables, dict) and (table, key) not in self.variables:
+            self.tables[table] = {**tables, key: value}
+            self.variables[table, key] = place
+
+    def folder_of(self, path: KeyPath) -> Path:
+        """Where a relative path starts: beside the file that holds it; in the working folder for a variable's."""
+        return Path() if path in self.variables else self.folder

@@ -1,0 +1,1 @@
+"""Stage 3: which route answers a request, and which models a body asks for."""
