@@ -48,7 +48,7 @@ mod _native {
     #[pymodule_export]
     use crate::json::{BodyPeek, Peeker};
     #[pymodule_export]
-    use crate::sse::UsageScanner;
+    use crate::sse::{ModelRewriter, UsageScanner};
 
     // Routing.
 

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::sse;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct UsageScanner {
@@ -48,5 +49,30 @@ impl UsageScanner {
     #[getter]
     fn error(&self) -> bool {
         self.with(|scanner| scanner.error())
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct ModelRewriter {
+    inner: Mutex<sse::ModelRewriter>,
+}
+
+#[pymethods]
+impl ModelRewriter {
+    #[new]
+    fn new(sse: bool, model: &str) -> Self {
+        Self {
+            inner: Mutex::new(sse::ModelRewriter::new(sse, model)),
+        }
+    }
+
+    fn feed<'py>(&self, py: Python<'py>, data: &[u8]) -> Bound<'py, PyBytes> {
+        let mut rewriter = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        PyBytes::new(py, rewriter.feed(data))
+    }
+
+    fn finish<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut rewriter = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        PyBytes::new(py, &rewriter.finish())
     }
 }

@@ -9,7 +9,7 @@ mod walk;
 pub use outline::{Listener, Outline, Want};
 pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
 pub use splice::{Edit, Splice, SpliceError};
-pub use text::unescape;
+pub use text::{quote, unescape};
 pub use walk::{MAX_DEPTH, Visitor, walk};
 
 /// Why a text is not the JSON we accept.

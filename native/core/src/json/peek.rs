@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{JsonError, Visitor, walk};
+use super::{JsonError, Visitor, quote, walk};
 
 /// Fields one peeker may want: what it found sits in the object it returns, not on the heap.
 pub const MAX_FIELDS: usize = 16;
@@ -23,6 +23,7 @@ pub enum FieldsError {
 #[derive(Debug)]
 pub struct Fields {
     names: Box<[Box<str>]>,
+    quoted: Box<[Box<[u8]>]>,
 }
 
 /// Where one member is; all zero when it was not found (a value never ends at 0).
@@ -73,7 +74,8 @@ impl Fields {
                 return Err(FieldsError::Twice(name.clone()));
             }
         }
-        Ok(Self { names })
+        let quoted = names.iter().map(|name| quote(name)).collect();
+        Ok(Self { names, quoted })
     }
 
     /// The index of a field.
@@ -84,6 +86,11 @@ impl Fields {
     /// The name of a field.
     pub fn name(&self, index: usize) -> &str {
         self.names.get(index).map_or("", |name| name)
+    }
+
+    /// The name of a field as JSON.
+    pub(super) fn quoted(&self, index: usize) -> &[u8] {
+        self.quoted.get(index).map_or(b"\"\"", |name| name)
     }
 
     /// Validates all of `body` and notes where the wanted members are; refuses one that is there twice.

@@ -22,7 +22,7 @@ pub struct Splice<'a> {
     body: &'a [u8],
     // Inserted members: right after the brace at `open`.
     insert_at: usize,
-    inserts: Vec<(&'a str, &'a [u8])>,
+    inserts: Vec<(&'a [u8], &'a [u8])>,
     insert_comma: bool,
     cuts: Vec<(usize, usize, &'a [u8])>,
     len: usize,
@@ -48,7 +48,7 @@ impl<'a> Splice<'a> {
         for (field, (edit, member)) in last.iter().zip(&members.found).enumerate() {
             match (*edit, member.value()) {
                 (Some(edit), Some(value)) => touched.push((member.key(), value, edit)),
-                (Some(Some(value)), None) => inserts.push((fields.name(field), value)),
+                (Some(Some(value)), None) => inserts.push((fields.quoted(field), value)),
                 (Some(None), None) | (None, _) => {}
             }
         }
@@ -77,10 +77,7 @@ impl<'a> Splice<'a> {
         let removed: usize = cuts.iter().map(|(start, end, _)| end - start).sum();
         let added: usize = cuts.iter().map(|(_, _, text)| text.len()).sum();
         let commas = (inserts.len() + usize::from(insert_comma)).saturating_sub(1);
-        let inserted: usize = inserts
-            .iter()
-            .map(|(name, value)| name_len(name) + 1 + value.len())
-            .sum();
+        let inserted: usize = inserts.iter().map(|(name, value)| name.len() + 1 + value.len()).sum();
         let len = body.len() - removed + added + inserted + if inserts.is_empty() { 0 } else { commas };
         Ok(Self {
             body,
@@ -107,7 +104,7 @@ impl<'a> Splice<'a> {
             if i > 0 {
                 out.put(b",");
             }
-            out.put_name(name);
+            out.put(name);
             out.put(b":");
             out.put(value);
         }
@@ -132,26 +129,6 @@ fn comma_before(body: &[u8], at: usize) -> usize {
         .unwrap_or(at)
 }
 
-/// How long a member name is in quotes; configured names are escaped as JSON needs.
-fn name_len(name: &str) -> usize {
-    name.bytes().map(|byte| escape_of(byte).len().max(1)).sum::<usize>() + 2
-}
-
-fn escape_of(byte: u8) -> &'static [u8] {
-    match byte {
-        b'"' => b"\\\"",
-        b'\\' => b"\\\\",
-        0..0x20 => CONTROLS
-            .get(usize::from(byte) * 6..usize::from(byte) * 6 + 6)
-            .unwrap_or_default(),
-        _ => b"",
-    }
-}
-
-const CONTROLS: &[u8; 192] = b"\\u0000\\u0001\\u0002\\u0003\\u0004\\u0005\\u0006\\u0007\\u0008\\u0009\\u000a\\u000b\
-\\u000c\\u000d\\u000e\\u000f\\u0010\\u0011\\u0012\\u0013\\u0014\\u0015\\u0016\\u0017\\u0018\\u0019\\u001a\\u001b\
-\\u001c\\u001d\\u001e\\u001f";
-
 struct Out<'a> {
     rest: &'a mut [u8],
 }
@@ -162,19 +139,6 @@ impl Out<'_> {
             head.copy_from_slice(bytes);
             self.rest = tail;
         }
-    }
-
-    fn put_name(&mut self, name: &str) {
-        self.put(b"\"");
-        for byte in name.bytes() {
-            let escape = escape_of(byte);
-            self.put(if escape.is_empty() {
-                std::slice::from_ref(&byte)
-            } else {
-                escape
-            });
-        }
-        self.put(b"\"");
     }
 }
 
@@ -245,12 +209,5 @@ mod tests {
     #[test]
     fn the_later_of_two_edits_counts() {
         assert_eq!(edit(r#"{"a":1}"#, &[(0, Some("2")), (0, Some("3"))]), r#"{"a":3}"#);
-    }
-
-    #[test]
-    fn control_characters_in_a_field_name_are_escaped() {
-        for byte in 0_u8..0x20 {
-            assert_eq!(escape_of(byte), format!("\\u{byte:04x}").as_bytes());
-        }
     }
 }

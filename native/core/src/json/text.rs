@@ -77,6 +77,24 @@ fn specials(word: u64) -> u64 {
     (quote | backslash | control) & HIGH
 }
 
+/// The text as a JSON string, quotes and all; what need not be escaped is not.
+pub fn quote(text: &str) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    out.push(b'"');
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => out.extend([b'\\', byte]),
+            0..0x20 => {
+                let hex = |digit: u8| b"0123456789abcdef".get(usize::from(digit)).copied().unwrap_or(b'0');
+                out.extend([b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 15)]);
+            }
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+    out.into_boxed_slice()
+}
+
 /// What a validated string says; `raw` is the text between its quotes. A lone surrogate becomes U+FFFD.
 pub fn unescape(raw: &[u8]) -> String {
     let mut out = Vec::with_capacity(raw.len());
@@ -140,6 +158,14 @@ mod tests {
         assert_eq!(unescape(br"\ud83d\ude00!"), "\u{1f600}!");
         assert_eq!(unescape(br"\ud83dx\ude00"), "\u{fffd}x\u{fffd}");
         assert_eq!(unescape(br"\ud83d\u0041"), "\u{fffd}A");
+    }
+
+    #[test]
+    fn quotes_what_it_must() {
+        assert_eq!(
+            &*quote("a/\u{e9}\"\\\u{1f}\n"),
+            "\"a/\u{e9}\\\"\\\\\\u001f\\u000a\"".as_bytes()
+        );
     }
 
     #[test]

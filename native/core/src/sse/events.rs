@@ -7,6 +7,9 @@ use memchr::memchr2;
 /// An event longer than this (from its first data line to its blank line) is counted, not looked at, and not held back.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
+/// A buffer above this is given back after use: streams idle for minutes.
+pub(super) const KEPT_BYTES: usize = 64 * 1024;
+
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What the framer tells: every byte once, in order, as passed or as part of an event.
@@ -46,6 +49,17 @@ impl<'a> Event<'a> {
             scratch.extend_from_slice(self.raw.get(start..end).unwrap_or_default());
         }
         scratch
+    }
+
+    /// Where in `raw` the byte of the data at `offset` is.
+    pub(super) fn place(&self, mut offset: usize) -> Option<usize> {
+        for &(start, end) in self.lines {
+            if offset < end - start {
+                return Some(start + offset);
+            }
+            offset = offset.checked_sub(end - start + 1)?;
+        }
+        None
     }
 }
 
@@ -100,14 +114,15 @@ impl Events {
         held.extend_from_slice(chunk);
         let (events, kept) = self.run(&held, sink);
         held.drain(..kept);
-        // A rare long event must not keep a megabyte with an idle stream.
-        held.shrink_to(64 * 1024);
+        if held.is_empty() {
+            // A rare long event must not keep a megabyte with an idle stream.
+            held.shrink_to(KEPT_BYTES);
+        }
         self.held = held;
         events
     }
 
     /// What is still held back; an unfinished event is no event.
-    #[allow(dead_code, reason = "for the rewriter")]
     pub(super) fn finish(&mut self) -> Vec<u8> {
         std::mem::replace(self, Self::new()).held
     }
@@ -182,9 +197,12 @@ impl Events {
             start = buf.len();
             line = start;
         }
-        for (from, to) in &mut self.lines {
-            *from -= start;
-            *to -= start;
+        // Only when something went: an event of many lines may arrive byte by byte.
+        if start > 0 {
+            for (from, to) in &mut self.lines {
+                *from -= start;
+                *to -= start;
+            }
         }
         self.line = line - start;
         self.scanned = buf.len() - start;

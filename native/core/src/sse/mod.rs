@@ -1,9 +1,12 @@
 //! Responses as they pass: event borders, usage, the model's name; in bounded memory, however the bytes are cut.
 
 mod events;
+mod model;
+mod object;
 mod scan;
 mod usage;
 
 pub use events::MAX_EVENT_BYTES;
+pub use model::ModelRewriter;
 pub use scan::UsageScanner;
 pub use usage::Usage;

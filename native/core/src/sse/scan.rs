@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use aho_corasick::AhoCorasick;
 
 use super::events::{Event, Events, Sink};
-use super::usage::{Object, Report, Usage, members};
-use crate::json::{Fields, Listener, Outline, Want};
+use super::object::{Object, members};
+use super::usage::{Report, Usage};
+use crate::json::{Listener, Outline, Want};
 
 /// A usage object is some hundred bytes; what is longer is none.
 const MAX_USAGE_BYTES: usize = 16 * 1024;

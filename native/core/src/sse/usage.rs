@@ -1,8 +1,6 @@
 //! Token counts in the dialects of the field.
 
-use std::sync::LazyLock;
-
-use crate::json::{Fields, Members};
+use super::object::{Object, members};
 
 /// Tokens of one exchange.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,20 +14,6 @@ pub struct Usage {
     /// Spent on reasoning.
     pub tokens_reasoning: u64,
 }
-
-/// Names the members of an object and gives them constants to ask by.
-macro_rules! members {
-    ($fields:ident: $($constant:ident = $name:literal),+ $(,)?) => {
-        members!(@constants 0; $($constant)+);
-        static $fields: LazyLock<Option<Fields>> = LazyLock::new(|| Fields::new([$($name),+]).ok());
-    };
-    (@constants $index:expr; $constant:ident $($rest:ident)*) => {
-        const $constant: usize = $index;
-        members!(@constants $index + 1; $($rest)*);
-    };
-    (@constants $index:expr;) => {};
-}
-pub(super) use members;
 
 members!(USAGE:
     PROMPT_TOKENS = "prompt_tokens",
@@ -55,40 +39,6 @@ members!(GEMINI:
     TOTAL_COUNT = "totalTokenCount",
 );
 
-/// One JSON object that was validated, and where its wanted members are.
-pub(super) struct Object<'a> {
-    text: &'a [u8],
-    members: Members,
-}
-
-impl<'a> Object<'a> {
-    pub(super) fn read(fields: &Option<Fields>, text: &'a [u8]) -> Option<Self> {
-        let members = fields.as_ref()?.peek(text).ok()?;
-        members.is_object().then_some(Self { text, members })
-    }
-
-    pub(super) fn text(&self, field: usize) -> Option<&'a [u8]> {
-        self.members.text(self.text, field)
-    }
-
-    pub(super) fn has(&self, field: usize) -> bool {
-        self.text(field).is_some_and(|text| text != b"null")
-    }
-
-    fn count(&self, field: usize) -> Option<u64> {
-        if let Some(count) = self.members.count(self.text, field) {
-            return Some(count);
-        }
-        // Cohere writes 7.0 for 7.
-        let number: f64 = std::str::from_utf8(self.text(field)?).ok()?.parse().ok()?;
-        (number >= 0.0 && number < 9e15).then_some(number as u64)
-    }
-
-    fn detail(&self, field: usize, detail: usize) -> Option<u64> {
-        Object::read(&DETAILS, self.text(field)?)?.count(detail)
-    }
-}
-
 /// A usage object as it was written, before the cached input of Anthropic's is added to the rest.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Report {
@@ -109,7 +59,7 @@ impl Report {
             either(PROMPT_TOKENS, INPUT_TOKENS),
             either(COMPLETION_TOKENS, OUTPUT_TOKENS),
         );
-        let detail = |a, b, detail| object.detail(a, detail).or_else(|| object.detail(b, detail));
+        let detail = |a, b, detail| inner(&object, a, detail).or_else(|| inner(&object, b, detail));
         let report = Self {
             // Some embedding servers count nothing but the total.
             input: input.or_else(|| {
@@ -193,6 +143,11 @@ impl Report {
     fn counted(self) -> Option<Self> {
         (self.input.is_some() || self.output.is_some()).then_some(self)
     }
+}
+
+/// A count among the details of a field.
+fn inner(object: &Object<'_>, field: usize, detail: usize) -> Option<u64> {
+    Object::read(&DETAILS, object.text(field)?)?.count(detail)
 }
 
 #[cfg(test)]
