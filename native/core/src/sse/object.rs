@@ -53,6 +53,6 @@ impl<'a> Object<'a> {
             return Some(count);
         }
         let number: f64 = std::str::from_utf8(self.text(field)?).ok()?.parse().ok()?;
-        (number >= 0.0 && number < 9e15).then_some(number as u64)
+        (0.0..9e15).contains(&number).then_some(number as u64)
     }
 }
