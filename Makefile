@@ -7,6 +7,7 @@ PYTHON ?= python3
 ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8080
+FUZZ_SECONDS ?= 60
 
 VENV := .venv
 PURE := .venv-pure
@@ -136,8 +137,9 @@ bench: $(STAMPS)/built $(STAMPS)/group-test ## micro-benchmarks (ARGS="-k route"
 bench-load: $(STAMPS)/built $(STAMPS)/group-test ## the whole gateway beside its peers (minutes)
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
-fuzz: ## each fuzz target for SECONDS=60 (needs cargo-fuzz and a nightly toolchain)
-	cd native && for target in $$(cargo +nightly fuzz list); do cargo +nightly fuzz run "$$target" -- -max_total_time=$${SECONDS:-60}; done
+fuzz: ## each fuzz target for FUZZ_SECONDS=60 (needs cargo-fuzz and a nightly toolchain)
+	@cd native; targets=$$(cargo +nightly fuzz list); \
+	for target in $$targets; do cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
 
 soak: $(STAMPS)/built $(STAMPS)/group-test ## the long tests
 	$(BIN)/pytest -m soak $(ARGS)
