@@ -26,8 +26,11 @@ SOURCES_RS := $(shell find native -name target -prune -o \( -name '*.rs' -o -nam
 SOURCES_CARGO := Cargo.toml Cargo.lock $(wildcard rust-toolchain.toml .cargo/config.toml)
 SOURCES_CY := $(shell find budgateway -name '*_cy.py' -o -name '*.pxd')
 SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.toml' -o -name '*.json')
+# A library that is not there, because it was deleted or its source renamed, is built whatever the stamps say.
+MISSING_RS := $(if $(wildcard budgateway/_native.*.so),,FORCE)
+MISSING_CY := $(if $(strip $(foreach source,$(filter %_cy.py,$(SOURCES_CY)),$(if $(wildcard $(source:.py=.*.so)),,$(source)))),FORCE)
 
-.PHONY: help run test test-pure dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
+.PHONY: FORCE help run test test-pure dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -76,11 +79,11 @@ $(STAMPS)/installed: $(STAMPS)/group-build pyproject.toml setup.py
 	BUDGATEWAY_PURE=1 $(BIN)/python -m pip install --quiet --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/native: $(SOURCES_RS) $(SOURCES_CARGO) | $(STAMPS)/installed
+$(STAMPS)/native: $(SOURCES_RS) $(SOURCES_CARGO) $(MISSING_RS) | $(STAMPS)/installed
 	BUDGATEWAY_PURE=1 $(BIN)/python setup.py --quiet build_rust --inplace --release
 	@touch $@
 
-$(STAMPS)/cython: $(SOURCES_CY) | $(STAMPS)/installed orphans
+$(STAMPS)/cython: $(SOURCES_CY) $(MISSING_CY) | $(STAMPS)/installed orphans
 	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
