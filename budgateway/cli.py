@@ -281,7 +281,7 @@ def print_verdicts(
 def flavour() -> str:
     """Whether the `_cy` modules of this installation are compiled."""
     folder = Path(__file__).parent
-    modules = [path for path in folder.rglob("*_cy.py")]
+    modules = list(folder.rglob("*_cy.py"))
     compiled = [path for path in modules if any(path.parent.glob(f"{path.stem}.*.so"))]
     if not modules or not compiled:
         return "interpreted (pure)" if modules else "none"

@@ -89,8 +89,10 @@ def only_route(text: str, folder: Path) -> Route:
         ),
         (
             ROUTE + 'load_balancer = "least_conn"\n' + PROVIDER,
-            "c.toml: routes[0].load_balancer: must be one of round_robin, weighted, least_connections, random, power_of_two; "
-            "got 'least_conn'; did you mean 'least_connections'?",
+            (
+                "c.toml: routes[0].load_balancer: must be one of round_robin, weighted, least_connections, random, power_of_two; "
+                "got 'least_conn'; did you mean 'least_connections'?"
+            ),
         ),
         (
             ROUTE + "timeout = 1\nfirst_byte_timeout = 2\n" + PROVIDER,
@@ -116,8 +118,10 @@ def only_route(text: str, folder: Path) -> Route:
         ),
         (
             ROUTE.replace("vllm", "vlm") + PROVIDER.replace("vllm", "vlm"),
-            "c.toml: providers.vlm.kind: is required, as 'vlm' is none of openai, vllm, sglang, litellm; did you mean 'vllm'? "
-            '(kind = "openai" for any server with an OpenAI API)',
+            (
+                "c.toml: providers.vlm.kind: is required, as 'vlm' is none of openai, vllm, sglang, litellm; did you mean 'vllm'? "
+                '(kind = "openai" for any server with an OpenAI API)'
+            ),
         ),
         (
             ROUTE.replace("vllm", "openai") + "[providers.openai]\n",
