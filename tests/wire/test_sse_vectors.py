@@ -17,7 +17,9 @@ VECTORS = ROOT / "sse" / "vectors.jsonl"
 UTF8 = ROOT / "utf8-decoder" / "utf8tests.bin"
 # The reference strips a byte order mark that was encoded twice; WHATWG's decoder does not, and so the first field is unknown.
 ENCODED_TWICE = {"eventsource-parser/getLeadingBomFixtureStream", "eventsource-parser/getMultiBomFixtureStream"}
-CASES: list[dict[str, Any]] = [json.loads(line) for line in VECTORS.read_bytes().splitlines()] if VECTORS.exists() else []
+CASES: list[dict[str, Any]] = (
+    [json.loads(line) for line in VECTORS.read_bytes().splitlines()] if VECTORS.exists() else []
+)
 
 
 @pytest.mark.skipif(not CASES, reason=f"corpus absent: {VECTORS}")
