@@ -4,6 +4,7 @@ mod chunk;
 mod error;
 mod head;
 mod json;
+mod route;
 mod sse;
 
 use pyo3::prelude::*;
@@ -51,6 +52,8 @@ mod _native {
     use crate::sse::{ModelRewriter, UsageScanner};
 
     // Routing.
+    #[pymodule_export]
+    use crate::route::RouteTable;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

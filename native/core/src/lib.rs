@@ -3,4 +3,5 @@
 pub mod chunk;
 pub mod head;
 pub mod json;
+pub mod route;
 pub mod sse;

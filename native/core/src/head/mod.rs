@@ -14,8 +14,9 @@ mod write;
 pub use known::Known;
 pub use request::RequestHead;
 pub use response::ResponseHead;
-pub(crate) use scan::is_token_byte;
 pub use scan::{Field, Fields, Span};
+pub(crate) use scan::{is_token, is_token_byte};
+pub(crate) use target::host_len;
 pub use write::{
     Framing, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
 };

@@ -387,7 +387,7 @@ fn content_type(value: &[u8]) -> u16 {
 }
 
 /// RFC 9110 5.6.2.
-pub(super) fn is_token(bytes: &[u8]) -> bool {
+pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 

@@ -145,6 +145,11 @@ pub(super) fn host(authority: &[u8]) -> Result<usize, HeadError> {
     Ok(name.len())
 }
 
+/// The same for other rooms: None when it is no host.
+pub(crate) fn host_len(authority: &[u8]) -> Option<usize> {
+    host(authority).ok()
+}
+
 /// A colon and a port, or nothing.
 fn check_port(port: &[u8]) -> Result<(), HeadError> {
     let digits = match port {

@@ -1,0 +1,294 @@
+//! The route table: which rule answers a request. Built once, never changed, the same answer for the same request.
+//!
+//! Every rule becomes one entry for each of its model patterns; entries are sorted once by preference, and the answer is
+//! the lowest entry that matches. The index (`index.rs`) only narrows down which entries to look at.
+
+mod explain;
+mod index;
+mod pattern;
+
+use core::cmp::Reverse;
+
+use self::index::Index;
+use self::pattern::{Glob, HostPattern, ModelPattern, PathPattern};
+use crate::head::is_token;
+
+pub use self::explain::Explanation;
+
+/// Distinct methods a table can tell apart; more than IANA has registered.
+const MAX_METHODS: usize = 64;
+
+/// A rule as it was configured; what is empty matches everything.
+#[derive(Clone, Debug, Default)]
+pub struct Rule {
+    /// `api.example.com` or `*.example.com`.
+    pub host: String,
+    /// `/v1/models/{model}`, `/v1/*`.
+    pub path: String,
+    /// Case-sensitive.
+    pub methods: Vec<String>,
+    /// Exact, `prefix*`, or a glob with `*` and `?`.
+    pub models: Vec<String>,
+    /// Lower-case name, value or glob; all must match.
+    pub headers: Vec<(String, String)>,
+    /// The highest is looked at first.
+    pub priority: i64,
+}
+
+/// Why there is no table for some rules.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rule {rule}: {why}")]
+pub struct RuleError {
+    /// Its place in the list, from 0.
+    pub rule: usize,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// What a table looks at in a request.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// Case-sensitive.
+    pub method: &'a [u8],
+    /// Percent-encoded, without the query.
+    pub path: &'a [u8],
+    /// Without the port, in any case.
+    pub host: &'a [u8],
+    /// What the body asks for.
+    pub model: Option<&'a str>,
+    /// The value of the first header of a lower-case name.
+    pub header: &'a dyn Fn(&[u8]) -> Option<&'a [u8]>,
+}
+
+/// What a table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The rule at this place answers.
+    Rule(usize),
+    /// No rule has this host and path.
+    NoPath,
+    /// Some rule has host and path, none the method.
+    NoMethod,
+    /// Some rule has host, path and method, none the model and headers.
+    NoModel,
+}
+
+/// An immutable table of rules.
+#[derive(Debug)]
+pub struct RouteTable {
+    rules: Vec<Compiled>,
+    /// In order of preference.
+    entries: Vec<Entry>,
+    /// Every method a rule names; bit i of an entry's `methods` is `methods[i]`.
+    methods: Vec<Box<[u8]>>,
+    index: Index,
+}
+
+/// A rule with its patterns taken apart.
+#[derive(Debug)]
+struct Compiled {
+    host: HostPattern,
+    path: PathPattern,
+    methods: Vec<String>,
+    models: Vec<ModelPattern>,
+    headers: Vec<(Box<[u8]>, Glob)>,
+    priority: i64,
+}
+
+/// A rule under one of its model patterns.
+#[derive(Debug)]
+struct Entry {
+    rule: usize,
+    /// Place in the rule's `models`; None when it has none and matches any.
+    model: Option<usize>,
+    /// Which methods, all of them when the rule names none.
+    methods: u64,
+    /// Whether the rule looks at headers.
+    headers: bool,
+}
+
+impl RouteTable {
+    /// Compiles `rules`; the first one that cannot be is the error.
+    pub fn new(rules: &[Rule]) -> Result<Self, RuleError> {
+        let mut compiled = Vec::with_capacity(rules.len());
+        let mut methods = Vec::new();
+        let mut entries = Vec::new();
+        for (place, rule) in rules.iter().enumerate() {
+            let fails = |why: String| RuleError { rule: place, why };
+            let one = Compiled::new(rule).map_err(fails)?;
+            let mask = mask(&mut methods, &one.methods).map_err(fails)?;
+            let headers = !one.headers.is_empty();
+            if one.models.is_empty() {
+                entries.push(Entry {
+                    rule: place,
+                    model: None,
+                    methods: mask,
+                    headers,
+                });
+            }
+            entries.extend((0..one.models.len()).map(|at| Entry {
+                rule: place,
+                model: Some(at),
+                methods: mask,
+                headers,
+            }));
+            compiled.push(one);
+        }
+        entries.sort_by_cached_key(|entry| compiled.get(entry.rule).map(|rule| rule.preference(entry)));
+        let mut table = Self {
+            rules: compiled,
+            entries,
+            methods,
+            index: Index::default(),
+        };
+        table.index = Index::new(&table);
+        Ok(table)
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Which rule answers.
+    pub fn find(&self, request: &Request<'_>) -> Answer {
+        let decoded;
+        let path = if memchr::memchr(b'%', request.path).is_none() {
+            request.path
+        } else {
+            decoded = pattern::decode(request.path);
+            &decoded
+        };
+        let methods = self.method_bit(request.method);
+        let mut best = usize::MAX;
+        let mut any_path = false;
+        let mut any_method = false;
+        self.index.groups(request.host, path, &mut |group| {
+            any_path = true;
+            any_method |= group.methods & methods != 0;
+            group.ranks(request.model, &mut |ranks| {
+                let hit = ranks
+                    .iter()
+                    .map(|rank| *rank as usize)
+                    .take_while(|rank| *rank < best)
+                    .find(|rank| {
+                        self.entries.get(*rank).is_some_and(|entry| {
+                            entry.methods & methods != 0 && (!entry.headers || self.headers_match(entry.rule, request))
+                        })
+                    });
+                best = hit.unwrap_or(best);
+            });
+        });
+        match self.entries.get(best) {
+            Some(entry) => Answer::Rule(entry.rule),
+            None if !any_path => Answer::NoPath,
+            None if !any_method => Answer::NoMethod,
+            None => Answer::NoModel,
+        }
+    }
+
+    /// The parameters of `path` under a rule, in order, decoded; a final `*` is called `*`. Empty when the rule does not
+    /// match it.
+    pub fn params(&self, rule: usize, path: &[u8]) -> Vec<(&str, Vec<u8>)> {
+        let decoded = pattern::decode(path);
+        let params = self.rules.get(rule).and_then(|rule| rule.path.captures(&decoded));
+        params
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, value)| (name, value.to_vec()))
+            .collect()
+    }
+
+    /// The bit of a method, and the highest one, which entries without methods have too.
+    fn method_bit(&self, method: &[u8]) -> u64 {
+        let at = self.methods.iter().position(|known| **known == *method);
+        ANY_METHOD | at.map_or(0, |at| 1 << at)
+    }
+
+    fn headers_match(&self, rule: usize, request: &Request<'_>) -> bool {
+        self.rules
+            .get(rule)
+            .is_some_and(|rule| rule.missing_header(request).is_none())
+    }
+}
+
+/// Set in every request's methods and in entries that take any.
+const ANY_METHOD: u64 = 1 << (MAX_METHODS - 1);
+
+impl Compiled {
+    fn new(rule: &Rule) -> Result<Self, String> {
+        let header = |(name, value): &(String, String)| {
+            if !is_token(name.as_bytes()) || name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                return Err(format!("{name:?} is no lower-case header name"));
+            }
+            Ok((name.as_bytes().into(), Glob::new(value)))
+        };
+        if let Some(method) = rule.methods.iter().find(|method| !is_token(method.as_bytes())) {
+            return Err(format!("{method:?} is no method"));
+        }
+        if rule.models.iter().any(String::is_empty) {
+            return Err("a model pattern is empty".into());
+        }
+        Ok(Self {
+            host: HostPattern::new(&rule.host)?,
+            path: PathPattern::new(&rule.path)?,
+            methods: rule.methods.clone(),
+            models: rule.models.iter().map(|model| ModelPattern::new(model)).collect(),
+            headers: rule.headers.iter().map(header).collect::<Result<_, _>>()?,
+            priority: rule.priority,
+        })
+    }
+
+    /// What entries are sorted by, the preferred one lowest; sorting is stable, so their place comes last.
+    fn preference<'a>(&'a self, entry: &Entry) -> impl Ord + use<'a> {
+        let model = entry.model.and_then(|at| self.models.get(at));
+        (
+            Reverse(self.priority),
+            self.host.preference(),
+            self.path.preference(),
+            self.methods.is_empty(),
+            model.map_or(ModelPattern::ANY, ModelPattern::preference),
+            Reverse(self.headers.len()),
+        )
+    }
+
+    /// The first header that is not as this rule wants it.
+    fn missing_header(&self, request: &Request<'_>) -> Option<&(Box<[u8]>, Glob)> {
+        self.headers
+            .iter()
+            .find(|(name, wanted)| !(request.header)(name).is_some_and(|value| wanted.matches(value)))
+    }
+}
+
+/// The bits of these methods, new ones added to `known`.
+fn mask(known: &mut Vec<Box<[u8]>>, methods: &[String]) -> Result<u64, String> {
+    if methods.is_empty() {
+        return Ok(ANY_METHOD);
+    }
+    let mut mask = 0;
+    for method in methods {
+        let at = known
+            .iter()
+            .position(|other| **other == *method.as_bytes())
+            .unwrap_or_else(|| {
+                known.push(method.as_bytes().into());
+                known.len() - 1
+            });
+        if at >= MAX_METHODS - 1 {
+            return Err(format!(
+                "method {method} is one too many: a table tells {} apart",
+                MAX_METHODS - 1
+            ));
+        }
+        mask |= 1 << at;
+    }
+    Ok(mask)
+}
+
+#[cfg(test)]
+mod tests;
