@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from corpora import ABSENT, files
 
 from budgateway._native import Peeker
 from budgateway.errors import BadRequest
 
-ROOT = (
-    Path(os.environ.get("BUDGATEWAY_CORPORA") or Path(__file__).parents[3] / "shared" / "corpora") / "json-test-suite"
-)
-CASES = sorted(ROOT.glob("test_*/*.json"))
+CASES = files("json-test-suite", "test_*/*.json")
 
-pytestmark = pytest.mark.skipif(not CASES, reason=f"corpus absent: {ROOT}")
+pytestmark = pytest.mark.skipif(not CASES, reason=ABSENT)
 
 
 def accepts(body: bytes) -> bool:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
+from corpora import ABSENT, FOLDER
 
 from budgateway._native import ModelRewriter, UsageScanner
 
-ROOT = Path(os.environ.get("BUDGATEWAY_CORPORA") or Path(__file__).parents[3] / "shared" / "corpora")
-VECTORS = ROOT / "sse" / "vectors.jsonl"
-UTF8 = ROOT / "utf8-decoder" / "utf8tests.bin"
+VECTORS = FOLDER / "sse" / "vectors.jsonl"
+UTF8 = FOLDER / "utf8-decoder" / "utf8tests.bin"
 # The reference strips a byte order mark that was encoded twice; WHATWG's decoder does not, and so the first field is unknown.
 ENCODED_TWICE = {"eventsource-parser/getLeadingBomFixtureStream", "eventsource-parser/getMultiBomFixtureStream"}
 CASES: list[dict[str, Any]] = (
@@ -22,7 +20,7 @@ CASES: list[dict[str, Any]] = (
 )
 
 
-@pytest.mark.skipif(not CASES, reason=f"corpus absent: {VECTORS}")
+@pytest.mark.skipif(not CASES, reason=ABSENT)
 def test_corpus_is_whole() -> None:
     assert len(CASES) == 110
 
@@ -38,7 +36,7 @@ def test_events_are_counted(case: dict[str, Any]) -> None:
         assert b"".join(map(rewriter.feed, cut)) + rewriter.finish() == stream
 
 
-@pytest.mark.skipif(not UTF8.exists(), reason=f"corpus absent: {UTF8}")
+@pytest.mark.skipif(not UTF8.exists(), reason=ABSENT)
 @pytest.mark.parametrize("sse", [True, False])
 def test_bytes_that_are_no_text_pass(sse: bool) -> None:
     text = UTF8.read_bytes()
