@@ -11,6 +11,7 @@ FUZZ_SECONDS ?= 60
 
 VENV := .venv
 PURE := .venv-pure
+LITELLM := .venv-litellm
 BIN := $(VENV)/bin
 STAMPS := .make
 
@@ -42,6 +43,20 @@ run: $(STAMPS)/built ## a gateway on localhost:8080, with a demo model server be
 
 test: $(STAMPS)/built $(STAMPS)/group-test ## the whole test suite
 	$(BIN)/pytest $(ARGS)
+
+peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests want as company: a LiteLLM proxy in .venv-litellm, the npm client
+
+# Its 0.7 GB of dependencies would fight ours in one venv.
+$(STAMPS)/litellm: $(MAKEFILE_LIST)
+	@mkdir -p $(STAMPS)
+	$(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet 'litellm[proxy]>=1.80'
+	@touch $@
+
+$(STAMPS)/node: tests/integration/node/package-lock.json
+	@mkdir -p $(STAMPS)
+	if command -v npm >/dev/null; then cd tests/integration/node && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error; fi
+	@touch $@
 
 # ---------------------------------------------------------------- build
 
@@ -157,5 +172,5 @@ check: lint type test core micro ## what a commit must pass: formats, lints, typ
 	@if [ -n "$$(git status --porcelain)" ]; then git status --short; echo "the tree is not clean"; exit 1; fi
 
 clean: ## remove everything the build made
-	rm -rf $(VENV) $(PURE) $(STAMPS) build dist target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
+	rm -rf $(VENV) $(PURE) $(LITELLM) tests/integration/node/node_modules $(STAMPS) build dist target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
 	find budgateway benchmarks tests \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -prune -exec rm -rf {} +

@@ -95,7 +95,9 @@ class Downstream(asyncio.Protocol):
         """The next answer, whole or (`is_complete` False) as far as it came; ConnectionError when there is none."""
         answer = await self._answers.get()
         if answer is None:
-            raise ConnectionResetError("reset") if self.was_reset else ConnectionAbortedError("closed without an answer")
+            raise (
+                ConnectionResetError("reset") if self.was_reset else ConnectionAbortedError("closed without an answer")
+            )
         return answer
 
     async def until_body(self, size_bytes: int = 1) -> Answer:

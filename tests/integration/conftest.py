@@ -13,7 +13,7 @@ from integration.gateways import gateway
 from integration.processes import free_port, running
 from upstreams import litellm, llamacpp
 
-THROUGH = pytest.mark.skipif(importlib.util.find_spec("budgateway.cli") is None, reason="no gateway yet")
+THROUGH = pytest.mark.skipif(importlib.util.find_spec("budgateway.runtime") is None, reason="no gateway yet")
 # Straight to the server as a control: what fails there is no fault of the gateway.
 FRONTS = ["direct", pytest.param("gateway", marks=THROUGH)]
 

@@ -56,7 +56,9 @@ def test_chunked_upload(base_url: str, tmp_path: Path) -> None:
 def test_expect_100_continue_with_a_large_body(base_url: str, tmp_path: Path) -> None:
     body = tmp_path / "body"
     body.write_bytes(b'{"model": "demo", "x": "' + b"x" * 3_000_000 + b'"}')
-    printed = curl("-v", f"{base_url}/debug/echo", "-H", "Expect: 100-continue", "--data-binary", f"@{body}", "--stderr", "-")
+    printed = curl(
+        "-v", f"{base_url}/debug/echo", "-H", "Expect: 100-continue", "--data-binary", f"@{body}", "--stderr", "-"
+    )
     assert "HTTP/1.1 100 Continue" in printed
     assert f'"body_bytes":{body.stat().st_size}' in printed
 

@@ -133,7 +133,9 @@ def test_tools_streamed_interleaved(client: openai.OpenAI) -> None:
 
 def test_tool_results_are_answered_in_text(client: openai.OpenAI) -> None:
     first = client.chat.completions.create(model="demo", messages=ASK_TOOLS, tools=TOOLS).choices[0].message
-    results: list[Any] = [{"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in first.tool_calls or []]
+    results: list[Any] = [
+        {"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in first.tool_calls or []
+    ]
     answer = client.chat.completions.create(model="demo", messages=[*ASK_TOOLS, first, *results], tools=TOOLS)  # type: ignore[list-item]
     assert "sunny" in (answer.choices[0].message.content or "")
 

@@ -17,7 +17,6 @@ from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from corpora import FOLDER
-
 from upstreams.faults import CHUNKED, EVENT_STREAM
 from upstreams.faulty import Answer, Peer
 from upstreams.wire import Received, chunk, head

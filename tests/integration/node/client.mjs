@@ -1,10 +1,5 @@
 // Asks the server at BASE_URL what an application would, and prints what came as one JSON object.
-import { createRequire } from "node:module";
-import { pathToFileURL } from "node:url";
-
-const { default: OpenAI, toFile } = await import(
-  pathToFileURL(createRequire(`${process.env.MODULES}/`).resolve("openai")).href
-);
+import OpenAI, { toFile } from "openai";
 
 const client = new OpenAI({ baseURL: `${process.env.BASE_URL}/v1`, apiKey: "sk-of-the-client", maxRetries: 0 });
 const messages = [{ role: "user", content: "hello there" }];
