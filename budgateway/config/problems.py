@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -100,14 +101,15 @@ def worded(kind: str, ctx: Mapping[str, Any], value: object, message: str) -> st
         return f"must be {words} {ctx[key]:g}, got {shown(value)}" if key in ctx else message
     if kind == "literal_error":
         choices = [choice.strip("'") for choice in str(ctx["expected"]).replace(" or ", ", ").split(", ")]
-        return f"must be one of {', '.join(choices)}; got {shown(value)}{did_you_mean(str(value), choices)}"
+        suggestion = did_you_mean(value, choices) if isinstance(value, str) else ""
+        return f"must be one of {', '.join(choices)}; got {shown(value)}{suggestion}"
     if kind in EXPECTED:
         return f"must be {EXPECTED[kind]}, got {shown(value)}"
     return message[:1].lower() + message[1:]
 
 
 def shown(value: object) -> str:
-    """A value as an operator would recognise it, short."""
+    """A value as an operator would recognise it, short; what may be a credential in a URL is left out."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -118,6 +120,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an int beyond sys.get_int_max_str_digits
         return "a number far too large"
+    # Before cutting, which could take the sign that gives the credential away.
+    text = re.sub(r"[^\s'\"]+@", "***@", text)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
