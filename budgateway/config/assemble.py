@@ -194,8 +194,7 @@ class _Assembly:
                 entry.priority,
             )
             try:
-                if native.RouteTable is not None:
-                    native.RouteTable([rule])
+                native.RouteTable([rule])
             except ValueError as error:
                 # Built one by one, so that each says its own; the rule's number would be 0 every time.
                 self._problems.add(here, re.sub(r"^rule 0:? ?", "", str(error)))

@@ -28,7 +28,7 @@ VARIABLES: dict[str, tuple[str, str, str]] = {
     "JAEGER_ENDPOINT": ("tracing", "endpoint", "text"),
     "ENABLE_REQUEST_TRACING": ("tracing", "requests", "bool"),
 }
-JWT_SECRET = "JWT_SECRET"  # noqa: S105 - the name of the variable
+JWT_SECRET = "JWT_SECRET"
 # provider -> the variable with its endpoints; the first one set is the default provider.
 ENDPOINTS = {"vllm": "VLLM_ENDPOINTS", "sglang": "SGLANG_ENDPOINTS", "litellm": "LITELLM_ENDPOINT"}
 # provider -> the variable with its key.

@@ -123,6 +123,31 @@ def test_routes_are_a_table_or_json() -> None:
     assert [fact["provider"] for fact in facts] == ["vllm", "sglang", "vllm"]
 
 
+def test_the_route_that_answers_is_printed() -> None:
+    result = run("routes", "match", "post", "/v1/chat/completions", "--model", "sglang/qwen", "--config", SAMPLES)
+    assert result.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert (lines["route"], lines["provider"], lines["model"]) == ("/v1/* sglang/*", "sglang", "sglang/qwen -> qwen")
+    assert lines["reason"]
+    assert run("routes", "-c", SAMPLES, "match", "POST", "/v1/chat/completions").stdout.startswith(
+        "route     POST /v1/chat"
+    )
+
+
+def test_every_routes_verdict_is_explained() -> None:
+    result = run("routes", "match", "GET", "/v1/files", "--explain", "--header", "X-A=b", "--host", "h", "-c", SAMPLES)
+    marks = [line[0] for line in result.stdout.partition("\n\n")[0].splitlines()]
+    assert sorted(marks) == ["-", "-", ">"]
+    assert result.stdout.endswith("\n")
+
+
+def test_no_route_is_exit_status_1() -> None:
+    result = run("routes", "match", "GET", "/elsewhere", "--model", "x", "-c", SAMPLES)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "no route answers GET /elsewhere for model 'x'\n"
+    assert run("routes", "match", "GET", "/", "--header", "nonsense", "-c", SAMPLES).exit_code == 2
+
+
 def test_markup_in_a_name_is_text(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         "[[routes]]\nname = '[bold]x[/nope]'\npath = '/a'\nprovider = 'vllm'\nauth_required = false\n"

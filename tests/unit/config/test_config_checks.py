@@ -74,6 +74,15 @@ def only_route(text: str, folder: Path) -> Route:
         (ROUTE.replace('path = "/v1/*"\n', "") + PROVIDER, "c.toml: routes[0].path: is required"),
         (ROUTE.replace("/v1", "v1") + PROVIDER, "c.toml: routes[0].path: must begin with '/', got 'v1/*'"),
         (ROUTE + "timout = 3\n" + PROVIDER, "c.toml: routes[0].timout: unknown key; did you mean 'timeout'?"),
+        (ROUTE + '"[key]" = 1\n' + PROVIDER, "c.toml: routes[0].'[key]': unknown key"),
+        (
+            ROUTE.replace("/v1/*", "/a/{x") + PROVIDER,
+            'c.toml: routes[0]: path "/a/{x": "{x": `*` and `{name}` must be a whole segment',
+        ),
+        (
+            ROUTE + 'host = "*."\n' + PROVIDER,
+            'c.toml: routes[0]: "*." is neither a host nor `*.` and a host',
+        ),
         (ROUTE + ROUTE + PROVIDER, "c.toml: routes[1]: matches the same requests as routes[0] and would never answer"),
         (
             ROUTE.replace("/v1/*", "/a/{x}") + ROUTE.replace("/v1/*", "/a/{y}") + PROVIDER,
