@@ -11,4 +11,5 @@ if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")
 
 BUILD_PROFILE = _native.BUILD_PROFILE
-RouteTable = _native.RouteTable
+# Read leniently until the class has landed.
+RouteTable = getattr(_native, "RouteTable", None)

@@ -1,0 +1,134 @@
+"""The tables: medians with their spread, and ratios to nginx inside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks.load.cases import Case
+from benchmarks.load.rig import Report
+
+if TYPE_CHECKING:
+    from benchmarks.load.compare import Results, Sample
+
+YARDSTICK = "nginx"
+DIRECT = "direct"
+MIB = 2**20
+
+Figure = Callable[["Sample"], float | None]
+
+
+def render(results: Results, cases: list[Case]) -> str:
+    """Markdown: the machine, a table for each case, memory, and what each gateway does on the path."""
+    how = f"medians (min - max) of {results.rounds} interleaved rounds of {results.seconds:g} s"
+    parts = [
+        f"Machine: {results.machine}.",
+        f"Gateway on one core with one worker, load and null model server on the other; {how}.",
+    ]
+    for case in cases:
+        if case.name in results.samples:
+            parts += [f"### {case.title}", _case(case, results)]
+    parts += ["### Memory", _memory(results)]
+    does = [f"- {name} {results.versions[name]}: {text}" for name, text in results.does.items()]
+    parts.append("\n".join([*does, *(f"- {name}: did not start" for name in results.failed)]))
+    return "\n\n".join(parts)
+
+
+def _case(case: Case, results: Results) -> str:
+    gateways = results.samples[case.name]
+    unit = "chunk" if case.stream else "request"
+    columns: list[tuple[str, Figure, int, bool]] = [(f"CPU us a {unit}", lambda sample: sample.cpu_us, 1, True)]
+    if case.stream:
+        columns += [
+            ("chunks/s", _of("stream", "chunks_per_s"), 0, False),
+            ("gap p50 us", _of("stream", "gap_us", "p50"), 0, False),
+            ("gap p99 us", _of("stream", "gap_us", "p99"), 0, False),
+            ("first event p50 us", _of("stream", "first_event_us", "p50"), 0, False),
+        ]
+    else:
+        columns += [
+            ("requests/s", _of("requests_per_s"), 0, not case.latency),
+            ("p50 us", _of("latency_us", "p50"), 0, False),
+            ("p99 us", _of("latency_us", "p99"), 0, False),
+        ]
+    heads = ["gateway"]
+    for title, _, _, ratio in columns:
+        heads += [title, f"x {YARDSTICK}"] if ratio else [title]
+    if case.latency:
+        heads += ["added p50 us", f"x {YARDSTICK}", "added p99 us"]
+    rows = []
+    for name, samples in gateways.items():
+        row = [_marked(name, samples)]
+        for _, figure, digits, ratio in columns:
+            row.append(_spread([figure(sample) for sample in samples], digits))
+            if ratio:
+                row.append(_ratio(samples, gateways.get(YARDSTICK), figure))
+        if case.latency:
+            row += _added(name, gateways)
+        rows.append(row)
+    return _table(heads, rows)
+
+
+def _added(name: str, gateways: dict[str, list[Sample]]) -> list[str]:
+    """Latency through the gateway minus that of going direct, in the same round."""
+    if name == DIRECT or DIRECT not in gateways:
+        return ["", "", ""]
+
+    def added(gateway: str, percentile: str) -> list[float]:
+        figure = _of("latency_us", percentile)
+        pairs = zip(gateways.get(gateway, []), gateways[DIRECT])
+        return [(figure(through) or 0.0) - (figure(direct) or 0.0) for through, direct in pairs]
+
+    p50, yardstick = added(name, "p50"), added(YARDSTICK, "p50")
+    ratio = f"{median(p50) / median(yardstick):.2f}" if yardstick and median(yardstick) > 0 else ""
+    return [_spread(p50, 0), ratio, _spread(added(name, "p99"), 0)]
+
+
+def _memory(results: Results) -> str:
+    rows = [
+        [name, f"{requests:,}", f"{resident / MIB:.0f}", f"{proportional / MIB:.0f}"]
+        for name, (requests, resident, proportional) in results.memory.items()
+    ]
+    return _table(["gateway", "after requests", "RSS MiB", "PSS MiB"], rows)
+
+
+def _of(*path: str) -> Figure:
+    def figure(sample: Sample) -> float | None:
+        value: object = sample.report
+        for key in path:
+            if not isinstance(value, dict) or key not in value:
+                return None
+            value = value[key]
+        return float(value) if isinstance(value, (int, float)) else None
+
+    return figure
+
+
+def _ratio(samples: list[Sample], yardstick: list[Sample] | None, figure: Figure) -> str:
+    """The median of the rounds' own ratios: the machine's phases hit both sides of each."""
+    pairs = [(figure(sample), figure(other)) for sample, other in zip(samples, yardstick or [])]
+    ratios = [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
+    return f"{median(ratios):.2f}" if ratios else ""
+
+
+def _spread(values: list[float | None] | list[float], digits: int) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    low, middle, high = (f"{value:,.{digits}f}" for value in (min(known), median(known), max(known)))
+    return middle if len(known) == 1 else f"{middle} ({low} - {high})"
+
+
+def _marked(name: str, samples: list[Sample]) -> str:
+    wrong = sum(_wrong(sample.report) for sample in samples)
+    return f"**{name}: {wrong} WRONG**" if wrong else name
+
+
+def _wrong(report: Report) -> int:
+    return int(report["started"]) - int(report["completed"])
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
