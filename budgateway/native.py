@@ -11,5 +11,4 @@ if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")
 
 BUILD_PROFILE = _native.BUILD_PROFILE
-# Read leniently until the class has landed.
-RouteTable = getattr(_native, "RouteTable", None)
+RouteTable = _native.RouteTable

@@ -176,7 +176,7 @@ class _Assembly:
             patterns = [pattern for route in routes if route.provider == name for pattern in route.models]
             providers.append(self._resolve.provider(name, table, gateway, patterns))
             if len(entries) == len(raw_routes) and not any(route.provider == name for route in routes):
-                self._notices.append(f"provider {name!r} has no route")
+                self._notices.append(f"provider {shown(name)} has no route")
         return providers, routes
 
     def _check_routes(self, entries: Mapping[int, RouteConfig], providers: Sequence[str]) -> None:
@@ -194,8 +194,7 @@ class _Assembly:
                 entry.priority,
             )
             try:
-                if native.RouteTable is not None:
-                    native.RouteTable([rule])
+                native.RouteTable([rule])
             except ValueError as error:
                 # Built one by one, so that each says its own; the rule's number would be 0 every time.
                 self._problems.add(here, re.sub(r"^rule 0:? ?", "", str(error)))
@@ -234,7 +233,9 @@ class _Assembly:
             if entry.name is None:
                 continue
             if (first := taken.setdefault(entry.name, index)) != index:
-                self._problems.add(("routes", index, "name"), f"{entry.name!r} is the name of routes[{first}] already")
+                self._problems.add(
+                    ("routes", index, "name"), f"{shown(entry.name)} is the name of routes[{first}] already"
+                )
             names[index] = entry.name
         for index, entry in entries.items():
             if entry.name is None:

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from budgateway.config.problems import shown
 from budgateway.records import Upstream
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -36,13 +37,13 @@ def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upst
     if parts.fragment or "#" in url:
         raise ValueError("must have no fragment")
     if parts.scheme not in DEFAULT_PORTS:
-        raise ValueError(f"must begin with http:// or https://, got {url[:60]!r}{_with_scheme(url)}")
+        raise ValueError(f"must begin with http:// or https://, got {shown(url)}{_with_scheme(url)}")
     host = _host(parts.hostname or "", url)
     if port == 0:
-        raise ValueError(f"port 0 cannot be connected to: {url[:60]!r}")
+        raise ValueError(f"port 0 cannot be connected to: {shown(url)}")
     path = parts.path.rstrip("/")
     if not PATH.fullmatch(path) or any(segment in (".", "..") for segment in path.split("/")):
-        raise ValueError(f"has a path that cannot be sent: {parts.path[:60]!r}")
+        raise ValueError(f"has a path that cannot be sent: {shown(parts.path)}")
     default_port = DEFAULT_PORTS[parts.scheme]
     authority = f"[{host}]" if ":" in host else host
     if port not in (None, default_port):
@@ -60,13 +61,13 @@ def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upst
 
 def _host(host: str, url: str) -> str:
     if not host:
-        raise ValueError(f"names no host: {url[:60]!r}")
+        raise ValueError(f"names no host: {shown(url)}")
     try:
         return str(ipaddress.ip_address(host.replace("%", "?")))  # no scope: it means nothing on another machine
     except ValueError:
         # All digits and dots is a mistyped address: a resolver would read 127.1 or 2130706433 in its own way.
         if not HOST_NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+|0x[0-9a-f]+", host):
-            raise ValueError(f"not a host name or an IP address: {host[:60]!r}") from None
+            raise ValueError(f"not a host name or an IP address: {shown(host)}") from None
     return host
 
 

@@ -104,7 +104,7 @@ def _read_file(source: Source, file: Path) -> None:
     except UnicodeDecodeError:
         source.broken(file.name, "not UTF-8 text")
         return
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # tomllib's own, and int()'s for a number of thousands of digits
         message = str(error)
         source.broken(file.name, f"not TOML: {message[:1].lower()}{message[1:]}")
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -63,8 +64,9 @@ class Problems:
         """Note what pydantic found wrong with the table at `path`; the key paths inside it."""
         wrong: list[KeyPath] = []
         for detail in error.errors(include_url=False):
-            loc = tuple(part for part in detail["loc"] if part != "[key]")
-            kind = detail["type"]
+            loc, kind = detail["loc"], detail["type"]
+            if kind != "extra_forbidden" and len(loc) > 1 and loc[-1] == "[key]":
+                loc = loc[:-1]  # pydantic's way to say that the key itself is wrong
             if kind == "extra_forbidden":
                 # The parent of an unknown key decides which keys would be known.
                 self.add(path + loc, f"unknown key{did_you_mean(str(loc[-1]), known_keys(model, loc[:-1]))}")
@@ -100,14 +102,15 @@ def worded(kind: str, ctx: Mapping[str, Any], value: object, message: str) -> st
         return f"must be {words} {ctx[key]:g}, got {shown(value)}" if key in ctx else message
     if kind == "literal_error":
         choices = [choice.strip("'") for choice in str(ctx["expected"]).replace(" or ", ", ").split(", ")]
-        return f"must be one of {', '.join(choices)}; got {shown(value)}{did_you_mean(str(value), choices)}"
+        suggestion = did_you_mean(value, choices) if isinstance(value, str) else ""
+        return f"must be one of {', '.join(choices)}; got {shown(value)}{suggestion}"
     if kind in EXPECTED:
         return f"must be {EXPECTED[kind]}, got {shown(value)}"
     return message[:1].lower() + message[1:]
 
 
 def shown(value: object) -> str:
-    """A value as an operator would recognise it, short."""
+    """A value as an operator would recognise it, short; what may be a credential in a URL is left out."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -118,6 +121,8 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an int beyond sys.get_int_max_str_digits
         return "a number far too large"
+    # Before cutting, which could take the sign that gives the credential away.
+    text = re.sub(r"[^\s'\"]+@", "***@", text)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
-from budgateway.config.problems import Problems, did_you_mean
+from budgateway.config.problems import Problems, did_you_mean, shown
 from budgateway.config.schema import (
     FIELD_VALUE,
     KINDS,
@@ -60,10 +60,10 @@ class Resolver:
                 with file.open("rb") as stream:
                     value = stream.read(MAX_SECRET_BYTES + 1).decode().rstrip("\r\n")
             except (OSError, ValueError) as error:
-                self.problems.add(path, f"cannot read {name!r}: {_reason(error)}")
+                self.problems.add(path, f"cannot read {shown(name)}: {_reason(error)}")
                 return None
             if not value or len(value) > MAX_SECRET_BYTES:
-                self.problems.add(path, f"{name!r} is {'too large for a secret' if value else 'empty'}")
+                self.problems.add(path, f"{shown(name)} is {'too large for a secret' if value else 'empty'}")
                 return None
         return Secret(value)
 
@@ -106,7 +106,7 @@ class Resolver:
             with file.open("rb"):
                 pass
         except (OSError, ValueError) as error:
-            self.problems.add(path, f"cannot read {name!r}: {_reason(error)}")
+            self.problems.add(path, f"cannot read {shown(name)}: {_reason(error)}")
         return str(file)
 
     def tls(self, cert_name: str, key_name: str) -> Tls:
@@ -135,7 +135,9 @@ class Resolver:
                 )
         for index, header in enumerate(table.forward_headers):
             if header in OWN_HEADERS or header in SECRET_HEADERS or "forwarded" in header:
-                self.problems.add((*here, "forward_headers", index), f"{header!r} is never passed on to an upstream")
+                self.problems.add(
+                    (*here, "forward_headers", index), f"{shown(header)} is never passed on to an upstream"
+                )
         return Provider(
             name=name,
             kind=self._kind(here, name, table),
@@ -163,7 +165,7 @@ class Resolver:
         if name not in KINDS:
             self.problems.add(
                 (*here, "kind"),
-                f"is required, as {name!r} is none of {', '.join(KINDS)}"
+                f"is required, as {shown(name)} is none of {', '.join(KINDS)}"
                 f'{did_you_mean(name, KINDS)} (kind = "openai" for any server with an OpenAI API)',
             )
         return name if name in KINDS else "openai"  # type: ignore[return-value]  # KINDS are the literal's values
@@ -240,7 +242,7 @@ class Resolver:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
             except (ssl.SSLError, OSError) as error:
-                self.problems.add(path, f"{name!r} holds no PEM certificates: {_reason(error)}")
+                self.problems.add(path, f"{shown(name)} holds no PEM certificates: {_reason(error)}")
         return file
 
     def route(

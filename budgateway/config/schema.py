@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from budgateway.config.endpoint import HOST_NAME, parse_endpoint
+from budgateway.config.problems import shown
 from budgateway.records import LoadBalancer, ProviderKind
 
 KINDS: tuple[str, ...] = get_args(ProviderKind)
@@ -34,7 +35,7 @@ def size_bytes(value: object) -> object:
         return value
     found = re.fullmatch(r"\s*(\d{1,15})\s*([kmgt]?)i?b?\s*", value, re.IGNORECASE | re.ASCII)
     if found is None:
-        raise ValueError(f'must be a size such as 1048576, "10MB" or "1GB", got {value[:40]!r}')
+        raise ValueError(f'must be a size such as 1048576, "10MB" or "1GB", got {shown(value)}')
     return int(found[1]) * SIZE_UNITS[found[2].lower()]
 
 
@@ -47,7 +48,7 @@ def method_name(value: str) -> str:
     """One HTTP method in capitals; `*` stands for all of them."""
     method = value.strip().upper()
     if method not in METHODS and method != "*":
-        raise ValueError(f"no such method {value[:40]!r}: one of {', '.join(METHODS)}, or * for all")
+        raise ValueError(f"no such method {shown(value)}: one of {', '.join(METHODS)}, or * for all")
     return method
 
 
@@ -61,14 +62,14 @@ def secret_reference(value: object) -> object:
 def header_name(value: str) -> str:
     """A header's name, in lower case."""
     if not TOKEN.fullmatch(value):
-        raise ValueError(f"not a header's name: {value[:40]!r}")
+        raise ValueError(f"not a header's name: {shown(value)}")
     return value.lower()
 
 
 def absolute_path(value: str) -> str:
     """A path that a request target may have."""
     if not value.startswith("/"):
-        raise ValueError(f"must begin with '/', got {value[:60]!r}")
+        raise ValueError(f"must begin with '/', got {shown(value)}")
     if re.search(r"[\x00-\x20\x7f?#]", value) or not value.isascii():
         raise ValueError("must be a path alone: printable ASCII without spaces, '?' or '#'")
     return value
@@ -85,7 +86,7 @@ def listen_host(value: str) -> str:
         return str(ipaddress.ip_address(value.strip("[]")))
     except ValueError:
         if not HOST_NAME.fullmatch(value):
-            raise ValueError(f"must be an IP address or a host name without a port, got {value[:60]!r}") from None
+            raise ValueError(f"must be an IP address or a host name without a port, got {shown(value)}") from None
     return value
 
 
@@ -94,7 +95,7 @@ def network(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
-        raise ValueError(f"must be an IP address or a block such as 10.0.0.0/8, got {value[:60]!r}") from None
+        raise ValueError(f"must be an IP address or a block such as 10.0.0.0/8, got {shown(value)}") from None
 
 
 def log_level(value: object) -> object:

@@ -1,6 +1,9 @@
 //! The one place where what goes wrong in the core becomes a Python exception.
 
 use budgateway_core::json::{FieldsError, JsonError, SpliceError};
+use budgateway_core::limit::LimitError;
+use budgateway_core::segment::SegmentError;
+use budgateway_core::select::SelectError;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -81,6 +84,27 @@ impl From<FieldsError> for Error {
 
 impl From<SpliceError> for Error {
     fn from(error: SpliceError) -> Self {
+        Self::value(error.to_string())
+    }
+}
+
+impl From<SegmentError> for Error {
+    fn from(error: SegmentError) -> Self {
+        match error {
+            SegmentError::System(error) => Self(error.into()),
+            error => Self::value(error.to_string()),
+        }
+    }
+}
+
+impl From<LimitError> for Error {
+    fn from(error: LimitError) -> Self {
+        Self::value(error.to_string())
+    }
+}
+
+impl From<SelectError> for Error {
+    fn from(error: SelectError) -> Self {
         Self::value(error.to_string())
     }
 }

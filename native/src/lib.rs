@@ -1,10 +1,15 @@
 //! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more.
 
+mod access;
 mod chunk;
 mod error;
 mod head;
 mod json;
+mod limit;
+mod metrics;
 mod route;
+mod segment;
+mod select;
 mod sse;
 
 use pyo3::prelude::*;
@@ -14,9 +19,51 @@ const ABI: u32 = 1;
 
 #[pymodule(gil_used = false)]
 mod _native {
+    use budgateway_core::metrics::Outcome;
+
     use super::*;
 
     // Hot state: one shared mapping.
+    #[pymodule_export]
+    use crate::access::AccessLog;
+    #[pymodule_export]
+    use crate::limit::RateLimit;
+    #[pymodule_export]
+    use crate::metrics::{Metrics, Series};
+    #[pymodule_export]
+    use crate::segment::Segment;
+    #[pymodule_export]
+    use crate::select::Selector;
+
+    // Gauges have no meaning in the core; the numbers are the order of a worker's row.
+    #[pymodule_export]
+    const GAUGE_CONNECTIONS: u8 = 0;
+    #[pymodule_export]
+    const GAUGE_EXCHANGES: u8 = 1;
+    #[pymodule_export]
+    const GAUGE_POOL_IDLE: u8 = 2;
+    #[pymodule_export]
+    const GAUGE_POOL_BUSY: u8 = 3;
+    #[pymodule_export]
+    const GAUGE_STREAMS: u8 = 4;
+
+    #[pymodule_export]
+    const VERDICT_NEUTRAL: u8 = crate::select::VERDICT_NEUTRAL;
+    #[pymodule_export]
+    const VERDICT_SUCCESS: u8 = crate::select::VERDICT_SUCCESS;
+    #[pymodule_export]
+    const VERDICT_FAILURE: u8 = crate::select::VERDICT_FAILURE;
+
+    #[pymodule_export]
+    const OUTCOME_COMPLETE: u8 = Outcome::Complete as u8;
+    #[pymodule_export]
+    const OUTCOME_REFUSED: u8 = Outcome::Refused as u8;
+    #[pymodule_export]
+    const OUTCOME_UPSTREAM_FAILED: u8 = Outcome::UpstreamFailed as u8;
+    #[pymodule_export]
+    const OUTCOME_TRUNCATED: u8 = Outcome::Truncated as u8;
+    #[pymodule_export]
+    const OUTCOME_CLIENT_GONE: u8 = Outcome::ClientGone as u8;
 
     // HTTP/1.1 heads.
     #[pymodule_export]
@@ -57,6 +104,7 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::metrics::add_bounds(module)?;
         module.add("ABI", ABI)?;
         module.add(
             "BUILD_PROFILE",

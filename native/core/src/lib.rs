@@ -1,5 +1,18 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
 
+// Hot state: one shared mapping.
+pub mod access;
+pub mod breaker;
+mod hash;
+pub mod limit;
+mod mask;
+pub mod metrics;
+mod names;
+mod rotation;
+pub mod segment;
+pub mod select;
+
+// Bytes and routes.
 pub mod chunk;
 pub mod head;
 pub mod json;

@@ -74,6 +74,15 @@ def only_route(text: str, folder: Path) -> Route:
         (ROUTE.replace('path = "/v1/*"\n', "") + PROVIDER, "c.toml: routes[0].path: is required"),
         (ROUTE.replace("/v1", "v1") + PROVIDER, "c.toml: routes[0].path: must begin with '/', got 'v1/*'"),
         (ROUTE + "timout = 3\n" + PROVIDER, "c.toml: routes[0].timout: unknown key; did you mean 'timeout'?"),
+        (ROUTE + '"[key]" = 1\n' + PROVIDER, "c.toml: routes[0].'[key]': unknown key"),
+        (
+            ROUTE.replace("/v1/*", "/a/{x") + PROVIDER,
+            'c.toml: routes[0]: path "/a/{x": "{x": `*` and `{name}` must be a whole segment',
+        ),
+        (
+            ROUTE + 'host = "*."\n' + PROVIDER,
+            'c.toml: routes[0]: "*." is neither a host nor `*.` and a host',
+        ),
         (ROUTE + ROUTE + PROVIDER, "c.toml: routes[1]: matches the same requests as routes[0] and would never answer"),
         (
             ROUTE.replace("/v1/*", "/a/{x}") + ROUTE.replace("/v1/*", "/a/{y}") + PROVIDER,
@@ -191,7 +200,8 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
 def test_routes_that_nobody_could_use_are_one_problem(tmp_path: Path) -> None:
     locked = '[[routes]]\npath = "/{}"\nprovider = "vllm"\n'
     (problem,) = problems("".join(locked.format(n) for n in "abc") + PROVIDER, tmp_path)
-    assert problem.startswith("c.toml: routes[0].auth_required: ") and "(also routes[1], routes[2])" in problem
+    assert problem.startswith("c.toml: routes[0].auth_required: ")
+    assert "(also routes[1], routes[2])" in problem
     settings = load(locked.format("a") + PROVIDER, tmp_path, {"JWT_SECRET": "x" * 32})
     assert settings.jwt_secret == Secret("x" * 32)
 
@@ -255,14 +265,18 @@ def test_a_certificate_and_its_key_must_be_a_pair(tmp_path: Path) -> None:
                 "-nodes",
                 "-subj",
                 "/CN=x",
-            ]
-            + ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")],
+                "-keyout",
+                str(tmp_path / f"{name}.key"),
+                "-out",
+                str(tmp_path / f"{name}.pem"),
+            ],
             check=True,
             capture_output=True,
         )
     text = ROUTE + PROVIDER + '[tls]\ncert_file = "a.pem"\nkey_file = "{}.key"\n'
     tls = load(text.format("a"), tmp_path).tls
-    assert tls is not None and tls.cert_file == str(tmp_path / "a.pem")
+    assert tls is not None
+    assert tls.cert_file == str(tmp_path / "a.pem")
     (problem,) = problems(text.format("b"), tmp_path)
     assert problem.startswith("c.toml: tls: cert_file and key_file are no pair of PEM files: ")
 
@@ -379,8 +393,6 @@ def test_endpoints_have_one_spelling(url: str, canonical: str, host: str, port: 
         "ftp://h",
         "http://h/?",
         "http://h#",
-    ]
-    + [
         "http://a b",
         "http://h/\x00",
         "http://h/\r\nx",
@@ -389,8 +401,6 @@ def test_endpoints_have_one_spelling(url: str, canonical: str, host: str, port: 
         "http://h/a/../b",
         "http://[::1",
         "http://@h",
-    ]
-    + [
         "http://127.1",
         "http://2130706433",
         "http://0x7f000001",

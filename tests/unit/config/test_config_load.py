@@ -79,12 +79,14 @@ def test_the_designs_example_works_as_written(write: Callable[..., Path]) -> Non
 def test_the_designs_example_needs_an_authenticator(write: Callable[..., Path]) -> None:
     (problem,) = problems(write(design_example()))
     assert problem.startswith("one.toml: routes[0].auth_required: ")
-    assert "JWT_SECRET" in problem and "auth_required = false" in problem
+    assert "JWT_SECRET" in problem
+    assert "auth_required = false" in problem
 
 
 def test_the_samples_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_config(ROOT / "config", environ={})
-    assert settings.host == "127.0.0.1" and settings.notices == ()
+    assert settings.host == "127.0.0.1"
+    assert settings.notices == ()
     assert {provider.name for provider in settings.providers} == {"vllm", "sglang"}
     assert next(p for p in settings.providers if p.name == "sglang").upstream_model("sglang/qwen") == "qwen"
     monkeypatch.chdir(ROOT)
@@ -110,7 +112,8 @@ def test_a_folder_is_its_three_files(write: Callable[..., Path]) -> None:
     write(routes, "conf/routes.toml")
     write("[providers" + providers, "conf/providers.toml")
     settings = load_config("conf", environ={})
-    assert settings.port == 1234 and len(settings.routes) == 1
+    assert settings.port == 1234
+    assert len(settings.routes) == 1
     assert settings.sources == ("conf/gateway.toml", "conf/routes.toml", "conf/providers.toml")
 
 
@@ -134,6 +137,7 @@ def test_a_misspelt_file_is_a_problem_and_a_foreign_one_a_notice(write: Callable
         (b"[gateway\n", "gateway.toml: not TOML: "),
         (b"a = '\xff'", "gateway.toml: not UTF-8 text"),
         (b"a = " + b"[" * 100_000, "gateway.toml: nested too deeply"),
+        (b"a = " + b"9" * 5_000, "gateway.toml: not TOML: exceeds the limit"),
     ],
 )
 def test_a_broken_file_hides_no_other_problem(write: Callable[..., Path], content: bytes, expected: str) -> None:
@@ -142,7 +146,8 @@ def test_a_broken_file_hides_no_other_problem(write: Callable[..., Path], conten
     ).write_bytes(content)
     broken, bad_path = problems("conf")
     # The provider may be in the file that cannot be read: it is not called missing.
-    assert broken.startswith(expected) and bad_path.startswith("routes.toml: routes[0].path: must begin with '/'")
+    assert broken.startswith(expected)
+    assert bad_path.startswith("routes.toml: routes[0].path: must begin with '/'")
 
 
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
@@ -211,12 +216,16 @@ def test_one_provider_from_the_environment_alone() -> None:
 
 def test_an_open_gateway_stays_on_this_machine_until_told_otherwise() -> None:
     settings = alone(OPENAI_API_KEY="sk-1")
-    assert settings.host == "127.0.0.1" and not settings.routes[0].auth_required
+    assert settings.host == "127.0.0.1"
+    assert not settings.routes[0].auth_required
     assert any("GATEWAY_HOST" in notice for notice in settings.notices)
     told = alone(OPENAI_API_KEY="sk-1", GATEWAY_HOST="0.0.0.0")
-    assert told.host == "0.0.0.0" and any("may use the key of openai" in notice for notice in told.notices)
+    assert told.host == "0.0.0.0"
+    assert any("may use the key of openai" in notice for notice in told.notices)
     locked = alone(OPENAI_API_KEY="sk-1", JWT_SECRET=JWT)
-    assert locked.host == "0.0.0.0" and locked.routes[0].auth_required and not locked.notices
+    assert locked.host == "0.0.0.0"
+    assert locked.routes[0].auth_required
+    assert not locked.notices
 
 
 def test_several_providers_from_the_environment_alone() -> None:

@@ -1,0 +1,362 @@
+//! Access lines: one JSON object an exchange, formatted by hand into a bounded buffer.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::metrics::Outcome;
+use crate::segment::{LABELS, LabelId, Segment};
+
+/// What one line says. Empty strings, `OTHER` labels and negative numbers are left out.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "they are the names of the line's members")]
+pub struct Line<'a> {
+    /// Milliseconds since 1970, UTC.
+    pub unix_ms: i64,
+    pub request_id: &'a str,
+    pub client: &'a str,
+    pub principal: &'a str,
+    pub method: &'a [u8],
+    /// As it came: need not be UTF-8.
+    pub path: &'a [u8],
+    pub status: i64,
+    pub outcome: Option<Outcome>,
+    /// An error's code.
+    pub error: &'a str,
+    pub route: LabelId,
+    pub provider: LabelId,
+    pub upstream: &'a str,
+    pub model: &'a str,
+    pub stream: bool,
+    pub attempts: i64,
+    pub bytes_in: i64,
+    pub bytes_out: i64,
+    pub duration_ns: i64,
+    pub overhead_ns: i64,
+    /// 0 when there was none.
+    pub first_byte_ns: i64,
+    pub tokens_in: i64,
+    pub tokens_out: i64,
+    pub tokens_cached: i64,
+}
+
+/// Lines waiting to be written out.
+#[derive(Debug)]
+pub struct AccessLog {
+    segment: Arc<Segment>,
+    capacity: usize,
+    lines: Vec<u8>,
+    dropped: u64,
+    /// Labels as JSON strings: one that was given out never changes.
+    labels: Box<[OnceLock<Box<[u8]>>]>,
+}
+
+impl AccessLog {
+    /// An empty buffer of at most `capacity` bytes; labels are those of `segment`.
+    #[must_use]
+    pub fn new(segment: Arc<Segment>, capacity: usize) -> Self {
+        let labels = (0..LABELS).map(|_| OnceLock::new()).collect();
+        Self {
+            segment,
+            capacity,
+            lines: Vec::new(),
+            dropped: 0,
+            labels,
+        }
+    }
+
+    /// Adds a line, or counts it as dropped when it does not fit; the bytes now waiting.
+    pub fn append(&mut self, line: &Line<'_>) -> usize {
+        let before = self.lines.len();
+        let mut lines = std::mem::take(&mut self.lines);
+        self.write(&mut lines, line);
+        self.lines = lines;
+        if self.lines.len() > self.capacity {
+            self.lines.truncate(before);
+            self.dropped += 1;
+        }
+        self.lines.len()
+    }
+
+    /// Takes the lines waiting, all of them complete.
+    #[must_use]
+    pub fn drain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.lines)
+    }
+
+    /// Lines that found the buffer full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn write(&self, out: &mut Vec<u8>, line: &Line<'_>) {
+        out.extend_from_slice(b"{\"ts\":\"");
+        timestamp(out, line.unix_ms);
+        out.push(b'"');
+        text(out, b",\"request_id\":", line.request_id.as_bytes());
+        text(out, b",\"client\":", line.client.as_bytes());
+        text(out, b",\"principal\":", line.principal.as_bytes());
+        text(out, b",\"method\":", line.method);
+        text(out, b",\"path\":", line.path);
+        number(out, b",\"status\":", line.status);
+        text(out, b",\"outcome\":", line.outcome.map_or("", Outcome::name).as_bytes());
+        text(out, b",\"error\":", line.error.as_bytes());
+        self.label(out, b",\"route\":", line.route);
+        self.label(out, b",\"provider\":", line.provider);
+        text(out, b",\"upstream\":", line.upstream.as_bytes());
+        text(out, b",\"model\":", line.model.as_bytes());
+        out.extend_from_slice(if line.stream {
+            b",\"stream\":true"
+        } else {
+            b",\"stream\":false"
+        });
+        number(out, b",\"attempts\":", line.attempts);
+        number(out, b",\"bytes_in\":", line.bytes_in);
+        number(out, b",\"bytes_out\":", line.bytes_out);
+        thousandths(out, b",\"duration_ms\":", line.duration_ns.div_euclid(1000));
+        thousandths(out, b",\"overhead_us\":", line.overhead_ns);
+        if line.first_byte_ns > 0 {
+            thousandths(out, b",\"ttft_ms\":", line.first_byte_ns / 1000);
+        }
+        number(out, b",\"tokens_in\":", line.tokens_in);
+        number(out, b",\"tokens_out\":", line.tokens_out);
+        number(out, b",\"tokens_cached\":", line.tokens_cached);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn label(&self, out: &mut Vec<u8>, member: &[u8], id: LabelId) {
+        let Some(kept) = self.labels.get(id.get() as usize) else {
+            return;
+        };
+        if kept.get().is_none() {
+            let Some(name) = self.segment.label(id) else { return };
+            let mut json = Vec::with_capacity(name.len() + 2);
+            string(&mut json, name.as_bytes());
+            let _ = kept.set(json.into());
+        }
+        if let Some(json) = kept.get() {
+            out.extend_from_slice(member);
+            out.extend_from_slice(json);
+        }
+    }
+}
+
+fn text(out: &mut Vec<u8>, member: &[u8], value: &[u8]) {
+    if !value.is_empty() {
+        out.extend_from_slice(member);
+        string(out, value);
+    }
+}
+
+fn number(out: &mut Vec<u8>, member: &[u8], value: i64) {
+    if value >= 0 {
+        out.extend_from_slice(member);
+        digits(out, value as u64, 1);
+    }
+}
+
+/// A number of thousandths, with three decimals.
+fn thousandths(out: &mut Vec<u8>, member: &[u8], value: i64) {
+    if value >= 0 {
+        out.extend_from_slice(member);
+        digits(out, value as u64 / 1000, 1);
+        out.push(b'.');
+        digits(out, value as u64 % 1000, 3);
+    }
+}
+
+/// Decimal digits, at least `width` of them.
+fn digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
+    let mut buffer = [b'0'; 20];
+    let mut at = buffer.len();
+    while value > 0 {
+        at -= 1;
+        buffer[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    out.extend_from_slice(&buffer[at.min(buffer.len() - width)..]);
+}
+
+/// A JSON string (RFC 8259 section 7). What is not UTF-8 becomes U+FFFD.
+fn string(out: &mut Vec<u8>, value: &[u8]) {
+    out.push(b'"');
+    if value.iter().all(|&byte| is_plain(byte) && byte < 0x80) {
+        out.extend_from_slice(value);
+    } else {
+        for chunk in value.utf8_chunks() {
+            escape(out, chunk.valid().as_bytes());
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+fn escape(out: &mut Vec<u8>, value: &[u8]) {
+    let mut rest = value;
+    while let Some(at) = rest.iter().position(|&byte| !is_plain(byte)) {
+        let (plain, special) = rest.split_at(at);
+        out.extend_from_slice(plain);
+        match special[0] {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => {
+                const HEX: [u8; 16] = *b"0123456789abcdef";
+                let [high, low] = [control >> 4, control & 0xf].map(|digit| HEX[usize::from(digit)]);
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+        }
+        rest = &special[1..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[inline]
+fn is_plain(byte: u8) -> bool {
+    // DEL is legal in JSON, but a terminal that shows the log should not get it.
+    byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f
+}
+
+/// RFC 3339 with milliseconds, UTC.
+fn timestamp(out: &mut Vec<u8>, unix_ms: i64) {
+    // Year 1 to 9999, as far as RFC 3339 and Python's datetime go.
+    let unix_ms = unix_ms.clamp(-62_135_596_800_000, 253_402_300_799_999);
+    let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000) as u64);
+    let (year, month, day) = civil(days);
+    for (value, width, after) in [
+        (year, 4, b'-'),
+        (month, 2, b'-'),
+        (day, 2, b'T'),
+        (ms / 3_600_000, 2, b':'),
+        (ms / 60_000 % 60, 2, b':'),
+        (ms / 1000 % 60, 2, b'.'),
+        (ms % 1000, 3, b'Z'),
+    ] {
+        digits(out, value, width);
+        out.push(after);
+    }
+}
+
+/// Year, month and day of a number of days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+fn civil(days: i64) -> (u64, u64, u64) {
+    // Counted from 1 March of year 0: leap days come last, in eras of 400 years.
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year as u64, month as u64, day as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: Line<'_> = Line {
+        unix_ms: 0,
+        request_id: "",
+        client: "",
+        principal: "",
+        method: b"",
+        path: b"",
+        status: -1,
+        outcome: None,
+        error: "",
+        route: LabelId::OTHER,
+        provider: LabelId::OTHER,
+        upstream: "",
+        model: "",
+        stream: false,
+        attempts: -1,
+        bytes_in: -1,
+        bytes_out: -1,
+        duration_ns: -1,
+        overhead_ns: -1,
+        first_byte_ns: 0,
+        tokens_in: -1,
+        tokens_out: -1,
+        tokens_cached: -1,
+    };
+
+    fn log(capacity: usize) -> AccessLog {
+        AccessLog::new(Arc::new(Segment::new(1).unwrap()), capacity)
+    }
+
+    fn one(line: &Line<'_>) -> String {
+        let mut log = log(1 << 16);
+        log.append(line);
+        String::from_utf8(log.drain()).unwrap()
+    }
+
+    #[test]
+    fn what_is_empty_is_left_out() {
+        assert_eq!(one(&EMPTY), "{\"ts\":\"1970-01-01T00:00:00.000Z\",\"stream\":false}\n");
+    }
+
+    #[test]
+    fn a_whole_line() {
+        let mut log = log(1 << 16);
+        let route = log.segment.intern("chat \"1\"");
+        let line = Line {
+            unix_ms: 1_709_210_096_007,
+            method: b"POST",
+            path: b"/a\\\xff\xc3\xa9\x01\x7f",
+            status: 200,
+            outcome: Some(Outcome::ClientGone),
+            route,
+            stream: true,
+            bytes_in: 0,
+            duration_ns: 1_234_567_890,
+            overhead_ns: 48_001,
+            first_byte_ns: 1_000_999,
+            tokens_in: 18,
+            ..EMPTY
+        };
+        log.append(&line);
+        let expected = concat!(
+            r#"{"ts":"2024-02-29T12:34:56.007Z","method":"POST","path":"/a\\"#,
+            "\u{fffd}é",
+            r#"\u0001\u007f","status":200,"outcome":"client_gone","route":"chat \"1\"","stream":true,"bytes_in":0,"#,
+            r#""duration_ms":1234.567,"overhead_us":48.001,"ttft_ms":1.000,"tokens_in":18}"#,
+            "\n",
+        );
+        assert_eq!(String::from_utf8(log.drain()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_full_buffer_drops_whole_lines() {
+        let length = one(&EMPTY).len();
+        let mut log = log(2 * length);
+        assert_eq!([length, 2 * length, 2 * length], [(); 3].map(|()| log.append(&EMPTY)));
+        assert_eq!((log.dropped(), log.drain().len()), (1, 2 * length));
+        assert_eq!(log.append(&EMPTY), length);
+    }
+
+    #[test]
+    fn every_day_follows_the_one_before() {
+        let mut expected = (1, 1, 1);
+        for days in -719_162..2_932_897 {
+            assert_eq!(civil(days), expected);
+            let (year, month, day) = expected;
+            let leap = u64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
+            let length = [31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1];
+            expected = match (month, day) {
+                (12, 31) => (year + 1, 1, 1),
+                (month, day) if day == length => (year, month + 1, 1),
+                (month, day) => (year, month, day + 1),
+            };
+        }
+        assert_eq!(expected, (10_000, 1, 1));
+    }
+}

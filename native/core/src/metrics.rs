@@ -1,0 +1,386 @@
+//! Counters and histograms by (route, provider, model, status): bounded, shared, recorded once an exchange.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::segment::{LabelId, SERIES, Segment};
+
+const NS_PER_US: u64 = 1_000;
+const NS_PER_MS: u64 = 1_000_000;
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// Upper bounds of durations in nanoseconds, inclusive: from a cache hit to the longest generation one waits for.
+pub const DURATION_BOUNDS_NS: [u64; 18] = [
+    NS_PER_MS,
+    2 * NS_PER_MS,
+    5 * NS_PER_MS,
+    10 * NS_PER_MS,
+    25 * NS_PER_MS,
+    50 * NS_PER_MS,
+    100 * NS_PER_MS,
+    250 * NS_PER_MS,
+    500 * NS_PER_MS,
+    NS_PER_S,
+    2_500 * NS_PER_MS,
+    5 * NS_PER_S,
+    10 * NS_PER_S,
+    30 * NS_PER_S,
+    60 * NS_PER_S,
+    120 * NS_PER_S,
+    300 * NS_PER_S,
+    600 * NS_PER_S,
+];
+
+/// Upper bounds of the gateway's own overhead in nanoseconds, inclusive: dense around the 15 microseconds of a request.
+pub const OVERHEAD_BOUNDS_NS: [u64; 14] = [
+    10 * NS_PER_US,
+    15 * NS_PER_US,
+    20 * NS_PER_US,
+    30 * NS_PER_US,
+    50 * NS_PER_US,
+    75 * NS_PER_US,
+    100 * NS_PER_US,
+    200 * NS_PER_US,
+    500 * NS_PER_US,
+    NS_PER_MS,
+    2 * NS_PER_MS,
+    5 * NS_PER_MS,
+    20 * NS_PER_MS,
+    100 * NS_PER_MS,
+];
+
+const DURATION_BUCKETS: usize = DURATION_BOUNDS_NS.len() + 1;
+const OVERHEAD_BUCKETS: usize = OVERHEAD_BOUNDS_NS.len() + 1;
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The whole response reached the client.
+    Complete,
+    /// The gateway said no.
+    Refused,
+    /// No upstream gave an answer.
+    UpstreamFailed,
+    /// The upstream stopped in the middle of an answer.
+    Truncated,
+    /// The client left first.
+    ClientGone,
+}
+
+impl Outcome {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [
+        Self::Complete,
+        Self::Refused,
+        Self::UpstreamFailed,
+        Self::Truncated,
+        Self::ClientGone,
+    ];
+
+    /// The outcome of that number.
+    #[must_use]
+    pub fn from_number(number: usize) -> Option<Self> {
+        Self::ALL.get(number).copied()
+    }
+
+    /// As logs and metrics say it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Refused => "refused",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::Truncated => "truncated",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+/// What is said about one exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation {
+    /// Which route answered.
+    pub route: LabelId,
+    /// Which provider.
+    pub provider: LabelId,
+    /// Which model.
+    pub model: LabelId,
+    /// The status sent, 0 to 1023.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From the first byte of the request to the last of the response.
+    pub duration_ns: u64,
+    /// What of it was the gateway's own.
+    pub overhead_ns: u64,
+    /// From the first byte of the request to the first of the response; 0 when there was none.
+    pub first_byte_ns: u64,
+    /// Of the request's body.
+    pub bytes_in: u64,
+    /// Of the response's body.
+    pub bytes_out: u64,
+    /// As the upstream reported.
+    pub tokens_in: u64,
+    /// As the upstream reported.
+    pub tokens_out: u64,
+}
+
+/// What was counted of one series, by the processes of one shard.
+#[repr(C, align(64))]
+pub(crate) struct Counts {
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    tokens_in: AtomicU64,
+    tokens_out: AtomicU64,
+    duration: Histogram<DURATION_BUCKETS>,
+    overhead: Histogram<OVERHEAD_BUCKETS>,
+    first_byte: Histogram<DURATION_BUCKETS>,
+}
+
+#[repr(C)]
+struct Histogram<const N: usize> {
+    sum_ns: AtomicU64,
+    buckets: [AtomicU64; N],
+}
+
+/// The metrics of a segment.
+#[derive(Debug)]
+pub struct Metrics {
+    segment: Arc<Segment>,
+}
+
+/// One series as it stood when collected. Counts of exchanges that end meanwhile may be in one field and not yet in
+/// another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// `OTHER` in all three, and status 0, for the series of what found no place.
+    pub route: LabelId,
+    /// See `route`.
+    pub provider: LabelId,
+    /// See `route`.
+    pub model: LabelId,
+    /// See `route`.
+    pub status: u16,
+    /// Counts by outcome; their sum is the number of exchanges.
+    pub outcomes: [u64; Outcome::ALL.len()],
+    /// Counts per bucket, the last one above all bounds, and the sum in nanoseconds.
+    pub duration: ([u64; DURATION_BUCKETS], u64),
+    /// See `duration`.
+    pub overhead: ([u64; OVERHEAD_BUCKETS], u64),
+    /// See `duration`.
+    pub first_byte: ([u64; DURATION_BUCKETS], u64),
+    /// See `Observation`.
+    pub bytes_in: u64,
+    /// See `Observation`.
+    pub bytes_out: u64,
+    /// See `Observation`.
+    pub tokens_in: u64,
+    /// See `Observation`.
+    pub tokens_out: u64,
+}
+
+// The last place is never given to a key: it takes what found no place.
+const OVERFLOW: usize = SERIES - 1;
+// Places tried before a key goes there; with the table nine tenths full, one in a thousand would need more.
+const PROBES: usize = 64;
+
+impl Metrics {
+    /// The metrics kept in `segment`.
+    #[must_use]
+    pub fn new(segment: Arc<Segment>) -> Self {
+        Self { segment }
+    }
+
+    /// Adds one exchange.
+    #[inline]
+    pub fn observe(&self, seen: &Observation) {
+        let counts = &self.segment.own_counts()[self.place(key(seen))];
+        counts.outcomes[seen.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        counts.duration.add(seen.duration_ns, &DURATION_BOUNDS_NS);
+        counts.overhead.add(seen.overhead_ns, &OVERHEAD_BOUNDS_NS);
+        if seen.first_byte_ns > 0 {
+            counts.first_byte.add(seen.first_byte_ns, &DURATION_BOUNDS_NS);
+        }
+        for (count, more) in [
+            (&counts.bytes_in, seen.bytes_in),
+            (&counts.bytes_out, seen.bytes_out),
+            (&counts.tokens_in, seen.tokens_in),
+            (&counts.tokens_out, seen.tokens_out),
+        ] {
+            if more > 0 {
+                count.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Every series that was ever observed.
+    #[must_use]
+    pub fn collect(&self) -> Vec<Series> {
+        let keys = self
+            .segment
+            .layout()
+            .series
+            .iter()
+            .map(|key| key.load(Ordering::Acquire));
+        keys.enumerate()
+            .filter(|&(place, key)| key != 0 || place == OVERFLOW)
+            .map(|(place, key)| self.series(place, key))
+            .filter(|series| series.outcomes.iter().any(|&count| count > 0))
+            .collect()
+    }
+
+    /// Where a key's counts are: its own place, or the one for all that found none.
+    #[inline]
+    fn place(&self, key: u64) -> usize {
+        let keys = &self.segment.layout().series;
+        // Fibonacci hashing: the keys are small numbers side by side, from our own configuration.
+        let home = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
+        for probe in home..home + PROBES {
+            let place = probe % OVERFLOW;
+            let present = keys[place].load(Ordering::Relaxed);
+            if present == key {
+                return place;
+            }
+            if present == 0 {
+                match keys[place].compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return place,
+                    Err(other) if other == key => return place,
+                    Err(_) => {}
+                }
+            }
+        }
+        OVERFLOW
+    }
+
+    fn series(&self, place: usize, key: u64) -> Series {
+        let shards = || self.segment.layout().counts.iter().map(|shard| &shard[place]);
+        let sum = |field: fn(&Counts) -> &AtomicU64| shards().map(|counts| field(counts).load(Ordering::Relaxed)).sum();
+        let label = |shift: u32| LabelId::new((key >> shift & 0x7ff) as u32);
+        let mut series = Series {
+            route: label(32),
+            provider: label(21),
+            model: label(10),
+            status: (key & 0x3ff) as u16,
+            outcomes: [0; Outcome::ALL.len()],
+            duration: ([0; DURATION_BUCKETS], 0),
+            overhead: ([0; OVERHEAD_BUCKETS], 0),
+            first_byte: ([0; DURATION_BUCKETS], 0),
+            bytes_in: sum(|counts| &counts.bytes_in),
+            bytes_out: sum(|counts| &counts.bytes_out),
+            tokens_in: sum(|counts| &counts.tokens_in),
+            tokens_out: sum(|counts| &counts.tokens_out),
+        };
+        for counts in shards() {
+            series
+                .outcomes
+                .iter_mut()
+                .zip(&counts.outcomes)
+                .for_each(|(to, from)| *to += from.load(Ordering::Relaxed));
+            counts.duration.add_to(&mut series.duration);
+            counts.overhead.add_to(&mut series.overhead);
+            counts.first_byte.add_to(&mut series.first_byte);
+        }
+        series
+    }
+}
+
+impl<const N: usize> Histogram<N> {
+    #[inline]
+    fn add(&self, value_ns: u64, bounds_ns: &[u64]) {
+        let bucket = bounds_ns.partition_point(|&bound| bound < value_ns);
+        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
+        self.sum_ns.fetch_add(value_ns, Ordering::Relaxed);
+    }
+
+    fn add_to(&self, total: &mut ([u64; N], u64)) {
+        total
+            .0
+            .iter_mut()
+            .zip(&self.buckets)
+            .for_each(|(to, from)| *to += from.load(Ordering::Relaxed));
+        total.1 += self.sum_ns.load(Ordering::Relaxed);
+    }
+}
+
+/// Three labels of 11 bits and a status of 10, behind a bit that says the place is taken.
+#[inline]
+fn key(seen: &Observation) -> u64 {
+    let labels = u64::from(seen.route.get()) << 32 | u64::from(seen.provider.get()) << 21;
+    1 << 43 | labels | u64::from(seen.model.get()) << 10 | u64::from(seen.status.min(0x3ff))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(route: u32, status: u16) -> Observation {
+        Observation {
+            route: LabelId::new(route),
+            provider: LabelId::new(2),
+            model: LabelId::new(2047),
+            status,
+            outcome: Outcome::Truncated,
+            duration_ns: 5 * NS_PER_MS,
+            overhead_ns: 10 * NS_PER_US + 1,
+            first_byte_ns: 0,
+            bytes_in: 1,
+            bytes_out: 2,
+            tokens_in: 3,
+            tokens_out: 4,
+        }
+    }
+
+    #[test]
+    fn processes_add_up() {
+        let one = Arc::new(Segment::new(1).unwrap());
+        let two = Arc::new(Segment::attach(one.fd()).unwrap());
+        let (one, two) = (Metrics::new(one), Metrics::new(two));
+        one.observe(&seen(1, 200));
+        two.observe(&seen(1, 200));
+        two.observe(&seen(1, 503));
+        let mut all = one.collect();
+        all.sort_by_key(|series| series.status);
+        let [ok, failed] = all.as_slice() else {
+            panic!("two series, got {}", all.len())
+        };
+        assert_eq!(
+            (ok.route.get(), ok.provider.get(), ok.model.get(), ok.status),
+            (1, 2, 2047, 200)
+        );
+        assert_eq!((ok.outcomes, failed.outcomes), ([0, 0, 0, 2, 0], [0, 0, 0, 1, 0]));
+        // Bounds belong to the bucket below them.
+        assert_eq!((ok.duration.0[2], ok.duration.1), (2, 10 * NS_PER_MS));
+        assert_eq!(ok.overhead.0[1], 2);
+        assert_eq!(ok.first_byte, ([0; DURATION_BUCKETS], 0));
+        assert_eq!((ok.bytes_in, ok.bytes_out, ok.tokens_in, ok.tokens_out), (2, 4, 6, 8));
+    }
+
+    #[test]
+    fn what_finds_no_place_is_counted_together() {
+        let metrics = Metrics::new(Arc::new(Segment::new(1).unwrap()));
+        for route in 0..2_000 {
+            metrics.observe(&seen(route, 200));
+            metrics.observe(&seen(route, 404));
+        }
+        let all = metrics.collect();
+        assert!(all.len() > SERIES * 9 / 10 && all.len() <= SERIES);
+        assert_eq!(all.iter().map(|series| series.outcomes[3]).sum::<u64>(), 4_000);
+        let rest: Vec<_> = all.iter().filter(|series| series.status == 0).collect();
+        assert_eq!(rest.len(), 1);
+        assert_eq!(rest[0].route, LabelId::OTHER);
+    }
+
+    #[test]
+    fn bounds_rise_and_the_last_bucket_takes_the_rest() {
+        assert!(DURATION_BOUNDS_NS.is_sorted() && OVERHEAD_BOUNDS_NS.is_sorted());
+        let metrics = Metrics::new(Arc::new(Segment::new(1).unwrap()));
+        metrics.observe(&Observation {
+            duration_ns: u64::MAX,
+            first_byte_ns: 1,
+            ..seen(1, 200)
+        });
+        let all = metrics.collect();
+        assert_eq!((all[0].duration.0[18], all[0].first_byte.0[0]), (1, 1));
+    }
+}

@@ -1,0 +1,468 @@
+//! The shared mapping that holds hot state: fixed tables of atomics in one anonymous file, the same in every process.
+//!
+//! ```text
+//! header | labels | upstreams | rows, one a worker | rate limit cells | rotations | series keys | counts, in shards
+//! ```
+//!
+//! Every field is an atomic for which all zeroes is the empty state, so that a new mapping needs no filling in and only
+//! the pages that were touched take memory. Nothing in here is ever waited for: a process may be killed at any point.
+
+#![allow(unsafe_code, reason = "maps memory; every block says why it holds")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::hash::HashKey;
+use crate::limit::CellSet;
+use crate::metrics::Counts;
+use crate::names::Names;
+
+/// Names that metrics and logs may carry; id 0 stands for all the others.
+pub const LABELS: usize = 2048;
+/// Upstreams that can be known at a time, by URL.
+pub const UPSTREAMS: usize = 1024;
+/// Workers there can be.
+pub const WORKERS: usize = 64;
+/// Numbers a worker publishes about itself.
+pub const GAUGES: usize = 8;
+/// Lists of upstreams that share a rotation.
+pub const ROTATIONS: usize = 1024;
+/// Sets of eleven rate limit cells: room for 90,112 keys.
+pub const CELL_SETS: usize = 8192;
+/// Series of metrics; the last one takes what found no place.
+pub const SERIES: usize = 2048;
+/// Copies of the metrics' counts: processes add to different ones, so that they do not fight over cache lines.
+pub const SHARDS: usize = 16;
+
+const MAGIC: u64 = u64::from_le_bytes(*b"budgatew");
+// Bumped whenever a table changes its shape or meaning.
+const VERSION: u64 = 1;
+
+/// Why there is no segment, or no place in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// The row of a worker that there cannot be.
+    #[error("worker {0} is out of range: there are {1}")]
+    Worker(usize, usize),
+    /// More workers than there are rows, or none.
+    #[error("a segment serves 1 to 64 workers, got {0}")]
+    Workers(usize),
+    /// A gauge that is none of `GAUGE_*`.
+    #[error("gauge {0} is out of range")]
+    Gauge(usize),
+    /// The descriptor is not a segment of this version.
+    #[error("descriptor {0} is not a segment of this version")]
+    Foreign(RawFd),
+    /// All slots of upstreams are taken.
+    #[error("no slot left for upstream '{0}': 1024 are known already")]
+    UpstreamsFull(String),
+    /// An upstream without a URL.
+    #[error("an upstream must have a URL")]
+    NoUrl,
+    /// The system refused memory or descriptors.
+    #[error("segment: {0}")]
+    System(#[from] io::Error),
+}
+
+/// The id of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LabelId(u16);
+
+impl LabelId {
+    /// What every name is called that has no id of its own.
+    pub const OTHER: Self = Self(0);
+
+    /// The label behind a number from outside; `OTHER` for what cannot be one.
+    #[must_use]
+    pub fn new(id: u32) -> Self {
+        Self(if (id as usize) < LABELS { id as u16 } else { 0 })
+    }
+
+    /// As a number.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        u32::from(self.0)
+    }
+}
+
+/// The slot of an upstream, given out by a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamSlot(u16);
+
+impl UpstreamSlot {
+    /// As a number.
+    #[must_use]
+    pub fn get(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The row of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Worker(u8);
+
+/// What the mapping holds. Never moved, never on a stack: it exists only behind the mapping's address.
+#[repr(C)]
+pub(crate) struct Layout {
+    header: Header,
+    labels: Names<LABELS>,
+    upstream_names: Names<UPSTREAMS>,
+    /// The state of each upstream's breaker (`breaker`).
+    pub(crate) breakers: [AtomicU64; UPSTREAMS],
+    /// 1 for an upstream that takes no more.
+    pub(crate) drained: [AtomicU8; UPSTREAMS],
+    rows: [Row; WORKERS],
+    /// Rate limits (`limit`).
+    pub(crate) cell_sets: [CellSet; CELL_SETS],
+    /// Tickets drawn by selectors over the same upstreams (`select`).
+    pub(crate) rotations: [Rotation; ROTATIONS],
+    /// Which series is where (`metrics`).
+    pub(crate) series: [AtomicU64; SERIES],
+    /// What was counted, by shard and series.
+    pub(crate) counts: [[Counts; SERIES]; SHARDS],
+}
+
+#[repr(C, align(64))]
+struct Header {
+    magic: AtomicU64,
+    version: AtomicU64,
+    size: AtomicU64,
+    workers: AtomicU64,
+    hash_key: [AtomicU64; 2],
+    attached: AtomicU64,
+}
+
+/// What one worker says about itself: written by it alone, zeroed when it died.
+#[repr(C, align(64))]
+pub(crate) struct Row {
+    gauges: [AtomicI64; GAUGES],
+    /// Exchanges under way, by upstream.
+    pub(crate) in_flight: [AtomicU32; UPSTREAMS],
+}
+
+/// A ticket counter, claimed by the hash of what draws from it.
+#[repr(C)]
+pub(crate) struct Rotation {
+    owner: AtomicU64,
+    pub(crate) ticket: AtomicU64,
+}
+
+/// A mapping of the segment, and the descriptor behind it.
+#[derive(Debug)]
+pub struct Segment {
+    layout: NonNull<Layout>,
+    file: OwnedFd,
+    workers: usize,
+    shard: usize,
+    hash_key: HashKey,
+}
+
+// SAFETY: the mapping is valid for as long as the Segment lives, belongs to no thread, and is nothing but atomics.
+unsafe impl Send for Segment {}
+// SAFETY: as above; a shared reference gives out references to atomics alone.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// A new, empty segment with a row for each of `workers`.
+    pub fn new(workers: usize) -> Result<Self, SegmentError> {
+        if !(1..=WORKERS).contains(&workers) {
+            return Err(SegmentError::Workers(workers));
+        }
+        let segment = Self::map(memory_file()?)?;
+        let header = &segment.layout().header;
+        header.version.store(VERSION, Ordering::Relaxed);
+        header.size.store(size_of::<Layout>() as u64, Ordering::Relaxed);
+        header.workers.store(workers as u64, Ordering::Relaxed);
+        for (word, random) in header.hash_key.iter().zip(random_words()?) {
+            word.store(random, Ordering::Relaxed);
+        }
+        header.magic.store(MAGIC, Ordering::Release);
+        Ok(segment.known())
+    }
+
+    /// Another mapping of the segment behind `fd`, which is duplicated: the caller keeps its own.
+    pub fn attach(fd: RawFd) -> Result<Self, SegmentError> {
+        // SAFETY: fcntl takes any number and fails on one that is no descriptor.
+        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+        if copy < 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        // SAFETY: fcntl just made it, nobody else has it.
+        let file = File::from(unsafe { OwnedFd::from_raw_fd(copy) });
+        if file.metadata()?.len() != size_of::<Layout>() as u64 {
+            return Err(SegmentError::Foreign(fd));
+        }
+        // A file that could shrink under the mapping would turn a read into SIGBUS.
+        // SAFETY: F_GET_SEALS takes no argument and fails on what has no seals.
+        if unsafe { libc::fcntl(copy, libc::F_GET_SEALS) } & libc::F_SEAL_SHRINK == 0 {
+            return Err(SegmentError::Foreign(fd));
+        }
+        let segment = Self::map(file.into())?;
+        let header = &segment.layout().header;
+        let same = header.magic.load(Ordering::Acquire) == MAGIC
+            && header.version.load(Ordering::Relaxed) == VERSION
+            && header.size.load(Ordering::Relaxed) == size_of::<Layout>() as u64
+            && (1..=WORKERS as u64).contains(&header.workers.load(Ordering::Relaxed));
+        if same {
+            Ok(segment.known())
+        } else {
+            Err(SegmentError::Foreign(fd))
+        }
+    }
+
+    /// The descriptor behind the mapping, for a process to inherit.
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+
+    /// Bytes mapped.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of::<Layout>()
+    }
+
+    /// Rows there are.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The row numbered `worker`.
+    pub fn worker(&self, worker: usize) -> Result<Worker, SegmentError> {
+        if worker < self.workers {
+            Ok(Worker(worker as u8))
+        } else {
+            Err(SegmentError::Worker(worker, self.workers))
+        }
+    }
+
+    /// The id of a label, given out on first sight; `OTHER` for the empty name, and for new ones when all are taken.
+    #[must_use]
+    pub fn intern(&self, name: &str) -> LabelId {
+        if name.is_empty() {
+            return LabelId::OTHER;
+        }
+        // Place 0 stays empty: its id means "other".
+        LabelId(self.layout().labels.intern(self.hash_key, name, 1).unwrap_or(0) as u16)
+    }
+
+    /// The name behind an id; `None` for `OTHER` and for what was never given out.
+    #[must_use]
+    pub fn label(&self, id: LabelId) -> Option<String> {
+        self.layout().labels.name(usize::from(id.0))
+    }
+
+    /// The slot of the upstream at `url`, given out on first sight and kept.
+    pub fn upstream(&self, url: &str) -> Result<UpstreamSlot, SegmentError> {
+        if url.is_empty() {
+            return Err(SegmentError::NoUrl);
+        }
+        let slot = self.layout().upstream_names.intern(self.hash_key, url, 0);
+        slot.map(|slot| UpstreamSlot(slot as u16))
+            .ok_or_else(|| SegmentError::UpstreamsFull(url.to_owned()))
+    }
+
+    /// The upstream slot behind a number from outside, if it was given out.
+    #[must_use]
+    pub fn slot(&self, slot: usize) -> Option<UpstreamSlot> {
+        self.layout()
+            .upstream_names
+            .holds(slot)
+            .then_some(UpstreamSlot(slot as u16))
+    }
+
+    /// Zeroes the row of a worker that died. Of one that lives, it would lose counts.
+    pub fn clear(&self, worker: Worker) {
+        let row = self.row(worker);
+        row.in_flight.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        row.gauges.iter().for_each(|gauge| gauge.store(0, Ordering::Relaxed));
+    }
+
+    /// The value of a worker's gauge.
+    pub fn gauge(&self, worker: Worker, gauge: usize) -> Result<i64, SegmentError> {
+        let gauge = self.row(worker).gauges.get(gauge).ok_or(SegmentError::Gauge(gauge))?;
+        Ok(gauge.load(Ordering::Relaxed))
+    }
+
+    /// Moves a worker's gauge.
+    pub fn add(&self, worker: Worker, gauge: usize, delta: i64) -> Result<(), SegmentError> {
+        let gauge = self.row(worker).gauges.get(gauge).ok_or(SegmentError::Gauge(gauge))?;
+        gauge.fetch_add(delta, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        // SAFETY: mapped for the Segment's life, aligned to a page, as long as a Layout; all of it is atomics, for which
+        // any bytes are a value and which other processes may change at any time.
+        unsafe { self.layout.as_ref() }
+    }
+
+    /// The row of one worker.
+    pub(crate) fn row(&self, worker: Worker) -> &Row {
+        &self.layout().rows[usize::from(worker.0)]
+    }
+
+    /// The rows that there are.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.layout().rows[..self.workers]
+    }
+
+    /// The counts that this process adds to.
+    pub(crate) fn own_counts(&self) -> &[Counts; SERIES] {
+        &self.layout().counts[self.shard]
+    }
+
+    /// The secret that all processes hash with.
+    pub(crate) fn hash_key(&self) -> HashKey {
+        self.hash_key
+    }
+
+    /// The rotation of whoever has this name; when all are taken, one shared with others.
+    pub(crate) fn rotation(&self, owner: &[u8]) -> usize {
+        let owner = self.hash_key.hash(owner).max(1);
+        let place = self.layout().rotations.iter().position(|rotation| {
+            match rotation
+                .owner
+                .compare_exchange(0, owner, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => true,
+                Err(present) => present == owner,
+            }
+        });
+        place.unwrap_or((owner % ROTATIONS as u64) as usize)
+    }
+
+    fn map(file: OwnedFd) -> Result<Self, SegmentError> {
+        // SAFETY: a fresh shared mapping at an address of the system's choice; the file is that long, and sealed.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Layout>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(address.cast::<Layout>()) {
+            Some(layout) if address != libc::MAP_FAILED => Ok(Self {
+                layout,
+                file,
+                workers: 0,
+                shard: 0,
+                hash_key: HashKey(0, 0),
+            }),
+            _ => Err(io::Error::last_os_error().into()),
+        }
+    }
+
+    /// Reads what never changes out of the header, and takes a shard.
+    fn known(mut self) -> Self {
+        let header = &self.layout().header;
+        let workers = header.workers.load(Ordering::Relaxed) as usize;
+        let shard = header.attached.fetch_add(1, Ordering::Relaxed) as usize % SHARDS;
+        let [first, second] = [&header.hash_key[0], &header.hash_key[1]].map(|word| word.load(Ordering::Relaxed));
+        (self.workers, self.shard, self.hash_key) = (workers, shard, HashKey(first, second));
+        self
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this size; every reference into it borrowed from self.
+        unsafe { libc::munmap(self.layout.as_ptr().cast(), size_of::<Layout>()) };
+    }
+}
+
+/// An anonymous file as long as the layout, which cannot change its length any more.
+fn memory_file() -> io::Result<OwnedFd> {
+    // SAFETY: the name is a C string; the flags are known to the system or refused.
+    let fd = unsafe { libc::memfd_create(c"budgateway".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: memfd_create just made it, nobody else has it.
+    let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    file.set_len(size_of::<Layout>() as u64)?;
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: a plain call on a descriptor that we own.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(file.into())
+}
+
+fn random_words() -> io::Result<[u64; 2]> {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: writes at most the buffer's length into the buffer.
+    let read = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if read != bytes.len() as isize {
+        return Err(io::Error::last_os_error());
+    }
+    let words = u128::from_ne_bytes(bytes);
+    Ok([words as u64, (words >> 64) as u64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_mappings_are_one_segment() {
+        let one = Segment::new(2).unwrap();
+        let two = Segment::attach(one.fd()).unwrap();
+        let id = one.intern("vllm");
+        assert_eq!(two.intern("vllm"), id);
+        assert_eq!(two.label(id).as_deref(), Some("vllm"));
+        assert_eq!(two.workers(), 2);
+        drop(one);
+        assert_eq!(two.label(id).as_deref(), Some("vllm"));
+    }
+
+    #[test]
+    fn full_labels_become_other_and_old_ones_stay() {
+        let segment = Segment::new(1).unwrap();
+        for number in 1..LABELS {
+            assert_eq!(segment.intern(&number.to_string()).get() as usize, number);
+        }
+        assert_eq!(segment.intern("one more"), LabelId::OTHER);
+        assert_eq!(segment.intern("17").get(), 17);
+        assert_eq!(segment.label(LabelId::OTHER), None);
+    }
+
+    #[test]
+    fn clearing_touches_one_row() {
+        let segment = Segment::new(2).unwrap();
+        let (first, second) = (segment.worker(0).unwrap(), segment.worker(1).unwrap());
+        for worker in [first, second] {
+            segment.add(worker, 0, 3).unwrap();
+            segment.row(worker).in_flight[5].store(2, Ordering::Relaxed);
+        }
+        segment.clear(first);
+        assert_eq!(
+            (segment.gauge(first, 0).unwrap(), segment.gauge(second, 0).unwrap()),
+            (0, 3)
+        );
+        assert_eq!(segment.row(first).in_flight[5].load(Ordering::Relaxed), 0);
+        assert_eq!(segment.row(second).in_flight[5].load(Ordering::Relaxed), 2);
+        assert!(segment.worker(2).is_err() && segment.gauge(first, GAUGES).is_err());
+    }
+
+    #[test]
+    fn foreign_descriptors_are_refused() {
+        let file = File::open("/dev/null").unwrap();
+        assert!(matches!(
+            Segment::attach(file.as_raw_fd()),
+            Err(SegmentError::Foreign(_))
+        ));
+        assert!(matches!(Segment::attach(-1), Err(SegmentError::System(_))));
+        let segment = Segment::new(1).unwrap();
+        segment.layout().header.version.store(VERSION + 1, Ordering::Relaxed);
+        assert!(matches!(Segment::attach(segment.fd()), Err(SegmentError::Foreign(_))));
+    }
+}

@@ -1,0 +1,459 @@
+//! Picks an upstream: filter (breaker, drained, tried), score by policy, break ties at random; counts what is in flight.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::breaker::{self, State, Verdict};
+use crate::mask::Mask;
+use crate::rotation::Rotations;
+use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
+
+/// Upstreams that one selector may choose from.
+pub const MAX_CANDIDATES: usize = Mask::BITS;
+
+/// Why a selector cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectError {
+    /// A policy that there is not.
+    #[error("unknown policy '{0}': round_robin, weighted, least_connections, random or power_of_two")]
+    Policy(String),
+    /// A slot that the segment never gave out.
+    #[error("upstream slot {0} was never given out")]
+    Slot(usize),
+    /// More upstreams than fit.
+    #[error("a selector chooses from at most {MAX_CANDIDATES} upstreams, got {0}")]
+    Candidates(usize),
+    /// An index past the list.
+    #[error("index {0} is out of range: there are {1} upstreams")]
+    Index(usize, usize),
+    /// A worker that there is not.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// How candidates are scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Each in turn, whatever its weight; all workers take turns together.
+    RoundRobin,
+    /// In proportion to weight and evenly spread, as nginx does it; all workers take turns together.
+    Weighted,
+    /// The fewest in flight for its weight.
+    LeastConnections,
+    /// At random, in proportion to weight.
+    Random,
+    /// Of two at random the one with fewer in flight for its weight.
+    PowerOfTwo,
+}
+
+impl std::str::FromStr for Policy {
+    type Err = SelectError;
+
+    fn from_str(name: &str) -> Result<Self, SelectError> {
+        Ok(match name {
+            "round_robin" => Self::RoundRobin,
+            "weighted" => Self::Weighted,
+            "least_connections" => Self::LeastConnections,
+            "random" => Self::Random,
+            "power_of_two" => Self::PowerOfTwo,
+            _ => return Err(SelectError::Policy(name.to_owned())),
+        })
+    }
+}
+
+/// Chooses among a fixed list of upstreams for one worker. Breakers, drains, in-flight counts and rotations are in the
+/// segment: everybody's.
+#[derive(Debug)]
+pub struct Selector {
+    segment: Arc<Segment>,
+    worker: Worker,
+    policy: Policy,
+    candidates: Box<[Candidate]>,
+    /// Those that may be chosen at all: weight 0 takes no traffic.
+    weighty: Mask,
+    breaker: Option<breaker::Settings>,
+    random: AtomicU64,
+    rotation: usize,
+    rotations: Mutex<Rotations>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    slot: UpstreamSlot,
+    weight: u32,
+}
+
+impl Selector {
+    /// Chooses from `upstreams` (slot, weight) for `worker`. Without `breaker` none is ever rested.
+    pub fn new(
+        segment: Arc<Segment>,
+        worker: usize,
+        policy: Policy,
+        upstreams: &[(usize, u32)],
+        seed: u64,
+        breaker: Option<breaker::Settings>,
+    ) -> Result<Self, SelectError> {
+        if upstreams.len() > MAX_CANDIDATES {
+            return Err(SelectError::Candidates(upstreams.len()));
+        }
+        let known = |&(slot, weight): &(usize, u32)| {
+            let slot = segment.slot(slot).ok_or(SelectError::Slot(slot))?;
+            Ok(Candidate { slot, weight })
+        };
+        let candidates: Box<[_]> = upstreams.iter().map(known).collect::<Result<_, SelectError>>()?;
+        let mut weighty = Mask::none(candidates.len());
+        (0..candidates.len())
+            .filter(|&index| candidates[index].weight > 0)
+            .for_each(|index| weighty.insert(index));
+        // Selectors over one list take turns together; those of another policy or list must not draw their tickets.
+        let name: Vec<u8> = std::iter::once([policy as u64, 0])
+            .chain(
+                candidates
+                    .iter()
+                    .map(|one| [one.slot.get() as u64, u64::from(one.weight)]),
+            )
+            .flat_map(|pair| pair.map(u64::to_le_bytes))
+            .flatten()
+            .collect();
+        Ok(Self {
+            worker: segment.worker(worker)?,
+            policy,
+            weighty,
+            breaker,
+            // Workers are given one seed and must not all choose alike.
+            random: AtomicU64::new(mix(seed ^ mix(worker as u64))),
+            rotation: segment.rotation(&name),
+            rotations: Mutex::new(Rotations::new(candidates.iter().map(|one| one.weight).collect())),
+            candidates,
+            segment,
+        })
+    }
+
+    /// The chosen index, its in-flight count one higher; `None` when none is left.
+    ///
+    /// Bit i of `tried` excludes index i; indices from 64 on cannot be excluded.
+    #[inline]
+    pub fn pick(&self, now_ns: u64, tried: u64) -> Option<usize> {
+        let mut left = self.available(now_ns, tried);
+        let ticket = self.ticket();
+        loop {
+            let index = self.choose(&left, ticket)?;
+            // Between looking and choosing, another worker may have taken the last probe.
+            if self
+                .breaker
+                .is_none_or(|settings| breaker::permit(self.breaker_of(index), settings, now_ns))
+            {
+                self.own_in_flight(index).fetch_add(1, Ordering::Relaxed);
+                return Some(index);
+            }
+            left.remove(index);
+        }
+    }
+
+    /// Ends what `pick` began: in flight one lower, and the verdict told to the breaker.
+    pub fn release(&self, index: usize, verdict: Verdict, now_ns: u64) -> Result<(), SelectError> {
+        self.check(index)?;
+        // Not below zero: the row may have been cleared.
+        let _ = self
+            .own_in_flight(index)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        if let Some(settings) = self.breaker {
+            breaker::record(self.breaker_of(index), settings, verdict, now_ns);
+        }
+        Ok(())
+    }
+
+    /// In flight at an upstream, of all workers together.
+    pub fn in_flight(&self, index: usize) -> Result<u64, SelectError> {
+        self.check(index)?;
+        Ok(self.load(index))
+    }
+
+    /// What the upstream's breaker does; `None` when it is drained.
+    pub fn state(&self, index: usize, now_ns: u64) -> Result<Option<State>, SelectError> {
+        self.check(index)?;
+        let state = || {
+            self.breaker.map_or(State::Closed, |settings| {
+                breaker::state(self.breaker_of(index), settings, now_ns)
+            })
+        };
+        Ok((!self.is_drained(index)).then(state))
+    }
+
+    /// Takes an upstream out of every worker's choice, or back into it.
+    pub fn drain(&self, index: usize, drained: bool) -> Result<(), SelectError> {
+        self.check(index)?;
+        let slot = self.candidates[index].slot.get();
+        self.segment.layout().drained[slot].store(u8::from(drained), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Those that policy may choose from.
+    #[inline]
+    fn available(&self, now_ns: u64, tried: u64) -> Mask {
+        let mut left = self.weighty;
+        left.exclude(tried);
+        for index in left.iter() {
+            let allowed = self
+                .breaker
+                .is_none_or(|settings| breaker::allows(self.breaker_of(index), settings, now_ns));
+            if !allowed || self.is_drained(index) {
+                left.remove(index);
+            }
+        }
+        left
+    }
+
+    #[inline]
+    fn choose(&self, left: &Mask, ticket: u64) -> Option<usize> {
+        match self.policy {
+            Policy::RoundRobin => match left.count() {
+                0 => None,
+                count => left.nth((ticket % count as u64) as usize),
+            },
+            Policy::Weighted => {
+                // A panic cannot leave it half changed.
+                let mut rotations = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
+                rotations.at(left, ticket)
+            }
+            Policy::LeastConnections => self.least_loaded(left),
+            Policy::Random => self.by_weight(left),
+            Policy::PowerOfTwo => self.better_of_two(left),
+        }
+    }
+
+    /// The lowest of in flight / weight; among equals at random, in proportion to weight.
+    #[inline]
+    fn least_loaded(&self, left: &Mask) -> Option<usize> {
+        let mut indices = left.iter();
+        let first = indices.next()?;
+        let (mut load, mut weight) = (self.load(first), self.weight(first));
+        let mut best = Mask::none(self.candidates.len());
+        best.insert(first);
+        for index in indices {
+            let (other_load, other_weight) = (self.load(index), self.weight(index));
+            // other_load / other_weight against load / weight, without the fractions.
+            match (other_load * weight).cmp(&(load * other_weight)) {
+                std::cmp::Ordering::Greater => {}
+                std::cmp::Ordering::Equal => best.insert(index),
+                std::cmp::Ordering::Less => {
+                    (load, weight) = (other_load, other_weight);
+                    best = Mask::none(self.candidates.len());
+                    best.insert(index);
+                }
+            }
+        }
+        self.by_weight(&best)
+    }
+
+    #[inline]
+    fn by_weight(&self, left: &Mask) -> Option<usize> {
+        let total: u64 = left.iter().map(|index| self.weight(index)).sum();
+        let mut point = self.random_below(total);
+        left.iter().find(|&index| {
+            let weight = self.weight(index);
+            let here = point < weight;
+            point = point.wrapping_sub(weight);
+            here
+        })
+    }
+
+    fn better_of_two(&self, left: &Mask) -> Option<usize> {
+        let count = left.count() as u64;
+        if count < 2 {
+            return left.iter().next();
+        }
+        let first = self.random_below(count);
+        // Any of the others, equally.
+        let second = (first + 1 + self.random_below(count - 1)) % count;
+        let (one, two) = (left.nth(first as usize)?, left.nth(second as usize)?);
+        // The order of the two is random: so are ties.
+        let better = self.load(two) * self.weight(one) < self.load(one) * self.weight(two);
+        Some(if better { two } else { one })
+    }
+
+    #[inline]
+    fn ticket(&self) -> u64 {
+        match self.policy {
+            Policy::RoundRobin | Policy::Weighted => self.segment.layout().rotations[self.rotation]
+                .ticket
+                .fetch_add(1, Ordering::Relaxed),
+            Policy::LeastConnections | Policy::Random | Policy::PowerOfTwo => 0,
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014) scaled by multiplication: the bias is below 2^-32 for weights of 32 bits.
+    #[inline]
+    fn random_below(&self, bound: u64) -> u64 {
+        let state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        ((u128::from(mix(state)) * u128::from(bound)) >> 64) as u64
+    }
+
+    fn check(&self, index: usize) -> Result<(), SelectError> {
+        if index < self.candidates.len() {
+            Ok(())
+        } else {
+            Err(SelectError::Index(index, self.candidates.len()))
+        }
+    }
+
+    #[inline]
+    fn weight(&self, index: usize) -> u64 {
+        u64::from(self.candidates[index].weight)
+    }
+
+    #[inline]
+    fn load(&self, index: usize) -> u64 {
+        let slot = self.candidates[index].slot.get();
+        self.segment
+            .rows()
+            .iter()
+            .map(|row| u64::from(row.in_flight[slot].load(Ordering::Relaxed)))
+            .sum()
+    }
+
+    #[inline]
+    fn own_in_flight(&self, index: usize) -> &std::sync::atomic::AtomicU32 {
+        &self.segment.row(self.worker).in_flight[self.candidates[index].slot.get()]
+    }
+
+    #[inline]
+    fn breaker_of(&self, index: usize) -> &AtomicU64 {
+        &self.segment.layout().breakers[self.candidates[index].slot.get()]
+    }
+
+    #[inline]
+    fn is_drained(&self, index: usize) -> bool {
+        self.segment.layout().drained[self.candidates[index].slot.get()].load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The finalizer of SplitMix64.
+#[inline]
+fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(policy: Policy, weights: &[u32], breaker: Option<breaker::Settings>) -> Selector {
+        let segment = Arc::new(Segment::new(2).unwrap());
+        let upstreams: Vec<_> = weights
+            .iter()
+            .enumerate()
+            .map(|(number, &weight)| (segment.upstream(&format!("http://{number}")).unwrap().get(), weight))
+            .collect();
+        Selector::new(segment, 0, policy, &upstreams, 1, breaker).unwrap()
+    }
+
+    fn picks(selector: &Selector, count: usize, tried: u64) -> Vec<usize> {
+        let pick = |_| {
+            let index = selector.pick(0, tried).unwrap();
+            selector.release(index, Verdict::Success, 0).unwrap();
+            index
+        };
+        (0..count).map(pick).collect()
+    }
+
+    #[test]
+    fn round_robin_takes_turns_and_skips() {
+        let selector = selector(Policy::RoundRobin, &[1, 9, 1, 0], None);
+        assert_eq!(picks(&selector, 6, 0), [0, 1, 2, 0, 1, 2]);
+        selector.drain(1, true).unwrap();
+        assert_eq!(picks(&selector, 4, 0), [0, 2, 0, 2]);
+        assert_eq!(picks(&selector, 2, 0b001), [2, 2]);
+        assert_eq!(selector.pick(0, 0b101), None);
+    }
+
+    #[test]
+    fn weighted_is_nginxs_sequence() {
+        let selector = selector(Policy::Weighted, &[5, 1, 1], None);
+        assert_eq!(picks(&selector, 14, 0), [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
+        // Without the first, the others share evenly.
+        let rest = picks(&selector, 100, 0b001);
+        assert_eq!(rest.iter().filter(|&&index| index == 1).count(), 50);
+    }
+
+    #[test]
+    fn workers_take_turns_together() {
+        let one = selector(Policy::Weighted, &[2, 1], None);
+        let upstreams: Vec<_> = one
+            .candidates
+            .iter()
+            .map(|each| (each.slot.get(), each.weight))
+            .collect();
+        let two = Selector::new(one.segment.clone(), 1, Policy::Weighted, &upstreams, 1, None).unwrap();
+        let alternating: Vec<_> = (0..6)
+            .map(|turn| if turn % 2 == 0 { &one } else { &two }.pick(0, 0))
+            .collect();
+        assert_eq!(alternating, [0, 1, 0, 0, 1, 0].map(Some));
+        assert_eq!(one.in_flight(0).unwrap(), 4);
+        one.segment.clear(one.segment.worker(1).unwrap());
+        assert_eq!((one.in_flight(0).unwrap(), one.in_flight(1).unwrap()), (2, 1));
+    }
+
+    #[test]
+    fn least_connections_minds_weight() {
+        let selector = selector(Policy::LeastConnections, &[1, 3], None);
+        assert!((0..40).all(|_| selector.pick(0, 0).is_some()));
+        assert_eq!(
+            (selector.in_flight(0).unwrap(), selector.in_flight(1).unwrap()),
+            (10, 30)
+        );
+        selector.release(0, Verdict::Neutral, 0).unwrap();
+        assert_eq!(selector.pick(0, 0), Some(0));
+    }
+
+    #[test]
+    fn ties_and_random_follow_weight() {
+        for policy in [Policy::LeastConnections, Policy::Random] {
+            let selector = selector(policy, &[1, 3, 0], None);
+            let second = picks(&selector, 10_000, 0).iter().filter(|&&index| index == 1).count();
+            assert!((7_300..7_700).contains(&second), "{policy:?}: {second}");
+        }
+    }
+
+    #[test]
+    fn power_of_two_never_picks_the_busiest() {
+        let selector = selector(Policy::PowerOfTwo, &[1, 1, 1], None);
+        let busy = selector.own_in_flight(2);
+        busy.store(5, Ordering::Relaxed);
+        let picked = picks(&selector, 1_000, 0);
+        assert!(!picked.contains(&2) && picked.contains(&0) && picked.contains(&1));
+        assert_eq!(picks(&selector, 1, 0b011), [2]);
+    }
+
+    #[test]
+    fn an_open_breaker_rests_the_upstream() {
+        let second = 1_000_000_000;
+        let settings = breaker::Settings::new(1, 10 * second, 1);
+        let selector = selector(Policy::RoundRobin, &[1, 1], Some(settings));
+        assert_eq!(selector.pick(0, 0), Some(0));
+        selector.release(0, Verdict::Failure, 0).unwrap();
+        assert_eq!(selector.state(0, 0).unwrap(), Some(State::Open));
+        assert_eq!(picks(&selector, 3, 0), [1, 1, 1]);
+        assert_eq!(selector.pick(0, 0b10), None);
+        // Half open: one probe, and no second beside it.
+        assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::HalfOpen));
+        assert_eq!(selector.pick(10 * second, 0b10), Some(0));
+        assert_eq!(selector.pick(10 * second, 0b10), None);
+        selector.release(0, Verdict::Success, 10 * second).unwrap();
+        assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::Closed));
+    }
+
+    #[test]
+    fn many_upstreams_are_all_used() {
+        let weights = vec![1; 200];
+        for policy in [Policy::RoundRobin, Policy::Weighted, Policy::LeastConnections] {
+            let selector = selector(policy, &weights, None);
+            let mut picked: Vec<_> = (0..200).filter_map(|_| selector.pick(0, 0)).collect();
+            picked.sort_unstable();
+            assert_eq!(picked, (0..200).collect::<Vec<_>>(), "{policy:?}");
+        }
+    }
+}

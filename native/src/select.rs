@@ -1,0 +1,74 @@
+//! Upstream selection.
+
+use budgateway_core::breaker::{Settings, State, Verdict};
+use budgateway_core::select as core;
+use pyo3::prelude::*;
+
+use crate::error::Error;
+use crate::segment::Segment;
+
+pub(crate) const VERDICT_NEUTRAL: u8 = 0;
+pub(crate) const VERDICT_SUCCESS: u8 = 1;
+pub(crate) const VERDICT_FAILURE: u8 = 2;
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Selector {
+    inner: core::Selector,
+}
+
+#[pymethods]
+impl Selector {
+    #[new]
+    #[pyo3(signature = (
+        segment, worker, policy, upstreams, *,
+        seed = 0, failure_threshold = 0, open_ns = 60_000_000_000, half_open_max_calls = 3
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keywords, in Python")]
+    fn new(
+        segment: &Segment,
+        worker: usize,
+        policy: &str,
+        upstreams: Vec<(usize, u32)>,
+        seed: u64,
+        failure_threshold: u64,
+        open_ns: u64,
+        half_open_max_calls: u64,
+    ) -> Result<Self, Error> {
+        let breaker = (failure_threshold > 0).then(|| Settings::new(failure_threshold, open_ns, half_open_max_calls));
+        let policy = policy.parse::<core::Policy>()?;
+        let inner = core::Selector::new(segment.inner.clone(), worker, policy, &upstreams, seed, breaker)?;
+        Ok(Self { inner })
+    }
+
+    #[pyo3(signature = (now_ns, tried = 0))]
+    fn pick(&self, now_ns: u64, tried: u64) -> isize {
+        self.inner.pick(now_ns, tried).map_or(-1, |index| index as isize)
+    }
+
+    fn release(&self, index: usize, verdict: u8, now_ns: u64) -> Result<(), Error> {
+        let verdict = match verdict {
+            VERDICT_NEUTRAL => Verdict::Neutral,
+            VERDICT_SUCCESS => Verdict::Success,
+            VERDICT_FAILURE => Verdict::Failure,
+            unknown => return Err(Error::value(format!("verdict {unknown} is none of VERDICT_*"))),
+        };
+        Ok(self.inner.release(index, verdict, now_ns)?)
+    }
+
+    fn in_flight(&self, index: usize) -> Result<u64, Error> {
+        Ok(self.inner.in_flight(index)?)
+    }
+
+    fn state(&self, index: usize, now_ns: u64) -> Result<&'static str, Error> {
+        Ok(match self.inner.state(index, now_ns)? {
+            None => "drained",
+            Some(State::Closed) => "closed",
+            Some(State::Open) => "open",
+            Some(State::HalfOpen) => "half_open",
+        })
+    }
+
+    fn drain(&self, index: usize, drained: bool) -> Result<(), Error> {
+        Ok(self.inner.drain(index, drained)?)
+    }
+}

@@ -1,0 +1,240 @@
+"""The command line: what each command prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import budgateway
+from budgateway import native
+from budgateway.banner import banner, curl_line
+from budgateway.cli import cli
+from budgateway.config.demo import demo_settings, moved
+from budgateway.config.load import load_config
+from budgateway.records import Provider, Route, Secret, Settings, Tls
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = str(ROOT / "config")
+OURS = (
+    "GATEWAY_",
+    "WORKERS",
+    "LOG_LEVEL",
+    "REDIS_",
+    "VLLM_",
+    "SGLANG_",
+    "LITELLM_",
+    "OPENAI_",
+    "JWT_",
+    "ENABLE_",
+    "METRICS_",
+)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty folder and an environment without our variables."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(OURS):
+            monkeypatch.delenv(name)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+
+
+def test_check_of_the_samples_sums_them_up() -> None:
+    result = run("check", "--config", SAMPLES)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("ok: 3 routes, 2 providers, 2 upstreams")
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "command", [["check"], ["serve", "--validate-config"], ["serve"], ["routes"], ["routes", "match", "GET", "/"]]
+)
+def test_a_bad_configuration_lists_every_problem_on_stderr(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[gateway]\nport = 0\n[[routes]]\npath = 'x'\nprovider = 'y'")
+    if command[:2] == ["routes", "match"]:
+        command = ["routes", "--config", "bad.toml", *command[1:]]
+    else:
+        command = [*command, "--config", "bad.toml"]
+    result = run(*command)
+    assert (result.exit_code, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert lines[0] == "error: 3 problems in the configuration"
+    assert [line.split(": ")[1] for line in lines[1:4]] == ["gateway.port", "routes[0].path", "routes[0].provider"]
+    assert lines[4].startswith("hint: ")
+
+
+def test_nothing_configured_says_what_to_try() -> None:
+    result = run("serve")
+    assert result.exit_code == 1
+    assert "serve --demo" in result.stderr
+
+
+def test_a_real_process_shows_no_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "budgateway", "check", "--config", "absent"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: 1 problem in the configuration\n  absent: no such file or folder\n")
+
+
+def test_options_reach_the_settings() -> None:
+    result = run(
+        "serve", "--config", SAMPLES, "--validate-config", "--port", "70000", "--workers", "0", "--log-level", "Debug"
+    )
+    assert result.exit_code == 1
+    assert "--port: must be at most 65535, got 70000" in result.stderr
+    assert "--workers: must be at least 1, got 0" in result.stderr
+    assert run("serve", "--log-level", "loud").exit_code == 2
+
+
+def test_demo_needs_nothing_and_takes_no_configuration() -> None:
+    assert run("serve", "--demo", "--validate-config").stdout.startswith("ok: 1 route, 1 provider, 1 upstream")
+    assert run("serve", "--demo", "--config", SAMPLES).exit_code == 2
+
+
+def test_demo_heeds_where_to_listen_and_nobodys_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"GATEWAY_PORT": "81", "OPENAI_API_KEY": "k", "VLLM_ENDPOINTS": "http://x", "JWT_SECRET": "short"}
+    settings = demo_settings("http://127.0.0.1:5", workers=2, environ=environ)
+    assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 81, 2)
+    assert [(p.name, p.kind, p.models, p.upstreams[0].port) for p in settings.providers] == [
+        ("demo", "openai", ("demo",), 5)
+    ]
+    assert (settings.routes[0].auth_required, settings.jwt_secret, settings.notices) == (False, None, ())
+    assert moved(settings, "http://127.0.0.1:6").providers[0].upstreams[0].url == "http://127.0.0.1:6"
+
+
+def test_routes_are_a_table_or_json() -> None:
+    table = run("routes", "--config", SAMPLES).stdout
+    assert [word for word in ("POST", "/v1/chat/completions", "sglang/*", "power_of_two") if word not in table] == []
+    facts = json.loads(run("routes", "--config", SAMPLES, "--json").stdout)
+    assert [fact["provider"] for fact in facts] == ["vllm", "sglang", "vllm"]
+
+
+def test_the_route_that_answers_is_printed() -> None:
+    result = run("routes", "match", "post", "/v1/chat/completions", "--model", "sglang/qwen", "--config", SAMPLES)
+    assert result.exit_code == 0
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert (lines["route"], lines["provider"], lines["model"]) == ("/v1/* sglang/*", "sglang", "sglang/qwen -> qwen")
+    assert lines["reason"]
+    assert run("routes", "-c", SAMPLES, "match", "POST", "/v1/chat/completions").stdout.startswith(
+        "route     POST /v1/chat"
+    )
+
+
+def test_every_routes_verdict_is_explained() -> None:
+    result = run("routes", "match", "GET", "/v1/files", "--explain", "--header", "X-A=b", "--host", "h", "-c", SAMPLES)
+    marks = [line[0] for line in result.stdout.partition("\n\n")[0].splitlines()]
+    assert sorted(marks) == ["-", "-", ">"]
+    assert result.stdout.endswith("\n")
+
+
+def test_no_route_is_exit_status_1() -> None:
+    result = run("routes", "match", "GET", "/elsewhere", "--model", "x", "-c", SAMPLES)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "no route answers GET /elsewhere for model 'x'\n"
+    assert run("routes", "match", "GET", "/", "--header", "nonsense", "-c", SAMPLES).exit_code == 2
+
+
+def test_markup_in_a_name_is_text(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        "[[routes]]\nname = '[bold]x[/nope]'\npath = '/a'\nprovider = 'vllm'\nauth_required = false\n"
+        "[providers.vllm]\nendpoints = ['http://h']"
+    )
+    assert "[bold]x[/nope]" in run("routes", "--config", "c.toml").stdout
+
+
+def test_the_schema_in_docs_is_current() -> None:
+    assert run("schema").stdout == (ROOT / "docs" / "config.schema.json").read_text(), (
+        "run `budgateway schema > docs/config.schema.json`"
+    )
+
+
+def test_the_schema_knows_every_table_and_says_what_each_key_means() -> None:
+    schema = json.loads(run("schema").stdout)
+    silent = [
+        f"{name}.{key}"
+        for name, table in schema["$defs"].items()
+        for key, value in table.get("properties", {}).items()
+        if not value.get("description")
+    ]
+    assert silent == []
+    assert all(table["additionalProperties"] is False for table in schema["$defs"].values())
+
+
+def test_version_says_what_is_running() -> None:
+    lines = dict(line.split(maxsplit=1) for line in run("version").stdout.splitlines())
+    assert lines["budgateway"] == budgateway.__version__
+    assert lines["native"] == f"ABI {native.ABI}, {native.BUILD_PROFILE} build"
+    assert set(lines) == {"budgateway", "native", "protocols", "python", "loop"}
+
+
+def test_the_banner_has_what_a_newcomer_needs() -> None:
+    settings = demo_settings("http://127.0.0.1:5", port=8081, environ={})
+    text = banner(settings, version="1.2.3")
+    assert text.startswith("budgateway 1.2.3\n")
+    for part in (
+        "http://localhost:8081/v1",
+        "http://localhost:9090/metrics",
+        "demo: http://127.0.0.1:5",
+        "/v1/* -> demo",
+    ):
+        assert part in text
+    assert curl_line(settings) in text
+    assert '"model": "demo"' in curl_line(settings)
+
+
+def test_the_banner_shows_no_secret_and_every_notice() -> None:
+    settings = load_config(environ={"OPENAI_API_KEY": "sk-planted", "JWT_SECRET": "j" * 32, "ENABLE_TRACING": "true"})
+    text = banner(settings)
+    assert "sk-planted" not in text
+    assert "jjj" not in text
+    assert "[tracing] has no effect in this version" in text
+    assert 'authorization: Bearer $TOKEN"' in text
+
+
+@pytest.mark.parametrize(
+    ("host", "tls", "url"),
+    [
+        ("0.0.0.0", None, "http://localhost:8080"),
+        ("::1", None, "http://[::1]:8080"),
+        ("10.0.0.1", Tls("c", "k"), "https://10.0.0.1:8080"),
+    ],
+)
+def test_the_curl_line_goes_where_the_gateway_listens(host: str, tls: Tls | None, url: str) -> None:
+    routes = (Route("only post", "/v1/files", "p"), Route("r", "/v1/*", "p", models=("p/*",), auth_required=False))
+    provider = Provider("p", "openai", (), models=("it's",), api_key=Secret("k"))
+    line = curl_line(Settings(host=host, tls=tls, routes=routes, providers=(provider,)))
+    assert f" {url}/v1/chat/completions " in line
+    assert "p/it'\\''s" in line
+    assert curl_line(Settings(routes=routes[:1])) == ""
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, budgateway; before = set(sys.modules); budgateway.RouteTable; budgateway.Match\n"
+        "print([m for m in ('pydantic', 'click', 'rich', 'dotenv', 'asyncio') if m in sys.modules])\n"
+        "print([m for m in before if m.startswith('budgateway.')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"
+
+
+def test_every_public_name_has_a_home() -> None:
+    missing = [name for name in budgateway.__all__ if name != "Gateway" and getattr(budgateway, name, None) is None]
+    assert missing == []
+    assert set(budgateway.__all__) <= set(dir(budgateway))
+    with pytest.raises(AttributeError, match="no attribute 'Gatway'"):
+        _ = budgateway.Gatway
