@@ -31,7 +31,7 @@ SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.
 MISSING_RS := $(if $(wildcard budgateway/_native.*.so),,FORCE)
 MISSING_CY := $(if $(strip $(foreach source,$(filter %_cy.py,$(SOURCES_CY)),$(if $(wildcard $(source:.py=.*.so)),,$(source)))),FORCE)
 
-.PHONY: FORCE help run test test-pure coverage dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
+.PHONY: FORCE help run test peers test-pure coverage dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,9 +47,11 @@ test: $(STAMPS)/built $(STAMPS)/group-test ## the whole test suite
 peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests want as company: a LiteLLM proxy in .venv-litellm, the npm client
 
 # Its 0.7 GB of dependencies would fight ours in one venv.
-$(STAMPS)/litellm: $(MAKEFILE_LIST)
-	@mkdir -p $(STAMPS)
+$(LITELLM)/pyvenv.cfg:
 	$(PYTHON) -m venv $(LITELLM)
+
+$(STAMPS)/litellm: $(LITELLM)/pyvenv.cfg
+	@mkdir -p $(STAMPS)
 	$(LITELLM)/bin/python -m pip install --quiet 'litellm[proxy]>=1.80'
 	@touch $@
 
