@@ -1,0 +1,51 @@
+# An exchange's fields, by lifetime. Times are monotonic nanoseconds.
+
+cdef class Exchange:
+    # request
+    cdef public object head             # native.RequestHead
+    cdef public object downstream       # server.connection_cy.ServerConnection
+    cdef public str client              # address, without port
+    cdef public long long started_ns    # the head was complete
+    cdef public long long ready_ns      # the body was whole (or began to stream): the gateway's turn
+    cdef public int flags               # of the request's head
+    cdef public str request_id
+    cdef public bytes body              # whole, or None while it streams
+    cdef public Py_ssize_t body_bytes   # received so far
+    cdef public bint body_done
+    cdef public bint to_head            # the method is HEAD
+    # stages
+    cdef public object snapshot
+    cdef public object principal        # records.Principal
+    cdef public object peek             # native.BodyPeek
+    cdef public str model               # as the client says it
+    cdef public int model_label
+    cdef public object route            # routing.router.RouteRoom
+    # attempt
+    cdef public object balancer
+    cdef public int index               # of the upstream, while its slot is held; else -1
+    cdef public unsigned long long tried
+    cdef public int attempts
+    cdef public object target           # transport target of this attempt
+    cdef public bytes send_body         # what goes upstream: the body after edits
+    cdef public object connection       # transport.client_cy.ClientConnection
+    cdef public object task             # a stage or a dial that waits
+    cdef public bint reused             # the connection had served before
+    cdef public bint fresh              # a stale connection failed it: dial a new one
+    cdef public bint rename             # the upstream knows the model by another name
+    # response
+    cdef public int status
+    cdef public str error               # code of the error that ended it
+    cdef public long long deadline_ns   # of the current phase; 0: none
+    cdef public bint progressed         # bytes moved since the last sweep
+    cdef public bint chunked            # downstream framing
+    cdef public bint sse                # the response is an event stream
+    cdef public bint to_close           # its end is the connection's (HTTP/1.0 client)
+    cdef public bint keep_alive         # downstream may go on
+    cdef public bint head_sent
+    cdef public bint closed
+    cdef public long long sent_ns       # written upstream
+    cdef public long long first_byte_ns
+    cdef public long long overhead_ns   # the gateway's own share
+    cdef public Py_ssize_t bytes_out
+    cdef public object scanner          # native.UsageScanner
+    cdef public object rewriter         # native.ModelRewriter
