@@ -1,0 +1,1 @@
+"""The front door: listens, parses requests, writes responses."""

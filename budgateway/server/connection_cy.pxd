@@ -1,0 +1,62 @@
+from budgateway.exchange_cy cimport Exchange
+
+cdef int _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
+cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
+
+
+cdef class Door:
+    # process
+    cdef public object handler
+    cdef public object call_soon
+    cdef public long long keepalive_ns, head_timeout_ns
+    cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
+    cdef public set connections
+    cdef public long long now_ns
+    cdef public bint draining
+
+    cpdef sweep(self, long long now_ns)
+
+
+cdef class ServerConnection:
+    # process
+    cdef Door _door
+    cdef object _handler
+    # connection
+    cdef object _transport, _parser
+    cdef public str client
+    cdef int _state
+    cdef long long _deadline_ns
+    cdef bytearray _pending
+    cdef Py_ssize_t _fed
+    cdef bint _reading
+    cdef public bint writable
+    # exchange
+    cdef Exchange _exchange
+    cdef list _parts
+    cdef bint _headers_done, _complete, _started
+    cdef Py_ssize_t _left, _max_body
+    cdef object _chunks
+
+    cdef _read_head(self, bytes data)
+    cdef _parse_early(self, bytes piece)
+    cdef _begin(self, head, bytes data)
+    cdef _read_body(self, bytes data)
+    cdef _body_grew(self, Exchange x)
+    cdef _request_done(self, Exchange x)
+    cdef bint _parse(self, piece) except -1
+    cdef _hold(self, bytes data)
+    cpdef write(self, bytes data)
+    cpdef limit_body(self, Exchange x, Py_ssize_t limit)
+    cpdef pause_reading(self)
+    cpdef resume_reading(self)
+    cpdef finish(self, bint keep_alive)
+    cpdef abort(self)
+    cpdef break_off(self, bint framed)
+    cpdef refuse(self, error)
+    cpdef sweep(self, long long now_ns)
+    cpdef close_if_idle(self)
+    cpdef _next(self)
+    cdef bint _is_full(self) except -1
+    cdef _fail(self, Exchange x, error)
+    cdef _too_large(self)
+    cdef _linger(self)

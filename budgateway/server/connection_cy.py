@@ -1,0 +1,528 @@
+"""One client's connection: reads requests, hands each over as an exchange, writes what comes back.
+
+Two parsers look at every head: llhttp is the one of record, the native scan the stricter one; a request that they read
+differently is refused. One exchange is in flight at a time; pipelined bytes wait, bounded.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout, RequestTooLarge
+from budgateway.exchange_cy import Exchange
+from budgateway.native import ChunkScanner, RequestHead
+from budgateway.wire.answer import response_bytes
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
+MAX_PIPELINED_BYTES = 64 * 1024  # then reading pauses: the client waits, we do not grow
+MULTIPART_PEEK_BYTES = 64 * 1024  # form fields precede files: the model is in here or nowhere
+MAX_TURNED_AWAY = 256  # connections that are being told so; what comes on top is cut off
+LINGER_NS = 2_000_000_000  # a refused upload is drained so long, or the client would see RST instead of the answer
+LINGER_BYTES = 1024 * 1024
+FLUSH_NS = 60_000_000_000  # a client that reads nothing of its last answer is let go
+BODY_IDLE_NS = 60_000_000_000  # nginx client_body_timeout
+WRITE_HIGH_BYTES = 32 * 1024  # R13: a slow reader costs no more than 64 KiB
+
+# Flags of the native scan, as C numbers (the .pxd declares them).
+_CHUNKED = 2
+_EXPECT_CONTINUE = 4
+_JSON = 32
+_MULTIPART = 64
+
+_H = 72
+
+# States of a connection.
+_HEAD = 0  # waiting for, or reading, a head
+_BODY = 1  # reading a body
+_ANSWERING = 2  # the request is whole, its response is not
+_LINGERING = 3  # answered early: the rest of the request is thrown away
+_CLOSED = 4
+
+
+class Door:
+    """What the connections of one worker share: whom to hand exchanges to, limits, the coarse clock."""
+
+    def __init__(
+        self,
+        handler: Any,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        keepalive_ns: int,
+        head_timeout_ns: int,
+        max_body_bytes: int,
+        max_connections: int,
+    ) -> None:
+        # process
+        self.handler = handler
+        self.call_soon = call_soon
+        self.keepalive_ns = keepalive_ns
+        self.head_timeout_ns = head_timeout_ns
+        self.max_body_bytes = max_body_bytes
+        self.max_connections = max_connections
+        self.connections: set[ServerConnection] = set()
+        self.refused_connections = 0
+        # moved by the sweep, four times a second: good enough for idle deadlines, and free
+        self.now_ns = monotonic_ns()
+        self.draining = False
+
+    def connect(self) -> Any:
+        """A protocol for one accepted connection (an asyncio.Protocol in all but its base class)."""
+        return ServerConnection(self)
+
+    def sweep(self, now_ns: int) -> None:
+        """Let every connection look at its deadline."""
+        self.now_ns = now_ns
+        for connection in tuple(self.connections):
+            connection.sweep(now_ns)
+
+    def drain(self) -> None:
+        """Stop keep-alive: idle connections close now, busy ones after their response."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+
+class ServerConnection:
+    """An asyncio protocol. The handler is called with `start(x)`, `body(x, data)`, `body_end(x)`, `gone(x)`,
+    `writable(x, ok)` and `sweep(x, now_ns)`; it answers through `write`, `finish` and `abort`."""
+
+    def __init__(self, door: Door) -> None:
+        # process
+        self._door = door
+        self._handler = door.handler
+        # connection
+        self._transport: Any = None
+        self._parser: Any = HttpRequestParser(self)
+        self.client = ""
+        self._state = _HEAD
+        self._deadline_ns = 0
+        self._pending: bytearray | None = None  # a head in pieces, or pipelined bytes
+        self._fed = 0  # of the pending head, what llhttp has seen
+        self._reading = True
+        self.writable = True
+        # exchange
+        self._exchange: Exchange | None = None
+        self._parts: list[bytes] | None = None
+        self._headers_done = False
+        self._complete = False
+        self._started = False
+        self._left = 0  # body bytes still to come (content-length framing)
+        self._chunks: ChunkScanner | None = None
+        self._max_body = 0
+
+    # ---------------------------------------------------------------- asyncio
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Count it in, or turn it away when the door is full."""
+        door = self._door
+        self._transport = transport
+        crowd = len(door.connections) - door.max_connections
+        if crowd >= 0:
+            door.refused_connections += 1
+            if crowd >= MAX_TURNED_AWAY:
+                self._state = _CLOSED
+                transport.abort()
+                return
+            # Told, not cut off: a balancer in front takes a 503 as a reason to go elsewhere.
+            door.connections.add(self)
+            error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
+            transport.write(response_bytes(error, "-", "", True))
+            self._linger()
+            return
+        door.connections.add(self)
+        peer = transport.get_extra_info("peername")
+        self.client = peer[0] if isinstance(peer, tuple) else "local"
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._deadline_ns = monotonic_ns() + door.keepalive_ns
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        state = self._state
+        if state == _HEAD:
+            self._read_head(data)
+        elif state == _BODY:
+            self._read_body(data)
+        elif state == _ANSWERING:
+            self._hold(data)
+        elif state == _LINGERING:
+            self._left -= len(data)
+            if self._left <= 0:
+                self.abort()
+
+    def eof_received(self) -> None:
+        """A client that stops sending is gone: nothing could tell it from one that is."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the exchange if there is one; break the cycle with the parser."""
+        self._door.connections.discard(self)
+        self._state = _CLOSED
+        self._deadline_ns = 0
+        x = self._exchange
+        self._exchange = None
+        self._parser = None
+        self._pending = None
+        self._parts = None
+        if x is not None:
+            self._handler.gone(x)
+
+    def pause_writing(self) -> None:
+        """The client reads slower than the upstream writes."""
+        self.writable = False
+        if self._exchange is not None:
+            self._handler.writable(self._exchange, False)
+
+    def resume_writing(self) -> None:
+        """The client caught up."""
+        self.writable = True
+        if self._exchange is not None:
+            self._handler.writable(self._exchange, True)
+
+    # ---------------------------------------------------------------- llhttp
+
+    def on_headers_complete(self) -> None:
+        """llhttp read a head."""
+        self._headers_done = True
+
+    def on_body(self, data: bytes) -> None:
+        """llhttp unwrapped a piece of body."""
+        x = self._exchange
+        if x is None:
+            return
+        x.body_bytes += len(data)
+        if self._started:
+            if x.body_bytes <= self._max_body:
+                self._handler.body(x, data)
+        elif self._parts is None:
+            self._parts = [data]
+        else:
+            self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        """llhttp read the last byte of a message."""
+        self._complete = True
+
+    # ---------------------------------------------------------------- reading
+
+    def _read_head(self, data: bytes) -> None:
+        pending = self._pending
+        if pending is not None:
+            seen = len(pending)
+            pending += data
+            if len(pending) <= MAX_HEAD_BYTES and pending.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0) < 0:
+                # llhttp hears every piece, so that garbage is refused at once and not at the deadline.
+                self._fed = len(pending)
+                self._parse_early(data)
+                return
+            data = bytes(pending)
+            self._pending = None
+        try:
+            head = RequestHead.parse(data)
+        except BadRequest as error:
+            self.refuse(error)
+            return
+        if head is None:
+            self._deadline_ns = monotonic_ns() + self._door.head_timeout_ns
+            self._pending = bytearray(data)
+            self._fed = len(data)
+            self._parse_early(data)
+            return
+        self._begin(head, data)
+
+    def _parse_early(self, piece: bytes) -> None:
+        """Feed llhttp a piece of a head; it must not find an end that the native scan does not see."""
+        if self._parse(piece) and self._headers_done:
+            self.refuse(BadRequest("the request can be read in two ways"))
+
+    def _begin(self, head: RequestHead, data: bytes) -> None:
+        """A head is whole: `data` starts with it and may go on with its body and with what is pipelined behind."""
+        door = self._door
+        flags = head.flags
+        size = head.size
+        length = head.content_length
+        have = len(data)
+        fed = self._fed
+        self._fed = 0
+        self._started = False
+        x = Exchange(head, self, self.client, monotonic_ns())
+        x.to_head = data[0] == _H and head.method == "HEAD"
+        self._max_body = door.max_body_bytes
+        try:
+            # Where this message ends in `data`; -1: not here.
+            if flags & _CHUNKED:
+                self._chunks = ChunkScanner()
+                end = self._chunks.feed(data, size)
+            elif length > 0:
+                if length > self._max_body:
+                    raise RequestTooLarge(f"the body of {length} bytes exceeds the limit of {self._max_body}")
+                end = size + length
+                if end > have:
+                    self._left = end - have
+                    end = -1
+            else:
+                end = size
+        except BadRequest as error:
+            self._exchange = x
+            self._state = _BODY
+            self._fail(x, error)
+            return
+        self._exchange = x
+        self._deadline_ns = 0
+        self._state = _BODY
+        if fed:
+            # Its beginning was fed as it came.
+            piece: Any = memoryview(data)[fed:] if end < 0 else memoryview(data)[fed:end]
+        elif end < 0 or end == have:
+            piece = data
+        else:
+            piece = memoryview(data)[:end]
+        if not self._parse(piece):
+            return
+        if not self._headers_done or (end >= 0) != self._complete:
+            self._fail(x, BadRequest("the request can be read in two ways"))
+        elif end >= 0:
+            self._request_done(x)
+            if end < have:
+                self._hold(data[end:])
+        else:
+            if flags & _EXPECT_CONTINUE and self._parts is None:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._deadline_ns = monotonic_ns() + BODY_IDLE_NS
+            self._body_grew(x)
+
+    def _read_body(self, data: bytes) -> None:
+        x = self._exchange
+        if x is None:
+            return
+        have = len(data)
+        if self._chunks is not None:
+            try:
+                end = self._chunks.feed(data)
+            except BadRequest as error:
+                self._fail(x, error)
+                return
+        elif self._left > have:
+            self._left -= have
+            end = -1
+        else:
+            end = self._left
+            self._left = 0
+        if not self._parse(data if end < 0 or end == have else memoryview(data)[:end]):
+            return
+        if self._exchange is not x:
+            return  # the handler ended it meanwhile
+        if (end >= 0) != self._complete:
+            self._fail(x, BadRequest("the request can be read in two ways"))
+        elif end < 0:
+            self._deadline_ns = self._door.now_ns + BODY_IDLE_NS
+            self._body_grew(x)
+        else:
+            x.ready_ns = monotonic_ns()
+            self._request_done(x)
+            if end < have:
+                self._hold(data[end:])
+
+    def _body_grew(self, x: Exchange) -> None:
+        """Part of a body is here: JSON waits until it is whole (routing reads it), the rest streams upstream."""
+        if x.body_bytes > self._max_body:
+            self._fail(x, self._too_large())
+        elif not self._started and not x.flags & _JSON:
+            if x.flags & _MULTIPART and x.body_bytes < MULTIPART_PEEK_BYTES:
+                return
+            self._started = True
+            if self._parts is not None:
+                x.body = b"".join(self._parts)
+                self._parts = None
+            x.ready_ns = monotonic_ns()
+            self._handler.start(x)
+
+    def _request_done(self, x: Exchange) -> None:
+        self._state = _ANSWERING
+        self._deadline_ns = 0
+        self._chunks = None
+        self._headers_done = False
+        self._complete = False
+        x.body_done = True
+        if self._started:
+            self._handler.body_end(x)
+            return
+        if x.body_bytes > self._max_body:
+            self._fail(x, self._too_large())
+            return
+        parts = self._parts
+        self._parts = None
+        if parts is not None:
+            x.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._started = True
+        self._handler.start(x)
+
+    def _parse(self, piece: Any) -> bool:
+        """Feed llhttp; False when that ended the connection."""
+        try:
+            self._parser.feed_data(piece)
+        except HttpParserUpgrade:
+            # An upgrade that we do not take is an ordinary request (RFC 9110 7.8); llhttp stops there, so start afresh.
+            self._parser = HttpRequestParser(self)
+        except HttpParserError as error:
+            self.refuse(BadRequest(f"malformed request: {str(error).lower()}"))
+            return False
+        return True
+
+    def _hold(self, data: bytes) -> None:
+        """Pipelined bytes wait for their turn."""
+        if self._state == _HEAD:  # the exchange ended while its own bytes were read
+            self._read_head(data)
+            return
+        if self._state != _ANSWERING:
+            return
+        if self._pending is None:
+            self._pending = bytearray(data)
+        else:
+            self._pending += data
+        if self._is_full():
+            self.pause_reading()
+
+    # ---------------------------------------------------------------- for the handler
+
+    def write(self, data: bytes) -> None:
+        """Send bytes of the response."""
+        self._transport.write(data)
+
+    def limit_body(self, x: Exchange, limit: int) -> None:
+        """Lower (or raise) what may come, once the route is known; RequestTooLarge when it is too much already."""
+        self._max_body = limit
+        if x.body_bytes > limit or x.head.content_length > limit:
+            raise self._too_large()
+
+    def pause_reading(self) -> None:
+        """The upstream takes a streamed body slower than the client sends it."""
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo pause_reading."""
+        if not self._reading and self._state != _CLOSED:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def finish(self, keep_alive: bool) -> None:
+        """The response is written whole. Without keep-alive, or with request bytes still to come, the connection ends."""
+        self._exchange = None
+        state = self._state
+        if state == _CLOSED:
+            return
+        if state != _ANSWERING:
+            self._linger()
+        elif not keep_alive or self._door.draining:
+            self._state = _CLOSED
+            self._deadline_ns = self._door.now_ns + FLUSH_NS
+            self._transport.close()
+        else:
+            self._state = _HEAD
+            self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
+            if self._pending is not None:
+                # Not from here: a long pipeline of quick answers would nest.
+                self._door.call_soon(self._next)
+            elif not self._reading:
+                self.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection: the client sees that the response is not whole."""
+        self._exchange = None
+        if self._state != _CLOSED:
+            self._state = _CLOSED
+            self._transport.abort()
+
+    def break_off(self, framed: bool) -> None:
+        """End a response that cannot be whole. Framing says so by itself once what was written is out; without it only
+        a reset does."""
+        if not framed:
+            self.abort()
+            return
+        self._exchange = None
+        if self._state != _CLOSED:
+            self._state = _CLOSED
+            self._deadline_ns = monotonic_ns() + LINGER_NS
+            self._transport.close()
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer a request that never became an exchange, and close."""
+        x = self._exchange
+        if x is not None:
+            self._fail(x, error)
+            return
+        self._handler.refuse_malformed(self, error)
+        self._linger()
+
+    def sweep(self, now_ns: int) -> None:
+        """Look at the deadlines: of the exchange in flight, else of the connection."""
+        x = self._exchange
+        if x is not None and self._started:
+            self._handler.sweep(x, now_ns)
+        if not self._deadline_ns or now_ns < self._deadline_ns:
+            return
+        if self._state == _HEAD and self._pending is not None:
+            self.refuse(RequestTimeout("the request head did not arrive in time"))
+        elif self._state == _BODY and x is not None:
+            self._fail(x, RequestTimeout("the request body stopped arriving"))
+        elif self._state >= _LINGERING:
+            self._deadline_ns = 0
+            self._state = _CLOSED
+            self._transport.abort()
+        elif self._state == _HEAD:
+            self._state = _CLOSED
+            self._transport.close()
+
+    def close_if_idle(self) -> None:
+        """Close when no exchange and no part of a request is here."""
+        if self._state == _HEAD and self._pending is None:
+            self._state = _CLOSED
+            self._transport.close()
+
+    # ---------------------------------------------------------------- endings
+
+    def _next(self) -> None:
+        """Take up what was pipelined."""
+        if self._state != _HEAD or self._pending is None:
+            return
+        data = bytes(self._pending)
+        self._pending = None
+        self._fed = 0
+        self._read_head(data)
+        if not self._reading and not self._is_full():
+            self.resume_reading()
+
+    def _is_full(self) -> bool:
+        return self._pending is not None and len(self._pending) > MAX_PIPELINED_BYTES
+
+    def _fail(self, x: Exchange, error: GatewayError) -> None:
+        """The request went wrong before it was whole: the handler answers it as it answers every other failure."""
+        self._started = True
+        self._handler.fail(x, error)
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"the body exceeds the limit of {self._max_body} bytes")
+
+    def _linger(self) -> None:
+        """Close, but read on for a moment: closing with unread bytes resets the connection and eats the answer."""
+        if self._state == _CLOSED:
+            return
+        self._state = _LINGERING
+        self._pending = None
+        self._left = LINGER_BYTES
+        self._deadline_ns = monotonic_ns() + LINGER_NS
+        transport = self._transport
+        if not self._reading:
+            self.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        else:
+            self._state = _CLOSED
+            transport.close()
