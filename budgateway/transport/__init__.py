@@ -1,0 +1,1 @@
+"""The way out: connections to upstreams, kept alive and pooled."""

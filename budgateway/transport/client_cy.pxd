@@ -1,0 +1,51 @@
+from budgateway.exchange_cy cimport Exchange
+
+cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY
+
+
+cdef class Pool:
+    cdef public str name
+    cdef long long _keepalive_ns
+    cdef Py_ssize_t _max_idle
+    cdef list _idle                     # of ClientConnection, oldest first
+    cdef public set open                # every connection there is
+    cdef public bint closed
+
+    cpdef checkout(self, long long now_ns)
+    cpdef put(self, ClientConnection connection)
+    cpdef forget(self, ClientConnection connection)
+    cpdef sweep(self, long long now_ns)
+    cpdef close(self)
+    cpdef Py_ssize_t idle_count(self) except -1
+
+
+cdef class ClientConnection:
+    # process
+    cdef Pool _pool
+    cdef object _sink
+    # connection
+    cdef object _transport, _parser
+    cdef public long long idle_since_ns
+    cdef public Py_ssize_t served       # responses read whole
+    cdef bint _reading
+    # exchange
+    cdef Exchange _exchange
+    cdef object _head                   # native.ResponseHead
+    cdef bytearray _pending                 # a head in pieces
+    cdef bint _to_head, _sent_all, _until_close, _complete
+    cdef int _interim
+    cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
+    cdef object _chunks                 # native.ChunkScanner
+    cdef list _payload
+
+    cpdef send(self, Exchange x, bytes head, bytes body, bint to_head, bint last)
+    cpdef send_more(self, bytes data, bint last)
+    cpdef pause_reading(self)
+    cpdef resume_reading(self)
+    cpdef abort(self)
+    cpdef bint is_usable(self) except -1
+    cdef _read_head(self, Exchange x, bytes data)
+    cdef _read_body(self, Exchange x, bytes data)
+    cdef bint _parse(self, Exchange x, piece) except -1
+    cdef _deliver(self, Exchange x, head, Py_ssize_t end, Py_ssize_t have)
+    cdef _broken(self, Exchange x, str why)

@@ -1,0 +1,353 @@
+"""One connection to an upstream: writes requests, reads responses, goes back to its pool when both are whole.
+
+As on the front door, llhttp is the parser of record and the native scan says where a message ends; what comes after the
+end of a response is an attack or a defect, and the connection is dropped.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from budgateway.errors import UpstreamProtocolError
+from budgateway.exchange_cy import Exchange
+from budgateway.native import ChunkScanner, ResponseHead
+
+if TYPE_CHECKING:
+    import asyncio
+
+MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
+MAX_INTERIM = 8  # 1xx heads before the real one
+WRITE_HIGH_BYTES = 256 * 1024  # then a streamed request body pauses its client
+
+_KEEP_ALIVE = 1
+_CHUNKED = 2
+_NO_BODY = 512
+
+
+class Pool:
+    """The idle connections to one upstream, last in first out, so that the surplus ages and is let go."""
+
+    def __init__(self, name: str, *, keepalive_ns: int, max_idle: int) -> None:
+        self.name = name
+        self._keepalive_ns = keepalive_ns
+        self._max_idle = max_idle
+        self._idle: list[ClientConnection] = []
+        self.open: set[ClientConnection] = set()
+        self.closed = False
+
+    def checkout(self, now_ns: int) -> ClientConnection | None:
+        """A warm connection, or None: then dial."""
+        while self._idle:
+            connection = self._idle.pop()
+            # Engines close idle connections (vLLM and SGLang after 5 s): let go before they do.
+            if now_ns - connection.idle_since_ns < self._keepalive_ns and connection.is_usable():
+                return connection
+            connection.abort()
+        return None
+
+    def put(self, connection: ClientConnection) -> None:
+        """Take back a connection whose exchange is over."""
+        if self.closed or len(self._idle) >= self._max_idle:
+            connection.abort()
+        else:
+            connection.idle_since_ns = monotonic_ns()
+            self._idle.append(connection)
+
+    def forget(self, connection: ClientConnection) -> None:
+        """A connection is lost."""
+        self.open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def sweep(self, now_ns: int) -> None:
+        """Let go of what has been idle too long; the oldest stand first."""
+        stale = 0
+        for connection in self._idle:
+            if now_ns - connection.idle_since_ns < self._keepalive_ns:
+                break
+            stale += 1
+        if stale:
+            gone = self._idle[:stale]
+            del self._idle[:stale]
+            for connection in gone:
+                connection.abort()
+
+    def close(self) -> None:
+        """Let go of every idle connection; busy ones follow when their exchange ends."""
+        self.closed = True
+        idle = self._idle
+        self._idle = []
+        for connection in idle:
+            connection.abort()
+
+    def idle_count(self) -> int:
+        """How many wait."""
+        return len(self._idle)
+
+
+class ClientConnection:
+    """An asyncio protocol. The sink is called with `received(x, head, payload, complete)`, `lost(x, error)` and
+    `upstream_writable(x, ok)`."""
+
+    def __init__(self, pool: Pool, sink: Any) -> None:
+        # process
+        self._pool = pool
+        self._sink = sink
+        # connection
+        self._transport: Any = None
+        self._parser: Any = HttpResponseParser(self)
+        self.idle_since_ns = 0
+        self.served = 0
+        self._reading = True
+        # exchange
+        self._exchange: Exchange | None = None
+        self._head: ResponseHead | None = None
+        self._pending: bytearray | None = None
+        self._to_head = False
+        self._sent_all = False
+        self._interim = 0
+        self._left = 0
+        self._until_close = False
+        self._chunks: ChunkScanner | None = None
+        self._payload: list[bytes] | None = None
+        self._complete = False
+
+    # ---------------------------------------------------------------- for the relay
+
+    def send(self, x: Exchange, head: bytes, body: bytes | None, to_head: bool, last: bool) -> None:
+        """Write a request: its head and (the beginning of) its body; `last` when there is no more of it."""
+        self._exchange = x
+        self._head = None
+        self._pending = None
+        self._to_head = to_head
+        self._sent_all = last
+        self._interim = 0
+        self._complete = False
+        if body is None:
+            self._transport.write(head)
+        elif len(body) < 2048:
+            # One small buffer beats two: the copy is cheaper than a second iovec.
+            self._transport.write(head + body)
+        else:
+            self._transport.writelines((head, body))
+
+    def send_more(self, data: bytes, last: bool) -> None:
+        """More of a streamed request body."""
+        self._sent_all = last
+        if data:
+            self._transport.write(data)
+
+    def pause_reading(self) -> None:
+        """The client reads slower than the upstream writes."""
+        if self._reading and self._exchange is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo pause_reading."""
+        if not self._reading:
+            self._reading = True
+            if self._transport is not None:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection and whatever was under way on it, silently."""
+        self._exchange = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def is_usable(self) -> bool:
+        """False once the transport is going down."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    # ---------------------------------------------------------------- asyncio
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Connected (and, with TLS, shaken hands)."""
+        self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._pool.open.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the upstream."""
+        x = self._exchange
+        if x is None:
+            # Nobody asked: whatever it is, it must not become the next client's answer.
+            self._transport.abort()
+            return
+        if self._head is None:
+            self._read_head(x, data)
+        else:
+            self._read_body(x, data)
+
+    def eof_received(self) -> None:
+        """The upstream sends no more: closing the transport reports it through connection_lost."""
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the exchange, unless the end of the connection is how its response ends."""
+        self._pool.forget(self)
+        self._parser = None
+        self._transport = None
+        x = self._exchange
+        self._exchange = None
+        if x is None:
+            return
+        if self._until_close and self._head is not None and error is None:
+            self._sink.received(x, None, b"", True)
+        elif self._head is not None or self._pending is not None:
+            self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
+        else:
+            self._sink.lost(
+                x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection without a response")
+            )
+
+    def pause_writing(self) -> None:
+        """The upstream takes a streamed body slower than the client sends it."""
+        if self._exchange is not None:
+            self._sink.upstream_writable(self._exchange, False)
+
+    def resume_writing(self) -> None:
+        """Undo pause_writing."""
+        if self._exchange is not None:
+            self._sink.upstream_writable(self._exchange, True)
+
+    # ---------------------------------------------------------------- llhttp
+
+    def on_body(self, data: bytes) -> None:
+        """llhttp unwrapped a piece of body."""
+        if self._payload is None:
+            self._payload = [data]
+        else:
+            self._payload.append(data)
+
+    def on_message_complete(self) -> None:
+        """llhttp read the last byte of a response."""
+        self._complete = True
+
+    # ---------------------------------------------------------------- reading
+
+    def _read_head(self, x: Exchange, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
+        if self._pending is not None:
+            seen = len(self._pending)
+            self._pending += data
+            if (
+                len(self._pending) <= MAX_HEAD_BYTES
+                and self._pending.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0) < 0
+            ):
+                return
+            data = bytes(self._pending)
+            self._pending = None
+        while True:
+            try:
+                head = ResponseHead.parse(data, 0, self._to_head)
+            except UpstreamProtocolError as error:
+                self._broken(x, str(error))
+                return
+            if head is None:
+                self._pending = bytearray(data)
+                return
+            if head.status >= 200:
+                break
+            # Interim responses are between the upstream and us: the client got its own 100.
+            self._interim += 1
+            if self._interim > MAX_INTERIM or head.status == 101:
+                self._broken(x, f"sent an unexpected {head.status}")
+                return
+            data = data[head.size :]
+            if not data:
+                return
+        self._head = head
+        self._until_close = False
+        flags = head.flags
+        size = head.size
+        length = head.content_length
+        have = len(data)
+        try:
+            if flags & _NO_BODY:
+                end = size
+            elif flags & _CHUNKED:
+                self._chunks = ChunkScanner(upstream=True)
+                end = self._chunks.feed(data, size)
+            elif length >= 0:
+                end = size + length
+                if end > have:
+                    self._left = end - have
+                    end = -1
+            else:
+                self._until_close = True
+                end = -1
+        except UpstreamProtocolError as error:
+            self._broken(x, str(error))
+            return
+        piece: Any = data if end < 0 or end == have else memoryview(data)[:end]
+        if not self._parse(x, piece):
+            return
+        if flags & _NO_BODY and not self._complete:
+            # llhttp cannot know that the request was HEAD and waits for a body.
+            self._parser = HttpResponseParser(self)
+            self._complete = True
+        self._deliver(x, head, end, have)
+
+    def _read_body(self, x: Exchange, data: bytes) -> None:
+        have = len(data)
+        end = -1
+        if self._chunks is not None:
+            try:
+                end = self._chunks.feed(data)
+            except UpstreamProtocolError as error:
+                self._broken(x, str(error))
+                return
+        elif not self._until_close:
+            if self._left > have:
+                self._left -= have
+            else:
+                end = self._left
+                self._left = 0
+        if self._parse(x, data if end < 0 or end == have else memoryview(data)[:end]):
+            self._deliver(x, None, end, have)
+
+    def _parse(self, x: Exchange, piece: Any) -> bool:
+        try:
+            self._parser.feed_data(piece)
+        except HttpParserUpgrade:
+            self._parser = HttpResponseParser(self)
+        except HttpParserError as error:
+            self._broken(x, str(error).lower())
+            return False
+        return True
+
+    def _deliver(self, x: Exchange, head: ResponseHead | None, end: int, have: int) -> None:
+        """Hand on what this read brought; a whole response frees the connection first, so that it can serve again."""
+        parts = self._payload
+        self._payload = None
+        payload = None
+        if parts is not None:
+            # Several chunks in one read leave in one write.
+            payload = parts[0] if len(parts) == 1 else b"".join(parts)
+        if (end >= 0) != self._complete:
+            self._broken(x, "its framing can be read in two ways")
+            return
+        if end >= 0:
+            flags = self._head.flags if self._head is not None else 0
+            self._exchange = None
+            self._head = None
+            self._chunks = None
+            self.served += 1
+            if not self._reading:
+                self.resume_reading()
+            if flags & _KEEP_ALIVE and end == have and self._sent_all:
+                self._pool.put(self)
+            else:
+                self._transport.abort()
+            self._sink.received(x, head, payload, True)
+        elif head is not None or payload is not None:
+            self._sink.received(x, head, payload, False)
+
+    def _broken(self, x: Exchange, why: str) -> None:
+        """The response is not HTTP: end the connection and the attempt."""
+        self._exchange = None
+        self._transport.abort()
+        self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name}: {why}"))
