@@ -1,0 +1,65 @@
+"""The gateway's own answers: errors in the client's dialect, as whole responses or as an event in a stream."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from budgateway.errors import GatewayError
+
+# Anthropic's words for our statuses (docs: errors); what is not here is its api_error.
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+def error_document(error: GatewayError, request_id: str, path: str) -> dict[str, Any]:
+    """The error as clients of `path` expect it: Anthropic's shape on its messages API, else OpenAI's."""
+    message = str(error)
+    if error.hint:
+        message = f"{message} ({error.hint})"
+    if path.startswith("/v1/messages"):
+        kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
+    return {
+        "error": {
+            "message": message,
+            "type": error.type,
+            "param": error.param,
+            "code": error.code,
+            "request_id": request_id,
+        }
+    }
+
+
+def response_bytes(error: GatewayError, request_id: str, path: str, close: bool) -> bytes:
+    """A whole response for an error."""
+    body = json.dumps(error_document(error, request_id, path)).encode()
+    lines = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        f"x-request-id: {request_id}",
+    ]
+    if error.retry_after_s:
+        # Whole seconds, rounded up: a client that waits for it must not come too early (RFC 9110 10.2.3).
+        lines.append(f"retry-after: {int(error.retry_after_s) + 1}")
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        lines.append('www-authenticate: Bearer realm="budgateway"')
+    if close:
+        lines.append("connection: close")
+    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body
+
+
+def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:
+    """The error as a server-sent event. The blank line first ends whatever event was cut off."""
+    name = b"event: error\n" if path.startswith("/v1/messages") else b""
+    return b"\n\n" + name + b"data: " + json.dumps(error_document(error, request_id, path)).encode() + b"\n\n"
