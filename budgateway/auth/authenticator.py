@@ -1,0 +1,96 @@
+"""Bearer tokens: who is asking, and whether a route is open to them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import jwt
+
+from budgateway.errors import Forbidden, Unauthenticated
+from budgateway.records import Principal
+
+if TYPE_CHECKING:
+    from budgateway.exchange_cy import Exchange
+    from budgateway.records import Secret
+
+MAX_TOKEN_BYTES = 8 * 1024  # the head's own line limit
+MAX_REMEMBERED = 4096  # verified tokens; the oldest are forgotten first
+_LOOPBACK = ("127.0.0.1", "::1", "local")
+
+
+class Anonymous:
+    """No authenticator is configured: open routes are open, everything else is refused with what to do about it."""
+
+    __slots__ = ()
+
+    def identify(self, x: Exchange) -> None:
+        """Nobody can be known; limits count by address."""
+
+    def authorize(self, x: Exchange) -> None:
+        """Let open routes pass, and the machine's own operator look at metrics."""
+        access = x.route.access
+        if access == "open" or (access == "metrics" and x.client in _LOOPBACK):
+            return
+        raise Unauthenticated(
+            "this route needs a credential, and the gateway has no way to check one",
+            hint="the operator can set JWT_SECRET (32 bytes or more)",
+        )
+
+
+class TokenAuthenticator:
+    """HS256 tokens under one secret. A verified token is remembered until it expires, so that it costs a lookup."""
+
+    __slots__ = ("_remembered", "_secret")
+
+    def __init__(self, secret: Secret) -> None:
+        self._secret = secret
+        self._remembered: dict[str, tuple[Principal, float]] = {}
+
+    def identify(self, x: Exchange) -> None:
+        """Note the principal of a bearer token. Without one, or with one that is not ours (every OpenAI client sends
+        something), the request stays anonymous until a route asks."""
+        given = x.head.header("authorization")
+        if given is None:
+            return
+        known = self._remembered.get(given)
+        if known is not None and known[1] > time.time():
+            x.principal = known[0]
+            return
+        x.principal = self._verify(given)
+
+    def authorize(self, x: Exchange) -> None:
+        """Unauthenticated without a principal where one is needed, Forbidden without the role."""
+        access = x.route.access
+        if access == "open":
+            return
+        principal = x.principal
+        if principal is None:
+            if access == "metrics" and x.client in _LOOPBACK:
+                return
+            if x.head.header("authorization") is None:
+                raise Unauthenticated("a bearer token is required")
+            # One message for expired, foreign and forged: the difference helps only who should not know it.
+            raise Unauthenticated("the credential is not valid")
+        if access in ("admin", "metrics") and "admin" not in principal.roles:
+            raise Forbidden("this needs the role 'admin'")
+
+    def _verify(self, given: str) -> Principal | None:
+        scheme, _, token = given.partition(" ")
+        if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES:
+            return None
+        try:
+            claims = jwt.decode(token, self._secret.reveal(), algorithms=["HS256"], options={"require": ["exp", "sub"]})
+        except jwt.InvalidTokenError:
+            return None
+        roles = claims.get("roles", [])
+        principal = Principal(
+            id=claims["sub"],
+            tenant=str(claims.get("tenant", "")),
+            roles=tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else (),
+            anonymous=False,
+        )
+        if len(self._remembered) >= MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[given] = (principal, float(claims["exp"]))
+        return principal

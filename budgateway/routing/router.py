@@ -1,0 +1,128 @@
+"""The routing stage: peeks at the body for the model, finds the route."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal
+
+from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
+from budgateway.native import ENCODED, JSON, MULTIPART, Peeker, RouteTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from budgateway.exchange_cy import Exchange
+    from budgateway.native import RateLimit
+    from budgateway.records import Route
+
+Access = Literal["open", "authenticated", "metrics", "admin"]
+
+# A form's `model` field (RFC 7578); file parts carry a filename and are not it.
+_FORM_MODEL = re.compile(
+    rb'content-disposition:[ \t]*form-data;[ \t]*name="model"[ \t]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n',
+    re.IGNORECASE,
+)
+
+
+class RouteRoom:
+    """A route as the stages see it: the record, and what was built from it. Deadlines in nanoseconds."""
+
+    __slots__ = (
+        "access",
+        "adapter",
+        "balancer",
+        "chunk_ns",
+        "first_byte_ns",
+        "label",
+        "limit",
+        "max_body_bytes",
+        "name",
+        "provider_label",
+        "record",
+        "total_ns",
+    )
+
+    def __init__(
+        self,
+        record: Route,
+        *,
+        access: Access,
+        label: int,
+        provider_label: int,
+        limit: RateLimit | None,
+        adapter: Any,
+        balancer: Any,
+    ) -> None:
+        self.record = record
+        self.name = record.name
+        self.access = access
+        self.label = label
+        self.provider_label = provider_label
+        self.limit = limit
+        self.adapter = adapter
+        self.balancer = balancer
+        self.max_body_bytes = record.max_body_bytes
+        self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
+        self.chunk_ns = int(record.timeouts.chunk_s * 1e9)
+        self.total_ns = int(record.timeouts.total_s * 1e9)
+
+    def may_replay(self, x: Exchange) -> bool:
+        """Whether a request that may have reached an upstream can be sent again (RELIABILITY 2.2)."""
+        return self.record.replays(x.head.method, x.head.path)
+
+
+class Router:
+    """Holds the table and the rooms behind it; `match` is the stage."""
+
+    __slots__ = ("_default_limit", "_find", "_model_labels", "_peek", "rooms")
+
+    def __init__(
+        self, rooms: Sequence[RouteRoom], model_labels: Mapping[str, int], default_max_body_bytes: int
+    ) -> None:
+        """`model_labels`: the models that the configuration names; metrics call all others "other"."""
+        table = RouteTable(
+            [
+                (room.record.host, room.record.path, room.record.methods, room.record.models, room.record.headers,
+                 room.record.priority)
+                for room in rooms
+            ]
+        )  # fmt: skip
+        self.rooms = tuple(rooms)
+        self._find = table.find
+        self._peek = Peeker().peek
+        self._model_labels = model_labels
+        self._default_limit = default_max_body_bytes
+
+    def match(self, x: Exchange) -> None:
+        """Find the route, or refuse: RouteNotFound, MethodNotAllowed, ModelNotFound, BadRequest for a broken body."""
+        head = x.head
+        flags = x.flags
+        model: str | None = None
+        body = x.body
+        if body is not None and not flags & ENCODED:
+            if flags & JSON:
+                x.peek = peek = self._peek(body)
+                model = peek.model
+            elif flags & MULTIPART:
+                found = _FORM_MODEL.search(body)
+                if found is not None:
+                    model = found[1].decode("utf-8", "replace")
+        if model is not None:
+            x.model = model
+            x.model_label = self._model_labels.get(model, 0)
+        index = self._find(head, model)
+        if index < 0:
+            raise self._nothing(x, index)
+        x.route = room = self.rooms[index]
+        if room.max_body_bytes != self._default_limit:
+            x.downstream.limit_body(x, room.max_body_bytes)
+
+    def _nothing(self, x: Exchange, why: int) -> RouteNotFound:
+        path = x.head.path
+        if why == -2:
+            return MethodNotAllowed(f"no route takes {x.head.method} {path}")
+        if why == -3:
+            if x.model:
+                return ModelNotFound(f"no route serves the model '{x.model}' on {path}", param="model")
+            return ModelNotFound(f"no route on {path} takes a request without a model", param="model")
+        return RouteNotFound(f"no route for {path}")
