@@ -1,0 +1,1 @@
+"""Metrics, access lines, and what else the gateway says about itself."""

@@ -1,0 +1,110 @@
+"""Prometheus: renders the segment's counters and histograms, of all workers together, at scrape time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from budgateway.native import (
+    DURATION_BOUNDS_S,
+    GAUGE_CONNECTIONS,
+    GAUGE_EXCHANGES,
+    GAUGE_POOL_BUSY,
+    GAUGE_POOL_IDLE,
+    OVERHEAD_BOUNDS_S,
+    Metrics,
+    Segment,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from prometheus_client.metrics_core import Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LABELS = ("route", "provider", "model", "status")
+# By OUTCOME_*; "complete" is no error.
+_OUTCOMES = ("complete", "refused", "upstream_failed", "truncated", "client_gone")
+_GAUGES = (
+    ("budgateway_connections", "Open downstream connections.", GAUGE_CONNECTIONS),
+    ("budgateway_in_flight", "Exchanges in flight.", GAUGE_EXCHANGES),
+    ("budgateway_upstream_connections_idle", "Idle upstream connections.", GAUGE_POOL_IDLE),
+    ("budgateway_upstream_connections_busy", "Busy upstream connections.", GAUGE_POOL_BUSY),
+)
+
+
+class SegmentCollector:
+    """A prometheus-client collector over the shared segment. Labels come from the configuration, the rest is "other"."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._metrics = Metrics(segment)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, for one scrape."""
+        requests = CounterMetricFamily("budgateway_requests", "Requests answered.", labels=_LABELS)
+        errors = CounterMetricFamily("budgateway_errors", "Exchanges that ended badly.", labels=(*_LABELS, "outcome"))
+        duration = HistogramMetricFamily(
+            "budgateway_request_duration_seconds",
+            "From the request's head to the response's last byte.",
+            labels=_LABELS,
+        )
+        overhead = HistogramMetricFamily(
+            "budgateway_overhead_seconds", "The gateway's own share of the duration.", labels=_LABELS
+        )
+        first_byte = HistogramMetricFamily(
+            "budgateway_first_byte_seconds", "From the request's head to the upstream's first byte.", labels=_LABELS
+        )
+        tokens = CounterMetricFamily(
+            "budgateway_tokens", "Tokens, as upstreams report them.", labels=(*_LABELS, "kind")
+        )
+        sizes = CounterMetricFamily("budgateway_body_bytes", "Body bytes.", labels=(*_LABELS, "direction"))
+        for row in self._metrics.collect():
+            labels = (row.route, row.provider, row.model, str(row.status))
+            requests.add_metric(labels, row.count)
+            for name, count in zip(_OUTCOMES[1:], row.outcomes[1:], strict=True):
+                if count:
+                    errors.add_metric((*labels, name), count)
+            _histogram(duration, labels, row.duration, DURATION_BOUNDS_S)
+            _histogram(overhead, labels, row.overhead, OVERHEAD_BOUNDS_S)
+            _histogram(first_byte, labels, row.first_byte, DURATION_BOUNDS_S)
+            for kind, value in (("in", row.tokens_in), ("out", row.tokens_out)):
+                tokens.add_metric((*labels, kind), value)
+            for direction, value in (("in", row.bytes_in), ("out", row.bytes_out)):
+                sizes.add_metric((*labels, direction), value)
+        yield from (requests, errors, duration, overhead, first_byte, tokens, sizes)
+        for name, text, gauge in _GAUGES:
+            family = GaugeMetricFamily(name, text, labels=("worker",))
+            for worker in range(self._segment.workers):
+                family.add_metric((str(worker),), self._segment.gauge(worker, gauge))
+            yield family
+
+
+class Exposition:
+    """Renders the text that Prometheus scrapes."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(SegmentCollector(segment))
+
+    def render(self) -> bytes:
+        """The current state, in the text format."""
+        return generate_latest(self._registry)
+
+
+def _histogram(
+    family: HistogramMetricFamily,
+    labels: Sequence[str],
+    counted: tuple[list[int], float],
+    bounds: Sequence[float],
+) -> None:
+    counts, total = counted
+    buckets = []
+    running = 0
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        running += count
+        buckets.append((bound, running))
+    family.add_metric(labels, buckets, total)
