@@ -1,0 +1,403 @@
+"""The relay: executes plans. Moves bytes both ways, holds deadlines and back-pressure, ends every exchange once.
+
+It is the handler of the front door and the sink of the upstream connections; between them stands one `Exchange`.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from budgateway.errors import GatewayError, InternalError, NoUpstream, UpstreamTimeout
+from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
+from budgateway.native import (
+    VERDICT_FAILURE,
+    VERDICT_NEUTRAL,
+    VERDICT_SUCCESS,
+    ModelRewriter,
+    ResponseHead,
+    ResponseHeadWriter,
+    UsageScanner,
+)
+from budgateway.pipeline import plan
+from budgateway.wire.answer import event_bytes, response_bytes
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from budgateway.observe.record_cy import Recorder
+    from budgateway.server.connection_cy import ServerConnection
+    from budgateway.transport.client_cy import ClientConnection
+
+MAX_ATTEMPTS = 3
+
+_KEEP_ALIVE = 1
+_HTTP_10 = 16
+_EVENT_STREAM = 128
+_JSON_OR_EVENTS = 32 | 128
+_ENCODED = 256
+_NO_BODY = 512
+
+_log = logging.getLogger("budgateway.relay")
+
+
+class Relay:
+    """One per worker. `snapshot` is swapped by one assignment; an exchange keeps the one it started under."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        *,
+        id_prefix: str,
+        disclose: bool,
+    ) -> None:
+        # process
+        self._recorder = recorder
+        self._spawn = spawn
+        self._id_prefix = id_prefix
+        self._disclose = disclose
+        self._counter = 0
+        self._writer = ResponseHeadWriter()
+        # configuration
+        self.snapshot: Any = None
+        # now
+        self.in_flight = 0
+
+    # ---------------------------------------------------------------- handler of the front door
+
+    def start(self, x: Exchange) -> None:
+        """Plan an exchange whose request is whole (or streams), and execute the plan."""
+        self.in_flight += 1
+        given = x.head.request_id
+        if given is None:
+            self._counter += 1
+            x.request_id = f"{self._id_prefix}{self._counter:08x}"
+        else:
+            x.request_id = given
+        x.snapshot = self.snapshot
+        try:
+            plan(x)
+            self.execute(x)
+        except GatewayError as error:
+            self._give_up(x, error)
+        except Exception as error:  # noqa: BLE001 - the pipeline's edge: this exchange's alone
+            _log.exception("exchange %s failed in the pipeline", x.request_id)
+            self._give_up(x, InternalError(f"internal error ({type(error).__name__})"))
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """A piece of a streamed request body."""
+        connection = x.connection
+        if x.closed:
+            return
+        if connection is None:
+            # Still dialling: keep it, and let the client wait.
+            x.send_body = data if x.send_body is None else x.send_body + data
+            x.downstream.pause_reading()
+        else:
+            x.progressed = True
+            connection.send_more(data if x.head.content_length >= 0 else _chunk(data), False)
+
+    def body_end(self, x: Exchange) -> None:
+        """The last byte of a streamed request body has come."""
+        if x.closed or x.connection is None:
+            return
+        x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
+        x.deadline_ns = monotonic_ns() + x.route.first_byte_ns
+
+    def gone(self, x: Exchange) -> None:
+        """The client left: so does the upstream request, whatever its phase."""
+        self._close(x, CLIENT_GONE, VERDICT_NEUTRAL)
+
+    def writable(self, x: Exchange, ok: bool) -> None:
+        """The client reads too slowly, or caught up: the upstream follows."""
+        if x.connection is None:
+            return
+        if ok:
+            x.progressed = True
+            x.connection.resume_reading()
+        else:
+            x.connection.pause_reading()
+
+    def fail(self, x: Exchange, error: GatewayError) -> None:
+        """The request went wrong while it was read."""
+        if not x.request_id:
+            self.in_flight += 1
+            self._counter += 1
+            x.request_id = f"{self._id_prefix}{self._counter:08x}"
+        self._give_up(x, error)
+
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError) -> None:
+        """Answer what never became an exchange: there is no head to believe."""
+        self._counter += 1
+        request_id = f"{self._id_prefix}{self._counter:08x}"
+        connection.write(response_bytes(error, request_id, "", True))
+        self._recorder.refuse(connection.client, request_id, error, monotonic_ns())
+
+    def sweep(self, x: Exchange, now_ns: int) -> None:
+        """Look at an exchange's deadlines, four times a second."""
+        route = x.route
+        if x.closed or route is None:
+            return
+        if now_ns - x.started_ns > route.total_ns:
+            self._expire(x, "total")
+        elif x.progressed:
+            x.progressed = False
+            x.deadline_ns = now_ns + (route.chunk_ns if x.head_sent else route.first_byte_ns)
+        elif x.deadline_ns and now_ns > x.deadline_ns:
+            if x.head_sent and not x.downstream.writable:
+                # The stall is the client's: the upstream is not to blame while we hold it back.
+                x.deadline_ns = now_ns + route.chunk_ns
+            else:
+                self._expire(x, "chunk" if x.head_sent else "first_byte")
+
+    # ---------------------------------------------------------------- executing
+
+    def execute(self, x: Exchange) -> None:
+        """Send the request of the plan: on a warm connection, else on one that is dialled now."""
+        x.attempts += 1
+        target = x.target
+        connection = None if x.fresh else target.pool.checkout(monotonic_ns())
+        if connection is None:
+            x.reused = False
+            # Connecting is the upstream's time, not ours.
+            x.overhead_ns += monotonic_ns() - x.ready_ns
+            x.task = self._spawn(target.dial(x, self))
+        else:
+            x.reused = True
+            self._send(x, connection)
+
+    def connected(self, x: Exchange, connection: ClientConnection) -> None:
+        """A dial came through."""
+        x.task = None
+        if x.closed:
+            connection.abort()
+        else:
+            x.ready_ns = monotonic_ns()
+            self._send(x, connection)
+
+    def unreachable(self, x: Exchange, error: GatewayError) -> None:
+        """A dial failed: nothing was sent, so any method may go to the next upstream."""
+        x.task = None
+        if not x.closed:
+            self._again(x, error)
+
+    def _send(self, x: Exchange, connection: ClientConnection) -> None:
+        x.connection = connection
+        body = x.send_body
+        done = x.body_done
+        if done:
+            length = -1 if body is None else len(body)
+        else:
+            length = x.head.content_length
+            if length < 0:
+                length = -2
+                if body is not None:
+                    body = _chunk(body)
+        connection.send(x, x.target.writer.write(x.head, x.request_id, length), body, x.to_head, done)
+        now_ns = monotonic_ns()
+        x.sent_ns = now_ns
+        x.overhead_ns += now_ns - x.ready_ns
+        x.deadline_ns = now_ns + x.route.first_byte_ns
+        if not done:
+            x.downstream.resume_reading()
+
+    # ---------------------------------------------------------------- sink of the upstream connection
+
+    def received(self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool) -> None:
+        """What one read of the upstream brought: the head, some of the body, the end, or all three."""
+        if complete:
+            x.connection = None
+        if head is not None:
+            self._answer(x, head, payload, complete)
+            return
+        x.progressed = True
+        if payload is not None:
+            if x.scanner is not None:
+                x.scanner.feed(payload)
+            if x.rewriter is not None:
+                payload = x.rewriter.feed(payload)
+            if payload:
+                x.bytes_out += len(payload)
+                if x.chunked:
+                    payload = _chunk(payload)
+                    if complete and x.rewriter is None:
+                        payload += b"0\r\n\r\n"
+                        x.chunked = False
+                x.downstream.write(payload)
+        if complete:
+            self._finish_body(x)
+
+    def lost(self, x: Exchange, error: GatewayError) -> None:
+        """The upstream connection ended before its response."""
+        x.connection = None
+        if x.closed:
+            return
+        if not x.head_sent and x.body_done and x.route.may_replay(x):
+            if x.reused and not x.fresh:
+                # The keep-alive race: it closed as we wrote. One more try, on a connection that cannot be stale.
+                x.fresh = True
+                self.execute(x)
+            else:
+                self._again(x, error)
+        else:
+            self._give_up(x, error)
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """The upstream takes a streamed body too slowly, or caught up: the client follows."""
+        if ok:
+            x.downstream.resume_reading()
+        else:
+            x.downstream.pause_reading()
+
+    def _answer(self, x: Exchange, head: ResponseHead, payload: bytes | None, complete: bool) -> None:
+        """Send the response's head, with what came behind it in the same read."""
+        now_ns = monotonic_ns()
+        x.first_byte_ns = now_ns
+        status = head.status
+        flags = head.flags
+        x.status = status
+        keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
+        if flags & (_JSON_OR_EVENTS) and not flags & _ENCODED:
+            x.sse = (flags & _EVENT_STREAM) != 0
+            x.scanner = UsageScanner(x.sse)
+            if x.rename and status < 300:
+                x.rewriter = ModelRewriter(x.sse, x.model)
+            if payload is not None:
+                x.scanner.feed(payload)
+                if x.rewriter is not None:
+                    payload = x.rewriter.feed(payload)
+                    if complete:
+                        payload += x.rewriter.finish()
+        if flags & _NO_BODY:
+            # The length that GET would have is HEAD's only message; 204 and 304 have none.
+            length = head.content_length if x.to_head else -1
+        elif complete:
+            length = 0 if payload is None else len(payload)
+        elif head.content_length >= 0 and x.rewriter is None:
+            length = head.content_length
+        elif x.flags & _HTTP_10:
+            length = -1
+            keep_alive = False
+            x.to_close = True
+        else:
+            length = -2
+            x.chunked = True
+        x.keep_alive = keep_alive
+        x.head_sent = True
+        if self._disclose:
+            extra = (
+                f"x-request-id: {x.request_id}\r\nx-budgateway-upstream: {x.target.label}\r\n"
+                f"x-budgateway-attempts: {x.attempts}\r\nx-budgateway-overhead-us: {x.overhead_ns // 1000}\r\n"
+            )
+        else:
+            extra = f"x-request-id: {x.request_id}\r\n"
+        data = self._writer.write(head, length, keep_alive, extra.encode("ascii"))
+        if payload:
+            x.bytes_out = len(payload)
+            if x.chunked:
+                payload = _chunk(payload)
+            data += payload
+        x.downstream.write(data)
+        if complete:
+            self._done(x, now_ns)
+            return
+        sent_ns = monotonic_ns()
+        x.overhead_ns += sent_ns - now_ns
+        x.deadline_ns = sent_ns + x.route.chunk_ns
+
+    def _finish_body(self, x: Exchange) -> None:
+        """The upstream's body is whole: send what is held back, and our own terminator."""
+        if x.rewriter is not None:
+            rest = x.rewriter.finish()
+            if rest:
+                x.bytes_out += len(rest)
+                x.downstream.write(_chunk(rest) if x.chunked else rest)
+        if x.chunked:
+            x.downstream.write(b"0\r\n\r\n")
+        self._done(x, 0)
+
+    # ---------------------------------------------------------------- endings
+
+    def _done(self, x: Exchange, answered_ns: int) -> None:
+        downstream = x.downstream
+        if answered_ns:
+            x.overhead_ns += monotonic_ns() - answered_ns
+        status = x.status
+        if status < 500 or status == 501:
+            verdict = VERDICT_NEUTRAL if status == 429 else VERDICT_SUCCESS
+        else:
+            verdict = VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
+        self._close(x, COMPLETE, verdict)
+        downstream.finish(x.keep_alive)
+
+    def _again(self, x: Exchange, error: GatewayError) -> None:
+        """This upstream failed before the client heard anything: the next one, or the error."""
+        if x.attempts >= MAX_ATTEMPTS:
+            self._give_up(x, error)
+            return
+        x.fresh = False
+        try:
+            x.balancer.next_after_failure(x, monotonic_ns())
+        except NoUpstream:
+            self._give_up(x, error)
+            return
+        self.execute(x)
+
+    def _expire(self, x: Exchange, phase: Any) -> None:
+        name = x.target.label if x.target is not None else "?"
+        self._give_up(x, UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase))
+
+    def _give_up(self, x: Exchange, error: GatewayError) -> None:
+        """End an exchange with an error: told in the dialect while nothing was sent, else by breaking the stream off."""
+        if x.closed:
+            return
+        downstream = x.downstream
+        x.error = error.code
+        upstream_fault = error.who == "upstream"
+        verdict = VERDICT_FAILURE if upstream_fault else VERDICT_NEUTRAL
+        if x.head_sent:
+            if x.sse and x.chunked and downstream.writable:
+                # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
+                downstream.write(_chunk(event_bytes(error, x.request_id, x.head.path)))
+            self._close(x, TRUNCATED, verdict)
+            downstream.break_off(not x.to_close)
+            return
+        x.status = error.status
+        x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
+        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive)
+        x.bytes_out = len(data)
+        self._close(x, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)
+        downstream.write(data)
+        downstream.finish(x.keep_alive)
+
+    def _close(self, x: Exchange, outcome: int, verdict: int) -> None:
+        """Give back everything the exchange holds, and record it. The one place that does."""
+        if x.closed:
+            return
+        x.closed = True
+        self.in_flight -= 1
+        x.deadline_ns = 0
+        now_ns = monotonic_ns()
+        if x.index >= 0:
+            x.balancer.release(x.index, verdict, now_ns)
+            x.index = -1
+        connection = x.connection
+        if connection is not None:
+            x.connection = None
+            connection.abort()
+        task = x.task
+        if task is not None:
+            x.task = None
+            task.cancel()
+        self._recorder.record(x, outcome, now_ns)
+        # The connection may hold on to the exchange until its next one: let go of the bulk.
+        x.body = None
+        x.send_body = None
+
+
+def _chunk(data: bytes) -> bytes:
+    """One chunk of chunked framing (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
