@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from budgateway.config.load import load_config
     from budgateway.errors import ConfigError, GatewayError
+    from budgateway.gateway import Gateway
     from budgateway.records import Match, Route, Settings
     from budgateway.routing.table import RouteTable
-    from budgateway.runtime import Gateway
 
     __version__: str
 
@@ -29,7 +29,7 @@ __all__ = [
 # Where each public name lives. Loaded when first asked for: a worker imports this package and must stay small.
 _HOMES = {
     "ConfigError": "budgateway.errors",
-    "Gateway": "budgateway.runtime",
+    "Gateway": "budgateway.gateway",
     "GatewayError": "budgateway.errors",
     "Match": "budgateway.records",
     "Route": "budgateway.records",

@@ -11,14 +11,13 @@ CHAT = "/v1/chat/completions"
 LISTED_MAX = 12
 
 
-def banner(settings: Settings, *, version: str = "") -> str:
+def banner(settings: Settings, *, version: str = "", metrics_url: str = "") -> str:
     """Several lines for a terminal, without colours and without a secret."""
     url = base_url(settings)
     lines = [f"budgateway {version}".rstrip(), f"  listening  {url}/v1  ({_workers(settings.workers)})"]
-    if settings.metrics_enabled and settings.metrics_port:
-        lines.append(f"  metrics    http://{_reachable(settings.metrics_host)}:{settings.metrics_port}/metrics")
-    else:
-        lines.append(f"  metrics    {url}/metrics")
+    if not metrics_url and settings.metrics_enabled and settings.metrics_port:
+        metrics_url = f"http://{_reachable(settings.metrics_host)}:{settings.metrics_port}/metrics"
+    lines.append(f"  metrics    {metrics_url or url + '/metrics'}")
     lines += _listed("providers", [_provider_line(provider) for provider in settings.providers])
     lines += _listed("routes", [_route_line(route) for route in settings.routes])
     if settings.sources:

@@ -1,0 +1,63 @@
+"""One request of the gateway's own to an upstream, over the ordinary transport."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+from budgateway.errors import GatewayError, UpstreamProtocolError
+from budgateway.exchange_cy import Exchange
+from budgateway.native import RequestHead
+
+if TYPE_CHECKING:
+    from budgateway.native import ResponseHead
+    from budgateway.transport.target import Target
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class _Collected:
+    """The sink: gathers a response."""
+
+    def __init__(self, done: asyncio.Future[tuple[int, bytes]], label: str) -> None:
+        self._done = done
+        self._label = label
+        self._status = 0
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def received(self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool) -> None:
+        if head is not None:
+            self._status = head.status
+        if payload is not None:
+            self._parts.append(payload)
+            self._size += len(payload)
+        if self._done.done():
+            return
+        if self._size > MAX_BODY_BYTES:
+            self._done.set_exception(UpstreamProtocolError(f"upstream {self._label}: the answer is too large"))
+        elif complete:
+            self._done.set_result((self._status, b"".join(self._parts)))
+
+    def lost(self, x: Exchange, error: GatewayError) -> None:
+        if not self._done.done():
+            self._done.set_exception(error)
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """Our requests have no body to hold back."""
+
+
+async def fetch(target: Target, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """GET `path`: status and body. GatewayError when there is no answer; TimeoutError when it does not come in time."""
+    done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+    head = RequestHead.parse(f"GET {path} HTTP/1.1\r\nHost: budgateway\r\naccept: application/json\r\n\r\n".encode())
+    assert head is not None
+    x = Exchange(head, None, "local", monotonic_ns())
+    async with asyncio.timeout(timeout_s):
+        connection = await target.connect(_Collected(done, target.label))
+        try:
+            connection.send(x, target.writer.write(head, "budgateway", -1), None, False, True)
+            return await done
+        finally:
+            connection.abort()

@@ -1,0 +1,128 @@
+"""The back office's handler: probes, metrics and the model list, behind the same front door as everything else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from budgateway.errors import GatewayError, InternalError, ModelNotFound, RouteNotFound
+from budgateway.observe.metrics import CONTENT_TYPE, Exposition
+from budgateway.wire.answer import response_bytes
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from budgateway.admin.models import ModelCatalogue
+    from budgateway.exchange_cy import Exchange
+    from budgateway.server.connection_cy import ServerConnection
+
+# Served on the metrics listener too, which asks nobody who they are.
+_PUBLIC = ("/metrics", "/health", "/livez", "/readyz")
+
+_log = logging.getLogger("budgateway.office")
+
+
+class BackOffice:
+    """Answers what the gateway says itself. Trusts its callers: the worker in front has authorized them."""
+
+    def __init__(
+        self,
+        *,
+        exposition: Exposition,
+        catalogue: ModelCatalogue,
+        ready: Callable[[], bool],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        version: str,
+        public_only: bool = False,
+    ) -> None:
+        self._exposition = exposition
+        self._catalogue = catalogue
+        self._ready = ready
+        self._spawn = spawn
+        self._version = version
+        self._public_only = public_only
+
+    # ---------------------------------------------------------------- handler of a front door
+
+    def start(self, x: Exchange) -> None:
+        """Answer at once, or in a task when upstreams have to be asked."""
+        path = x.head.path
+        if self._public_only and path not in _PUBLIC:
+            self.fail(x, RouteNotFound(f"no route for {path}"))
+        elif path == "/metrics":
+            self._answer(x, 200, self._exposition.render(), CONTENT_TYPE)
+        elif path in ("/health", "/readyz"):
+            ready = self._ready()
+            self._answer_json(
+                x, 200 if ready else 503, {"status": "ok" if ready else "draining", "version": self._version}
+            )
+        elif path == "/livez":
+            self._answer_json(x, 200, {"status": "ok"})
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            x.task = self._spawn(self._models(x, path.removeprefix("/v1/models").removeprefix("/")))
+        else:
+            self.fail(x, RouteNotFound(f"no route for {path}"))
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """Nothing here reads a body."""
+
+    def body_end(self, x: Exchange) -> None:
+        """Nothing here reads a body."""
+
+    def gone(self, x: Exchange) -> None:
+        """The asker left."""
+        x.closed = True
+        if x.task is not None:
+            x.task.cancel()
+
+    def writable(self, x: Exchange, ok: bool) -> None:
+        """Answers are small and sent whole."""
+
+    def sweep(self, x: Exchange, now_ns: int) -> None:
+        """Every answer has its own deadline."""
+
+    def fail(self, x: Exchange, error: GatewayError) -> None:
+        """Answer with an error."""
+        x.closed = True
+        keep_alive = x.body_done
+        x.downstream.write(response_bytes(error, x.head.request_id or "-", x.head.path, not keep_alive))
+        x.downstream.finish(keep_alive)
+
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError) -> None:
+        """Answer what never became an exchange."""
+        connection.write(response_bytes(error, "-", "", True))
+
+    # ---------------------------------------------------------------- answers
+
+    async def _models(self, x: Exchange, name: str) -> None:
+        try:
+            models = await self._catalogue.models()
+        except Exception as error:  # noqa: BLE001 - a background task's edge
+            _log.exception("the model list failed")
+            self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
+            return
+        if x.closed:
+            return
+        if not name:
+            self._answer_json(x, 200, {"object": "list", "data": models})
+            return
+        for model in models:
+            if model["id"] == name:
+                self._answer_json(x, 200, model)
+                return
+        self.fail(x, ModelNotFound(f"no model '{name}'", param="model"))
+
+    def _answer_json(self, x: Exchange, status: int, document: object) -> None:
+        self._answer(x, status, json.dumps(document).encode(), "application/json")
+
+    def _answer(self, x: Exchange, status: int, body: bytes, content_type: str) -> None:
+        x.closed = True
+        head = (
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {content_type}\r\n"
+            f"content-length: {len(body)}\r\ncache-control: no-store\r\n\r\n"
+        )
+        x.downstream.write(head.encode("ascii") if x.to_head else head.encode("ascii") + body)
+        x.downstream.finish(x.body_done)
