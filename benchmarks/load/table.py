@@ -42,6 +42,7 @@ def _case(case: Case, results: Results) -> str:
     if case.stream:
         columns += [
             ("chunks/s", _of("stream", "chunks_per_s"), 0, False),
+            ("coalesced %", _coalesced, 0, False),
             ("gap p50 us", _of("stream", "gap_us", "p50"), 0, False),
             ("gap p99 us", _of("stream", "gap_us", "p99"), 0, False),
             ("first event p50 us", _of("stream", "first_event_us", "p50"), 0, False),
@@ -91,6 +92,12 @@ def _memory(results: Results) -> str:
         for name, (requests, resident, proportional) in results.memory.items()
     ]
     return _table(["gateway", "after requests", "RSS MiB", "PSS MiB"], rows)
+
+
+def _coalesced(sample: Sample) -> float | None:
+    """Chunks that reached the client together with the one before: they were cheaper to pass on."""
+    stream = sample.report["stream"]
+    return 100 * stream["coalesced"] / stream["chunks"] if stream["chunks"] else None
 
 
 def _of(*path: str) -> Figure:

@@ -7,6 +7,8 @@ use crate::histogram::Histogram;
 /// What a run learns from its streams.
 pub(crate) struct StreamStats {
     pub(crate) events: u64,
+    /// Those that came in one read with the event before: the more, the less a chunk costs whoever passes it on.
+    pub(crate) coalesced: u64,
     /// Nanoseconds between an event and the one before it in its stream.
     pub(crate) gap: Histogram,
     /// Nanoseconds from sending a request to its first event.
@@ -17,6 +19,7 @@ impl StreamStats {
     pub(crate) fn new() -> Self {
         Self {
             events: 0,
+            coalesced: 0,
             gap: Histogram::new(),
             first: Histogram::new(),
         }
@@ -77,7 +80,11 @@ impl EventChecker {
         stats.events += 1;
         match self.last.replace(now) {
             None => stats.first.record(nanos(sent, now)),
-            Some(last) => stats.gap.record(nanos(last, now)),
+            Some(last) => {
+                // One read has one instant.
+                stats.coalesced += u64::from(last == now);
+                stats.gap.record(nanos(last, now));
+            }
         }
         let data = data.trim_ascii();
         self.in_order &= !self.done;
