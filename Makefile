@@ -31,7 +31,7 @@ SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.
 MISSING_RS := $(if $(wildcard budgateway/_native.*.so),,FORCE)
 MISSING_CY := $(if $(strip $(foreach source,$(filter %_cy.py,$(SOURCES_CY)),$(if $(wildcard $(source:.py=.*.so)),,$(source)))),FORCE)
 
-.PHONY: FORCE help run test test-pure dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
+.PHONY: FORCE help run test peers test-pure coverage dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,9 +47,11 @@ test: $(STAMPS)/built $(STAMPS)/group-test ## the whole test suite
 peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests want as company: a LiteLLM proxy in .venv-litellm, the npm client
 
 # Its 0.7 GB of dependencies would fight ours in one venv.
-$(STAMPS)/litellm: $(MAKEFILE_LIST)
-	@mkdir -p $(STAMPS)
+$(LITELLM)/pyvenv.cfg:
 	$(PYTHON) -m venv $(LITELLM)
+
+$(STAMPS)/litellm: $(LITELLM)/pyvenv.cfg
+	@mkdir -p $(STAMPS)
 	$(LITELLM)/bin/python -m pip install --quiet 'litellm[proxy]>=1.80'
 	@touch $@
 
@@ -131,6 +133,11 @@ $(STAMPS)/pure: $(STAMPS)/pure-group-test $(STAMPS)/group-build setup.py $(SOURC
 test-pure: $(STAMPS)/pure ## the same suite with the compiled modules interpreted
 	BUDGATEWAY_PURE=1 $(PURE)/bin/pytest $(ARGS)
 
+# Compiled functions have no lines to count: the lamp shines on the pure build.
+coverage: $(STAMPS)/pure ## branch coverage of the pure build
+	BUDGATEWAY_PURE=1 $(PURE)/bin/coverage run $(PURE)/bin/pytest -q $(ARGS)
+	$(PURE)/bin/coverage report
+
 # ---------------------------------------------------------------- judge it
 
 fmt: $(STAMPS)/group-lint ## format Python and Rust
@@ -162,8 +169,8 @@ fuzz: ## each fuzz target for FUZZ_SECONDS=60 (needs cargo-fuzz and a nightly to
 soak: $(STAMPS)/built $(STAMPS)/group-test ## the long tests
 	$(BIN)/pytest -m soak $(ARGS)
 
-core: ## the Rust core's own tests
-	cargo test --quiet --locked
+core: ## the tests of the Rust core and of the load generator
+	cargo test --quiet --locked --workspace --exclude budgateway-native
 
 micro: $(STAMPS)/built $(STAMPS)/group-test ## each micro-benchmark once, as a test
 	@if compgen -G 'benchmarks/micro/bench_*.py' >/dev/null; then $(BIN)/pytest benchmarks/micro --benchmark-disable; else echo "no micro-benchmarks yet"; fi

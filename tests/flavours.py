@@ -36,11 +36,16 @@ def compiled(name: str) -> ModuleType:
     module = importlib.import_module(name)
     library = Path(module.__file__ or "")
     assert is_compiled(library), f"{name} is not compiled: run `make cython`"
-    source = library.with_name(name.rpartition(".")[2] + ".py")
-    headers = [path for path in (source, source.with_suffix(".pxd")) if path.exists()]
-    stale = [path.name for path in headers if path.stat().st_mtime > library.stat().st_mtime]
-    assert not stale, f"{library.name} is older than {', '.join(stale)}: run `make cython`"
+    assert not newer_sources(library), f"{library.name} is older than {newer_sources(library)}: run `make cython`"
     return module
+
+
+def newer_sources(library: Path) -> list[str]:
+    """Which of a compiled module's `.py` and `.pxd` were edited after it was built."""
+    stem = library.name.partition(".")[0]
+    sources = [library.with_name(stem + suffix) for suffix in (".py", ".pxd")]
+    built = library.stat().st_mtime
+    return [path.name for path in sources if path.exists() and path.stat().st_mtime > built]
 
 
 def interpreted(name: str) -> ModuleType:

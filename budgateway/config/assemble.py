@@ -71,10 +71,11 @@ class _Assembly:
         tls = self._table(("tls",), TlsConfig)
         limiting = self._table(("rate_limiting",), RateLimitingConfig)
         breaker = self._table(("circuit_breaker",), CircuitBreakerConfig)
-        if metrics.enabled and metrics.port == gateway.port:
+        if metrics.enabled and metrics.port == gateway.port != 0:
             written = "metrics" in self._source.tables
             path: KeyPath = ("metrics", "port") if written else ("gateway", "port")
             self._problems.add(path, f"{gateway.port} is the port of {'the gateway' if written else '[metrics]'}")
+        access_log = self._resolve.access_log(gateway.access_log)
         certificate = self._resolve.tls(tls.cert_file, tls.key_file) if tls else None
         secret = self._resolve.jwt_secret(auth.jwt_secret)
         providers, routes = self._providers_and_routes(gateway, authenticates=bool(auth.jwt_secret))
@@ -95,7 +96,7 @@ class _Assembly:
             disclose=gateway.disclose,
             trusted_proxies=tuple(gateway.trusted_proxies),
             log_level=gateway.log_level,
-            access_log=gateway.access_log,
+            access_log=access_log,
             metrics_enabled=metrics.enabled,
             metrics_host=metrics.host,
             metrics_port=metrics.port,

@@ -64,8 +64,9 @@ class Problems:
         """Note what pydantic found wrong with the table at `path`; the key paths inside it."""
         wrong: list[KeyPath] = []
         for detail in error.errors(include_url=False):
-            loc, kind = detail["loc"], detail["type"]
-            if kind != "extra_forbidden" and len(loc) > 1 and loc[-1] == "[key]":
+            loc: KeyPath = detail["loc"]
+            kind = detail["type"]
+            if kind != "extra_forbidden" and loc[1:] and loc[-1] == "[key]":
                 loc = loc[:-1]  # pydantic's way to say that the key itself is wrong
             if kind == "extra_forbidden":
                 # The parent of an unknown key decides which keys would be known.

@@ -35,6 +35,7 @@ from budgateway.records import (
 
 # RFC 7518 3.2: an HS256 key is at least as long as the hash.
 MIN_SECRET_BYTES = 32
+ACCESS_LOGS = ("stdout", "stderr", "off")
 MAX_SECRET_BYTES = 64 * 1024
 
 
@@ -107,6 +108,23 @@ class Resolver:
                 pass
         except (OSError, ValueError) as error:
             self.problems.add(path, f"cannot read {shown(name)}: {_reason(error)}")
+        return str(file)
+
+    def access_log(self, target: str) -> str:
+        """Where access lines go: one of the words, or the absolute path of a file in a folder that is there."""
+        path: KeyPath = ("gateway", "access_log")
+        if target in ACCESS_LOGS:
+            return target
+        if "/" not in target and "." not in target:
+            words = ", ".join(ACCESS_LOGS)
+            suggestion = did_you_mean(target, ACCESS_LOGS)
+            self.problems.add(
+                path, f"must be {words} or a file's path such as ./access.log, got {shown(target)}{suggestion}"
+            )
+            return target
+        file = (self._folder(path) / target).resolve()
+        if not file.parent.is_dir():
+            self.problems.add(path, f"there is no folder {shown(str(file.parent))}")
         return str(file)
 
     def tls(self, cert_name: str, key_name: str) -> Tls:

@@ -123,7 +123,7 @@ def no_blank(value: str) -> str:
 # A month: no deadline is longer, and it keeps nanoseconds within 64 bits.
 Seconds = Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=0, le=65535)]
 Size = Annotated[int, Field(ge=1, le=1 << 50), BeforeValidator(size_bytes, json_schema_input_type=int | str)]
 Text = Annotated[str, AfterValidator(no_blank)]
 Texts = Annotated[list[Text], BeforeValidator(one_or_many, json_schema_input_type=str | list[str])]
@@ -158,7 +158,7 @@ class GatewayConfig(Table):
     host: ListenHost = "0.0.0.0"
     """Address to listen on."""
     port: Port = 8080
-    """Port to listen on."""
+    """Port to listen on; 0 takes any free one."""
     workers: Annotated[int, Field(ge=1, le=256)] = 1
     """Data-plane processes; they share one port and one set of limits."""
     max_connections: Count = 10_000
@@ -260,7 +260,7 @@ class MetricsConfig(Table):
     """Serve the metrics port."""
     host: ListenHost = "127.0.0.1"
     """Address of the metrics port."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 9090
+    port: Port = 9090
     """The metrics port; 0 for none of its own."""
 
 

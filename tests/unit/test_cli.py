@@ -15,6 +15,7 @@ import budgateway
 from budgateway import native
 from budgateway.banner import banner, curl_line
 from budgateway.cli import cli
+from budgateway.config import environment, schema
 from budgateway.config.demo import demo_settings, moved
 from budgateway.config.load import load_config
 from budgateway.records import Provider, Route, Secret, Settings, Tls
@@ -60,7 +61,7 @@ def test_check_of_the_samples_sums_them_up() -> None:
     "command", [["check"], ["serve", "--validate-config"], ["serve"], ["routes"], ["routes", "match", "GET", "/"]]
 )
 def test_a_bad_configuration_lists_every_problem_on_stderr(command: list[str], tmp_path: Path) -> None:
-    (tmp_path / "bad.toml").write_text("[gateway]\nport = 0\n[[routes]]\npath = 'x'\nprovider = 'y'")
+    (tmp_path / "bad.toml").write_text("[gateway]\nport = -1\n[[routes]]\npath = 'x'\nprovider = 'y'")
     if command[:2] == ["routes", "match"]:
         command = ["routes", "--config", "bad.toml", *command[1:]]
     else:
@@ -172,6 +173,28 @@ def test_the_schema_knows_every_table_and_says_what_each_key_means() -> None:
     ]
     assert silent == []
     assert all(table["additionalProperties"] is False for table in schema["$defs"].values())
+
+
+def test_every_key_is_documented() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    parts = {part.partition("\n")[0]: part for part in text.split("\n## ")}
+    missing = []
+    for name, model in {**schema.SECTIONS, "routes": schema.RouteConfig, "providers": schema.ProviderConfig}.items():
+        part = next(part for title, part in parts.items() if f"[{name}" in title)
+        missing += [
+            f"{name}.{key}"
+            for key in model.model_fields
+            if f"| `{key}` |" not in part and f"`{name}.{key}`" not in part
+        ]
+    # Documented in the text as the other name of `timeout`.
+    assert missing == ["routes.first_byte_timeout"]
+    variables = [
+        *environment.VARIABLES,
+        environment.JWT_SECRET,
+        *environment.ENDPOINTS.values(),
+        *environment.KEYS.values(),
+    ]
+    assert [name for name in variables if f"`{name}`" not in text] == []
 
 
 def test_version_says_what_is_running() -> None:

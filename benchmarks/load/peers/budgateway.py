@@ -14,6 +14,12 @@ host = "127.0.0.1"
 port = {port}
 workers = 1
 max_connections = 20000
+access_log = "{folder}/access.jsonl"
+
+# No port of its own: GET /metrics of the gateway answers.
+[metrics]
+enabled = true
+port = 0
 
 # A limit that counts every request and is never hit.
 [rate_limiting]
@@ -49,8 +55,6 @@ class Budgateway(Peer):
         return importlib.metadata.version("budgateway")
 
     def command(self, launch: Launch) -> list[str]:
-        config = launch.write(
-            "gateway.toml", CONFIG.format(port=launch.port, path=PATH, model=MODEL, upstream=launch.upstream)
-        )
-        # The access log is its standard output, which base.py sends to a file.
-        return [own_python(), "-m", "budgateway", "serve", "--config", str(config)]
+        text = CONFIG.format(port=launch.port, folder=launch.folder, path=PATH, model=MODEL, upstream=launch.upstream)
+        launch.write("config/gateway.toml", text)
+        return [own_python(), "-m", "budgateway", "serve", "--config", str(launch.folder / "config")]

@@ -40,7 +40,18 @@ def only_route(text: str, folder: Path) -> Route:
         # gateway
         ("[gatewy]\n" + ROUTE + PROVIDER, "c.toml: gatewy: unknown table; did you mean 'gateway'?"),
         ("[gateway]\nprot = 1\n" + ROUTE + PROVIDER, "c.toml: gateway.prot: unknown key; did you mean 'port'?"),
-        ("[gateway]\nport = 0\n" + ROUTE + PROVIDER, "c.toml: gateway.port: must be at least 1, got 0"),
+        ("[gateway]\nport = -1\n" + ROUTE + PROVIDER, "c.toml: gateway.port: must be at least 0, got -1"),
+        (
+            "[gateway]\naccess_log = 'stdot'\n" + ROUTE + PROVIDER,
+            (
+                "c.toml: gateway.access_log: must be stdout, stderr, off or a file's path such as ./access.log, got 'stdot'; "
+                "did you mean 'stdout'?"
+            ),
+        ),
+        (
+            "[gateway]\naccess_log = '/nowhere/at/all.log'\n" + ROUTE + PROVIDER,
+            "c.toml: gateway.access_log: there is no folder '/nowhere/at'",
+        ),
         ("[gateway]\nport = '80'\n" + ROUTE + PROVIDER, "c.toml: gateway.port: must be a whole number, got '80'"),
         ("[gateway]\nport = 9090\n" + ROUTE + PROVIDER, "c.toml: gateway.port: 9090 is the port of [metrics]"),
         ("gateway = 3\n" + ROUTE + PROVIDER, "c.toml: gateway: must be a table, got 3"),
@@ -295,6 +306,12 @@ def test_deadlines_come_from_the_route_then_the_provider_then_the_gateway(tmp_pa
 )
 def test_sizes_are_counts_or_words(said: str, size: int, tmp_path: Path) -> None:
     assert only_route(f"max_body_size = {said}\n", tmp_path).max_body_bytes == size
+
+
+def test_relative_paths_start_at_the_configuration(tmp_path: Path) -> None:
+    settings = load("[gateway]\naccess_log = 'access.log'\n" + ROUTE + PROVIDER, tmp_path)
+    assert settings.access_log == str(tmp_path / "access.log")
+    assert load("[gateway]\nport = 0\naccess_log = 'off'\n[metrics]\nport = 0\n" + ROUTE + PROVIDER, tmp_path).port == 0
 
 
 def test_defaults_of_a_route(tmp_path: Path) -> None:
