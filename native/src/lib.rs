@@ -109,6 +109,8 @@ mod _native {
         module.add(
             "BUILD_PROFILE",
             if cfg!(debug_assertions) { "debug" } else { "release" },
-        )
+        )?;
+        // pyo3 makes one; the stub has none, because nobody imports a star from here.
+        module.delattr("__all__")
     }
 }

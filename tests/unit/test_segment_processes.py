@@ -1,0 +1,166 @@
+"""One segment, several processes: nothing is counted twice, lost, or left behind by the dead."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from budgateway._native import VERDICT_SUCCESS, Metrics, RateLimit, Segment, Selector
+
+PROCESSES = 4
+NOW_NS = 10**15
+
+# Attaches the descriptor it was given, waits for the word, does its part and prints what came of it.
+CHILD = """
+import json, random, sys, time
+from budgateway._native import Metrics, RateLimit, Segment, Selector
+worker = int(sys.argv[2])
+segment = Segment.attach(int(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def children(segment: Segment, work: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that hammer one segment, all let loose together."""
+    with ExitStack() as stack:
+        started = []
+        for worker in range(PROCESSES):
+            command = [sys.executable, "-c", CHILD + work, str(segment.fd), str(worker)]
+            child = subprocess.Popen(
+                command, pass_fds=[segment.fd], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
+            stack.enter_context(child)
+            stack.callback(child.kill)
+            started.append(child)
+        for child in started:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+        for child in started:
+            assert child.stdin is not None
+            child.stdin.write("go\n")
+            child.stdin.flush()
+        yield started
+
+
+def results(segment: Segment, work: str) -> list[list[int]]:
+    """What each process printed."""
+    with children(segment, work) as started:
+        return [json.loads(child.communicate(timeout=30)[0]) for child in started]
+
+
+def test_one_key_admits_exactly_its_burst() -> None:
+    segment = Segment(PROCESSES)
+    work = f"""
+limit = RateLimit(segment, "x", 60, 50_000)
+print(json.dumps([sum(limit.take("key", 1, {NOW_NS}) >= 0 for _ in range(40_000))]))
+"""
+    admitted = results(segment, work)
+    assert sum(count for (count,) in admitted) == 50_000
+    assert RateLimit(segment, "x", 60, 50_000).reset_ns("key", NOW_NS) == 50_000 * 10**9
+
+
+def test_one_key_admits_its_burst_and_its_rate_while_time_runs() -> None:
+    segment = Segment(PROCESSES)
+    work = """
+limit = RateLimit(segment, "x", 6_000_000, 10_000)
+start = time.monotonic_ns()
+now = start
+count = 0
+while now < start + 300_000_000:
+    now = time.monotonic_ns()
+    count += limit.take("key", 1, now) >= 0
+print(json.dumps([count, start, now]))
+"""
+    rows = results(segment, work)
+    admitted = sum(count for count, _, _ in rows)
+    elapsed_ns = max(end for _, _, end in rows) - min(start for _, start, _ in rows)
+    refilled = elapsed_ns * 6_000_000 / 60e9
+    assert admitted <= 10_000 + refilled
+    # The burst lasts 100 ms: what a busy machine takes away at a time is less.
+    assert admitted > 0.9 * (10_000 + refilled)
+
+
+def test_many_keys_each_admit_exactly_their_burst() -> None:
+    segment = Segment(PROCESSES)
+    work = f"""
+limit = RateLimit(segment, "x", 60, 10)
+order = [f"key-{{number % 2000}}" for number in range(16_000)]
+random.Random(worker).shuffle(order)
+print(json.dumps([sum(limit.take(key, 1, {NOW_NS}) >= 0 for key in order)]))
+"""
+    assert sum(count for (count,) in results(segment, work)) == 2000 * 10
+
+
+def test_labels_and_upstreams_are_the_same_everywhere() -> None:
+    work = """
+order = list(range(900))
+random.Random(worker).shuffle(order)
+ids = {number: (segment.intern(f"label-{number}"), segment.upstream(f"http://{number}")) for number in order}
+print(json.dumps([id for number in range(900) for id in ids[number]]))
+"""
+    segment = Segment(PROCESSES)
+    first, *others = results(segment, work)
+    assert all(ids == first for ids in others)
+    assert sorted(first[::2]) == list(range(1, 901))
+    assert sorted(first[1::2]) == list(range(900))
+    assert [segment.label(label) for label in first[::2]] == [f"label-{number}" for number in range(900)]
+
+
+def test_turns_and_counts_add_up() -> None:
+    segment = Segment(PROCESSES)
+    weights = [5, 1, 1]
+    upstreams = [(segment.upstream(f"http://{index}"), weight) for index, weight in enumerate(weights)]
+    work = f"""
+selector = Selector(segment, worker, "weighted", {upstreams})
+metrics = Metrics(segment)
+for _ in range(7000):
+    index = selector.pick(0)
+    metrics.observe(index, 0, 0, 200, 0, 1000, 1000, 1000, 1, 2, 3, 4)
+for _ in range(700):
+    selector.release(0, {VERDICT_SUCCESS}, 0)
+print("[]")
+"""
+    results(segment, work)
+    selector = Selector(segment, 0, "weighted", upstreams)
+    picks = PROCESSES * 1000
+    assert [selector.in_flight(index) for index in range(3)] == [5 * picks - PROCESSES * 700, picks, picks]
+    collected = sorted(Metrics(segment).collect(), key=lambda series: -series.count)
+    assert [series.count for series in collected] == [5 * picks, picks, picks]
+    assert [series.tokens_out for series in collected] == [20 * picks, 4 * picks, 4 * picks]
+    assert sum(collected[0].duration[0]) == 5 * picks
+
+
+def test_the_killed_hold_nobody_up_and_leave_nothing() -> None:
+    work = """
+limit = RateLimit(segment, "x", 60, 10)
+selector = Selector(segment, worker, "least_connections", [(segment.upstream("http://0"), 1)])
+number = 0
+while True:
+    number += 1
+    limit.take(f"{worker}-{number}", 1, time.monotonic_ns())
+    segment.intern(f"label-{number % 3000}")
+    selector.pick(0)
+"""
+    segment = Segment(PROCESSES)
+    for round_ in range(3):
+        selector = Selector(segment, 0, "least_connections", [(segment.upstream("http://0"), 1)])
+        with children(segment, work) as started:
+            for number, child in enumerate(started):
+                while selector.in_flight(0) < 500 * (number + 1):
+                    assert child.poll() is None
+                child.kill()
+                child.wait()
+        for worker in range(PROCESSES):
+            segment.clear_worker(worker)
+        assert selector.in_flight(0) == 0
+        limit = RateLimit(segment, f"after round {round_}", 60, 10)
+        # A lock that died with its holder is open again a second later.
+        later_ns = time.monotonic_ns() + 2 * 10**9
+        assert all(limit.take(str(number), 1, later_ns) == 9 for number in range(20_000))
+        assert segment.label(segment.intern("label-1")) in {"label-1", "other"}
