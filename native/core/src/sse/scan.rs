@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::packed;
 
 use super::events::{Event, Events, Sink};
 use super::object::{Object, members};
@@ -24,8 +24,10 @@ members!(EVENT:
     DELTA = "delta",
 );
 
+/// Without vector instructions there is none, and every event is parsed.
+///
 /// An event is parsed only when one of these is in it; the first two not when `:null` follows.
-static MARKS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+static MARKS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
     let marks = [
         "\"usage\"",
         "\"error\"",
@@ -39,7 +41,7 @@ static MARKS: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
         "\"response.failed\"",
         "\"response.incomplete\"",
     ];
-    AhoCorasick::new(marks.iter().chain(&ends)).ok()
+    packed::Searcher::new(marks.iter().chain(&ends))
 });
 
 /// Sees event borders, the terminator, errors and usage. Changes nothing, holds at most one event, never fails.
