@@ -168,6 +168,23 @@ def only_route(text: str, folder: Path) -> Route:
             ROUTE + PROVIDER + 'tls_ca_file = "nope"\n',
             "c.toml: providers.vllm.tls_ca_file: cannot read 'nope': no such file or directory",
         ),
+        (
+            ROUTE + PROVIDER + 'headers = { "a b" = "x" }\n',
+            "c.toml: providers.vllm.headers.'a b': not a header's name: 'a b'",
+        ),
+        # What follows from a problem is not another one.
+        (ROUTE + ROUTE + 'hots = "x"\n' + PROVIDER, "c.toml: routes[1].hots: unknown key; did you mean 'host'?"),
+        (
+            ROUTE.replace("vllm", "mine") + PROVIDER.replace("vllm", "mine") + 'kind = "vlm"\n',
+            (
+                "c.toml: providers.mine.kind: must be one of openai, vllm, sglang, litellm; got 'vlm'; "
+                "did you mean 'vllm'?"
+            ),
+        ),
+        (
+            ROUTE.replace("vllm", "openai") + "[providers.openai]\nendpoints = []\n",
+            "c.toml: providers.openai.endpoints: is required",
+        ),
         # elsewhere
         (ROUTE + PROVIDER + '[tls]\ncert_file = "c"\n', "c.toml: tls.key_file: is required"),
         (
@@ -226,6 +243,7 @@ def test_routes_that_nobody_could_use_are_one_problem(tmp_path: Path) -> None:
         PROVIDER + f'headers = {{ x-my-token = "{PLANTED}" }}\n',
         PROVIDER + f'[auth]\njwt_secret = "{PLANTED}"\n',
         PROVIDER + f'[redis]\nurl = "redis://:{PLANTED}@h"\n',
+        PROVIDER + f'[gateway]\nhost = "http://u:{PLANTED}@h"\n',
         f'[providers.vllm]\nendpoints = ["http://u:{PLANTED}@h"]\n',
         f'[providers.vllm]\nendpoints = ["http://h/?key={PLANTED}"]\n',
         f'[providers.vllm]\nendpoints = ["http://h/#{PLANTED}"]\n',
@@ -251,6 +269,11 @@ def test_secrets_are_read_where_references_point(tmp_path: Path) -> None:
     assert provider.api_key == Secret("from-file")
     assert dict(provider.headers) == {"x-team": Secret("blue"), "x-api-key": Secret("from-env")}
     assert "from-" not in repr(provider)
+
+
+def test_a_secret_that_no_header_can_carry_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems(ROUTE + PROVIDER + 'api_key = "env:KEY"\n', tmp_path, {"KEY": "two\nlines"})
+    assert problem.startswith("c.toml: providers.vllm.api_key: the secret holds characters that no header can carry")
 
 
 def test_keys_go_to_the_provider_of_their_name_and_openais_to_openai_alone(tmp_path: Path) -> None:

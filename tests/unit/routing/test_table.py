@@ -36,7 +36,7 @@ def test_no_match_is_none() -> None:
     assert table.match("POST", "/elsewhere") is None
     assert table.match("GET", CHAT, model="llama-3") is None
     assert table.match("POST", CHAT, model="qwen") is None
-    assert table.match("POST", CHAT, model="llama-3") is not None
+    assert table.match("post", CHAT, model="llama-3") is not None
 
 
 @pytest.mark.parametrize(
