@@ -14,8 +14,11 @@ from budgateway.records import LoadBalancer, ProviderKind
 
 KINDS: tuple[str, ...] = get_args(ProviderKind)
 # TRACE and CONNECT are refused by the front door whatever a route says (RELIABILITY 3.8).
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+SIZE = r"^\s*\d{1,15}\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
+REFERENCE = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"
 # RFC 9110 5.6.2: what a header's name may consist of.
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # RFC 9110 5.5, less obs-text: what a header's value may consist of.
@@ -54,7 +57,7 @@ def method_name(value: str) -> str:
 
 def secret_reference(value: object) -> object:
     """A string that says where a secret is; never shows what it was given."""
-    if not isinstance(value, str) or not re.fullmatch(r"(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)", value):
+    if not isinstance(value, str) or not re.fullmatch(REFERENCE, value):
         raise ValueError(NOT_A_REFERENCE)
     return value
 
@@ -120,29 +123,31 @@ def no_blank(value: str) -> str:
     return value
 
 
+# What editors are told of values that are read by a function.
+SizeWords = Annotated[str, Field(pattern=SIZE)]
+SecretWords = Annotated[str, Field(pattern=REFERENCE)]
+MethodWord = Annotated[str, Field(pattern=f"^({'|'.join((*METHODS, *map(str.lower, METHODS)))}|\\*)$")]
+LevelWord = Annotated[str, Field(pattern=f"^({'|'.join((*LEVELS, *map(str.lower, LEVELS)))})$")]
+
 # A month: no deadline is longer, and it keeps nanoseconds within 64 bits.
 Seconds = Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Size = Annotated[int, Field(ge=1, le=1 << 50), BeforeValidator(size_bytes, json_schema_input_type=int | str)]
+Size = Annotated[int, Field(ge=1, le=1 << 50), BeforeValidator(size_bytes, json_schema_input_type=int | SizeWords)]
 Text = Annotated[str, AfterValidator(no_blank)]
 Texts = Annotated[list[Text], BeforeValidator(one_or_many, json_schema_input_type=str | list[str])]
 Methods = Annotated[
     list[Annotated[str, AfterValidator(method_name)]],
-    BeforeValidator(one_or_many, json_schema_input_type=str | list[str]),
+    BeforeValidator(one_or_many, json_schema_input_type=MethodWord | list[MethodWord]),
 ]
-SecretRef = Annotated[
-    str,
-    Field(json_schema_extra={"pattern": "^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"}),
-    BeforeValidator(secret_reference, json_schema_input_type=str),
-]
+SecretRef = Annotated[str, BeforeValidator(secret_reference, json_schema_input_type=SecretWords)]
 HeaderName = Annotated[str, AfterValidator(header_name)]
 Path = Annotated[str, AfterValidator(absolute_path)]
 Prefix = Annotated[str, AfterValidator(path_prefix)]
 ListenHost = Annotated[str, AfterValidator(listen_host)]
 Level = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
-    BeforeValidator(log_level, json_schema_input_type=str),
+    BeforeValidator(log_level, json_schema_input_type=LevelWord),
 ]
 
 
@@ -407,4 +412,21 @@ TABLES = (*SECTIONS, "routes", "providers")
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of the configuration, for editors."""
     schema = Configuration.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_for_toml(schema)}
+
+
+def _for_toml(node: Any) -> Any:
+    """A schema without what TOML has not (null) and what only repeats the key (titles made from it)."""
+    if isinstance(node, list):
+        return [_for_toml(item) for item in node if item != {"type": "null"}]
+    if not isinstance(node, dict):
+        return node
+    kept = {
+        key: _for_toml(value)
+        for key, value in node.items()
+        if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
+    }
+    if len(choices := kept.get("anyOf", [])) == 1:
+        del kept["anyOf"]
+        kept = {**choices[0], **kept}
+    return kept
