@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
+import subprocess
 from typing import ClassVar
 
 from benchmarks.load.peers.base import MODEL, PATH, Launch, Peer, own_python
@@ -52,7 +52,10 @@ class Budgateway(Peer):
         return importlib.util.find_spec("budgateway.__main__") is not None
 
     def version(self) -> str:
-        return importlib.metadata.version("budgateway")
+        """With what makes a figure a lie: a debug build, interpreted protocols."""
+        command = [own_python(), "-m", "budgateway", "version"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return ", ".join(" ".join(line.split()) for line in lines).removeprefix("budgateway ")
 
     def command(self, launch: Launch) -> list[str]:
         text = CONFIG.format(port=launch.port, folder=launch.folder, path=PATH, model=MODEL, upstream=launch.upstream)
