@@ -16,15 +16,18 @@ BUILD_PROFILE: Final[str]
 class Segment:
     """The shared mapping that holds hot state: labels, upstream slots, buckets, metrics, a row for each worker.
 
-    Made once by the supervisor (`Segment(workers)`), attached by workers from the inherited descriptor.
+    Made once by the supervisor (`Segment(workers)`, 1 to 64), attached by workers from the inherited descriptor. There is
+    room for 2,047 labels and 1,024 upstreams. Names above 118 bytes are cut and end in `~` and a hash of the whole.
     """
 
     def __new__(cls, workers: int = 1) -> Segment: ...
     @staticmethod
     def attach(fd: int) -> Segment:
-        """Map the segment behind `fd`; ValueError when it is not one of this version's."""
+        """Map the segment behind `fd`, which is duplicated; ValueError when it is not one of this version's, OSError when
+        it is no descriptor."""
     @property
-    def fd(self) -> int: ...
+    def fd(self) -> int:
+        """The descriptor to pass on (`pass_fds`); closed with the segment."""
     @property
     def size(self) -> int:
         """Bytes mapped (only touched pages are resident)."""
@@ -32,7 +35,7 @@ class Segment:
     def workers(self) -> int:
         """Rows there are."""
     def intern(self, name: str) -> int:
-        """The id of a label, the same in every process; 0 ("other") when the table is full. Idempotent."""
+        """The id of a label, the same in every process; 0 ("other") for "" and when the table is full. Idempotent."""
     def label(self, id: int) -> str:
         """The name behind an id; "other" for 0 and for ids never given out."""
     def upstream(self, url: str) -> int:
@@ -52,11 +55,20 @@ GAUGE_STREAMS: Final[int]
 
 @final
 class RateLimit:
-    """GCRA buckets by key for one limit (a scope name, a rate and a burst), in the segment: shared by all workers."""
+    """GCRA buckets by key for one limit (a scope name, a rate and a burst), in the segment: shared by all workers.
+
+    Limits equal in all three are one limit, in whatever process; those that differ share nothing, so after a change of
+    rate keys begin with full buckets. All limits together have room for some 90,000 keys in use; when a key finds none,
+    the one whose bucket would be full first is forgotten: that admits more, never less. ValueError for a rate that is not
+    positive, a burst below 1, or a bucket that takes decades to fill.
+    """
 
     def __new__(cls, segment: Segment, scope: str, per_minute: float, burst: int) -> RateLimit: ...
     def take(self, key: str | bytes, cost: int, now_ns: int) -> int:
-        """Debit `cost`: what remains (>= 0), or minus the nanoseconds to wait (< 0) and nothing was debited."""
+        """Debit `cost`: what remains (>= 0), or minus the nanoseconds to wait (< 0) and nothing was debited.
+
+        A cost above the burst is refused for ever; its wait is the time of a whole refill. Text is the same key as its
+        UTF-8."""
     def refund(self, key: str | bytes, cost: int) -> None:
         """Give back a debit, when a later dimension refused."""
     def reset_ns(self, key: str | bytes, now_ns: int) -> int:
@@ -66,9 +78,12 @@ class RateLimit:
 class Selector:
     """Picks an upstream: filter (breaker, drained, tried) -> score by policy -> random tie-break; counts in flight.
 
-    `upstreams` are (slot, weight); what comes back is an index into that list.
-    `policy`: round_robin, weighted (smooth), least_connections (weighted, in flight of all workers), random (weighted),
-    power_of_two. `seed` feeds the random choices. A zero `failure_threshold` switches the breaker off.
+    `upstreams` are (slot, weight), 256 at most; what comes back is an index into that list. Weight 0 takes no traffic.
+    `policy`: round_robin (weights aside), weighted (smooth), least_connections (weighted, in flight of all workers; ties
+    in proportion to weight), random (weighted), power_of_two. Turns are taken by all workers together. `seed` feeds the
+    random choices. A zero `failure_threshold` switches the breaker off; else that many failures in a row open it, and
+    after `open_ns` it lets `half_open_max_calls` through: when all of them succeed it closes, when one fails it opens
+    again, and when they are not heard of for `open_ns` as many more are let through.
     """
 
     def __new__(
@@ -84,7 +99,8 @@ class Selector:
         half_open_max_calls: int = 3,
     ) -> Selector: ...
     def pick(self, now_ns: int, tried: int = 0) -> int:
-        """The chosen index, its in-flight count one higher; -1 when none is left. Bit i of `tried` excludes index i."""
+        """The chosen index, its in-flight count one higher; -1 when none is left. Bit i of `tried` excludes index i; from
+        64 on, bits have no effect."""
     def release(self, index: int, verdict: int, now_ns: int) -> None:
         """End what `pick` began: in flight one lower, and the verdict (`VERDICT_*`) told to the breaker."""
     def in_flight(self, index: int) -> int:
@@ -100,7 +116,10 @@ VERDICT_FAILURE: Final[int]
 
 @final
 class Metrics:
-    """Counters and histograms by (route, provider, model, status), as label ids, bounded; recorded once an exchange."""
+    """Counters and histograms by (route, provider, model, status), as label ids, bounded; recorded once an exchange.
+
+    What finds no room among some 2,000 series is counted in one with "other" for labels and status 0.
+    """
 
     def __new__(cls, segment: Segment) -> Metrics: ...
     def observe(
@@ -118,7 +137,7 @@ class Metrics:
         tokens_in: int,
         tokens_out: int,
     ) -> None:
-        """Add one exchange. `outcome` is an `OUTCOME_*`; `first_byte_ns` 0 when there was none."""
+        """Add one exchange. `outcome` is an `OUTCOME_*`; `first_byte_ns` 0 when there was none; negative counts are 0."""
     def collect(self) -> list[Series]:
         """Every series that was ever observed."""
 
@@ -196,7 +215,10 @@ class AccessLog:
         tokens_cached: int,
     ) -> int:
         """Add a line; the bytes now waiting. A full buffer drops the line and counts it. Empty strings, zero label
-        ids and negative numbers are left out of the line; strings are JSON-escaped."""
+        ids, negative numbers and a `first_byte_ns` of 0 are left out of the line; strings are JSON-escaped.
+
+        Members: ts, request_id, client, principal, method, path, status, outcome, error, route, provider, upstream, model,
+        stream, attempts, bytes_in, bytes_out, duration_ms, overhead_us, ttft_ms, tokens_in, tokens_out, tokens_cached."""
     def drain(self) -> bytes:
         """Take all complete lines."""
     @property

@@ -89,7 +89,9 @@ impl AccessLog {
 
     fn drain<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         let lines = self.lines().drain();
-        PyBytes::new(py, &lines)
+        let block = PyBytes::new(py, &lines);
+        self.lines().recycle(lines);
+        block
     }
 
     #[getter]

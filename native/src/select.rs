@@ -40,9 +40,9 @@ impl Selector {
         Ok(Self { inner })
     }
 
-    #[pyo3(signature = (now_ns, tried = 0))]
-    fn pick(&self, now_ns: u64, tried: u64) -> isize {
-        self.inner.pick(now_ns, tried).map_or(-1, |index| index as isize)
+    #[pyo3(signature = (now_ns, tried = Tried(0)), text_signature = "($self, now_ns, tried=0)")]
+    fn pick(&self, now_ns: u64, tried: Tried) -> isize {
+        self.inner.pick(now_ns, tried.0).map_or(-1, |index| index as isize)
     }
 
     fn release(&self, index: usize, verdict: u8, now_ns: u64) -> Result<(), Error> {
@@ -70,5 +70,17 @@ impl Selector {
 
     fn drain(&self, index: usize, drained: bool) -> Result<(), Error> {
         Ok(self.inner.drain(index, drained)?)
+    }
+}
+
+/// The first 64 bits of a mask: a caller with more upstreams sets more, and those cannot be excluded.
+struct Tried(u64);
+
+impl FromPyObject<'_, '_> for Tried {
+    type Error = PyErr;
+
+    fn extract(mask: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let narrow = mask.extract::<u64>();
+        narrow.or_else(|_| mask.bitand(u64::MAX)?.extract::<u64>()).map(Self)
     }
 }

@@ -82,6 +82,14 @@ impl AccessLog {
         std::mem::take(&mut self.lines)
     }
 
+    /// Takes back the memory of what `drain` gave, so that the next lines need not grow theirs anew.
+    pub fn recycle(&mut self, mut lines: Vec<u8>) {
+        if self.lines.capacity() == 0 {
+            lines.clear();
+            self.lines = lines;
+        }
+    }
+
     /// Lines that found the buffer full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -149,37 +157,49 @@ fn text(out: &mut Vec<u8>, member: &[u8], value: &[u8]) {
 
 fn number(out: &mut Vec<u8>, member: &[u8], value: i64) {
     if value >= 0 {
+        let mut text = [0; 20];
+        let start = digits(&mut text, value as u64, 1);
         out.extend_from_slice(member);
-        digits(out, value as u64, 1);
+        out.extend_from_slice(&text[start..]);
     }
 }
 
 /// A number of thousandths, with three decimals.
 fn thousandths(out: &mut Vec<u8>, member: &[u8], value: i64) {
     if value >= 0 {
+        let mut text = [b'.'; 24];
+        let (whole, decimals) = text.split_at_mut(20);
+        digits(&mut decimals[1..], value as u64 % 1000, 3);
+        let start = digits(whole, value as u64 / 1000, 1);
         out.extend_from_slice(member);
-        digits(out, value as u64 / 1000, 1);
-        out.push(b'.');
-        digits(out, value as u64 % 1000, 3);
+        out.extend_from_slice(&text[start..]);
     }
 }
 
-/// Decimal digits, at least `width` of them.
-fn digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
-    let mut buffer = [b'0'; 20];
-    let mut at = buffer.len();
-    while value > 0 {
-        at -= 1;
-        buffer[at] = b'0' + (value % 10) as u8;
+/// Writes decimal digits, at least `width` of them, to the end of `text`; where they begin.
+#[inline]
+fn digits(text: &mut [u8], mut value: u64, width: usize) -> usize {
+    let mut start = text.len();
+    let least = text.len().saturating_sub(width);
+    for digit in text.iter_mut().rev() {
+        if value == 0 && start <= least {
+            break;
+        }
+        *digit = b'0' + (value % 10) as u8;
         value /= 10;
+        start -= 1;
     }
-    out.extend_from_slice(&buffer[at.min(buffer.len() - width)..]);
+    start
 }
 
 /// A JSON string (RFC 8259 section 7). What is not UTF-8 becomes U+FFFD.
 fn string(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
-    if value.iter().all(|&byte| is_plain(byte) && byte < 0x80) {
+    // Looks at every byte even after a special one: that is how it becomes vector code.
+    if value
+        .iter()
+        .fold(true, |plain, &byte| plain & is_plain(byte) & (byte < 0x80))
+    {
         out.extend_from_slice(value);
     } else {
         for chunk in value.utf8_chunks() {
@@ -217,7 +237,7 @@ fn escape(out: &mut Vec<u8>, value: &[u8]) {
 #[inline]
 fn is_plain(byte: u8) -> bool {
     // DEL is legal in JSON, but a terminal that shows the log should not get it.
-    byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f
+    (byte >= 0x20) & (byte != b'"') & (byte != b'\\') & (byte != 0x7f)
 }
 
 /// RFC 3339 with milliseconds, UTC.
@@ -226,18 +246,20 @@ fn timestamp(out: &mut Vec<u8>, unix_ms: i64) {
     let unix_ms = unix_ms.clamp(-62_135_596_800_000, 253_402_300_799_999);
     let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000) as u64);
     let (year, month, day) = civil(days);
-    for (value, width, after) in [
-        (year, 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b'T'),
-        (ms / 3_600_000, 2, b':'),
-        (ms / 60_000 % 60, 2, b':'),
-        (ms / 1000 % 60, 2, b'.'),
-        (ms % 1000, 3, b'Z'),
+    let mut text = *b"YYYY-MM-DDThh:mm:ss.mmmZ";
+    for (place, value) in [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, ms / 3_600_000),
+        (14..16, ms / 60_000 % 60),
+        (17..19, ms / 1000 % 60),
+        (20..23, ms % 1000),
     ] {
-        digits(out, value, width);
-        out.push(after);
+        let width = place.len();
+        digits(&mut text[place], value, width);
     }
+    out.extend_from_slice(&text);
 }
 
 /// Year, month and day of a number of days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").

@@ -21,6 +21,18 @@ impl Mask {
         }
     }
 
+    /// The places of those items, of the first `BITS`, for which `takes` is true.
+    #[inline]
+    pub(crate) fn of<T>(items: &[T], takes: impl Fn(&T) -> bool) -> Self {
+        let mut mask = Self::none(items.len());
+        for (word, items) in mask.words.iter_mut().zip(items.chunks(64)) {
+            for (bit, item) in items.iter().enumerate() {
+                *word |= u64::from(takes(item)) << bit;
+            }
+        }
+        mask
+    }
+
     #[inline]
     pub(crate) fn insert(&mut self, bit: usize) {
         self.words[bit / 64] |= 1 << (bit % 64);
@@ -53,21 +65,36 @@ impl Mask {
 
     /// Those that are in now, rising.
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = usize> + use<> {
-        let (words, used) = (self.words, self.used);
-        (0..used).flat_map(move |place| Bits(words[place]).map(move |bit| place * 64 + bit))
+    pub(crate) fn iter(&self) -> Iter {
+        Iter {
+            words: self.words,
+            place: 0,
+            used: self.used,
+        }
     }
 }
 
-struct Bits(u64);
+/// The numbers of a mask as it was.
+pub(crate) struct Iter {
+    words: [u64; WORDS],
+    place: usize,
+    used: usize,
+}
 
-impl Iterator for Bits {
+impl Iterator for Iter {
     type Item = usize;
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        let bit = (self.0 != 0).then(|| self.0.trailing_zeros() as usize)?;
-        self.0 &= self.0 - 1;
-        Some(bit)
+        while self.place < self.used {
+            let word = self.words.get_mut(self.place)?;
+            if *word != 0 {
+                let bit = word.trailing_zeros() as usize;
+                *word &= *word - 1;
+                return Some(self.place * 64 + bit);
+            }
+            self.place += 1;
+        }
+        None
     }
 }

@@ -70,8 +70,6 @@ pub struct Selector {
     worker: Worker,
     policy: Policy,
     candidates: Box<[Candidate]>,
-    /// Those that may be chosen at all: weight 0 takes no traffic.
-    weighty: Mask,
     breaker: Option<breaker::Settings>,
     random: AtomicU64,
     rotation: usize,
@@ -102,10 +100,6 @@ impl Selector {
             Ok(Candidate { slot, weight })
         };
         let candidates: Box<[_]> = upstreams.iter().map(known).collect::<Result<_, SelectError>>()?;
-        let mut weighty = Mask::none(candidates.len());
-        (0..candidates.len())
-            .filter(|&index| candidates[index].weight > 0)
-            .for_each(|index| weighty.insert(index));
         // Selectors over one list take turns together; those of another policy or list must not draw their tickets.
         let name: Vec<u8> = std::iter::once([policy as u64, 0])
             .chain(
@@ -119,7 +113,6 @@ impl Selector {
         Ok(Self {
             worker: segment.worker(worker)?,
             policy,
-            weighty,
             breaker,
             // Workers are given one seed and must not all choose alike.
             random: AtomicU64::new(mix(seed ^ mix(worker as u64))),
@@ -189,19 +182,19 @@ impl Selector {
         Ok(())
     }
 
-    /// Those that policy may choose from.
+    /// Those that the policy may choose from.
     #[inline]
     fn available(&self, now_ns: u64, tried: u64) -> Mask {
-        let mut left = self.weighty;
-        left.exclude(tried);
-        for index in left.iter() {
+        let layout = self.segment.layout();
+        let mut left = Mask::of(&self.candidates, |candidate| {
+            let slot = candidate.slot.get();
             let allowed = self
                 .breaker
-                .is_none_or(|settings| breaker::allows(self.breaker_of(index), settings, now_ns));
-            if !allowed || self.is_drained(index) {
-                left.remove(index);
-            }
-        }
+                .is_none_or(|settings| breaker::allows(&layout.breakers[slot], settings, now_ns));
+            // Weight 0 takes no traffic.
+            allowed & (candidate.weight > 0) & (layout.drained[slot].load(Ordering::Relaxed) == 0)
+        });
+        left.exclude(tried);
         left
     }
 
@@ -323,7 +316,6 @@ impl Selector {
         &self.segment.layout().breakers[self.candidates[index].slot.get()]
     }
 
-    #[inline]
     fn is_drained(&self, index: usize) -> bool {
         self.segment.layout().drained[self.candidates[index].slot.get()].load(Ordering::Relaxed) != 0
     }
