@@ -89,8 +89,30 @@ pub(super) const fn set(names: &[Known]) -> KnownSet {
 /// Whether `bytes` spell `lower` (lower-case letters, digits, `-`, `/`) without regard to case.
 ///
 /// `| 0x20` alone would also turn CR into `-`; bytes of a scanned line have no control characters.
+#[inline]
 pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
-    bytes.len() == lower.len() && bytes.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower)
+    const CASE: u64 = u64::MAX / 255 * 0x20;
+    if bytes.len() != lower.len() {
+        return false;
+    }
+    let word = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
+    // Eight bytes at a time; the last eight overlap what came before.
+    let (Some(last), Some(wanted)) = (bytes.last_chunk::<8>(), lower.last_chunk::<8>()) else {
+        return bytes.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower);
+    };
+    if word(last) | CASE != word(wanted) {
+        return false;
+    }
+    let (mut bytes, mut lower) = (bytes, lower);
+    while let (Some((chunk, more)), Some((wanted, wanted_more))) =
+        (bytes.split_first_chunk::<8>(), lower.split_first_chunk::<8>())
+    {
+        if word(chunk) | CASE != word(wanted) {
+            return false;
+        }
+        (bytes, lower) = (more, wanted_more);
+    }
+    true
 }
 
 #[cfg(test)]

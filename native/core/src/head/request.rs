@@ -44,7 +44,9 @@ impl RequestHead {
             parsed: target,
             http_10,
         } = request_line(first)?;
-        let Some((fields, facts, size)) = scan::fields(bytes, start + first.len() + 2, Direction::Request, http_10)?
+        let mut fields = Fields::new();
+        let Some((facts, size)) =
+            scan::fields(bytes, start + first.len() + 2, Direction::Request, http_10, &mut fields)?
         else {
             return Ok(None);
         };

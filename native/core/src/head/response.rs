@@ -28,7 +28,9 @@ impl ResponseHead {
             return Ok(None);
         };
         let (http_10, status) = status_line(first)?;
-        let Some((fields, facts, size)) = scan::fields(bytes, first.len() + 2, Direction::Response, http_10)? else {
+        let mut fields = Fields::new();
+        let Some((facts, size)) = scan::fields(bytes, first.len() + 2, Direction::Response, http_10, &mut fields)?
+        else {
             return Ok(None);
         };
         let mut flags = facts.flags;
