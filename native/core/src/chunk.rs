@@ -5,7 +5,7 @@
 //!                           `-> (size 0) TrailerStart -> Name -> Value -> ValueEnd -> TrailerStart ... -> LastLf -> Done
 //! ```
 
-use crate::head::is_token_byte;
+use crate::head::{Known, is_token_byte};
 
 /// Bytes of extensions a chunk may carry, semicolon included (nginx and Envoy had floods here: CVE-2023-39326 and kin).
 pub const MAX_EXTENSION: u32 = 256;
@@ -41,6 +41,9 @@ pub enum ChunkError {
     /// Not `name: value`.
     #[error("a trailer is malformed")]
     Trailer,
+    /// A trailer that would frame, route or authenticate, were it merged into the head (RFC 9110 6.5.1).
+    #[error("trailer {0} is forbidden")]
+    Forbidden(&'static str),
     /// More than `MAX_TRAILERS`.
     #[error("the trailers are larger than 8 KiB")]
     TrailersTooLarge,
@@ -58,6 +61,9 @@ pub struct ChunkScanner {
     /// Of this message.
     extensions: u32,
     trailers: u32,
+    /// The start of the current trailer's name, and how long the name is.
+    name: [u8; 32],
+    name_len: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,9 +193,32 @@ impl ChunkScanner {
             (State::ValueEnd, _) | (_, b'\n') => Err(ChunkError::LineEnd),
             (State::Value, b'\r') => Ok(State::ValueEnd),
             (State::Value, b'\t' | b' '..=b'~' | 0x80..) => Ok(State::Value),
-            (State::Name, b':') => Ok(State::Value),
-            (State::Name | State::TrailerStart, byte) if is_token_byte(byte) => Ok(State::Name),
+            (State::Name, b':') => self.trailer_name(),
+            (State::Name | State::TrailerStart, byte) if is_token_byte(byte) => {
+                if self.state == State::TrailerStart {
+                    self.name_len = 0;
+                }
+                if let Some(slot) = self.name.get_mut(self.name_len) {
+                    *slot = byte;
+                }
+                self.name_len += 1;
+                Ok(State::Name)
+            }
             _ => Err(ChunkError::Trailer),
+        }
+    }
+}
+
+impl ChunkScanner {
+    /// Looks at a whole trailer name.
+    fn trailer_name(&self) -> Result<State, ChunkError> {
+        use Known::{Authorization, Connection, ContentLength, Cookie, Host, TransferEncoding};
+        let name = self.name.get(..self.name_len).unwrap_or_default();
+        match Known::classify(name) {
+            known @ (Authorization | Connection | ContentLength | Cookie | Host | TransferEncoding) => {
+                Err(ChunkError::Forbidden(known.name()))
+            }
+            _ => Ok(State::Value),
         }
     }
 }
@@ -252,6 +281,7 @@ mod tests {
             (b"0\r\na\r\n", Trailer),
             (b"0\r\na: \x01\r\n", Trailer),
             (b"0\r\na: b\n", LineEnd),
+            (b"0\r\nX: y\r\nContent-Length: 1", Forbidden("content-length")),
             (b"00000000000000000\r\n", SizeTooLong),
         ] {
             assert_eq!(verdict(body), Err(error), "{}", String::from_utf8_lossy(body));

@@ -49,7 +49,7 @@ const fn slot(len: usize, first: u8, last: u8) -> usize {
 
 impl Known {
     /// Which name these bytes spell. They hold no control characters.
-    pub(super) fn classify(name: &[u8]) -> Self {
+    pub(crate) fn classify(name: &[u8]) -> Self {
         let (Some(&first), Some(&last)) = (name.first(), name.last()) else {
             return Self::Other;
         };
