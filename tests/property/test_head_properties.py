@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import example, given
 from hypothesis import strategies as st
 from oracles import chunks, heads
@@ -237,7 +239,7 @@ def test_the_chunk_scanner_finds_the_end_the_oracle_finds(body: bytes, cuts: lis
     wanted = chunks.end(body)
     scanner = ChunkScanner()
     edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
-    for begin, end in zip(edges, edges[1:], strict=False):
+    for begin, end in itertools.pairwise(edges):
         try:
             found = scanner.feed(b"x" * start + body[begin:end], start)
         except BadRequest:
