@@ -7,37 +7,159 @@ pub(super) const BLOCK: usize = 64;
 const LANE: usize = 16;
 
 /// 64 bytes, and questions to all of them at once; bit i of an answer is byte i.
-#[derive(Clone, Copy)]
-pub(super) struct Block([i8x16; 4]);
-
-impl Block {
-    /// The block at `at`, when there are 64 bytes.
-    #[inline(always)]
-    pub(super) fn at(bytes: &[u8], at: usize) -> Option<Self> {
-        let (a, rest) = bytes.get(at..at + BLOCK)?.split_first_chunk::<LANE>()?;
-        let (b, rest) = rest.split_first_chunk::<LANE>()?;
-        let (c, rest) = rest.split_first_chunk::<LANE>()?;
-        Some(Self([lane(a), lane(b), lane(c), lane(rest.first_chunk::<LANE>()?)]))
-    }
-
+pub(super) trait Block: Copy {
     /// No byte is a quote, a backslash or a control character.
+    fn is_plain(self) -> bool;
+    /// The bytes equal to one.
+    fn equal(self, byte: u8) -> u64;
+    /// The bytes below 0x20.
+    fn controls(self) -> u64;
+}
+
+/// Work on blocks, compiled once for each kind of vector.
+pub(super) trait Work {
+    /// What it yields.
+    type Output;
+
+    /// Does it, loading blocks by `load`.
+    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output;
+}
+
+/// Does the work with the widest vectors that this machine has.
+#[inline(always)]
+pub(super) fn run<W: Work>(work: W) -> W::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V3::try_new() {
+        return wide256::run(simd, work);
+    }
+    work.run(Narrow::load)
+}
+
+/// The block at `at`, when there are 64 bytes.
+#[inline(always)]
+pub(super) fn at(bytes: &[u8], at: usize) -> Option<&[u8; BLOCK]> {
+    bytes.get(at..)?.first_chunk::<BLOCK>()
+}
+
+/// Four vectors of 16: what every machine has.
+#[derive(Clone, Copy)]
+struct Narrow([i8x16; 4]);
+
+impl Narrow {
     #[inline(always)]
-    pub(super) fn is_plain(self) -> bool {
+    fn load(bytes: &[u8; BLOCK]) -> Self {
+        let mut lanes = [i8x16::ZERO; 4];
+        for (to, from) in lanes.iter_mut().zip(bytes.chunks_exact(LANE)) {
+            if let Some(from) = from.first_chunk::<LANE>() {
+                *to = lane(from);
+            }
+        }
+        Self(lanes)
+    }
+}
+
+impl Block for Narrow {
+    #[inline(always)]
+    fn is_plain(self) -> bool {
         let [a, b, c, d] = self.0.map(special);
         (a | b | c | d).move_mask() == 0
     }
 
-    /// The bytes equal to one.
     #[inline(always)]
-    pub(super) fn equal(self, byte: u8) -> u64 {
+    fn equal(self, byte: u8) -> u64 {
         let byte = i8x16::splat(byte as i8);
         bits(self.0.map(|lane| lane.cmp_eq(byte)))
     }
 
-    /// The bytes below 0x20.
     #[inline(always)]
-    pub(super) fn controls(self) -> u64 {
+    fn controls(self) -> u64 {
         bits(self.0.map(control))
+    }
+}
+
+/// Two vectors of 32: AVX2.
+#[cfg(target_arch = "x86_64")]
+mod wide256 {
+    use std::arch::x86_64::__m256i;
+
+    use pulp::x86::V3;
+
+    use super::{BLOCK, Block, Work};
+
+    #[derive(Clone, Copy)]
+    struct Wide {
+        simd: V3,
+        low: __m256i,
+        high: __m256i,
+    }
+
+    #[inline(always)]
+    pub(super) fn run<W: Work>(simd: V3, work: W) -> W::Output {
+        struct Op<W>(V3, W);
+        impl<W: Work> pulp::NullaryFnOnce for Op<W> {
+            type Output = W::Output;
+
+            #[inline(always)]
+            fn call(self) -> W::Output {
+                let simd = self.0;
+                self.1.run(
+                    #[inline(always)]
+                    |bytes: &[u8; BLOCK]| {
+                        let [low, high]: [__m256i; 2] = pulp::cast(*bytes);
+                        Wide { simd, low, high }
+                    },
+                )
+            }
+        }
+        simd.vectorize(Op(simd, work))
+    }
+
+    impl Wide {
+        #[inline(always)]
+        fn bits(self, question: impl Fn(__m256i) -> __m256i) -> u64 {
+            let bits = |lane| u64::from(self.simd.avx2._mm256_movemask_epi8(question(lane)) as u32);
+            bits(self.low) | bits(self.high) << 32
+        }
+
+        #[inline(always)]
+        fn is(self, lane: __m256i, byte: u8) -> __m256i {
+            self.simd
+                .avx2
+                ._mm256_cmpeq_epi8(lane, self.simd.avx._mm256_set1_epi8(byte as i8))
+        }
+
+        /// Unsigned `lane <= byte`.
+        #[inline(always)]
+        fn at_most(self, lane: __m256i, byte: u8) -> __m256i {
+            let least = self
+                .simd
+                .avx2
+                ._mm256_min_epu8(lane, self.simd.avx._mm256_set1_epi8(byte as i8));
+            self.simd.avx2._mm256_cmpeq_epi8(least, lane)
+        }
+    }
+
+    impl Block for Wide {
+        #[inline(always)]
+        fn is_plain(self) -> bool {
+            let avx2 = self.simd.avx2;
+            let special = |lane| {
+                // Flipping bit 1 makes the quote 0x20, the space and `!` more, and leaves the controls controls.
+                let flipped = avx2._mm256_xor_si256(lane, self.simd.avx._mm256_set1_epi8(2));
+                avx2._mm256_or_si256(self.at_most(flipped, 0x20), self.is(lane, b'\\'))
+            };
+            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(special(self.low), special(self.high))) == 0
+        }
+
+        #[inline(always)]
+        fn equal(self, byte: u8) -> u64 {
+            self.bits(|lane| self.is(lane, byte))
+        }
+
+        #[inline(always)]
+        fn controls(self) -> u64 {
+            self.bits(|lane| self.at_most(lane, 0x1f))
+        }
     }
 }
 
@@ -77,20 +199,38 @@ fn bits(lanes: [i8x16; 4]) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn bits_are_bytes() {
-        for byte in 0..=255_u8 {
-            for at in 0..BLOCK {
-                let mut text = [b'a'; BLOCK];
-                text[at] = byte;
-                let block = Block::at(&text, 0).unwrap();
-                let is_special = byte < 0x20 || b"\"\\".contains(&byte);
-                assert_eq!(block.is_plain(), !is_special);
-                assert_eq!(block.controls(), u64::from(byte < 0x20) << at);
-                assert_eq!(block.equal(byte) >> at & 1, 1);
-                assert_eq!(specials(&text, at / 16 * 16), Some(u32::from(is_special) << (at % 16)));
+    /// Every answer about every byte at every place.
+    struct Answers;
+
+    impl Work for Answers {
+        type Output = ();
+
+        fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) {
+            for byte in 0..=255_u8 {
+                for at in 0..BLOCK {
+                    let mut text = [b'a'; BLOCK];
+                    text[at] = byte;
+                    let block = load(&text);
+                    let is_special = byte < 0x20 || b"\"\\".contains(&byte);
+                    assert_eq!(block.is_plain(), !is_special);
+                    assert_eq!(block.controls(), u64::from(byte < 0x20) << at);
+                    assert_eq!(block.equal(byte) >> at & 1, 1);
+                    assert_eq!(block.equal(b'z'), u64::from(byte == b'z') << at);
+                    assert_eq!(specials(&text, at / 16 * 16), Some(u32::from(is_special) << (at % 16)));
+                }
             }
         }
-        assert!(Block::at(&[0; 64], 1).is_none());
+    }
+
+    #[test]
+    fn bits_are_bytes() {
+        run(Answers);
+        Answers.run(Narrow::load);
+    }
+
+    #[test]
+    fn a_block_is_64_bytes() {
+        assert!(at(&[0; 64], 0).is_some());
+        assert!(at(&[0; 64], 1).is_none());
     }
 }

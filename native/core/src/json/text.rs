@@ -1,6 +1,6 @@
 //! Strings: where they end, whether their escapes are sound, and what they say.
 
-use super::block::{BLOCK, Block, specials};
+use super::block::{self, BLOCK, Block, Work, specials};
 
 /// The end of a string: the offset just past its closing quote.
 #[derive(Clone, Copy)]
@@ -33,52 +33,72 @@ pub(super) fn string_end(bytes: &[u8], at: usize) -> Result<StringEnd, (usize, &
 }
 
 /// The same by blocks of 64 bytes, whose escapes are found with a few operations on bits, however many there are.
-fn long(bytes: &[u8], mut at: usize) -> Result<StringEnd, (usize, &'static str)> {
-    let mut escaped = false;
-    while let Some(block) = Block::at(bytes, at) {
-        if block.is_plain() {
-            at += BLOCK;
-            continue;
-        }
-        let (quotes, backslashes) = (block.equal(b'"'), block.equal(b'\\'));
-        let (escaping, escapes) = escapes(backslashes);
-        let end = (quotes & !escapes).trailing_zeros();
-        // The bytes of this string: those below `end`.
-        let inside = 1_u64.checked_shl(end).map_or(u64::MAX, |bit| bit - 1);
-        if block.controls() & inside != 0 {
-            return slow(bytes, at, escaped);
-        }
-        escaped |= backslashes & inside != 0;
-        let mut others = escapes & inside & !(quotes | backslashes | block.equal(b'n') | block.equal(b't'));
-        while others != 0 {
-            let letter = at + others.trailing_zeros() as usize;
-            let is_plain = matches!(bytes.get(letter), Some(b't' | b'r' | b'b' | b'f' | b'/'));
-            if !is_plain && escape(bytes, letter).is_err() {
-                return slow(bytes, at, escaped);
+struct Long<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Work for Long<'_> {
+    type Output = Result<StringEnd, (usize, &'static str)>;
+
+    #[inline(always)]
+    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output {
+        let Self { bytes, mut at } = self;
+        let mut escaped = false;
+        // 1 when the last byte of the block before is a backslash that escapes the first of this one. Carried as a bit
+        // and not by moving `at` back: the next load must not wait for the answers about this block.
+        let mut cut = 0;
+        while let Some(block) = block::at(bytes, at) {
+            let block = load(block);
+            if cut == 0 && block.is_plain() {
+                at += BLOCK;
+                continue;
             }
-            others &= others - 1;
+            let (quotes, backslashes) = (block.equal(b'"'), block.equal(b'\\'));
+            let (escaping, escapes) = escapes(backslashes, cut);
+            let end = (quotes & !escapes).trailing_zeros();
+            // The bytes of this string: those below `end`.
+            let inside = 1_u64.checked_shl(end).map_or(u64::MAX, |bit| bit - 1);
+            if block.controls() & inside != 0 {
+                return slow(bytes, at - cut as usize, escaped);
+            }
+            escaped |= backslashes & inside != 0;
+            let mut others = escapes & inside & !(quotes | backslashes | block.equal(b'n') | block.equal(b't'));
+            while others != 0 {
+                let letter = at + others.trailing_zeros() as usize;
+                let is_plain = matches!(bytes.get(letter), Some(b't' | b'r' | b'b' | b'f' | b'/'));
+                if !is_plain && escape(bytes, letter).is_err() {
+                    return slow(bytes, at - cut as usize, escaped);
+                }
+                others &= others - 1;
+            }
+            if end < 64 {
+                return Ok(StringEnd {
+                    at: at + end as usize + 1,
+                    escaped,
+                });
+            }
+            cut = escaping >> 63;
+            at += BLOCK;
         }
-        if end < 64 {
-            return Ok(StringEnd {
-                at: at + end as usize + 1,
-                escaped,
-            });
-        }
-        // An escape that the block cuts begins the next one.
-        at += BLOCK - (escaping >> 63) as usize;
+        slow(bytes, at - cut as usize, escaped)
     }
-    slow(bytes, at, escaped)
+}
+
+fn long(bytes: &[u8], at: usize) -> Result<StringEnd, (usize, &'static str)> {
+    block::run(Long { bytes, at })
 }
 
 /// Of the backslashes in a block, those that escape, and the bytes that are escaped.
 ///
 /// In a run of backslashes every other one escapes; subtraction carries along each run (simdjson's
-/// `json_escape_scanner`, <https://github.com/simdjson/simdjson/pull/2042>). The first byte is not escaped.
+/// `json_escape_scanner`, <https://github.com/simdjson/simdjson/pull/2042>). `cut` is 1 when the first byte is escaped.
 #[inline(always)]
-fn escapes(backslashes: u64) -> (u64, u64) {
+fn escapes(backslashes: u64, cut: u64) -> (u64, u64) {
     const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
-    let codes = ((backslashes << 1 | ODD).wrapping_sub(backslashes)) ^ ODD;
-    (codes & backslashes, codes ^ backslashes)
+    let free = backslashes & !cut;
+    let codes = ((free << 1 | ODD).wrapping_sub(free)) ^ ODD;
+    (codes & backslashes, codes ^ (backslashes | cut))
 }
 
 /// The same byte by byte where it matters: for the last bytes of a body, and to say what is wrong and where.
