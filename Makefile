@@ -24,6 +24,7 @@ MAKEFLAGS += --no-builtin-rules
 
 # What the build reads. Anything under target/ or a fuzz corpus is output.
 SOURCES_RS := $(shell find native -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print 2>/dev/null)
+SOURCES_RIG := $(shell find benchmarks/load/rig -name '*.rs' -o -name Cargo.toml)
 SOURCES_CARGO := Cargo.toml Cargo.lock $(wildcard rust-toolchain.toml .cargo/config.toml)
 SOURCES_CY := $(shell find budgateway -name '*_cy.py' -o -name '*.pxd')
 SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.pxd' -o -name '*.toml' -o -name '*.json')
@@ -41,7 +42,7 @@ help: ## list the targets
 run: $(STAMPS)/built ## a gateway on localhost:8080, with a demo model server behind it
 	$(BIN)/budgateway serve --demo --host $(HOST) --port $(PORT) $(ARGS)
 
-test: $(STAMPS)/built $(STAMPS)/group-test ## the whole test suite
+test: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/rig ## the whole test suite
 	$(BIN)/pytest $(ARGS)
 
 peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests want as company: a LiteLLM proxy in .venv-litellm, the npm client
@@ -105,6 +106,12 @@ $(STAMPS)/cython: $(SOURCES_CY) $(MISSING_CY) | $(STAMPS)/installed orphans
 	@touch $@
 
 $(STAMPS)/built: $(STAMPS)/installed $(STAMPS)/native $(STAMPS)/cython | orphans
+	@touch $@
+
+# The load generator: tests that want it skip without it.
+$(STAMPS)/rig: $(SOURCES_RIG) $(SOURCES_CARGO)
+	@mkdir -p $(STAMPS)
+	cargo build --quiet --locked --release --package budgateway-load
 	@touch $@
 
 # A compiled module whose source was renamed or deleted would still be imported.
