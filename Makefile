@@ -32,7 +32,7 @@ SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.
 MISSING_RS := $(if $(wildcard budgateway/_native.*.so),,FORCE)
 MISSING_CY := $(if $(strip $(foreach source,$(filter %_cy.py,$(SOURCES_CY)),$(if $(wildcard $(source:.py=.*.so)),,$(source)))),FORCE)
 
-.PHONY: FORCE help run test peers test-pure coverage dev native cython pure wheel sdist fmt lint type bench bench-load core micro fuzz soak check clean orphans
+.PHONY: FORCE help run test peers test-pure coverage dev native cython pure wheel sdist fmt lint type bench rig bench-load core micro fuzz soak check clean orphans
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -165,6 +165,9 @@ type: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-lint ## mypy, pyright
 
 bench: $(STAMPS)/built $(STAMPS)/group-test ## micro-benchmarks (ARGS="-k route")
 	$(BIN)/pytest benchmarks/micro --benchmark-only --benchmark-disable-gc --benchmark-min-rounds=50 $(ARGS)
+
+rig: ## the load generator and null model server, in target/release
+	cargo build --quiet --release --locked --package budgateway-load
 
 bench-load: $(STAMPS)/built $(STAMPS)/group-test ## the whole gateway beside its peers (minutes)
 	$(BIN)/python -m benchmarks.load $(ARGS)
