@@ -325,7 +325,7 @@ class ResponseHeadWriter:
     x-request-id (ours goes out instead), cf-*, via.
     """
 
-    def __new__(cls, drop: Sequence[str] = ()) -> ResponseHeadWriter: ...
+    def __new__(cls, drop: Sequence[str] = ...) -> ResponseHeadWriter: ...
     def write(self, head: ResponseHead, content_length: int, keep_alive: bool, extra: bytes) -> bytes:
         """The head to send. `content_length`: -1 no framing header (close-delimited or no body), -2 chunked, else the
         length. `extra` is complete header lines, each with its CRLF. Writes `connection: close` unless keep_alive."""
@@ -434,12 +434,12 @@ class RouteTable:
     def find(self, head: RequestHead, model: str | None) -> int:
         """The index of the rule that answers; -1 no path matches; -2 not this method; -3 not this model or headers."""
     def lookup(
-        self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ()
+        self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ...
     ) -> int:
         """The same from loose parts."""
     def params(self, index: int, path: str) -> dict[str, str]:
         """The path's parameters under that rule."""
     def explain(
-        self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ()
+        self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ...
     ) -> list[tuple[int, bool, str]]:
         """(rule, matched, why) in the order of preference: the first matched one answers."""

@@ -78,7 +78,7 @@ def rule_of(route: Route) -> Rule:
 
 def _normal(method: str, path: str, host: str, headers: Headers | None) -> tuple[str, str, str, list[tuple[str, str]]]:
     """The parts of a request as the front door would have parsed them."""
-    pairs = headers.items() if isinstance(headers, Mapping) else headers or ()
+    pairs: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers or ()
     host = host.strip().lower()
     if host.startswith("["):
         host = host[: host.find("]") + 1] or host

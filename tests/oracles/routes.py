@@ -48,9 +48,7 @@ def host_matches(pattern: str, host: str) -> bool:
     return (
         not pattern
         or pattern == host
-        or (pattern.startswith("*.")
-        and host.endswith(pattern[1:])
-        and host != pattern[1:])
+        or (pattern.startswith("*.") and host.endswith(pattern[1:]) and host != pattern[1:])
     )
 
 
