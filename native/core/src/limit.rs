@@ -26,7 +26,8 @@ const MAX_UNITS: u64 = 1 << 62;
 const CHANGING: u64 = u64::MAX;
 
 // The lock is held for some 20 ns and never across a call. A holder that was descheduled is waited for by giving it the
-// processor; one that was killed is known by the age of its stamp.
+// processor; one that was killed is known by the age of its stamp. One that was stopped for as long, in those 20 ns, may
+// on waking give one cell to its key a second time: one key's debits are then forgotten.
 const SPINS: u32 = 100;
 const YIELDS: u32 = 100;
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
@@ -209,22 +210,12 @@ impl CellSet {
         let now = to_units(now_ns);
         // Free ones (time 0), then expired ones, then the one that would be full first. One left CHANGING was abandoned
         // by a holder that died: nobody else uses it.
-        let urgency = |cell: &&Cell| match cell.time.load(Ordering::Acquire) {
-            CHANGING => 0,
-            time if time <= now => 0,
-            time => time,
-        };
-        let Some(cell) = self.cells.iter().min_by_key(urgency) else {
+        let urgency = |&(_, time): &(&Cell, u64)| if time == CHANGING || time <= now { 0 } else { time };
+        let seen = self.cells.iter().map(|cell| (cell, cell.time.load(Ordering::Acquire)));
+        let Some((cell, before)) = seen.min_by_key(urgency) else {
             return Change::Gone;
         };
-        let before = cell.time.load(Ordering::Acquire);
-        // From here no debit can reach the old key: a debit is a swap of the time that was read together with the key.
-        if before != CHANGING
-            && cell
-                .time
-                .compare_exchange(before, CHANGING, Ordering::AcqRel, Ordering::Relaxed)
-                .is_err()
-        {
+        if !cell.claim(before) {
             return Change::Gone;
         }
         cell.key.store(hash, Ordering::Release);
@@ -262,6 +253,18 @@ impl Cell {
     fn time(&self, hash: u64) -> Option<u64> {
         let time = self.time.load(Ordering::Acquire);
         (time != CHANGING && self.key.load(Ordering::Acquire) == hash).then_some(time)
+    }
+
+    /// With the lock held: takes the cell from its key, unless that was debited since its time was `before`.
+    ///
+    /// From here no debit can reach the old key: a debit is a swap of the time that was read together with the key.
+    fn claim(&self, before: u64) -> bool {
+        // Left by a holder that died: nobody else uses it.
+        before == CHANGING
+            || self
+                .time
+                .compare_exchange(before, CHANGING, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Changes the time by `change`, unless that says no.
@@ -381,6 +384,29 @@ mod tests {
             limit.take(b"kept", 1, now + 2).is_err(),
             "the fullest bucket was forgotten first"
         );
+    }
+
+    #[test]
+    fn a_key_that_came_meanwhile_is_not_given_a_second_cell() {
+        let limit = limit(60.0, 10);
+        let (hash, now) = (limit.hash(b"k"), to_units(SECOND));
+        assert!(matches!(limit.set(hash).admit(hash, now + 1, SECOND), Change::Made(_)));
+        assert!(matches!(limit.set(hash).admit(hash, now + 1, SECOND), Change::Gone));
+    }
+
+    #[test]
+    fn a_cell_debited_meanwhile_is_not_given_away() {
+        let limit = limit(60.0, 10);
+        assert_eq!(limit.take(b"k", 1, SECOND), Ok(9));
+        let hash = limit.hash(b"k");
+        let cell = limit.set(hash).cell(hash).unwrap();
+        let before = cell.time(hash).unwrap();
+        assert_eq!(limit.take(b"k", 1, SECOND), Ok(8));
+        assert!(!cell.claim(before));
+        // And the other way round: one taken away between look and debit is not debited.
+        let debit = cell.change(hash, |time| cell.claim(time).then_some(time + 1));
+        assert!(matches!(debit, Change::Gone));
+        assert_eq!(cell.time.load(Ordering::Relaxed), CHANGING);
     }
 
     #[test]
