@@ -166,8 +166,7 @@ type: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-lint ## mypy, pyright
 bench: $(STAMPS)/built $(STAMPS)/group-test ## micro-benchmarks (ARGS="-k route")
 	$(BIN)/pytest benchmarks/micro --benchmark-only --benchmark-disable-gc --benchmark-min-rounds=50 $(ARGS)
 
-rig: ## the load generator and null model server, in target/release
-	cargo build --quiet --release --locked --package budgateway-load
+rig: $(STAMPS)/rig ## the load generator and null model server, in target/release
 
 bench-load: $(STAMPS)/built $(STAMPS)/group-test ## the whole gateway beside its peers (minutes)
 	$(BIN)/python -m benchmarks.load $(ARGS)

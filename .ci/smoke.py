@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -24,7 +25,8 @@ def main() -> int:
         port = probe.getsockname()[1]
     base = f"http://127.0.0.1:{port}"
     command = [str(Path(sys.executable).with_name("budgateway")), "serve", "--demo", "--host", "127.0.0.1"]
-    gateway = subprocess.Popen([*command, "--port", str(port)])
+    # Another gateway on this machine may have the metrics port.
+    gateway = subprocess.Popen([*command, "--port", str(port)], env={**os.environ, "METRICS_PORT": "0"})
     try:
         wait_until_ready(base, gateway)
         model = json.loads(ask(f"{base}/v1/models"))["data"][0]["id"]
