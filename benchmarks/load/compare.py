@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.load import rig
 from benchmarks.load.cases import CASES, Case
 from benchmarks.load.peers import ALL, NotStarted, Peer
-from benchmarks.load.processes import cpu_ns, cpu_ns_between, memory
+from benchmarks.load.processes import Memory, cpu_ns, cpu_ns_between, memory
 from benchmarks.load.table import render
 
 GATEWAY_CORE = 0
@@ -52,8 +52,8 @@ class Results:
     seconds: float
     rounds: int
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    # Bytes, by gateway: requests served before, resident, proportional.
-    memory: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    # By gateway: requests served before, and what it holds.
+    memory: dict[str, tuple[int, Memory]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def add(self, case: str, gateway: str, sample: Sample) -> None:
@@ -69,8 +69,13 @@ class Results:
             "rounds": self.rounds,
             "failed": self.failed,
             "memory": {
-                name: {"requests": requests, "rss_bytes": resident, "pss_bytes": proportional}
-                for name, (requests, resident, proportional) in self.memory.items()
+                name: {
+                    "requests": requests,
+                    "rss_bytes": held.resident,
+                    "pss_bytes": held.proportional,
+                    "rss_bytes_each": held.each,
+                }
+                for name, (requests, held) in self.memory.items()
             },
             "samples": {
                 case: {
@@ -135,8 +140,7 @@ class Comparison:
             while (left := requests - self._served.get(peer.name, 0)) > 0 and time.monotonic() < give_up:
                 options = ["--connections", "64", "--duration", str(MAX_SECONDS), "--requests", str(left)]
                 self._load(peer, options)
-            held = memory(peer.pid)
-            self._results.memory[peer.name] = (self._served.get(peer.name, 0), held.resident, held.proportional)
+            self._results.memory[peer.name] = (self._served.get(peer.name, 0), memory(peer.pid))
             peer.freeze()
 
     def _one(self, peer: Peer, case: Case, seconds: float) -> None:

@@ -15,6 +15,8 @@ class Memory:
 
     resident: int
     proportional: int
+    # Resident bytes of each process, the root first: a gateway's worker is one of them.
+    each: tuple[int, ...] = ()
 
 
 def tree(root: int) -> list[int]:
@@ -47,15 +49,15 @@ def cpu_ns_between(before: dict[Path, int], after: dict[Path, int]) -> int:
 
 def memory(root: int) -> Memory:
     """What the tree holds."""
-    resident = proportional = 0
+    proportional, each = 0, []
     for pid in tree(root):
         for line in _read(PROC / str(pid) / "smaps_rollup").splitlines():
             name, _, rest = line.partition(":")
             if name == "Rss":
-                resident += int(rest.split()[0]) * KIB
+                each.append(int(rest.split()[0]) * KIB)
             elif name == "Pss":
                 proportional += int(rest.split()[0]) * KIB
-    return Memory(resident, proportional)
+    return Memory(sum(each), proportional, tuple(each))
 
 
 def _tasks(pid: int) -> list[Path]:

@@ -88,10 +88,16 @@ def _added(name: str, gateways: dict[str, list[Sample]]) -> list[str]:
 
 def _memory(results: Results) -> str:
     rows = [
-        [name, f"{requests:,}", f"{resident / MIB:.0f}", f"{proportional / MIB:.0f}"]
-        for name, (requests, resident, proportional) in results.memory.items()
+        [
+            name,
+            f"{requests:,}",
+            f"{held.resident / MIB:.0f}",
+            " + ".join(f"{each / MIB:.0f}" for each in held.each),
+            f"{held.proportional / MIB:.0f}",
+        ]
+        for name, (requests, held) in results.memory.items()
     ]
-    return _table(["gateway", "after requests", "RSS MiB", "PSS MiB"], rows)
+    return _table(["gateway", "after requests", "RSS MiB", "of each process", "PSS MiB"], rows)
 
 
 def _coalesced(sample: Sample) -> float | None:

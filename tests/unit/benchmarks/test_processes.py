@@ -38,6 +38,7 @@ def test_a_child_of_the_process_is_counted() -> None:
         assert len(processes.tree(parent.pid)) == 2
         held = processes.memory(parent.pid)
         assert 5_000_000 < held.proportional <= held.resident
+        assert len(held.each) == 2 and sum(held.each) == held.resident
         assert processes.cpu_ns(parent.pid)
         parent.stdin.close()
 
