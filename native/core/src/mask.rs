@@ -33,7 +33,7 @@ impl Mask {
         mask
     }
 
-    #[inline]
+    #[cfg(test)]
     pub(crate) fn insert(&mut self, bit: usize) {
         self.words[bit / 64] |= 1 << (bit % 64);
     }
@@ -55,6 +55,17 @@ impl Mask {
             .iter()
             .map(|word| word.count_ones() as usize)
             .sum()
+    }
+
+    /// 64 places, from `64 * place` on.
+    #[inline]
+    pub(crate) fn word(&self, place: usize) -> u64 {
+        self.words[place]
+    }
+
+    #[inline]
+    pub(crate) fn set_word(&mut self, place: usize, bits: u64) {
+        self.words[place] = bits;
     }
 
     /// The n-th of those that are in, from 0.

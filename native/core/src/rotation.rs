@@ -93,7 +93,7 @@ fn sequence(weights: &[u32], among: &Mask) -> Box<[u16]> {
     (0..total).map(choose).collect()
 }
 
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+pub(crate) fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 

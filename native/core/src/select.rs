@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::breaker::{self, State, Verdict};
 use crate::mask::Mask;
-use crate::rotation::Rotations;
+use crate::rotation::{Rotations, greatest_common_divisor};
 use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
 
 /// Upstreams that one selector may choose from.
@@ -80,7 +80,12 @@ pub struct Selector {
 struct Candidate {
     slot: UpstreamSlot,
     weight: u32,
+    /// In flight times this is in flight for its weight, on a scale of all candidates.
+    share: u64,
 }
+
+// Where in flight (32 bits) times share still fits. Weights without a common multiple below lose their last digits.
+const MAX_SCALE: u64 = 1 << 32;
 
 impl Selector {
     /// Chooses from `upstreams` (slot, weight) for `worker`. Without `breaker` none is ever rested.
@@ -95,9 +100,11 @@ impl Selector {
         if upstreams.len() > MAX_CANDIDATES {
             return Err(SelectError::Candidates(upstreams.len()));
         }
+        let scale = scale(upstreams.iter().map(|&(_, weight)| u64::from(weight)));
         let known = |&(slot, weight): &(usize, u32)| {
             let slot = segment.slot(slot).ok_or(SelectError::Slot(slot))?;
-            Ok(Candidate { slot, weight })
+            let share = scale.checked_div(u64::from(weight)).unwrap_or(0);
+            Ok(Candidate { slot, weight, share })
         };
         let candidates: Box<[_]> = upstreams.iter().map(known).collect::<Result<_, SelectError>>()?;
         // Selectors over one list take turns together; those of another policy or list must not draw their tickets.
@@ -160,7 +167,7 @@ impl Selector {
     /// In flight at an upstream, of all workers together.
     pub fn in_flight(&self, index: usize) -> Result<u64, SelectError> {
         self.check(index)?;
-        Ok(self.load(index))
+        Ok(self.load(&self.candidates[index]))
     }
 
     /// What the upstream's breaker does; `None` when it is drained.
@@ -219,25 +226,27 @@ impl Selector {
     /// The lowest of in flight / weight; among equals at random, in proportion to weight.
     #[inline]
     fn least_loaded(&self, left: &Mask) -> Option<usize> {
-        let mut indices = left.iter();
-        let first = indices.next()?;
-        let (mut load, mut weight) = (self.load(first), self.weight(first));
-        let mut best = Mask::none(self.candidates.len());
-        best.insert(first);
-        for index in indices {
-            let (other_load, other_weight) = (self.load(index), self.weight(index));
-            // other_load / other_weight against load / weight, without the fractions.
-            match (other_load * weight).cmp(&(load * other_weight)) {
-                std::cmp::Ordering::Greater => {}
-                std::cmp::Ordering::Equal => best.insert(index),
-                std::cmp::Ordering::Less => {
-                    (load, weight) = (other_load, other_weight);
-                    best = Mask::none(self.candidates.len());
-                    best.insert(index);
-                }
+        let mut lowest = u64::MAX;
+        let mut ties = Mask::none(self.candidates.len());
+        for (place, candidates) in self.candidates.chunks(64).enumerate() {
+            // Without branches: who is lower cannot be predicted.
+            let left = left.word(place);
+            let (mut low, mut bits) = (u64::MAX, 0);
+            for (bit, candidate) in candidates.iter().enumerate() {
+                let excluded = (left >> bit & 1).wrapping_sub(1);
+                let score = self.score(candidate) | excluded;
+                bits = if score < low { 0 } else { bits } | u64::from(score <= low) << bit;
+                low = low.min(score);
+            }
+            if low < lowest {
+                lowest = low;
+                ties = Mask::none(self.candidates.len());
+            }
+            if low == lowest {
+                ties.set_word(place, bits & left);
             }
         }
-        self.by_weight(&best)
+        self.by_weight(&ties)
     }
 
     #[inline]
@@ -262,7 +271,7 @@ impl Selector {
         let second = (first + 1 + self.random_below(count - 1)) % count;
         let (one, two) = (left.nth(first as usize)?, left.nth(second as usize)?);
         // The order of the two is random: so are ties.
-        let better = self.load(two) * self.weight(one) < self.load(one) * self.weight(two);
+        let better = self.score(&self.candidates[two]) < self.score(&self.candidates[one]);
         Some(if better { two } else { one })
     }
 
@@ -296,14 +305,20 @@ impl Selector {
         u64::from(self.candidates[index].weight)
     }
 
+    /// In flight of all workers.
     #[inline]
-    fn load(&self, index: usize) -> u64 {
-        let slot = self.candidates[index].slot.get();
+    fn load(&self, candidate: &Candidate) -> u64 {
+        let slot = candidate.slot.get();
         self.segment
             .rows()
             .iter()
             .map(|row| u64::from(row.in_flight[slot].load(Ordering::Relaxed)))
             .sum()
+    }
+
+    #[inline]
+    fn score(&self, candidate: &Candidate) -> u64 {
+        self.load(candidate).saturating_mul(candidate.share)
     }
 
     #[inline]
@@ -319,6 +334,17 @@ impl Selector {
     fn is_drained(&self, index: usize) -> bool {
         self.segment.layout().drained[self.candidates[index].slot.get()].load(Ordering::Relaxed) != 0
     }
+}
+
+/// The least common multiple of the weights, if it is not too large.
+fn scale(weights: impl Iterator<Item = u64>) -> u64 {
+    let multiple = |scale: u64, weight: u64| scale / greatest_common_divisor(scale, weight) * weight;
+    weights
+        .filter(|&weight| weight > 0)
+        .try_fold(1, |scale, weight| {
+            Some(multiple(scale, weight)).filter(|&scale| scale <= MAX_SCALE)
+        })
+        .unwrap_or(MAX_SCALE)
 }
 
 /// The finalizer of SplitMix64.
@@ -399,6 +425,17 @@ mod tests {
         );
         selector.release(0, Verdict::Neutral, 0).unwrap();
         assert_eq!(selector.pick(0, 0), Some(0));
+    }
+
+    #[test]
+    fn weights_without_a_small_multiple_are_minded_too() {
+        let selector = selector(Policy::LeastConnections, &[4_000_000_007, 2_000_000_011, 65_537], None);
+        assert!((0..3_000).all(|_| selector.pick(0, 0).is_some()));
+        let in_flight = [0, 1, 2].map(|index| selector.in_flight(index).unwrap());
+        assert!(
+            in_flight[0].abs_diff(2_000) <= 20 && in_flight[1].abs_diff(1_000) <= 20,
+            "{in_flight:?}"
+        );
     }
 
     #[test]
