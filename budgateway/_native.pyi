@@ -349,7 +349,8 @@ class Peeker:
     """Finds wanted top-level members of a JSON object in one pass, without building a document."""
 
     def __new__(cls, fields: Sequence[str] = ...) -> Peeker:
-        """Default fields: model, stream, user, max_tokens, max_completion_tokens, stream_options."""
+        """Default fields: model, stream, user, max_tokens, max_completion_tokens, stream_options. ValueError for more
+        than 16, or for one twice."""
     def peek(self, body: bytes) -> BodyPeek:
         """Validate all of `body` as JSON (RFC 8259, UTF-8, depth <= 128) and note the spans.
 
@@ -363,7 +364,7 @@ class BodyPeek:
 
     @property
     def model(self) -> str | None:
-        """The model's name, unescaped; None when absent or no string."""
+        """The model's name, unescaped; None when absent or no string. A lone surrogate reads as U+FFFD."""
     @property
     def stream(self) -> bool:
         """True for a literal `true`."""
@@ -371,13 +372,14 @@ class BodyPeek:
     def user(self) -> str | None: ...
     @property
     def max_tokens(self) -> int | None:
-        """max_completion_tokens, else max_tokens, when a non-negative integer."""
+        """max_completion_tokens, else max_tokens, when a non-negative integer; 2**63 - 1 at most."""
     def span(self, field: str) -> tuple[int, int] | None:
         """Start and end of a member's value."""
     def rewrite(self, edits: Sequence[tuple[str, bytes | None]]) -> bytes:
         """A body with members replaced, inserted (when absent) or deleted (None) by splicing; the rest byte for byte.
 
-        Values are JSON text, trusted. ValueError for a field that is not a wanted one, or when the body is no object.
+        Values are JSON text, trusted; of two edits of a field the later counts; inserted members come first.
+        ValueError for a field that is not a wanted one, or when the body is no object.
         """
 
 @final
@@ -394,10 +396,11 @@ class UsageScanner:
         embeddings, Anthropic messages (message_start and message_delta merged)."""
     @property
     def done(self) -> bool:
-        """A terminator was seen: `[DONE]`, `message_stop`, `response.completed` (and its failed/incomplete kin)."""
+        """A terminator was seen: `[DONE]`, `message_stop`, `response.completed` (and its failed/incomplete kin),
+        Cohere's `message-end`; of a document, its closing bracket."""
     @property
     def error(self) -> bool:
-        """An error event was seen."""
+        """An error event (by name, type, `error` member or `response.failed`) was seen; of a document, an `error` member."""
 
 @final
 class ModelRewriter:
