@@ -7,6 +7,8 @@ None or -1, never an exception. What is wrong with a message raises a class of `
 from collections.abc import Sequence
 from typing import Final, final
 
+from typing_extensions import Buffer
+
 ABI: Final[int]
 BUILD_PROFILE: Final[str]
 
@@ -223,6 +225,28 @@ class AccessLog:
         """Take all complete lines."""
     @property
     def dropped(self) -> int: ...
+
+@final
+class Ledger:
+    """Metrics and the access line of an exchange in one crossing. Its numbers lie in `row`, which the caller fills.
+
+    `row` is an array of 13 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
+    bytes in, bytes out, unix time in ms, duration, overhead and time to the first byte in ns.
+    """
+
+    def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
+    def record(
+        self,
+        head: RequestHead | None,
+        scanner: UsageScanner | None,
+        request_id: str,
+        client: str,
+        principal: str,
+        upstream: str,
+        model: str,
+        error: str,
+    ) -> int:
+        """Record what the row says now, with the usage that `scanner` saw; the bytes of access lines now waiting."""
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 

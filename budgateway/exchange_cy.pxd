@@ -16,16 +16,16 @@ cdef class Exchange:
     # stages
     cdef public object snapshot
     cdef public object principal        # records.Principal
+    cdef public str limit_key           # whom limits count: the principal, or the address
     cdef public object peek             # native.BodyPeek
     cdef public str model               # as the client says it
     cdef public int model_label
-    cdef public object route            # routing.router.RouteRoom
+    cdef public object route            # routing.router_cy.RouteRoom
     # attempt
-    cdef public object balancer
     cdef public int index               # of the upstream, while its slot is held; else -1
     cdef public unsigned long long tried
     cdef public int attempts
-    cdef public object target           # transport target of this attempt
+    cdef public object target           # transport.client_cy.Target of this attempt
     cdef public bytes send_body         # what goes upstream: the body after edits
     cdef public object connection       # transport.client_cy.ClientConnection
     cdef public object task             # a stage or a dial that waits
@@ -49,3 +49,17 @@ cdef class Exchange:
     cdef public Py_ssize_t bytes_out
     cdef public object scanner          # native.UsageScanner
     cdef public object rewriter         # native.ModelRewriter
+
+
+cdef class Carrier:
+    cpdef start(self, Exchange x)
+    cpdef body(self, Exchange x, bytes data)
+    cpdef body_end(self, Exchange x)
+    cpdef gone(self, Exchange x)
+    cpdef writable(self, Exchange x, bint ok)
+    cpdef sweep(self, Exchange x, long long now_ns)
+    cpdef fail(self, Exchange x, error)
+    cpdef refuse_malformed(self, downstream, error)
+    cpdef received(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
+    cpdef lost(self, Exchange x, error)
+    cpdef upstream_writable(self, Exchange x, bint ok)

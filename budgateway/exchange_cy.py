@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from budgateway.native import BodyPeek, ModelRewriter, RequestHead, UsageScanner
+    from budgateway.errors import GatewayError
+    from budgateway.native import BodyPeek, ModelRewriter, RequestHead, ResponseHead, UsageScanner
     from budgateway.records import Principal
 
 # How an exchange ends; the numbers are the native core's OUTCOME_*.
@@ -38,12 +39,12 @@ class Exchange:
         # stages
         self.snapshot: Any = None
         self.principal: Principal | None = None
+        self.limit_key = client
         self.peek: BodyPeek | None = None
         self.model = ""
         self.model_label = 0
         self.route: Any = None
         # attempt
-        self.balancer: Any = None
         self.index = -1
         self.tried = 0
         self.attempts = 0
@@ -71,3 +72,60 @@ class Exchange:
         self.bytes_out = 0
         self.scanner: UsageScanner | None = None
         self.rewriter: ModelRewriter | None = None
+
+
+class Carrier:
+    """Whom the two ends of an exchange report to: the front door above the line, upstream connections below it.
+
+    A typed base so that the compiled protocols call it without Python's machinery. Who serves one end only (the back
+    office, a fetch) overrides that half; the other half is never called.
+    """
+
+    def start(self, x: Exchange) -> None:
+        """A request is whole, or begins to stream."""
+        raise NotImplementedError
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """A piece of a streamed request body."""
+        raise NotImplementedError
+
+    def body_end(self, x: Exchange) -> None:
+        """The last byte of a streamed request body has come."""
+        raise NotImplementedError
+
+    def gone(self, x: Exchange) -> None:
+        """The client left; nothing can be written any more."""
+        raise NotImplementedError
+
+    def writable(self, x: Exchange, ok: bool) -> None:
+        """The client reads too slowly, or caught up."""
+        raise NotImplementedError
+
+    def sweep(self, x: Exchange, now_ns: int) -> None:
+        """A chance to look at deadlines, four times a second."""
+        raise NotImplementedError
+
+    def fail(self, x: Exchange, error: GatewayError) -> None:
+        """The request went wrong while it was read: answer it."""
+        raise NotImplementedError
+
+    def refuse_malformed(self, downstream: Any, error: GatewayError) -> None:
+        """Answer what never became an exchange: there is no head to believe."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- upstream connections
+
+    def received(
+        self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool, now_ns: int
+    ) -> None:
+        """What one read of the upstream brought: the head, some of the body, the end, or all three. `now_ns` is 0 when
+        it brought neither head nor end: a clock is dear for a chunk."""
+        raise NotImplementedError
+
+    def lost(self, x: Exchange, error: GatewayError) -> None:
+        """The upstream connection ended before its response."""
+        raise NotImplementedError
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """The upstream takes a streamed body too slowly, or caught up."""
+        raise NotImplementedError

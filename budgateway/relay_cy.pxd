@@ -1,40 +1,49 @@
-from budgateway.exchange_cy cimport Exchange
+cimport cython
+
+from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.observe.record_cy cimport Recorder
+from budgateway.pipeline_cy cimport Snapshot, plan
+from budgateway.routing.router_cy cimport RouteRoom
+from budgateway.server.connection_cy cimport ServerConnection
+from budgateway.transport.client_cy cimport ClientConnection, Target
 
 cdef int _KEEP_ALIVE, _HTTP_10, _EVENT_STREAM, _JSON_OR_EVENTS, _ENCODED, _NO_BODY
 
 
-cdef class Relay:
+cdef class Relay(Carrier):
     # process
-    cdef object _recorder, _spawn, _writer
+    cdef Recorder _recorder
+    cdef object _spawn, _writer
     cdef str _id_prefix
     cdef bint _disclose
     cdef long long _counter
     # configuration
-    cdef public object snapshot
+    cdef public Snapshot snapshot
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 
-    cpdef start(self, Exchange x)
-    cpdef body(self, Exchange x, bytes data)
-    cpdef body_end(self, Exchange x)
-    cpdef gone(self, Exchange x)
-    cpdef writable(self, Exchange x, bint ok)
-    cpdef fail(self, Exchange x, error)
-    cpdef sweep(self, Exchange x, long long now_ns)
+    @cython.locals(target=Target, connection=ClientConnection)
     cpdef execute(self, Exchange x)
-    cpdef connected(self, Exchange x, connection)
+    cpdef connected(self, Exchange x, ClientConnection connection)
     cpdef unreachable(self, Exchange x, error)
-    cdef _send(self, Exchange x, connection)
-    cpdef received(self, Exchange x, head, bytes payload, bint complete)
-    cpdef lost(self, Exchange x, error)
-    cpdef upstream_writable(self, Exchange x, bint ok)
-    cdef _answer(self, Exchange x, head, bytes payload, bint complete)
+    @cython.locals(body=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, now_ns=cython.longlong, done=bint)
+    cdef _send(self, Exchange x, ClientConnection connection)
+    @cython.locals(downstream=ServerConnection)
+    cpdef received(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
+    @cython.locals(
+        status=cython.int, flags=cython.int, keep_alive=bint, length=Py_ssize_t, target=Target, extra=str, data=bytes,
+        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong,
+    )
+    cdef _answer(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
     cdef _finish_body(self, Exchange x)
-    cdef _done(self, Exchange x, long long answered_ns)
+    @cython.locals(downstream=ServerConnection, status=cython.int, verdict=cython.int)
+    cdef _done(self, Exchange x, long long now_ns)
     cdef _again(self, Exchange x, error)
     cdef _expire(self, Exchange x, phase)
     cdef _give_up(self, Exchange x, error)
-    cdef _close(self, Exchange x, int outcome, int verdict)
+    @cython.locals(route=RouteRoom, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str)
+    cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
 
 
 cdef bytes _chunk(bytes data)

@@ -10,7 +10,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError, InternalError, NoUpstream, UpstreamTimeout
-from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
+from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Carrier, Exchange
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
@@ -20,16 +20,19 @@ from budgateway.native import (
     ResponseHeadWriter,
     UsageScanner,
 )
-from budgateway.pipeline import plan
+from budgateway.pipeline_cy import plan
 from budgateway.wire.answer import event_bytes, response_bytes
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
+    from budgateway.balance.balancer_cy import Balancer
     from budgateway.observe.record_cy import Recorder
+    from budgateway.pipeline_cy import Snapshot
+    from budgateway.routing.router_cy import RouteRoom
     from budgateway.server.connection_cy import ServerConnection
-    from budgateway.transport.client_cy import ClientConnection
+    from budgateway.transport.client_cy import ClientConnection, Target
 
 MAX_ATTEMPTS = 3
 
@@ -43,7 +46,7 @@ _NO_BODY = 512
 _log = logging.getLogger("budgateway.relay")
 
 
-class Relay:
+class Relay(Carrier):
     """One per worker. `snapshot` is swapped by one assignment; an exchange keeps the one it started under."""
 
     def __init__(
@@ -62,7 +65,7 @@ class Relay:
         self._counter = 0
         self._writer = ResponseHeadWriter()
         # configuration
-        self.snapshot: Any = None
+        self.snapshot: Snapshot | None = None
         # now
         self.in_flight = 0
 
@@ -109,7 +112,7 @@ class Relay:
 
     def gone(self, x: Exchange) -> None:
         """The client left: so does the upstream request, whatever its phase."""
-        self._close(x, CLIENT_GONE, VERDICT_NEUTRAL)
+        self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, monotonic_ns())
 
     def writable(self, x: Exchange, ok: bool) -> None:
         """The client reads too slowly, or caught up: the upstream follows."""
@@ -158,13 +161,13 @@ class Relay:
     def execute(self, x: Exchange) -> None:
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""
         x.attempts += 1
-        target = x.target
-        connection = None if x.fresh else target.pool.checkout(monotonic_ns())
+        target: Target = x.target
+        connection: ClientConnection | None = None if x.fresh else target.pool.checkout(x.ready_ns)
         if connection is None:
             x.reused = False
             # Connecting is the upstream's time, not ours.
             x.overhead_ns += monotonic_ns() - x.ready_ns
-            x.task = self._spawn(target.dial(x, self))
+            x.task = self._spawn(target.dialler.dial(target, x, self))
         else:
             x.reused = True
             self._send(x, connection)
@@ -196,24 +199,29 @@ class Relay:
                 length = -2
                 if body is not None:
                     body = _chunk(body)
-        connection.send(x, x.target.writer.write(x.head, x.request_id, length), body, x.to_head, done)
+        target: Target = x.target
+        route: RouteRoom = x.route
+        connection.send(x, target.writer.write(x.head, x.request_id, length), body, x.to_head, done)
         now_ns = monotonic_ns()
         x.sent_ns = now_ns
         x.overhead_ns += now_ns - x.ready_ns
-        x.deadline_ns = now_ns + x.route.first_byte_ns
+        x.deadline_ns = now_ns + route.first_byte_ns
         if not done:
             x.downstream.resume_reading()
 
     # ---------------------------------------------------------------- sink of the upstream connection
 
-    def received(self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool) -> None:
+    def received(
+        self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool, now_ns: int
+    ) -> None:
         """What one read of the upstream brought: the head, some of the body, the end, or all three."""
         if complete:
             x.connection = None
         if head is not None:
-            self._answer(x, head, payload, complete)
+            self._answer(x, head, payload, complete, now_ns)
             return
         x.progressed = True
+        downstream: ServerConnection = x.downstream
         if payload is not None:
             if x.scanner is not None:
                 x.scanner.feed(payload)
@@ -226,7 +234,7 @@ class Relay:
                     if complete and x.rewriter is None:
                         payload += b"0\r\n\r\n"
                         x.chunked = False
-                x.downstream.write(payload)
+                downstream.write(payload)
         if complete:
             self._finish_body(x)
 
@@ -252,9 +260,8 @@ class Relay:
         else:
             x.downstream.pause_reading()
 
-    def _answer(self, x: Exchange, head: ResponseHead, payload: bytes | None, complete: bool) -> None:
+    def _answer(self, x: Exchange, head: ResponseHead, payload: bytes | None, complete: bool, now_ns: int) -> None:
         """Send the response's head, with what came behind it in the same read."""
-        now_ns = monotonic_ns()
         x.first_byte_ns = now_ns
         status = head.status
         flags = head.flags
@@ -287,9 +294,10 @@ class Relay:
             x.chunked = True
         x.keep_alive = keep_alive
         x.head_sent = True
+        target: Target = x.target
         if self._disclose:
             extra = (
-                f"x-request-id: {x.request_id}\r\nx-budgateway-upstream: {x.target.label}\r\n"
+                f"x-request-id: {x.request_id}\r\nx-budgateway-upstream: {target.label}\r\n"
                 f"x-budgateway-attempts: {x.attempts}\r\nx-budgateway-overhead-us: {x.overhead_ns // 1000}\r\n"
             )
         else:
@@ -300,13 +308,15 @@ class Relay:
             if x.chunked:
                 payload = _chunk(payload)
             data += payload
-        x.downstream.write(data)
-        if complete:
-            self._done(x, now_ns)
-            return
+        downstream: ServerConnection = x.downstream
+        downstream.write(data)
         sent_ns = monotonic_ns()
         x.overhead_ns += sent_ns - now_ns
-        x.deadline_ns = sent_ns + x.route.chunk_ns
+        if complete:
+            self._done(x, sent_ns)
+        else:
+            route: RouteRoom = x.route
+            x.deadline_ns = sent_ns + route.chunk_ns
 
     def _finish_body(self, x: Exchange) -> None:
         """The upstream's body is whole: send what is held back, and our own terminator."""
@@ -317,20 +327,18 @@ class Relay:
                 x.downstream.write(_chunk(rest) if x.chunked else rest)
         if x.chunked:
             x.downstream.write(b"0\r\n\r\n")
-        self._done(x, 0)
+        self._done(x, monotonic_ns())
 
     # ---------------------------------------------------------------- endings
 
-    def _done(self, x: Exchange, answered_ns: int) -> None:
-        downstream = x.downstream
-        if answered_ns:
-            x.overhead_ns += monotonic_ns() - answered_ns
+    def _done(self, x: Exchange, now_ns: int) -> None:
+        downstream: ServerConnection = x.downstream
         status = x.status
         if status < 500 or status == 501:
             verdict = VERDICT_NEUTRAL if status == 429 else VERDICT_SUCCESS
         else:
             verdict = VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
-        self._close(x, COMPLETE, verdict)
+        self._close(x, COMPLETE, verdict, now_ns)
         downstream.finish(x.keep_alive)
 
     def _again(self, x: Exchange, error: GatewayError) -> None:
@@ -340,7 +348,7 @@ class Relay:
             return
         x.fresh = False
         try:
-            x.balancer.next_after_failure(x, monotonic_ns())
+            x.route.balancer.next_after_failure(x, monotonic_ns())
         except NoUpstream:
             self._give_up(x, error)
             return
@@ -362,29 +370,29 @@ class Relay:
             if x.sse and x.chunked and downstream.writable:
                 # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
                 downstream.write(_chunk(event_bytes(error, x.request_id, x.head.path)))
-            self._close(x, TRUNCATED, verdict)
+            self._close(x, TRUNCATED, verdict, monotonic_ns())
             downstream.break_off(not x.to_close)
             return
         x.status = error.status
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive)
         x.bytes_out = len(data)
-        self._close(x, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)
+        self._close(x, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict, monotonic_ns())
         downstream.write(data)
         downstream.finish(x.keep_alive)
 
-    def _close(self, x: Exchange, outcome: int, verdict: int) -> None:
+    def _close(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
         """Give back everything the exchange holds, and record it. The one place that does."""
         if x.closed:
             return
         x.closed = True
         self.in_flight -= 1
         x.deadline_ns = 0
-        now_ns = monotonic_ns()
+        route: RouteRoom | None = x.route
         if x.index >= 0:
-            x.balancer.release(x.index, verdict, now_ns)
-            x.index = -1
-        connection = x.connection
+            balancer: Balancer = x.route.balancer
+            balancer.release(x, verdict, now_ns)
+        connection: ClientConnection | None = x.connection
         if connection is not None:
             x.connection = None
             connection.abort()
@@ -392,7 +400,12 @@ class Relay:
         if task is not None:
             x.task = None
             task.cancel()
-        self._recorder.record(x, outcome, now_ns)
+        target: Target | None = x.target
+        upstream = "" if target is None else target.label
+        if route is None:
+            self._recorder.record(x, outcome, 0, 0, upstream, now_ns)
+        else:
+            self._recorder.record(x, outcome, route.label, route.provider_label, upstream, now_ns)
         # The connection may hold on to the exchange until its next one: let go of the bulk.
         x.body = None
         x.send_body = None

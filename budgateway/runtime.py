@@ -12,18 +12,19 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
-from budgateway.auth.authenticator import Anonymous, TokenAuthenticator
-from budgateway.balance.balancer import Balancer
-from budgateway.limits.requests import RequestLimits
+from budgateway.auth.authenticator_cy import Authenticator, TokenAuthenticator
+from budgateway.balance.balancer_cy import Balancer
+from budgateway.limits.requests_cy import RequestLimits
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
-from budgateway.providers.adapter import OpenAIAdapter
+from budgateway.pipeline_cy import Snapshot
+from budgateway.providers.adapter_cy import OpenAIAdapter
 from budgateway.records import Provider, Route, Settings, Upstream
 from budgateway.relay_cy import Relay
-from budgateway.routing.router import Access, Router, RouteRoom
+from budgateway.routing.router_cy import Access, Router, RouteRoom
 from budgateway.server.connection_cy import Door
-from budgateway.transport.client_cy import Pool
-from budgateway.transport.target import Target, client_tls
+from budgateway.transport.client_cy import Pool, Target
+from budgateway.transport.dial import Dialler, client_tls
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -45,35 +46,17 @@ _OFFICE_PATHS: tuple[tuple[str, Access, int], ...] = (
 _log = logging.getLogger("budgateway.runtime")
 
 
-class Snapshot:
-    """The immutable set of rooms built from one configuration; an exchange keeps the one it started under."""
-
-    __slots__ = ("auth", "limits", "providers", "routes", "settings")
-
-    def __init__(
-        self,
-        settings: Settings,
-        auth: Anonymous | TokenAuthenticator,
-        limits: RequestLimits,
-        routes: Router,
-        providers: dict[str, tuple[Target, ...]],
-    ) -> None:
-        self.settings = settings
-        self.auth = auth
-        self.limits = limits
-        self.routes = routes
-        self.providers = providers
-
-
 def targets_of(provider: Provider, pools: dict[str, Pool]) -> tuple[Target, ...]:
     """A provider's upstreams as the relay sees them; pools are shared by URL and outlive the configuration."""
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
     if key is not None:
         fixed.append(("authorization", f"Bearer {key.reveal()}"))
+    secure = any(upstream.tls for upstream in provider.upstreams)
+    tls = client_tls(provider.tls_verify, provider.tls_ca_file) if secure else None
+    dialler = Dialler(provider.connect_timeout_s, tls)
     targets = []
     for number, upstream in enumerate(provider.upstreams):
-        tls = client_tls(provider.tls_verify, provider.tls_ca_file) if upstream.tls else None
         pool = pools.get(upstream.url)
         label = provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
         if pool is None:
@@ -82,7 +65,7 @@ def targets_of(provider: Provider, pools: dict[str, Pool]) -> tuple[Target, ...]
         writer = native.RequestHeadWriter(
             _authority(upstream), upstream.path, provider.strip_prefix, provider.forward_headers, fixed
         )
-        targets.append(Target(upstream, label, pool, writer, connect_s=provider.connect_timeout_s, tls=tls))
+        targets.append(Target(upstream, label, pool, writer, dialler))
     return tuple(targets)
 
 
@@ -97,7 +80,7 @@ def build_snapshot(
     ]
     rooms += _office_rooms(settings, segment, worker, pools, office_path)
     overall = settings.rate_limit
-    auth = Anonymous() if settings.jwt_secret is None else TokenAuthenticator(settings.jwt_secret)
+    auth = Authenticator() if settings.jwt_secret is None else TokenAuthenticator(settings.jwt_secret)
     limit = native.RateLimit(segment, "gateway", overall.per_minute, overall.burst) if overall is not None else None
     labels = {name: segment.intern(name) for name in _model_names(settings)}
     routes = Router(rooms, labels, settings.max_body_bytes)

@@ -7,17 +7,17 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from budgateway.errors import GatewayError, UpstreamProtocolError
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import RequestHead
 
 if TYPE_CHECKING:
     from budgateway.native import ResponseHead
-    from budgateway.transport.target import Target
+    from budgateway.transport.client_cy import Target
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
-class _Collected:
+class _Collected(Carrier):
     """The sink: gathers a response."""
 
     def __init__(self, done: asyncio.Future[tuple[int, bytes]], label: str) -> None:
@@ -27,7 +27,9 @@ class _Collected:
         self._parts: list[bytes] = []
         self._size = 0
 
-    def received(self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool) -> None:
+    def received(
+        self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool, now_ns: int
+    ) -> None:
         if head is not None:
             self._status = head.status
         if payload is not None:
@@ -55,7 +57,7 @@ async def fetch(target: Target, path: str, timeout_s: float) -> tuple[int, bytes
     assert head is not None
     x = Exchange(head, None, "local", monotonic_ns())
     async with asyncio.timeout(timeout_s):
-        connection = await target.connect(_Collected(done, target.label))
+        connection = await target.dialler.connect(target, _Collected(done, target.label))
         try:
             connection.send(x, target.writer.write(head, "budgateway", -1), None, False, True)
             return await done

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from budgateway.records import Provider
-    from budgateway.transport.target import Target
+    from budgateway.transport.client_cy import Target
 
 FRESH_S = 10.0
 TIMEOUT_S = 3.0

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError, InternalError, ModelNotFound, RouteNotFound
+from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
 from budgateway.wire.answer import response_bytes
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from budgateway.admin.models import ModelCatalogue
-    from budgateway.exchange_cy import Exchange
     from budgateway.server.connection_cy import ServerConnection
 
 # Served on the metrics listener too, which asks nobody who they are.
@@ -25,7 +25,7 @@ _PUBLIC = ("/metrics", "/health", "/livez", "/readyz")
 _log = logging.getLogger("budgateway.office")
 
 
-class BackOffice:
+class BackOffice(Carrier):
     """Answers what the gateway says itself. Trusts its callers: the worker in front has authorized them."""
 
     def __init__(

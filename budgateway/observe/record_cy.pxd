@@ -1,11 +1,20 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Exchange
+
+cdef Py_ssize_t _ROUTE, _PROVIDER, _MODEL, _STATUS, _OUTCOME, _ATTEMPTS, _STREAM
+cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _CELLS
 
 
 cdef class Recorder:
-    cdef object _observe, _append
-    cdef object _flush
+    cdef long long[::1] _row
+    cdef object _record, _flush
     cdef long long _epoch_ns
     cdef Py_ssize_t _block_bytes
 
-    cpdef record(self, Exchange x, int outcome, long long now_ns)
+    @cython.locals(row="long long[::1]", principal=str, waiting=Py_ssize_t)
+    cpdef record(
+        self, Exchange x, int outcome, int route_label, int provider_label, str upstream, long long now_ns
+    )
+    @cython.locals(row="long long[::1]", cell=Py_ssize_t)
     cpdef refuse(self, str client, str request_id, error, long long now_ns)

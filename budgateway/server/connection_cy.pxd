@@ -1,4 +1,4 @@
-from budgateway.exchange_cy cimport Exchange
+from budgateway.exchange_cy cimport Carrier, Exchange
 
 cdef int _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
@@ -6,7 +6,7 @@ cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
 cdef class Door:
     # process
-    cdef public object handler
+    cdef public Carrier handler
     cdef public object call_soon
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
@@ -20,7 +20,7 @@ cdef class Door:
 cdef class ServerConnection:
     # process
     cdef Door _door
-    cdef object _handler
+    cdef Carrier _handler
     # connection
     cdef object _transport, _parser
     cdef public str client

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout, RequestTooLarge
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import ChunkScanner, RequestHead
 from budgateway.wire.answer import response_bytes
 
@@ -51,7 +51,7 @@ class Door:
 
     def __init__(
         self,
-        handler: Any,
+        handler: Carrier,
         call_soon: Callable[[Callable[[], None]], object],
         *,
         keepalive_ns: int,
@@ -90,8 +90,7 @@ class Door:
 
 
 class ServerConnection:
-    """An asyncio protocol. The handler is called with `start(x)`, `body(x, data)`, `body_end(x)`, `gone(x)`,
-    `writable(x, ok)` and `sweep(x, now_ns)`; it answers through `write`, `finish` and `abort`."""
+    """An asyncio protocol. Reports to the door's Carrier, which answers through `write`, `finish` and `abort`."""
 
     def __init__(self, door: Door) -> None:
         # process

@@ -1,4 +1,4 @@
-from budgateway.exchange_cy cimport Exchange
+from budgateway.exchange_cy cimport Carrier, Exchange
 
 cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY
 
@@ -19,10 +19,18 @@ cdef class Pool:
     cpdef Py_ssize_t idle_count(self) except -1
 
 
+cdef class Target:
+    cdef public object upstream         # records.Upstream
+    cdef public str label
+    cdef public Pool pool
+    cdef public object writer           # native.RequestHeadWriter
+    cdef public object dialler          # transport.dial.Dialler
+
+
 cdef class ClientConnection:
     # process
     cdef Pool _pool
-    cdef object _sink
+    cdef Carrier _sink
     # connection
     cdef object _transport, _parser
     cdef public long long idle_since_ns

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from budgateway.errors import UpstreamProtocolError
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import ChunkScanner, ResponseHead
 
 if TYPE_CHECKING:
     import asyncio
+
+    from budgateway.native import RequestHeadWriter
+    from budgateway.records import Upstream
 
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_INTERIM = 8  # 1xx heads before the real one
@@ -49,11 +52,10 @@ class Pool:
         return None
 
     def put(self, connection: ClientConnection) -> None:
-        """Take back a connection whose exchange is over."""
+        """Take back a connection whose exchange is over; its `idle_since_ns` says when."""
         if self.closed or len(self._idle) >= self._max_idle:
             connection.abort()
         else:
-            connection.idle_since_ns = monotonic_ns()
             self._idle.append(connection)
 
     def forget(self, connection: ClientConnection) -> None:
@@ -88,11 +90,22 @@ class Pool:
         return len(self._idle)
 
 
-class ClientConnection:
-    """An asyncio protocol. The sink is called with `received(x, head, payload, complete)`, `lost(x, error)` and
-    `upstream_writable(x, ok)`."""
+class Target:
+    """One upstream as the relay sees it. Belongs to a snapshot; its pool may be older: connections survive a reload."""
 
-    def __init__(self, pool: Pool, sink: Any) -> None:
+    def __init__(self, upstream: Upstream, label: str, pool: Pool, writer: RequestHeadWriter, dialler: Any) -> None:
+        """`label` names it in headers, logs and errors."""
+        self.upstream = upstream
+        self.label = label
+        self.pool = pool
+        self.writer = writer
+        self.dialler = dialler
+
+
+class ClientConnection:
+    """An asyncio protocol. Reports to its Carrier."""
+
+    def __init__(self, pool: Pool, sink: Carrier) -> None:
         # process
         self._pool = pool
         self._sink = sink
@@ -196,7 +209,7 @@ class ClientConnection:
         if x is None:
             return
         if self._until_close and self._head is not None and error is None:
-            self._sink.received(x, None, b"", True)
+            self._sink.received(x, None, b"", True, monotonic_ns())
         elif self._head is not None or self._pending is not None:
             self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
         else:
@@ -331,6 +344,7 @@ class ClientConnection:
             self._broken(x, "its framing can be read in two ways")
             return
         if end >= 0:
+            now_ns = monotonic_ns()
             flags = self._head.flags if self._head is not None else 0
             self._exchange = None
             self._head = None
@@ -339,12 +353,13 @@ class ClientConnection:
             if not self._reading:
                 self.resume_reading()
             if flags & _KEEP_ALIVE and end == have and self._sent_all:
+                self.idle_since_ns = now_ns
                 self._pool.put(self)
             else:
                 self._transport.abort()
-            self._sink.received(x, head, payload, True)
+            self._sink.received(x, head, payload, True, now_ns)
         elif head is not None or payload is not None:
-            self._sink.received(x, head, payload, False)
+            self._sink.received(x, head, payload, False, 0 if head is None else monotonic_ns())
 
     def _broken(self, x: Exchange, why: str) -> None:
         """The response is not HTTP: end the connection and the attempt."""

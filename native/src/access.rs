@@ -101,7 +101,7 @@ impl AccessLog {
 }
 
 impl AccessLog {
-    fn lines(&self) -> MutexGuard<'_, core::AccessLog> {
+    pub(crate) fn lines(&self) -> MutexGuard<'_, core::AccessLog> {
         // A panic leaves at worst half a line.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

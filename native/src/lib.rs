@@ -5,6 +5,7 @@ mod chunk;
 mod error;
 mod head;
 mod json;
+mod ledger;
 mod limit;
 mod metrics;
 mod route;
@@ -26,6 +27,8 @@ mod _native {
     // Hot state: one shared mapping.
     #[pymodule_export]
     use crate::access::AccessLog;
+    #[pymodule_export]
+    use crate::ledger::Ledger;
     #[pymodule_export]
     use crate::limit::RateLimit;
     #[pymodule_export]

@@ -72,6 +72,12 @@ impl Metrics {
     }
 }
 
+impl Metrics {
+    pub(crate) fn inner(&self) -> &core::Metrics {
+        &self.inner
+    }
+}
+
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Series {
     #[pyo3(get)]
@@ -158,10 +164,10 @@ fn histogram(buckets: &[u64], sum_ns: u64) -> (Vec<u64>, f64) {
 }
 
 /// What Python counts; negative for unknown.
-fn count(value: i64) -> u64 {
+pub(crate) fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-fn unknown_outcome(number: usize) -> Error {
+pub(crate) fn unknown_outcome(number: usize) -> Error {
     Error::value(format!("outcome {number} is none of OUTCOME_*"))
 }

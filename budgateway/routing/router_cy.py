@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
-from budgateway.native import ENCODED, JSON, MULTIPART, Peeker, RouteTable
+from budgateway.native import Peeker, RouteTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.native import RateLimit
     from budgateway.records import Route
+
+# Flags of the native scan, as C numbers.
+_JSON = 32
+_MULTIPART = 64
+_ENCODED = 256
 
 Access = Literal["open", "authenticated", "metrics", "admin"]
 
@@ -26,21 +31,6 @@ _FORM_MODEL = re.compile(
 
 class RouteRoom:
     """A route as the stages see it: the record, and what was built from it. Deadlines in nanoseconds."""
-
-    __slots__ = (
-        "access",
-        "adapter",
-        "balancer",
-        "chunk_ns",
-        "first_byte_ns",
-        "label",
-        "limit",
-        "max_body_bytes",
-        "name",
-        "provider_label",
-        "record",
-        "total_ns",
-    )
 
     def __init__(
         self,
@@ -74,8 +64,6 @@ class RouteRoom:
 class Router:
     """Holds the table and the rooms behind it; `match` is the stage."""
 
-    __slots__ = ("_default_limit", "_find", "_model_labels", "_peek", "rooms")
-
     def __init__(
         self, rooms: Sequence[RouteRoom], model_labels: Mapping[str, int], default_max_body_bytes: int
     ) -> None:
@@ -95,25 +83,25 @@ class Router:
 
     def match(self, x: Exchange) -> None:
         """Find the route, or refuse: RouteNotFound, MethodNotAllowed, ModelNotFound, BadRequest for a broken body."""
-        head = x.head
-        flags = x.flags
         model: str | None = None
         body = x.body
-        if body is not None and not flags & ENCODED:
-            if flags & JSON:
-                x.peek = peek = self._peek(body)
-                model = peek.model
-            elif flags & MULTIPART:
+        flags = x.flags
+        if body is not None and not flags & _ENCODED:
+            if flags & _JSON:
+                x.peek = self._peek(body)
+                model = x.peek.model
+            elif flags & _MULTIPART:
                 found = _FORM_MODEL.search(body)
                 if found is not None:
                     model = found[1].decode("utf-8", "replace")
         if model is not None:
             x.model = model
             x.model_label = self._model_labels.get(model, 0)
-        index = self._find(head, model)
+        index = self._find(x.head, model)
         if index < 0:
             raise self._nothing(x, index)
-        x.route = room = self.rooms[index]
+        room = self.rooms[index]
+        x.route = room
         if room.max_body_bytes != self._default_limit:
             x.downstream.limit_body(x, room.max_body_bytes)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
+from time import time
 from typing import TYPE_CHECKING
-
-import jwt
 
 from budgateway.errors import Forbidden, Unauthenticated
 from budgateway.records import Principal
@@ -19,17 +17,14 @@ MAX_REMEMBERED = 4096  # verified tokens; the oldest are forgotten first
 _LOOPBACK = ("127.0.0.1", "::1", "local")
 
 
-class Anonymous:
+class Authenticator:
     """No authenticator is configured: open routes are open, everything else is refused with what to do about it."""
-
-    __slots__ = ()
 
     def identify(self, x: Exchange) -> None:
         """Nobody can be known; limits count by address."""
 
-    def authorize(self, x: Exchange) -> None:
-        """Let open routes pass, and the machine's own operator look at metrics."""
-        access = x.route.access
+    def authorize(self, x: Exchange, access: str) -> None:
+        """Let open routes pass, and the machine's own operator look at metrics. `access` is the route's."""
         if access == "open" or (access == "metrics" and x.client in _LOOPBACK):
             return
         raise Unauthenticated(
@@ -38,12 +33,14 @@ class Anonymous:
         )
 
 
-class TokenAuthenticator:
+class TokenAuthenticator(Authenticator):
     """HS256 tokens under one secret. A verified token is remembered until it expires, so that it costs a lookup."""
 
-    __slots__ = ("_remembered", "_secret")
-
     def __init__(self, secret: Secret) -> None:
+        import jwt  # only who checks tokens pays for it: the library brings all of OpenSSL's bindings along
+
+        self._decode = jwt.decode
+        self._invalid = jwt.InvalidTokenError
         self._secret = secret
         self._remembered: dict[str, tuple[Principal, float]] = {}
 
@@ -54,14 +51,15 @@ class TokenAuthenticator:
         if given is None:
             return
         known = self._remembered.get(given)
-        if known is not None and known[1] > time.time():
+        if known is not None and known[1] > time():
             x.principal = known[0]
-            return
-        x.principal = self._verify(given)
+        else:
+            x.principal = self._verify(given)
+        if x.principal is not None:
+            x.limit_key = x.principal.id
 
-    def authorize(self, x: Exchange) -> None:
+    def authorize(self, x: Exchange, access: str) -> None:
         """Unauthenticated without a principal where one is needed, Forbidden without the role."""
-        access = x.route.access
         if access == "open":
             return
         principal = x.principal
@@ -80,8 +78,10 @@ class TokenAuthenticator:
         if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES:
             return None
         try:
-            claims = jwt.decode(token, self._secret.reveal(), algorithms=["HS256"], options={"require": ["exp", "sub"]})
-        except jwt.InvalidTokenError:
+            claims = self._decode(
+                token, self._secret.reveal(), algorithms=["HS256"], options={"require": ["exp", "sub"]}
+            )
+        except self._invalid:
             return None
         roles = claims.get("roles", [])
         principal = Principal(

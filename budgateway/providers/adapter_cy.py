@@ -13,12 +13,11 @@ if TYPE_CHECKING:
 class OpenAIAdapter:
     """vLLM, SGLang, LiteLLM and every other server of the OpenAI API: they differ in settings, not in bytes."""
 
-    __slots__ = ("_aliases", "_strip")
-
     def __init__(self, provider: Provider) -> None:
         # What clients say -> the JSON text that the upstream is told.
         self._aliases = {said: json.dumps(told).encode() for said, told in provider.aliases}
-        self._strip = provider.strip_model_prefix
+        self._provider = provider
+        self._prefix = provider.strip_model_prefix
 
     def adapt(self, x: Exchange) -> None:
         """Put the body to send into the exchange: as it came, but for the model's name where the upstream has another."""
@@ -28,8 +27,8 @@ class OpenAIAdapter:
             return
         told = self._aliases.get(x.model)
         if told is None:
-            if not self._strip or not x.model.startswith(self._strip):
+            if not self._prefix or not x.model.startswith(self._prefix):
                 return
-            told = json.dumps(x.model[len(self._strip) :]).encode()
+            told = json.dumps(self._provider.upstream_model(x.model)).encode()
         x.send_body = x.peek.rewrite((("model", told),))
         x.rename = True

@@ -1,4 +1,4 @@
-"""A target: one upstream as the relay sees it: its pool, how to dial it, how to write its request heads."""
+"""Dialling: how a new connection to an upstream comes about, or fails to."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import ssl
 from typing import TYPE_CHECKING, Any, Protocol
 
 from budgateway.errors import GatewayError, UpstreamConnectError, UpstreamTimeout
-from budgateway.transport.client_cy import ClientConnection, Pool
+from budgateway.transport.client_cy import ClientConnection, Target
 
 if TYPE_CHECKING:
-    from budgateway.exchange_cy import Exchange
-    from budgateway.native import RequestHeadWriter
-    from budgateway.records import Upstream
+    from budgateway.exchange_cy import Carrier, Exchange
 
 
 class Dialled(Protocol):
@@ -31,66 +29,55 @@ def client_tls(verify: bool, ca_file: str) -> ssl.SSLContext:
     return context
 
 
-class Target:
-    """Belongs to a snapshot; its pool may be older, connections survive a reload."""
+class Dialler:
+    """Connects to one provider's upstreams."""
 
-    __slots__ = ("_connect_s", "_tls", "label", "pool", "upstream", "writer")
-
-    def __init__(
-        self,
-        upstream: Upstream,
-        label: str,
-        pool: Pool,
-        writer: RequestHeadWriter,
-        *,
-        connect_s: float,
-        tls: ssl.SSLContext | None,
-    ) -> None:
-        """`label` names it in headers, logs and errors. An upstream whose host begins with `/` is a unix socket."""
-        self.upstream = upstream
-        self.label = label
-        self.pool = pool
-        self.writer = writer
+    def __init__(self, connect_s: float, tls: ssl.SSLContext | None) -> None:
+        """`connect_s` bounds name look-up, connection and TLS together; `tls` is for `https` upstreams."""
         self._connect_s = connect_s
         self._tls = tls
 
-    async def dial(self, x: Exchange, relay: Dialled) -> None:
-        """Connect, and tell the relay how it went; cancelled when the exchange ends first."""
+    async def dial(self, target: Target, x: Exchange, relay: Any) -> None:
+        """Connect, and tell the relay how it went (a Dialled and a Carrier); cancelled when the exchange ends first."""
         try:
-            connection = await self.connect(relay)
+            connection = await self.connect(target, relay)
         except GatewayError as error:
             relay.unreachable(x, error)
         else:
             relay.connected(x, connection)
 
-    async def connect(self, sink: Any) -> ClientConnection:
-        """A new connection. UpstreamConnectError or UpstreamTimeout(connect) when there is none to be had."""
+    async def connect(self, target: Target, sink: Carrier) -> ClientConnection:
+        """A new connection. UpstreamConnectError or UpstreamTimeout(connect) when there is none to be had.
+
+        An upstream whose host begins with `/` is a unix socket.
+        """
         loop = asyncio.get_running_loop()
-        upstream = self.upstream
+        upstream = target.upstream
 
         def protocol() -> Any:
-            return ClientConnection(self.pool, sink)
+            return ClientConnection(target.pool, sink)
 
         try:
             async with asyncio.timeout(self._connect_s):
                 if upstream.host.startswith("/"):
                     _, connection = await loop.create_unix_connection(protocol, upstream.host)
                 else:
+                    tls = self._tls if upstream.tls else None
                     _, connection = await loop.create_connection(
                         protocol,
                         upstream.host,
                         upstream.port,
-                        ssl=self._tls,
-                        server_hostname=upstream.host if self._tls is not None else None,
+                        ssl=tls,
+                        server_hostname=None if tls is None else upstream.host,
                     )
         except TimeoutError as error:
             raise UpstreamTimeout(
-                f"upstream {self.label} did not accept the connection within {self._connect_s:g} s", phase="connect"
+                f"upstream {target.label} did not accept the connection within {self._connect_s:g} s", phase="connect"
             ) from error
         except ssl.SSLError as error:
-            raise UpstreamConnectError(f"upstream {self.label}: TLS failed ({error.reason})") from error
+            raise UpstreamConnectError(f"upstream {target.label}: TLS failed ({error.reason})") from error
         except OSError as error:
-            raise UpstreamConnectError(f"upstream {self.label}: {_why(error)}") from error
+            raise UpstreamConnectError(f"upstream {target.label}: {_why(error)}") from error
         assert isinstance(connection, ClientConnection)
         return connection
 

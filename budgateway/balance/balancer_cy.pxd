@@ -1,0 +1,13 @@
+from budgateway.exchange_cy cimport Exchange
+
+
+cdef class Balancer:
+    cdef public object selector         # native.Selector
+    cdef public tuple targets           # of transport.client_cy.Target
+    cdef object _pick, _release
+    cdef str _provider
+
+    cpdef next(self, Exchange x)
+    cpdef next_after_failure(self, Exchange x, long long now_ns)
+    cpdef release(self, Exchange x, int verdict, long long now_ns)
+    cdef _choose(self, Exchange x, long long now_ns)

@@ -1,0 +1,20 @@
+cimport cython
+
+from budgateway.auth.authenticator_cy cimport Authenticator
+from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.exchange_cy cimport Exchange
+from budgateway.limits.requests_cy cimport RequestLimits
+from budgateway.providers.adapter_cy cimport OpenAIAdapter
+from budgateway.routing.router_cy cimport Router, RouteRoom
+
+
+cdef class Snapshot:
+    cdef public object settings         # records.Settings
+    cdef public Authenticator auth
+    cdef public RequestLimits limits
+    cdef public Router routes
+    cdef public dict providers          # name -> tuple of transport.client_cy.Target
+
+
+@cython.locals(rooms=Snapshot, route=RouteRoom, adapter=OpenAIAdapter, balancer=Balancer)
+cpdef plan(Exchange x)

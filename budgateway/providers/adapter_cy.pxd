@@ -1,0 +1,9 @@
+from budgateway.exchange_cy cimport Exchange
+
+
+cdef class OpenAIAdapter:
+    cdef dict _aliases                  # what clients say -> JSON text for the upstream
+    cdef object _provider               # records.Provider
+    cdef str _prefix
+
+    cpdef adapt(self, Exchange x)

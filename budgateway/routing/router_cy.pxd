@@ -1,0 +1,26 @@
+from budgateway.exchange_cy cimport Exchange
+
+cdef int _JSON, _MULTIPART, _ENCODED
+
+
+cdef class RouteRoom:
+    cdef public object record           # records.Route
+    cdef public str name, access
+    cdef public int label, provider_label
+    cdef public object limit            # native.RateLimit, or None
+    cdef public object adapter          # providers.adapter_cy.OpenAIAdapter
+    cdef public object balancer         # balance.balancer_cy.Balancer
+    cdef public Py_ssize_t max_body_bytes
+    cdef public long long first_byte_ns, chunk_ns, total_ns
+
+    cpdef bint may_replay(self, Exchange x) except -1
+
+
+cdef class Router:
+    cdef public tuple rooms             # of RouteRoom, by the table's index
+    cdef object _find, _peek
+    cdef dict _model_labels
+    cdef Py_ssize_t _default_limit
+
+    cpdef match(self, Exchange x)
+    cdef _nothing(self, Exchange x, int why)

@@ -1,0 +1,135 @@
+//! The ledger: one crossing at an exchange's end, for its metrics and its access line.
+
+use budgateway_core::access::Line;
+use budgateway_core::metrics::Observation;
+use budgateway_core::segment::LabelId;
+use pyo3::buffer::{PyBuffer, ReadOnlyCell};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::access::AccessLog;
+use crate::error::Error;
+use crate::head::RequestHead;
+use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
+use crate::sse::UsageScanner;
+
+/// Cells of the row, in the order that `record_cy.py` fills them.
+const CELLS: usize = 13;
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Ledger {
+    metrics: Py<Metrics>,
+    access: Option<Py<AccessLog>>,
+    row: PyBuffer<i64>,
+}
+
+#[pymethods]
+impl Ledger {
+    #[new]
+    fn new(
+        py: Python<'_>,
+        metrics: Py<Metrics>,
+        access: Option<Py<AccessLog>>,
+        row: PyBuffer<i64>,
+    ) -> Result<Self, Error> {
+        match row.as_slice(py) {
+            Some(cells) if cells.len() == CELLS => Ok(Self { metrics, access, row }),
+            _ => Err(Error::value(format!(
+                "the row must be {CELLS} contiguous cells of 64 bits"
+            ))),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
+    fn record(
+        &self,
+        py: Python<'_>,
+        head: Option<&RequestHead>,
+        scanner: Option<&UsageScanner>,
+        request_id: &Bound<'_, PyString>,
+        client: &Bound<'_, PyString>,
+        principal: &Bound<'_, PyString>,
+        upstream: &Bound<'_, PyString>,
+        model: &Bound<'_, PyString>,
+        error: &Bound<'_, PyString>,
+    ) -> Result<usize, Error> {
+        // The numbers do not travel as Python ints: at thirteen of them the boxing would cost more than the recording.
+        let Some(
+            [
+                route,
+                provider,
+                model_label,
+                status,
+                outcome,
+                attempts,
+                stream,
+                bytes_in,
+                bytes_out,
+                unix_ms,
+                duration_ns,
+                overhead_ns,
+                first_byte_ns,
+            ],
+        ) = self
+            .row
+            .as_slice(py)
+            .and_then(|cells| <&[ReadOnlyCell<i64>; CELLS]>::try_from(cells).ok())
+        else {
+            return Err(Error::value("the row is gone".to_owned()));
+        };
+        let usage = scanner.and_then(UsageScanner::usage_now).unwrap_or_default();
+        let outcome = usize::try_from(outcome.get()).unwrap_or(usize::MAX);
+        let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
+        let label = |cell: &ReadOnlyCell<i64>| LabelId::new(u32::try_from(cell.get()).unwrap_or(0));
+        self.metrics.get().inner().observe(&Observation {
+            route: label(route),
+            provider: label(provider),
+            model: label(model_label),
+            status: u16::try_from(status.get()).unwrap_or(0),
+            outcome,
+            duration_ns: count(duration_ns.get()),
+            overhead_ns: count(overhead_ns.get()),
+            first_byte_ns: count(first_byte_ns.get()),
+            bytes_in: count(bytes_in.get()),
+            bytes_out: count(bytes_out.get()),
+            tokens_in: usage.tokens_in,
+            tokens_out: usage.tokens_out,
+        });
+        let Some(access) = &self.access else {
+            return Ok(0);
+        };
+        let (method, path): (&[u8], &[u8]) = head.map_or((b"", b""), |head| {
+            let (head, bytes) = head.core(py);
+            (head.method(bytes), head.path(bytes))
+        });
+        // Lossy, because a log line must never be what fails an exchange.
+        let [request_id, client, principal, upstream, model, error] =
+            [request_id, client, principal, upstream, model, error].map(|text| text.to_string_lossy());
+        let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        Ok(access.get().lines().append(&Line {
+            unix_ms: unix_ms.get(),
+            request_id: &request_id,
+            client: &client,
+            principal: &principal,
+            method,
+            path,
+            status: status.get(),
+            outcome: Some(outcome),
+            error: &error,
+            route: label(route),
+            provider: label(provider),
+            upstream: &upstream,
+            model: &model,
+            stream: stream.get() != 0,
+            attempts: attempts.get(),
+            bytes_in: bytes_in.get(),
+            bytes_out: bytes_out.get(),
+            duration_ns: duration_ns.get(),
+            overhead_ns: overhead_ns.get(),
+            first_byte_ns: first_byte_ns.get(),
+            tokens_in: tokens(usage.tokens_in),
+            tokens_out: tokens(usage.tokens_out),
+            tokens_cached: tokens(usage.tokens_cached),
+        }))
+    }
+}
