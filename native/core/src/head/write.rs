@@ -127,6 +127,7 @@ pub struct RequestPlan<'a> {
     writer: &'a RequestHeadWriter,
     head: &'a RequestHead,
     bytes: &'a [u8],
+    prefix: &'a [u8],
     path: &'a [u8],
     request_id: &'a [u8],
     fields: FieldSet,
@@ -243,13 +244,17 @@ impl RequestHeadWriter {
             framing => framing,
         };
         let framing = FramingLine::new(framing);
-        let path = self.path(head.path(bytes));
+        // RFC 9112 3.2.4: the asterisk is about the server, not about a path below it.
+        let (prefix, path) = match head.path(bytes) {
+            b"*" => (&b""[..], &b"*"[..]),
+            path => (self.prefix.as_slice(), self.path(path)),
+        };
         let query = head.query(bytes);
         let (fields, fields_len) = choose(&head.fields, |field| self.allows(field, head, bytes));
         let query_len = if query.is_empty() { 0 } else { query.len() + 1 };
         let len = method.len()
             + 1
-            + self.prefix.len()
+            + prefix.len()
             + path.len()
             + query_len
             + self.fixed.len()
@@ -262,6 +267,7 @@ impl RequestHeadWriter {
             writer: self,
             head,
             bytes,
+            prefix,
             path,
             request_id,
             fields,
@@ -302,7 +308,7 @@ impl RequestPlan<'_> {
         let mut out = Out(out);
         out.put(self.head.method(self.bytes));
         out.put(b" ");
-        out.put(&self.writer.prefix);
+        out.put(self.prefix);
         out.put(self.path);
         let query = self.head.query(self.bytes);
         if !query.is_empty() {
@@ -562,3 +568,6 @@ fn lower_name(name: &str) -> Result<String, WriterError> {
         Err(WriterError::Name(name.into()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+#![allow(clippy::unwrap_used, reason = "a failed test may panic")]
+
+use super::*;
+
+/// The request line that goes upstream.
+fn line(prefix: &str, strip: &str, start: &str) -> String {
+    let writer = RequestHeadWriter::new("up:1", prefix, strip, &[], &[]).unwrap();
+    let raw = format!("{start} HTTP/1.1\r\nhost: a\r\n\r\n");
+    let head = RequestHead::parse(raw.as_bytes()).unwrap().unwrap();
+    let plan = writer.plan(&head, raw.as_bytes(), b"id", Framing::None).unwrap();
+    let mut out = vec![0; plan.len()];
+    plan.write(&mut out);
+    let text = String::from_utf8(out).unwrap();
+    text.lines().next().unwrap().replace(" HTTP/1.1", "")
+}
+
+#[test]
+fn paths_lose_strip_and_gain_prefix() {
+    for (prefix, strip, from, to) in [
+        ("", "", "GET /v1/x?q", "GET /v1/x?q"),
+        ("/v1", "", "GET /v1/x", "GET /v1/x"),
+        ("/openai/v1/", "", "GET /v1/x", "GET /openai/v1/x"),
+        ("/v1", "", "GET /v10/x", "GET /v1/v10/x"),
+        ("/api", "/team", "GET /team/v1", "GET /api/v1"),
+        ("", "/team", "GET /team", "GET /"),
+        ("/api", "/team", "GET /teams", "GET /api/teams"),
+        ("/v1", "", "OPTIONS *", "OPTIONS *"),
+        ("", "", "GET http://a?q", "GET /?q"),
+    ] {
+        assert_eq!(line(prefix, strip, from), to, "{prefix} {strip} {from}");
+    }
+}
+
+#[test]
+fn what_could_inject_is_refused() {
+    let writer = |host, prefix, fixed: &[(&str, &str)]| RequestHeadWriter::new(host, prefix, "", &[], fixed).is_err();
+    assert!(writer("a b", "", &[]));
+    assert!(writer("a", "/x y", &[]));
+    assert!(writer("a", "", &[("a", "b\r\nc: d")]));
+    assert!(writer("a", "", &[("a b", "c")]));
+    assert!(writer("a", "", &[("Content-Length", "1")]));
+    let secret = RequestHeadWriter::new("a", "", "", &[], &[("authorization", "s3cret\0")]).unwrap_err();
+    assert!(!secret.to_string().contains("s3cret"));
+    for id in ["", "a b", "a\r\nb", &"x".repeat(129)] {
+        assert!(!is_request_id(id.as_bytes()));
+    }
+}
+
+#[test]
+fn no_allow_list_lets_credentials_upstream() {
+    let allow = [
+        "authorization",
+        "Cookie",
+        "x-api-key",
+        "x-forwarded-user",
+        "host",
+        "connection",
+        "x-mine",
+    ];
+    let writer = RequestHeadWriter::new("up", "", "", &allow, &[]).unwrap();
+    let lines: String = allow
+        .iter()
+        .filter(|name| **name != "host")
+        .map(|name| format!("{name}: v\r\n"))
+        .collect();
+    let raw = format!("GET / HTTP/1.1\r\nhost: a\r\n{lines}\r\n");
+    let head = RequestHead::parse(raw.as_bytes()).unwrap().unwrap();
+    let plan = writer.plan(&head, raw.as_bytes(), b"id", Framing::None).unwrap();
+    let mut out = vec![0; plan.len()];
+    plan.write(&mut out);
+    assert_eq!(
+        out,
+        b"GET / HTTP/1.1\r\nhost: up\r\nx-request-id: id\r\nx-mine: v\r\n\r\n"
+    );
+}
