@@ -358,7 +358,9 @@ class ResponseHeadWriter:
 class ChunkScanner:
     """Follows chunked framing to its end, with limits, so that the message's last byte is known.
 
-    Limits: extensions 256 B a chunk and 16 KiB a message, trailers 8 KiB, chunk size 16 hex digits at most.
+    Limits: extensions 256 B a chunk and 16 KiB a message, trailers 8 KiB, chunk size 16 hex digits at most. Trailers
+    that frame, route or authenticate (content-length, transfer-encoding, host, connection, authorization, cookie) are
+    violations. An error is final; after the end every further `feed` answers `start`.
     """
 
     def __new__(cls, upstream: bool = False) -> ChunkScanner:
@@ -448,8 +450,10 @@ class RouteTable:
 
     `rules`: (host, path, methods, models, headers, priority), empties match everything. Hosts: exact or `*.suffix`.
     Paths: literal, `{name}` for one segment, a final `*` or `{name:path}` for the rest. Models: exact, `prefix*`, glob
-    with `*` and `?`. Headers: (lower-case name, value or glob). Order: priority, host, path (literal > parameter >
+    with `*` and `?`. Headers: (lower-case name, value or glob). Order: priority (highest first), host, path (literal > parameter >
     wildcard, segment by segment), methods, model (exact > longer prefix > glob > any), headers (more first), place.
+    Paths are compared percent-decoded (an encoded slash stays), so that no spelling of a path escapes its rule; a rest
+    may be empty (`/v1/*` answers `/v1/`, not `/v1`).
     ValueError for a pattern that cannot be (says which rule and why).
     """
 
@@ -465,7 +469,7 @@ class RouteTable:
     ) -> int:
         """The same from loose parts."""
     def params(self, index: int, path: str) -> dict[str, str]:
-        """The path's parameters under that rule."""
+        """The path's parameters under that rule, percent-decoded; a final `*` is called `*`. Empty when it does not match."""
     def explain(
         self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ...
     ) -> list[tuple[int, bool, str]]:
