@@ -56,7 +56,8 @@ class Downstream(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
-        self._begin()
+        self._answer = Answer()
+        self._parser = httptools.HttpResponseParser(self)
 
     async def __aenter__(self) -> Self:
         await asyncio.get_running_loop().create_connection(lambda: self, *self._address)
@@ -178,14 +179,9 @@ class Downstream(asyncio.Protocol):
         answer.is_complete, answer.end_ns = True, time.monotonic_ns()
         if 100 <= answer.status < 200:
             self.informational.append(answer)
-            self._answer = Answer()
         else:
             self._answers.put_nowait(answer)
-            self._begin()
-
-    def _begin(self) -> None:
         self._answer = Answer()
-        self._parser = httptools.HttpResponseParser(self)
 
     def _end(self) -> None:
         if self._closed.is_set():

@@ -233,22 +233,19 @@ def close_on_accept(*, reset: bool = False) -> Greeting:
     return greet
 
 
-def speak_first(wire: bytes) -> Greeting:
-    """A greeting: answer a request that nobody has sent."""
-
-    async def greet(peer: Peer) -> None:
-        await peer.send(wire)
-
-    return greet
-
-
 # lies
 
 
-def bad_chunk(events: Sequence[bytes] | None = None, size_line: bytes = b"zz\r\n") -> Answer:
-    """A stream in which, after its first event, a chunk size is none."""
+def bad_chunk(events: Sequence[bytes] | None = None, size_line: bytes = b"zz\r\n", *, pause_s: float = 0.05) -> Answer:
+    """A stream in which, a moment after its first event, a chunk size is none."""
     first = (chat_events("one") if events is None else events)[0]
-    return raw(head(200, [EVENT_STREAM, CHUNKED]) + chunk(first) + size_line + b"data: x\n\n\r\n")
+
+    async def answer(peer: Peer, request: Received) -> None:
+        await peer.send(head(200, [EVENT_STREAM, CHUNKED]) + chunk(first))
+        await asyncio.sleep(pause_s)  # else both may come in one read, and the gateway can still say 502
+        await peer.send(size_line + b"data: x\n\n\r\n")
+
+    return answer
 
 
 def wrong_length(body: bytes, declared: int) -> Answer:
@@ -260,6 +257,17 @@ def wrong_length(body: bytes, declared: int) -> Answer:
 def extra_bytes(wire: bytes, extra: bytes | None = None) -> Answer:
     """A right answer with more behind it: by default a whole response for a request that somebody else will send."""
     return raw(wire + (json_bytes({"smuggled": True}) if extra is None else extra))
+
+
+def extra_later(wire: bytes, extra: bytes | None = None, *, pause_s: float = 0.05) -> Answer:
+    """The same, but the second response comes while the connection is idle."""
+
+    async def answer(peer: Peer, request: Received) -> None:
+        await peer.send(wire)
+        await asyncio.sleep(pause_s)
+        await peer.send(json_bytes({"smuggled": True}) if extra is None else extra)
+
+    return answer
 
 
 def empty_ok(*headers: tuple[str, str]) -> Answer:

@@ -71,6 +71,7 @@ class Peer(asyncio.Protocol):
             self._transport.write(data)
             self.record.sent += data
             self._upstream.sent_bytes += len(data)
+            self._upstream.changed()
             await self._writable.wait()
 
     async def drip(self, data: bytes, size: int = 1, pause_s: float = 0.0) -> None:
@@ -161,7 +162,7 @@ class Peer(asyncio.Protocol):
         self._writable.set()
         if not self._lost.done():
             self._lost.set_result(None)
-        self._upstream.changed()
+        self._upstream.closed(self)
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -286,6 +287,11 @@ class FaultyUpstream:
         self._peers.add(peer)
         self.changed()
 
+    def closed(self, peer: Peer) -> None:
+        """A connection is no more; its ledger stays."""
+        self._peers.discard(peer)
+        self.changed()
+
     def arrived(self, request: Received) -> None:
         """Enter a whole request."""
         self.requests.append(request)
@@ -293,7 +299,6 @@ class FaultyUpstream:
 
     def changed(self) -> None:
         """Wake who waits for the ledger."""
-        self._peers = {peer for peer in self._peers if not peer.record.closed_ns}
         self._changed.set()
 
     def next_answer(self) -> Answer:

@@ -58,6 +58,8 @@ def parse_head(head: bytes) -> tuple[str, str, list[tuple[str, str]]]:
     for single in ("host", "content-length", "transfer-encoding", "content-type"):
         if names.count(single) > 1:
             raise NotHttp(f"{single} was sent {names.count(single)} times")
+    if {"transfer_encoding", "content_length"} & set(names):
+        raise NotHttp("a name that servers behind CGI read as framing")
     if "host" not in names:
         raise NotHttp("no host")
     if "content-length" in names and "transfer-encoding" in names:
