@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,8 @@ from integration.gateways import gateway
 from integration.processes import free_port, running
 from upstreams import litellm, llamacpp
 
-THROUGH = pytest.mark.skipif(importlib.util.find_spec("budgateway.runtime") is None, reason="no gateway yet")
 # Straight to the server as a control: what fails there is no fault of the gateway.
-FRONTS = ["direct", pytest.param("gateway", marks=THROUGH)]
+FRONTS = ["direct", "gateway"]
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from downstream import Downstream, request_bytes
-from integration.conftest import THROUGH
 from integration.gateways import gateway
 from integration.processes import Server, free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 from upstreams.wire import head
 
-pytestmark = [pytest.mark.integration, THROUGH]
+pytestmark = [pytest.mark.integration]
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model":"demo","messages":[]}'

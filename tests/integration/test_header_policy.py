@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from downstream import Answer, Downstream
-from integration.conftest import THROUGH
 from integration.gateways import gateway
 from integration.processes import Server, free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 from upstreams.wire import Received, head
 
-pytestmark = [pytest.mark.integration, THROUGH]
+pytestmark = [pytest.mark.integration]
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model":"demo","messages":[]}'

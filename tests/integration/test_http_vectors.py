@@ -13,7 +13,6 @@ from typing import Literal
 import pytest
 from corpora import ABSENT, FOLDER
 from downstream import Answer, Downstream
-from integration.conftest import THROUGH
 from integration.gateways import gateway
 from integration.processes import Server, free_port
 from upstreams import faults
@@ -30,7 +29,6 @@ METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 pytestmark = [
     pytest.mark.integration,
-    THROUGH,
     pytest.mark.skipif(not (GUNICORN.exists() and LLHTTP.exists()), reason=ABSENT),
 ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 from integration.conftest import FRONTS, in_front
+from integration.gateways import CLIENT_KEY
 from upstreams.litellm import KEY, READY
 
 pytestmark = [pytest.mark.integration, pytest.mark.peers, pytest.mark.timeout(120)]
@@ -18,16 +19,18 @@ SAID = 'You said: "hello there". I am the demo model: I only repeat, but I strea
 
 
 @pytest.fixture(scope="module", params=FRONTS)
-def client(request: pytest.FixtureRequest, litellm_url: str) -> Iterator[openai.OpenAI]:
+def base_url_and_key(request: pytest.FixtureRequest, litellm_url: str) -> Iterator[tuple[str, str]]:
     """Straight, the client must know LiteLLM's key; through the gateway the gateway does, and the client must not."""
     front: str = request.param
     provider = {"api_key": "env:LITELLM_KEY", "health_check_path": READY}
-    with (
-        in_front(front, litellm_url, "litellm", provider=provider, env={"LITELLM_KEY": KEY}) as url,
-        openai.OpenAI(
-            base_url=f"{url}/v1", api_key=KEY if front == "direct" else "sk-of-the-client", max_retries=0, timeout=30
-        ) as client,
-    ):
+    with in_front(front, litellm_url, "litellm", provider=provider, env={"LITELLM_KEY": KEY}) as url:
+        yield f"{url}/v1", KEY if front == "direct" else CLIENT_KEY
+
+
+@pytest.fixture
+def client(base_url_and_key: tuple[str, str]) -> Iterator[openai.OpenAI]:
+    base_url, key = base_url_and_key
+    with openai.OpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=30) as client:
         yield client
 
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from downstream import Answer, Downstream
-from integration.conftest import THROUGH
 from integration.gateways import gateway
 from integration.processes import Server, free_port
 from upstreams import faults
@@ -14,7 +13,7 @@ from upstreams.faulty import Answer as Script
 from upstreams.faulty import FaultyUpstream
 from upstreams.wire import chunked, head
 
-pytestmark = [pytest.mark.integration, THROUGH]
+pytestmark = [pytest.mark.integration]
 
 CHAT = "/v1/chat/completions"
 BODY = b'{"model":"demo","messages":[]}'

@@ -41,9 +41,9 @@ class Recording:
     request: object
     body: bytes
 
-    def ask(self, chunking: Chunking) -> bytes:
+    def ask(self, chunking: Chunking, model: str = "demo") -> bytes:
         """A request body that `replay` answers with this recording."""
-        asked = {"model": "demo", "stream": True, "recording": self.number, "chunking": chunking}
+        asked = {"model": model, "stream": True, "recording": self.number, "chunking": chunking}
         return json.dumps(asked | {"messages": [{"role": "user", "content": self.name}]}).encode()
 
 
