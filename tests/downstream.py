@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -125,7 +126,8 @@ class Downstream(asyncio.Protocol):
     def finish(self) -> None:
         """Half-close: nothing more will be sent."""
         assert self._transport is not None
-        self._transport.write_eof()
+        with contextlib.suppress(OSError):  # the server was quicker
+            self._transport.write_eof()
 
     def leave(self) -> None:
         """Close at once, with FIN, or RST where something was not read."""
