@@ -44,6 +44,7 @@ cdef class ServerConnection:
     cdef _body_grew(self, Exchange x)
     cdef _request_done(self, Exchange x)
     cdef bint _parse(self, piece) except -1
+    cdef bint _read_on(self, rest) except -1
     cdef _hold(self, bytes data)
     cpdef write(self, bytes data)
     cpdef limit_body(self, Exchange x, Py_ssize_t limit)

@@ -365,13 +365,28 @@ class ServerConnection:
         """Feed llhttp; False when that ended the connection."""
         try:
             self._parser.feed_data(piece)
-        except HttpParserUpgrade:
-            # An upgrade that we do not take is an ordinary request (RFC 9110 7.8); llhttp stops there, so start afresh.
+        except HttpParserUpgrade as stop:
+            # An upgrade that we do not take is an ordinary request (RFC 9110 7.8), but llhttp stops behind its head.
             self._parser = HttpRequestParser(self)
+            return self._read_on(piece[stop.args[0] :])
         except HttpParserError as error:
             self.refuse(BadRequest(f"malformed request: {str(error).lower()}"))
             return False
         return True
+
+    def _read_on(self, rest: Any) -> bool:
+        """Read the body of a request whose upgrade is ignored (java.net.http asks for h2c with every POST) with a parser
+        that was told of the framing alone."""
+        x = self._exchange
+        if x is not None and self._chunks is not None:
+            framing = b"transfer-encoding: chunked"
+        elif x is not None and x.head.content_length > 0:
+            framing = b"content-length: %d" % x.head.content_length
+        else:
+            return True
+        self._complete = False
+        self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
+        return self._parse(rest) if len(rest) else True
 
     def _hold(self, data: bytes) -> None:
         """Pipelined bytes wait for their turn."""

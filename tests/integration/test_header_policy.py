@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from downstream import Answer, Downstream
+from downstream import Answer, Downstream, request_bytes
 from integration.gateways import gateway
 from integration.processes import Server, free_port
 from upstreams import faults
@@ -119,6 +120,23 @@ async def test_the_request_is_written_anew(server: Server, upstream: FaultyUpstr
 async def test_a_header_that_connection_names_is_not_passed_on(server: Server, upstream: FaultyUpstream) -> None:
     request = await sent(server, upstream, ("Connection", "keep-alive, X-Tenant"), ("X-Tenant", "blue"))
     assert b"blue" not in request.raw
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one packet", "body apart"])
+async def test_an_upgrade_that_nobody_takes_loses_no_body(
+    server: Server, upstream: FaultyUpstream, apart: bool
+) -> None:
+    """curl --http2 and Java's client ask for h2c with their POSTs; uvicorn, for one, then drops the body."""
+    asks = [JSON, ("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")]
+    async with Downstream(server.url) as client:
+        wire = request_bytes(client.host, "POST", CHAT, BODY, asks)
+        at = len(wire) - len(BODY) if apart else len(wire)
+        await client.send(wire[:at])
+        await asyncio.sleep(0.05)
+        await client.send(wire[at:] + request_bytes(client.host, "POST", CHAT, BODY, [JSON]))
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+    assert [request.body for request in upstream.requests] == [BODY, BODY]
+    assert not {"upgrade", "http2-settings"} & upstream.requests[0].names
 
 
 async def test_forwarded_for_is_the_gateways_word(server: Server, upstream: FaultyUpstream) -> None:

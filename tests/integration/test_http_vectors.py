@@ -37,7 +37,7 @@ pytestmark = [
 class Vector:
     """One connection's bytes and what a strict server makes of them.
 
-    `right` messages at the front are right and wanted; `then` says what follows them: nothing, or what is malformed.
+    `right` messages at the front are right and wanted, with these `bodies`; `then` says what follows them: nothing, or what is malformed.
     `unsure`: a lenient server takes it; ours may refuse it, as long as it says so.
     """
 
@@ -45,6 +45,7 @@ class Vector:
     raw: bytes
     right: int
     then: Literal["nothing", "malformed", "unsure"]
+    bodies: list[bytes]
 
 
 def vectors() -> list[Vector]:
@@ -74,17 +75,19 @@ def judged(name: str, raw: bytes, expect: str, *, lenient: bool) -> Vector:
     scanner = RequestScanner()
     scanner.feed(raw)
     right = 0
+    bodies: list[bytes] = []
     try:
         while (request := scanner.take(0)) is not None and is_plain(request):
             right += 1
+            bodies.append(request.body)
             if "close" in (request.header("connection") or "").lower():
-                return Vector(name, raw, right, "nothing")
+                return Vector(name, raw, right, "nothing", bodies)
     except NotHttp as error:
         is_bad = (expect == "reject" and not lenient) or str(error) == "no host"
-        return Vector(name, raw, right, "malformed" if is_bad else "unsure")
+        return Vector(name, raw, right, "malformed" if is_bad else "unsure", bodies)
     if request is not None or scanner.pending:
-        return Vector(name, raw, right, "malformed" if expect == "reject" and not lenient else "unsure")
-    return Vector(name, raw, right, "nothing" if expect == "accept" or right else "unsure")
+        return Vector(name, raw, right, "malformed" if expect == "reject" and not lenient else "unsure", bodies)
+    return Vector(name, raw, right, "nothing" if expect == "accept" or right else "unsure", bodies)
 
 
 def is_plain(request: Received) -> bool:
@@ -121,6 +124,7 @@ async def test_verdict(server: Server, upstream: FaultyUpstream, vector: Vector,
     statuses = [answer.status for answer in answers]
     assert all(answer.is_complete for answer in answers)
     assert statuses[: vector.right] == [200] * vector.right
+    assert [request.body for request in upstream.requests][: vector.right] == vector.bodies
     rest = statuses[vector.right :]
     match vector.then:
         case "nothing":
