@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Upgrades are ignored, as RFC 9110 7.8 allows: the request is answered as plain HTTP/1.1.
+            # Upgrades are ignored, as RFC 9110 7.8 allows; httptools stops behind the head, so this was the last request.
             self._requests.put_nowait(None)
         except httptools.HttpParserError:
             self._malformed = True
