@@ -44,8 +44,8 @@ def plan(x: Exchange) -> None:
     rooms.routes.match(x)  # peek at the body, find the route
     route: RouteRoom = x.route
     rooms.auth.authorize(x, route.access)  # may this principal use it
-    if route.limit is not None:
-        rooms.limits.reserve(x, route.limit, route.name)  # the route's own rate
+    if route.take is not None:
+        rooms.limits.reserve(x, route.take, route.name)  # the route's own rate
     adapter: OpenAIAdapter = route.adapter
     adapter.adapt(x)  # the upstream's name for the model
     balancer: Balancer = route.balancer

@@ -14,7 +14,7 @@ cdef int _KEEP_ALIVE, _HTTP_10, _EVENT_STREAM, _JSON_OR_EVENTS, _ENCODED, _NO_BO
 cdef class Relay(Carrier):
     # process
     cdef Recorder _recorder
-    cdef object _spawn, _writer
+    cdef object _spawn, _write_head
     cdef str _id_prefix
     cdef bint _disclose
     cdef long long _counter

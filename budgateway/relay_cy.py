@@ -63,7 +63,7 @@ class Relay(Carrier):
         self._id_prefix = id_prefix
         self._disclose = disclose
         self._counter = 0
-        self._writer = ResponseHeadWriter()
+        self._write_head = ResponseHeadWriter().write
         # configuration
         self.snapshot: Snapshot | None = None
         # now
@@ -201,7 +201,7 @@ class Relay(Carrier):
                     body = _chunk(body)
         target: Target = x.target
         route: RouteRoom = x.route
-        connection.send(x, target.writer.write(x.head, x.request_id, length), body, x.to_head, done)
+        connection.send(x, target.write_head(x.head, x.request_id, length), body, x.to_head, done)
         now_ns = monotonic_ns()
         x.sent_ns = now_ns
         x.overhead_ns += now_ns - x.ready_ns
@@ -302,7 +302,7 @@ class Relay(Carrier):
             )
         else:
             extra = f"x-request-id: {x.request_id}\r\n"
-        data = self._writer.write(head, length, keep_alive, extra.encode("ascii"))
+        data = self._write_head(head, length, keep_alive, extra.encode("ascii"))
         if payload:
             x.bytes_out = len(payload)
             if x.chunked:

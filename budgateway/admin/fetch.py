@@ -59,7 +59,7 @@ async def fetch(target: Target, path: str, timeout_s: float) -> tuple[int, bytes
     async with asyncio.timeout(timeout_s):
         connection = await target.dialler.connect(target, _Collected(done, target.label))
         try:
-            connection.send(x, target.writer.write(head, "budgateway", -1), None, False, True)
+            connection.send(x, target.write_head(head, "budgateway", -1), None, False, True)
             return await done
         finally:
             connection.abort()

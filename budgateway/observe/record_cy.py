@@ -50,7 +50,9 @@ class Recorder:
         self._block_bytes = block_bytes
         self._flush = flush
 
-    def record(self, x: Exchange, outcome: int, route_label: int, provider_label: int, upstream: str, now_ns: int) -> None:
+    def record(
+        self, x: Exchange, outcome: int, route_label: int, provider_label: int, upstream: str, now_ns: int
+    ) -> None:
         """Count an exchange that ended now, and write its line. `upstream` is the label of the last attempt's target."""
         row = self._row
         row[_ROUTE] = route_label

@@ -7,7 +7,7 @@ cdef class RouteRoom:
     cdef public object record           # records.Route
     cdef public str name, access
     cdef public int label, provider_label
-    cdef public object limit            # native.RateLimit, or None
+    cdef public object take             # of the route's own native.RateLimit, or None
     cdef public object adapter          # providers.adapter_cy.OpenAIAdapter
     cdef public object balancer         # balance.balancer_cy.Balancer
     cdef public Py_ssize_t max_body_bytes

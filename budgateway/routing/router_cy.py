@@ -48,7 +48,7 @@ class RouteRoom:
         self.access = access
         self.label = label
         self.provider_label = provider_label
-        self.limit = limit
+        self.take = None if limit is None else limit.take
         self.adapter = adapter
         self.balancer = balancer
         self.max_body_bytes = record.max_body_bytes

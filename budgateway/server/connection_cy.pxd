@@ -1,6 +1,7 @@
 from budgateway.exchange_cy cimport Carrier, Exchange
 
 cdef int _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
+cdef object _parse_head
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
 
@@ -22,7 +23,8 @@ cdef class ServerConnection:
     cdef Door _door
     cdef Carrier _handler
     # connection
-    cdef object _transport, _parser
+    cdef object _transport
+    cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public str client
     cdef int _state
     cdef long long _deadline_ns

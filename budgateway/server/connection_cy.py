@@ -38,6 +38,9 @@ _MULTIPART = 64
 
 _H = 72
 
+# Looked up once: attributes of a type cost more than the calls they lead to.
+_parse_head = RequestHead.parse
+
 # States of a connection.
 _HEAD = 0  # waiting for, or reading, a head
 _BODY = 1  # reading a body
@@ -98,7 +101,8 @@ class ServerConnection:
         self._handler = door.handler
         # connection
         self._transport: Any = None
-        self._parser: Any = HttpRequestParser(self)
+        self._feed: Any = HttpRequestParser(self).feed_data
+        self._write: Any = None
         self.client = ""
         self._state = _HEAD
         self._deadline_ns = 0
@@ -122,6 +126,7 @@ class ServerConnection:
         """Count it in, or turn it away when the door is full."""
         door = self._door
         self._transport = transport
+        self._write = transport.write
         crowd = len(door.connections) - door.max_connections
         if crowd >= 0:
             door.refused_connections += 1
@@ -165,7 +170,8 @@ class ServerConnection:
         self._deadline_ns = 0
         x = self._exchange
         self._exchange = None
-        self._parser = None
+        self._feed = None
+        self._write = None
         self._pending = None
         self._parts = None
         if x is not None:
@@ -222,7 +228,7 @@ class ServerConnection:
             data = bytes(pending)
             self._pending = None
         try:
-            head = RequestHead.parse(data)
+            head = _parse_head(data)
         except BadRequest as error:
             self.refuse(error)
             return
@@ -364,10 +370,10 @@ class ServerConnection:
     def _parse(self, piece: Any) -> bool:
         """Feed llhttp; False when that ended the connection."""
         try:
-            self._parser.feed_data(piece)
+            self._feed(piece)
         except HttpParserUpgrade as stop:
             # An upgrade that we do not take is an ordinary request (RFC 9110 7.8), but llhttp stops behind its head.
-            self._parser = HttpRequestParser(self)
+            self._feed = HttpRequestParser(self).feed_data
             return self._read_on(piece[stop.args[0] :])
         except HttpParserError as error:
             self.refuse(BadRequest(f"malformed request: {str(error).lower()}"))
@@ -406,7 +412,7 @@ class ServerConnection:
 
     def write(self, data: bytes) -> None:
         """Send bytes of the response."""
-        self._transport.write(data)
+        self._write(data)
 
     def limit_body(self, x: Exchange, limit: int) -> None:
         """Lower (or raise) what may come, once the route is known; RequestTooLarge when it is too much already."""

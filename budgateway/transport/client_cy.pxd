@@ -1,5 +1,6 @@
 from budgateway.exchange_cy cimport Carrier, Exchange
 
+cdef object _parse_head
 cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY
 
 
@@ -23,7 +24,7 @@ cdef class Target:
     cdef public object upstream         # records.Upstream
     cdef public str label
     cdef public Pool pool
-    cdef public object writer           # native.RequestHeadWriter
+    cdef public object write_head       # of its native.RequestHeadWriter
     cdef public object dialler          # transport.dial.Dialler
 
 
@@ -32,10 +33,11 @@ cdef class ClientConnection:
     cdef Pool _pool
     cdef Carrier _sink
     # connection
-    cdef object _transport, _parser
+    cdef object _transport
+    cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public long long idle_since_ns
     cdef public Py_ssize_t served       # responses read whole
-    cdef bint _reading
+    cdef bint _reading, _ended
     # exchange
     cdef Exchange _exchange
     cdef object _head                   # native.ResponseHead

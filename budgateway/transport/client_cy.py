@@ -25,6 +25,9 @@ MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same numb
 MAX_INTERIM = 8  # 1xx heads before the real one
 WRITE_HIGH_BYTES = 256 * 1024  # then a streamed request body pauses its client
 
+# Looked up once: attributes of a type cost more than the calls they lead to.
+_parse_head = ResponseHead.parse
+
 _KEEP_ALIVE = 1
 _CHUNKED = 2
 _NO_BODY = 512
@@ -98,7 +101,7 @@ class Target:
         self.upstream = upstream
         self.label = label
         self.pool = pool
-        self.writer = writer
+        self.write_head = writer.write
         self.dialler = dialler
 
 
@@ -111,10 +114,12 @@ class ClientConnection:
         self._sink = sink
         # connection
         self._transport: Any = None
-        self._parser: Any = HttpResponseParser(self)
+        self._feed: Any = HttpResponseParser(self).feed_data
+        self._write: Any = None
         self.idle_since_ns = 0
         self.served = 0
         self._reading = True
+        self._ended = False
         # exchange
         self._exchange: Exchange | None = None
         self._head: ResponseHead | None = None
@@ -140,10 +145,10 @@ class ClientConnection:
         self._interim = 0
         self._complete = False
         if body is None:
-            self._transport.write(head)
+            self._write(head)
         elif len(body) < 2048:
             # One small buffer beats two: the copy is cheaper than a second iovec.
-            self._transport.write(head + body)
+            self._write(head + body)
         else:
             self._transport.writelines((head, body))
 
@@ -151,7 +156,7 @@ class ClientConnection:
         """More of a streamed request body."""
         self._sent_all = last
         if data:
-            self._transport.write(data)
+            self._write(data)
 
     def pause_reading(self) -> None:
         """The client reads slower than the upstream writes."""
@@ -169,18 +174,20 @@ class ClientConnection:
     def abort(self) -> None:
         """Drop the connection and whatever was under way on it, silently."""
         self._exchange = None
+        self._ended = True
         if self._transport is not None:
             self._transport.abort()
 
     def is_usable(self) -> bool:
-        """False once the transport is going down."""
-        return self._transport is not None and not self._transport.is_closing()
+        """False once the upstream has hung up."""
+        return self._transport is not None and not self._ended
 
     # ---------------------------------------------------------------- asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Connected (and, with TLS, shaken hands)."""
         self._transport = transport
+        self._write = transport.write
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._pool.open.add(self)
 
@@ -197,12 +204,14 @@ class ClientConnection:
             self._read_body(x, data)
 
     def eof_received(self) -> None:
-        """The upstream sends no more: closing the transport reports it through connection_lost."""
+        """The upstream sends no more: closing the transport reports it through connection_lost, a turn later."""
+        self._ended = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the exchange, unless the end of the connection is how its response ends."""
         self._pool.forget(self)
-        self._parser = None
+        self._feed = None
+        self._write = None
         self._transport = None
         x = self._exchange
         self._exchange = None
@@ -255,7 +264,7 @@ class ClientConnection:
             self._pending = None
         while True:
             try:
-                head = ResponseHead.parse(data, 0, self._to_head)
+                head = _parse_head(data, 0, self._to_head)
             except UpstreamProtocolError as error:
                 self._broken(x, str(error))
                 return
@@ -300,7 +309,7 @@ class ClientConnection:
             return
         if flags & _NO_BODY and not self._complete:
             # llhttp cannot know that the request was HEAD and waits for a body.
-            self._parser = HttpResponseParser(self)
+            self._feed = HttpResponseParser(self).feed_data
             self._complete = True
         self._deliver(x, head, end, have)
 
@@ -324,9 +333,9 @@ class ClientConnection:
 
     def _parse(self, x: Exchange, piece: Any) -> bool:
         try:
-            self._parser.feed_data(piece)
+            self._feed(piece)
         except HttpParserUpgrade:
-            self._parser = HttpResponseParser(self)
+            self._feed = HttpResponseParser(self).feed_data
         except HttpParserError as error:
             self._broken(x, str(error).lower())
             return False
