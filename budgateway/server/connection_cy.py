@@ -391,7 +391,7 @@ class ServerConnection:
         else:
             return True
         self._complete = False
-        self._parser.feed_data(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
+        self._feed(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
         return self._parse(rest) if len(rest) else True
 
     def _hold(self, data: bytes) -> None:
