@@ -350,9 +350,21 @@ class ResponseHeadWriter:
     """
 
     def __new__(cls, drop: Sequence[str] = ...) -> ResponseHeadWriter: ...
-    def write(self, head: ResponseHead, content_length: int, keep_alive: bool, extra: bytes) -> bytes:
+    def write(
+        self,
+        head: ResponseHead,
+        content_length: int,
+        keep_alive: bool,
+        request_id: str,
+        lines: bytes,
+        attempts: int,
+        overhead_us: int,
+        /,
+    ) -> bytes:
         """The head to send. `content_length`: -1 no framing header (close-delimited or no body), -2 chunked, else the
-        length. `extra` is complete header lines, each with its CRLF. Writes `connection: close` unless keep_alive."""
+        length. `lines` is complete header lines, each with its CRLF, trusted. Unless `attempts` is 0, says
+        `x-budgateway-attempts` and `x-budgateway-overhead-us`. Writes `connection: close` unless keep_alive.
+        ValueError for a malformed request id."""
 
 @final
 class ChunkScanner:

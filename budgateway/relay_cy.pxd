@@ -16,7 +16,6 @@ cdef class Relay(Carrier):
     cdef Recorder _recorder
     cdef object _spawn, _write_head
     cdef str _id_prefix
-    cdef bint _disclose
     cdef long long _counter
     # configuration
     cdef public Snapshot snapshot
@@ -32,8 +31,8 @@ cdef class Relay(Carrier):
     @cython.locals(downstream=ServerConnection)
     cpdef received(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
     @cython.locals(
-        status=cython.int, flags=cython.int, keep_alive=bint, length=Py_ssize_t, target=Target, extra=str, data=bytes,
-        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong,
+        status=cython.int, flags=cython.int, keep_alive=bint, length=Py_ssize_t, target=Target, disclosure=bytes,
+        attempts=cython.int, data=bytes, downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong,
     )
     cdef _answer(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
     cdef _finish_body(self, Exchange x)

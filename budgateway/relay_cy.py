@@ -55,13 +55,11 @@ class Relay(Carrier):
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         *,
         id_prefix: str,
-        disclose: bool,
     ) -> None:
         # process
         self._recorder = recorder
         self._spawn = spawn
         self._id_prefix = id_prefix
-        self._disclose = disclose
         self._counter = 0
         self._write_head = ResponseHeadWriter().write
         # configuration
@@ -295,14 +293,9 @@ class Relay(Carrier):
         x.keep_alive = keep_alive
         x.head_sent = True
         target: Target = x.target
-        if self._disclose:
-            extra = (
-                f"x-request-id: {x.request_id}\r\nx-budgateway-upstream: {target.label}\r\n"
-                f"x-budgateway-attempts: {x.attempts}\r\nx-budgateway-overhead-us: {x.overhead_ns // 1000}\r\n"
-            )
-        else:
-            extra = f"x-request-id: {x.request_id}\r\n"
-        data = self._write_head(head, length, keep_alive, extra.encode("ascii"))
+        disclosure = target.disclosure
+        attempts = x.attempts if disclosure else 0
+        data = self._write_head(head, length, keep_alive, x.request_id, disclosure, attempts, x.overhead_ns // 1000)
         if payload:
             x.bytes_out = len(payload)
             if x.chunked:

@@ -46,7 +46,7 @@ _OFFICE_PATHS: tuple[tuple[str, Access, int], ...] = (
 _log = logging.getLogger("budgateway.runtime")
 
 
-def targets_of(provider: Provider, pools: dict[str, Pool]) -> tuple[Target, ...]:
+def targets_of(provider: Provider, pools: dict[str, Pool], *, disclose: bool) -> tuple[Target, ...]:
     """A provider's upstreams as the relay sees them; pools are shared by URL and outlive the configuration."""
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
@@ -65,7 +65,7 @@ def targets_of(provider: Provider, pools: dict[str, Pool]) -> tuple[Target, ...]
         writer = native.RequestHeadWriter(
             _authority(upstream), upstream.path, provider.strip_prefix, provider.forward_headers, fixed
         )
-        targets.append(Target(upstream, label, pool, writer, dialler))
+        targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose))
     return tuple(targets)
 
 
@@ -74,7 +74,7 @@ def build_snapshot(
 ) -> Snapshot:
     """Wire all rooms for one configuration. No side effects but names interned in the segment."""
     providers = {provider.name: provider for provider in settings.providers}
-    targets = {name: targets_of(provider, pools) for name, provider in providers.items()}
+    targets = {name: targets_of(provider, pools, disclose=settings.disclose) for name, provider in providers.items()}
     rooms = [
         _route_room(route, providers[route.provider], targets, settings, segment, worker) for route in settings.routes
     ]
@@ -127,7 +127,7 @@ def _office_rooms(
     """The back office as one more upstream, behind a unix socket."""
     upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
     provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8)
-    targets = {OFFICE: targets_of(provider, pools)}
+    targets = {OFFICE: targets_of(provider, pools, disclose=settings.disclose)}
     rooms = []
     for path, access, priority in _OFFICE_PATHS:
         route = Route(
@@ -180,9 +180,7 @@ class DataPlane:
             FLUSH_BYTES,
             None if self._access is None else self._access.flush,
         )
-        self.relay = Relay(
-            recorder, self.spawn, id_prefix=secrets.token_hex(6) + f"{worker:02x}", disclose=settings.disclose
-        )
+        self.relay = Relay(recorder, self.spawn, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
         self.relay.snapshot = self.snapshot
         self.door = Door(
             self.relay,

@@ -81,7 +81,7 @@ def test_response_parse_httptools(benchmark: BenchmarkFixture) -> None:
 
 def test_response_write_native(benchmark: BenchmarkFixture) -> None:
     head = ResponseHead.parse(RESPONSE)
-    args = (head, 400, True, b"x-request-id: 0123456789ab-00000001\r\n")
+    args = (head, 400, True, "0123456789ab-00000001", b"x-budgateway-upstream: vllm\r\n", 1, 90)
     written = benchmark.pedantic(ResponseHeadWriter().write, args, rounds=200, iterations=5000, warmup_rounds=5)
     assert b"server" not in written
 

@@ -44,7 +44,9 @@ class Desk:
         settings = self._settings
         loop = asyncio.get_running_loop()
         pools: dict[str, Pool] = {}
-        catalogue = ModelCatalogue([(provider, targets_of(provider, pools)) for provider in settings.providers])
+        catalogue = ModelCatalogue(
+            [(provider, targets_of(provider, pools, disclose=False)) for provider in settings.providers]
+        )
         exposition = Exposition(self._segment)
 
         def office(public_only: bool) -> BackOffice:

@@ -25,6 +25,7 @@ cdef class Target:
     cdef public str label
     cdef public Pool pool
     cdef public object write_head       # of its native.RequestHeadWriter
+    cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
     cdef public object dialler          # transport.dial.Dialler
 
 

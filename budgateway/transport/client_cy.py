@@ -96,13 +96,16 @@ class Pool:
 class Target:
     """One upstream as the relay sees it. Belongs to a snapshot; its pool may be older: connections survive a reload."""
 
-    def __init__(self, upstream: Upstream, label: str, pool: Pool, writer: RequestHeadWriter, dialler: Any) -> None:
-        """`label` names it in headers, logs and errors."""
+    def __init__(
+        self, upstream: Upstream, label: str, pool: Pool, writer: RequestHeadWriter, dialler: Any, *, disclose: bool
+    ) -> None:
+        """`label` names it in logs and errors, and to clients when they are to know (`disclose`)."""
         self.upstream = upstream
         self.label = label
         self.pool = pool
         self.write_head = writer.write
         self.dialler = dialler
+        self.disclosure = f"x-budgateway-upstream: {label}\r\n".encode("ascii") if disclose else b""
 
 
 class ClientConnection:

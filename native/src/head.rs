@@ -196,22 +196,31 @@ impl ResponseHeadWriter {
             .map_err(|error| Error::value(error.to_string()))
     }
 
+    #[pyo3(signature = (head, content_length, keep_alive, request_id, lines, attempts, overhead_us, /))]
+    #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write<'py>(
         &self,
         py: Python<'py>,
         head: &Bound<'py, ResponseHead>,
         content_length: i64,
         keep_alive: bool,
-        extra: &[u8],
+        request_id: &str,
+        lines: &[u8],
+        attempts: u64,
+        overhead_us: u64,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
-        let plan = self.inner.plan(
-            &head.inner,
-            head.source.bytes(py),
-            framing(content_length)?,
-            keep_alive,
-            extra,
-        );
+        let disclosure = core::Disclosure {
+            request_id: request_id.as_bytes(),
+            lines,
+            attempts,
+            overhead_us,
+        };
+        let bytes = head.source.bytes(py);
+        let plan = self
+            .inner
+            .plan(&head.inner, bytes, framing(content_length)?, keep_alive, &disclosure)
+            .map_err(|error| Error::value(error.to_string()))?;
         Ok(PyBytes::new_with(py, plan.len(), |out| {
             plan.write(out);
             Ok(())

@@ -16,7 +16,7 @@ mod sse;
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 
 #[pymodule(gil_used = false)]
 mod _native {

@@ -209,7 +209,7 @@ def test_what_goes_downstream_is_a_head_again(lines: list[bytes], start: bytes) 
         return
     if head is None:
         return
-    written = ResponseHeadWriter(["x-y"]).write(head, 5 if head.status == 200 else -1, False, b"x-request-id: 1\r\n")
+    written = ResponseHeadWriter(["x-y"]).write(head, 5 if head.status == 200 else -1, False, "1", b"x-l: 2\r\n", 3, 4)
     again = ResponseHead.parse(written)
     assert again is not None
     assert (again.size, again.status) == (len(written), head.status)
@@ -219,6 +219,9 @@ def test_what_goes_downstream_is_a_head_again(lines: list[bytes], start: bytes) 
         option.strip().lower() for name, value in head.headers() if name == "connection" for option in value.split(",")
     }
     dropped = {"connection", "content-length", "transfer-encoding", "x-request-id"} | named
+    told = [("x-request-id", "1"), ("x-l", "2"), ("x-budgateway-attempts", "3"), ("x-budgateway-overhead-us", "4")]
+    assert again.headers()[-5:] == [*told, ("connection", "close")]
+    dropped |= {name for name, _ in told}
     kept = [(name, value) for name, value in head.headers() if name not in dropped]
     assert [(name, value) for name, value in again.headers() if name not in dropped] == kept
 

@@ -1,5 +1,7 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
 
+mod decimal;
+
 // Hot state: one shared mapping.
 pub mod access;
 pub mod breaker;

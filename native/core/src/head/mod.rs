@@ -4,6 +4,7 @@
 //! It reads whole lines left to right, so that the verdict on a prefix never differs from the verdict on the whole.
 
 mod known;
+mod out;
 mod reason;
 mod request;
 mod response;
@@ -12,13 +13,14 @@ mod target;
 mod write;
 
 pub use known::Known;
+pub use out::Framing;
 pub use request::RequestHead;
 pub use response::ResponseHead;
 pub use scan::{Field, Fields, Span};
 pub(crate) use scan::{is_token, is_token_byte};
 pub(crate) use target::host_len;
 pub use write::{
-    Framing, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
+    Disclosure, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
 };
 
 /// Bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).

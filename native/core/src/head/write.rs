@@ -1,20 +1,12 @@
 //! Heads to send: written from what was parsed, in two passes - choose and measure, then fill a buffer of that size.
 
+use crate::decimal::Decimal;
+
 use super::known::{self, Known, KnownSet};
+use super::out::{Framing, FramingLine, Out};
 use super::reason::standard_reason;
 use super::scan::{Field, is_token};
 use super::{RequestHead, ResponseHead};
-
-/// How a body is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Framing {
-    /// No header says anything.
-    None,
-    /// `transfer-encoding: chunked`.
-    Chunked,
-    /// `content-length`.
-    Length(u64),
-}
 
 /// Why a writer could not be built, or a head not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -135,6 +127,19 @@ pub struct RequestPlan<'a> {
     len: usize,
 }
 
+/// What we say about an exchange in the head of its response.
+#[derive(Clone, Copy, Debug)]
+pub struct Disclosure<'a> {
+    /// `x-request-id`.
+    pub request_id: &'a [u8],
+    /// Complete header lines, each with its CRLF, trusted.
+    pub lines: &'a [u8],
+    /// How often an upstream was asked; 0 says nothing about attempts and overhead.
+    pub attempts: u64,
+    /// What the gateway itself took.
+    pub overhead_us: u64,
+}
+
 /// Writes response heads for clients.
 #[derive(Debug)]
 pub struct ResponseHeadWriter {
@@ -149,7 +154,10 @@ pub struct ResponsePlan<'a> {
     head: &'a ResponseHead,
     bytes: &'a [u8],
     reason: &'a [u8],
-    extra: &'a [u8],
+    request_id: &'a [u8],
+    lines: &'a [u8],
+    /// Attempts and overhead.
+    told: Option<[Decimal; 2]>,
     close: &'static [u8],
     fields: FieldSet,
     framing: FramingLine,
@@ -344,33 +352,59 @@ impl ResponseHeadWriter {
         Ok(writer)
     }
 
-    /// Chooses what to write of `head`, whose bytes begin `bytes`. `extra` is complete lines, trusted.
+    /// Chooses what to write of `head`, whose bytes begin `bytes`.
     pub fn plan<'a>(
         &'a self,
         head: &'a ResponseHead,
         bytes: &'a [u8],
         framing: Framing,
         keep_alive: bool,
-        extra: &'a [u8],
-    ) -> ResponsePlan<'a> {
+        disclosure: &Disclosure<'a>,
+    ) -> Result<ResponsePlan<'a>, WriterError> {
+        let &Disclosure {
+            request_id,
+            lines,
+            attempts,
+            overhead_us,
+        } = disclosure;
+        if !is_request_id(request_id) {
+            return Err(WriterError::RequestId);
+        }
+        let told = (attempts > 0).then(|| [attempts, overhead_us].map(Decimal::new));
+        let told_len = told.as_ref().map_or(0, |[attempts, overhead]| {
+            ATTEMPTS.len() + attempts.len() + OVERHEAD.len() + overhead.len() + 4
+        });
         let reason = head.reason(bytes);
         let clean = !reason.is_empty() && reason.iter().all(|byte| matches!(byte, b' '..=b'~'));
         let reason = if clean { reason } else { standard_reason(head.status) };
         let close: &[u8] = if keep_alive { b"" } else { b"connection: close\r\n" };
         let framing = FramingLine::new(framing);
         let (fields, fields_len) = choose(&head.fields, |field| self.passes(field, head, bytes));
-        let len =
-            STATUS_START.len() + 4 + reason.len() + 2 + fields_len + framing.len() + close.len() + extra.len() + 2;
-        ResponsePlan {
+        let len = STATUS_START.len()
+            + 4
+            + reason.len()
+            + 2
+            + fields_len
+            + framing.len()
+            + REQUEST_ID.len()
+            + request_id.len()
+            + 2
+            + lines.len()
+            + told_len
+            + close.len()
+            + 2;
+        Ok(ResponsePlan {
             head,
             bytes,
             reason,
-            extra,
+            request_id,
+            lines,
+            told,
             close,
             fields,
             framing,
             len,
-        }
+        })
     }
 
     fn passes(&self, field: &Field, head: &ResponseHead, bytes: &[u8]) -> bool {
@@ -389,6 +423,9 @@ impl ResponseHeadWriter {
 }
 
 const STATUS_START: &[u8] = b"HTTP/1.1 ";
+const REQUEST_ID: &[u8] = b"x-request-id: ";
+const ATTEMPTS: &[u8] = b"x-budgateway-attempts: ";
+const OVERHEAD: &[u8] = b"x-budgateway-overhead-us: ";
 
 impl ResponsePlan<'_> {
     /// How many bytes `write` fills.
@@ -414,7 +451,18 @@ impl ResponsePlan<'_> {
             out.field(field, self.bytes);
         }
         self.framing.put(&mut out);
-        out.put(self.extra);
+        out.put(REQUEST_ID);
+        out.put(self.request_id);
+        out.put(b"\r\n");
+        out.put(self.lines);
+        if let Some([attempts, overhead]) = &self.told {
+            out.put(ATTEMPTS);
+            out.put(attempts.as_bytes());
+            out.put(b"\r\n");
+            out.put(OVERHEAD);
+            out.put(overhead.as_bytes());
+            out.put(b"\r\n");
+        }
         out.put(self.close);
         out.put(b"\r\n");
         debug_assert!(out.0.is_empty());
@@ -427,81 +475,6 @@ pub fn is_request_id(id: &[u8]) -> bool {
         && id
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'-'))
-}
-
-/// What is left of a buffer that is being filled.
-struct Out<'a>(&'a mut [u8]);
-
-impl Out<'_> {
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        // The buffer was measured for exactly these bytes; a mismatch would be our defect and cuts, never overruns.
-        let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) else {
-            debug_assert!(false, "head is longer than measured");
-            return;
-        };
-        now.copy_from_slice(bytes);
-        self.0 = later;
-    }
-
-    #[inline]
-    fn field(&mut self, field: &Field, head: &[u8]) {
-        match field.known {
-            Known::Other => self.put(field.name(head)),
-            known => self.put(known.name().as_bytes()),
-        }
-        self.put(b": ");
-        self.put(field.value(head));
-        self.put(b"\r\n");
-    }
-}
-
-/// A framing header, digits included.
-#[derive(Debug)]
-struct FramingLine {
-    start: &'static [u8],
-    digits: [u8; 20],
-    /// Where in `digits` the number begins.
-    from: usize,
-}
-
-impl FramingLine {
-    fn new(framing: Framing) -> Self {
-        let mut line = Self {
-            start: b"",
-            digits: [b'0'; 20],
-            from: 20,
-        };
-        match framing {
-            Framing::None => {}
-            Framing::Chunked => line.start = b"transfer-encoding: chunked\r\n",
-            Framing::Length(mut length) => {
-                line.start = b"content-length: ";
-                for digit in line.digits.iter_mut().rev() {
-                    *digit = b'0' + (length % 10) as u8;
-                    length /= 10;
-                    line.from -= 1;
-                    if length == 0 {
-                        break;
-                    }
-                }
-            }
-        }
-        line
-    }
-
-    fn len(&self) -> usize {
-        let digits = self.digits.len() - self.from;
-        self.start.len() + if digits == 0 { 0 } else { digits + 2 }
-    }
-
-    fn put(&self, out: &mut Out<'_>) {
-        out.put(self.start);
-        if let Some(digits @ [_, ..]) = self.digits.get(self.from..) {
-            out.put(digits);
-            out.put(b"\r\n");
-        }
-    }
 }
 
 /// Which fields `wanted` takes, and how long their lines become.

@@ -1,0 +1,74 @@
+//! Decimal digits, two at a time.
+
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut value = 0;
+    while value < 100 {
+        pairs[value] = [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8];
+        value += 1;
+    }
+    pairs
+};
+
+/// The digits of a number, most significant first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decimal {
+    digits: [u8; 20],
+    from: u8,
+}
+
+impl Decimal {
+    /// No digits at all.
+    pub(crate) const EMPTY: Self = Self {
+        digits: [b'0'; 20],
+        from: 20,
+    };
+
+    /// A number without leading zeros.
+    #[inline]
+    pub(crate) fn new(mut value: u64) -> Self {
+        let mut digits = [b'0'; 20];
+        let mut from = digits.len();
+        for pair in digits.chunks_exact_mut(2).rev() {
+            pair.copy_from_slice(&PAIRS[(value % 100) as usize]);
+            from -= if value < 10 { 1 } else { 2 };
+            value /= 100;
+            if value == 0 {
+                break;
+            }
+        }
+        Self {
+            digits,
+            from: from as u8,
+        }
+    }
+
+    /// They.
+    #[inline]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.digits.get(usize::from(self.from)..).unwrap_or_default()
+    }
+
+    /// How many there are.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.digits.len() - usize::from(self.from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_display() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        let numbers = powers.flat_map(|power| [power - 1, power, power + 1, power.saturating_mul(7)]);
+        for number in numbers.chain(0..10_100).chain([u64::MAX]) {
+            let decimal = Decimal::new(number);
+            assert_eq!(decimal.as_bytes(), number.to_string().as_bytes());
+            assert_eq!(decimal.len(), number.to_string().len());
+        }
+        assert_eq!((Decimal::EMPTY.as_bytes(), Decimal::EMPTY.len()), (&b""[..], 0));
+    }
+}
