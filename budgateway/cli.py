@@ -1,4 +1,4 @@
-"""The command line: serve, check, routes, schema, version."""
+"""The command line: serve, check, routes, status, reload, token, schema, version."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -50,6 +51,7 @@ def config_option(command: Command) -> Command:
 @click.option("--workers", type=int, help="Data-plane processes.  [env: WORKERS]")
 @click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="[env: LOG_LEVEL]")
 @click.option("--demo", is_flag=True, help="Serve the embedded demo model; needs no configuration.")
+@click.option("--watch", is_flag=True, help="Reload when a file of the configuration changes.")
 @click.option("--validate-config", is_flag=True, help="Check the configuration and leave, as `check` does.")
 def serve(
     path: str | None,
@@ -58,20 +60,26 @@ def serve(
     workers: int | None,
     log_level: str | None,
     demo: bool,
+    watch: bool,
     validate_config: bool,
 ) -> None:
-    """Run the gateway until SIGINT or SIGTERM."""
+    """Run the gateway until SIGINT or SIGTERM. SIGHUP reloads the configuration, SIGUSR2 replaces the workers."""
     if demo and path is not None:
         raise click.UsageError("--demo brings its own configuration: leave out --config")
+    options: dict[str, Any] = {"host": host, "port": port, "workers": workers, "log_level": log_level}
+    if watch:
+        options["watch"] = True
     try:
         if demo:
             from budgateway.config.demo import demo_settings
 
-            settings = demo_settings(host=host, port=port, workers=workers, log_level=log_level)
+            options.pop("watch", None)
+            read: Callable[[], Settings] = partial(demo_settings, **options)
         else:
             from budgateway.config.load import load_config
 
-            settings = load_config(path, host=host, port=port, workers=workers, log_level=log_level)
+            read = partial(load_config, path, **options)
+        settings = read()
     except ConfigError as error:
         refuse(error)
     if validate_config:
@@ -79,7 +87,7 @@ def serve(
         return
     from budgateway import supervisor
 
-    sys.exit(supervisor.run(settings, demo=demo))
+    sys.exit(supervisor.run(settings, demo=demo, load=read))
 
 
 @cli.command()
@@ -161,6 +169,69 @@ def match_route(
     click.echo(f"reason    {found_route.reason}")
 
 
+def reaching(command: Command) -> Command:
+    """How a command reaches a running gateway, the same everywhere."""
+    for option in (
+        click.option(
+            "--token", metavar="TOKEN", help="With --url: a token with the role admin.", envvar="BUDGATEWAY_TOKEN"
+        ),
+        click.option("--url", metavar="URL", help="A gateway elsewhere.  Default: your own on this machine."),
+        click.option("--port", type=int, help="Which of several gateways on this machine."),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@reaching
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+def status(port: int | None, url: str | None, token: str | None, as_json: bool) -> None:
+    """Show a running gateway: its workers, rates and upstreams."""
+    facts = ask(port, url, token, "GET", "/admin/stats")
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    from budgateway.report import print_status
+
+    print_status(console(), facts)
+
+
+@cli.command()
+@reaching
+def reload(port: int | None, url: str | None, token: str | None) -> None:
+    """Have a running gateway read its configuration again; print the difference, or every problem."""
+    changed = ask(port, url, token, "POST", "/admin/reload-config")
+    for kind in ("routes", "providers", "upstreams"):
+        for sign, names in (("+", changed[kind]["added"]), ("-", changed[kind]["removed"])):
+            for name in names:
+                click.echo(f"{sign} {kind[:-1]} {name}")
+        for entry in changed[kind]["changed"]:
+            click.echo(f"~ {kind[:-1]} {entry['name']}: {', '.join(entry['fields'])}")
+    for entry in changed["settings"]:
+        click.echo(f"~ {entry['name']}: {json.dumps(entry['before'])} -> {json.dumps(entry['after'])}")
+    click.echo("reloaded" if changed["changed"] else "reloaded: nothing changed")
+
+
+@cli.command()
+@config_option
+@click.option("--sub", default="operator", show_default=True, help="Who the token is for.")
+@click.option("--role", "roles", multiple=True, help="A role, such as admin; repeatable.")
+@click.option("--expires", type=click.IntRange(min=1), metavar="SECONDS", help="Default: jwt_expiration.")
+def token(path: str | None, sub: str, roles: tuple[str, ...], expires: int | None) -> None:
+    """Print a token that the gateway accepts, signed with its JWT_SECRET."""
+    settings = load(path)
+    if settings.jwt_secret is None:
+        click.echo("error: there is no JWT_SECRET to sign with (openssl rand -hex 32 makes one)", err=True)
+        sys.exit(EXIT_CONFIG)
+    import time
+
+    import jwt
+
+    now = int(time.time())
+    claims = {"sub": sub, "iat": now, "exp": now + (expires or settings.jwt_expiration_s), "roles": list(roles)}
+    click.echo(jwt.encode(claims, settings.jwt_secret.reveal(), algorithm="HS256"))
+
+
 @cli.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
@@ -213,6 +284,25 @@ def load(path: str | None) -> Settings:
         return load_config(path)
     except ConfigError as error:
         refuse(error)
+
+
+def ask(port: int | None, url: str | None, token: str | None, method: str, path: str) -> Any:
+    """What a running gateway answers; what goes wrong is said on stderr, with exit status 1."""
+    from budgateway.admin.client import AdminClient, Unreachable, local_gateway
+
+    try:
+        client = AdminClient(url=url, token=token or "") if url else AdminClient(office=local_gateway(port).office)
+        status, document = client.call(method, path)
+    except Unreachable as error:
+        click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
+        sys.exit(1)
+    if status < 300:
+        return document
+    told = document.get("error", {}) if isinstance(document, dict) else {}
+    if problems := told.get("problems"):
+        refuse(ConfigError(problems))
+    click.echo(f"error: {status} {told.get('message', '')}".rstrip(), err=True)
+    sys.exit(1)
 
 
 def refuse(error: ConfigError) -> NoReturn:

@@ -128,6 +128,13 @@ class Overloaded(GatewayError):
     code = "overloaded"
 
 
+class Draining(GatewayError):
+    """The gateway is being stopped, and the time for running exchanges is over."""
+
+    status = 503
+    code = "draining"
+
+
 class NoUpstream(GatewayError):
     """Every upstream of the route is down, draining or already tried."""
 

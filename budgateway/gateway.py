@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import time
+from typing import TYPE_CHECKING, Any
 
 from budgateway import native
 from budgateway.admin.desk import Desk
+from budgateway.errors import ConfigError
+from budgateway.overload import resident
 from budgateway.records import Settings
 from budgateway.runtime import DataPlane, bound_socket
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
+
+    from budgateway.reload import Difference
 
 
 class Gateway:
@@ -28,6 +34,7 @@ class Gateway:
         self._plane: DataPlane | None = None
         self._port = 0
         self._draining = False
+        self.started = time.monotonic()
 
     @property
     def url(self) -> str:
@@ -49,7 +56,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen."""
-        self._desk = Desk(self.settings, self._segment, lambda: not self._draining)
+        self._desk = Desk(self.settings, self._segment, lambda: not self._draining, self)
         try:
             await self._desk.open()
             self._plane = DataPlane(self.settings, self._segment, 0, self._desk.path)
@@ -66,6 +73,36 @@ class Gateway:
         if self._plane is not None:
             await self._plane.drain(self.settings.drain_s)
         await self._shut()
+
+    # ---------------------------------------------------------------- for the back office
+
+    async def reload(self) -> Difference:
+        """A program gives its settings itself: there is nothing to read again."""
+        raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
+
+    async def rollback(self) -> Difference:
+        """As reload."""
+        raise ConfigError(["this gateway was given its settings by a program: there is nothing to go back to"])
+
+    def restart_workers(self) -> int:
+        """The one worker is the program itself."""
+        raise ConfigError(["this gateway runs inside a program: there are no workers to restart"])
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The one worker's state."""
+        return [
+            {
+                "worker": 0,
+                "pid": os.getpid(),
+                "row": 0,
+                "state": "draining" if self._draining else "ready",
+                "uptime_s": round(time.monotonic() - self.started, 1),
+                "rss_bytes": resident(os.getpid()),
+                "restarts": 0,
+                "connections": self._segment.gauge(0, native.GAUGE_CONNECTIONS),
+                "in_flight": self._segment.gauge(0, native.GAUGE_EXCHANGES),
+            }
+        ]
 
     async def _shut(self) -> None:
         if self._plane is not None:

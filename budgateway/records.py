@@ -217,6 +217,9 @@ class Settings:
     head_timeout_s: float = 10.0
     max_body_bytes: int = 10 * 1024 * 1024
     drain_s: float = 300.0
+    settle_s: float = 5.0  # not ready, but still accepting: until balancers in front have noticed
+    watch: bool = False  # reload when the files change
+    cpu_affinity: bool = False  # a core for each worker
     disclose: bool = True  # x-budgateway-* response headers
     trusted_proxies: tuple[str, ...] = ()
     log_level: str = "INFO"
@@ -232,3 +235,4 @@ class Settings:
     routes: tuple[Route, ...] = ()
     notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start
     sources: tuple[str, ...] = ()  # files and variables it came from, for the banner
+    origins: tuple[tuple[str, str], ...] = ()  # (key path, variable or option that set it), where that was no file

@@ -19,6 +19,7 @@ cdef class Relay(Carrier):
     cdef long long _counter
     # configuration
     cdef public Snapshot snapshot
+    cdef public str shedding
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 

@@ -9,7 +9,7 @@ import logging
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from budgateway.errors import GatewayError, InternalError, NoUpstream, UpstreamTimeout
+from budgateway.errors import GatewayError, InternalError, NoUpstream, Overloaded, UpstreamTimeout
 from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Carrier, Exchange
 from budgateway.native import (
     VERDICT_FAILURE,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from budgateway.transport.client_cy import ClientConnection, Target
 
 MAX_ATTEMPTS = 3
+# Whoever looks after an overloaded gateway must get through to it.
+_NEVER_SHED = ("/livez", "/metrics", "/admin/")
 
 _KEEP_ALIVE = 1
 _HTTP_10 = 16
@@ -64,6 +66,8 @@ class Relay(Carrier):
         self._write_head = ResponseHeadWriter().write
         # configuration
         self.snapshot: Snapshot | None = None
+        # why new exchanges are refused; empty: they are not
+        self.shedding = ""
         # now
         self.in_flight = 0
 
@@ -80,6 +84,8 @@ class Relay(Carrier):
             x.request_id = given
         x.snapshot = self.snapshot
         try:
+            if self.shedding and not x.head.path.startswith(_NEVER_SHED):
+                raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
             plan(x)
             self.execute(x)
         except GatewayError as error:

@@ -9,11 +9,13 @@ import secrets
 import socket
 import ssl
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
 from budgateway.auth.authenticator_cy import Authenticator, TokenAuthenticator
 from budgateway.balance.balancer_cy import Balancer
+from budgateway.errors import Draining
 from budgateway.limits.requests_cy import RequestLimits
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
@@ -31,23 +33,35 @@ if TYPE_CHECKING:
 
 SWEEP_S = 0.25
 BACKLOG = 4096
+GRACE_S = 1.0  # for a request that crosses our closing of its idle connection
+FLUSH_S = 2.0  # for the last bytes of streams that are cut short
+MAX_LAG_S = 0.25  # RELIABILITY 1
 OFFICE = "gateway"
 
 # The gateway's own paths come before every route but `/v1/models`, which a route of the operator's may claim.
-_OFFICE_PATHS: tuple[tuple[str, Access, int], ...] = (
-    ("/health", "open", 1_000_000),
-    ("/livez", "open", 1_000_000),
-    ("/readyz", "open", 1_000_000),
-    ("/metrics", "metrics", 1_000_000),
-    ("/v1/models", "open", 0),
-    ("/v1/models/{name:path}", "open", 0),
+_READ = ("GET", "HEAD")
+_OFFICE_PATHS: tuple[tuple[str, Access, int, tuple[str, ...]], ...] = (
+    ("/health", "open", 1_000_000, _READ),
+    ("/livez", "open", 1_000_000, _READ),
+    ("/readyz", "open", 1_000_000, _READ),
+    ("/metrics", "metrics", 1_000_000, _READ),
+    ("/admin/{operation:path}", "admin", 1_000_000, ()),
+    ("/v1/models", "open", 0, _READ),
+    ("/v1/models/{name:path}", "open", 0, _READ),
 )
+
+# What a pool's connections have in common: URL, how TLS is checked, how long and how many are kept.
+PoolKey = tuple[str, bool, str, float, int]
+Pools = dict[PoolKey, Pool]
 
 _log = logging.getLogger("budgateway.runtime")
 
 
-def targets_of(provider: Provider, pools: dict[str, Pool], *, disclose: bool) -> tuple[Target, ...]:
-    """A provider's upstreams as the relay sees them; pools are shared by URL and outlive the configuration."""
+def targets_of(
+    provider: Provider, pools: Pools, warm: Pools | None = None, *, disclose: bool = False
+) -> tuple[Target, ...]:
+    """A provider's upstreams as the relay sees them. Pools are shared by what their connections have in common; those of
+    an earlier configuration are taken from `warm`, all that are used end up in `pools`."""
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
     if key is not None:
@@ -57,11 +71,13 @@ def targets_of(provider: Provider, pools: dict[str, Pool], *, disclose: bool) ->
     dialler = Dialler(provider.connect_timeout_s, tls)
     targets = []
     for number, upstream in enumerate(provider.upstreams):
-        pool = pools.get(upstream.url)
-        label = provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
+        label = upstream_label(provider, number)
+        # What was connected under one idea of TLS must not serve under another.
+        shared = (upstream.url, provider.tls_verify, provider.tls_ca_file, provider.keepalive_s, provider.max_idle)
+        pool = pools.get(shared) or (warm or {}).get(shared)
         if pool is None:
             pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
-            pools[upstream.url] = pool
+        pools[shared] = pool
         writer = native.RequestHeadWriter(
             _authority(upstream), upstream.path, provider.strip_prefix, provider.forward_headers, fixed
         )
@@ -69,16 +85,27 @@ def targets_of(provider: Provider, pools: dict[str, Pool], *, disclose: bool) ->
     return tuple(targets)
 
 
+def upstream_label(provider: Provider, number: int) -> str:
+    """What an upstream is called in headers, logs, errors and the back office."""
+    return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
+
+
 def build_snapshot(
-    settings: Settings, segment: native.Segment, worker: int, pools: dict[str, Pool], office_path: str
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+    pools: Pools,
+    office_path: str,
+    warm: Pools | None = None,
 ) -> Snapshot:
     """Wire all rooms for one configuration. No side effects but names interned in the segment."""
     providers = {provider.name: provider for provider in settings.providers}
-    targets = {name: targets_of(provider, pools, disclose=settings.disclose) for name, provider in providers.items()}
+    disclose = settings.disclose
+    targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
     rooms = [
         _route_room(route, providers[route.provider], targets, settings, segment, worker) for route in settings.routes
     ]
-    rooms += _office_rooms(settings, segment, worker, pools, office_path)
+    rooms += _office_rooms(settings, segment, worker, pools, office_path, warm)
     overall = settings.rate_limit
     auth = Authenticator() if settings.jwt_secret is None else TokenAuthenticator(settings.jwt_secret)
     limit = native.RateLimit(segment, "gateway", overall.per_minute, overall.burst) if overall is not None else None
@@ -122,17 +149,16 @@ def _route_room(
 
 
 def _office_rooms(
-    settings: Settings, segment: native.Segment, worker: int, pools: dict[str, Pool], office_path: str
+    settings: Settings, segment: native.Segment, worker: int, pools: Pools, office_path: str, warm: Pools | None
 ) -> list[RouteRoom]:
-    """The back office as one more upstream, behind a unix socket."""
+    """The back office as one more upstream, behind a unix socket; it answers whatever its last answers were."""
+    settings = replace(settings, breaker=None)
     upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
     provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8)
-    targets = {OFFICE: targets_of(provider, pools, disclose=settings.disclose)}
+    targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
     rooms = []
-    for path, access, priority in _OFFICE_PATHS:
-        route = Route(
-            name=OFFICE, path=path, provider=OFFICE, methods=("GET", "HEAD"), priority=priority, auth_required=False
-        )
+    for path, access, priority, methods in _OFFICE_PATHS:
+        route = Route(name=OFFICE, path=path, provider=OFFICE, methods=methods, priority=priority, auth_required=False)
         room = _route_room(route, provider, targets, settings, segment, worker)
         room.access = access
         rooms.append(room)
@@ -158,6 +184,15 @@ def _authority(upstream: Upstream) -> str:
     return host if upstream.port == (443 if upstream.tls else 80) else f"{host}:{upstream.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """A configuration that is built and could be served: what `prepare` made for `commit`."""
+
+    settings: Settings
+    snapshot: Snapshot
+    pools: Pools
+
+
 class DataPlane:
     """What one process serves: a front door, the relay behind it, the sweep, the access log."""
 
@@ -169,7 +204,12 @@ class DataPlane:
         self._worker = worker
         self._tasks: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
-        self.pools: dict[str, Pool] = {}
+        self._office_path = office_path
+        self._tls = server_tls(settings)
+        self._retired: list[Pool] = []
+        self._late_sweeps = 0
+        self._memory_short = ""
+        self.pools: Pools = {}
         self.snapshot = build_snapshot(settings, segment, worker, self.pools, office_path)
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access = None if access is None else AccessWriter(access, settings.access_log, loop)
@@ -190,7 +230,8 @@ class DataPlane:
             max_body_bytes=settings.max_body_bytes,
             max_connections=settings.max_connections,
         )
-        self._sweep_timer = loop.call_later(SWEEP_S, self._sweep)
+        self._sweep_due = loop.time() + SWEEP_S
+        self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task and keep it alive; what it raises is logged, not lost."""
@@ -206,19 +247,62 @@ class DataPlane:
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept connections from a bound socket."""
-        server = await self._loop.create_server(
-            self.door.connect, sock=sock, backlog=BACKLOG, ssl=server_tls(self.snapshot.settings)
-        )
+        server = await self._loop.create_server(self.door.connect, sock=sock, backlog=BACKLOG, ssl=self._tls)
         self._servers.append(server)
 
-    async def drain(self, seconds: float) -> None:
-        """Stop accepting and keep-alive, and wait for exchanges in flight, `seconds` at most."""
+    def prepare(self, settings: Settings) -> Successor:
+        """Build what `settings` asks for beside what is served now; changes nothing. ValueError or OSError (files of
+        certificates) when it cannot be."""
+        server_tls(settings)
+        pools: Pools = {}
+        snapshot = build_snapshot(settings, self._segment, self._worker, pools, self._office_path, self.pools)
+        return Successor(settings, snapshot, pools)
+
+    def commit(self, successor: Successor) -> None:
+        """Serve it: exchanges in flight keep what they started under, unchanged upstreams their warm connections."""
+        settings = successor.settings
+        if self._tls is not None and settings.tls is not None:
+            # Certificates are renewed under the same names: new connections get the new one.
+            self._tls.load_cert_chain(settings.tls.cert_file, settings.tls.key_file)
+        for key, pool in self.pools.items():
+            if key not in successor.pools:
+                pool.close()
+                self._retired.append(pool)
+        self.pools = successor.pools
+        self.snapshot = successor.snapshot
+        self.relay.snapshot = successor.snapshot
+        self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
+        self.door.head_timeout_ns = int(settings.head_timeout_s * 1e9)
+        self.door.max_body_bytes = settings.max_body_bytes
+        for targets in successor.snapshot.providers.values():
+            for target in targets:
+                target.pool.name = target.label
+        if self._access is not None:
+            self._access.reopen()
+
+    def shed(self, reason: str) -> None:
+        """Refuse new exchanges for `reason`, or take them again ("")."""
+        self._memory_short = reason
+        self.relay.shedding = reason
+
+    async def drain(self, seconds: float, hurry: asyncio.Event | None = None) -> None:
+        """Stop accepting; idle connections get a moment for the request that may be on its way, exchanges in flight
+        `seconds` (or until `hurry`). Streams that are still running then end with an error event."""
         for server in self._servers:
             server.close()
-        self.door.drain()
+        self.door.drain(int(min(GRACE_S, seconds) * 1e9))
         deadline = self._loop.time() + seconds
-        while self.relay.in_flight and self._loop.time() < deadline:  # noqa: ASYNC110 - at shutdown, and only then
+        while self._is_busy() and self._loop.time() < deadline and not (hurry is not None and hurry.is_set()):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        if self.door.connections:
+            self.door.end(Draining("the gateway is shutting down", retry_after_s=1.0))
+            # What was written last must get out; who does not read it is not waited for.
+            deadline = self._loop.time() + FLUSH_S
+            while self.door.connections and self._loop.time() < deadline:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    def _is_busy(self) -> bool:
+        return bool(self.relay.in_flight or self.door.connections)
 
     async def close(self) -> None:
         """Drop what is left, write the rest of the access log. Idempotent."""
@@ -227,7 +311,7 @@ class DataPlane:
             server.close()
         for connection in tuple(self.door.connections):
             connection.abort()
-        for pool in self.pools.values():
+        for pool in (*self.pools.values(), *self._retired):
             pool.close()
         # One turn of the loop, so that every connection hears of its end and releases what its exchange held.
         await asyncio.sleep(0)
@@ -244,15 +328,29 @@ class DataPlane:
         self.door.sweep(now_ns)
         for pool in self.pools.values():
             pool.sweep(now_ns)
+        self._retired = [pool for pool in self._retired if pool.open]
         self._publish()
         if self._access is not None:
             self._access.flush()
-        self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
+        self._judge_lag()
+
+    def _judge_lag(self) -> None:
+        """Shed while the loop is late: two sweeps in a row, as one long step of somebody's exchange is no overload."""
+        now = self._loop.time()
+        late = now - self._sweep_due > MAX_LAG_S
+        self._late_sweeps = self._late_sweeps + 1 if late else 0
+        if self._late_sweeps > 1:
+            self.relay.shedding = "its event loop is late"
+        elif not late:
+            self.relay.shedding = self._memory_short
+        self._sweep_due = now + SWEEP_S
+        self._sweep_timer = self._loop.call_at(self._sweep_due, self._sweep)
 
     def _publish(self) -> None:
         """Bring this worker's gauges up to date, and its share of the connections that all workers may have."""
-        idle = sum(pool.idle_count() for pool in self.pools.values())
-        opened = sum(len(pool.open) for pool in self.pools.values())
+        pools = (*self.pools.values(), *self._retired)
+        idle = sum(pool.idle_count() for pool in pools)
+        opened = sum(len(pool.open) for pool in pools)
         for gauge, value in (
             (native.GAUGE_CONNECTIONS, len(self.door.connections)),
             (native.GAUGE_EXCHANGES, self.relay.in_flight),

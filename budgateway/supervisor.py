@@ -1,4 +1,4 @@
-"""The supervisor: owns the segment, the sockets and the back office; starts workers and replaces those that die."""
+"""The supervisor: owns the configuration, the segment, the sockets and the back office; keeps workers running."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import asyncio
 import dataclasses
 import logging
 import os
-import pickle
 import signal
 import socket
-import subprocess
 import sys
 import time
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -19,20 +18,29 @@ import uvloop
 
 from budgateway import native
 from budgateway.admin.desk import Desk
-from budgateway.banner import banner
+from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
+from budgateway.control import Shed
 from budgateway.demo import DemoServer
-from budgateway.errors import GatewayError
-from budgateway.runtime import bound_socket
+from budgateway.errors import ConfigError, GatewayError
+from budgateway.notify import notify
+from budgateway.overload import MemoryGuard, memory_limit, resident
+from budgateway.reload import Difference, FileWatch, compare, refusals
+from budgateway.runtime import BACKLOG, bound_socket
+from budgateway.slot import Slot, Worker, WorkerGone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
+    from typing import Any
 
     from budgateway.records import Settings
 
 RESPAWN_MIN_S = 0.1
 RESPAWN_MAX_S = 5.0
 START_S = 30.0  # a worker that is not ready by then is replaced
+END_S = 5.0  # beyond the drain, for last bytes and the access log
+MEMORY = "memory is short"
+WATCH_S = 1.0  # between two looks at memory, and at files where that is asked for
 
 _log = logging.getLogger("budgateway.supervisor")
 
@@ -44,51 +52,56 @@ class StartFailed(GatewayError):
     who = "operator"
 
 
-class WorkerSlot:
-    """One worker's place: its socket, which stays open whatever happens to the process, and the process."""
-
-    def __init__(self, index: int, sock: socket.socket) -> None:
-        self.index = index
-        self.sock = sock
-        self.process: subprocess.Popen[bytes] | None = None
-        self.control: socket.socket | None = None
-        self.ready = False
-        self.backoff_s = RESPAWN_MIN_S
-
-
 class Supervisor:
-    """Runs on its own loop until told to stop; `stop` drains all workers."""
+    """Runs on its own loop until told to stop; then drains all workers.
 
-    def __init__(self, settings: Settings, announce: Callable[[Settings, str], None]) -> None:
-        """`announce(settings, metrics_url)` is called once, when every worker is ready."""
-        self._settings = settings
+    One change at a time: reload, rollback and rolling restart wait for each other.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        announce: Callable[[Settings, str], None],
+        load: Callable[[], Settings] | None = None,
+    ) -> None:
+        """`announce(settings, metrics_url)` is called once, when every worker is ready. `load` reads the configuration
+        again (it may block); without it there is nothing to reload."""
+        self.settings = settings
+        self.port = settings.port
+        self.started = time.monotonic()
+        self._previous: Settings | None = None
+        self._generation = 0
         self._announce = announce
-        self._segment = native.Segment(settings.workers)
-        self._desk = Desk(settings, self._segment, self._is_ready)
-        self._slots: list[WorkerSlot] = []
+        self._load = load
+        # A worker and the one that follows it have a row each.
+        self._segment = native.Segment(2 * settings.workers)
+        self._free_rows = list(range(2 * settings.workers))
+        self._slots: list[Slot] = []
+        self._alive: set[Worker] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._guard = MemoryGuard(memory_limit())
+        self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._settles = False
         self._failed: StartFailed | None = None
         self._announced = False
-        self.port = settings.port
+        self._desk = Desk(settings, self._segment, self._is_ready, self)
+
+    # ---------------------------------------------------------------- life
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. StartFailed when that cannot begin."""
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+        self._hear_signals()
         try:
             self._bind()
-            try:
-                await self._desk.open()
-            except OSError as error:
-                raise StartFailed(
-                    f"cannot listen for metrics on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}",
-                    hint="set METRICS_PORT, or ENABLE_METRICS=false",
-                ) from error
-            keepers = [asyncio.create_task(self._keep(slot), name=f"worker {slot.index}") for slot in self._slots]
+            await self._open_desk()
+            keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
+            watch = asyncio.create_task(self._watch(), name="watch")
             await self._stopping.wait()
-            await self._stop(keepers)
+            watch.cancel()
+            await self._stop()
+            await asyncio.gather(watch, *keepers, return_exceptions=True)
         finally:
             await self._desk.close()
             for slot in self._slots:
@@ -96,130 +109,353 @@ class Supervisor:
         if self._failed is not None:
             raise self._failed
 
+    def _hear_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        # Whoever sends SIGTERM may have a balancer in front; whoever types Ctrl-C waits for the prompt.
+        loop.add_signal_handler(signal.SIGTERM, self._told_to_stop, True)
+        loop.add_signal_handler(signal.SIGINT, self._told_to_stop, False)
+        loop.add_signal_handler(signal.SIGHUP, self._spawn_change, "reload", self.reload)
+        loop.add_signal_handler(signal.SIGUSR2, self._spawn_change, "restart of workers", self.roll)
+        if os.getpid() == 1:
+            loop.add_signal_handler(signal.SIGCHLD, self._bury_orphans)
+
+    def _told_to_stop(self, settles: bool) -> None:
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._settles = settles
+        self._stopping.set()
+
+    def _bury_orphans(self) -> None:
+        """As process 1 of a container we inherit what others leave behind; workers are waited for elsewhere."""
+        ours = {worker.pid for worker in self._alive}
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None or found.si_pid in ours:
+                return
+            os.waitpid(found.si_pid, os.WNOHANG)
+
     def _bind(self) -> None:
-        settings = self._settings
-        host, port = settings.host, settings.port
+        host, port = self.settings.host, self.settings.port
         try:
-            for index in range(settings.workers):
+            for index in range(self.settings.workers):
                 sock = bound_socket(host, port)
-                self._slots.append(WorkerSlot(index, sock))
+                self._slots.append(Slot(index, sock))
                 port = sock.getsockname()[1]
                 # Listening from here on: connections queue until their worker is up, and nobody is refused.
-                sock.listen(4096)
+                sock.listen(BACKLOG)
         except OSError as error:
             raise StartFailed(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="set GATEWAY_PORT, or give --port"
             ) from error
         self.port = port
 
+    async def _open_desk(self) -> None:
+        settings = self.settings
+        try:
+            await self._desk.open()
+        except OSError as error:
+            raise StartFailed(
+                f"cannot listen for metrics on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}",
+                hint="set METRICS_PORT, or ENABLE_METRICS=false",
+            ) from error
+
     def _is_ready(self) -> bool:
-        return not self._stopping.is_set() and all(slot.ready for slot in self._slots)
-
-    async def _keep(self, slot: WorkerSlot) -> None:
-        """Have a worker in this slot for as long as the gateway runs."""
-        while not self._stopping.is_set():
-            began = time.monotonic()
-            self._start(slot)
-            await self._watch(slot)
-            self._segment.clear_worker(slot.index)
-            slot.ready = False
-            if self._stopping.is_set():
-                return
-            code = slot.process.returncode if slot.process is not None else None
-            if not self._announced:
-                self._failed = StartFailed(f"worker {slot.index} ended at its start with status {code}")
-                self._stopping.set()
-                return
-            if time.monotonic() - began > RESPAWN_MAX_S:
-                slot.backoff_s = RESPAWN_MIN_S
-            _log.error("worker %d ended with status %s; starting another in %.1f s", slot.index, code, slot.backoff_s)
-            await asyncio.sleep(slot.backoff_s)
-            slot.backoff_s = min(slot.backoff_s * 2, RESPAWN_MAX_S)
-
-    def _start(self, slot: WorkerSlot) -> None:
-        """Exec a worker with the segment, its socket, a control pipe and the settings as descriptors."""
-        ours, theirs = socket.socketpair()
-        read_fd, write_fd = os.pipe()
-        payload = pickle.dumps(self._settings)
-        inherited = (self._segment.fd, slot.sock.fileno(), theirs.fileno(), read_fd)
-        command = [sys.executable, "-m", "budgateway.worker"]
-        for name, value in zip(("segment", "listen", "control", "settings"), inherited, strict=True):
-            command += [f"--{name}", str(value)]
-        command += ["--index", str(slot.index), "--office", self._desk.path]
-        try:
-            # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
-            slot.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                command, pass_fds=inherited, stdin=subprocess.DEVNULL, start_new_session=True
-            )
-        finally:
-            theirs.close()
-            os.close(read_fd)
-        with os.fdopen(write_fd, "wb") as pipe:
-            pipe.write(payload)
-        ours.setblocking(False)
-        slot.control = ours
-
-    async def _watch(self, slot: WorkerSlot) -> None:
-        """Wait for "ready", then for the end: the control pipe closes when the process is gone, however it went."""
-        loop = asyncio.get_running_loop()
-        control, process = slot.control, slot.process
-        assert control is not None
-        assert process is not None
-        try:
-            async with asyncio.timeout(START_S):
-                if await loop.sock_recv(control, 64):
-                    slot.ready = True
-                    self._say_ready()
-            while slot.ready and await loop.sock_recv(control, 64):
-                pass
-        except TimeoutError:
-            _log.error("worker %d was not ready within %.0f s", slot.index, START_S)
-            process.kill()
-        except ConnectionError:
-            pass
-        finally:
-            control.close()
-        # The pipe is closed, so the process is at its very end; a thread would be more than this wait deserves.
-        while process.poll() is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
+        return not self._stopping.is_set() and all(slot.is_ready for slot in self._slots)
 
     def _say_ready(self) -> None:
-        if not self._announced and all(slot.ready for slot in self._slots):
+        if not self._announced and all(slot.is_ready for slot in self._slots):
             self._announced = True
-            self._announce(dataclasses.replace(self._settings, port=self.port), self._desk.metrics_url)
+            bound = dataclasses.replace(self.settings, port=self.port)
+            self._desk.register(base_url(bound))
+            self._announce(bound, self._desk.metrics_url)
+            notify(f"READY=1\nSTATUS=serving with {len(self._slots)} workers\nMAINPID={os.getpid()}")
 
-    async def _stop(self, keepers: list[asyncio.Task[None]]) -> None:
-        for slot in self._slots:
-            if slot.process is not None and slot.process.poll() is None:
-                slot.process.terminate()
-        _, late = await asyncio.wait(keepers, timeout=self._settings.drain_s + 5)
-        for slot in self._slots:
-            if slot.process is not None and slot.process.poll() is None:
-                slot.process.kill()
-        for task in late:
+    async def _stop(self) -> None:
+        """Not ready first, then (`settle_s` later) no more accepting, then the end of exchanges, then of workers."""
+        notify("STOPPING=1\nSTATUS=draining")
+        if self._settles and self._announced and self._is_used():
+            await self._sleep_unless_hurried(self.settings.settle_s)
+        for worker in self._alive:
+            worker.drain()
+        await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
+        if self._hurry.is_set():
+            for worker in self._alive:
+                worker.drain()
+            await self._all_end(END_S)
+        for worker in self._alive:
+            _log.error("worker %d did not end in time", worker.index)
+            worker.kill()
+        await self._all_end(END_S)
+
+    def _is_used(self) -> bool:
+        """Whether any client is connected: there is nobody to settle for otherwise."""
+        return any(self._segment.gauge(worker.row, native.GAUGE_CONNECTIONS) for worker in self._alive)
+
+    async def _sleep_unless_hurried(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+    async def _all_end(self, seconds: float, hurried: asyncio.Event | None = None) -> None:
+        deadline = time.monotonic() + seconds
+
+        def over() -> bool:
+            return time.monotonic() >= deadline or (hurried is not None and hurried.is_set())
+
+        while self._alive and not over():  # noqa: ASYNC110 - at shutdown, and only then
+            await asyncio.sleep(0.01)
+
+    # ---------------------------------------------------------------- workers
+
+    async def _keep(self, slot: Slot) -> None:
+        """Have a worker in this slot for as long as the gateway runs."""
+        backoff_s = RESPAWN_MIN_S
+        while not self._stopping.is_set():
+            worker = slot.worker = await self._start(slot)
+            await self._until_ready(worker)
+            self._say_ready()
+            # A rolling restart puts another one into the slot; the old one's end is then no news.
+            while (worker := slot.worker) is not None:
+                await worker.ended.wait()
+                if slot.worker is worker:
+                    break
+            if self._stopping.is_set():
+                return
+            if not self._announced:
+                self._failed = StartFailed(f"worker {slot.index} ended at its start with status {worker.status}")
+                self._stopping.set()
+                return
+            slot.restarts += 1
+            if time.monotonic() - worker.started > RESPAWN_MAX_S:
+                # It worked for a while: nothing speaks against its replacement.
+                backoff_s = 0.0
+            _log.error(
+                "worker %d (pid %d) ended with status %s; starting another in %.1f s",
+                slot.index, worker.pid, worker.status, backoff_s,
+            )  # fmt: skip
+            await self._sleep_unless_stopping(backoff_s)
+            backoff_s = min(max(backoff_s, RESPAWN_MIN_S / 2) * 2, RESPAWN_MAX_S)
+
+    async def _sleep_unless_stopping(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _start(self, slot: Slot) -> Worker:
+        """A new process on the slot's socket, followed by a task to its end."""
+        while not self._free_rows:  # noqa: ASYNC110 - until an old worker has drained
+            await asyncio.sleep(0.05)
+        row = self._free_rows.pop(0)
+        generation = self._generation
+        worker = await Worker.start(
+            slot,
+            row=row,
+            segment=self._segment,
+            office=self._desk.path,
+            settings=self.settings,
+            sockets=socket.socketpair(),
+        )
+        worker.generation = generation
+        self._alive.add(worker)
+        self._spawn(self._follow(worker))
+        if self._guard.is_shedding:
+            await worker.tell(Shed(MEMORY))
+        if self._stopping.is_set():
+            worker.drain()
+        return worker
+
+    async def _follow(self, worker: Worker) -> None:
+        await worker.run()
+        self._alive.discard(worker)
+        self._segment.clear_worker(worker.row)
+        self._free_rows.append(worker.row)
+
+    async def _until_ready(self, worker: Worker) -> None:
+        """Wait for a worker's first words; one that is too slow is ended."""
+        done, waiting = await asyncio.wait(
+            (asyncio.ensure_future(worker.ready.wait()), asyncio.ensure_future(worker.ended.wait())),
+            timeout=START_S,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        for task in waiting:
             task.cancel()
-        await asyncio.gather(*keepers, return_exceptions=True)
+        if not done:
+            _log.error("worker %d was not ready within %.0f s", worker.index, START_S)
+            worker.kill()
+
+    async def roll(self) -> None:
+        """Replace every worker, one after the other: the new one is ready before the old one drains."""
+        async with self._changing:
+            for slot in self._slots:
+                old = slot.worker
+                new = await self._start(slot)
+                await self._until_ready(new)
+                if not new.ready.is_set() or self._stopping.is_set():
+                    raise GatewayError(f"worker {slot.index}: the new one did not start; the old one goes on")
+                slot.worker = new
+                if old is not None:
+                    old.drain()
+                _log.info("worker %d: pid %d follows %d", slot.index, new.pid, old.pid if old is not None else 0)
+
+    # ---------------------------------------------------------------- configuration
+
+    async def reload(self) -> Difference:
+        """Read the configuration again and switch all workers to it, or none. ConfigError with every problem."""
+        if self._load is None:
+            raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
+        async with self._changing:
+            notify("RELOADING=1\nSTATUS=reloading")
+            try:
+                difference = await self._apply(await asyncio.to_thread(self._load))
+            finally:
+                notify("READY=1\nSTATUS=serving")
+        _log.info("configuration reloaded: %s", difference)
+        return difference
+
+    async def rollback(self) -> Difference:
+        """Bring back the configuration that was served before this one. ConfigError when there is none."""
+        async with self._changing:
+            if self._previous is None:
+                raise ConfigError(["there is no earlier configuration to go back to"])
+            difference = await self._apply(self._previous)
+        _log.info("configuration rolled back: %s", difference)
+        return difference
+
+    async def _apply(self, settings: Settings) -> Difference:
+        if problems := refusals(self.settings, settings):
+            raise ConfigError(problems)
+        difference = compare(self.settings, settings)
+        generation = self._generation + 1
+        voters = [worker for worker in self._alive if not worker.is_draining]
+        verdicts = await asyncio.gather(*(self._ask(worker, generation, settings) for worker in voters))
+        if problems := sorted({problem for problem in verdicts if problem}):
+            await asyncio.gather(*(worker.abort(generation) for worker in voters))
+            raise ConfigError(problems)
+        # From here on it is what new workers start with.
+        self._generation, self._previous, self.settings = generation, self.settings, settings
+        await asyncio.gather(*(worker.commit(generation) for worker in voters))
+        # A worker that started while the others were asked began with the old one.
+        for worker in self._alive:
+            if worker.generation < generation and not worker.is_draining:
+                if await self._ask(worker, generation, settings):
+                    worker.kill()
+                await worker.commit(generation)
+        self._desk.adopt(settings)
+        logging.getLogger().setLevel(settings.log_level)
+        return difference
+
+    async def _ask(self, worker: Worker, generation: int, settings: Settings) -> str:
+        """Whether a worker could switch: "" or why not."""
+        try:
+            async with asyncio.timeout(START_S):
+                return await worker.prepare(generation, settings)
+        except WorkerGone:
+            return ""  # whoever follows it starts with what is decided
+        except TimeoutError:
+            return f"worker {worker.index} did not answer within {START_S:.0f} s"
+
+    # ---------------------------------------------------------------- watching
+
+    async def _watch(self) -> None:
+        """Look at memory, and at the files of the configuration, once a second."""
+        files = FileWatch(self.settings.sources) if self._load is not None else None
+        while True:
+            await asyncio.sleep(WATCH_S)
+            await self._guard_memory()
+            if files is not None and self.settings.watch and await asyncio.to_thread(files.changed):
+                files = FileWatch(self.settings.sources)
+                self._spawn_change("reload", self.reload)
+
+    async def _guard_memory(self) -> None:
+        before = self._guard.is_shedding
+        held = resident(os.getpid()) + sum(resident(worker.pid) for worker in self._alive)
+        if self._guard.judge(held) == before:
+            return
+        reason = "" if before else MEMORY
+        _log.log(
+            logging.INFO if before else logging.WARNING,
+            "memory: %d MiB of %d MiB; %s new exchanges",
+            held >> 20, self._guard.limit_bytes >> 20, "taking" if before else "refusing",
+        )  # fmt: skip
+        for worker in tuple(self._alive):
+            await worker.tell(Shed(reason))
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Each worker's state, for the back office; draining ones too."""
+        slots = {slot.worker: slot for slot in self._slots if slot.worker is not None}
+        now = time.monotonic()
+        return [
+            {
+                "worker": worker.index,
+                "pid": worker.pid,
+                "row": worker.row,
+                "state": "draining" if worker.is_draining else "ready" if worker.ready.is_set() else "starting",
+                "uptime_s": round(now - worker.started, 1),
+                "rss_bytes": resident(worker.pid),
+                "restarts": slots[worker].restarts if worker in slots else 0,
+                "connections": self._segment.gauge(worker.row, native.GAUGE_CONNECTIONS),
+                "in_flight": self._segment.gauge(worker.row, native.GAUGE_EXCHANGES),
+            }
+            for worker in sorted(self._alive, key=lambda worker: (worker.index, worker.started))
+        ]
+
+    # ---------------------------------------------------------------- tasks
+
+    def restart_workers(self) -> int:
+        """Begin a rolling restart: how many workers it replaces."""
+        self._spawn_change("restart of workers", self.roll)
+        return len(self._slots)
+
+    def _spawn_change(self, name: str, change: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self._spawn(self._changed(name, change))
+
+    async def _changed(self, name: str, change: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """The edge of a change that nobody waits for: what goes wrong is logged."""
+        try:
+            await change()
+        except ConfigError as error:
+            for problem in error.problems:
+                _log.error("%s refused: %s", name, problem)
+        except Exception as error:  # noqa: BLE001 - a background task's edge
+            _log.error("%s failed: %s", name, error, exc_info=not isinstance(error, GatewayError))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
-def run(settings: Settings, *, demo: bool = False) -> int:
-    """Run the gateway until it is told to stop; the exit status. With `demo`, the settings' provider is moved to an
-    embedded model server that lives as long as the gateway."""
+def run(settings: Settings, *, demo: bool = False, load: Callable[[], Settings] | None = None) -> int:
+    """Run the gateway until it is told to stop; the exit status. `load` reads the configuration again, for reloads. With
+    `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        uvloop.run(_serve_demo(settings) if demo else _serve(settings))
+        uvloop.run(_serve_demo(settings, load) if demo else _serve(settings, load))
     except StartFailed as error:
         sys.stderr.write(f"budgateway: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else ""))
         return 1
     return 0
 
 
-async def _serve(settings: Settings) -> None:
-    await Supervisor(settings, _announce).run()
+async def _serve(settings: Settings, load: Callable[[], Settings] | None) -> None:
+    await Supervisor(settings, _announce, load).run()
 
 
-async def _serve_demo(settings: Settings) -> None:
+async def _serve_demo(settings: Settings, load: Callable[[], Settings] | None) -> None:
     async with DemoServer() as demo:
-        await _serve(moved(settings, demo.url))
+        again = None if load is None else partial(_moved, load, demo.url)
+        await _serve(moved(settings, demo.url), again)
+
+
+def _moved(load: Callable[[], Settings], url: str) -> Settings:
+    return moved(load(), url)
 
 
 def _announce(settings: Settings, metrics_url: str) -> None:

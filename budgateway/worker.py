@@ -7,60 +7,114 @@ import asyncio
 import contextlib
 import logging
 import os
-import pickle
 import signal
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from budgateway import native
-from budgateway.records import Settings
+from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shed
+from budgateway.errors import GatewayError
 from budgateway.runtime import DataPlane, settle_memory
+
+if TYPE_CHECKING:
+    from budgateway.records import Settings
+    from budgateway.runtime import Successor
 
 _log = logging.getLogger("budgateway.worker")
 
 
-async def serve(
-    settings: Settings, segment: native.Segment, index: int, sock: socket.socket, office: str, control: int
-) -> None:
-    """Serve until SIGTERM, or until the supervisor's end of `control` closes; then drain."""
+class Worker:
+    """Does what the supervisor says until it says no more, then drains."""
+
+    def __init__(self, plane: DataPlane, channel: Channel) -> None:
+        self._plane = plane
+        self._channel = channel
+        self._prepared: dict[int, Successor] = {}
+
+    async def obey(self) -> None:
+        """Return when the supervisor is gone: a worker without one has nobody to replace it."""
+        while (message := await self._channel.receive()) is not None:
+            await self._heed(message)
+
+    async def _heed(self, message: Message) -> None:
+        if isinstance(message, Prepare):
+            await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
+        elif isinstance(message, Commit):
+            prepared = self._prepared.pop(message.generation)
+            self._plane.commit(prepared)
+            logging.getLogger().setLevel(prepared.settings.log_level)
+        elif isinstance(message, Abort):
+            self._prepared.pop(message.generation, None)
+        elif isinstance(message, Shed):
+            self._plane.shed(message.reason)
+
+    def _prepare(self, generation: int, settings: Settings) -> str:
+        try:
+            self._prepared[generation] = self._plane.prepare(settings)
+        except (GatewayError, ValueError, OSError) as error:
+            return str(error) or type(error).__name__
+        except Exception as error:  # noqa: BLE001 - the edge of what an operator may send us
+            # A defect of ours must not let one worker keep the old configuration while the others switch.
+            _log.exception("cannot build the configuration")
+            return f"internal error ({type(error).__name__})"
+        return ""
+
+
+async def serve(segment: native.Segment, index: int, row: int, sock: socket.socket, office: str, control: int) -> None:
+    """Serve until SIGTERM, or until the supervisor's end of `control` closes; then drain. A second signal ends that."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            hurry.set()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    plane = DataPlane(settings, segment, index, office)
+        loop.add_signal_handler(number, signalled)
+    channel = await Channel.over(socket.socket(fileno=control))
+    first = await channel.receive()
+    if not isinstance(first, Serve):
+        return
+    settings = first.settings
+    logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)s %(name)s[{index}] %(message)s")
+    if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[index % len(cpus)]})
+    plane = DataPlane(settings, segment, row, office)
     try:
         await plane.listen(sock)
-        # Whatever arrives on the control pipe is its end: a worker without a supervisor has nobody to replace it.
-        loop.add_reader(control, stop.set)
         settle_memory()
-        os.write(control, b"ready\n")
-        await stop.wait()
-        loop.remove_reader(control)
-        await plane.drain(settings.drain_s)
+        await channel.send(Ready())
+        obeying = loop.create_task(Worker(plane, channel).obey())
+        stopping = loop.create_task(stop.wait())
+        await asyncio.wait((obeying, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if obeying.done() and (error := obeying.exception()) is not None:
+            raise error
+        stop.set()
+        await plane.drain(plane.snapshot.settings.drain_s, hurry)
+        obeying.cancel()
+        await asyncio.gather(obeying, stopping, return_exceptions=True)
     finally:
         await plane.close()
+        channel.close()
 
 
 def main() -> int:
     """Read what the supervisor hands over by descriptor, and serve."""
     parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
-    for name in ("segment", "listen", "control", "settings", "index"):
+    for name in ("segment", "listen", "control", "index", "row"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--office", required=True)
     given = parser.parse_args()
-    with os.fdopen(given.settings, "rb") as file:
-        # Pickled by our own parent over an inherited pipe: not an input anybody else can reach.
-        settings: Settings = pickle.load(file)  # noqa: S301
-    logging.basicConfig(
-        level=settings.log_level, format=f"%(asctime)s %(levelname)s %(name)s[{given.index}] %(message)s"
-    )
     segment = native.Segment.attach(given.segment)
     sock = socket.socket(fileno=given.listen)
     sock.setblocking(False)
-    with contextlib.suppress(KeyboardInterrupt):
-        uvloop.run(serve(settings, segment, given.index, sock, given.office, given.control))
+    with contextlib.suppress(KeyboardInterrupt, ConnectionError):
+        uvloop.run(serve(segment, given.index, given.row, sock, given.office, given.control))
     return 0
 
 

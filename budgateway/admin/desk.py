@@ -1,4 +1,4 @@
-"""Opens the back office: its unix socket for the workers, and the metrics listener."""
+"""Opens the back office: its unix socket for workers and for the operator of this machine, and the metrics listener."""
 
 from __future__ import annotations
 
@@ -11,24 +11,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
+from budgateway.admin.api import AdminApi, Operations
+from budgateway.admin.card import leave_card
+from budgateway.admin.health import Health
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
+from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.observe.metrics import Exposition
-from budgateway.runtime import SWEEP_S, targets_of
+from budgateway.runtime import SWEEP_S, Pools, targets_of
 from budgateway.server.connection_cy import Door
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from budgateway.records import Settings
-    from budgateway.transport.client_cy import Pool
 
 
 class Desk:
     """The back office's doors. `path` is where workers reach it; it exists from construction on, mode 0700."""
 
-    def __init__(self, settings: Settings, segment: native.Segment, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, settings: Settings, segment: native.Segment, ready: Callable[[], bool], operations: Operations
+    ) -> None:
         self._settings = settings
+        self._operations = operations
+        self._health = Health(segment, settings)
+        self._rates = Rates(native.Metrics(segment))
+        self._rates_due = 0.0
+        self._offices: list[BackOffice] = []
+        self._card: Path | None = None
         self._segment = segment
         self._ready = ready
         self._folder = Path(tempfile.mkdtemp(prefix="budgateway-"))
@@ -43,21 +54,23 @@ class Desk:
         """Listen. OSError when the metrics port is taken."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        pools: dict[str, Pool] = {}
-        catalogue = ModelCatalogue(
-            [(provider, targets_of(provider, pools, disclose=False)) for provider in settings.providers]
-        )
+        catalogue = _catalogue(settings)
         exposition = Exposition(self._segment)
+        running = version("budgateway")
+        api = AdminApi(self._operations, self._health, self._rates, running)
 
         def office(public_only: bool) -> BackOffice:
-            return BackOffice(
+            made = BackOffice(
                 exposition=exposition,
                 catalogue=catalogue,
+                api=None if public_only else api,
                 ready=self._ready,
                 spawn=self._spawn,
-                version=version("budgateway"),
+                version=running,
                 public_only=public_only,
             )
+            self._offices.append(made)
+            return made
 
         self._servers.append(await loop.create_unix_server(self._door(office(False)).connect, self.path))
         if settings.metrics_enabled and settings.metrics_port >= 0:
@@ -69,8 +82,22 @@ class Desk:
             self.metrics_url = f"http://{host}:{port}/metrics"
         self._sweep_timer = loop.call_later(SWEEP_S, self._sweep)
 
+    def adopt(self, settings: Settings) -> None:
+        """Follow a reload: other upstreams to show and to ask."""
+        self._settings = settings
+        self._health.adopt(settings)
+        catalogue = _catalogue(settings)
+        for office in self._offices:
+            office.catalogue = catalogue
+
+    def register(self, url: str) -> None:
+        """Leave a card where `budgateway status` looks, as the gateway is up under this URL."""
+        self._card = leave_card(url, self.path)
+
     async def close(self) -> None:
         """Stop listening and remove the socket. Idempotent."""
+        if self._card is not None:
+            self._card.unlink(missing_ok=True)
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         for server in self._servers:
@@ -106,4 +133,12 @@ class Desk:
         now_ns = time.monotonic_ns()
         for door in self._doors:
             door.sweep(now_ns)
+        if now_ns / 1e9 >= self._rates_due:
+            self._rates_due = now_ns / 1e9 + SAMPLE_S
+            self._rates.sample()
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+
+
+def _catalogue(settings: Settings) -> ModelCatalogue:
+    pools: Pools = {}
+    return ModelCatalogue([(provider, targets_of(provider, pools)) for provider in settings.providers])

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from budgateway.errors import GatewayError, InternalError, ModelNotFound, RouteNotFound
+from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RouteNotFound
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
-from budgateway.wire.answer import response_bytes
+from budgateway.wire.answer import error_document, response_bytes
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Coroutine
 
+    from budgateway.admin.api import AdminApi, Answer
     from budgateway.admin.models import ModelCatalogue
     from budgateway.server.connection_cy import ServerConnection
 
@@ -33,17 +34,20 @@ class BackOffice(Carrier):
         *,
         exposition: Exposition,
         catalogue: ModelCatalogue,
+        api: AdminApi | None,
         ready: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         version: str,
         public_only: bool = False,
     ) -> None:
         self._exposition = exposition
-        self._catalogue = catalogue
+        self.catalogue = catalogue
+        self._api = api
         self._ready = ready
         self._spawn = spawn
         self._version = version
         self._public_only = public_only
+        self._work: set[asyncio.Future[Answer]] = set()
 
     # ---------------------------------------------------------------- handler of a front door
 
@@ -63,6 +67,8 @@ class BackOffice(Carrier):
             self._answer_json(x, 200, {"status": "ok"})
         elif path == "/v1/models" or path.startswith("/v1/models/"):
             x.task = self._spawn(self._models(x, path.removeprefix("/v1/models").removeprefix("/")))
+        elif self._api is not None and path.startswith("/admin/"):
+            x.task = self._spawn(self._admin(x, self._api))
         else:
             self.fail(x, RouteNotFound(f"no route for {path}"))
 
@@ -86,6 +92,13 @@ class BackOffice(Carrier):
 
     def fail(self, x: Exchange, error: GatewayError) -> None:
         """Answer with an error."""
+        if x.closed:
+            return
+        if isinstance(error, ConfigError):
+            document = error_document(error, x.head.request_id or "-", x.head.path)
+            document["error"]["problems"] = error.problems
+            self._answer_json(x, error.status, document)
+            return
         x.closed = True
         keep_alive = x.body_done
         x.downstream.write(response_bytes(error, x.head.request_id or "-", x.head.path, not keep_alive))
@@ -99,7 +112,7 @@ class BackOffice(Carrier):
 
     async def _models(self, x: Exchange, name: str) -> None:
         try:
-            models = await self._catalogue.models()
+            models = await self.catalogue.models()
         except Exception as error:  # noqa: BLE001 - a background task's edge
             _log.exception("the model list failed")
             self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
@@ -114,6 +127,27 @@ class BackOffice(Carrier):
                 self._answer_json(x, 200, model)
                 return
         self.fail(x, ModelNotFound(f"no model '{name}'", param="model"))
+
+    async def _admin(self, x: Exchange, api: AdminApi) -> None:
+        # What was begun is finished when the asker leaves: half a reload would be worse than one nobody waits for.
+        work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body))
+        self._work.add(work)
+        work.add_done_callback(self._worked)
+        try:
+            status, document = await asyncio.shield(work)
+        except GatewayError as error:
+            self.fail(x, error)
+        except Exception as error:  # noqa: BLE001 - a background task's edge
+            _log.exception("%s %s failed", x.head.method, x.head.path)
+            self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
+        else:
+            if not x.closed:
+                self._answer_json(x, status, document)
+
+    def _worked(self, work: asyncio.Future[Answer]) -> None:
+        self._work.discard(work)
+        if not work.cancelled():
+            work.exception()  # heard, though nobody may wait for it any more
 
     def _answer_json(self, x: Exchange, status: int, document: object) -> None:
         self._answer(x, status, json.dumps(document).encode(), "application/json")

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from budgateway import native
 from budgateway.config import environment
-from budgateway.config.problems import Problems, did_you_mean, shown, without
-from budgateway.config.resolve import Resolver, burst_of, is_loopback, methods_of
+from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
+from budgateway.config.resolve import Resolver, burst_of, cores, is_loopback, methods_of
 from budgateway.config.schema import (
     TABLES,
     AuthConfig,
@@ -86,13 +86,16 @@ class _Assembly:
         return Settings(
             host=host,
             port=gateway.port,
-            workers=gateway.workers,
+            workers=gateway.workers or cores(),
+            cpu_affinity=gateway.cpu_affinity,
             tls=certificate,
             max_connections=gateway.max_connections,
             keepalive_s=gateway.keepalive_timeout,
             head_timeout_s=gateway.head_timeout,
             max_body_bytes=gateway.max_body_size,
             drain_s=gateway.drain_timeout,
+            settle_s=gateway.drain_settle,
+            watch=gateway.watch,
             disclose=gateway.disclose,
             trusted_proxies=tuple(gateway.trusted_proxies),
             log_level=gateway.log_level,
@@ -108,6 +111,7 @@ class _Assembly:
             routes=tuple(routes),
             notices=tuple(self._notices),
             sources=(*self._source.files, *dict.fromkeys(self._source.used)),
+            origins=tuple((spelled(path), place) for path, place in self._source.variables.items()),
         )
 
     def _table(self, path: KeyPath, model: type[AnyTable]) -> AnyTable | None:

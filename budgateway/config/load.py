@@ -30,18 +30,25 @@ def load_config(
     port: int | None = None,
     workers: int | None = None,
     log_level: str | None = None,
+    watch: bool | None = None,
 ) -> Settings:
     """Read, check and resolve a whole configuration.
 
     `path` is a folder with gateway.toml, routes.toml and providers.toml (any of them), or one TOML file; without it
     ./config when it is there, else the environment alone. `environ` is the process's environment and ./.env unless given.
-    Variables win over files, and `host`, `port`, `workers` and `log_level` over both.
+    Variables win over files, and `host`, `port`, `workers`, `log_level` and `watch` over both.
     Raises ConfigError with every problem at once. Blocks: reads files.
     """
     if environ is None:
         environ = environment.variables(Path(".env"))
     source = _read(path, environ)
-    for key, value in (("host", host), ("port", port), ("workers", workers), ("log_level", log_level)):
+    for key, value in (
+        ("host", host),
+        ("port", port),
+        ("workers", workers),
+        ("log_level", log_level),
+        ("watch", watch),
+    ):
         if value is not None:
             source.override("gateway", key, value, f"--{key.replace('_', '-')}")
     return settings_from(source, environ)

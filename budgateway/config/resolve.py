@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ from budgateway.records import (
 MIN_SECRET_BYTES = 32
 ACCESS_LOGS = ("stdout", "stderr", "off")
 MAX_SECRET_BYTES = 64 * 1024
+MAX_WORKERS = 32  # half of the segment's rows: a worker and the one that follows it each have one
 
 
 class Resolver:
@@ -309,6 +311,13 @@ def methods_of(table: RouteConfig) -> tuple[str, ...]:
 def burst_of(per_minute: int) -> int:
     """The burst when the operator gives none: a tenth of a minute's worth, at least one."""
     return max(1, per_minute // 10)
+
+
+def cores() -> int:
+    """Cores that this process may use: as many workers as there is to gain from, and no more than the segment has room
+    for."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(usable, MAX_WORKERS)
 
 
 def is_loopback(host: str) -> bool:

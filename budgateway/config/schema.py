@@ -164,8 +164,10 @@ class GatewayConfig(Table):
     """Address to listen on."""
     port: Port = 8080
     """Port to listen on; 0 takes any free one."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 1
-    """Data-plane processes; they share one port and one set of limits."""
+    workers: Annotated[int, Field(ge=1, le=32)] | None = None
+    """Data-plane processes; they share one port and one set of limits. Default: the number of cores."""
+    cpu_affinity: bool = False
+    """Hold each worker to a core of its own."""
     max_connections: Count = 10_000
     """Open client connections, all workers together."""
     request_timeout: Seconds = 60
@@ -182,6 +184,10 @@ class GatewayConfig(Table):
     """Seconds in which a request's whole head must arrive."""
     drain_timeout: Seconds = 300
     """Seconds that running exchanges get when the gateway stops."""
+    drain_settle: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5
+    """Seconds between not being ready and accepting no more, for balancers in front to notice."""
+    watch: bool = False
+    """Reload when a file of the configuration changes."""
     max_body_size: Size = 10 << 20
     """Largest request body, in bytes or as "10MB"; the default of a route's."""
     log_level: Level = "INFO"

@@ -24,10 +24,11 @@ class AccessWriter:
         """`destination`: stdout, stderr, or a file's path (appended to). OSError when it cannot be opened."""
         self._log = log
         self._loop = loop
+        self._destination = destination
         self._fd = _STREAMS.get(destination, -1)
         self._owned = self._fd < 0
         if self._owned:
-            self._fd = os.open(destination, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            self._fd = _opened(destination)
         self._writing: asyncio.Future[None] | None = None
         self._said_dropped = 0
 
@@ -41,6 +42,19 @@ class AccessWriter:
         if self._log.dropped != self._said_dropped:
             _log.warning("access log: %d lines dropped, the destination is too slow", self._log.dropped)
             self._said_dropped = self._log.dropped
+
+    def reopen(self) -> None:
+        """Go on in a file of the same name, as the old one may have been renamed (logrotate). On failure, go on as is."""
+        if not self._owned:
+            return
+        try:
+            fresh = _opened(self._destination)
+        except OSError as error:
+            _log.error("access log: cannot reopen: %s", error.strerror)
+            return
+        # Atomic for a write that is under way in its thread.
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
 
     async def close(self) -> None:
         """Write the rest and close."""
@@ -57,3 +71,7 @@ class AccessWriter:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
             _log.error("access log: cannot write: %s", error.strerror)
+
+
+def _opened(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

@@ -1,6 +1,6 @@
 from budgateway.exchange_cy cimport Carrier, Exchange
 
-cdef int _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
+cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
 cdef object _parse_head
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
@@ -57,7 +57,8 @@ cdef class ServerConnection:
     cpdef break_off(self, bint framed)
     cpdef refuse(self, error)
     cpdef sweep(self, long long now_ns)
-    cpdef close_if_idle(self)
+    cpdef hasten(self, long long deadline_ns)
+    cpdef end(self, error)
     cpdef _next(self)
     cdef bint _is_full(self) except -1
     cdef _fail(self, Exchange x, error)

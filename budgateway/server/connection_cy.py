@@ -31,6 +31,7 @@ BODY_IDLE_NS = 60_000_000_000  # nginx client_body_timeout
 WRITE_HIGH_BYTES = 32 * 1024  # R13: a slow reader costs no more than 64 KiB
 
 # Flags of the native scan, as C numbers (the .pxd declares them).
+_KEEP_ALIVE = 1
 _CHUNKED = 2
 _EXPECT_CONTINUE = 4
 _JSON = 32
@@ -85,11 +86,18 @@ class Door:
         for connection in tuple(self.connections):
             connection.sweep(now_ns)
 
-    def drain(self) -> None:
-        """Stop keep-alive: idle connections close now, busy ones after their response."""
+    def drain(self, grace_ns: int) -> None:
+        """Stop keep-alive: busy connections close after their response, idle ones when nothing comes for `grace_ns`. A
+        request may be on its way, and closing under it would cost an innocent client an error."""
         self.draining = True
+        deadline_ns = monotonic_ns() + grace_ns
         for connection in tuple(self.connections):
-            connection.close_if_idle()
+            connection.hasten(deadline_ns)
+
+    def end(self, error: GatewayError) -> None:
+        """End what is in flight with an error, and every connection."""
+        for connection in tuple(self.connections):
+            connection.end(error)
 
 
 class ServerConnection:
@@ -256,6 +264,8 @@ class ServerConnection:
         self._fed = 0
         self._started = False
         x = Exchange(head, self, self.client, monotonic_ns())
+        if door.draining:
+            x.flags = flags & ~_KEEP_ALIVE  # so that the response says that it is the last one
         x.to_head = data[0] == _H and head.method == "HEAD"
         self._max_body = door.max_body_bytes
         try:
@@ -500,10 +510,18 @@ class ServerConnection:
             self._state = _CLOSED
             self._transport.close()
 
-    def close_if_idle(self) -> None:
-        """Close when no exchange and no part of a request is here."""
+    def hasten(self, deadline_ns: int) -> None:
+        """Close by then when no exchange and no part of a request is here."""
         if self._state == _HEAD and self._pending is None:
+            self._deadline_ns = deadline_ns
+
+    def end(self, error: GatewayError) -> None:
+        """End the exchange in flight with an error, as far as it can still be told; then the connection."""
+        if self._exchange is not None:
+            self._fail(self._exchange, error)
+        elif self._state == _HEAD:
             self._state = _CLOSED
+            self._deadline_ns = self._door.now_ns + LINGER_NS
             self._transport.close()
 
     # ---------------------------------------------------------------- endings

@@ -72,7 +72,9 @@ def write_configuration(
     tables = {
         "gateway.toml": [
             "[gateway]",
-            *lines({"host": "127.0.0.1", "port": port, "workers": 1, "drain_timeout": 1.0} | settings),
+            *lines(
+                {"host": "127.0.0.1", "port": port, "workers": 1, "drain_timeout": 1.0, "drain_settle": 0.0} | settings
+            ),
             "[metrics]",
             *lines({"enabled": False}),
         ],

@@ -12,8 +12,20 @@ PACKAGE = Path(__file__).resolve().parents[2] / "budgateway"
 
 # A module belongs to the longest entry that begins its name; `_cy` is no part of a name here.
 LAYERS = {
-    6: ["", "cli", "__main__"],
-    5: ["supervisor", "worker", "runtime", "gateway", "reload", "admin", "banner"],
+    6: ["", "cli", "report", "__main__"],
+    5: [
+        "supervisor",
+        "worker",
+        "runtime",
+        "gateway",
+        "reload",
+        "control",
+        "slot",
+        "overload",
+        "notify",
+        "admin",
+        "banner",
+    ],
     4: ["server", "pipeline", "relay"],
     3: [
         "auth",
@@ -48,7 +60,7 @@ THIRD_PARTY = {
     "prometheus_client": ["observe"],
     "pydantic": ["config", "cli"],
     "redis": ["limits", "cache"],
-    "rich": ["cli"],
+    "rich": ["cli", "report"],
     "uvloop": ["worker", "runtime", "supervisor"],
 }
 MODULES_EACH = 2

@@ -1,0 +1,80 @@
+"""Cards: how the gateways that run on this machine are found by their operator."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A running gateway: its process, where clients reach it, and its back office's socket."""
+
+    pid: int
+    url: str
+    office: str
+
+
+def folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where cards are: systemd's folder for the service, the user's, else one of our own."""
+    for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
+        if base := environ.get(name, "").split(":")[0]:
+            return Path(base) / "budgateway"
+    return Path(tempfile.gettempdir()) / f"budgateway-{os.getuid()}"
+
+
+def leave_card(url: str, office: str, within: Path | None = None) -> Path | None:
+    """Write the card of this process; None when that cannot be: a gateway runs without one."""
+    within = within or folder()
+    try:
+        within.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_ours(within):
+            return None
+        card = within / f"{os.getpid()}.json"
+        card.write_text(json.dumps({"pid": os.getpid(), "url": url, "office": office}))
+    except OSError:
+        return None
+    return card
+
+
+def cards(within: Path | None = None) -> list[Card]:
+    """The cards of gateways that are alive, by process; those of the dead are removed."""
+    within = within or folder()
+    if not _is_ours(within):
+        return []
+    found = []
+    for file in within.glob("*.json"):
+        try:
+            given = json.loads(file.read_text())
+            card = Card(int(given["pid"]), str(given["url"]), str(given["office"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if _lives(card.pid):
+            found.append(card)
+        else:
+            file.unlink(missing_ok=True)
+    return sorted(found, key=lambda card: card.pid)
+
+
+def _is_ours(path: Path) -> bool:
+    """In a folder for everybody somebody else may have made ours, to be told where our operator goes."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

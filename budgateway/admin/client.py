@@ -1,0 +1,78 @@
+"""The operator's side of the admin API: over the unix socket of a gateway on this machine, or over HTTP with a token."""
+
+from __future__ import annotations
+
+import json
+import socket
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+from budgateway.admin.card import Card, cards
+from budgateway.errors import GatewayError
+
+TIMEOUT_S = 60.0  # a reload waits for every worker
+
+
+class Unreachable(GatewayError):
+    """There is no gateway, or it did not answer."""
+
+    code = "unreachable"
+    who = "operator"
+
+
+class _UnixConnection(HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("budgateway", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class AdminClient:
+    """Calls one gateway. Blocks."""
+
+    def __init__(self, *, office: str = "", url: str = "", token: str = "") -> None:
+        """Either `office`, a socket's path, or `url` with a `token`."""
+        self._office = office
+        self._url = url
+        self._token = token
+
+    def call(self, method: str, path: str) -> tuple[int, Any]:
+        """Status and JSON document. Unreachable when there is no answer, or none in JSON."""
+        headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
+        connection = self._connection()
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        except (OSError, HTTPException, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unreachable(f"no answer from {self._url or self._office}: {why.lower()}") from error
+        finally:
+            connection.close()
+
+    def _connection(self) -> HTTPConnection:
+        if self._office:
+            return _UnixConnection(self._office)
+        parts = urlsplit(self._url)
+        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        return kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+
+
+def local_gateway(port: int | None = None) -> Card:
+    """The one gateway of this user on this machine, or the one on `port`. Unreachable when there is none, or several."""
+    found = [card for card in cards() if port is None or urlsplit(card.url).port == port]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        where = f" on port {port}" if port is not None else ""
+        raise Unreachable(f"no gateway of yours runs{where} here", hint="--url and --token reach one elsewhere")
+    raise Unreachable(
+        f"{len(found)} gateways run here: {', '.join(card.url for card in found)}", hint="choose one with --port"
+    )

@@ -1,0 +1,174 @@
+"""The OpenAPI document of the admin API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_OBJECT: dict[str, Any] = {"type": "object"}
+_ERROR = {"$ref": "#/components/schemas/Error"}
+
+# (path, method, operation id, summary, {status: what it means}, schema of the 200)
+_OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
+    ("/admin/routes", "get", "listRoutes", "The routes, in the order of the configuration", {}, "Routes"),
+    ("/admin/stats", "get", "stats", "Workers, connections, rates and upstreams, now", {}, "Stats"),
+    ("/admin/providers/health", "get", "providersHealth", "The state of every upstream", {}, "Providers"),
+    ("/admin/config", "get", "config", "The configuration in effect; secrets are ***", {}, "Config"),
+    (
+        "/admin/reload-config",
+        "post",
+        "reloadConfig",
+        "Read the configuration again; all workers switch to it, or none",
+        {"422": "Every problem that keeps it from being served"},
+        "Difference",
+    ),
+    (
+        "/admin/rollback-config",
+        "post",
+        "rollbackConfig",
+        "Bring back the configuration that was served before",
+        {"422": "There is none, or it cannot be served any more"},
+        "Difference",
+    ),
+    (
+        "/admin/restart-workers",
+        "post",
+        "restartWorkers",
+        "Replace the workers one after the other, without refusing a connection",
+        {"202": "Begun"},
+        "Restarting",
+    ),
+    (
+        "/admin/upstreams/{name}/drain",
+        "post",
+        "drainUpstream",
+        "Send an upstream nothing new; exchanges in flight go on",
+        {"404": "No such upstream"},
+        "Upstreams",
+    ),
+    (
+        "/admin/upstreams/{name}/undrain",
+        "post",
+        "undrainUpstream",
+        "Send an upstream its share again",
+        {"404": "No such upstream"},
+        "Upstreams",
+    ),
+    ("/admin/openapi.json", "get", "openapi", "This document", {}, "Document"),
+)
+
+
+def document(version: str) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    paths: dict[str, Any] = {}
+    for path, method, name, summary, statuses, schema in _OPERATIONS:
+        responses: dict[str, Any] = {
+            status: {"description": text, "content": _json(_ERROR if status[0] == "4" else _ref(schema))}
+            for status, text in statuses.items()
+        }
+        if "202" not in statuses:
+            responses["200"] = {"description": summary, "content": _json(_ref(schema))}
+        responses["401"] = {"description": "No valid token", "content": _json(_ERROR)}
+        responses["403"] = {"description": "The token lacks the role admin", "content": _json(_ERROR)}
+        operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
+        if "{name}" in path:
+            operation["parameters"] = [
+                {
+                    "name": "name",
+                    "in": "path",
+                    "required": True,
+                    "description": "An upstream's name or (percent-encoded) URL, or a provider's name for all of its own",
+                    "schema": {"type": "string"},
+                }
+            ]
+        paths.setdefault(path, {})[method] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "budgateway admin API", "version": version},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": _schemas(),
+        },
+    }
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _record(**fields: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _list(item: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": item}
+
+
+def _schemas() -> dict[str, Any]:
+    text, whole, number, flag = ({"type": name} for name in ("string", "integer", "number", "boolean"))
+    changes = _record(added=_list(text), removed=_list(text), changed=_list(_record(name=text, fields=_list(text))))
+    upstream = _record(
+        name=text,
+        url=text,
+        weight=whole,
+        state={"type": "string", "enum": ["closed", "open", "half_open", "drained"]},
+        drained=flag,
+        in_flight=whole,
+    )
+    worker = _record(
+        worker=whole,
+        pid=whole,
+        row=whole,
+        state={"type": "string", "enum": ["starting", "ready", "draining"]},
+        uptime_s=number,
+        rss_bytes=whole,
+        restarts=whole,
+        connections=whole,
+        in_flight=whole,
+    )
+    route = _record(requests=whole, errors=whole, tokens_in=whole, tokens_out=whole)
+    return {
+        "Routes": _record(routes=_list(_OBJECT)),
+        "Stats": _record(
+            version=text,
+            pid=whole,
+            uptime_s=number,
+            rss_bytes=whole,
+            connections=whole,
+            in_flight=whole,
+            workers=_list(worker),
+            requests=whole,
+            errors=whole,
+            requests_per_s=_record(**{"10s": number, "60s": number}),
+            routes={"type": "object", "additionalProperties": route},
+            upstreams=_list(upstream),
+        ),
+        "Providers": _record(
+            providers=_list(
+                _record(
+                    name=text,
+                    kind=text,
+                    status={"type": "string", "enum": ["up", "degraded", "down"]},
+                    upstreams=_list(upstream),
+                )
+            )
+        ),
+        "Config": _record(config=_OBJECT, files_and_variables=_list(text), set_by=_OBJECT),
+        "Difference": _record(
+            status=text,
+            changed=flag,
+            routes=changes,
+            providers=changes,
+            upstreams=changes,
+            settings=_list(_record(name=text, before={}, after={})),
+        ),
+        "Restarting": _record(status=text, workers=whole),
+        "Upstreams": _record(upstreams=_list(upstream)),
+        "Document": _OBJECT,
+        "Error": _record(error=_record(message=text, type=text, code=text, request_id=text)),
+    }

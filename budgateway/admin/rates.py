@@ -1,0 +1,59 @@
+"""Requests by route, in all and a second: the segment's counters, sampled now and then."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgateway import native
+
+SAMPLE_S = 5.0
+KEPT = 13  # a minute's worth, and the sample before
+
+
+class Rates:
+    """`sample` is called every SAMPLE_S seconds."""
+
+    def __init__(self, metrics: native.Metrics) -> None:
+        self._metrics = metrics
+        self._samples: deque[tuple[float, int]] = deque(maxlen=KEPT)
+        self.sample()
+
+    def sample(self) -> None:
+        """Remember how many there are now."""
+        self._samples.append((time.monotonic(), sum(row.count for row in self._metrics.collect())))
+
+    def document(self) -> dict[str, Any]:
+        """For the back office."""
+        routes: dict[str, dict[str, int]] = {}
+        total = errors = 0
+        for row in self._metrics.collect():
+            entry = routes.setdefault(row.route, {"requests": 0, "errors": 0, "tokens_in": 0, "tokens_out": 0})
+            bad = sum(row.outcomes[1:])
+            total += row.count
+            errors += bad
+            entry["requests"] += row.count
+            entry["errors"] += bad
+            entry["tokens_in"] += row.tokens_in
+            entry["tokens_out"] += row.tokens_out
+        now = time.monotonic()
+        return {
+            "requests": total,
+            "errors": errors,
+            "requests_per_s": {
+                "10s": self._rate(now, total, 10.0),
+                "60s": self._rate(now, total, 60.0),
+            },
+            "routes": routes,
+        }
+
+    def _rate(self, now: float, total: int, seconds: float) -> float:
+        """Since the latest sample that is at least so old; since the first one when none is."""
+        then, count = self._samples[0]
+        for sampled, value in self._samples:
+            if now - sampled < seconds:
+                break
+            then, count = sampled, value
+        return round((total - count) / max(now - then, 0.001), 2)

@@ -1,0 +1,103 @@
+"""The control channel: what a supervisor and a worker say to each other, over a pair of sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from budgateway.records import Settings
+
+if TYPE_CHECKING:
+    import socket
+    from typing import Self
+
+_LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """To a worker, first of all: what to serve."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """From a worker: it accepts connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """To a worker: build this beside what is served; answer Prepared."""
+
+    generation: int
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """From a worker: it could switch now, or (`problem`) why not."""
+
+    generation: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """To a worker: serve what was prepared."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """To a worker: drop what was prepared."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """To a worker: refuse new exchanges, or (empty) take them again."""
+
+    reason: str
+
+
+Message = Serve | Ready | Prepare | Prepared | Commit | Abort | Shed
+
+
+class Channel:
+    """One end. Messages arrive in order; either end's death is the end of both."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def over(cls, sock: socket.socket) -> Self:
+        """Take over a connected socket."""
+        return cls(*await asyncio.open_unix_connection(sock=sock))
+
+    async def send(self, message: Message) -> None:
+        """Write a message. ConnectionError when the other end is gone."""
+        data = pickle.dumps(message)
+        self._writer.write(_LENGTH.pack(len(data)) + data)
+        await self._writer.drain()
+
+    async def receive(self) -> Message | None:
+        """The next message; None when the other end is gone."""
+        try:
+            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+            data = await self._reader.readexactly(length)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        # Pickled by our own parent or child over an inherited descriptor: an input that nobody else can reach.
+        message: Message = pickle.loads(data)  # noqa: S301
+        return message
+
+    def close(self) -> None:
+        """Close. Idempotent."""
+        self._writer.close()

@@ -1,0 +1,27 @@
+"""Telling systemd how far we are (sd_notify(3)); nothing happens where nobody listens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+
+def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Send `READY=1` and the like to NOTIFY_SOCKET; whether there was one that took it."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
+        return False
+    if state.startswith("RELOADING=1"):
+        # Type=notify-reload wants to know which of several reloads this is the answer to.
+        state += f"\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+    # An address that begins with @ is in the abstract name space.
+    name = "\0" + address[1:] if address.startswith("@") else address
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect(name)
+            sock.send(state.encode())
+    except OSError:
+        return False
+    return True

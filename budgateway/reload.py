@@ -1,0 +1,172 @@
+"""What changes between two configurations: the difference as an operator reads it, and what needs a restart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from budgateway.config.load import FILES
+from budgateway.records import Provider, Route, Secret, Settings
+
+# Settings that are fixed for as long as the process lives: each owns a socket, a process or a file. field -> key.
+FIXED = {
+    "host": "gateway.host",
+    "port": "gateway.port",
+    "workers": "gateway.workers",
+    "access_log": "gateway.access_log",
+    "metrics_enabled": "metrics.enabled",
+    "metrics_host": "metrics.host",
+    "metrics_port": "metrics.port",
+}
+# What is no setting: where it came from, and what is compared by itself.
+_APART = frozenset({"providers", "routes", "notices", "sources", "origins"})
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Of one kind of thing, by name. `changed` says which fields, never their values: those may be secret."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "added": list(self.added),
+            "removed": list(self.removed),
+            "changed": [{"name": name, "fields": list(fields)} for name, fields in self.changed],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Between two configurations. Upstreams are by URL, settings are (name, before, after)."""
+
+    routes: Changes
+    providers: Changes
+    upstreams: Changes
+    settings: tuple[tuple[str, object, object], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.routes or self.providers or self.upstreams or self.settings)
+
+    def __str__(self) -> str:
+        """One line for the log."""
+        parts = []
+        for noun, changes in (("route", self.routes), ("provider", self.providers), ("upstream", self.upstreams)):
+            for sign, count in (("+", len(changes.added)), ("-", len(changes.removed)), ("~", len(changes.changed))):
+                if count:
+                    parts.append(f"{sign}{count} {noun}{'s' if count != 1 else ''}")
+        parts += [name for name, _, _ in self.settings]
+        return ", ".join(parts) or "nothing changed"
+
+    def document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "changed": bool(self),
+            "routes": self.routes.document(),
+            "providers": self.providers.document(),
+            "upstreams": self.upstreams.document(),
+            "settings": [{"name": name, "before": before, "after": after} for name, before, after in self.settings],
+        }
+
+
+class FileWatch:
+    """Notices that files changed: other contents, replaced (editors, config maps), new or gone. Of `sources`, what is a
+    file or stands beside one."""
+
+    def __init__(self, sources: Iterable[str]) -> None:
+        files = {Path(name) for name in sources if name.endswith(".toml")}
+        beside = {file.parent / name for file in files if file.name in FILES for name in FILES}
+        self._files = sorted(files | beside | {Path(".env")})
+        self._seen = self._look()
+
+    def changed(self) -> bool:
+        """Whether anything changed since it was last asked. Blocks: asks the file system."""
+        now = self._look()
+        before, self._seen = self._seen, now
+        return now != before
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        found = []
+        for file in self._files:
+            try:
+                stat = file.stat()
+                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            except OSError:
+                found.append((0, 0, 0))
+        return found
+
+
+def compare(before: Settings, after: Settings) -> Difference:
+    """What `after` changes."""
+    return Difference(
+        routes=_changes(_by_name(before.routes), _by_name(after.routes)),
+        providers=_changes(_by_name(before.providers), _by_name(after.providers)),
+        upstreams=_changes(_upstreams(before), _upstreams(after)),
+        settings=tuple(
+            (name, plain(getattr(before, name)), plain(getattr(after, name)))
+            for name in _fields(before, after)
+            if name not in _APART
+        ),
+    )
+
+
+def refusals(before: Settings, after: Settings) -> list[str]:
+    """What cannot be changed while the gateway runs, each with its key; empty when all of it can."""
+    problems = [
+        f"{key}: changing {getattr(before, name)} to {getattr(after, name)} needs a restart of the gateway"
+        for name, key in FIXED.items()
+        if getattr(before, name) != getattr(after, name)
+    ]
+    if before.tls != after.tls:
+        # A new certificate under the same names is read; new names may mean HTTP where there was HTTPS.
+        problems.append("tls: other files need a restart of the gateway (the same files are read anew)")
+    return problems
+
+
+def plain(value: object) -> Any:
+    """A record as JSON has it; secrets are `***`."""
+    if isinstance(value, Secret):
+        return repr(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value
+
+
+def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> Changes:
+    return Changes(
+        added=tuple(name for name in after if name not in before),
+        removed=tuple(name for name in before if name not in after),
+        changed=tuple(
+            (name, fields)
+            for name, record in after.items()
+            if name in before and (fields := tuple(_fields(before[name], record)))
+        ),
+    )
+
+
+def _fields(before: object, after: object) -> Iterable[str]:
+    assert dataclasses.is_dataclass(before)
+    for field in dataclasses.fields(before):
+        if getattr(before, field.name) != getattr(after, field.name):
+            yield field.name
+
+
+def _by_name(records: Iterable[Route | Provider]) -> dict[str, object]:
+    return {record.name: record for record in records}
+
+
+def _upstreams(settings: Settings) -> dict[str, object]:
+    return {upstream.url: upstream for provider in settings.providers for upstream in provider.upstreams}

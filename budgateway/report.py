@@ -1,0 +1,74 @@
+"""What `budgateway status` prints: the admin API's statistics as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_status(console: Console, facts: dict[str, Any]) -> None:
+    """`facts` is the document of GET /admin/stats."""
+    rates = facts["requests_per_s"]
+    console.print(
+        f"budgateway {facts['version']}  pid {facts['pid']}  up {_duration(facts['uptime_s'])}  "
+        f"{_size(facts['rss_bytes'])}  {facts['connections']} connections  {facts['in_flight']} in flight",
+        highlight=False,
+    )
+    console.print(
+        f"{facts['requests']} requests ({rates['10s']:.1f}/s over 10 s, {rates['60s']:.1f}/s over a minute), "
+        f"{facts['errors']} ended badly",
+        highlight=False,
+    )
+    workers = _table("worker", "pid", "state", "up", "memory", "connections", "in flight", "restarts")
+    for worker in facts["workers"]:
+        workers.add_row(
+            str(worker["worker"]),
+            str(worker["pid"]),
+            worker["state"],
+            _duration(worker["uptime_s"]),
+            _size(worker["rss_bytes"]),
+            str(worker["connections"]),
+            str(worker["in_flight"]),
+            str(worker["restarts"]),
+        )
+    console.print(workers)
+    upstreams = _table("upstream", "url", "state", "in flight", "weight")
+    for upstream in facts["upstreams"]:
+        upstreams.add_row(
+            escape(upstream["name"]),
+            escape(upstream["url"]),
+            upstream["state"],
+            str(upstream["in_flight"]),
+            str(upstream["weight"]),
+        )
+    console.print(upstreams)
+    routes = _table("route", "requests", "ended badly", "tokens in", "tokens out")
+    for name, counts in facts["routes"].items():
+        routes.add_row(escape(name), *(str(counts[key]) for key in ("requests", "errors", "tokens_in", "tokens_out")))
+    if facts["routes"]:
+        console.print(routes)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """`42 s`, `3 min`, `5.2 h`, `2.1 d`."""
+    for size, unit in ((86400, "d"), (3600, "h")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+
+
+def _size(count: int) -> str:
+    return f"{count / (1 << 20):.0f} MiB"
