@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 RESPAWN_MIN_S = 0.1
 RESPAWN_MAX_S = 5.0
+STEADY_S = 1.0  # who lived so long did not die of its start
 START_S = 30.0  # a worker that is not ready by then is replaced
 END_S = 5.0  # beyond the drain, for last bytes and the access log
 MEMORY = "memory is short"
@@ -180,6 +181,9 @@ class Supervisor:
             await self._sleep_unless_hurried(self.settings.settle_s)
         for worker in self._alive:
             worker.drain()
+        for slot in self._slots:
+            # Workers close theirs: whoever comes now is refused at once, rather than left to wait for nobody.
+            slot.sock.close()
         await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
         if self._hurry.is_set():
             for worker in self._alive:
@@ -231,8 +235,8 @@ class Supervisor:
                 self._stopping.set()
                 return
             slot.restarts += 1
-            if time.monotonic() - worker.started > RESPAWN_MAX_S:
-                # It worked for a while: nothing speaks against its replacement.
+            if worker.ready.is_set() and time.monotonic() - worker.started > STEADY_S:
+                # It worked: nothing speaks against its replacement.
                 backoff_s = 0.0
             _log.error(
                 "worker %d (pid %d) ended with status %s; starting another in %.1f s",

@@ -1,0 +1,229 @@
+"""Many workers are one gateway: killed, restarted and stopped under load (RELIABILITY R4, R6, R7, L1)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from downstream import Downstream
+from integration.operated import (
+    CHAT,
+    JSON,
+    PLAIN_BODY,
+    Clients,
+    Operated,
+    is_alive,
+    model_server,
+    once,
+    open_files,
+    operated,
+    streams,
+)
+from upstreams import faults
+from upstreams.faulty import FaultyUpstream
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def gate() -> asyncio.Event:
+    return asyncio.Event()
+
+
+async def kill_and_wait(gateway: Operated) -> float:
+    """Kill a worker: seconds until another serves in its place."""
+    victim = random.choice(await gateway.pids())
+    os.kill(victim, signal.SIGKILL)
+    return await gateway.until(
+        lambda facts: [worker["state"] for worker in facts["workers"] if worker["pid"] != victim] == ["ready"] * 2
+    )
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
+async def test_a_killed_worker_costs_its_own_exchanges_and_no_connection(kills: int, gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
+        took = []
+        async with Clients(gateway.url, 6) as clients:
+            for _ in range(kills):
+                await asyncio.sleep(0.3)
+                took.append(await kill_and_wait(gateway))
+            await asyncio.sleep(0.3)
+        print(f"respawn s: median {sorted(took)[kills // 2]:.3f}, worst {max(took):.3f}; {dict(clients.ends)}")
+        lost = clients.ends.total() - clients.ends["200"]
+        assert clients.ends["refused"] == 0
+        assert lost <= kills * 6, clients.ends
+        assert clients.ends["200"] > lost
+        # The dead ones' counts died with them.
+        await gateway.until(lambda facts: facts["in_flight"] == facts["connections"] == 0)
+        assert [shown["in_flight"] for shown in (await gateway.stats())["upstreams"]] == [0]
+
+
+async def test_streams_of_a_killed_worker_end_and_the_others_go_on(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
+        async with streams(gateway.url, 12) as opened:
+            await gateway.until(lambda facts: facts["in_flight"] == 12)
+            facts = await gateway.stats()
+            victim = facts["workers"][0]
+            os.kill(victim["pid"], signal.SIGKILL)
+            await gateway.until(
+                lambda facts: len(facts["workers"]) == 2 and facts["workers"][0]["pid"] != victim["pid"]
+            )
+            await gateway.until(lambda facts: facts["upstreams"][0]["in_flight"] == 12 - victim["in_flight"])
+            gate.set()
+            assert await opened.ends() == {"cut": victim["in_flight"], "whole": 12 - victim["in_flight"]}
+
+
+@pytest.mark.parametrize("rolls", [2, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+async def test_a_rolling_restart_refuses_and_resets_nobody(rolls: int, gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
+        async with Clients(gateway.url, 6) as clients:
+            for number in range(rolls):
+                before = await gateway.pids()
+                if number % 2:
+                    gateway.signal(signal.SIGUSR2)
+                else:
+                    assert await gateway.call("POST", "/admin/restart-workers") == (
+                        202,
+                        {"status": "restarting", "workers": 2},
+                    )
+                await gateway.until(partial(replaced, before))
+        print(dict(clients.ends))
+        assert set(clients.ends) == {"200"}
+        assert clients.ends["200"] > 20 * rolls
+
+
+def replaced(before: list[int], facts: dict[str, Any]) -> bool:
+    """Whether others serve, and those from before have ended."""
+    pids = {worker["pid"] for worker in facts["workers"] if worker["state"] == "ready"}
+    return len(facts["workers"]) == len(pids) == len(before) and not pids & set(before)
+
+
+async def test_streams_outlive_the_restart_of_their_worker(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
+        async with streams(gateway.url, 6) as opened:
+            gateway.signal(signal.SIGUSR2)
+            await gateway.until(
+                lambda facts: (
+                    sorted(worker["state"] for worker in facts["workers"]) == ["draining", "draining", "ready", "ready"]
+                )
+            )
+            gate.set()
+            assert await opened.ends() == {"whole": 6}
+            await gateway.until(lambda facts: len(facts["workers"]) == 2)
+
+
+async def test_sigterm_is_not_ready_first_then_drains(gate: asyncio.Event) -> None:
+    settings = {"drain_settle": 1.0, "drain_timeout": 5.0}
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:
+        async with streams(gateway.url, 8) as opened:
+            await gateway.until(lambda facts: facts["connections"] == 8)
+            gateway.signal(signal.SIGTERM)
+            async with Downstream(gateway.url) as probe:
+                while (answer := await probe.ask("GET", "/readyz")).status == 200:
+                    await asyncio.sleep(0.01)
+            assert (answer.status, answer.json()["status"]) == (503, "draining")
+            assert await once(gateway.url) == "200", "while it settles it serves"
+            await refuses(gateway.url)
+            gate.set()
+            assert await opened.ends() == {"whole": 8}
+        assert await gateway.ended() == 0
+
+
+async def test_streams_that_outlast_the_drain_are_told(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], settings={"drain_timeout": 0.5}) as gateway:
+            async with streams(gateway.url, 8) as opened:
+                gateway.signal(signal.SIGTERM)
+                assert await opened.ends() == {"told": 8}
+            assert await gateway.ended() == 0
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_the_drain(first: signal.Signals, gate: asyncio.Event) -> None:
+    settings = {"drain_settle": 60.0, "drain_timeout": 60.0}
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:
+        async with streams(gateway.url, 4) as opened:
+            began = time.monotonic()
+            gateway.signal(first)
+            await asyncio.sleep(0.3)
+            gateway.signal(signal.SIGTERM)
+            assert await opened.ends() == {"told": 4}
+            assert await gateway.ended() == 0
+            assert time.monotonic() - began < 10
+
+
+async def test_without_its_supervisor_a_worker_drains_and_ends(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], settings={"drain_timeout": 20.0}) as gateway:
+            pids = await gateway.pids()
+            async with streams(gateway.url, 6) as opened:
+                gateway.server.process.kill()
+                await refuses(gateway.url)
+                gate.set()
+                assert await opened.ends() == {"whole": 6}
+            async with asyncio.timeout(10):
+                while any(is_alive(pid) for pid in pids):
+                    await asyncio.sleep(0.02)
+
+
+async def refuses(url: str) -> None:
+    """Wait until nobody listens any more."""
+    async with asyncio.timeout(10):
+        while await once(url) != "refused":
+            await asyncio.sleep(0.02)
+
+
+async def test_a_rate_limit_is_one_for_all_workers(gate: asyncio.Event) -> None:
+    """One request a minute refills less than one in the time of the test: the burst is what there is."""
+    route = {"rate_limit": 1, "burst_capacity": 60}
+    async with (
+        FaultyUpstream(model_server(gate)) as upstream,
+        operated([upstream.url], workers=4, route=route) as gateway,
+    ):
+        ends = await asyncio.gather(*(once(gateway.url) for _ in range(150)))
+        assert (ends.count("200"), ends.count("429")) == (60, 90)
+        served = [worker for worker in (await gateway.stats())["workers"] if open_files(worker["pid"])]
+        assert len(served) == 4
+        assert len(upstream.requests) == 60
+
+
+async def test_exchanges_in_flight_are_counted_over_all_workers(gate: asyncio.Event) -> None:
+    """The least busy upstream is the same one whoever asks."""
+    async with FaultyUpstream(model_server(gate)) as one, FaultyUpstream(model_server(gate)) as two:
+        route = {"load_balancer": "least_connections"}
+        async with operated([one.url, two.url], workers=4, route=route) as gateway:
+            async with streams(gateway.url, 40) as opened:
+                facts = await gateway.stats()
+                assert [shown["in_flight"] for shown in facts["upstreams"]] == [20, 20]
+                gate.set()
+                assert await opened.ends() == {"whole": 40}
+            await gateway.until(lambda facts: [shown["in_flight"] for shown in facts["upstreams"]] == [0, 0])
+
+
+async def test_a_worker_that_cannot_start_ends_the_gateway_at_its_start(tmp_path: Path) -> None:
+    """The access log's folder is there when the configuration is checked, and a folder is no file."""
+    with pytest.raises(AssertionError, match="ended at its start"):
+        async with operated(["http://127.0.0.1:9"], settings={"access_log": str(tmp_path)}):
+            pass
+
+
+async def test_a_kept_connection_is_told_that_its_answer_is_the_last(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], workers=1) as gateway, Downstream(gateway.url) as client:
+            assert (await client.ask("POST", CHAT, PLAIN_BODY, JSON)).header("connection") is None
+            old = await gateway.pids()
+            gateway.signal(signal.SIGUSR2)
+            await gateway.until(
+                lambda facts: any(worker["pid"] in old and worker["state"] == "draining" for worker in facts["workers"])
+            )
+            answer = await client.ask("POST", CHAT, PLAIN_BODY, JSON)
+            assert (answer.status, answer.header("connection")) == (200, "close")
+            await client.closed()
+            assert upstream.requests and faults
