@@ -155,7 +155,7 @@ class AdminApi:
 
 
 class UpstreamUnknown(GatewayError):
-    """The name is neither an upstream's label, nor a provider's, nor a URL."""
+    """The name is neither an upstream's label nor a provider's."""
 
     status = 404
     code = "upstream_unknown"

@@ -62,12 +62,12 @@ class Health:
         return list(found.values())
 
     def drain(self, name: str, drained: bool) -> list[dict[str, Any]]:
-        """Take upstreams out of every worker's choice, or back in: by label, URL, or provider (all of its own). The
+        """Take upstreams out of every worker's choice, or back in: by label, or provider (all of its own). The
         upstreams concerned; empty when there are none of that name."""
         now_ns = monotonic_ns()
         found = []
         for provider, upstream, label, selector in self._rows:
-            if name in (label, upstream.url, provider.name):
+            if name in (label, provider.name):
                 selector.drain(0, drained)
                 found.append(_shown(upstream, label, selector, now_ns))
         return found

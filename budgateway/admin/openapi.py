@@ -76,7 +76,7 @@ def document(version: str) -> dict[str, Any]:
                     "name": "name",
                     "in": "path",
                     "required": True,
-                    "description": "An upstream's name or (percent-encoded) URL, or a provider's name for all of its own",
+                    "description": "An upstream's name (`vllm/0`, with its slash), or a provider's name for all of its own",
                     "schema": {"type": "string"},
                 }
             ]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -79,6 +79,7 @@ class Operated:
     def configure(self, urls: list[str], **changes: Any) -> None:
         """Write another configuration over the one that is served."""
         options = self._options | changes
+        options["settings"] = self._options["settings"] | options["settings"]
         write_configuration(
             self.folder, int(self.url.rpartition(":")[2]), urls, options["kind"], options["provider"],
             options["route"], options["settings"], options["paths"], options["extra"],
@@ -94,7 +95,9 @@ class Operated:
 
 
 @asynccontextmanager
-async def operated(urls: list[str], *, workers: int = 2, extra: str = "", **given: Any) -> AsyncIterator[Operated]:
+async def operated(
+    urls: list[str], *, workers: int = 2, extra: str = "", env: Mapping[str, str] | None = None, **given: Any
+) -> AsyncIterator[Operated]:
     """A ready gateway of several workers before these upstreams."""
     settings = {"workers": workers, "access_log": "off"} | given.pop("settings", {})
     options: dict[str, Any] = {"kind": "openai", "provider": {}, "route": {}, "paths": ("/v1/*",), "extra": extra}
@@ -109,7 +112,7 @@ async def operated(urls: list[str], *, workers: int = 2, extra: str = "", **give
             options["paths"], options["extra"],
         )  # fmt: skip
         command = [sys.executable, "-m", "budgateway", "serve", "--config", str(folder)]
-        environment = {"XDG_RUNTIME_DIR": str(runtime), "JWT_SECRET": SECRET}
+        environment = {"XDG_RUNTIME_DIR": str(runtime), "JWT_SECRET": SECRET} | dict(env or {})
         context = running(command, environment)
         server = await asyncio.to_thread(context.__enter__)
         try:

@@ -1,0 +1,43 @@
+"""The control channel: messages arrive whole and in order, and an end is heard."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from budgateway.control import Channel, Commit, Prepare, Prepared, Ready, Serve
+from budgateway.records import Secret, Settings
+
+
+async def test_messages_arrive_whole_and_in_order() -> None:
+    here, there = socket.socketpair()
+    one, two = await Channel.over(here), await Channel.over(there)
+    # Larger than the buffers of a socket pair.
+    settings = Settings(notices=tuple(f"notice {number:040d}" for number in range(20_000)), jwt_secret=Secret("s" * 32))
+    messages = [Serve(settings), Prepare(1, settings), Commit(1), Ready(), Prepared(1, "why not")]
+
+    async def send() -> None:
+        for message in messages:
+            await one.send(message)
+
+    sending = asyncio.create_task(send())
+    assert [await two.receive() for _ in messages] == messages
+    await sending
+    one.close()
+    assert await two.receive() is None
+    two.close()
+
+
+async def test_a_lost_peer_is_the_end() -> None:
+    here, there = socket.socketpair()
+    one = await Channel.over(here)
+    there.send(b"\0\0\1\0half of a message")
+    there.close()
+    assert await one.receive() is None
+    with pytest.raises(ConnectionError):
+        for _ in range(3):
+            await one.send(Ready())
+            await asyncio.sleep(0)
+    one.close()
