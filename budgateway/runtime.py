@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import secrets
@@ -376,9 +377,22 @@ def server_tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
-    """A TCP socket bound with SO_REUSEPORT, so that every worker has a queue of its own."""
+def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A TCP socket bound with SO_REUSEPORT, so that every worker has a queue of its own.
+
+    `shared` says that the port is ours already; without it a port that somebody listens on raises OSError (EADDRINUSE).
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if port and not shared:
+        # SO_REUSEPORT lets every process of this user in, so a second gateway would silently take half of the traffic.
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT are not in the way
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise OSError(errno.EADDRINUSE, "the port is taken") from error
+                raise
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

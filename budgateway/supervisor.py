@@ -142,7 +142,7 @@ class Supervisor:
         host, port = self.settings.host, self.settings.port
         try:
             for index in range(self.settings.workers):
-                sock = bound_socket(host, port)
+                sock = bound_socket(host, port, shared=index > 0)
                 self._slots.append(Slot(index, sock))
                 port = sock.getsockname()[1]
                 # Listening from here on: connections queue until their worker is up, and nobody is refused.

@@ -287,6 +287,10 @@ class _Assembly:
             self._notices.append("[redis] has no effect in this version")
         if tracing is not None and (tracing.enabled or tracing.requests):
             self._notices.append("[tracing] has no effect in this version")
+        providers = self._source.tables.get("providers")
+        tables = providers.values() if isinstance(providers, dict) else ()
+        if any(key.startswith("health_check_") for table in tables if isinstance(table, dict) for key in table):
+            self._notices.append("health_check_path and health_check_interval have no effect in this version")
 
 
 def _rate_limit(table: RateLimitingConfig | None) -> RateLimit | None:

@@ -3,7 +3,7 @@
 use budgateway_core::access::Line;
 use budgateway_core::metrics::Observation;
 use budgateway_core::segment::LabelId;
-use pyo3::buffer::{PyBuffer, ReadOnlyCell};
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -26,18 +26,13 @@ pub(crate) struct Ledger {
 #[pymethods]
 impl Ledger {
     #[new]
-    fn new(
-        py: Python<'_>,
-        metrics: Py<Metrics>,
-        access: Option<Py<AccessLog>>,
-        row: PyBuffer<i64>,
-    ) -> Result<Self, Error> {
-        match row.as_slice(py) {
-            Some(cells) if cells.len() == CELLS => Ok(Self { metrics, access, row }),
-            _ => Err(Error::value(format!(
+    fn new(metrics: Py<Metrics>, access: Option<Py<AccessLog>>, row: PyBuffer<i64>) -> Result<Self, Error> {
+        if row.item_count() != CELLS || !row.is_c_contiguous() {
+            return Err(Error::value(format!(
                 "the row must be {CELLS} contiguous cells of 64 bits"
-            ))),
+            )));
         }
+        Ok(Self { metrics, access, row })
     }
 
     #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
@@ -54,44 +49,40 @@ impl Ledger {
         error: &Bound<'_, PyString>,
     ) -> Result<usize, Error> {
         // The numbers do not travel as Python ints: at thirteen of them the boxing would cost more than the recording.
-        let Some(
-            [
-                route,
-                provider,
-                model_label,
-                status,
-                outcome,
-                attempts,
-                stream,
-                bytes_in,
-                bytes_out,
-                unix_ms,
-                duration_ns,
-                overhead_ns,
-                first_byte_ns,
-            ],
-        ) = self
-            .row
-            .as_slice(py)
-            .and_then(|cells| <&[ReadOnlyCell<i64>; CELLS]>::try_from(cells).ok())
-        else {
+        let mut cells = [0; CELLS];
+        if self.row.copy_to_slice(py, &mut cells).is_err() {
             return Err(Error::value("the row is gone".to_owned()));
-        };
+        }
+        let [
+            route,
+            provider,
+            model_label,
+            status,
+            outcome,
+            attempts,
+            stream,
+            bytes_in,
+            bytes_out,
+            unix_ms,
+            duration_ns,
+            overhead_ns,
+            first_byte_ns,
+        ] = cells;
         let usage = scanner.and_then(UsageScanner::usage_now).unwrap_or_default();
-        let outcome = usize::try_from(outcome.get()).unwrap_or(usize::MAX);
+        let outcome = usize::try_from(outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
-        let label = |cell: &ReadOnlyCell<i64>| LabelId::new(u32::try_from(cell.get()).unwrap_or(0));
+        let label = |cell: i64| LabelId::new(u32::try_from(cell).unwrap_or(0));
         self.metrics.get().inner().observe(&Observation {
             route: label(route),
             provider: label(provider),
             model: label(model_label),
-            status: u16::try_from(status.get()).unwrap_or(0),
+            status: u16::try_from(status).unwrap_or(0),
             outcome,
-            duration_ns: count(duration_ns.get()),
-            overhead_ns: count(overhead_ns.get()),
-            first_byte_ns: count(first_byte_ns.get()),
-            bytes_in: count(bytes_in.get()),
-            bytes_out: count(bytes_out.get()),
+            duration_ns: count(duration_ns),
+            overhead_ns: count(overhead_ns),
+            first_byte_ns: count(first_byte_ns),
+            bytes_in: count(bytes_in),
+            bytes_out: count(bytes_out),
             tokens_in: usage.tokens_in,
             tokens_out: usage.tokens_out,
         });
@@ -107,26 +98,26 @@ impl Ledger {
             [request_id, client, principal, upstream, model, error].map(|text| text.to_string_lossy());
         let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         Ok(access.get().lines().append(&Line {
-            unix_ms: unix_ms.get(),
+            unix_ms: unix_ms,
             request_id: &request_id,
             client: &client,
             principal: &principal,
             method,
             path,
-            status: status.get(),
+            status: status,
             outcome: Some(outcome),
             error: &error,
             route: label(route),
             provider: label(provider),
             upstream: &upstream,
             model: &model,
-            stream: stream.get() != 0,
-            attempts: attempts.get(),
-            bytes_in: bytes_in.get(),
-            bytes_out: bytes_out.get(),
-            duration_ns: duration_ns.get(),
-            overhead_ns: overhead_ns.get(),
-            first_byte_ns: first_byte_ns.get(),
+            stream: stream != 0,
+            attempts: attempts,
+            bytes_in: bytes_in,
+            bytes_out: bytes_out,
+            duration_ns: duration_ns,
+            overhead_ns: overhead_ns,
+            first_byte_ns: first_byte_ns,
             tokens_in: tokens(usage.tokens_in),
             tokens_out: tokens(usage.tokens_out),
             tokens_cached: tokens(usage.tokens_cached),

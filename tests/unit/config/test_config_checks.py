@@ -389,12 +389,13 @@ def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
         ROUTE
         + "cache_ttl = 3\n"
         + PROVIDER
-        + "[providers.sglang]\nendpoints = ['http://s']\n[tracing]\nenabled = true\n"
+        + "[providers.sglang]\nendpoints = ['http://s']\nhealth_check_interval = 5\n[tracing]\nenabled = true\n"
     )
     assert load(text, tmp_path).notices == (
         "provider 'sglang' has no route",
         "cache_ttl of routes has no effect in this version",
         "[tracing] has no effect in this version",
+        "health_check_path and health_check_interval have no effect in this version",
     )
     quiet = (
         "[cache]\nenabled = false\n[tracing]\n[rate_limiting]\nenabled = false\n[circuit_breaker]\nenabled = false\n"

@@ -73,7 +73,11 @@ def test_the_designs_example_works_as_written(write: Callable[..., Path]) -> Non
         ("http://vllm-1:8000", "vllm-1", 8000, 1),
         ("http://vllm-2:8000", "vllm-2", 8000, 1),
     ]
-    assert settings.notices == ("[cache] has no effect in this version", "[redis] has no effect in this version")
+    assert settings.notices == (
+        "[cache] has no effect in this version",
+        "[redis] has no effect in this version",
+        "health_check_path and health_check_interval have no effect in this version",
+    )
 
 
 def test_the_designs_example_needs_an_authenticator(write: Callable[..., Path]) -> None:
@@ -86,7 +90,7 @@ def test_the_designs_example_needs_an_authenticator(write: Callable[..., Path]) 
 def test_the_samples_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_config(ROOT / "config", environ={})
     assert settings.host == "127.0.0.1"
-    assert settings.notices == ()
+    assert settings.notices == ("health_check_path and health_check_interval have no effect in this version",)
     assert {provider.name for provider in settings.providers} == {"vllm", "sglang"}
     assert next(p for p in settings.providers if p.name == "sglang").upstream_model("sglang/qwen") == "qwen"
     monkeypatch.chdir(ROOT)
