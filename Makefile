@@ -8,6 +8,8 @@ ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8080
 FUZZ_SECONDS ?= 60
+# C files compiled at once.
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
 VENV := .venv
 PURE := .venv-pure
@@ -102,7 +104,7 @@ $(STAMPS)/native: $(SOURCES_RS) $(SOURCES_CARGO) $(MISSING_RS) | $(STAMPS)/insta
 	@touch $@
 
 $(STAMPS)/cython: $(SOURCES_CY) $(MISSING_CY) | $(STAMPS)/installed orphans
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	$(BIN)/python setup.py --quiet build_ext --inplace --parallel $(JOBS)
 	@touch $@
 
 $(STAMPS)/built: $(STAMPS)/installed $(STAMPS)/native $(STAMPS)/cython | orphans
@@ -163,7 +165,7 @@ type: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-lint ## mypy, pyright
 	$(BIN)/pyright
 	$(BIN)/python -m mypy.stubtest budgateway._native
 
-bench: $(STAMPS)/built $(STAMPS)/group-test ## micro-benchmarks (ARGS="-k route")
+bench: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-bench ## micro-benchmarks (ARGS="-k route")
 	$(BIN)/pytest benchmarks/micro --benchmark-only --benchmark-disable-gc --benchmark-min-rounds=50 $(ARGS)
 
 rig: $(STAMPS)/rig ## the load generator and null model server, in target/release
@@ -181,8 +183,8 @@ soak: $(STAMPS)/built $(STAMPS)/group-test ## the long tests
 core: ## the tests of the Rust core and of the load generator
 	cargo test --quiet --locked --workspace --exclude budgateway-native
 
-micro: $(STAMPS)/built $(STAMPS)/group-test ## each micro-benchmark once, as a test
-	@if compgen -G 'benchmarks/micro/bench_*.py' >/dev/null; then $(BIN)/pytest benchmarks/micro --benchmark-disable; else echo "no micro-benchmarks yet"; fi
+micro: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-bench ## each micro-benchmark once, as a test
+	$(BIN)/pytest benchmarks/micro --benchmark-disable
 
 check: lint type test core micro ## what a commit must pass: formats, lints, types, tests, benchmarks once, a clean tree
 	@if [ -n "$$(git status --porcelain)" ]; then git status --short; echo "the tree is not clean"; exit 1; fi

@@ -59,7 +59,7 @@ cdef class Carrier:
     cpdef writable(self, Exchange x, bint ok)
     cpdef sweep(self, Exchange x, long long now_ns)
     cpdef fail(self, Exchange x, error)
-    cpdef refuse_malformed(self, downstream, error)
+    cpdef refuse_malformed(self, connection, error)
     cpdef received(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
     cpdef lost(self, Exchange x, error)
     cpdef upstream_writable(self, Exchange x, bint ok)

@@ -109,7 +109,7 @@ class Carrier:
         """The request went wrong while it was read: answer it."""
         raise NotImplementedError
 
-    def refuse_malformed(self, downstream: Any, error: GatewayError) -> None:
+    def refuse_malformed(self, connection: Any, error: GatewayError) -> None:
         """Answer what never became an exchange: there is no head to believe."""
         raise NotImplementedError
 
