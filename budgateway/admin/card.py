@@ -20,12 +20,19 @@ class Card:
     office: str
 
 
+# What systemd makes of `RuntimeDirectory=budgateway`.
+SERVICE = Path("/run/budgateway/budgateway")
+
+
+def runtime_directory(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The folder that systemd gives the service; None for who is none."""
+    return environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or None
+
+
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where cards are: systemd's folder for the service, the user's, else one of our own."""
-    for name in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
-        if base := environ.get(name, "").split(":")[0]:
-            return Path(base) / "budgateway"
-    return Path(tempfile.gettempdir()) / f"budgateway-{os.getuid()}"
+    """Where cards are: in the service's folder, the user's, else one of our own."""
+    base = runtime_directory(environ) or environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "budgateway" if base else Path(tempfile.gettempdir()) / f"budgateway-{os.getuid()}"
 
 
 def leave_card(url: str, office: str, within: Path | None = None) -> Path | None:
@@ -43,12 +50,12 @@ def leave_card(url: str, office: str, within: Path | None = None) -> Path | None
 
 
 def cards(within: Path | None = None) -> list[Card]:
-    """The cards of gateways that are alive, by process; those of the dead are removed."""
-    within = within or folder()
-    if not _is_ours(within):
-        return []
+    """The cards of gateways that are alive, by process; those of the dead are removed. Root finds the service's too."""
+    folders = [within or folder()]
+    if within is None and os.getuid() == 0:
+        folders.append(SERVICE)
     found = []
-    for file in within.glob("*.json"):
+    for file in (file for place in folders if _is_ours(place) for file in place.glob("*.json")):
         try:
             given = json.loads(file.read_text())
             card = Card(int(given["pid"]), str(given["url"]), str(given["office"]))
@@ -67,6 +74,8 @@ def _is_ours(path: Path) -> bool:
         found = path.lstat()
     except OSError:
         return False
+    if path == SERVICE and os.getuid() == 0:
+        return stat.S_ISDIR(found.st_mode)  # only root can have made its parent
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 

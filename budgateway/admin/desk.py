@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway import native
 from budgateway.admin.api import AdminApi, Operations
-from budgateway.admin.card import leave_card
+from budgateway.admin.card import leave_card, runtime_directory
 from budgateway.admin.health import Health
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
@@ -42,7 +42,8 @@ class Desk:
         self._card: Path | None = None
         self._segment = segment
         self._ready = ready
-        self._folder = Path(tempfile.mkdtemp(prefix="budgateway-"))
+        # As a service, where its operator can reach it: /tmp is private there.
+        self._folder = Path(tempfile.mkdtemp(prefix="budgateway-", dir=runtime_directory()))
         self.path = str(self._folder / "office.sock")
         self.metrics_url = ""
         self._doors: list[Door] = []
