@@ -238,7 +238,8 @@ class Ledger:
     def record(
         self,
         head: RequestHead | None,
-        scanner: UsageScanner | None,
+        pump: BodyPump | None,
+        document: bytes | None,
         request_id: str,
         client: str,
         principal: str,
@@ -246,7 +247,8 @@ class Ledger:
         model: str,
         error: str,
     ) -> int:
-        """Record what the row says now, with the usage that `scanner` saw; the bytes of access lines now waiting."""
+        """Record what the row says now, with the usage that `pump` saw, or that stands in `document` (a whole JSON
+        body); the bytes of access lines now waiting."""
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 
@@ -379,6 +381,8 @@ class ChunkScanner:
         """`upstream`: violations are UpstreamProtocolError, else BadRequest."""
     def feed(self, data: bytes, start: int = 0) -> int:
         """The offset just past the message when it ends inside `data`, else -1 (all of it belongs to the message)."""
+    def take(self) -> bytes:
+        """The body's bytes of what was fed since the last call, without their framing."""
 
 # ---------------------------------------------------------------- bodies
 
@@ -453,6 +457,28 @@ class ModelRewriter:
         passes unchanged."""
     def finish(self) -> bytes:
         """What was still held."""
+
+SCAN_DOCUMENT: Final[int]
+SCAN_EVENTS: Final[int]
+
+@final
+class BodyPump:
+    """A response's body from the upstream's framing into the client's, its usage read and its model renamed on the way."""
+
+    def __new__(cls, unframe: bool, frame: bool, scan: int, model: str | None = None, /) -> BodyPump:
+        """`unframe`: the upstream's body is chunked; `frame`: the client's is to be. `scan`: 0 or a `SCAN_*`. `model`:
+        the name to give, as ModelRewriter does."""
+    def feed(self, data: bytes, /) -> bytes | None:
+        """What goes out for the next bytes of the body, framed; None for nothing. UpstreamProtocolError when the
+        chunked framing is broken or exceeds its limits (see ChunkScanner)."""
+    def finish(self) -> bytes:
+        """What is still to be sent when the upstream's body is whole: what was held back, and the last chunk."""
+    @property
+    def end(self) -> int:
+        """Where the body ends in the bytes fed last, when its chunked framing says so; else -1."""
+    @property
+    def passed(self) -> int:
+        """Bytes of body sent so far, without framing."""
 
 # ---------------------------------------------------------------- routing
 

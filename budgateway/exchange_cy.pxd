@@ -47,8 +47,9 @@ cdef class Exchange:
     cdef public long long first_byte_ns
     cdef public long long overhead_ns   # the gateway's own share
     cdef public Py_ssize_t bytes_out
-    cdef public object scanner          # native.UsageScanner
-    cdef public object rewriter         # native.ModelRewriter
+    cdef public object pump             # native.BodyPump, once a body streams
+    cdef public bytes held              # a head that waits for what came behind it in the same read
+    cdef public bytes document          # else the whole body, when it is JSON
 
 
 cdef class Carrier:
@@ -60,6 +61,6 @@ cdef class Carrier:
     cpdef sweep(self, Exchange x, long long now_ns)
     cpdef fail(self, Exchange x, error)
     cpdef refuse_malformed(self, connection, error)
-    cpdef received(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
+    cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     cpdef lost(self, Exchange x, error)
     cpdef upstream_writable(self, Exchange x, bint ok)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
-    from budgateway.native import BodyPeek, ModelRewriter, RequestHead, ResponseHead, UsageScanner
+    from budgateway.native import BodyPeek, RequestHead, ResponseHead
     from budgateway.records import Principal
 
 # How an exchange ends; the numbers are the native core's OUTCOME_*.
@@ -70,8 +70,9 @@ class Exchange:
         self.first_byte_ns = 0
         self.overhead_ns = 0
         self.bytes_out = 0
-        self.scanner: UsageScanner | None = None
-        self.rewriter: ModelRewriter | None = None
+        self.pump: Any = None  # a BodyPump once a body streams
+        self.document: bytes | None = None
+        self.held: bytes | None = None
 
 
 class Carrier:
@@ -115,11 +116,11 @@ class Carrier:
 
     # ---------------------------------------------------------------- upstream connections
 
-    def received(
-        self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool, now_ns: int
-    ) -> None:
-        """What one read of the upstream brought: the head, some of the body, the end, or all three. `now_ns` is 0 when
-        it brought neither head nor end: a clock is dear for a chunk."""
+    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
+        """A whole response (head, its body in `out`, complete); or else first its head, upon which `x.pump` must be
+        set, then what the pump made of the body, piece by piece, and the end. A head is followed by at least one such
+        call in the same turn, so that it can leave in one write with what came behind it. `now_ns` is 0 for a mere
+        piece."""
         raise NotImplementedError
 
     def lost(self, x: Exchange, error: GatewayError) -> None:

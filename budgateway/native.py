@@ -5,6 +5,7 @@ from __future__ import annotations
 from budgateway import _native
 from budgateway._native import (
     BUILD_PROFILE,
+    CHUNKED,
     DURATION_BOUNDS_S,
     ENCODED,
     GAUGE_CONNECTIONS,
@@ -19,6 +20,7 @@ from budgateway._native import (
     VERDICT_SUCCESS,
     AccessLog,
     BodyPeek,
+    BodyPump,
     ChunkScanner,
     Ledger,
     Metrics,
@@ -38,6 +40,7 @@ from budgateway._native import (
 
 __all__ = [
     "BUILD_PROFILE",
+    "CHUNKED",
     "DURATION_BOUNDS_S",
     "ENCODED",
     "GAUGE_CONNECTIONS",
@@ -52,6 +55,7 @@ __all__ = [
     "VERDICT_SUCCESS",
     "AccessLog",
     "BodyPeek",
+    "BodyPump",
     "ChunkScanner",
     "Ledger",
     "Metrics",

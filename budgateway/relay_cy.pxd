@@ -8,7 +8,8 @@ from budgateway.routing.router_cy cimport RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
-cdef int _KEEP_ALIVE, _HTTP_10, _EVENT_STREAM, _JSON_OR_EVENTS, _ENCODED, _NO_BODY
+cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
+cdef int _KEEP_ALIVE, _CHUNKED, _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY
 
 
 cdef class Relay(Carrier):
@@ -29,14 +30,16 @@ cdef class Relay(Carrier):
     cpdef unreachable(self, Exchange x, error)
     @cython.locals(body=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, now_ns=cython.longlong, done=bint)
     cdef _send(self, Exchange x, ClientConnection connection)
-    @cython.locals(downstream=ServerConnection)
-    cpdef received(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
+    @cython.locals(downstream=ServerConnection, last=bytes)
+    cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     @cython.locals(
-        status=cython.int, flags=cython.int, keep_alive=bint, length=Py_ssize_t, target=Target, disclosure=bytes,
-        attempts=cython.int, data=bytes, downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong,
+        status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
+        target=Target, disclosure=bytes, attempts=cython.int, data=bytes, downstream=ServerConnection, route=RouteRoom,
+        sent_ns=cython.longlong,
     )
-    cdef _answer(self, Exchange x, head, bytes payload, bint complete, long long now_ns)
-    cdef _finish_body(self, Exchange x)
+    cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
+    @cython.locals(route=RouteRoom, now_ns=cython.longlong)
+    cdef _began(self, Exchange x)
     @cython.locals(downstream=ServerConnection, status=cython.int, verdict=cython.int)
     cdef _done(self, Exchange x, long long now_ns)
     cdef _again(self, Exchange x, error)

@@ -15,10 +15,10 @@ from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
     VERDICT_SUCCESS,
+    BodyPump,
     ModelRewriter,
     ResponseHead,
     ResponseHeadWriter,
-    UsageScanner,
 )
 from budgateway.pipeline_cy import plan
 from budgateway.wire.answer import event_bytes, response_bytes
@@ -39,11 +39,16 @@ MAX_ATTEMPTS = 3
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
 
 _KEEP_ALIVE = 1
+_CHUNKED = 2
 _HTTP_10 = 16
+_JSON = 32
 _EVENT_STREAM = 128
-_JSON_OR_EVENTS = 32 | 128
 _ENCODED = 256
 _NO_BODY = 512
+
+# The pump's SCAN_*.
+_SCAN_DOCUMENT = 1
+_SCAN_EVENTS = 2
 
 _log = logging.getLogger("budgateway.relay")
 
@@ -165,6 +170,13 @@ class Relay(Carrier):
     def execute(self, x: Exchange) -> None:
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""
         x.attempts += 1
+        if x.attempts > 1:
+            # Of an answer that broke before it was passed on.
+            x.held = None
+            x.pump = None
+            x.chunked = False
+            x.to_close = False
+            x.sse = False
         target: Target = x.target
         connection: ClientConnection | None = None if x.fresh else target.pool.checkout(x.ready_ns)
         if connection is None:
@@ -215,32 +227,27 @@ class Relay(Carrier):
 
     # ---------------------------------------------------------------- sink of the upstream connection
 
-    def received(
-        self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool, now_ns: int
-    ) -> None:
-        """What one read of the upstream brought: the head, some of the body, the end, or all three."""
+    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
+        """What one read of the upstream brought: a whole response, its head, or what the pump made of a piece."""
         if complete:
             x.connection = None
         if head is not None:
-            self._answer(x, head, payload, complete, now_ns)
+            self._answer(x, head, out, complete, now_ns)
             return
-        x.progressed = True
         downstream: ServerConnection = x.downstream
-        if payload is not None:
-            if x.scanner is not None:
-                x.scanner.feed(payload)
-            if x.rewriter is not None:
-                payload = x.rewriter.feed(payload)
-            if payload:
-                x.bytes_out += len(payload)
-                if x.chunked:
-                    payload = _chunk(payload)
-                    if complete and x.rewriter is None:
-                        payload += b"0\r\n\r\n"
-                        x.chunked = False
-                downstream.write(payload)
+        x.progressed = True
         if complete:
-            self._finish_body(x)
+            # What was held back, and our own terminator.
+            last = x.pump.finish()
+            out = last if out is None else out + last
+        if x.held is not None:
+            out = x.held if out is None else x.held + out
+            x.held = None
+            self._began(x)
+        if out:
+            downstream.write(out)
+        if complete:
+            self._done(x, now_ns)
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
         """The upstream connection ended before its response."""
@@ -264,30 +271,32 @@ class Relay(Carrier):
         else:
             x.downstream.pause_reading()
 
-    def _answer(self, x: Exchange, head: ResponseHead, payload: bytes | None, complete: bool, now_ns: int) -> None:
-        """Send the response's head, with what came behind it in the same read."""
+    def _answer(self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int) -> None:
+        """Send the response's head, and its body if that is here; else set up the pump for it."""
         x.first_byte_ns = now_ns
         status = head.status
         flags = head.flags
         x.status = status
         keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
-        if flags & (_JSON_OR_EVENTS) and not flags & _ENCODED:
-            x.sse = (flags & _EVENT_STREAM) != 0
-            x.scanner = UsageScanner(x.sse)
-            if x.rename and status < 300:
-                x.rewriter = ModelRewriter(x.sse, x.model)
-            if payload is not None:
-                x.scanner.feed(payload)
-                if x.rewriter is not None:
-                    payload = x.rewriter.feed(payload)
-                    if complete:
-                        payload += x.rewriter.finish()
+        scan = 0
+        if not flags & _ENCODED:
+            if flags & _EVENT_STREAM:
+                scan = _SCAN_EVENTS
+            elif flags & _JSON:
+                scan = _SCAN_DOCUMENT
+        x.sse = scan == _SCAN_EVENTS
+        rename = x.rename and scan != 0 and status < 300
+        if complete and body is not None and scan == _SCAN_DOCUMENT:
+            x.document = body
+            if rename:
+                rewriter = ModelRewriter(False, x.model)
+                body = rewriter.feed(body) + rewriter.finish()
         if flags & _NO_BODY:
             # The length that GET would have is HEAD's only message; 204 and 304 have none.
             length = head.content_length if x.to_head else -1
         elif complete:
-            length = 0 if payload is None else len(payload)
-        elif head.content_length >= 0 and x.rewriter is None:
+            length = 0 if body is None else len(body)
+        elif head.content_length >= 0 and not rename:
             length = head.content_length
         elif x.flags & _HTTP_10:
             length = -1
@@ -296,37 +305,33 @@ class Relay(Carrier):
         else:
             length = -2
             x.chunked = True
+        if not complete:
+            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, x.model if rename else None)
         x.keep_alive = keep_alive
-        x.head_sent = True
         target: Target = x.target
         disclosure = target.disclosure
         attempts = x.attempts if disclosure else 0
         data = self._write_head(head, length, keep_alive, x.request_id, disclosure, attempts, x.overhead_ns // 1000)
-        if payload:
-            x.bytes_out = len(payload)
-            if x.chunked:
-                payload = _chunk(payload)
-            data += payload
+        if not complete:
+            x.held = data
+            return
+        if body is not None:
+            x.bytes_out = len(body)
+            data += body
         downstream: ServerConnection = x.downstream
         downstream.write(data)
+        x.head_sent = True
         sent_ns = monotonic_ns()
         x.overhead_ns += sent_ns - now_ns
-        if complete:
-            self._done(x, sent_ns)
-        else:
-            route: RouteRoom = x.route
-            x.deadline_ns = sent_ns + route.chunk_ns
+        self._done(x, sent_ns)
 
-    def _finish_body(self, x: Exchange) -> None:
-        """The upstream's body is whole: send what is held back, and our own terminator."""
-        if x.rewriter is not None:
-            rest = x.rewriter.finish()
-            if rest:
-                x.bytes_out += len(rest)
-                x.downstream.write(_chunk(rest) if x.chunked else rest)
-        if x.chunked:
-            x.downstream.write(b"0\r\n\r\n")
-        self._done(x, monotonic_ns())
+    def _began(self, x: Exchange) -> None:
+        """The head leaves: from here on the exchange cannot be tried again."""
+        route: RouteRoom = x.route
+        now_ns = monotonic_ns()
+        x.head_sent = True
+        x.overhead_ns += now_ns - x.first_byte_ns
+        x.deadline_ns = now_ns + route.chunk_ns
 
     # ---------------------------------------------------------------- endings
 
@@ -408,6 +413,7 @@ class Relay(Carrier):
         # The connection may hold on to the exchange until its next one: let go of the bulk.
         x.body = None
         x.send_body = None
+        x.document = None
 
 
 def _chunk(data: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from budgateway.errors import GatewayError, UpstreamProtocolError
 from budgateway.exchange_cy import Carrier, Exchange
-from budgateway.native import RequestHead
+from budgateway.native import CHUNKED, BodyPump, RequestHead
 
 if TYPE_CHECKING:
     from budgateway.native import ResponseHead
@@ -27,14 +27,13 @@ class _Collected(Carrier):
         self._parts: list[bytes] = []
         self._size = 0
 
-    def received(
-        self, x: Exchange, head: ResponseHead | None, payload: bytes | None, complete: bool, now_ns: int
-    ) -> None:
+    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
         if head is not None:
             self._status = head.status
-        if payload is not None:
-            self._parts.append(payload)
-            self._size += len(payload)
+            x.pump = BodyPump(bool(head.flags & CHUNKED), False, 0)
+        if out is not None:
+            self._parts.append(out)
+            self._size += len(out)
         if self._done.done():
             return
         if self._size > MAX_BODY_BYTES:

@@ -63,13 +63,15 @@ class Recorder:
         row[_ATTEMPTS] = x.attempts
         row[_STREAM] = x.sse
         row[_BYTES_IN] = x.body_bytes
-        row[_BYTES_OUT] = x.bytes_out
+        row[_BYTES_OUT] = x.bytes_out if x.pump is None else x.bytes_out + x.pump.passed
         row[_UNIX_MS] = (self._epoch_ns + x.started_ns) // 1_000_000
         row[_DURATION] = now_ns - x.started_ns
         row[_OVERHEAD] = x.overhead_ns
         row[_FIRST_BYTE] = x.first_byte_ns - x.started_ns if x.first_byte_ns else 0
         principal = "" if x.principal is None else x.principal.id
-        waiting = self._record(x.head, x.scanner, x.request_id, x.client, principal, upstream, x.model, x.error)
+        waiting = self._record(
+            x.head, x.pump, x.document, x.request_id, x.client, principal, upstream, x.model, x.error
+        )
         if waiting > self._block_bytes and self._flush is not None:
             self._flush()
 
@@ -81,4 +83,4 @@ class Recorder:
         row[_STATUS] = error.status
         row[_OUTCOME] = REFUSED
         row[_UNIX_MS] = (self._epoch_ns + now_ns) // 1_000_000
-        self._record(None, None, request_id, client, "", "", "", error.code)
+        self._record(None, None, None, request_id, client, "", "", "", error.code)

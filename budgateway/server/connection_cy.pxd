@@ -1,4 +1,5 @@
 from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.wire.framing_cy cimport Framing
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
 cdef object _parse_head
@@ -24,6 +25,7 @@ cdef class ServerConnection:
     cdef Carrier _handler
     # connection
     cdef object _transport
+    cdef Framing _framing
     cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public str client
     cdef int _state
@@ -35,7 +37,7 @@ cdef class ServerConnection:
     # exchange
     cdef Exchange _exchange
     cdef list _parts
-    cdef bint _headers_done, _complete, _started
+    cdef bint _started
     cdef Py_ssize_t _left, _max_body
     cdef object _chunks
 
@@ -43,6 +45,7 @@ cdef class ServerConnection:
     cdef _parse_early(self, bytes piece)
     cdef _begin(self, head, bytes data)
     cdef _read_body(self, bytes data)
+    cdef _took(self, Exchange x, bytes data)
     cdef _body_grew(self, Exchange x)
     cdef _request_done(self, Exchange x)
     cdef bint _parse(self, piece) except -1

@@ -15,6 +15,7 @@ from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeo
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import ChunkScanner, RequestHead
 from budgateway.wire.answer import response_bytes
+from budgateway.wire.framing_cy import Framing
 
 if TYPE_CHECKING:
     import asyncio
@@ -109,7 +110,8 @@ class ServerConnection:
         self._handler = door.handler
         # connection
         self._transport: Any = None
-        self._feed: Any = HttpRequestParser(self).feed_data
+        self._framing = Framing()
+        self._feed: Any = HttpRequestParser(self._framing).feed_data
         self._write: Any = None
         self.client = ""
         self._state = _HEAD
@@ -121,8 +123,6 @@ class ServerConnection:
         # exchange
         self._exchange: Exchange | None = None
         self._parts: list[bytes] | None = None
-        self._headers_done = False
-        self._complete = False
         self._started = False
         self._left = 0  # body bytes still to come (content-length framing)
         self._chunks: ChunkScanner | None = None
@@ -197,30 +197,6 @@ class ServerConnection:
         if self._exchange is not None:
             self._handler.writable(self._exchange, True)
 
-    # ---------------------------------------------------------------- llhttp
-
-    def on_headers_complete(self) -> None:
-        """llhttp read a head."""
-        self._headers_done = True
-
-    def on_body(self, data: bytes) -> None:
-        """llhttp unwrapped a piece of body."""
-        x = self._exchange
-        if x is None:
-            return
-        x.body_bytes += len(data)
-        if self._started:
-            if x.body_bytes <= self._max_body:
-                self._handler.body(x, data)
-        elif self._parts is None:
-            self._parts = [data]
-        else:
-            self._parts.append(data)
-
-    def on_message_complete(self) -> None:
-        """llhttp read the last byte of a message."""
-        self._complete = True
-
     # ---------------------------------------------------------------- reading
 
     def _read_head(self, data: bytes) -> None:
@@ -250,10 +226,10 @@ class ServerConnection:
 
     def _parse_early(self, piece: bytes) -> None:
         """Feed llhttp a piece of a head; it must not find an end that the native scan does not see."""
-        if self._parse(piece) and self._headers_done:
+        if self._parse(piece) and self._framing.head_done:
             self.refuse(BadRequest("the request can be read in two ways"))
 
-    def _begin(self, head: RequestHead, data: bytes) -> None:
+    def _begin(self, head: RequestHead, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
         """A head is whole: `data` starts with it and may go on with its body and with what is pipelined behind."""
         door = self._door
         flags = head.flags
@@ -299,14 +275,20 @@ class ServerConnection:
             piece = memoryview(data)[:end]
         if not self._parse(piece):
             return
-        if not self._headers_done or (end >= 0) != self._complete:
+        framing = self._framing
+        if not framing.head_done or (end >= 0) != framing.complete:
             self._fail(x, BadRequest("the request can be read in two ways"))
-        elif end >= 0:
+            return
+        if self._chunks is not None:
+            self._took(x, self._chunks.take())
+        elif length > 0:
+            self._took(x, data[size:] if end < 0 else data[size:end])
+        if end >= 0:
             self._request_done(x)
             if end < have:
                 self._hold(data[end:])
         else:
-            if flags & _EXPECT_CONTINUE and self._parts is None:
+            if flags & _EXPECT_CONTINUE and not x.body_bytes:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._deadline_ns = monotonic_ns() + BODY_IDLE_NS
             self._body_grew(x)
@@ -328,13 +310,16 @@ class ServerConnection:
         else:
             end = self._left
             self._left = 0
-        if not self._parse(data if end < 0 or end == have else memoryview(data)[:end]):
+        piece = data if end < 0 or end == have else data[:end]
+        if not self._parse(piece):
             return
+        if (end >= 0) != self._framing.complete:
+            self._fail(x, BadRequest("the request can be read in two ways"))
+            return
+        self._took(x, piece if self._chunks is None else self._chunks.take())
         if self._exchange is not x:
             return  # the handler ended it meanwhile
-        if (end >= 0) != self._complete:
-            self._fail(x, BadRequest("the request can be read in two ways"))
-        elif end < 0:
+        if end < 0:
             self._deadline_ns = self._door.now_ns + BODY_IDLE_NS
             self._body_grew(x)
         else:
@@ -342,6 +327,19 @@ class ServerConnection:
             self._request_done(x)
             if end < have:
                 self._hold(data[end:])
+
+    def _took(self, x: Exchange, data: bytes) -> None:
+        """A piece of body, without its framing."""
+        if not data:
+            return
+        x.body_bytes += len(data)
+        if self._started:
+            if x.body_bytes <= self._max_body:
+                self._handler.body(x, data)
+        elif self._parts is None:
+            self._parts = [data]
+        else:
+            self._parts.append(data)
 
     def _body_grew(self, x: Exchange) -> None:
         """Part of a body is here: JSON waits until it is whole (routing reads it), the rest streams upstream."""
@@ -361,8 +359,8 @@ class ServerConnection:
         self._state = _ANSWERING
         self._deadline_ns = 0
         self._chunks = None
-        self._headers_done = False
-        self._complete = False
+        self._framing.head_done = False
+        self._framing.complete = False
         x.body_done = True
         if self._started:
             self._handler.body_end(x)
@@ -383,7 +381,7 @@ class ServerConnection:
             self._feed(piece)
         except HttpParserUpgrade as stop:
             # An upgrade that we do not take is an ordinary request (RFC 9110 7.8), but llhttp stops behind its head.
-            self._feed = HttpRequestParser(self).feed_data
+            self._feed = HttpRequestParser(self._framing).feed_data
             return self._read_on(piece[stop.args[0] :])
         except HttpParserError as error:
             self.refuse(BadRequest(f"malformed request: {str(error).lower()}"))
@@ -400,7 +398,7 @@ class ServerConnection:
             framing = b"content-length: %d" % x.head.content_length
         else:
             return True
-        self._complete = False
+        self._framing.complete = False
         self._feed(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
         return self._parse(rest) if len(rest) else True
 

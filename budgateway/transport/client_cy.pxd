@@ -1,7 +1,9 @@
 from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.wire.framing_cy cimport Framing
 
 cdef object _parse_head
 cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY
+cdef int _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE
 
 
 cdef class Pool:
@@ -35,6 +37,7 @@ cdef class ClientConnection:
     cdef Carrier _sink
     # connection
     cdef object _transport
+    cdef Framing _framing
     cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public long long idle_since_ns
     cdef public Py_ssize_t served       # responses read whole
@@ -43,11 +46,9 @@ cdef class ClientConnection:
     cdef Exchange _exchange
     cdef object _head                   # native.ResponseHead
     cdef bytearray _pending                 # a head in pieces
-    cdef bint _to_head, _sent_all, _until_close, _complete
-    cdef int _interim
+    cdef bint _to_head, _sent_all, _keep
+    cdef int _interim, _framed
     cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
-    cdef object _chunks                 # native.ChunkScanner
-    cdef list _payload
 
     cpdef send(self, Exchange x, bytes head, bytes body, bint to_head, bint last)
     cpdef send_more(self, bytes data, bint last)
@@ -56,7 +57,8 @@ cdef class ClientConnection:
     cpdef abort(self)
     cpdef bint is_usable(self) except -1
     cdef _read_head(self, Exchange x, bytes data)
+    cdef _begin(self, Exchange x, head, bytes data)
     cdef _read_body(self, Exchange x, bytes data)
     cdef bint _parse(self, Exchange x, piece) except -1
-    cdef _deliver(self, Exchange x, head, Py_ssize_t end, Py_ssize_t have)
+    cdef _deliver(self, Exchange x, head, bytes out, Py_ssize_t end, Py_ssize_t have)
     cdef _broken(self, Exchange x, str why)

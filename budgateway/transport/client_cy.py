@@ -13,7 +13,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from budgateway.errors import UpstreamProtocolError
 from budgateway.exchange_cy import Carrier, Exchange
-from budgateway.native import ChunkScanner, ResponseHead
+from budgateway.native import ResponseHead
+from budgateway.wire.framing_cy import Framing
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,6 +32,11 @@ _parse_head = ResponseHead.parse
 _KEEP_ALIVE = 1
 _CHUNKED = 2
 _NO_BODY = 512
+
+# What ends a response's body.
+_BY_LENGTH = 0
+_BY_CHUNKS = 1
+_BY_CLOSE = 2
 
 
 class Pool:
@@ -117,7 +123,8 @@ class ClientConnection:
         self._sink = sink
         # connection
         self._transport: Any = None
-        self._feed: Any = HttpResponseParser(self).feed_data
+        self._framing = Framing()
+        self._feed: Any = HttpResponseParser(self._framing).feed_data
         self._write: Any = None
         self.idle_since_ns = 0
         self.served = 0
@@ -131,10 +138,8 @@ class ClientConnection:
         self._sent_all = False
         self._interim = 0
         self._left = 0
-        self._until_close = False
-        self._chunks: ChunkScanner | None = None
-        self._payload: list[bytes] | None = None
-        self._complete = False
+        self._framed = _BY_LENGTH
+        self._keep = False
 
     # ---------------------------------------------------------------- for the relay
 
@@ -146,7 +151,6 @@ class ClientConnection:
         self._to_head = to_head
         self._sent_all = last
         self._interim = 0
-        self._complete = False
         if body is None:
             self._write(head)
         elif len(body) < 2048:
@@ -220,8 +224,8 @@ class ClientConnection:
         self._exchange = None
         if x is None:
             return
-        if self._until_close and self._head is not None and error is None:
-            self._sink.received(x, None, b"", True, monotonic_ns())
+        if self._framed == _BY_CLOSE and self._head is not None and error is None:
+            self._sink.received(x, None, None, True, monotonic_ns())
         elif self._head is not None or self._pending is not None:
             self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
         else:
@@ -239,22 +243,9 @@ class ClientConnection:
         if self._exchange is not None:
             self._sink.upstream_writable(self._exchange, True)
 
-    # ---------------------------------------------------------------- llhttp
-
-    def on_body(self, data: bytes) -> None:
-        """llhttp unwrapped a piece of body."""
-        if self._payload is None:
-            self._payload = [data]
-        else:
-            self._payload.append(data)
-
-    def on_message_complete(self) -> None:
-        """llhttp read the last byte of a response."""
-        self._complete = True
-
     # ---------------------------------------------------------------- reading
 
-    def _read_head(self, x: Exchange, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
+    def _read_head(self, x: Exchange, data: bytes) -> None:
         if self._pending is not None:
             seen = len(self._pending)
             self._pending += data
@@ -284,94 +275,99 @@ class ClientConnection:
             data = data[head.size :]
             if not data:
                 return
-        self._head = head
-        self._until_close = False
+        self._begin(x, head, data)
+
+    def _begin(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
+        """A head is whole: `data` starts with it and may go on with its body, or all of it."""
         flags = head.flags
         size = head.size
         length = head.content_length
         have = len(data)
-        try:
-            if flags & _NO_BODY:
-                end = size
-            elif flags & _CHUNKED:
-                self._chunks = ChunkScanner(upstream=True)
-                end = self._chunks.feed(data, size)
-            elif length >= 0:
-                end = size + length
-                if end > have:
-                    self._left = end - have
-                    end = -1
-            else:
-                self._until_close = True
-                end = -1
-        except UpstreamProtocolError as error:
-            self._broken(x, str(error))
+        self._keep = (flags & _KEEP_ALIVE) != 0
+        self._framed = _BY_LENGTH
+        if flags & _NO_BODY:
+            length = 0
+        elif flags & _CHUNKED:
+            self._framed = _BY_CHUNKS
+        elif length < 0:
+            self._framed = _BY_CLOSE
+        end = size + length
+        if self._framed == _BY_LENGTH and end <= have:
+            if not self._parse(x, data if end == have else memoryview(data)[:end]):
+                return
+            framing = self._framing
+            if flags & _NO_BODY and not framing.complete:
+                # llhttp cannot know that the request was HEAD and waits for a body.
+                self._feed = HttpResponseParser(framing).feed_data
+                framing.complete = True
+            self._deliver(x, head, data[size:end] if length else None, end, have)
             return
-        piece: Any = data if end < 0 or end == have else memoryview(data)[:end]
-        if not self._parse(x, piece):
+        if not self._parse(x, memoryview(data)[:size]):
             return
-        if flags & _NO_BODY and not self._complete:
-            # llhttp cannot know that the request was HEAD and waits for a body.
-            self._feed = HttpResponseParser(self).feed_data
-            self._complete = True
-        self._deliver(x, head, end, have)
+        self._head = head
+        self._left = length
+        self._sink.received(x, head, None, False, monotonic_ns())
+        # The carrier has set up the pump, unless that was the end of the exchange.
+        if self._exchange is x:
+            if have > size:
+                self._read_body(x, data[size:])
+            if self._exchange is x:
+                self._sink.received(x, None, None, False, 0)
 
     def _read_body(self, x: Exchange, data: bytes) -> None:
         have = len(data)
         end = -1
-        if self._chunks is not None:
-            try:
-                end = self._chunks.feed(data)
-            except UpstreamProtocolError as error:
-                self._broken(x, str(error))
-                return
-        elif not self._until_close:
+        pump = x.pump
+        if self._framed == _BY_LENGTH:
             if self._left > have:
                 self._left -= have
             else:
                 end = self._left
-                self._left = 0
-        if self._parse(x, data if end < 0 or end == have else memoryview(data)[:end]):
-            self._deliver(x, None, end, have)
+                if end < have:
+                    data = data[:end]
+        try:
+            out = pump.feed(data)
+        except UpstreamProtocolError as error:
+            self._broken(x, str(error))
+            return
+        if self._framed == _BY_CHUNKS:
+            end = pump.end
+            if 0 <= end < have:
+                data = data[:end]
+        if self._parse(x, data):
+            self._deliver(x, None, out, end, have)
 
     def _parse(self, x: Exchange, piece: Any) -> bool:
         try:
             self._feed(piece)
         except HttpParserUpgrade:
-            self._feed = HttpResponseParser(self).feed_data
+            self._feed = HttpResponseParser(self._framing).feed_data
         except HttpParserError as error:
             self._broken(x, str(error).lower())
             return False
         return True
 
-    def _deliver(self, x: Exchange, head: ResponseHead | None, end: int, have: int) -> None:
+    def _deliver(self, x: Exchange, head: ResponseHead | None, out: bytes | None, end: int, have: int) -> None:
         """Hand on what this read brought; a whole response frees the connection first, so that it can serve again."""
-        parts = self._payload
-        self._payload = None
-        payload = None
-        if parts is not None:
-            # Several chunks in one read leave in one write.
-            payload = parts[0] if len(parts) == 1 else b"".join(parts)
-        if (end >= 0) != self._complete:
+        framing = self._framing
+        if (end >= 0) != framing.complete:
             self._broken(x, "its framing can be read in two ways")
-            return
-        if end >= 0:
+        elif end >= 0:
             now_ns = monotonic_ns()
-            flags = self._head.flags if self._head is not None else 0
             self._exchange = None
             self._head = None
-            self._chunks = None
+            framing.complete = False
             self.served += 1
             if not self._reading:
                 self.resume_reading()
-            if flags & _KEEP_ALIVE and end == have and self._sent_all:
+            if self._keep and end == have and self._sent_all:
                 self.idle_since_ns = now_ns
                 self._pool.put(self)
             else:
                 self._transport.abort()
-            self._sink.received(x, head, payload, True, now_ns)
-        elif head is not None or payload is not None:
-            self._sink.received(x, head, payload, False, 0 if head is None else monotonic_ns())
+            self._sink.received(x, head, out, True, now_ns)
+        elif out is not None:
+            self._sink.received(x, None, out, False, 0)
 
     def _broken(self, x: Exchange, why: str) -> None:
         """The response is not HTTP: end the connection and the attempt."""

@@ -3,15 +3,16 @@
 use budgateway_core::access::Line;
 use budgateway_core::metrics::Observation;
 use budgateway_core::segment::LabelId;
+use budgateway_core::sse::{Usage, UsageScanner};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
 
 use crate::access::AccessLog;
 use crate::error::Error;
 use crate::head::RequestHead;
 use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
-use crate::sse::UsageScanner;
+use crate::pump::BodyPump;
 
 /// Cells of the row, in the order that `record_cy.py` fills them.
 const CELLS: usize = 13;
@@ -27,12 +28,13 @@ pub(crate) struct Ledger {
 impl Ledger {
     #[new]
     fn new(metrics: Py<Metrics>, access: Option<Py<AccessLog>>, row: PyBuffer<i64>) -> Result<Self, Error> {
-        if row.item_count() != CELLS || !row.is_c_contiguous() {
-            return Err(Error::value(format!(
+        if row.item_count() == CELLS && row.is_c_contiguous() {
+            Ok(Self { metrics, access, row })
+        } else {
+            Err(Error::value(format!(
                 "the row must be {CELLS} contiguous cells of 64 bits"
-            )));
+            )))
         }
-        Ok(Self { metrics, access, row })
     }
 
     #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
@@ -40,7 +42,8 @@ impl Ledger {
         &self,
         py: Python<'_>,
         head: Option<&RequestHead>,
-        scanner: Option<&UsageScanner>,
+        pump: Option<&BodyPump>,
+        document: Option<&Bound<'_, PyBytes>>,
         request_id: &Bound<'_, PyString>,
         client: &Bound<'_, PyString>,
         principal: &Bound<'_, PyString>,
@@ -49,10 +52,8 @@ impl Ledger {
         error: &Bound<'_, PyString>,
     ) -> Result<usize, Error> {
         // The numbers do not travel as Python ints: at thirteen of them the boxing would cost more than the recording.
-        let mut cells = [0; CELLS];
-        if self.row.copy_to_slice(py, &mut cells).is_err() {
-            return Err(Error::value("the row is gone".to_owned()));
-        }
+        let mut cells = [0_i64; CELLS];
+        self.row.copy_to_slice(py, &mut cells)?;
         let [
             route,
             provider,
@@ -68,7 +69,12 @@ impl Ledger {
             overhead_ns,
             first_byte_ns,
         ] = cells;
-        let usage = scanner.and_then(UsageScanner::usage_now).unwrap_or_default();
+        let usage = match (pump, document) {
+            (Some(pump), _) => pump.usage(),
+            (None, Some(document)) => usage_of(document.as_bytes()),
+            (None, None) => None,
+        }
+        .unwrap_or_default();
         let outcome = usize::try_from(outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
         let label = |cell: i64| LabelId::new(u32::try_from(cell).unwrap_or(0));
@@ -98,13 +104,13 @@ impl Ledger {
             [request_id, client, principal, upstream, model, error].map(|text| text.to_string_lossy());
         let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         Ok(access.get().lines().append(&Line {
-            unix_ms: unix_ms,
+            unix_ms,
             request_id: &request_id,
             client: &client,
             principal: &principal,
             method,
             path,
-            status: status,
+            status,
             outcome: Some(outcome),
             error: &error,
             route: label(route),
@@ -112,15 +118,22 @@ impl Ledger {
             upstream: &upstream,
             model: &model,
             stream: stream != 0,
-            attempts: attempts,
-            bytes_in: bytes_in,
-            bytes_out: bytes_out,
-            duration_ns: duration_ns,
-            overhead_ns: overhead_ns,
-            first_byte_ns: first_byte_ns,
+            attempts,
+            bytes_in,
+            bytes_out,
+            duration_ns,
+            overhead_ns,
+            first_byte_ns,
             tokens_in: tokens(usage.tokens_in),
             tokens_out: tokens(usage.tokens_out),
             tokens_cached: tokens(usage.tokens_cached),
         }))
     }
+}
+
+/// The usage that a whole JSON document tells of.
+fn usage_of(document: &[u8]) -> Option<Usage> {
+    let mut scanner = UsageScanner::new(false);
+    scanner.feed(document);
+    scanner.usage()
 }

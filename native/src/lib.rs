@@ -8,6 +8,7 @@ mod json;
 mod ledger;
 mod limit;
 mod metrics;
+mod pump;
 mod route;
 mod segment;
 mod select;
@@ -67,6 +68,13 @@ mod _native {
     const OUTCOME_TRUNCATED: u8 = Outcome::Truncated as u8;
     #[pymodule_export]
     const OUTCOME_CLIENT_GONE: u8 = Outcome::ClientGone as u8;
+
+    #[pymodule_export]
+    use crate::pump::BodyPump;
+    #[pymodule_export]
+    const SCAN_DOCUMENT: u8 = crate::pump::SCAN_DOCUMENT;
+    #[pymodule_export]
+    const SCAN_EVENTS: u8 = crate::pump::SCAN_EVENTS;
 
     // HTTP/1.1 heads.
     #[pymodule_export]

@@ -15,10 +15,6 @@ impl UsageScanner {
     fn with<T>(&self, f: impl FnOnce(&mut sse::UsageScanner) -> T) -> T {
         f(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    pub(crate) fn usage_now(&self) -> Option<sse::Usage> {
-        self.with(|scanner| scanner.usage())
-    }
 }
 
 #[pymethods]

@@ -94,6 +94,11 @@ impl ChunkScanner {
     ///
     /// A message that has ended already takes no byte more: `Some(0)`.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, ChunkError> {
+        self.feed_with(bytes, |_, _| {})
+    }
+
+    /// The same, telling `data` where in `bytes` each piece of the body begins and ends.
+    pub fn feed_with(&mut self, bytes: &[u8], mut data: impl FnMut(usize, usize)) -> Result<Option<usize>, ChunkError> {
         let mut at = 0;
         loop {
             match self.state {
@@ -101,8 +106,10 @@ impl ChunkScanner {
                     let here = bytes.len() - at;
                     if self.left > here as u64 {
                         self.left -= here as u64;
+                        data(at, bytes.len());
                         return Ok(None);
                     }
+                    data(at, at + self.left as usize);
                     at += self.left as usize;
                     self.state = State::DataCr;
                 }

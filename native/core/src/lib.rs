@@ -18,5 +18,6 @@ pub mod select;
 pub mod chunk;
 pub mod head;
 pub mod json;
+pub mod pump;
 pub mod route;
 pub mod sse;

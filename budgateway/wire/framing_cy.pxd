@@ -1,0 +1,3 @@
+cdef class Framing:
+    cdef public bint head_done
+    cdef public bint complete

@@ -1,0 +1,219 @@
+//! The pump: a response's body from the upstream's framing into the client's, looked at and renamed on the way.
+
+use smallvec::SmallVec;
+
+use crate::chunk::{ChunkError, ChunkScanner};
+use crate::sse::{ModelRewriter, Usage, UsageScanner};
+
+/// What ends a chunked body; trailers are never sent.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// One response's body. Memory is bounded by what its scanner and rewriter hold back.
+pub struct Pump {
+    unframe: Option<ChunkScanner>,
+    frame: bool,
+    scanner: Option<UsageScanner>,
+    rewriter: Option<ModelRewriter>,
+    passed: u64,
+}
+
+/// What one read came to.
+pub struct Fed {
+    /// Where the body ends in the bytes fed, when its chunked framing says that it ends there.
+    pub end: Option<usize>,
+    /// What goes out, unframed.
+    out: Out,
+    frame: bool,
+}
+
+enum Out {
+    Spans(SmallVec<[(usize, usize); 8]>),
+    Rewritten(Vec<u8>),
+}
+
+impl Pump {
+    /// `unframe`: the upstream's body is chunked; `frame`: the client's is to be.
+    pub fn new(unframe: bool, frame: bool, scanner: Option<UsageScanner>, rewriter: Option<ModelRewriter>) -> Self {
+        Self {
+            unframe: unframe.then(ChunkScanner::new),
+            frame,
+            scanner,
+            rewriter,
+            passed: 0,
+        }
+    }
+
+    /// Takes the next bytes of the body, however cut.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, ChunkError> {
+        let mut spans = SmallVec::new();
+        let end = match &mut self.unframe {
+            Some(scanner) => scanner.feed_with(bytes, |from, to| spans.push((from, to)))?,
+            None => {
+                spans.push((0, bytes.len()));
+                None
+            }
+        };
+        if let Some(scanner) = &mut self.scanner {
+            for &(from, to) in &spans {
+                scanner.feed(&bytes[from..to]);
+            }
+        }
+        let out = match &mut self.rewriter {
+            None => Out::Spans(spans),
+            Some(rewriter) => {
+                let mut text = Vec::new();
+                for &(from, to) in &spans {
+                    text.extend_from_slice(rewriter.feed(&bytes[from..to]));
+                }
+                Out::Rewritten(text)
+            }
+        };
+        let fed = Fed {
+            end,
+            out,
+            frame: self.frame,
+        };
+        self.passed += fed.size() as u64;
+        Ok(fed)
+    }
+
+    /// What is still to be sent when the upstream's body is whole: what was held back, and the last chunk.
+    pub fn finish(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let held = self.rewriter.as_mut().map(ModelRewriter::finish).unwrap_or_default();
+        self.passed += held.len() as u64;
+        if self.frame {
+            if !held.is_empty() {
+                out.extend_from_slice(format!("{:x}\r\n", held.len()).as_bytes());
+                out.extend_from_slice(&held);
+                out.extend_from_slice(b"\r\n");
+            }
+            out.extend_from_slice(LAST_CHUNK);
+        } else {
+            out = held;
+        }
+        out
+    }
+
+    /// Bytes of body sent so far, without framing.
+    pub fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// What the scanner saw.
+    pub fn usage(&self) -> Option<Usage> {
+        self.scanner.as_ref().and_then(UsageScanner::usage)
+    }
+}
+
+impl Fed {
+    /// Body bytes that go out.
+    pub fn size(&self) -> usize {
+        match &self.out {
+            Out::Spans(spans) => spans.iter().map(|(from, to)| to - from).sum(),
+            Out::Rewritten(text) => text.len(),
+        }
+    }
+
+    /// Bytes that go out, framing included.
+    pub fn framed_size(&self) -> usize {
+        match self.size() {
+            0 => 0,
+            size if self.frame => size + hex_digits(size) + 4,
+            size => size,
+        }
+    }
+
+    /// Whether what goes out is `bytes` as they came.
+    pub fn is_verbatim(&self, bytes: &[u8]) -> bool {
+        !self.frame
+            && matches!(&self.out, Out::Spans(spans) if matches!(spans.as_slice(), [(0, to)] if *to == bytes.len()))
+    }
+
+    /// Writes what goes out; `into` has `framed_size` bytes and `bytes` are those that were fed.
+    pub fn write(&self, bytes: &[u8], into: &mut [u8]) {
+        let mut at = 0;
+        let mut put = |piece: &[u8]| {
+            into[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        };
+        let size = self.size();
+        if size == 0 {
+            return;
+        }
+        if self.frame {
+            let digits = hex_digits(size);
+            let mut text = [0; 16];
+            for (place, digit) in text[..digits].iter_mut().rev().enumerate() {
+                *digit = b"0123456789abcdef"[(size >> (4 * place)) & 15];
+            }
+            put(&text[..digits]);
+            put(b"\r\n");
+        }
+        match &self.out {
+            Out::Spans(spans) => spans.iter().for_each(|&(from, to)| put(&bytes[from..to])),
+            Out::Rewritten(text) => put(text),
+        }
+        if self.frame {
+            put(b"\r\n");
+        }
+    }
+}
+
+/// Hexadecimal digits of a size that is not zero.
+fn hex_digits(size: usize) -> usize {
+    (usize::BITS - size.leading_zeros()).div_ceil(4) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pumped(pump: &mut Pump, bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
+        let fed = pump.feed(bytes).unwrap();
+        let mut out = vec![0; fed.framed_size()];
+        fed.write(bytes, &mut out);
+        (out, fed.end)
+    }
+
+    #[test]
+    fn chunks_of_one_read_leave_as_one() {
+        let mut pump = Pump::new(true, true, None, None);
+        let (out, end) = pumped(&mut pump, b"2;x=1\r\nab\r\n10\r\n0123456789abcdef\r\n");
+        assert_eq!((out.as_slice(), end), (&b"12\r\nab0123456789abcdef\r\n"[..], None));
+        assert_eq!(pumped(&mut pump, b"0\r\na: b\r\n\r\nrest"), (Vec::new(), Some(11)));
+        assert_eq!(pump.finish(), b"0\r\n\r\n");
+        assert_eq!(pump.passed(), 18);
+    }
+
+    #[test]
+    fn framing_is_the_clients_whatever_the_cut() {
+        let wire = b"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n";
+        for cut in 1..wire.len() {
+            let mut pump = Pump::new(true, false, None, None);
+            let mut out = Vec::new();
+            for piece in wire.chunks(cut) {
+                out.extend(pumped(&mut pump, piece).0);
+            }
+            assert_eq!(out, b"hello!");
+            assert_eq!(pump.finish(), b"");
+        }
+    }
+
+    #[test]
+    fn what_needs_no_framing_passes_as_it_came() {
+        let mut pump = Pump::new(false, false, None, None);
+        assert!(pump.feed(b"abc").unwrap().is_verbatim(b"abc"));
+        let mut pump = Pump::new(false, true, None, None);
+        assert!(!pump.feed(b"abc").unwrap().is_verbatim(b"abc"));
+        assert_eq!(pumped(&mut pump, &[b'x'; 256]).0[..5], *b"100\r\n");
+    }
+
+    #[test]
+    fn a_size_has_as_many_digits_as_it_needs() {
+        for (size, digits) in [(1, 1), (15, 1), (16, 2), (255, 2), (256, 3), (65_536, 5)] {
+            assert_eq!(hex_digits(size), digits);
+            assert_eq!(format!("{size:x}").len(), digits);
+        }
+    }
+}
