@@ -8,8 +8,6 @@ ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8080
 FUZZ_SECONDS ?= 60
-# C files compiled at once.
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 
 VENV := .venv
 PURE := .venv-pure
@@ -104,7 +102,7 @@ $(STAMPS)/native: $(SOURCES_RS) $(SOURCES_CARGO) $(MISSING_RS) | $(STAMPS)/insta
 	@touch $@
 
 $(STAMPS)/cython: $(SOURCES_CY) $(MISSING_CY) | $(STAMPS)/installed orphans
-	$(BIN)/python setup.py --quiet build_ext --inplace --parallel $(JOBS)
+	$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 $(STAMPS)/built: $(STAMPS)/installed $(STAMPS)/native $(STAMPS)/cython | orphans
@@ -190,5 +188,5 @@ check: lint type test core micro ## what a commit must pass: formats, lints, typ
 	@if [ -n "$$(git status --porcelain)" ]; then git status --short; echo "the tree is not clean"; exit 1; fi
 
 clean: ## remove everything the build made
-	rm -rf $(VENV) $(PURE) $(LITELLM) tests/integration/node/node_modules $(STAMPS) build dist target *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
+	rm -rf $(VENV) $(PURE) $(LITELLM) tests/integration/node/node_modules $(STAMPS) build dist target *.egg-info native/fuzz/target native/fuzz/corpus native/fuzz/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
 	find budgateway benchmarks tests \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -prune -exec rm -rf {} +

@@ -35,4 +35,5 @@ def compiled_modules() -> list[Extension]:
     )
 
 
-setup(ext_modules=compiled_modules())
+# C files are compiled side by side: it is most of what a build waits for.
+setup(ext_modules=compiled_modules(), options={"build_ext": {"parallel": os.cpu_count() or 1}})

@@ -17,6 +17,8 @@ def problems(names: list[str], compiled_sources: list[str]) -> list[str]:
     for stem in ["budgateway/_native", *(source.removesuffix(".py") for source in compiled_sources)]:
         if not any(name.startswith(stem + ".") and name.endswith((".so", ".pyd")) for name in names):
             found.append(f"has no compiled {stem}")
+    for source in compiled_sources:
+        found += [f"has no {name}" for name in (source, source.removesuffix(".py") + ".pxd") if name not in names]
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in names):
         found.append("has no licence")
     return found + [f"should not have {name}" for name in names if STRAY.search(name)]
