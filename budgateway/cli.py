@@ -52,6 +52,7 @@ def config_option(command: Command) -> Command:
 @click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="[env: LOG_LEVEL]")
 @click.option("--demo", is_flag=True, help="Serve the embedded demo model; needs no configuration.")
 @click.option("--watch", is_flag=True, help="Reload when a file of the configuration changes.")
+@click.option("--take-over", is_flag=True, help="Take the sockets of your gateway on this port, and its place.")
 @click.option("--validate-config", is_flag=True, help="Check the configuration and leave, as `check` does.")
 def serve(
     path: str | None,
@@ -61,6 +62,7 @@ def serve(
     log_level: str | None,
     demo: bool,
     watch: bool,
+    take_over: bool,
     validate_config: bool,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM. SIGHUP reloads the configuration, SIGUSR2 replaces the workers."""
@@ -87,7 +89,7 @@ def serve(
         return
     from budgateway import supervisor
 
-    sys.exit(supervisor.run(settings, demo=demo, load=read))
+    sys.exit(supervisor.run(settings, demo=demo, load=read, take_over=take_over))
 
 
 @cli.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve
 
 if TYPE_CHECKING:
-    import socket
     from typing import Self
 
     from budgateway import native
@@ -42,18 +42,10 @@ class Worker:
         self._answers: asyncio.Queue[Prepared | None] = asyncio.Queue()
 
     @classmethod
-    async def start(
-        cls,
-        slot: Slot,
-        *,
-        row: int,
-        segment: native.Segment,
-        office: str,
-        settings: Settings,
-        sockets: tuple[socket.socket, socket.socket],
-    ) -> Self:
-        """Exec a worker that inherits the segment, the slot's socket and the far end of `sockets`."""
-        ours, theirs = sockets
+    async def start(cls, slot: Slot, *, row: int, segment: native.Segment, office: str, settings: Settings) -> Self:
+        """Exec a worker that inherits the segment, the slot's socket and one end of a control channel. OSError when the
+        system has no process or descriptor to spare."""
+        ours, theirs = socket.socketpair()
         inherited = (segment.fd, slot.sock.fileno(), theirs.fileno())
         command = [sys.executable, "-m", "budgateway.worker"]
         for name, value in zip(("segment", "listen", "control"), inherited, strict=True):
@@ -64,10 +56,12 @@ class Worker:
             process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter and module; exec takes a millisecond
                 command, pass_fds=inherited, stdin=subprocess.DEVNULL, start_new_session=True
             )
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
-        channel = await Channel.over(ours)
-        worker = cls(process, channel, index=slot.index, row=row)
+        worker = cls(process, await Channel.over(ours), index=slot.index, row=row)
         await worker._tell(Serve(settings))
         return worker
 

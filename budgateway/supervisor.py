@@ -13,16 +13,19 @@ import time
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import uvloop
 
 from budgateway import native
+from budgateway.admin.card import Card, cards
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
 from budgateway.control import Shed
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
+from budgateway.handover import METRICS, SLOT, Giver, Named, take
 from budgateway.notify import notify
 from budgateway.overload import MemoryGuard, memory_limit, resident
 from budgateway.reload import Difference, FileWatch, compare, refusals
@@ -64,12 +67,17 @@ class Supervisor:
         settings: Settings,
         announce: Callable[[Settings, str], None],
         load: Callable[[], Settings] | None = None,
+        *,
+        predecessor: Card | None = None,
     ) -> None:
         """`announce(settings, metrics_url)` is called once, when every worker is ready. `load` reads the configuration
-        again (it may block); without it there is nothing to reload."""
+        again (it may block); without it there is nothing to reload. A `predecessor` gives its sockets and is told to
+        stop once we are ready."""
         self.settings = settings
         self.port = settings.port
         self.started = time.monotonic()
+        self._predecessor = predecessor
+        self._giver: Giver | None = None
         self._previous: Settings | None = None
         self._generation = 0
         self._announce = announce
@@ -95,8 +103,8 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT. StartFailed when that cannot begin."""
         self._hear_signals()
         try:
-            self._bind()
-            await self._open_desk()
+            metrics_sock = self._bind(self._inherited())
+            await self._open_desk(metrics_sock)
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
             watch = asyncio.create_task(self._watch(), name="watch")
             await self._stopping.wait()
@@ -104,6 +112,8 @@ class Supervisor:
             await self._stop()
             await asyncio.gather(watch, *keepers, return_exceptions=True)
         finally:
+            if self._giver is not None:
+                self._giver.close()
             await self._desk.close()
             for slot in self._slots:
                 slot.sock.close()
@@ -138,11 +148,30 @@ class Supervisor:
                 return
             os.waitpid(found.si_pid, os.WNOHANG)
 
-    def _bind(self) -> None:
+    def _inherited(self) -> Named:
+        """The sockets of the gateway that we follow; none when we follow nobody."""
+        if self._predecessor is None:
+            return []
+        try:
+            return take(self._predecessor.handover)
+        except (OSError, ValueError) as error:
+            raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
+
+    def _sockets(self) -> Named:
+        """What a successor takes over."""
+        metrics = self._desk.metrics_socket
+        return [(SLOT, slot.sock) for slot in self._slots] + ([] if metrics is None else [(METRICS, metrics)])
+
+    def _bind(self, inherited: Named) -> socket.socket | None:
+        """A listening socket for each slot, inherited as far as there are any; the inherited one for metrics."""
+        given = [sock for name, sock in inherited if name == SLOT]
+        metrics = [sock for name, sock in inherited if name == METRICS]
+        for sock in given[self.settings.workers :]:
+            sock.close()
         host, port = self.settings.host, self.settings.port
         try:
             for index in range(self.settings.workers):
-                sock = bound_socket(host, port, shared=index > 0)
+                sock = given[index] if index < len(given) else bound_socket(host, port, shared=index > 0)
                 self._slots.append(Slot(index, sock))
                 port = sock.getsockname()[1]
                 # Listening from here on: connections queue until their worker is up, and nobody is refused.
@@ -152,11 +181,13 @@ class Supervisor:
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="set GATEWAY_PORT, or give --port"
             ) from error
         self.port = port
+        return metrics[0] if metrics else None
 
-    async def _open_desk(self) -> None:
+    async def _open_desk(self, metrics_sock: socket.socket | None) -> None:
         settings = self.settings
         try:
-            await self._desk.open()
+            await self._desk.open(metrics_sock)
+            self._giver = Giver(self._desk.handover, self._sockets)
         except OSError as error:
             raise StartFailed(
                 f"cannot listen for metrics on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}",
@@ -172,6 +203,9 @@ class Supervisor:
             bound = dataclasses.replace(self.settings, port=self.port)
             self._desk.register(base_url(bound))
             self._announce(bound, self._desk.metrics_url)
+            if self._predecessor is not None:
+                _log.info("process %d is told to stop: we accept what comes", self._predecessor.pid)
+                os.kill(self._predecessor.pid, signal.SIGTERM)
             notify(f"READY=1\nSTATUS=serving with {len(self._slots)} workers\nMAINPID={os.getpid()}")
 
     async def _stop(self) -> None:
@@ -220,7 +254,12 @@ class Supervisor:
         """Have a worker in this slot for as long as the gateway runs."""
         backoff_s = RESPAWN_MIN_S
         while not self._stopping.is_set():
-            worker = slot.worker = await self._start(slot)
+            try:
+                worker = slot.worker = await self._start(slot)
+            except OSError as error:
+                _log.error("worker %d cannot be started: %s; trying again in %.1f s", slot.index, error, RESPAWN_MAX_S)
+                await self._sleep_unless_stopping(RESPAWN_MAX_S)
+                continue
             await self._until_ready(worker)
             self._say_ready()
             # A rolling restart puts another one into the slot; the old one's end is then no news.
@@ -258,14 +297,13 @@ class Supervisor:
             await asyncio.sleep(0.05)
         row = self._free_rows.pop(0)
         generation = self._generation
-        worker = await Worker.start(
-            slot,
-            row=row,
-            segment=self._segment,
-            office=self._desk.path,
-            settings=self.settings,
-            sockets=socket.socketpair(),
-        )
+        try:
+            worker = await Worker.start(
+                slot, row=row, segment=self._segment, office=self._desk.path, settings=self.settings
+            )
+        except OSError:
+            self._free_rows.append(row)
+            raise
         worker.generation = generation
         self._alive.add(worker)
         self._spawn(self._follow(worker))
@@ -346,7 +384,7 @@ class Supervisor:
         self._generation, self._previous, self.settings = generation, self.settings, settings
         await asyncio.gather(*(worker.commit(generation) for worker in voters))
         # A worker that started while the others were asked began with the old one.
-        for worker in self._alive:
+        for worker in tuple(self._alive):
             if worker.generation < generation and not worker.is_draining:
                 if await self._ask(worker, generation, settings):
                     worker.kill()
@@ -436,20 +474,32 @@ class Supervisor:
         task.add_done_callback(self._tasks.discard)
 
 
-def run(settings: Settings, *, demo: bool = False, load: Callable[[], Settings] | None = None) -> int:
+def run(
+    settings: Settings,
+    *,
+    demo: bool = False,
+    load: Callable[[], Settings] | None = None,
+    take_over: bool = False,
+) -> int:
     """Run the gateway until it is told to stop; the exit status. `load` reads the configuration again, for reloads. With
+    `take_over`, the sockets come from this user's gateway on the same port, if there is one, and it is told to stop. With
     `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway."""
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        uvloop.run(_serve_demo(settings, load) if demo else _serve(settings, load))
+        predecessor = _gateway_on(settings.port) if take_over else None
+        uvloop.run(_serve_demo(settings, load) if demo else _serve(settings, load, predecessor))
     except StartFailed as error:
         sys.stderr.write(f"budgateway: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else ""))
         return 1
     return 0
 
 
-async def _serve(settings: Settings, load: Callable[[], Settings] | None) -> None:
-    await Supervisor(settings, _announce, load).run()
+def _gateway_on(port: int) -> Card | None:
+    return next((card for card in cards() if card.handover and urlsplit(card.url).port == port), None)
+
+
+async def _serve(settings: Settings, load: Callable[[], Settings] | None, predecessor: Card | None = None) -> None:
+    await Supervisor(settings, _announce, load, predecessor=predecessor).run()
 
 
 async def _serve_demo(settings: Settings, load: Callable[[], Settings] | None) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A running gateway: its process, where clients reach it, and its back office's socket."""
+    """A running gateway: its process, where clients reach it, its back office's socket, and the one that hands over."""
 
     pid: int
     url: str
     office: str
+    handover: str = ""
 
 
 # What systemd makes of `RuntimeDirectory=budgateway`.
@@ -35,7 +36,7 @@ def folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(base) / "budgateway" if base else Path(tempfile.gettempdir()) / f"budgateway-{os.getuid()}"
 
 
-def leave_card(url: str, office: str, within: Path | None = None) -> Path | None:
+def leave_card(url: str, office: str, within: Path | None = None, *, handover: str = "") -> Path | None:
     """Write the card of this process; None when that cannot be: a gateway runs without one."""
     within = within or folder()
     try:
@@ -43,7 +44,7 @@ def leave_card(url: str, office: str, within: Path | None = None) -> Path | None
         if not _is_ours(within):
             return None
         card = within / f"{os.getpid()}.json"
-        card.write_text(json.dumps({"pid": os.getpid(), "url": url, "office": office}))
+        card.write_text(json.dumps({"pid": os.getpid(), "url": url, "office": office, "handover": handover}))
     except OSError:
         return None
     return card
@@ -58,7 +59,7 @@ def cards(within: Path | None = None) -> list[Card]:
     for file in (file for place in folders if _is_ours(place) for file in place.glob("*.json")):
         try:
             given = json.loads(file.read_text())
-            card = Card(int(given["pid"]), str(given["url"]), str(given["office"]))
+            card = Card(int(given["pid"]), str(given["url"]), str(given["office"]), str(given.get("handover", "")))
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if _lives(card.pid):

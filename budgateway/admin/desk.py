@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import tempfile
 import time
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.observe.metrics import Exposition
-from budgateway.runtime import SWEEP_S, Pools, targets_of
+from budgateway.runtime import SWEEP_S, Pools, bound_socket, targets_of
 from budgateway.server.connection_cy import Door
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Desk:
         self._rates_due = 0.0
         self._offices: list[BackOffice] = []
         self._card: Path | None = None
+        self._metrics_sock: socket.socket | None = None
         self._segment = segment
         self._ready = ready
         # As a service, where its operator can reach it: /tmp is private there.
@@ -51,8 +53,18 @@ class Desk:
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweep_timer: asyncio.TimerHandle | None = None
 
-    async def open(self) -> None:
-        """Listen. OSError when the metrics port is taken."""
+    @property
+    def handover(self) -> Path:
+        """Where the listening sockets can be had (`handover`)."""
+        return self._folder / "handover.sock"
+
+    @property
+    def metrics_socket(self) -> socket.socket | None:
+        """The metrics listener's, when there is one."""
+        return self._metrics_sock
+
+    async def open(self, metrics_sock: socket.socket | None = None) -> None:
+        """Listen; for metrics on `metrics_sock` when that is given. OSError when the metrics port is taken."""
         settings = self._settings
         loop = asyncio.get_running_loop()
         catalogue = _catalogue(settings)
@@ -75,11 +87,11 @@ class Desk:
 
         self._servers.append(await loop.create_unix_server(self._door(office(False)).connect, self.path))
         if settings.metrics_enabled and settings.metrics_port >= 0:
-            server = await loop.create_server(
-                self._door(office(True)).connect, settings.metrics_host, settings.metrics_port
-            )
+            sock = metrics_sock or bound_socket(settings.metrics_host, settings.metrics_port)
+            self._metrics_sock = sock
+            server = await loop.create_server(self._door(office(True)).connect, sock=sock)
             self._servers.append(server)
-            host, port = server.sockets[0].getsockname()[:2]
+            host, port = sock.getsockname()[:2]
             self.metrics_url = f"http://{host}:{port}/metrics"
         self._sweep_timer = loop.call_later(SWEEP_S, self._sweep)
 
@@ -93,7 +105,7 @@ class Desk:
 
     def register(self, url: str) -> None:
         """Leave a card where `budgateway status` looks, as the gateway is up under this URL."""
-        self._card = leave_card(url, self.path)
+        self._card = leave_card(url, self.path, handover=str(self.handover))
 
     async def close(self) -> None:
         """Stop listening and remove the socket. Idempotent."""

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +35,17 @@ EVENTS = faults.chat_events("one", "two", "three")
 class Operated:
     """A running gateway and the means to operate it."""
 
-    def __init__(self, server: Server, folder: Path, runtime: Path, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        folder: Path,
+        runtime: Path,
+        options: dict[str, Any],
+        command: list[str],
+        environment: dict[str, str],
+    ) -> None:
+        self._command = command
+        self._environment = environment
         self.server = server
         self.url = server.url
         self.folder = folder
@@ -85,6 +95,20 @@ class Operated:
             options["route"], options["settings"], options["paths"], options["extra"],
         )  # fmt: skip
 
+    @asynccontextmanager
+    async def successor(self) -> AsyncIterator[Server]:
+        """Another gateway of the same configuration, told to take this one's place; ready when the context begins."""
+        context = running([*self._command, "--take-over"], self._environment)
+        server = await asyncio.to_thread(context.__enter__)
+        try:
+            async with asyncio.timeout(20):
+                while "listening" not in server.output:
+                    assert server.process.poll() is None, server.output
+                    await asyncio.sleep(0.02)
+            yield server
+        finally:
+            await asyncio.to_thread(context.__exit__, None, None, None)
+
     def signal(self, number: signal.Signals) -> None:
         """To the supervisor."""
         self.server.process.send_signal(number)
@@ -96,7 +120,13 @@ class Operated:
 
 @asynccontextmanager
 async def operated(
-    urls: list[str], *, workers: int = 2, extra: str = "", env: Mapping[str, str] | None = None, **given: Any
+    urls: list[str],
+    *,
+    workers: int = 2,
+    extra: str = "",
+    env: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    **given: Any,
 ) -> AsyncIterator[Operated]:
     """A ready gateway of several workers before these upstreams."""
     settings = {"workers": workers, "access_log": "off"} | given.pop("settings", {})
@@ -111,14 +141,14 @@ async def operated(
             folder, port, urls, options["kind"], options["provider"], options["route"], options["settings"],
             options["paths"], options["extra"],
         )  # fmt: skip
-        command = [sys.executable, "-m", "budgateway", "serve", "--config", str(folder)]
+        command = [sys.executable, "-m", "budgateway", "serve", "--config", str(folder), *arguments]
         environment = {"XDG_RUNTIME_DIR": str(runtime), "JWT_SECRET": SECRET} | dict(env or {})
         context = running(command, environment)
         server = await asyncio.to_thread(context.__enter__)
         try:
             server.url = f"http://127.0.0.1:{port}"
             await asyncio.to_thread(server.wait_for, "/readyz")
-            yield Operated(server, folder, runtime, options)
+            yield Operated(server, folder, runtime, options, command, environment)
         finally:
             await asyncio.to_thread(context.__exit__, None, None, None)
 
@@ -195,8 +225,12 @@ class Clients:
         self._tasks = [asyncio.create_task(self._loop()) for _ in range(self._count)]
         return self
 
-    async def __aexit__(self, *error: object) -> None:
+    def stop(self) -> None:
+        """Begin no more."""
         self._stop = True
+
+    async def __aexit__(self, *error: object) -> None:
+        self.stop()
         await asyncio.gather(*self._tasks)
 
     async def _loop(self) -> None:

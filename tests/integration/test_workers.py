@@ -119,6 +119,30 @@ async def test_streams_outlive_the_restart_of_their_worker(gate: asyncio.Event) 
             await gateway.until(lambda facts: len(facts["workers"]) == 2)
 
 
+async def test_an_upgrade_refuses_and_resets_nobody(gate: asyncio.Event) -> None:
+    """A new supervisor takes the sockets of the old one, which then drains."""
+    settings = {"drain_settle": 0.5, "drain_timeout": 20.0}
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:
+        async with streams(gateway.url, 6) as opened, Clients(gateway.url, 6) as clients, gateway.successor() as server:
+            await asyncio.sleep(1.5)
+            served = clients.ends["200"]
+            assert gateway.server.process.poll() is None, "it has streams to finish"
+            gate.set()
+            assert await opened.ends() == {"whole": 6}
+            assert await gateway.ended() == 0
+            await asyncio.sleep(0.3)
+            assert server.process.poll() is None
+            assert clients.ends["200"] > served
+            clients.stop()
+        print(dict(clients.ends))
+        assert set(clients.ends) == {"200"}
+
+
+async def test_with_nobody_to_follow_a_gateway_just_starts() -> None:
+    async with operated(["http://127.0.0.1:9"], workers=1, arguments=["--take-over"]) as gateway:
+        assert len(await gateway.pids()) == 1
+
+
 async def test_sigterm_is_not_ready_first_then_drains(gate: asyncio.Event) -> None:
     settings = {"drain_settle": 1.0, "drain_timeout": 5.0}
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:

@@ -21,6 +21,7 @@ LAYERS = {
         "reload",
         "control",
         "slot",
+        "handover",
         "overload",
         "notify",
         "admin",
