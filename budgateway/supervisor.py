@@ -263,10 +263,10 @@ class Supervisor:
             await self._until_ready(worker)
             self._say_ready()
             # A rolling restart puts another one into the slot; the old one's end is then no news.
-            while (worker := slot.worker) is not None:
+            await worker.ended.wait()
+            while slot.worker is not worker:
+                worker = slot.worker
                 await worker.ended.wait()
-                if slot.worker is worker:
-                    break
             if self._stopping.is_set():
                 return
             if not self._announced:
