@@ -127,8 +127,6 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGINT, self._told_to_stop, False)
         loop.add_signal_handler(signal.SIGHUP, self._spawn_change, "reload", self.reload)
         loop.add_signal_handler(signal.SIGUSR2, self._spawn_change, "restart of workers", self.roll)
-        if os.getpid() == 1:
-            loop.add_signal_handler(signal.SIGCHLD, self._bury_orphans)
 
     def _told_to_stop(self, settles: bool) -> None:
         if self._stopping.is_set():
@@ -145,7 +143,7 @@ class Supervisor:
             except ChildProcessError:
                 return
             if found is None or found.si_pid in ours:
-                return
+                return  # whoever lies behind one of ours is found the next time
             os.waitpid(found.si_pid, os.WNOHANG)
 
     def _inherited(self) -> Named:
@@ -406,10 +404,12 @@ class Supervisor:
     # ---------------------------------------------------------------- watching
 
     async def _watch(self) -> None:
-        """Look at memory, and at the files of the configuration, once a second."""
+        """Once a second: orphans, memory, and the files of the configuration."""
         files = FileWatch(self.settings.sources) if self._load is not None else None
         while True:
             await asyncio.sleep(WATCH_S)
+            if os.getpid() == 1:
+                self._bury_orphans()  # not on SIGCHLD, which uvloop keeps for itself
             await self._guard_memory()
             if files is not None and self.settings.watch and await asyncio.to_thread(files.changed):
                 files = FileWatch(self.settings.sources)

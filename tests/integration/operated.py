@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -21,7 +22,6 @@ from upstreams import faults
 from upstreams.faulty import Answer, Peer
 from upstreams.wire import Received, chunk, head
 
-from budgateway.admin.card import cards
 from budgateway.admin.client import AdminClient, Unreachable
 
 SECRET = "a secret of more than thirty-two bytes"
@@ -59,9 +59,9 @@ class Operated:
 
     def _ask(self, method: str, path: str) -> tuple[int, Any]:
         if not self._office:
-            found = cards(self._runtime / "budgateway")
-            assert len(found) == 1, found
-            self._office = found[0].office
+            # Read as it lies there: of another PID name space it would pass for a dead gateway's.
+            (card,) = (self._runtime / "budgateway").glob("*.json")
+            self._office = json.loads(card.read_text())["office"]
         return AdminClient(office=self._office).call(method, path)
 
     async def stats(self) -> dict[str, Any]:
@@ -109,6 +109,16 @@ class Operated:
         finally:
             await asyncio.to_thread(context.__exit__, None, None, None)
 
+    async def command(self, *words: str) -> tuple[int, str]:
+        """Run `budgateway` as this gateway's operator would: exit status, and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "budgateway", *words,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": os.environ["PATH"]} | self._environment,
+        )  # fmt: skip
+        printed, _ = await process.communicate()
+        return process.returncode or 0, printed.decode()
+
     def signal(self, number: signal.Signals) -> None:
         """To the supervisor."""
         self.server.process.send_signal(number)
@@ -126,6 +136,7 @@ async def operated(
     extra: str = "",
     env: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
+    before: Sequence[str] = (),
     **given: Any,
 ) -> AsyncIterator[Operated]:
     """A ready gateway of several workers before these upstreams."""
@@ -141,7 +152,7 @@ async def operated(
             folder, port, urls, options["kind"], options["provider"], options["route"], options["settings"],
             options["paths"], options["extra"],
         )  # fmt: skip
-        command = [sys.executable, "-m", "budgateway", "serve", "--config", str(folder), *arguments]
+        command = [*before, sys.executable, "-m", "budgateway", "serve", "--config", str(folder), *arguments]
         environment = {"XDG_RUNTIME_DIR": str(runtime), "JWT_SECRET": SECRET} | dict(env or {})
         context = running(command, environment)
         server = await asyncio.to_thread(context.__enter__)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import time
 from typing import Any
 
@@ -130,3 +132,33 @@ async def test_statistics_count_what_happens() -> None:
         assert [worker["worker"] for worker in facts["workers"]] == [0, 1]
         assert all(worker["rss_bytes"] > 1 << 20 for worker in facts["workers"])
         assert facts["requests_per_s"]["10s"] > 0
+
+
+async def test_the_operators_commands_find_the_gateway_of_this_machine() -> None:
+    async with operated(["http://127.0.0.1:9"]) as gateway:
+        assert await once(gateway.url) == "502"
+        status, printed = await gateway.command("status")
+        assert status == 0
+        assert [word for word in ("http://127.0.0.1:9", "ready", "/v1/*", "1 ended badly") if word not in printed] == []
+        assert json.loads((await gateway.command("status", "--json"))[1])["workers"][1]["worker"] == 1
+        gateway.configure(["http://127.0.0.1:9"], paths=("/v1/*", "/more/*"))
+        assert await gateway.command("reload") == (0, "+ route /more/*\nreloaded\n")
+        gateway.configure(["http://127.0.0.1:9"], extra="[gatewayy]")
+        status, printed = await gateway.command("reload")
+        assert status == 1
+        assert "gatewayy: unknown table" in printed
+
+
+async def test_the_operators_commands_reach_a_gateway_elsewhere_with_a_token() -> None:
+    async with operated(["http://127.0.0.1:9"], workers=1, extra=AUTH) as gateway:
+        token = bearer("admin")[1].removeprefix("Bearer ")
+        assert (await gateway.command("status", "--url", gateway.url, "--token", token))[0] == 0
+        status, printed = await gateway.command("status", "--url", gateway.url)
+        assert (status, printed) == (1, "error: 401 a bearer token is required\n")
+
+
+async def test_workers_are_held_to_cores_where_that_is_asked_for() -> None:
+    async with operated(["http://127.0.0.1:9"], settings={"cpu_affinity": True}) as gateway:
+        cores = sorted(os.sched_getaffinity(0))
+        held = [sorted(os.sched_getaffinity(pid)) for pid in await gateway.pids()]
+        assert held == [[cores[index % len(cores)]] for index in range(2)]

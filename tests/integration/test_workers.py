@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
+import subprocess
 import time
 from functools import partial
 from pathlib import Path
@@ -251,3 +253,31 @@ async def test_a_kept_connection_is_told_that_its_answer_is_the_last(gate: async
             assert (answer.status, answer.header("connection")) == (200, "close")
             await client.closed()
             assert upstream.requests and faults
+
+
+def may_unshare() -> bool:
+    """Whether this machine lets us be process 1 of a name space."""
+    command = ["unshare", "--fork", "--pid", "--mount-proc", "true"]
+    return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="no right to a PID name space")
+async def test_as_process_1_it_serves_buries_orphans_and_stops_when_told() -> None:
+    before = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
+    async with operated(["http://127.0.0.1:9"], before=before) as gateway:
+        outer = gateway.server.process.pid
+        supervisor = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
+        assert Path(f"/proc/{supervisor}/status").read_text().split("NSpid:")[1].split()[:2] == [str(supervisor), "1"]
+        orphan = ["nsenter", "--target", str(supervisor), "--pid", "sh", "-c", "sleep 0.2 & exit 0"]
+        await asyncio.to_thread(subprocess.run, orphan, check=True)
+
+        def children() -> int:
+            return len(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split())
+
+        async with asyncio.timeout(5):
+            while children() != 3:
+                await asyncio.sleep(0.005)
+            while children() != 2:
+                await asyncio.sleep(0.02)
+        os.kill(supervisor, signal.SIGTERM)
+        assert await gateway.ended() == 0

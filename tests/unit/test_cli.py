@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import jsonschema
+import jwt
 import pytest
 from click.testing import CliRunner, Result
 
@@ -284,3 +285,36 @@ def test_every_public_name_has_a_home() -> None:
     assert set(budgateway.__all__) <= set(dir(budgateway))
     with pytest.raises(AttributeError, match="no attribute 'Gatway'"):
         _ = budgateway.Gatway
+
+
+def test_a_token_is_one_that_the_gateway_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        "[providers.vllm]\nendpoints = ['http://one:1']\n[[routes]]\npath = '/v1/*'\nprovider = 'vllm'\n"
+        "[auth]\njwt_expiration = 100\n"
+    )
+    monkeypatch.setenv("JWT_SECRET", "s" * 32)
+    result = run("token", "--config", str(file), "--sub", "me", "--role", "admin", "--role", "user")
+    claims = jwt.decode(result.stdout.strip(), "s" * 32, algorithms=["HS256"])
+    assert (claims["sub"], claims["roles"], claims["exp"] - claims["iat"]) == ("me", ["admin", "user"], 100)
+    shorter = run("token", "--config", str(file), "--expires", "5").stdout.strip()
+    claims = jwt.decode(shorter, "s" * 32, algorithms=["HS256"])
+    assert (claims["roles"], claims["exp"] - claims["iat"]) == ([], 5)
+
+
+def test_without_a_secret_there_is_no_token() -> None:
+    result = run("token", "--config", SAMPLES)
+    if result.exit_code == 0:
+        pytest.skip("the samples have a secret")
+    assert result.stdout == ""
+    assert "JWT_SECRET" in result.stderr
+
+
+def test_without_a_gateway_its_commands_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    for command in ("status", "reload"):
+        result = run(command, "--port", "1")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr == (
+            "error: no gateway of yours runs on port 1 here\nhint: --url and --token reach one elsewhere\n"
+        )
