@@ -8,12 +8,16 @@ const LANE: usize = 16;
 
 /// 64 bytes, and questions to all of them at once; bit i of an answer is byte i.
 pub(super) trait Block: Copy {
-    /// No byte is a quote, a backslash or a control character.
-    fn is_plain(self) -> bool;
     /// The bytes equal to one.
     fn equal(self, byte: u8) -> u64;
     /// The bytes below 0x20.
     fn controls(self) -> u64;
+    /// The brackets, colons and commas; perhaps also 0x0c and 0x1a.
+    fn operators(self) -> u64;
+    /// The white space of JSON.
+    fn spaces(self) -> u64;
+    /// Some byte is above 0x7f.
+    fn has_wide(self) -> bool;
 }
 
 /// Work on blocks, compiled once for each kind of vector.
@@ -60,12 +64,6 @@ impl Narrow {
 
 impl Block for Narrow {
     #[inline(always)]
-    fn is_plain(self) -> bool {
-        let [a, b, c, d] = self.0.map(special);
-        (a | b | c | d).move_mask() == 0
-    }
-
-    #[inline(always)]
     fn equal(self, byte: u8) -> u64 {
         let byte = i8x16::splat(byte as i8);
         bits(self.0.map(|lane| lane.cmp_eq(byte)))
@@ -74,6 +72,31 @@ impl Block for Narrow {
     #[inline(always)]
     fn controls(self) -> u64 {
         bits(self.0.map(control))
+    }
+
+    #[inline(always)]
+    fn operators(self) -> u64 {
+        let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
+        bits(self.0.map(|lane| {
+            // Bit 5 tells brackets from braces.
+            let folded = lane | i8x16::splat(0x20);
+            is(folded, b'{') | is(folded, b'}') | is(lane, b':') | is(lane, b',')
+        }))
+    }
+
+    #[inline(always)]
+    fn spaces(self) -> u64 {
+        let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
+        bits(
+            self.0
+                .map(|lane| is(lane, b' ') | is(lane, b'\n') | is(lane, b'\r') | is(lane, b'\t')),
+        )
+    }
+
+    #[inline(always)]
+    fn has_wide(self) -> bool {
+        let [a, b, c, d] = self.0;
+        (a | b | c | d).move_mask() != 0
     }
 }
 
@@ -117,8 +140,9 @@ mod wide256 {
     impl Wide {
         #[inline(always)]
         fn bits(self, question: impl Fn(__m256i) -> __m256i) -> u64 {
-            let bits = |lane| u64::from(self.simd.avx2._mm256_movemask_epi8(question(lane)) as u32);
-            bits(self.low) | bits(self.high) << 32
+            let low = self.simd.avx2._mm256_movemask_epi8(question(self.low)) as u32;
+            let high = self.simd.avx2._mm256_movemask_epi8(question(self.high)) as u32;
+            u64::from(low) | u64::from(high) << 32
         }
 
         #[inline(always)]
@@ -126,6 +150,11 @@ mod wide256 {
             self.simd
                 .avx2
                 ._mm256_cmpeq_epi8(lane, self.simd.avx._mm256_set1_epi8(byte as i8))
+        }
+
+        #[inline(always)]
+        fn table(self, table: [u8; 16]) -> __m256i {
+            pulp::cast([table; 2])
         }
 
         /// Unsigned `lane <= byte`.
@@ -141,46 +170,64 @@ mod wide256 {
 
     impl Block for Wide {
         #[inline(always)]
-        fn is_plain(self) -> bool {
-            let avx2 = self.simd.avx2;
-            let special = |lane| {
-                // Flipping bit 1 makes the quote 0x20, the space and `!` more, and leaves the controls controls.
-                let flipped = avx2._mm256_xor_si256(lane, self.simd.avx._mm256_set1_epi8(2));
-                avx2._mm256_or_si256(self.at_most(flipped, 0x20), self.is(lane, b'\\'))
-            };
-            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(special(self.low), special(self.high))) == 0
-        }
-
-        #[inline(always)]
         fn equal(self, byte: u8) -> u64 {
-            self.bits(|lane| self.is(lane, byte))
+            self.bits(
+                #[inline(always)]
+                |lane| self.is(lane, byte),
+            )
         }
 
         #[inline(always)]
         fn controls(self) -> u64 {
-            self.bits(|lane| self.at_most(lane, 0x1f))
+            self.bits(
+                #[inline(always)]
+                |lane| self.at_most(lane, 0x1f),
+            )
+        }
+
+        #[inline(always)]
+        fn operators(self) -> u64 {
+            // By the low four bits; bit 5 tells brackets from braces.
+            const TABLE: [u8; 16] = *b"\0\0\0\0\0\0\0\0\0\0:{,}\0\0";
+            let table = self.table(TABLE);
+            self.bits(
+                #[inline(always)]
+                |lane| {
+                    let folded = self
+                        .simd
+                        .avx2
+                        ._mm256_or_si256(lane, self.simd.avx._mm256_set1_epi8(0x20));
+                    let wanted = self.simd.avx2._mm256_shuffle_epi8(table, lane);
+                    self.simd.avx2._mm256_cmpeq_epi8(folded, wanted)
+                },
+            )
+        }
+
+        #[inline(always)]
+        fn spaces(self) -> u64 {
+            // By the low four bits; the others hold what differs in them.
+            const TABLE: [u8; 16] = *b" \x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f\t\n\x7f\x7f\r\x7f\0";
+            let table = self.table(TABLE);
+            self.bits(
+                #[inline(always)]
+                |lane| {
+                    let wanted = self.simd.avx2._mm256_shuffle_epi8(table, lane);
+                    self.simd.avx2._mm256_cmpeq_epi8(lane, wanted)
+                },
+            )
+        }
+
+        #[inline(always)]
+        fn has_wide(self) -> bool {
+            let avx2 = self.simd.avx2;
+            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) != 0
         }
     }
-}
-
-/// Bits of the quotes, backslashes and controls among the 16 bytes at `at`, when there are 16.
-#[inline(always)]
-pub(super) fn specials(bytes: &[u8], at: usize) -> Option<u32> {
-    let chunk = bytes.get(at..)?.first_chunk::<LANE>()?;
-    Some(special(lane(chunk)).move_mask() as u32)
 }
 
 #[inline(always)]
 fn lane(bytes: &[u8; LANE]) -> i8x16 {
     i8x16::from(bytes.map(|byte| byte as i8))
-}
-
-#[inline(always)]
-fn special(lane: i8x16) -> i8x16 {
-    // Flipping bit 1 makes the quote 0x20, the space and `!` more, and leaves the controls controls.
-    let low = i8x16::splat(0x21 ^ i8::MIN).cmp_gt(lane ^ i8x16::splat(2 ^ i8::MIN));
-    let backslash = lane.cmp_eq(i8x16::splat(b'\\' as i8));
-    low | backslash
 }
 
 /// Compares are signed: with the top bit flipped, unsigned order becomes signed order.
@@ -211,12 +258,14 @@ mod tests {
                     let mut text = [b'a'; BLOCK];
                     text[at] = byte;
                     let block = load(&text);
-                    let is_special = byte < 0x20 || b"\"\\".contains(&byte);
-                    assert_eq!(block.is_plain(), !is_special);
                     assert_eq!(block.controls(), u64::from(byte < 0x20) << at);
+                    if !b"\x0c\x1a".contains(&byte) {
+                        assert_eq!(block.operators(), u64::from(b"{}[]:,".contains(&byte)) << at);
+                    }
+                    assert_eq!(block.spaces(), u64::from(b" \n\r\t".contains(&byte)) << at);
+                    assert_eq!(block.has_wide(), byte > 0x7f);
                     assert_eq!(block.equal(byte) >> at & 1, 1);
                     assert_eq!(block.equal(b'z'), u64::from(byte == b'z') << at);
-                    assert_eq!(specials(&text, at / 16 * 16), Some(u32::from(is_special) << (at % 16)));
                 }
             }
         }

@@ -3,6 +3,7 @@
 mod block;
 mod outline;
 mod peek;
+mod scan;
 mod splice;
 mod text;
 mod walk;

@@ -75,6 +75,11 @@ impl Outline {
         }
     }
 
+    /// Nothing but white space has arrived.
+    pub fn is_new(&self) -> bool {
+        self.depth == 0 && !self.ended
+    }
+
     /// The outermost bracket was closed.
     pub fn is_complete(&self) -> bool {
         self.ended && self.depth == 0 && self.state == State::Between

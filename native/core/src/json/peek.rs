@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::scan::scan;
 use super::{JsonError, Visitor, quote, walk};
 
 /// Fields one peeker may want: what it found sits in the object it returns, not on the heap.
@@ -95,10 +96,14 @@ impl Fields {
 
     /// Validates all of `body` and notes where the wanted members are; refuses one that is there twice.
     pub fn peek(&self, body: &[u8]) -> Result<Members, JsonError> {
-        let mut visitor = Peek {
-            fields: self,
-            found: [Member::default(); MAX_FIELDS],
-        };
+        let mut visitor = Peek::new(self);
+        if let Some(open) = scan(body, &mut visitor) {
+            return Ok(Members {
+                open,
+                found: visitor.found,
+            });
+        }
+        let mut visitor = Peek::new(self);
         let open = walk(body, &mut visitor)?;
         Ok(Members {
             open,
@@ -144,6 +149,16 @@ impl Members {
 struct Peek<'a> {
     fields: &'a Fields,
     found: [Member; MAX_FIELDS],
+}
+
+impl<'a> Peek<'a> {
+    #[inline]
+    fn new(fields: &'a Fields) -> Self {
+        Self {
+            fields,
+            found: [Member::default(); MAX_FIELDS],
+        }
+    }
 }
 
 impl Visitor for Peek<'_> {

@@ -1,7 +1,5 @@
 //! Strings: where they end, whether their escapes are sound, and what they say.
 
-use super::block::{self, BLOCK, Block, Work, specials};
-
 /// The end of a string: the offset just past its closing quote.
 #[derive(Clone, Copy)]
 pub(super) struct StringEnd {
@@ -9,100 +7,23 @@ pub(super) struct StringEnd {
     pub(super) escaped: bool,
 }
 
-/// Finds the end of the string whose text begins at `at` (past the opening quote), checking escapes and controls.
-///
-/// UTF-8 is the caller's matter: no byte of a multi-byte sequence is a quote, a backslash or a control.
-#[inline(always)]
-pub(super) fn string_end(bytes: &[u8], at: usize) -> Result<StringEnd, (usize, &'static str)> {
-    // Keys and most values are short and plain.
-    match specials(bytes, at) {
-        Some(0) => long(bytes, at + 16),
-        Some(mask) => {
-            let end = at + mask.trailing_zeros() as usize;
-            if bytes.get(end) == Some(&b'"') {
-                Ok(StringEnd {
-                    at: end + 1,
-                    escaped: false,
-                })
-            } else {
-                long(bytes, at)
-            }
-        }
-        None => slow(bytes, at, false),
-    }
-}
-
-/// The same by blocks of 64 bytes, whose escapes are found with a few operations on bits, however many there are.
-struct Long<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Work for Long<'_> {
-    type Output = Result<StringEnd, (usize, &'static str)>;
-
-    #[inline(always)]
-    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output {
-        let Self { bytes, mut at } = self;
-        let mut escaped = false;
-        // 1 when the last byte of the block before is a backslash that escapes the first of this one. Carried as a bit
-        // and not by moving `at` back: the next load must not wait for the answers about this block.
-        let mut cut = 0;
-        while let Some(block) = block::at(bytes, at) {
-            let block = load(block);
-            if cut == 0 && block.is_plain() {
-                at += BLOCK;
-                continue;
-            }
-            let (quotes, backslashes) = (block.equal(b'"'), block.equal(b'\\'));
-            let (escaping, escapes) = escapes(backslashes, cut);
-            let end = (quotes & !escapes).trailing_zeros();
-            // The bytes of this string: those below `end`.
-            let inside = 1_u64.checked_shl(end).map_or(u64::MAX, |bit| bit - 1);
-            if block.controls() & inside != 0 {
-                return slow(bytes, at - cut as usize, escaped);
-            }
-            escaped |= backslashes & inside != 0;
-            let mut others = escapes & inside & !(quotes | backslashes | block.equal(b'n') | block.equal(b't'));
-            while others != 0 {
-                let letter = at + others.trailing_zeros() as usize;
-                let is_plain = matches!(bytes.get(letter), Some(b't' | b'r' | b'b' | b'f' | b'/'));
-                if !is_plain && escape(bytes, letter).is_err() {
-                    return slow(bytes, at - cut as usize, escaped);
-                }
-                others &= others - 1;
-            }
-            if end < 64 {
-                return Ok(StringEnd {
-                    at: at + end as usize + 1,
-                    escaped,
-                });
-            }
-            cut = escaping >> 63;
-            at += BLOCK;
-        }
-        slow(bytes, at - cut as usize, escaped)
-    }
-}
-
-fn long(bytes: &[u8], at: usize) -> Result<StringEnd, (usize, &'static str)> {
-    block::run(Long { bytes, at })
-}
-
 /// Of the backslashes in a block, those that escape, and the bytes that are escaped.
 ///
 /// In a run of backslashes every other one escapes; subtraction carries along each run (simdjson's
 /// `json_escape_scanner`, <https://github.com/simdjson/simdjson/pull/2042>). `cut` is 1 when the first byte is escaped.
 #[inline(always)]
-fn escapes(backslashes: u64, cut: u64) -> (u64, u64) {
+pub(super) fn escapes(backslashes: u64, cut: u64) -> (u64, u64) {
     const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
     let free = backslashes & !cut;
     let codes = ((free << 1 | ODD).wrapping_sub(free)) ^ ODD;
     (codes & backslashes, codes ^ (backslashes | cut))
 }
 
-/// The same byte by byte where it matters: for the last bytes of a body, and to say what is wrong and where.
-fn slow(bytes: &[u8], mut at: usize, mut escaped: bool) -> Result<StringEnd, (usize, &'static str)> {
+/// Finds the end of the string whose text begins at `at` (past the opening quote), checking escapes and controls.
+///
+/// UTF-8 is the caller's matter: no byte of a multi-byte sequence is a quote, a backslash or a control.
+pub(super) fn string_end(bytes: &[u8], mut at: usize) -> Result<StringEnd, (usize, &'static str)> {
+    let mut escaped = false;
     loop {
         at = next_special(bytes, at);
         match bytes.get(at) {
@@ -119,7 +40,7 @@ fn slow(bytes: &[u8], mut at: usize, mut escaped: bool) -> Result<StringEnd, (us
 
 /// The offset past an escape whose letter is at `at`.
 #[inline]
-fn escape(bytes: &[u8], at: usize) -> Result<usize, (usize, &'static str)> {
+pub(super) fn escape(bytes: &[u8], at: usize) -> Result<usize, (usize, &'static str)> {
     match bytes.get(at) {
         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 1),
         Some(b'u') => {
@@ -256,43 +177,6 @@ mod tests {
             &*quote("a/\u{e9}\"\\\u{1f}\n"),
             "\"a/\u{e9}\\\"\\\\\\u001f\\u000a\"".as_bytes()
         );
-    }
-
-    #[test]
-    fn blocks_agree_with_the_slow_way() {
-        // Every mix of these at every place around a block's end, pseudo-random but the same each time.
-        let mut seed = 1_u64;
-        let mut next = || {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (seed >> 33) as usize
-        };
-        for _ in 0..20_000 {
-            let pieces: [&[u8]; 12] = [
-                b"a",
-                b"text of some length ",
-                b"\\n",
-                b"\\\"",
-                b"\\\\",
-                b"\\u00e9",
-                b"\\t",
-                b"\\x",
-                b"\\",
-                b"\n",
-                b"\"",
-                b"\\u12",
-            ];
-            let kinds = [7, 8, 12][next() % 3];
-            let mut text: Vec<u8> = (0..next() % 60).flat_map(|_| pieces[next() % kinds]).copied().collect();
-            text.push(b'"');
-            text.resize(text.len() + next() % 100, b'z');
-            let view = |end: Result<StringEnd, _>| end.map(|end| (end.at, end.escaped));
-            assert_eq!(
-                view(string_end(&text, 0)),
-                view(slow(&text, 0, false)),
-                "{}",
-                String::from_utf8_lossy(&text)
-            );
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The validator: RFC 8259 in one pass, iterative, telling a visitor about top-level members.
+//! The validator: RFC 8259 in one pass, iterative, telling a visitor about top-level members; says what is wrong.
 
 use super::JsonError;
 use super::text::{self, StringEnd};
@@ -153,7 +153,7 @@ pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
 }
 
 #[inline]
-fn literal(bytes: &[u8], at: usize, word: &'static [u8]) -> Result<usize, JsonError> {
+pub(super) fn literal(bytes: &[u8], at: usize, word: &'static [u8]) -> Result<usize, JsonError> {
     if bytes.get(at..at + word.len()) == Some(word) {
         Ok(at + word.len())
     } else {
@@ -163,7 +163,7 @@ fn literal(bytes: &[u8], at: usize, word: &'static [u8]) -> Result<usize, JsonEr
 
 /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?` (RFC 8259 section 6).
 #[inline]
-fn number(bytes: &[u8], mut at: usize) -> Result<usize, JsonError> {
+pub(super) fn number(bytes: &[u8], mut at: usize) -> Result<usize, JsonError> {
     if bytes.get(at) == Some(&b'-') {
         at += 1;
     }

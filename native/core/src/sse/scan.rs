@@ -12,6 +12,9 @@ use crate::json::{Listener, Outline, Want};
 /// A usage object is some hundred bytes; what is longer is none.
 const MAX_USAGE_BYTES: usize = 16 * 1024;
 
+/// A document above this is followed, not validated: an embedding is megabytes of numbers.
+const MAX_WHOLE_BYTES: usize = 64 * 1024;
+
 members!(EVENT:
     TYPE = "type",
     ERROR = "error",
@@ -87,6 +90,8 @@ impl UsageScanner {
     pub fn feed(&mut self, bytes: &[u8]) -> usize {
         match &mut self.framing {
             Framing::Events(events) => events.feed(bytes, &mut self.seen),
+            Framing::Document(_) if self.seen.done => 0,
+            Framing::Document(outline) if outline.is_new() && self.seen.whole(bytes) => 0,
             Framing::Document(outline) => {
                 let mut listener = Document {
                     seen: &mut self.seen,
@@ -179,6 +184,34 @@ impl Seen {
         }
     }
 
+    /// Reads a document that came in one piece, as most do; false when this is not a whole one.
+    fn whole(&mut self, bytes: &[u8]) -> bool {
+        if bytes.len() > MAX_WHOLE_BYTES || bytes.trim_ascii_end().last() != Some(&b'}') {
+            return false;
+        }
+        let Some(document) = Object::read(&EVENT, bytes) else {
+            return false;
+        };
+        // As `member` has it: `usage`, else whatever comes first.
+        let mut others = [X_GROQ, META, USAGE_METADATA];
+        others.sort_unstable_by_key(|&id| document.span(id).map(|span| span.start));
+        let mut members = std::iter::once(USAGE).chain(others);
+        self.report = members.find_map(|id| Self::counts(id, document.text(id)?));
+        self.error = document.has(ERROR);
+        self.done = true;
+        true
+    }
+
+    /// What a document's member says about usage.
+    fn counts(id: usize, text: &[u8]) -> Option<Report> {
+        match id {
+            _ if text.len() > MAX_USAGE_BYTES => None,
+            USAGE | META => Report::usage(text),
+            X_GROQ => Object::read(&EVENT, text).and_then(|object| object.text(USAGE).and_then(Report::usage)),
+            _ => Report::gemini(text),
+        }
+    }
+
     /// A document's member is complete.
     fn member(&mut self, id: usize) {
         let text = std::mem::take(&mut self.value);
@@ -187,10 +220,7 @@ impl Seen {
                 self.error |= text != b"null";
                 None
             }
-            _ if text.len() > MAX_USAGE_BYTES => None,
-            USAGE | META => Report::usage(&text),
-            X_GROQ => Object::read(&EVENT, &text).and_then(|object| object.text(USAGE).and_then(Report::usage)),
-            _ => Report::gemini(&text),
+            _ => Self::counts(id, &text),
         };
         // `meta` and `x_groq` are second choices, as in an event.
         if report.is_some() && (self.report.is_none() || id == USAGE) {
@@ -315,6 +345,20 @@ mod tests {
         assert_eq!(
             scan(false, r#"{"usageMetadata":{"promptTokenCount":5}}"#),
             (Some((5, 0)), true, false, 0)
+        );
+        let both = [
+            r#""x_groq":{"usage":{"prompt_tokens":5}}"#,
+            r#""usageMetadata":{"promptTokenCount":6}"#,
+        ];
+        assert_eq!(scan(false, &format!("{{{},{}}}", both[0], both[1])).0, Some((5, 0)));
+        assert_eq!(scan(false, &format!(" {{{},{}}} ", both[1], both[0])).0, Some((6, 0)));
+        assert_eq!(
+            scan(
+                false,
+                r#"{"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":2}}{"error":1}"#
+            )
+            .0,
+            Some((2, 0))
         );
     }
 }
