@@ -8,6 +8,7 @@ mod json;
 mod ledger;
 mod limit;
 mod metrics;
+mod number;
 mod pump;
 mod route;
 mod segment;

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::error::Error;
+use crate::number::Unsigned;
 use crate::segment::Segment;
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -23,9 +24,9 @@ impl RateLimit {
         })
     }
 
-    fn take(&self, key: &Bound<'_, PyAny>, cost: u64, now_ns: u64) -> PyResult<i64> {
+    fn take(&self, key: &Bound<'_, PyAny>, cost: Unsigned, now_ns: Unsigned) -> PyResult<i64> {
         let key = bytes_of(key)?;
-        Ok(match self.inner.take(&key, cost, now_ns) {
+        Ok(match self.inner.take(&key, cost.0, now_ns.0) {
             Ok(left) => signed(left),
             Err(wait_ns) => -signed(wait_ns),
         })

@@ -5,6 +5,7 @@ use budgateway_core::select as core;
 use pyo3::prelude::*;
 
 use crate::error::Error;
+use crate::number::Unsigned;
 use crate::segment::Segment;
 
 pub(crate) const VERDICT_NEUTRAL: u8 = 0;
@@ -41,18 +42,21 @@ impl Selector {
     }
 
     #[pyo3(signature = (now_ns, tried = Tried(0)), text_signature = "($self, now_ns, tried=0)")]
-    fn pick(&self, now_ns: u64, tried: Tried) -> isize {
-        self.inner.pick(now_ns, tried.0).map_or(-1, |index| index as isize)
+    fn pick(&self, now_ns: Unsigned, tried: Tried) -> isize {
+        self.inner.pick(now_ns.0, tried.0).map_or(-1, |index| index as isize)
     }
 
-    fn release(&self, index: usize, verdict: u8, now_ns: u64) -> Result<(), Error> {
+    fn release(&self, index: usize, verdict: i64, now_ns: Unsigned) -> Result<(), Error> {
+        const NEUTRAL: i64 = VERDICT_NEUTRAL as i64;
+        const SUCCESS: i64 = VERDICT_SUCCESS as i64;
+        const FAILURE: i64 = VERDICT_FAILURE as i64;
         let verdict = match verdict {
-            VERDICT_NEUTRAL => Verdict::Neutral,
-            VERDICT_SUCCESS => Verdict::Success,
-            VERDICT_FAILURE => Verdict::Failure,
+            NEUTRAL => Verdict::Neutral,
+            SUCCESS => Verdict::Success,
+            FAILURE => Verdict::Failure,
             unknown => return Err(Error::value(format!("verdict {unknown} is none of VERDICT_*"))),
         };
-        Ok(self.inner.release(index, verdict, now_ns)?)
+        Ok(self.inner.release(index, verdict, now_ns.0)?)
     }
 
     fn in_flight(&self, index: usize) -> Result<u64, Error> {
@@ -80,7 +84,8 @@ impl FromPyObject<'_, '_> for Tried {
     type Error = PyErr;
 
     fn extract(mask: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
-        let narrow = mask.extract::<u64>();
-        narrow.or_else(|_| mask.bitand(u64::MAX)?.extract::<u64>()).map(Self)
+        let narrow = mask.extract::<Unsigned>();
+        let narrow = narrow.or_else(|_| mask.bitand(u64::MAX)?.extract::<Unsigned>());
+        narrow.map(|mask| Self(mask.0))
     }
 }

@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use wide::{CmpEq, CmpGt, i8x16};
+
+use crate::decimal::Decimal;
 use crate::metrics::Outcome;
+use crate::out::Out;
 use crate::segment::{LABELS, LabelId, Segment};
 
 /// What one line says. Empty strings, `OTHER` labels and negative numbers are left out.
@@ -43,8 +47,13 @@ pub struct Line<'a> {
 pub struct AccessLog {
     segment: Arc<Segment>,
     capacity: usize,
+    /// The lines, and zeros behind them: room that is made once.
     lines: Vec<u8>,
+    used: usize,
     dropped: u64,
+    /// The second that the last line's time was in, and that time.
+    second: i64,
+    time: [u8; 24],
     /// Labels as JSON strings: one that was given out never changes.
     labels: Box<[OnceLock<Box<[u8]>>]>,
 }
@@ -58,34 +67,51 @@ impl AccessLog {
             segment,
             capacity,
             lines: Vec::new(),
+            used: 0,
             dropped: 0,
+            second: i64::MIN,
+            time: *b"YYYY-MM-DDThh:mm:ss.mmmZ",
             labels,
         }
     }
 
     /// Adds a line, or counts it as dropped when it does not fit; the bytes now waiting.
     pub fn append(&mut self, line: &Line<'_>) -> usize {
-        let before = self.lines.len();
+        for label in [line.route, line.provider] {
+            self.keep(label);
+        }
+        self.tell_time(line.unix_ms);
+        let room = self.room(line);
+        if self.lines.len() - self.used < room {
+            self.lines.resize((self.used + room).next_power_of_two(), 0);
+        }
+        let before = self.used;
         let mut lines = std::mem::take(&mut self.lines);
-        self.write(&mut lines, line);
+        let mut out = Out::new(lines.get_mut(before..).unwrap_or_default());
+        self.write(&mut out, line);
+        let left = out.room();
+        self.used = lines.len() - left;
         self.lines = lines;
-        if self.lines.len() > self.capacity {
-            self.lines.truncate(before);
+        if self.used > self.capacity {
+            self.used = before;
             self.dropped += 1;
         }
-        self.lines.len()
+        self.used
     }
 
     /// Takes the lines waiting, all of them complete.
     #[must_use]
     pub fn drain(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.lines)
+        let mut lines = std::mem::take(&mut self.lines);
+        lines.truncate(self.used);
+        self.used = 0;
+        lines
     }
 
-    /// Takes back the memory of what `drain` gave, so that the next lines need not grow theirs anew.
+    /// Takes back the memory of what `drain` gave, so that the next lines need not make room anew.
     pub fn recycle(&mut self, mut lines: Vec<u8>) {
-        if self.lines.capacity() == 0 {
-            lines.clear();
+        if self.lines.is_empty() {
+            lines.resize(lines.capacity(), 0);
             self.lines = lines;
         }
     }
@@ -96,10 +122,24 @@ impl AccessLog {
         self.dropped
     }
 
-    fn write(&self, out: &mut Vec<u8>, line: &Line<'_>) {
-        out.extend_from_slice(b"{\"ts\":\"");
-        timestamp(out, line.unix_ms);
-        out.push(b'"');
+    /// What the line takes at most.
+    fn room(&self, line: &Line<'_>) -> usize {
+        // A byte becomes six at most, as `\u001f`; members' names and numbers are 700 bytes.
+        let texts = line.request_id.len()
+            + line.client.len()
+            + line.principal.len()
+            + line.method.len()
+            + line.path.len()
+            + line.error.len()
+            + line.upstream.len()
+            + line.model.len();
+        1024 + 6 * texts + self.kept(line.route).len() + self.kept(line.provider).len()
+    }
+
+    fn write(&self, out: &mut Out<'_>, line: &Line<'_>) {
+        out.put(b"{\"ts\":\"");
+        out.put(&self.time);
+        out.put(b"\"");
         text(out, b",\"request_id\":", line.request_id.as_bytes());
         text(out, b",\"client\":", line.client.as_bytes());
         text(out, b",\"principal\":", line.principal.as_bytes());
@@ -112,7 +152,7 @@ impl AccessLog {
         self.label(out, b",\"provider\":", line.provider);
         text(out, b",\"upstream\":", line.upstream.as_bytes());
         text(out, b",\"model\":", line.model.as_bytes());
-        out.extend_from_slice(if line.stream {
+        out.put(if line.stream {
             b",\"stream\":true"
         } else {
             b",\"stream\":false"
@@ -128,110 +168,147 @@ impl AccessLog {
         number(out, b",\"tokens_in\":", line.tokens_in);
         number(out, b",\"tokens_out\":", line.tokens_out);
         number(out, b",\"tokens_cached\":", line.tokens_cached);
-        out.extend_from_slice(b"}\n");
+        out.put(b"}\n");
     }
 
-    fn label(&self, out: &mut Vec<u8>, member: &[u8], id: LabelId) {
+    #[inline(always)]
+    fn label(&self, out: &mut Out<'_>, member: &[u8], id: LabelId) {
+        let json = self.kept(id);
+        if !json.is_empty() {
+            out.put(member);
+            out.put(json);
+        }
+    }
+
+    /// A label as a JSON string, once `keep` was asked for it; empty for none.
+    fn kept(&self, id: LabelId) -> &[u8] {
+        let label = self.labels.get(id.get() as usize);
+        label.and_then(OnceLock::get).map_or(b"", |json| json)
+    }
+
+    fn keep(&self, id: LabelId) {
         let Some(kept) = self.labels.get(id.get() as usize) else {
             return;
         };
         if kept.get().is_none() {
             let Some(name) = self.segment.label(id) else { return };
-            let mut json = Vec::with_capacity(name.len() + 2);
-            string(&mut json, name.as_bytes());
+            let mut json = vec![0; 6 * name.len() + 2];
+            let length = json.len();
+            let mut out = Out::new(&mut json);
+            string(&mut out, name.as_bytes());
+            let left = out.room();
+            json.truncate(length - left);
             let _ = kept.set(json.into());
         }
-        if let Some(json) = kept.get() {
-            out.extend_from_slice(member);
-            out.extend_from_slice(json);
+    }
+
+    /// RFC 3339 with milliseconds, UTC; the date is worked out once a second.
+    fn tell_time(&mut self, unix_ms: i64) {
+        // Year 1 to 9999, as far as RFC 3339 and Python's datetime go.
+        let unix_ms = unix_ms.clamp(-62_135_596_800_000, 253_402_300_799_999);
+        let second = unix_ms.div_euclid(1000);
+        if self.second != second {
+            self.second = second;
+            self.time = timestamp(second);
         }
+        let ms = unix_ms.rem_euclid(1000) as u64;
+        digits(&mut self.time[20..23], ms);
     }
 }
 
-fn text(out: &mut Vec<u8>, member: &[u8], value: &[u8]) {
+#[inline(always)]
+fn text(out: &mut Out<'_>, member: &[u8], value: &[u8]) {
     if !value.is_empty() {
-        out.extend_from_slice(member);
+        out.put(member);
         string(out, value);
     }
 }
 
-fn number(out: &mut Vec<u8>, member: &[u8], value: i64) {
+#[inline(always)]
+fn number(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
-        let mut text = [0; 20];
-        let start = digits(&mut text, value as u64, 1);
-        out.extend_from_slice(member);
-        out.extend_from_slice(&text[start..]);
+        out.put(member);
+        out.put(Decimal::new(value as u64).as_bytes());
     }
 }
 
 /// A number of thousandths, with three decimals.
-fn thousandths(out: &mut Vec<u8>, member: &[u8], value: i64) {
+#[inline(always)]
+fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
-        let mut text = [b'.'; 24];
-        let (whole, decimals) = text.split_at_mut(20);
-        digits(&mut decimals[1..], value as u64 % 1000, 3);
-        let start = digits(whole, value as u64 / 1000, 1);
-        out.extend_from_slice(member);
-        out.extend_from_slice(&text[start..]);
+        let mut decimals = *b".000";
+        digits(&mut decimals[1..], value as u64 % 1000);
+        out.put(member);
+        out.put(Decimal::new(value as u64 / 1000).as_bytes());
+        out.put(&decimals);
     }
 }
 
-/// Writes decimal digits, at least `width` of them, to the end of `text`; where they begin.
-#[inline]
-fn digits(text: &mut [u8], mut value: u64, width: usize) -> usize {
-    let mut start = text.len();
-    let least = text.len().saturating_sub(width);
+/// Fills `text` with the last decimal digits of `value`.
+#[inline(always)]
+fn digits(text: &mut [u8], mut value: u64) {
     for digit in text.iter_mut().rev() {
-        if value == 0 && start <= least {
-            break;
-        }
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
-        start -= 1;
     }
-    start
 }
 
 /// A JSON string (RFC 8259 section 7). What is not UTF-8 becomes U+FFFD.
-fn string(out: &mut Vec<u8>, value: &[u8]) {
-    out.push(b'"');
-    // Looks at every byte even after a special one: that is how it becomes vector code.
-    if value
-        .iter()
-        .fold(true, |plain, &byte| plain & is_plain(byte) & (byte < 0x80))
-    {
-        out.extend_from_slice(value);
+fn string(out: &mut Out<'_>, value: &[u8]) {
+    out.put(b"\"");
+    if needs_nothing(value) {
+        out.put(value);
     } else {
         for chunk in value.utf8_chunks() {
             escape(out, chunk.valid().as_bytes());
             if !chunk.invalid().is_empty() {
-                out.extend_from_slice("\u{fffd}".as_bytes());
+                out.put("\u{fffd}".as_bytes());
             }
         }
     }
-    out.push(b'"');
+    out.put(b"\"");
 }
 
-fn escape(out: &mut Vec<u8>, value: &[u8]) {
+/// All of it is ASCII that stands for itself.
+#[inline]
+fn needs_nothing(value: &[u8]) -> bool {
+    let Some(last) = value.last_chunk::<16>() else {
+        return value.iter().all(|&byte| byte < 0x80 && is_plain(byte));
+    };
+    // Sixteen at a time; the last sixteen overlap what came before.
+    let mut chunks = value.chunks_exact(16).filter_map(<[u8]>::first_chunk::<16>);
+    chunks.all(are_plain) && are_plain(last)
+}
+
+/// Sixteen bytes at once: plain, and below 0x80, which a signed comparison sees as negative.
+#[inline]
+fn are_plain(bytes: &[u8; 16]) -> bool {
+    let lane = i8x16::from(bytes.map(|byte| byte as i8));
+    let is = |byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
+    let special = i8x16::splat(0x20).cmp_gt(lane) | is(b'"') | is(b'\\') | is(0x7f);
+    special.move_mask() == 0
+}
+
+fn escape(out: &mut Out<'_>, value: &[u8]) {
     let mut rest = value;
     while let Some(at) = rest.iter().position(|&byte| !is_plain(byte)) {
         let (plain, special) = rest.split_at(at);
-        out.extend_from_slice(plain);
+        out.put(plain);
         match special[0] {
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
+            b'"' => out.put(b"\\\""),
+            b'\\' => out.put(b"\\\\"),
+            b'\n' => out.put(b"\\n"),
+            b'\r' => out.put(b"\\r"),
+            b'\t' => out.put(b"\\t"),
             control => {
                 const HEX: [u8; 16] = *b"0123456789abcdef";
                 let [high, low] = [control >> 4, control & 0xf].map(|digit| HEX[usize::from(digit)]);
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+                out.put(&[b'\\', b'u', b'0', b'0', high, low]);
             }
         }
         rest = &special[1..];
     }
-    out.extend_from_slice(rest);
+    out.put(rest);
 }
 
 #[inline]
@@ -240,26 +317,22 @@ fn is_plain(byte: u8) -> bool {
     (byte >= 0x20) & (byte != b'"') & (byte != b'\\') & (byte != 0x7f)
 }
 
-/// RFC 3339 with milliseconds, UTC.
-fn timestamp(out: &mut Vec<u8>, unix_ms: i64) {
-    // Year 1 to 9999, as far as RFC 3339 and Python's datetime go.
-    let unix_ms = unix_ms.clamp(-62_135_596_800_000, 253_402_300_799_999);
-    let (days, ms) = (unix_ms.div_euclid(86_400_000), unix_ms.rem_euclid(86_400_000) as u64);
+/// The time of a second since 1970, with no milliseconds.
+fn timestamp(second: i64) -> [u8; 24] {
+    let (days, seconds) = (second.div_euclid(86_400), second.rem_euclid(86_400) as u64);
     let (year, month, day) = civil(days);
-    let mut text = *b"YYYY-MM-DDThh:mm:ss.mmmZ";
+    let mut text = *b"YYYY-MM-DDThh:mm:ss.000Z";
     for (place, value) in [
         (0..4, year),
         (5..7, month),
         (8..10, day),
-        (11..13, ms / 3_600_000),
-        (14..16, ms / 60_000 % 60),
-        (17..19, ms / 1000 % 60),
-        (20..23, ms % 1000),
+        (11..13, seconds / 3600),
+        (14..16, seconds / 60 % 60),
+        (17..19, seconds % 60),
     ] {
-        let width = place.len();
-        digits(&mut text[place], value, width);
+        digits(&mut text[place], value);
     }
-    out.extend_from_slice(&text);
+    text
 }
 
 /// Year, month and day of a number of days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").

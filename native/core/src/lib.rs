@@ -10,6 +10,7 @@ pub mod limit;
 mod mask;
 pub mod metrics;
 mod names;
+mod out;
 mod rotation;
 pub mod segment;
 pub mod select;

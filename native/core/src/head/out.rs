@@ -1,6 +1,7 @@
-//! The buffer that a head is written into, and the line that frames its body.
+//! Header lines as they are written, the one that frames the body among them.
 
 use crate::decimal::Decimal;
+use crate::out::Out;
 
 use super::known::Known;
 use super::scan::Field;
@@ -16,31 +17,16 @@ pub enum Framing {
     Length(u64),
 }
 
-/// What is left of a buffer that is being filled.
-pub(super) struct Out<'a>(pub(super) &'a mut [u8]);
-
-impl Out<'_> {
-    #[inline]
-    pub(super) fn put(&mut self, bytes: &[u8]) {
-        // The buffer was measured for exactly these bytes; a mismatch would be our defect and cuts, never overruns.
-        let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) else {
-            debug_assert!(false, "head is longer than measured");
-            return;
-        };
-        now.copy_from_slice(bytes);
-        self.0 = later;
+/// Puts a header line.
+#[inline]
+pub(super) fn put_field(out: &mut Out<'_>, field: &Field, head: &[u8]) {
+    match field.known {
+        Known::Other => out.put(field.name(head)),
+        known => out.put(known.name().as_bytes()),
     }
-
-    #[inline]
-    pub(super) fn field(&mut self, field: &Field, head: &[u8]) {
-        match field.known {
-            Known::Other => self.put(field.name(head)),
-            known => self.put(known.name().as_bytes()),
-        }
-        self.put(b": ");
-        self.put(field.value(head));
-        self.put(b"\r\n");
-    }
+    out.put(b": ");
+    out.put(field.value(head));
+    out.put(b"\r\n");
 }
 
 /// A framing header, digits included.

@@ -1,6 +1,7 @@
 //! Lines and header fields: what requests and responses have in common.
 
 use smallvec::SmallVec;
+use wide::{CmpEq, CmpGt, i8x16};
 
 use super::known::{self, Known, KnownSet, equals};
 use super::{HeadError, MAX_HEAD, MAX_HEADERS, MAX_LINE, flag};
@@ -157,25 +158,28 @@ const HIGH: u64 = ONES * 0x80;
 /// The first control character other than TAB: where and which.
 #[inline]
 fn control(bytes: &[u8]) -> Option<(usize, u8)> {
-    // Eight bytes at a time ("Bit Twiddling Hacks", hasless and haszero): borrows raise false alarms above a true one,
-    // so each alarm is looked at.
-    let chunks = bytes.chunks_exact(8);
-    let tail = chunks.remainder();
-    for (index, chunk) in chunks.enumerate() {
-        let Some(word) = chunk.first_chunk::<8>() else { break };
-        let word = u64::from_le_bytes(*word);
-        let delete = word ^ (ONES * 0x7f);
-        let mut hits = ((word.wrapping_sub(ONES * 0x20) & !word) | (delete.wrapping_sub(ONES) & !delete)) & HIGH;
-        while hits != 0 {
-            let byte = (word >> (hits.trailing_zeros() - 7)) as u8;
-            if is_control(byte) {
-                return Some((index * 8 + (hits.trailing_zeros() / 8) as usize, byte));
-            }
-            hits &= hits - 1;
+    // Sixteen bytes at a time. Comparisons are signed: with the top bit flipped, unsigned order becomes signed order.
+    let mut at = 0;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<16>) {
+        let lane = i8x16::from(chunk.map(|byte| byte as i8));
+        let low = i8x16::splat(0x20 ^ i8::MIN).cmp_gt(lane ^ i8x16::splat(i8::MIN));
+        let tab = lane.cmp_eq(i8x16::splat(b'\t' as i8));
+        let delete = lane.cmp_eq(i8x16::splat(0x7f));
+        let hits = (low | delete).move_mask() & !tab.move_mask();
+        if hits != 0 {
+            let at = at + hits.trailing_zeros() as usize;
+            return Some((at, *bytes.get(at)?));
         }
+        at += 16;
     }
-    let at = tail.iter().position(|byte| is_control(*byte))?;
-    Some((bytes.len() - tail.len() + at, *tail.get(at)?))
+    let (place, byte) = short_control(bytes.get(at..)?)?;
+    Some((at + place, byte))
+}
+
+/// The same for the end of what has arrived.
+fn short_control(bytes: &[u8]) -> Option<(usize, u8)> {
+    let at = bytes.iter().position(|byte| is_control(*byte))?;
+    Some((at, *bytes.get(at)?))
 }
 
 fn is_control(byte: u8) -> bool {

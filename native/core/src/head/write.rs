@@ -1,9 +1,10 @@
 //! Heads to send: written from what was parsed, in two passes - choose and measure, then fill a buffer of that size.
 
 use crate::decimal::Decimal;
+use crate::out::Out;
 
 use super::known::{self, Known, KnownSet};
-use super::out::{Framing, FramingLine, Out};
+use super::out::{Framing, FramingLine, put_field};
 use super::reason::standard_reason;
 use super::scan::{Field, is_token};
 use super::{RequestHead, ResponseHead};
@@ -313,7 +314,7 @@ impl RequestPlan<'_> {
 
     /// Writes the head into `out`, which is `len()` long.
     pub fn write(&self, out: &mut [u8]) {
-        let mut out = Out(out);
+        let mut out = Out::new(out);
         out.put(self.head.method(self.bytes));
         out.put(b" ");
         out.put(self.prefix);
@@ -327,11 +328,11 @@ impl RequestPlan<'_> {
         out.put(self.request_id);
         out.put(b"\r\n");
         for field in chosen(&self.head.fields, self.fields) {
-            out.field(field, self.bytes);
+            put_field(&mut out, field, self.bytes);
         }
         self.framing.put(&mut out);
         out.put(b"\r\n");
-        debug_assert!(out.0.is_empty());
+        debug_assert_eq!(out.room(), 0);
     }
 }
 
@@ -436,7 +437,7 @@ impl ResponsePlan<'_> {
 
     /// Writes the head into `out`, which is `len()` long.
     pub fn write(&self, out: &mut [u8]) {
-        let mut out = Out(out);
+        let mut out = Out::new(out);
         out.put(STATUS_START);
         let status = self.head.status;
         out.put(&[
@@ -448,7 +449,7 @@ impl ResponsePlan<'_> {
         out.put(self.reason);
         out.put(b"\r\n");
         for field in chosen(&self.head.fields, self.fields) {
-            out.field(field, self.bytes);
+            put_field(&mut out, field, self.bytes);
         }
         self.framing.put(&mut out);
         out.put(REQUEST_ID);
@@ -465,7 +466,7 @@ impl ResponsePlan<'_> {
         }
         out.put(self.close);
         out.put(b"\r\n");
-        debug_assert!(out.0.is_empty());
+        debug_assert_eq!(out.room(), 0);
     }
 }
 

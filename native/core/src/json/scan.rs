@@ -48,35 +48,24 @@ impl<V: Visitor> Work for Scan<'_, V> {
             if wide.is_none() && block.has_wide() {
                 wide = Some(at);
             }
-            let backslashes = block.equal(b'\\');
-            let (quotes, controls) = (block.equal(b'"'), block.controls());
-            if inside & !cut == u64::MAX && backslashes | quotes | controls == 0 {
-                continue;
-            }
-            grammar.escapes |= backslashes;
+            // No short cut for blocks of plain text: beside those with escapes it would be mispredicted every other time.
+            let (quotes, backslashes, controls) = (block.equal(b'"'), block.equal(b'\\'), block.controls());
             let (escaping, escaped) = escapes(backslashes, cut);
             cut = escaping >> 63;
             let borders = quotes & !escaped;
+            let letters = escaped & !(quotes | backslashes | block.equal(b'n'));
+            grammar.escapes |= backslashes;
+            if borders == 0 && inside != 0 {
+                if controls != 0 || !are_escapes(bytes, at, letters) {
+                    return None;
+                }
+                continue;
+            }
             // From each opening quote to before its closing one.
             let within = parity(borders) ^ inside;
             inside = ((within as i64) >> 63) as u64;
-            if controls & within != 0 {
+            if controls & within != 0 || !are_escapes(bytes, at, letters & within) {
                 return None;
-            }
-            let mut others = escaped & within;
-            if others != 0 {
-                others &= !(quotes | backslashes | block.equal(b'n'));
-                while others != 0 {
-                    let letter = at + others.trailing_zeros() as usize;
-                    let is_plain = matches!(bytes.get(letter), Some(b't' | b'r' | b'b' | b'f' | b'/'));
-                    if !is_plain && escape(bytes, letter).is_err() {
-                        return None;
-                    }
-                    others &= others - 1;
-                }
-            }
-            if borders == 0 && inside != 0 {
-                continue;
             }
             let operators = block.operators() & !within;
             let scalars = !(operators | block.spaces() | within | borders);
@@ -87,6 +76,20 @@ impl<V: Visitor> Work for Scan<'_, V> {
         let is_utf8 = |from| simdutf8::basic::from_utf8(bytes.get(from..).unwrap_or_default()).is_ok();
         (inside == 0 && grammar.is_complete() && wide.is_none_or(is_utf8)).then_some(grammar.object)
     }
+}
+
+/// Whether these bits, counted from `base`, are what may follow a backslash.
+#[inline(always)]
+fn are_escapes(bytes: &[u8], base: usize, mut letters: u64) -> bool {
+    while letters != 0 {
+        let at = base + letters.trailing_zeros() as usize;
+        let is_plain = matches!(bytes.get(at), Some(b't' | b'r' | b'b' | b'f' | b'/'));
+        if !is_plain && escape(bytes, at).is_err() {
+            return false;
+        }
+        letters &= letters - 1;
+    }
+    true
 }
 
 /// Bit i of the answer is the parity of the bits up to i.

@@ -1,0 +1,71 @@
+//! A buffer that is being filled with many short pieces.
+
+/// What is left of it.
+pub(crate) struct Out<'a>(&'a mut [u8]);
+
+impl<'a> Out<'a> {
+    /// All of `buffer`.
+    #[inline]
+    pub(crate) fn new(buffer: &'a mut [u8]) -> Self {
+        Self(buffer)
+    }
+
+    /// Bytes there is still room for.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Copies `bytes`. The buffer was measured for what is put; a mismatch would be our defect and cuts, never overruns.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
+        let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) else {
+            debug_assert!(false, "more was put than measured");
+            return;
+        };
+        copy(now, bytes);
+        self.0 = later;
+    }
+}
+
+/// `copy_from_slice` that for short slices is a few moves and no call: two that overlap.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    match from.len() {
+        17..=32 => ends::<16>(to, from),
+        8..=16 => ends::<8>(to, from),
+        4..=7 => ends::<4>(to, from),
+        0..=3 => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
+        _ => to.copy_from_slice(from),
+    }
+}
+
+#[inline(always)]
+fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        *to = *from;
+    }
+    if let (Some(to), Some(from)) = (to.last_chunk_mut::<N>(), from.last_chunk::<N>()) {
+        *to = *from;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_every_length_follow_each_other() {
+        let text: Vec<u8> = (0..=255).collect();
+        for length in 0..70 {
+            let mut buffer = [0; 200];
+            let mut out = Out::new(&mut buffer);
+            out.put(&text[1..=length]);
+            out.put(&text[100..100 + length]);
+            assert_eq!(out.room(), 200 - 2 * length);
+            assert_eq!(&buffer[..length], &text[1..=length]);
+            assert_eq!(&buffer[length..2 * length], &text[100..100 + length]);
+            assert!(buffer[2 * length..].iter().all(|byte| *byte == 0));
+        }
+    }
+}
