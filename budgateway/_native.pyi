@@ -477,6 +477,9 @@ class BodyPump:
     def end(self) -> int:
         """Where the body ends in the bytes fed last, when its chunked framing says so; else -1."""
     @property
+    def between_events(self) -> bool:
+        """Nothing of a further event has come: another may be put here. False where no event stream is scanned."""
+    @property
     def passed(self) -> int:
         """Bytes of body sent so far, without framing."""
 

@@ -31,6 +31,7 @@ cdef class Exchange:
     cdef public object task             # a stage or a dial that waits
     cdef public bint reused             # the connection had served before
     cdef public bint fresh              # a stale connection failed it: dial a new one
+    cdef public bint streamed           # its body went upstream as it came: it cannot be sent again
     cdef public bint rename             # the upstream knows the model by another name
     # response
     cdef public int status

@@ -54,6 +54,7 @@ class Exchange:
         self.task: Any = None
         self.reused = False
         self.fresh = False
+        self.streamed = False
         self.rename = False
         # response
         self.status = 0

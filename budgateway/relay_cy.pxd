@@ -24,6 +24,7 @@ cdef class Relay(Carrier):
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 
+    cdef _enter(self, Exchange x)
     @cython.locals(target=Target, connection=ClientConnection)
     cpdef execute(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)

@@ -80,13 +80,7 @@ class Relay(Carrier):
 
     def start(self, x: Exchange) -> None:
         """Plan an exchange whose request is whole (or streams), and execute the plan."""
-        self.in_flight += 1
-        given = x.head.request_id
-        if given is None:
-            self._counter += 1
-            x.request_id = f"{self._id_prefix}{self._counter:08x}"
-        else:
-            x.request_id = given
+        self._enter(x)
         x.snapshot = self.snapshot
         try:
             if self.shedding and not x.head.path.startswith(_NEVER_SHED):
@@ -99,6 +93,16 @@ class Relay(Carrier):
             _log.exception("exchange %s failed in the pipeline", x.request_id)
             self._give_up(x, InternalError(f"internal error ({type(error).__name__})"))
 
+    def _enter(self, x: Exchange) -> None:
+        """Count an exchange in, under its name."""
+        self.in_flight += 1
+        given = x.head.request_id
+        if given is None:
+            self._counter += 1
+            x.request_id = f"{self._id_prefix}{self._counter:08x}"
+        else:
+            x.request_id = given
+
     def body(self, x: Exchange, data: bytes) -> None:
         """A piece of a streamed request body."""
         connection = x.connection
@@ -109,7 +113,6 @@ class Relay(Carrier):
             x.send_body = data if x.send_body is None else x.send_body + data
             x.downstream.pause_reading()
         else:
-            x.progressed = True
             connection.send_more(data if x.head.content_length >= 0 else _chunk(data), False)
 
     def body_end(self, x: Exchange) -> None:
@@ -121,6 +124,8 @@ class Relay(Carrier):
 
     def gone(self, x: Exchange) -> None:
         """The client left: so does the upstream request, whatever its phase."""
+        if not x.request_id:
+            self._enter(x)
         self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, monotonic_ns())
 
     def writable(self, x: Exchange, ok: bool) -> None:
@@ -136,9 +141,7 @@ class Relay(Carrier):
     def fail(self, x: Exchange, error: GatewayError) -> None:
         """The request went wrong while it was read."""
         if not x.request_id:
-            self.in_flight += 1
-            self._counter += 1
-            x.request_id = f"{self._id_prefix}{self._counter:08x}"
+            self._enter(x)
         self._give_up(x, error)
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError) -> None:
@@ -178,7 +181,10 @@ class Relay(Carrier):
             x.to_close = False
             x.sse = False
         target: Target = x.target
-        connection: ClientConnection | None = None if x.fresh else target.pool.checkout(x.ready_ns)
+        # A body that streams can be sent once only: not on a connection that may turn out to be closed.
+        connection: ClientConnection | None = None
+        if x.body_done and not x.fresh:
+            connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
         if connection is None:
             x.reused = False
             # Connecting is the upstream's time, not ours.
@@ -221,9 +227,13 @@ class Relay(Carrier):
         now_ns = monotonic_ns()
         x.sent_ns = now_ns
         x.overhead_ns += now_ns - x.ready_ns
-        x.deadline_ns = now_ns + route.first_byte_ns
-        if not done:
-            x.downstream.resume_reading()
+        if done:
+            x.deadline_ns = now_ns + route.first_byte_ns
+        else:
+            x.streamed = True
+            x.body = None
+            x.send_body = None
+            self.upstream_writable(x, connection.writable)
 
     # ---------------------------------------------------------------- sink of the upstream connection
 
@@ -254,7 +264,7 @@ class Relay(Carrier):
         x.connection = None
         if x.closed:
             return
-        if not x.head_sent and x.body_done and x.route.may_replay(x):
+        if not x.head_sent and not x.streamed and x.route.may_replay(x):
             if x.reused and not x.fresh:
                 # The keep-alive race: it closed as we wrote. One more try, on a connection that cannot be stale.
                 x.fresh = True
@@ -270,6 +280,9 @@ class Relay(Carrier):
             x.downstream.resume_reading()
         else:
             x.downstream.pause_reading()
+        if not x.head_sent and not x.body_done:
+            # The wait for a response begins with the request's end; before it, only who takes nothing of it is late.
+            x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
 
     def _answer(self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int) -> None:
         """Send the response's head, and its body if that is here; else set up the pump for it."""
@@ -330,6 +343,10 @@ class Relay(Carrier):
         route: RouteRoom = x.route
         now_ns = monotonic_ns()
         x.head_sent = True
+        # A stream may be idle for long.
+        x.body = None
+        x.send_body = None
+        x.peek = None
         x.overhead_ns += now_ns - x.first_byte_ns
         x.deadline_ns = now_ns + route.chunk_ns
 
@@ -371,8 +388,9 @@ class Relay(Carrier):
         upstream_fault = error.who == "upstream"
         verdict = VERDICT_FAILURE if upstream_fault else VERDICT_NEUTRAL
         if x.head_sent:
-            if x.sse and x.chunked and downstream.writable:
+            if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
                 # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
+                # Inside an event there is no place for it: its half would become a whole one that no client can read.
                 downstream.write(_chunk(event_bytes(error, x.request_id, x.head.path)))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
             downstream.break_off(not x.to_close)
@@ -414,6 +432,7 @@ class Relay(Carrier):
         x.body = None
         x.send_body = None
         x.document = None
+        x.peek = None
 
 
 def _chunk(data: bytes) -> bytes:

@@ -25,7 +25,8 @@ from budgateway.providers.adapter_cy import OpenAIAdapter
 from budgateway.records import Provider, Route, Settings, Upstream
 from budgateway.relay_cy import Relay
 from budgateway.routing.router_cy import Access, Router, RouteRoom
-from budgateway.server.connection_cy import Door
+from budgateway.server.connection_cy import protocols
+from budgateway.server.door_cy import Door
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
 
@@ -248,7 +249,7 @@ class DataPlane:
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept connections from a bound socket."""
-        server = await self._loop.create_server(self.door.connect, sock=sock, backlog=BACKLOG, ssl=self._tls)
+        server = await self._loop.create_server(protocols(self.door), sock=sock, backlog=BACKLOG, ssl=self._tls)
         self._servers.append(server)
 
     def prepare(self, settings: Settings) -> Successor:
@@ -393,7 +394,8 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket
                 if error.errno == errno.EADDRINUSE:
                     raise OSError(errno.EADDRINUSE, "the port is taken") from error
                 raise
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it every second write waits 40 ms for an ACK.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

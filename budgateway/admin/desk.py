@@ -20,7 +20,8 @@ from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.observe.metrics import Exposition
 from budgateway.runtime import SWEEP_S, Pools, bound_socket, targets_of
-from budgateway.server.connection_cy import Door
+from budgateway.server.connection_cy import protocols
+from budgateway.server.door_cy import Door
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -85,11 +86,11 @@ class Desk:
             self._offices.append(made)
             return made
 
-        self._servers.append(await loop.create_unix_server(self._door(office(False)).connect, self.path))
+        self._servers.append(await loop.create_unix_server(protocols(self._door(office(False))), self.path))
         if settings.metrics_enabled and settings.metrics_port >= 0:
             sock = metrics_sock or bound_socket(settings.metrics_host, settings.metrics_port)
             self._metrics_sock = sock
-            server = await loop.create_server(self._door(office(True)).connect, sock=sock)
+            server = await loop.create_server(protocols(self._door(office(True))), sock=sock)
             self._servers.append(server)
             host, port = sock.getsockname()[:2]
             self.metrics_url = f"http://{host}:{port}/metrics"

@@ -1,22 +1,10 @@
 from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.server.door_cy cimport Door
 from budgateway.wire.framing_cy cimport Framing
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
 cdef object _parse_head
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
-
-
-cdef class Door:
-    # process
-    cdef public Carrier handler
-    cdef public object call_soon
-    cdef public long long keepalive_ns, head_timeout_ns
-    cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
-    cdef public set connections
-    cdef public long long now_ns
-    cdef public bint draining
-
-    cpdef sweep(self, long long now_ns)
 
 
 cdef class ServerConnection:
@@ -29,7 +17,7 @@ cdef class ServerConnection:
     cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public str client
     cdef int _state
-    cdef long long _deadline_ns
+    cdef long long _deadline_ns, _flush_ns
     cdef bytearray _pending
     cdef Py_ssize_t _fed
     cdef bint _reading
@@ -57,13 +45,16 @@ cdef class ServerConnection:
     cpdef resume_reading(self)
     cpdef finish(self, bint keep_alive)
     cpdef abort(self)
+    cpdef reset(self)
     cpdef break_off(self, bint framed)
     cpdef refuse(self, error)
     cpdef sweep(self, long long now_ns)
     cpdef hasten(self, long long deadline_ns)
     cpdef end(self, error)
+    cdef _go_on(self)
     cpdef _next(self)
     cdef bint _is_full(self) except -1
+    cdef bint _has_left(self) except -1
     cdef _fail(self, Exchange x, error)
     cdef _too_large(self)
     cdef _linger(self)

@@ -6,14 +6,19 @@ differently is refused. One exchange is in flight at a time; pipelined bytes wai
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
+from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout, RequestTooLarge
-from budgateway.exchange_cy import Carrier, Exchange
+from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, RequestHead
+from budgateway.server.door_cy import Door
 from budgateway.wire.answer import response_bytes
 from budgateway.wire.framing_cy import Framing
 
@@ -26,9 +31,10 @@ MAX_PIPELINED_BYTES = 64 * 1024  # then reading pauses: the client waits, we do 
 MULTIPART_PEEK_BYTES = 64 * 1024  # form fields precede files: the model is in here or nowhere
 MAX_TURNED_AWAY = 256  # connections that are being told so; what comes on top is cut off
 LINGER_NS = 2_000_000_000  # a refused upload is drained so long, or the client would see RST instead of the answer
-LINGER_BYTES = 1024 * 1024
+LINGER_BYTES = 16 * 1024 * 1024
 FLUSH_NS = 60_000_000_000  # a client that reads nothing of its last answer is let go
 BODY_IDLE_NS = 60_000_000_000  # nginx client_body_timeout
+BODY_NS_PER_BYTE = 2_000_000  # what is kept until it is whole comes at 500 B/s at least (Apache mod_reqtimeout MinRate)
 WRITE_HIGH_BYTES = 32 * 1024  # R13: a slow reader costs no more than 64 KiB
 
 # Flags of the native scan, as C numbers (the .pxd declares them).
@@ -50,55 +56,13 @@ _ANSWERING = 2  # the request is whole, its response is not
 _LINGERING = 3  # answered early: the rest of the request is thrown away
 _CLOSED = 4
 
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
+_ESTABLISHED = 1  # tcpi_state, the first byte of TCP_INFO
 
-class Door:
-    """What the connections of one worker share: whom to hand exchanges to, limits, the coarse clock."""
 
-    def __init__(
-        self,
-        handler: Carrier,
-        call_soon: Callable[[Callable[[], None]], object],
-        *,
-        keepalive_ns: int,
-        head_timeout_ns: int,
-        max_body_bytes: int,
-        max_connections: int,
-    ) -> None:
-        # process
-        self.handler = handler
-        self.call_soon = call_soon
-        self.keepalive_ns = keepalive_ns
-        self.head_timeout_ns = head_timeout_ns
-        self.max_body_bytes = max_body_bytes
-        self.max_connections = max_connections
-        self.connections: set[ServerConnection] = set()
-        self.refused_connections = 0
-        # moved by the sweep, four times a second: good enough for idle deadlines, and free
-        self.now_ns = monotonic_ns()
-        self.draining = False
-
-    def connect(self) -> Any:
-        """A protocol for one accepted connection (an asyncio.Protocol in all but its base class)."""
-        return ServerConnection(self)
-
-    def sweep(self, now_ns: int) -> None:
-        """Let every connection look at its deadline."""
-        self.now_ns = now_ns
-        for connection in tuple(self.connections):
-            connection.sweep(now_ns)
-
-    def drain(self, grace_ns: int) -> None:
-        """Stop keep-alive: busy connections close after their response, idle ones when nothing comes for `grace_ns`. A
-        request may be on its way, and closing under it would cost an innocent client an error."""
-        self.draining = True
-        deadline_ns = monotonic_ns() + grace_ns
-        for connection in tuple(self.connections):
-            connection.hasten(deadline_ns)
-
-    def end(self, error: GatewayError) -> None:
-        """End what is in flight with an error, and every connection."""
-        for connection in tuple(self.connections):
-            connection.end(error)
+def protocols(door: Door) -> Callable[[], Any]:
+    """A factory of protocols for connections that a listener accepts (asyncio.Protocol in all but its base class)."""
+    return partial(ServerConnection, door)
 
 
 class ServerConnection:
@@ -116,6 +80,7 @@ class ServerConnection:
         self.client = ""
         self._state = _HEAD
         self._deadline_ns = 0
+        self._flush_ns = 0  # until when what is written may take to leave
         self._pending: bytearray | None = None  # a head in pieces, or pipelined bytes
         self._fed = 0  # of the pending head, what llhttp has seen
         self._reading = True
@@ -169,7 +134,10 @@ class ServerConnection:
                 self.abort()
 
     def eof_received(self) -> None:
-        """A client that stops sending is gone: nothing could tell it from one that is."""
+        """A client that stops sending is gone: nothing could tell it from one that is. An exchange ends at once, and not
+        when all that is written is out; a finished answer is still delivered."""
+        if self._exchange is not None:
+            self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the exchange if there is one; break the cycle with the parser."""
@@ -196,6 +164,8 @@ class ServerConnection:
         self.writable = True
         if self._exchange is not None:
             self._handler.writable(self._exchange, True)
+        elif self._state == _HEAD:
+            self._go_on()
 
     # ---------------------------------------------------------------- reading
 
@@ -288,10 +258,11 @@ class ServerConnection:
             if end < have:
                 self._hold(data[end:])
         else:
-            if flags & _EXPECT_CONTINUE and not x.body_bytes:
-                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._deadline_ns = monotonic_ns() + BODY_IDLE_NS
             self._body_grew(x)
+            if flags & _EXPECT_CONTINUE and self._exchange is x and not x.body_bytes and not x.head_sent:
+                # Only to who was not refused: the others need not send it (RFC 9110 10.1.1).
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _read_body(self, data: bytes) -> None:
         x = self._exchange
@@ -321,6 +292,10 @@ class ServerConnection:
             return  # the handler ended it meanwhile
         if end < 0:
             self._deadline_ns = self._door.now_ns + BODY_IDLE_NS
+            if not self._started:
+                latest_ns = x.started_ns + BODY_IDLE_NS + x.body_bytes * BODY_NS_PER_BYTE
+                if latest_ns < self._deadline_ns:
+                    self._deadline_ns = latest_ns
             self._body_grew(x)
         else:
             x.ready_ns = monotonic_ns()
@@ -361,12 +336,12 @@ class ServerConnection:
         self._chunks = None
         self._framing.head_done = False
         self._framing.complete = False
+        if x.body_bytes > self._max_body:
+            self._fail(x, self._too_large())
+            return
         x.body_done = True
         if self._started:
             self._handler.body_end(x)
-            return
-        if x.body_bytes > self._max_body:
-            self._fail(x, self._too_large())
             return
         parts = self._parts
         self._parts = None
@@ -405,7 +380,9 @@ class ServerConnection:
     def _hold(self, data: bytes) -> None:
         """Pipelined bytes wait for their turn."""
         if self._state == _HEAD:  # the exchange ended while its own bytes were read
-            self._read_head(data)
+            self._pending = bytearray(data)
+            if self.writable:
+                self._go_on()
             return
         if self._state != _ANSWERING:
             return
@@ -449,35 +426,49 @@ class ServerConnection:
         if state != _ANSWERING:
             self._linger()
         elif not keep_alive or self._door.draining:
+            if self._pending is not None:
+                # Bytes that nobody will read: closing over more of them would reset the answer away.
+                self._linger()
+                return
             self._state = _CLOSED
             self._deadline_ns = self._door.now_ns + FLUSH_NS
             self._transport.close()
         else:
             self._state = _HEAD
             self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
-            if self._pending is not None:
-                # Not from here: a long pipeline of quick answers would nest.
-                self._door.call_soon(self._next)
-            elif not self._reading:
-                self.resume_reading()
+            if self.writable:
+                self._go_on()
+            else:
+                # What it has not read yet comes first, or every further answer would wait in our memory.
+                self.pause_reading()
 
     def abort(self) -> None:
-        """Drop the connection: the client sees that the response is not whole."""
+        """Drop the connection, now."""
         self._exchange = None
         if self._state != _CLOSED:
             self._state = _CLOSED
             self._transport.abort()
 
+    def reset(self) -> None:
+        """Drop the connection with RST, where FIN would say that the response is whole. (TLS says so by itself: abort
+        sends no close_notify.)"""
+        if self._state != _CLOSED:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None and sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.abort()
+
     def break_off(self, framed: bool) -> None:
         """End a response that cannot be whole. Framing says so by itself once what was written is out; without it only
         a reset does."""
         if not framed:
-            self.abort()
+            self.reset()
             return
         self._exchange = None
         if self._state != _CLOSED:
             self._state = _CLOSED
             self._deadline_ns = monotonic_ns() + LINGER_NS
+            self._flush_ns = self._deadline_ns + FLUSH_NS
             self._transport.close()
 
     def refuse(self, error: GatewayError) -> None:
@@ -492,6 +483,9 @@ class ServerConnection:
     def sweep(self, now_ns: int) -> None:
         """Look at the deadlines: of the exchange in flight, else of the connection."""
         x = self._exchange
+        if x is not None and not self._reading and self._has_left():
+            self._transport.abort()
+            return
         if x is not None and self._started:
             self._handler.sweep(x, now_ns)
         if not self._deadline_ns or now_ns < self._deadline_ns:
@@ -499,7 +493,14 @@ class ServerConnection:
         if self._state == _HEAD and self._pending is not None:
             self.refuse(RequestTimeout("the request head did not arrive in time"))
         elif self._state == _BODY and x is not None:
-            self._fail(x, RequestTimeout("the request body stopped arriving"))
+            if self._reading:
+                self._fail(x, RequestTimeout("the request body did not arrive in time"))
+            else:
+                # It is we who do not read: the upstream's deadline counts.
+                self._deadline_ns = now_ns + BODY_IDLE_NS
+        elif self._state >= _LINGERING and now_ns < self._flush_ns and self._transport.get_write_buffer_size():
+            # A slow reader gets the time that every last answer has.
+            self._deadline_ns = now_ns + LINGER_NS
         elif self._state >= _LINGERING:
             self._deadline_ns = 0
             self._state = _CLOSED
@@ -524,19 +525,37 @@ class ServerConnection:
 
     # ---------------------------------------------------------------- endings
 
+    def _go_on(self) -> None:
+        """Look for the next request: in what was pipelined, else from the client."""
+        if self._pending is not None and not self._fed:
+            # Not from here: a long pipeline of quick answers would nest.
+            self._door.call_soon(self._next)
+        elif not self._reading:
+            self.resume_reading()
+
     def _next(self) -> None:
         """Take up what was pipelined."""
-        if self._state != _HEAD or self._pending is None:
+        if self._state != _HEAD or self._pending is None or self._fed:
             return
         data = bytes(self._pending)
         self._pending = None
-        self._fed = 0
         self._read_head(data)
         if not self._reading and not self._is_full():
             self.resume_reading()
 
     def _is_full(self) -> bool:
         return self._pending is not None and len(self._pending) > MAX_PIPELINED_BYTES
+
+    def _has_left(self) -> bool:
+        """Whether the client's FIN or RST lies behind bytes that we do not read for now; only Linux can tell."""
+        sock = self._transport.get_extra_info("socket")
+        if sys.platform != "linux" or sock is None or sock.family == socket.AF_UNIX:
+            return False
+        try:
+            state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        except OSError:
+            return True
+        return state != _ESTABLISHED
 
     def _fail(self, x: Exchange, error: GatewayError) -> None:
         """The request went wrong before it was whole: the handler answers it as it answers every other failure."""
@@ -554,11 +573,15 @@ class ServerConnection:
         self._pending = None
         self._left = LINGER_BYTES
         self._deadline_ns = monotonic_ns() + LINGER_NS
+        self._flush_ns = self._deadline_ns + FLUSH_NS
         transport = self._transport
         if not self._reading:
             self.resume_reading()
-        if transport.can_write_eof():
-            transport.write_eof()
-        else:
-            self._state = _CLOSED
-            transport.close()
+        try:
+            if transport.can_write_eof():
+                transport.write_eof()
+            else:
+                self._state = _CLOSED
+                transport.close()
+        except OSError:  # the client was quicker
+            self.abort()

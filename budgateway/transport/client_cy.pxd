@@ -42,6 +42,7 @@ cdef class ClientConnection:
     cdef public long long idle_since_ns
     cdef public Py_ssize_t served       # responses read whole
     cdef bint _reading, _ended
+    cdef public bint writable           # its buffer has room for more of a streamed body
     # exchange
     cdef Exchange _exchange
     cdef object _head                   # native.ResponseHead

@@ -130,6 +130,7 @@ class ClientConnection:
         self.served = 0
         self._reading = True
         self._ended = False
+        self.writable = True
         # exchange
         self._exchange: Exchange | None = None
         self._head: ResponseHead | None = None
@@ -211,8 +212,9 @@ class ClientConnection:
             self._read_body(x, data)
 
     def eof_received(self) -> None:
-        """The upstream sends no more: closing the transport reports it through connection_lost, a turn later."""
+        """The upstream sends no more: connection_lost reports it, at once and not when all that we wrote is out."""
         self._ended = True
+        self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell the exchange, unless the end of the connection is how its response ends."""
@@ -224,7 +226,8 @@ class ClientConnection:
         self._exchange = None
         if x is None:
             return
-        if self._framed == _BY_CLOSE and self._head is not None and error is None:
+        # TLS ends in close_notify, which is an EOF here; a bare FIN may be an attacker's (RFC 9112 9.8).
+        if self._framed == _BY_CLOSE and self._head is not None and error is None and self._ended:
             self._sink.received(x, None, None, True, monotonic_ns())
         elif self._head is not None or self._pending is not None:
             self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
@@ -235,11 +238,13 @@ class ClientConnection:
 
     def pause_writing(self) -> None:
         """The upstream takes a streamed body slower than the client sends it."""
+        self.writable = False
         if self._exchange is not None:
             self._sink.upstream_writable(self._exchange, False)
 
     def resume_writing(self) -> None:
         """Undo pause_writing."""
+        self.writable = True
         if self._exchange is not None:
             self._sink.upstream_writable(self._exchange, True)
 

@@ -74,6 +74,10 @@ class Dialler:
             raise UpstreamTimeout(
                 f"upstream {target.label} did not accept the connection within {self._connect_s:g} s", phase="connect"
             ) from error
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamConnectError(
+                f"upstream {target.label}: its certificate is not trusted ({error.verify_message.rstrip('.')})",
+            ) from error
         except ssl.SSLError as error:
             raise UpstreamConnectError(f"upstream {target.label}: TLS failed ({error.reason})") from error
         except OSError as error:

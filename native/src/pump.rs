@@ -66,6 +66,11 @@ impl BodyPump {
     }
 
     #[getter]
+    fn between_events(&self) -> bool {
+        self.state().pump.is_between_events()
+    }
+
+    #[getter]
     fn passed(&self) -> u64 {
         self.state().pump.passed()
     }

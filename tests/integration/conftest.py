@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 from integration.gateways import gateway
 from integration.processes import free_port, running
 from upstreams import litellm, llamacpp
 
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
 # Straight to the server as a control: what fails there is no fault of the gateway.
 FRONTS = ["direct", "gateway"]
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests with a gateway on their own loop say in `LOOPS` which kinds: workers have uvloop, programs whatever they like."""
+    names: tuple[str, ...] = getattr(getattr(item, "module", None), "LOOPS", ("asyncio",))
+    return {name: LOOPS[name] for name in names}
 
 
 @pytest.fixture(scope="session")

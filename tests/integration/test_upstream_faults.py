@@ -21,6 +21,7 @@ JSON = [("Content-Type", "application/json")]
 GOOD = faults.chat_bytes("all is well")
 EVENTS = faults.chat_events("one", "two", "three")
 STREAM = faults.stream_bytes(EVENTS)
+BORDER = STREAM.index(EVENTS[1]) + len(EVENTS[1])  # an event is whole, the next has not begun
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +168,9 @@ async def test_a_cut_stream_never_looks_whole(server: Server, upstream: FaultyUp
 @pytest.mark.parametrize(
     "fault",
     [
-        faults.stall(STREAM, STREAM.index(b"two")),
-        faults.half_close(STREAM, STREAM.index(b"two")),
+        faults.stall(STREAM, BORDER + 3),
+        faults.half_close(STREAM, BORDER),
+        faults.stall(STREAM, BORDER),
         faults.bad_chunk(),
         faults.bad_chunk(size_line=b"\n"),
         faults.bad_chunk(size_line=b"-1\r\n"),
@@ -176,7 +178,17 @@ async def test_a_cut_stream_never_looks_whole(server: Server, upstream: FaultyUp
         faults.bad_chunk(size_line=b"5 \r\n"),
         faults.bad_chunk(size_line=b"5;" + b"x" * 20_000 + b"\r\n"),
     ],
-    ids=["stalled", "half-closed", "letters", "bare LF", "negative", "too large", "space", "long extension"],
+    ids=[
+        "stalled in a chunk's frame",
+        "half-closed",
+        "stalled",
+        "letters",
+        "bare LF",
+        "negative",
+        "too large",
+        "space",
+        "long extension",
+    ],
 )
 async def test_a_stream_that_breaks_ends_with_an_error_event(
     server: Server, upstream: FaultyUpstream, fault: Script
@@ -191,6 +203,21 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(
     assert rest == b""
     assert b'"error"' in last
     await upstream.until(lambda up: up.open_connections == 0)
+    await well(server, upstream)
+
+
+@pytest.mark.parametrize("ended", ["stalled", "half-closed", "cut"])
+@pytest.mark.parametrize("at", [STREAM.index(b"two"), BORDER - 1], ids=["in a word", "before the blank line"])
+async def test_a_stream_that_breaks_inside_an_event_just_ends(
+    server: Server, upstream: FaultyUpstream, at: int, ended: str
+) -> None:
+    """An error event behind half an event would make it a whole one, which no client can read."""
+    fault = {"stalled": faults.stall, "half-closed": faults.half_close, "cut": faults.cut}[ended]
+    upstream.script(fault(STREAM, at))
+    answer = await ask(server)
+    assert (answer.status, answer.is_complete) == (200, False)
+    assert b"".join(EVENTS).startswith(bytes(answer.body))
+    assert not answer.body.endswith(b"\n\n")
     await well(server, upstream)
 
 

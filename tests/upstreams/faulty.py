@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from upstreams.wire import NotHttp, Received, RequestScanner
 
@@ -139,9 +140,8 @@ class Peer(asyncio.Protocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
         self._upstream.opened(self)
         self._task = asyncio.create_task(self._serve(), name=f"faulty upstream connection {self.record.number}")
 
@@ -210,7 +210,12 @@ class FaultyUpstream:
     """The server: a script of answers, and the ledger of what came. See the module."""
 
     def __init__(
-        self, *script: Answer, greeting: Greeting | None = None, host: str = "127.0.0.1", port: int = 0
+        self,
+        *script: Answer,
+        greeting: Greeting | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.greeting = greeting
         self.connections: list[Connection] = []
@@ -221,14 +226,15 @@ class FaultyUpstream:
         self._served = 0
         self._host = host
         self._port = port
+        self._tls = tls
         self._peers: set[Peer] = set()
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
 
     @property
     def url(self) -> str:
-        """`http://host:port`, once started."""
-        return f"http://{self._host}:{self._port}"
+        """`http://host:port`, once started; `https` with TLS."""
+        return f"{'http' if self._tls is None else 'https'}://{self._host}:{self._port}"
 
     @property
     def port(self) -> int:
@@ -254,7 +260,7 @@ class FaultyUpstream:
     async def start(self) -> None:
         """Bind and listen."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Peer(self), self._host, self._port, backlog=4096)
+        self._server = await loop.create_server(lambda: Peer(self), self._host, self._port, backlog=4096, ssl=self._tls)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop_listening(self) -> None:

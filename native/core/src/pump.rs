@@ -100,6 +100,11 @@ impl Pump {
         self.passed
     }
 
+    /// Nothing of a further event has come: another may be put here. Never so where no event stream is looked at.
+    pub fn is_between_events(&self) -> bool {
+        self.scanner.as_ref().is_some_and(UsageScanner::is_between_events)
+    }
+
     /// What the scanner saw.
     pub fn usage(&self) -> Option<Usage> {
         self.scanner.as_ref().and_then(UsageScanner::usage)

@@ -122,6 +122,11 @@ impl Events {
         events
     }
 
+    /// Nothing of an event, nor of a line, has begun.
+    pub(super) fn is_between(&self) -> bool {
+        self.held.is_empty() && self.skip == Skip::Nothing
+    }
+
     /// What is still held back; an unfinished event is no event.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         std::mem::replace(self, Self::new()).held
@@ -269,6 +274,34 @@ mod tests {
             self.events.push((data, event.is_error));
             self.bytes.extend_from_slice(event.raw);
         }
+    }
+
+    #[test]
+    fn between_events_is_where_nothing_has_begun() {
+        for (stream, between) in [
+            (&b""[..], true),
+            (b"data: a\n\n", true),
+            (b"data: a\r\n\r", true),
+            (b": ping\n", true),
+            (b"event: x\n", true),
+            (b"da", false),
+            (b"data: a", false),
+            (b"data: a\n", false),
+            (b"data: a\n\ndata", false),
+            (b"\n:", false),
+        ] {
+            for size in [1, 2, stream.len().max(1)] {
+                let (mut events, mut log) = (Events::new(), Log::default());
+                for chunk in stream.chunks(size) {
+                    events.feed(chunk, &mut log);
+                }
+                assert_eq!(events.is_between(), between, "{stream:?}");
+            }
+        }
+        let (mut events, mut log) = (Events::new(), Log::default());
+        events.feed(b"data: ", &mut log);
+        events.feed(&vec![b'x'; MAX_EVENT_BYTES + 1], &mut log);
+        assert!(!events.is_between());
     }
 
     /// The events of a stream, the same for every chunk size and with every byte told once.

@@ -115,6 +115,14 @@ impl UsageScanner {
         self.seen.done
     }
 
+    /// Nothing of a further event has come: another may be put here. Never so inside a document.
+    pub fn is_between_events(&self) -> bool {
+        match &self.framing {
+            Framing::Events(events) => events.is_between(),
+            Framing::Document(_) => false,
+        }
+    }
+
     /// An error event was seen; of a document, an `error` member.
     pub fn error(&self) -> bool {
         self.seen.error

@@ -1,0 +1,14 @@
+from budgateway.exchange_cy cimport Carrier
+
+
+cdef class Door:
+    # process
+    cdef public Carrier handler
+    cdef public object call_soon
+    cdef public long long keepalive_ns, head_timeout_ns
+    cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
+    cdef public set connections
+    cdef public long long now_ns
+    cdef public bint draining
+
+    cpdef sweep(self, long long now_ns)

@@ -1,0 +1,66 @@
+"""The front door of one worker: what all its connections share, and the sweep that looks at their deadlines."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic_ns
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from budgateway.errors import GatewayError
+    from budgateway.exchange_cy import Carrier
+    from budgateway.server.connection_cy import ServerConnection
+
+_log = logging.getLogger("budgateway.server")
+
+
+class Door:
+    """What the connections of one worker share: whom to hand exchanges to, limits, the coarse clock."""
+
+    def __init__(
+        self,
+        handler: Carrier,
+        call_soon: Callable[[Callable[[], None]], object],
+        *,
+        keepalive_ns: int,
+        head_timeout_ns: int,
+        max_body_bytes: int,
+        max_connections: int,
+    ) -> None:
+        # process
+        self.handler = handler
+        self.call_soon = call_soon
+        self.keepalive_ns = keepalive_ns
+        self.head_timeout_ns = head_timeout_ns
+        self.max_body_bytes = max_body_bytes
+        self.max_connections = max_connections
+        self.connections: set[ServerConnection] = set()
+        self.refused_connections = 0
+        # moved by the sweep, four times a second: good enough for idle deadlines, and free
+        self.now_ns = monotonic_ns()
+        self.draining = False
+
+    def sweep(self, now_ns: int) -> None:
+        """Let every connection look at its deadline."""
+        self.now_ns = now_ns
+        for connection in tuple(self.connections):
+            try:
+                connection.sweep(now_ns)
+            except Exception:  # noqa: BLE001 - R17: a defect in one exchange is no reason to watch over no other
+                _log.exception("a connection's deadlines could not be looked at")
+                connection.abort()
+
+    def drain(self, grace_ns: int) -> None:
+        """Stop keep-alive: busy connections close after their response, idle ones when nothing comes for `grace_ns`. A
+        request may be on its way, and closing under it would cost an innocent client an error."""
+        self.draining = True
+        deadline_ns = monotonic_ns() + grace_ns
+        for connection in tuple(self.connections):
+            connection.hasten(deadline_ns)
+
+    def end(self, error: GatewayError) -> None:
+        """End what is in flight with an error, and every connection."""
+        for connection in tuple(self.connections):
+            connection.end(error)

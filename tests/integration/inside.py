@@ -1,0 +1,117 @@
+"""A gateway on the test's own loop, whose insides a test may look at: what is open, what is held, what was recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from budgateway.gateway import Gateway
+from budgateway.records import Provider, Route, Settings, Timeouts, Upstream
+from budgateway.runtime import DataPlane
+
+SETTLE_S = 5.0
+
+
+class Inside:
+    """A running gateway and its insides."""
+
+    def __init__(self, gateway: Gateway, log: Path) -> None:
+        self.gateway = gateway
+        self._log = log
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.gateway.url
+
+    @property
+    def plane(self) -> DataPlane:
+        """The data plane of its one worker."""
+        plane = self.gateway._plane
+        assert plane is not None
+        return plane
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that have begun and not ended."""
+        return self.plane.relay.in_flight
+
+    @property
+    def slots(self) -> int:
+        """Upstream slots that exchanges hold."""
+        rooms = self.plane.snapshot.routes.rooms
+        return sum(
+            room.balancer.selector.in_flight(index) for room in rooms for index in range(len(room.balancer.targets))
+        )
+
+    @property
+    def upstream_connections(self) -> int:
+        """Open connections to upstreams, idle ones among them."""
+        return sum(len(pool.open) for pool in self.plane.pools.values())
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait in the pools."""
+        return sum(pool.idle_count() for pool in self.plane.pools.values())
+
+    async def until(self, is_so: Callable[[], bool], what: str = "that") -> None:
+        """Wait for something to become true."""
+        deadline = asyncio.get_running_loop().time() + SETTLE_S
+        while not is_so():
+            assert asyncio.get_running_loop().time() < deadline, f"{what} never came about"
+            await asyncio.sleep(0.002)
+
+    async def at_rest(self) -> None:
+        """Wait until nothing is held by any exchange."""
+        await self.until(lambda: not self.in_flight and not self.slots, "rest")
+        await self.until(lambda: self.upstream_connections == self.idle, "the end of busy connections")
+
+    async def lines(self, count: int) -> list[dict[str, Any]]:
+        """The access log once it has so many lines; more are a failure."""
+        await self.until(lambda: self._log.read_bytes().count(b"\n") >= count, f"line {count} of the access log")
+        lines = self._log.read_text().splitlines()
+        assert len(lines) == count, lines
+        return [json.loads(line) for line in lines]
+
+
+@asynccontextmanager
+async def inside(
+    upstreams: str | Sequence[str],
+    log: Path,
+    *,
+    path: str = "/*",
+    route: dict[str, Any] | None = None,
+    timeouts: dict[str, float] | None = None,
+    provider: dict[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[Inside]:
+    """A gateway before these upstream URLs; the mappings and keywords are fields of the records."""
+    urls = [upstreams] if isinstance(upstreams, str) else upstreams
+    record = Provider(name="p", kind="openai", upstreams=tuple(map(upstream_of, urls)), **(provider or {}))
+    only = Route(
+        name="r", path=path, provider="p", auth_required=False, replay_inference=True,
+        timeouts=replace(Timeouts(), **(timeouts or {})),
+        max_body_bytes=settings.get("max_body_bytes", 10 << 20), **(route or {}),
+    )  # fmt: skip
+    file = log / "access.log"
+    file.touch()
+    whole = Settings(
+        host="127.0.0.1", port=0, providers=(record,), routes=(only,), access_log=str(file), drain_s=1.0,
+        **settings,
+    )  # fmt: skip
+    async with Gateway(whole) as gateway:
+        yield Inside(gateway, file)
+
+
+def upstream_of(url: str) -> Upstream:
+    """The record of an upstream URL."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    tls = parts.scheme == "https"
+    return Upstream(url=url, tls=tls, host=parts.hostname, port=parts.port or (443 if tls else 80), path=parts.path)
