@@ -47,7 +47,7 @@ pub struct Line<'a> {
 pub struct AccessLog {
     segment: Arc<Segment>,
     capacity: usize,
-    /// The lines, and zeros behind them: room that is made once.
+    /// The lines in its first `used` bytes; what is behind them is room that is made once.
     lines: Vec<u8>,
     used: usize,
     dropped: u64,
@@ -56,6 +56,21 @@ pub struct AccessLog {
     time: [u8; 24],
     /// Labels as JSON strings: one that was given out never changes.
     labels: Box<[OnceLock<Box<[u8]>>]>,
+}
+
+/// Lines that were taken out.
+#[derive(Debug)]
+pub struct Drained {
+    lines: Vec<u8>,
+    used: usize,
+}
+
+impl std::ops::Deref for Drained {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.lines.get(..self.used).unwrap_or_default()
+    }
 }
 
 impl AccessLog {
@@ -101,18 +116,17 @@ impl AccessLog {
 
     /// Takes the lines waiting, all of them complete.
     #[must_use]
-    pub fn drain(&mut self) -> Vec<u8> {
-        let mut lines = std::mem::take(&mut self.lines);
-        lines.truncate(self.used);
-        self.used = 0;
-        lines
+    pub fn drain(&mut self) -> Drained {
+        Drained {
+            lines: std::mem::take(&mut self.lines),
+            used: std::mem::take(&mut self.used),
+        }
     }
 
     /// Takes back the memory of what `drain` gave, so that the next lines need not make room anew.
-    pub fn recycle(&mut self, mut lines: Vec<u8>) {
+    pub fn recycle(&mut self, drained: Drained) {
         if self.lines.is_empty() {
-            lines.resize(lines.capacity(), 0);
-            self.lines = lines;
+            self.lines = drained.lines;
         }
     }
 
@@ -391,7 +405,7 @@ mod tests {
     fn one(line: &Line<'_>) -> String {
         let mut log = log(1 << 16);
         log.append(line);
-        String::from_utf8(log.drain()).unwrap()
+        String::from_utf8(log.drain().to_vec()).unwrap()
     }
 
     #[test]
@@ -426,7 +440,7 @@ mod tests {
             r#""duration_ms":1234.567,"overhead_us":48.001,"ttft_ms":1.000,"tokens_in":18}"#,
             "\n",
         );
-        assert_eq!(String::from_utf8(log.drain()).unwrap(), expected);
+        assert_eq!(String::from_utf8(log.drain().to_vec()).unwrap(), expected);
     }
 
     #[test]

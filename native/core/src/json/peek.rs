@@ -25,6 +25,8 @@ pub enum FieldsError {
 pub struct Fields {
     names: Box<[Box<str>]>,
     quoted: Box<[Box<[u8]>]>,
+    /// Bit i: some name is i bytes long, or i plus a multiple of 64.
+    lengths: u64,
 }
 
 /// Where one member is; all zero when it was not found (a value never ends at 0).
@@ -76,7 +78,8 @@ impl Fields {
             }
         }
         let quoted = names.iter().map(|name| quote(name)).collect();
-        Ok(Self { names, quoted })
+        let lengths = names.iter().fold(0, |lengths, name| lengths | 1 << (name.len() % 64));
+        Ok(Self { names, quoted, lengths })
     }
 
     /// The index of a field.
@@ -168,6 +171,9 @@ impl Visitor for Peek<'_> {
     fn key(&mut self, text: &[u8], escaped: bool) -> Option<usize> {
         if escaped {
             return self.fields.index(&super::unescape(text));
+        }
+        if self.fields.lengths >> (text.len() % 64) & 1 == 0 {
+            return None;
         }
         self.fields.names.iter().position(|name| name.as_bytes() == text)
     }
