@@ -66,7 +66,14 @@ class Shed:
     reason: str
 
 
-Message = Serve | Ready | Prepare | Prepared | Commit | Abort | Shed
+@dataclass(frozen=True, slots=True)
+class Shedding:
+    """From a worker: it refuses new exchanges for this reason, or (empty) no more."""
+
+    reason: str
+
+
+Message = Serve | Ready | Prepare | Prepared | Commit | Abort | Shed | Shedding
 
 
 class Channel:

@@ -98,6 +98,7 @@ class Gateway:
                 "state": "draining" if self._draining else "ready",
                 "uptime_s": round(time.monotonic() - self.started, 1),
                 "rss_bytes": resident(os.getpid()),
+                "shedding": "" if self._plane is None else self._plane.relay.shedding,
                 "restarts": 0,
                 "connections": self._segment.gauge(0, native.GAUGE_CONNECTIONS),
                 "in_flight": self._segment.gauge(0, native.GAUGE_EXCHANGES),

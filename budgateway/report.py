@@ -30,7 +30,7 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
         workers.add_row(
             str(worker["worker"]),
             str(worker["pid"]),
-            worker["state"],
+            f"{worker['state']}, sheds" if worker["shedding"] else worker["state"],
             _duration(worker["uptime_s"]),
             _size(worker["rss_bytes"]),
             str(worker["connections"]),

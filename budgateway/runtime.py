@@ -31,7 +31,7 @@ from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 SWEEP_S = 0.25
 BACKLOG = 4096
@@ -211,6 +211,8 @@ class DataPlane:
         self._retired: list[Pool] = []
         self._late_sweeps = 0
         self._memory_short = ""
+        # told when shedding begins and ends, with the reason or ""
+        self.on_shedding: Callable[[str], None] | None = None
         self.pools: Pools = {}
         self.snapshot = build_snapshot(settings, segment, worker, self.pools, office_path)
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
@@ -285,7 +287,13 @@ class DataPlane:
     def shed(self, reason: str) -> None:
         """Refuse new exchanges for `reason`, or take them again ("")."""
         self._memory_short = reason
-        self.relay.shedding = reason
+        self._shed(reason)
+
+    def _shed(self, reason: str) -> None:
+        if reason != self.relay.shedding:
+            self.relay.shedding = reason
+            if self.on_shedding is not None:
+                self.on_shedding(reason)
 
     async def drain(self, seconds: float, hurry: asyncio.Event | None = None) -> None:
         """Stop accepting; idle connections get a moment for the request that may be on its way, exchanges in flight
@@ -342,9 +350,9 @@ class DataPlane:
         late = now - self._sweep_due > MAX_LAG_S
         self._late_sweeps = self._late_sweeps + 1 if late else 0
         if self._late_sweeps > 1:
-            self.relay.shedding = "its event loop is late"
+            self._shed("its event loop is late")
         elif not late:
-            self.relay.shedding = self._memory_short
+            self._shed(self._memory_short)
         self._sweep_due = now + SWEEP_S
         self._sweep_timer = self._loop.call_at(self._sweep_due, self._sweep)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve
+from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shedding
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,6 +34,7 @@ class Worker:
         self.started = time.monotonic()
         self.status: int | None = None
         self.is_draining = False
+        self.shedding = ""
         self.generation = 0
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
@@ -74,6 +75,8 @@ class Worker:
                     self.ready.set()
                 elif isinstance(message, Prepared):
                     self._answers.put_nowait(message)
+                elif isinstance(message, Shedding):
+                    self.shedding = message.reason
         finally:
             self._channel.close()
             self._answers.put_nowait(None)

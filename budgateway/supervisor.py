@@ -441,6 +441,7 @@ class Supervisor:
                 "state": "draining" if worker.is_draining else "ready" if worker.ready.is_set() else "starting",
                 "uptime_s": round(now - worker.started, 1),
                 "rss_bytes": resident(worker.pid),
+                "shedding": worker.shedding,
                 "restarts": slots[worker].restarts if worker in slots else 0,
                 "connections": self._segment.gauge(worker.row, native.GAUGE_CONNECTIONS),
                 "in_flight": self._segment.gauge(worker.row, native.GAUGE_EXCHANGES),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from budgateway import native
-from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shed
+from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shed, Shedding
 from budgateway.errors import GatewayError
 from budgateway.runtime import DataPlane, settle_memory
 
@@ -38,6 +38,10 @@ class Worker:
         """Return when the supervisor is gone: a worker without one has nobody to replace it."""
         while (message := await self._channel.receive()) is not None:
             await self._heed(message)
+
+    def tell_shedding(self, reason: str) -> None:
+        """Let the supervisor know that new exchanges are refused, or taken again."""
+        self._plane.spawn(self._channel.send(Shedding(reason)))
 
     async def _heed(self, message: Message) -> None:
         if isinstance(message, Prepare):
@@ -89,7 +93,9 @@ async def serve(segment: native.Segment, index: int, row: int, sock: socket.sock
         await plane.listen(sock)
         settle_memory()
         await channel.send(Ready())
-        obeying = loop.create_task(Worker(plane, channel).obey())
+        worker = Worker(plane, channel)
+        plane.on_shedding = worker.tell_shedding
+        obeying = loop.create_task(worker.obey())
         stopping = loop.create_task(stop.wait())
         await asyncio.wait((obeying, stopping), return_when=asyncio.FIRST_COMPLETED)
         if obeying.done() and (error := obeying.exception()) is not None:

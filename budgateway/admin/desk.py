@@ -69,7 +69,7 @@ class Desk:
         settings = self._settings
         loop = asyncio.get_running_loop()
         catalogue = _catalogue(settings)
-        exposition = Exposition(self._segment)
+        exposition = Exposition(self._segment, self._operations.facts)
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running)
 

@@ -127,6 +127,7 @@ def _schemas() -> dict[str, Any]:
         state={"type": "string", "enum": ["starting", "ready", "draining"]},
         uptime_s=number,
         rss_bytes=whole,
+        shedding=text,
         restarts=whole,
         connections=whole,
         in_flight=whole,

@@ -313,11 +313,17 @@ def burst_of(per_minute: int) -> int:
     return max(1, per_minute // 10)
 
 
-def cores() -> int:
-    """Cores that this process may use: as many workers as there is to gain from, and no more than the segment has room
-    for."""
+def cores(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that this process may use, by its affinity and its control group's quota (a container on a large machine): as
+    many workers as there is to gain from, and no more than the segment has room for."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, MAX_WORKERS)
+    try:
+        quota, period = (group / "cpu.max").read_text().split()
+        if quota != "max":
+            usable = min(usable, -(-int(quota) // int(period)))  # half a core is one worker
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    return max(1, min(usable, MAX_WORKERS))
 
 
 def is_loopback(host: str) -> bool:

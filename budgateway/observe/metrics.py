@@ -19,7 +19,8 @@ from budgateway.native import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from prometheus_client.metrics_core import Metric
 
@@ -83,12 +84,35 @@ class SegmentCollector:
             yield family
 
 
+class WorkerCollector:
+    """A prometheus-client collector over what the supervisor knows of its workers."""
+
+    def __init__(self, facts: Callable[[], list[dict[str, Any]]]) -> None:
+        self._facts = facts
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, for one scrape. Labelled by row, as the other gauges of workers are."""
+        resident = GaugeMetricFamily("budgateway_worker_resident_bytes", "Memory held.", labels=("worker",))
+        shedding = GaugeMetricFamily(
+            "budgateway_worker_shedding", "1 while new exchanges are refused for overload.", labels=("worker",)
+        )
+        restarts = CounterMetricFamily("budgateway_worker_restarts", "Workers that died and were replaced.")
+        facts = self._facts()
+        for worker in facts:
+            resident.add_metric((str(worker["row"]),), worker["rss_bytes"])
+            shedding.add_metric((str(worker["row"]),), 1 if worker["shedding"] else 0)
+        restarts.add_metric((), sum(worker["restarts"] for worker in facts))
+        yield from (resident, shedding, restarts)
+
+
 class Exposition:
     """Renders the text that Prometheus scrapes."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, facts: Callable[[], list[dict[str, Any]]] | None = None) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(SegmentCollector(segment))
+        if facts is not None:
+            self._registry.register(WorkerCollector(facts))
 
     def render(self) -> bytes:
         """The current state, in the text format."""

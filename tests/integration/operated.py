@@ -70,6 +70,11 @@ class Operated:
         found: dict[str, Any] = facts
         return found
 
+    async def metrics(self) -> str:
+        """What Prometheus would scrape."""
+        async with Downstream(self.url) as client:
+            return (await client.ask("GET", "/metrics")).body.decode()
+
     async def pids(self) -> list[int]:
         """Of the workers that serve."""
         return [worker["pid"] for worker in (await self.stats())["workers"] if worker["state"] == "ready"]

@@ -57,7 +57,9 @@ async def test_short_memory_sheds_what_is_new_and_ends_nothing() -> None:
             gateway._plane.shed("memory is short")
             await asyncio.sleep(0.6)  # a sweep in time must not take it back
             assert (await status_of(gateway, "POST", CHAT))[0] == 503
-            assert (await status_of(gateway, "GET", "/metrics"))[0] == 200
+            async with Downstream(gateway.url) as client:
+                metrics = (await client.ask("GET", "/metrics")).body.decode()
+            assert 'budgateway_worker_shedding{worker="0"} 1.0' in metrics
             gate.set()
             assert await opened.ends() == {"whole": 3}
             gateway._plane.shed("")

@@ -62,6 +62,7 @@ async def test_a_killed_worker_costs_its_own_exchanges_and_no_connection(kills: 
         assert clients.ends["refused"] == 0
         assert lost <= kills * 6, clients.ends
         assert clients.ends["200"] > lost
+        assert f"budgateway_worker_restarts_total {kills}.0" in await gateway.metrics()
         # The dead ones' counts died with them.
         await gateway.until(lambda facts: facts["in_flight"] == facts["connections"] == 0)
         assert [shown["in_flight"] for shown in (await gateway.stats())["upstreams"]] == [0]

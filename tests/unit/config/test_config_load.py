@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from budgateway.config.load import load_config
+from budgateway.config.resolve import cores
 from budgateway.errors import ConfigError
 from budgateway.records import BreakerSettings, RateLimit, Secret, Settings
 
@@ -266,3 +267,17 @@ def test_variables_replace_endpoints_and_make_a_provider_that_a_route_names(writ
     assert not settings.notices, "OPENAI_API_KEY is on many machines for other reasons"
     unused = load_config(write(MINIMAL), environ={"SGLANG_ENDPOINTS": "http://y"})
     assert unused.notices == ("SGLANG_ENDPOINTS has no effect: no route goes to provider 'sglang'",)
+
+
+def test_workers_are_as_many_as_cores_within_the_control_groups_quota(tmp_path: Path) -> None:
+    usable = cores(tmp_path)
+    assert 1 <= usable <= 32
+    for written, expected in (
+        ("max 100000", usable),
+        ("50000 100000", 1),
+        ("100000 100000", 1),
+        ("9900000 100000", usable),
+        ("", usable),
+    ):
+        (tmp_path / "cpu.max").write_text(written)
+        assert cores(tmp_path) == expected, written
