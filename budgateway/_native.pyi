@@ -266,7 +266,7 @@ NO_BODY: Final[int]  # response: 1xx, 204, 304, or to HEAD
 
 @final
 class RequestHead:
-    """A request's start line and headers, scanned once; keeps the bytes it was scanned from."""
+    """A request's start line and headers, scanned once; keeps their bytes."""
 
     @staticmethod
     def parse(data: bytes, start: int = 0) -> RequestHead | None:

@@ -21,8 +21,8 @@ impl RequestHead {
     fn parse(data: Bound<'_, PyBytes>, start: usize) -> Result<Option<Self>, Error> {
         let parsed = core::RequestHead::parse(from(&data, start)).map_err(request_error)?;
         Ok(parsed.map(|inner| Self {
+            source: Source::new(data, start, inner.size),
             inner,
-            source: Source::new(data, start),
         }))
     }
 
@@ -145,8 +145,8 @@ impl ResponseHead {
         let parsed = core::ResponseHead::parse(from(&data, start), to_head)
             .map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?;
         Ok(parsed.map(|inner| Self {
+            source: Source::new(data, start, inner.size),
             inner,
-            source: Source::new(data, start),
         }))
     }
 
@@ -228,6 +228,9 @@ impl ResponseHeadWriter {
     }
 }
 
+/// Bytes around a head that are not worth a copy of it.
+const MAX_KEPT_BEHIND: usize = 1024;
+
 /// The bytes a head was scanned from.
 struct Source {
     data: Py<PyBytes>,
@@ -235,7 +238,16 @@ struct Source {
 }
 
 impl Source {
-    fn new(data: Bound<'_, PyBytes>, start: usize) -> Self {
+    /// A head may live as long as its stream: what came behind it in the same read is let go of, unless it is small.
+    fn new(data: Bound<'_, PyBytes>, start: usize, size: usize) -> Self {
+        let bytes = data.as_bytes();
+        if bytes.len() - size > MAX_KEPT_BEHIND {
+            let head = bytes.get(start..start + size).unwrap_or_default();
+            return Self {
+                data: PyBytes::new(data.py(), head).unbind(),
+                start: 0,
+            };
+        }
         Self {
             data: data.unbind(),
             start,
