@@ -87,7 +87,7 @@ class Desk:
             return made
 
         self._servers.append(await loop.create_unix_server(protocols(self._door(office(False))), self.path))
-        if settings.metrics_enabled and settings.metrics_port >= 0:
+        if settings.metrics_enabled and settings.metrics_port:
             sock = metrics_sock or bound_socket(settings.metrics_host, settings.metrics_port)
             self._metrics_sock = sock
             server = await loop.create_server(protocols(self._door(office(True))), sock=sock)
