@@ -24,7 +24,9 @@ def documented() -> dict[str, tuple[int, str, str, str, str]]:
 def classes() -> dict[str, type[GatewayError]]:
     """Every class of the tree but its root."""
     found = {name: value for name, value in vars(errors).items() if isinstance(value, type)}
-    return {name: value for name, value in found.items() if issubclass(value, GatewayError) and value is not GatewayError}
+    return {
+        name: value for name, value in found.items() if issubclass(value, GatewayError) and value is not GatewayError
+    }
 
 
 def test_the_page_lists_every_class_as_it_is() -> None:

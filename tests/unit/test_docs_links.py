@@ -44,7 +44,9 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 
 def test_a_broken_link_is_found() -> None:
-    text = "[a](nowhere.md) [b](#none) [c](#here-it-is) [d](https://example.com/x) [e](README.md#none)\n\n## Here: it is\n"
+    text = (
+        "[a](nowhere.md) [b](#none) [c](#here-it-is) [d](https://example.com/x) [e](README.md#none)\n\n## Here: it is\n"
+    )
     assert broken(Path("CHANGELOG.md"), text) == ["nowhere.md", "#none", "README.md#none"]
 
 

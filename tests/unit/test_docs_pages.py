@@ -8,11 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from unit.test_layers import LAYERS
 
 from budgateway import load_config
 from budgateway.native import DURATION_BOUNDS_S, OVERHEAD_BOUNDS_S, Segment
-from budgateway.observe.metrics import SegmentCollector
-from unit.test_layers import LAYERS
+from budgateway.observe.metrics import SegmentCollector, WorkerCollector
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +56,9 @@ def test_the_program_with_a_gateway_runs(monkeypatch: pytest.MonkeyPatch, capsys
 
 def test_the_table_of_layers_is_the_one_that_is_held() -> None:
     text = next(block for block in blocks("docs/architecture.md", "") if block.startswith(" 6  cli"))
-    shown = {int(row[0]): set(re.findall(r"\w+", row[1])) for row in re.findall(r"^ (\d)  (.*?)(?:   .*)?$", text, re.M)}
+    shown = {
+        int(row[0]): set(re.findall(r"\w+", row[1])) for row in re.findall(r"^ (\d)  (.*?)(?:   .*)?$", text, re.M)
+    }
     held = {layer: {room or "__init__" for room in rooms} for layer, rooms in LAYERS.items()}
     folders = {path.name.split("_cy")[0].removesuffix(".py") for path in (ROOT / "budgateway").iterdir()}
     # Rooms that nobody has built are in the test's table alone.
@@ -65,9 +67,10 @@ def test_the_table_of_layers_is_the_one_that_is_held() -> None:
 
 def test_every_metric_is_listed_and_no_other() -> None:
     text = page("docs/observability.md")
-    families = {family.name: family.type for family in SegmentCollector(Segment(1)).collect()}
+    collectors = (SegmentCollector(Segment(1)), WorkerCollector(list))
+    families = {family.name: family.type for collector in collectors for family in collector.collect()}
     exposed = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
-    assert set(re.findall(r"^\| `(budgateway_\w+)` \|", text, re.M)) == exposed
+    assert set(re.findall(r"`(budgateway_\w+)`", text)) == exposed
 
 
 def test_the_buckets_are_those_of_the_histograms() -> None:
@@ -81,7 +84,9 @@ def test_the_buckets_are_those_of_the_histograms() -> None:
 def test_every_field_of_the_example_line_is_explained() -> None:
     line = json.loads(blocks("docs/life-of-a-request.md", "json")[0])
     fields = page("docs/observability.md").partition("## Access lines")[2].partition("## Request ids")[0]
-    explained = re.findall(r"`(\w+)`", "\n".join(row.split("|")[1] for row in fields.splitlines() if row.startswith("|")))
+    explained = re.findall(
+        r"`(\w+)`", "\n".join(row.split("|")[1] for row in fields.splitlines() if row.startswith("|"))
+    )
     assert set(line) <= set(explained)
     source = page("native/core/src/access.rs")
     assert set(re.findall(r'[{,]\\"(\w+)\\":', source.partition("#[cfg(test)]")[0])) == set(explained)
