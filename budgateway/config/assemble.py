@@ -81,6 +81,7 @@ class _Assembly:
         providers, routes = self._providers_and_routes(gateway, authenticates=bool(auth.jwt_secret))
         host = self._host(gateway, providers, routes)
         self._note_what_waits(routes)
+        self._note_keys_that_wait(gateway, providers)
         if self._problems.lines:
             raise ConfigError(self._problems.lines, hint=HINT)
         return Settings(
@@ -287,10 +288,21 @@ class _Assembly:
             self._notices.append("[redis] has no effect in this version")
         if tracing is not None and (tracing.enabled or tracing.requests):
             self._notices.append("[tracing] has no effect in this version")
-        providers = self._source.tables.get("providers")
-        tables = providers.values() if isinstance(providers, dict) else ()
+        written = self._source.tables.get("providers")
+        tables = written.values() if isinstance(written, dict) else ()
         if any(key.startswith("health_check_") for table in tables if isinstance(table, dict) for key in table):
             self._notices.append("health_check_path and health_check_interval have no effect in this version")
+
+    def _note_keys_that_wait(self, gateway: GatewayConfig, providers: Sequence[Provider]) -> None:
+        """The same of single keys."""
+        if any(upstream.max_in_flight for provider in providers for upstream in provider.upstreams):
+            self._notices.append("max_in_flight has no effect in this version")
+        if gateway.trusted_proxies:
+            self._notices.append("trusted_proxies has no effect in this version: a client is the address that connects")
+        written = self._source.tables.get("routes")
+        routes = written if isinstance(written, list) else []
+        if any("connect_timeout" in route for route in routes if isinstance(route, dict)):
+            self._notices.append("connect_timeout of routes has no effect in this version: the provider's counts")
 
 
 def _rate_limit(table: RateLimitingConfig | None) -> RateLimit | None:

@@ -387,15 +387,19 @@ def test_an_alias_of_the_whole_name_wins_over_its_prefix() -> None:
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
     text = (
         ROUTE
-        + "cache_ttl = 3\n"
+        + "cache_ttl = 3\nconnect_timeout = 1\n"
         + PROVIDER
-        + "[providers.sglang]\nendpoints = ['http://s']\nhealth_check_interval = 5\n[tracing]\nenabled = true\n"
+        + "[gateway]\ntrusted_proxies = ['10.0.0.0/8']\n"
+        + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\nhealth_check_interval = 5\n[tracing]\nenabled = true\n"
     )
     assert load(text, tmp_path).notices == (
         "provider 'sglang' has no route",
         "cache_ttl of routes has no effect in this version",
         "[tracing] has no effect in this version",
         "health_check_path and health_check_interval have no effect in this version",
+        "max_in_flight has no effect in this version",
+        "trusted_proxies has no effect in this version: a client is the address that connects",
+        "connect_timeout of routes has no effect in this version: the provider's counts",
     )
     quiet = (
         "[cache]\nenabled = false\n[tracing]\n[rate_limiting]\nenabled = false\n[circuit_breaker]\nenabled = false\n"
