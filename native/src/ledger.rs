@@ -3,7 +3,7 @@
 use budgateway_core::access::Line;
 use budgateway_core::metrics::Observation;
 use budgateway_core::segment::LabelId;
-use budgateway_core::sse::{Usage, UsageScanner};
+use budgateway_core::sse::usage_of_document;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -71,7 +71,7 @@ impl Ledger {
         ] = cells;
         let usage = match (pump, document) {
             (Some(pump), _) => pump.usage(),
-            (None, Some(document)) => usage_of(document.as_bytes()),
+            (None, Some(document)) => usage_of_document(document.as_bytes()),
             (None, None) => None,
         }
         .unwrap_or_default();
@@ -129,11 +129,4 @@ impl Ledger {
             tokens_cached: tokens(usage.tokens_cached),
         }))
     }
-}
-
-/// The usage that a whole JSON document tells of.
-fn usage_of(document: &[u8]) -> Option<Usage> {
-    let mut scanner = UsageScanner::new(false);
-    scanner.feed(document);
-    scanner.usage()
 }

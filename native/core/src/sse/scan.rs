@@ -3,6 +3,8 @@
 use std::sync::LazyLock;
 
 use aho_corasick::packed;
+use memchr::memmem::Finder;
+use smallvec::SmallVec;
 
 use super::events::{Event, Events, Sink};
 use super::object::{Object, members};
@@ -57,6 +59,10 @@ enum Framing {
     Events(Events),
     Document(Outline),
 }
+
+/// A usage object with what engines write behind it; a longer tail is no tail.
+const MAX_TAIL_BYTES: usize = 1024;
+static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
 /// What was seen so far.
 #[derive(Default)]
@@ -127,6 +133,32 @@ impl UsageScanner {
     pub fn error(&self) -> bool {
         self.seen.error
     }
+}
+
+/// The usage that a whole JSON document tells of.
+///
+/// Engines write `usage` near the end: what follows its key is read alone, as an object of its own. That it closes with
+/// the document's last byte says that the key stood at the top. Everything else is read from the start.
+pub fn usage_of_document(bytes: &[u8]) -> Option<Usage> {
+    if let Some(report) = usage_at_end(bytes) {
+        return Some(report.total());
+    }
+    let mut scanner = UsageScanner::new(false);
+    scanner.feed(bytes);
+    scanner.usage()
+}
+
+fn usage_at_end(bytes: &[u8]) -> Option<Report> {
+    let key = USAGE_KEY.find_iter(bytes).last()?;
+    let tail = bytes.get(key..)?;
+    // Within a string every quote has a backslash before it.
+    if tail.len() > MAX_TAIL_BYTES || bytes[..key].ends_with(b"\\") {
+        return None;
+    }
+    let mut object: SmallVec<[u8; 256]> = SmallVec::with_capacity(tail.len() + 1);
+    object.push(b'{');
+    object.extend_from_slice(tail);
+    Report::usage(Object::read(&EVENT, &object)?.text(USAGE)?)
 }
 
 impl Sink for Seen {
@@ -368,5 +400,33 @@ mod tests {
             .0,
             Some((2, 0))
         );
+    }
+
+    #[test]
+    fn a_whole_document_tells_its_usage_wherever_it_stands() {
+        let usage = r#""usage": {"prompt_tokens": 7, "completion_tokens": 9}"#;
+        let long = "x".repeat(3000);
+        for (document, expected) in [
+            (format!(r#"{{"id": 1, {usage}}}"#), true),
+            (format!(r#"{{{usage}, "service_tier": null, "n": [1, {{}}]}}"#), true),
+            (format!(r#"{{{usage}, "text": "{long}"}}"#), true),
+            (format!(r#"{{{usage}, "a": "usage"}}"#), true),
+            (
+                format!(r#"{{{usage}, "a": {{"usage": {{"prompt_tokens": 1}}}}}}"#),
+                true,
+            ),
+            (format!(r#"{{"a": {{{usage}}}}}"#), false),
+            (format!(r#"{{"a": [{{{usage}}}]}}"#), false),
+            (
+                r#"{"a": "\"usage\": {\"prompt_tokens\": 7, \"completion_tokens\": 9}"}"#.to_owned(),
+                false,
+            ),
+            (r#"{"a": "usage"}"#.to_owned(), false),
+            ("{}".to_owned(), false),
+            (String::new(), false),
+        ] {
+            let found = usage_of_document(document.as_bytes()).map(|usage| (usage.tokens_in, usage.tokens_out));
+            assert_eq!(found, expected.then_some((7, 9)), "{document}");
+        }
     }
 }
