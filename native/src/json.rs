@@ -131,9 +131,9 @@ impl BodyPeek {
             .iter()
             .map(|(field, value)| (*field, value.as_ref().map(|value| value.as_bytes())));
         let splice = Splice::plan(fields, &self.members, self.body.as_bytes(py), edits)?;
-        Ok(PyBytes::new_with(py, splice.len(), |out| {
-            splice.write(out);
-            Ok(())
+        // A writer, because `new_with` zeroes what is about to be written.
+        Ok(PyBytes::new_with_writer(py, splice.len(), |out| {
+            splice.pieces(|piece| out.write_bytes(piece))
         })?)
     }
 }

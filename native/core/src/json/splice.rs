@@ -95,30 +95,28 @@ impl<'a> Splice<'a> {
         self.len
     }
 
-    /// Writes the edited body; `out` must be as long as `len()` says, what does not fit is left out.
-    pub fn write(&self, out: &mut [u8]) {
-        let mut out = Out { rest: out };
+    /// Hands out the edited body piece by piece, in order; what `put` fails with ends it.
+    pub fn pieces<E>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let (before, _) = self.body.split_at(self.insert_at.min(self.body.len()));
-        out.put(before);
+        put(before)?;
         for (i, (name, value)) in self.inserts.iter().enumerate() {
             if i > 0 {
-                out.put(b",");
+                put(b",")?;
             }
-            out.put(name);
-            out.put(b":");
-            out.put(value);
+            put(name)?;
+            put(b":")?;
+            put(value)?;
         }
         if self.insert_comma && !self.inserts.is_empty() {
-            out.put(b",");
+            put(b",")?;
         }
         let mut at = self.insert_at;
         for &(start, end, text) in &self.cuts {
-            out.put(self.body.get(at..start).unwrap_or_default());
-            out.put(text);
+            put(self.body.get(at..start).unwrap_or_default())?;
+            put(text)?;
             at = end;
         }
-        out.put(self.body.get(at..).unwrap_or_default());
-        debug_assert!(out.rest.is_empty());
+        put(self.body.get(at..).unwrap_or_default())
     }
 }
 
@@ -127,19 +125,6 @@ fn comma_before(body: &[u8], at: usize) -> usize {
     body.get(..at)
         .and_then(|before| memchr::memrchr(b',', before))
         .unwrap_or(at)
-}
-
-struct Out<'a> {
-    rest: &'a mut [u8],
-}
-
-impl Out<'_> {
-    fn put(&mut self, bytes: &[u8]) {
-        if let Some((head, tail)) = std::mem::take(&mut self.rest).split_at_mut_checked(bytes.len()) {
-            head.copy_from_slice(bytes);
-            self.rest = tail;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -151,8 +136,12 @@ mod tests {
         let members = fields.peek(body.as_bytes()).unwrap();
         let edits = edits.iter().map(|(field, value)| (*field, value.map(str::as_bytes)));
         let splice = Splice::plan(&fields, &members, body.as_bytes(), edits).unwrap();
-        let mut out = vec![0; splice.len()];
-        splice.write(&mut out);
+        let mut out = Vec::new();
+        let Ok(()) = splice.pieces::<std::convert::Infallible>(|piece| {
+            out.extend_from_slice(piece);
+            Ok(())
+        });
+        assert_eq!(out.len(), splice.len());
         fields.peek(&out).unwrap();
         String::from_utf8(out).unwrap()
     }
