@@ -61,7 +61,9 @@ def _model(route: Route, provider: Provider | None) -> str:
     pattern = route.models[0]
     if "*" not in pattern and "?" not in pattern:
         return pattern
-    return pattern.rstrip("*") + (known[0] if known else "MODEL")
+    prefix = pattern.rstrip("*")
+    # `vllm/*` wants a name behind it; `gpt-4o*` is one already.
+    return prefix if prefix and not prefix.endswith("/") else prefix + (known[0] if known else "MODEL")
 
 
 def _listed(title: str, lines: list[str]) -> list[str]:

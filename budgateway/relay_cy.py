@@ -207,6 +207,7 @@ class Relay(Carrier):
         """A dial failed: nothing was sent, so any method may go to the next upstream."""
         x.task = None
         if not x.closed:
+            x.ready_ns = monotonic_ns()
             self._again(x, error)
 
     def _send(self, x: Exchange, connection: ClientConnection) -> None:
@@ -398,7 +399,7 @@ class Relay(Carrier):
         x.status = error.status
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive)
-        x.bytes_out = len(data)
+        x.bytes_out = len(data) - data.find(b"\r\n\r\n") - 4
         self._close(x, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict, monotonic_ns())
         downstream.write(data)
         downstream.finish(x.keep_alive)

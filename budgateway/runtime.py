@@ -92,6 +92,11 @@ def upstream_label(provider: Provider, number: int) -> str:
     return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
 
 
+def largest_body(settings: Settings) -> int:
+    """What the front door lets in: the largest body that any route takes. The route found then has its own say."""
+    return max([settings.max_body_bytes, *(route.max_body_bytes for route in settings.routes)])
+
+
 def build_snapshot(
     settings: Settings,
     segment: native.Segment,
@@ -112,7 +117,7 @@ def build_snapshot(
     auth = Authenticator() if settings.jwt_secret is None else TokenAuthenticator(settings.jwt_secret)
     limit = native.RateLimit(segment, "gateway", overall.per_minute, overall.burst) if overall is not None else None
     labels = {name: segment.intern(name) for name in _model_names(settings)}
-    routes = Router(rooms, labels, settings.max_body_bytes)
+    routes = Router(rooms, labels, largest_body(settings))
     return Snapshot(settings, auth, RequestLimits(limit), routes, targets)
 
 
@@ -231,7 +236,7 @@ class DataPlane:
             loop.call_soon,
             keepalive_ns=int(settings.keepalive_s * 1e9),
             head_timeout_ns=int(settings.head_timeout_s * 1e9),
-            max_body_bytes=settings.max_body_bytes,
+            max_body_bytes=largest_body(settings),
             max_connections=settings.max_connections,
         )
         self._sweep_due = loop.time() + SWEEP_S
@@ -277,7 +282,7 @@ class DataPlane:
         self.relay.snapshot = successor.snapshot
         self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
         self.door.head_timeout_ns = int(settings.head_timeout_s * 1e9)
-        self.door.max_body_bytes = settings.max_body_bytes
+        self.door.max_body_bytes = largest_body(settings)
         for targets in successor.snapshot.providers.values():
             for target in targets:
                 target.pool.name = target.label

@@ -97,7 +97,7 @@ async def inside(
     only = Route(
         name="r", path=path, provider="p", auth_required=False, replay_inference=True,
         timeouts=replace(Timeouts(), **(timeouts or {})),
-        max_body_bytes=settings.get("max_body_bytes", 10 << 20), **(route or {}),
+        **{"max_body_bytes": settings.get("max_body_bytes", 10 << 20), **(route or {})},
     )  # fmt: skip
     file = log / "access.log"
     file.touch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -318,3 +319,12 @@ def test_without_a_gateway_its_commands_say_so(tmp_path: Path, monkeypatch: pyte
         assert result.stderr == (
             "error: no gateway of yours runs on port 1 here\nhint: --url and --token reach one elsewhere\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("models", "expected"), [(("vllm/*",), "vllm/demo"), (("gpt-4o*",), "gpt-4o"), (("*",), "demo"), (("a",), "a")]
+)
+def test_the_banner_names_a_model_that_the_route_takes(models: tuple[str, ...], expected: str) -> None:
+    settings = demo_settings("http://127.0.0.1:5", port=8081, environ={})
+    settings = dataclasses.replace(settings, routes=(dataclasses.replace(settings.routes[0], models=models),))
+    assert f'"model": "{expected}"' in banner(settings)
