@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import httpx
 import pytest
+from downstream import Downstream
+from integration.inside import inside
 
 from budgateway.demo import DemoServer
-from tests.integration.inside import inside
 
 pytestmark = pytest.mark.integration
 
@@ -20,13 +20,14 @@ pytestmark = pytest.mark.integration
 async def test_the_routes_limit_is_the_one_that_counts(
     gateways: int, routes: int, expected: int, tmp_path: Path
 ) -> None:
-    question = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "x" * 5000}]})
+    body = json.dumps({"model": "demo", "messages": [{"role": "user", "content": "x" * 5000}]}).encode()
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    )
     async with (
         DemoServer(token_delay_s=0) as demo,
         inside(demo.url, tmp_path, route={"max_body_bytes": routes}, max_body_bytes=gateways) as gateway,
-        httpx.AsyncClient() as client,
+        Downstream(gateway.url) as client,
     ):
-        answer = await client.post(
-            f"{gateway.url}/v1/chat/completions", content=question, headers={"content-type": "application/json"}
-        )
-        assert answer.status_code == expected
+        await client.send(head % len(body) + body)
+        assert (await client.answer()).status == expected
