@@ -44,7 +44,6 @@ cdef class Exchange:
     cdef public bint keep_alive         # downstream may go on
     cdef public bint head_sent
     cdef public bint closed
-    cdef public long long sent_ns       # written upstream
     cdef public long long first_byte_ns
     cdef public long long overhead_ns   # the gateway's own share
     cdef public Py_ssize_t bytes_out

@@ -67,7 +67,6 @@ class Exchange:
         self.keep_alive = False
         self.head_sent = False
         self.closed = False
-        self.sent_ns = 0
         self.first_byte_ns = 0
         self.overhead_ns = 0
         self.bytes_out = 0

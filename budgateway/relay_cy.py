@@ -226,7 +226,6 @@ class Relay(Carrier):
         route: RouteRoom = x.route
         connection.send(x, target.write_head(x.head, x.request_id, length), body, x.to_head, done)
         now_ns = monotonic_ns()
-        x.sent_ns = now_ns
         x.overhead_ns += now_ns - x.ready_ns
         if done:
             x.deadline_ns = now_ns + route.first_byte_ns

@@ -40,7 +40,6 @@ cdef class ClientConnection:
     cdef Framing _framing
     cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public long long idle_since_ns
-    cdef public Py_ssize_t served       # responses read whole
     cdef bint _reading, _ended
     cdef public bint writable           # its buffer has room for more of a streamed body
     # exchange

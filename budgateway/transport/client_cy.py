@@ -127,7 +127,6 @@ class ClientConnection:
         self._feed: Any = HttpResponseParser(self._framing).feed_data
         self._write: Any = None
         self.idle_since_ns = 0
-        self.served = 0
         self._reading = True
         self._ended = False
         self.writable = True
@@ -362,7 +361,6 @@ class ClientConnection:
             self._exchange = None
             self._head = None
             framing.complete = False
-            self.served += 1
             if not self._reading:
                 self.resume_reading()
             if self._keep and end == have and self._sent_all:
