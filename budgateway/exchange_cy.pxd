@@ -14,6 +14,7 @@ cdef class Exchange:
     cdef public bint body_done
     cdef public bint to_head            # the method is HEAD
     # stages
+    cdef public int stage               # the one behind which its plan goes on, after a wait
     cdef public object snapshot
     cdef public object principal        # records.Principal
     cdef public str limit_key           # whom limits count: the principal, or the address

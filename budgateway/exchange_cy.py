@@ -37,6 +37,7 @@ class Exchange:
         self.body_done = False
         self.to_head = False
         # stages
+        self.stage = 0
         self.snapshot: Any = None
         self.principal: Principal | None = None
         self.limit_key = client

@@ -16,5 +16,5 @@ cdef class Snapshot:
     cdef public dict providers          # name -> tuple of transport.client_cy.Target
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, adapter=OpenAIAdapter, balancer=Balancer)
+@cython.locals(rooms=Snapshot, route=RouteRoom, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int)
 cpdef plan(Exchange x)

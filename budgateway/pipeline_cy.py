@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from budgateway.auth.authenticator_cy import Authenticator
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.exchange_cy import Exchange
@@ -33,20 +35,40 @@ class Snapshot:
         self.providers = providers
 
 
-def plan(x: Exchange) -> None:
+def plan(x: Exchange) -> Awaitable[None] | None:
     """Decide what happens to one exchange, and leave the plan in it: target, body to send, deadlines.
 
+    None: it is planned. A stage that must wait (for Redis, a key set, a queue) returns what it waits for, and so does
+    this: called again when that is done, it goes on behind that stage.
     Raises GatewayError to refuse it. A reload changes nothing for an exchange in flight: its rooms are its snapshot's.
     """
     rooms: Snapshot = x.snapshot
-    rooms.auth.identify(x)  # who is asking
-    rooms.limits.admit(x)  # the gateway-wide rate, before any work is done for it
-    rooms.routes.match(x)  # peek at the body, find the route
+    done = x.stage  # 0, unless a stage has waited
+    if done < 1:
+        # who is asking
+        waiting = rooms.auth.identify(x)
+        if waiting is not None:
+            x.stage = 1
+            return waiting
+    if done < 2:
+        rooms.limits.admit(x)  # the gateway-wide rate, before any work is done for it
+        rooms.routes.match(x)  # peek at the body, find the route
     route: RouteRoom = x.route
-    rooms.auth.authorize(x, route.access)  # may this principal use it
-    if route.take is not None:
-        rooms.limits.reserve(x, route.take, route.name)  # the route's own rate
-    adapter: OpenAIAdapter = route.adapter
-    adapter.adapt(x)  # the upstream's name for the model
-    balancer: Balancer = route.balancer
-    balancer.next(x)  # filter -> score -> pick
+    if done < 3:
+        rooms.auth.authorize(x, route.access)  # may this principal use it
+        if route.take is not None:
+            # the route's own rate
+            waiting = rooms.limits.reserve(x, route.take, route.name)
+            if waiting is not None:
+                x.stage = 3
+                return waiting
+    if done < 4:
+        adapter: OpenAIAdapter = route.adapter
+        adapter.adapt(x)  # the upstream's name for the model
+        balancer: Balancer = route.balancer
+        # filter -> score -> pick
+        waiting = balancer.next(x)
+        if waiting is not None:
+            x.stage = 4
+            return waiting
+    return None

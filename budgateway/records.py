@@ -72,6 +72,21 @@ class Usage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What one key, token, user or tenant may use. 0: no limit of that kind of its own."""
+
+    requests_per_minute: int = 0
+    requests_per_hour: int = 0
+    requests_per_day: int = 0
+    burst: int = 0  # requests at once; 0: a tenth of the minute's
+    tokens_per_minute: int = 0
+    tokens_per_day: int = 0
+    concurrency: int = 0  # exchanges in flight
+    budget_usd: float = 0.0
+    budget_period: Literal["day", "week", "month"] = "month"
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
     """Who is asking. `id` is what limits count by: a JWT subject, a key's name, or the client's address."""
 
@@ -79,6 +94,10 @@ class Principal:
     tenant: str = ""
     roles: tuple[str, ...] = ()
     anonymous: bool = True
+    groups: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # exact names or globs; empty: whatever its roles allow
+    key: str = ""  # the API key's id, where one was used
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True)

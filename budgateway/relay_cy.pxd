@@ -24,6 +24,9 @@ cdef class Relay(Carrier):
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 
+    cdef _plan(self, Exchange x)
+    cpdef waited(self, Exchange x, error)
+    cdef _crash(self, Exchange x, error)
     cdef _enter(self, Exchange x)
     @cython.locals(target=Target, connection=ClientConnection)
     cpdef execute(self, Exchange x)

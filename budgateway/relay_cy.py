@@ -21,6 +21,7 @@ from budgateway.native import (
     ResponseHeadWriter,
 )
 from budgateway.pipeline_cy import plan
+from budgateway.waiting import go_on
 from budgateway.wire.answer import event_bytes, response_bytes
 
 if TYPE_CHECKING:
@@ -82,16 +83,41 @@ class Relay(Carrier):
         """Plan an exchange whose request is whole (or streams), and execute the plan."""
         self._enter(x)
         x.snapshot = self.snapshot
+        self._plan(x)
+
+    def _plan(self, x: Exchange) -> None:
+        """Plan an exchange, or what is left of its plan, and execute it: at once, unless a stage must wait."""
         try:
-            if self.shedding and not x.head.path.startswith(_NEVER_SHED):
+            if x.stage == 0 and self.shedding and not x.head.path.startswith(_NEVER_SHED):
                 raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
-            plan(x)
-            self.execute(x)
+            waiting = plan(x)
+            if waiting is None:
+                self.execute(x)
+            else:
+                # What is waited for is the time of a store or a queue, not ours.
+                x.overhead_ns += monotonic_ns() - x.ready_ns
+                x.task = self._spawn(go_on(self, x, waiting))
         except GatewayError as error:
             self._give_up(x, error)
         except Exception as error:  # noqa: BLE001 - the pipeline's edge: this exchange's alone
-            _log.exception("exchange %s failed in the pipeline", x.request_id)
-            self._give_up(x, InternalError(f"internal error ({type(error).__name__})"))
+            self._crash(x, error)
+
+    def waited(self, x: Exchange, error: Exception | None) -> None:
+        """What a stage waited for came, or failed."""
+        x.task = None
+        if x.closed:
+            return
+        x.ready_ns = monotonic_ns()
+        if error is None:
+            self._plan(x)
+        elif isinstance(error, GatewayError):
+            self._give_up(x, error)
+        else:
+            self._crash(x, error)
+
+    def _crash(self, x: Exchange, error: Exception) -> None:
+        _log.error("exchange %s failed in the pipeline", x.request_id, exc_info=error)
+        self._give_up(x, InternalError(f"internal error ({type(error).__name__})"))
 
     def _enter(self, x: Exchange) -> None:
         """Count an exchange in, under its name."""

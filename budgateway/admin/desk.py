@@ -19,9 +19,10 @@ from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.observe.metrics import Exposition
-from budgateway.runtime import SWEEP_S, Pools, bound_socket, targets_of
+from budgateway.runtime import SWEEP_S, bound_socket
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.wiring import Pools, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -6,7 +6,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
-from budgateway.runtime import upstream_label
+from budgateway.wiring import upstream_label
 
 if TYPE_CHECKING:
     from budgateway.records import Provider, Settings, Upstream

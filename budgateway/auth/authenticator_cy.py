@@ -9,6 +9,8 @@ from budgateway.errors import Forbidden, Unauthenticated
 from budgateway.records import Principal
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from budgateway.exchange_cy import Exchange
     from budgateway.records import Secret
 
@@ -20,8 +22,9 @@ _LOOPBACK = ("127.0.0.1", "::1", "local")
 class Authenticator:
     """No authenticator is configured: open routes are open, everything else is refused with what to do about it."""
 
-    def identify(self, x: Exchange) -> None:
+    def identify(self, x: Exchange) -> Awaitable[None] | None:
         """Nobody can be known; limits count by address."""
+        return None
 
     def authorize(self, x: Exchange, access: str) -> None:
         """Let open routes pass, and the machine's own operator look at metrics. `access` is the route's."""
@@ -44,12 +47,12 @@ class TokenAuthenticator(Authenticator):
         self._secret = secret
         self._remembered: dict[str, tuple[Principal, float]] = {}
 
-    def identify(self, x: Exchange) -> None:
+    def identify(self, x: Exchange) -> Awaitable[None] | None:
         """Note the principal of a bearer token. Without one, or with one that is not ours (every OpenAI client sends
         something), the request stays anonymous until a route asks."""
         given = x.head.header("authorization")
         if given is None:
-            return
+            return None
         known = self._remembered.get(given)
         if known is not None and known[1] > time():
             x.principal = known[0]
@@ -57,6 +60,7 @@ class TokenAuthenticator(Authenticator):
             x.principal = self._verify(given)
         if x.principal is not None:
             x.limit_key = x.principal.id
+        return None
 
     def authorize(self, x: Exchange, access: str) -> None:
         """Unauthenticated without a principal where one is needed, Forbidden without the role."""

@@ -8,7 +8,7 @@ from budgateway.errors import NoUpstream
 from budgateway.native import VERDICT_FAILURE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from budgateway.exchange_cy import Exchange
     from budgateway.native import Selector
@@ -25,9 +25,10 @@ class Balancer:
         self._release = selector.release
         self._provider = provider
 
-    def next(self, x: Exchange) -> None:
+    def next(self, x: Exchange) -> Awaitable[None] | None:
         """Choose the target of the first attempt; NoUpstream when none can be chosen."""
         self._choose(x, x.ready_ns)
+        return None
 
     def next_after_failure(self, x: Exchange, now_ns: int) -> None:
         """Report the failed attempt and choose another target; NoUpstream when all were tried."""

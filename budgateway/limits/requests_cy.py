@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from budgateway.errors import RateLimited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from budgateway.exchange_cy import Exchange
     from budgateway.native import RateLimit
@@ -27,10 +27,11 @@ class RequestLimits:
             if left < 0:
                 raise RateLimited("request rate exceeded: the gateway's limit", retry_after_s=-left / 1e9)
 
-    def reserve(self, x: Exchange, take: Callable[[str, int, int], int], name: str) -> None:
+    def reserve(self, x: Exchange, take: Callable[[str, int, int], int], name: str) -> Awaitable[None] | None:
         """Debit (`RateLimit.take`) the rate of the route called `name`; RateLimited when it is used up."""
         left = take(x.limit_key, 1, x.ready_ns)
         if left < 0:
             if self._refund is not None:
                 self._refund(x.limit_key, 1)
             raise RateLimited(f"request rate exceeded: the limit of route '{name}'", retry_after_s=-left / 1e9)
+        return None

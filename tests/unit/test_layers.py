@@ -17,6 +17,7 @@ LAYERS = {
         "supervisor",
         "worker",
         "runtime",
+        "wiring",
         "gateway",
         "reload",
         "control",
@@ -27,7 +28,7 @@ LAYERS = {
         "admin",
         "banner",
     ],
-    4: ["server", "pipeline", "relay"],
+    4: ["server", "pipeline", "relay", "waiting"],
     3: [
         "auth",
         "limits",

@@ -1,0 +1,27 @@
+"""The one task of an exchange whose plan must wait: compiled modules hold no coroutines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from budgateway.exchange_cy import Exchange
+
+
+class Planner(Protocol):
+    """Who goes on with the plan."""
+
+    def waited(self, x: Exchange, error: Exception | None) -> None:
+        """What a stage waited for came, or failed."""
+
+
+async def go_on(planner: Planner, x: Exchange, waiting: Awaitable[None]) -> None:
+    """Wait for a stage, then go on. Cancelled with its exchange: the stage then gives back what it took."""
+    try:
+        await waiting
+    except Exception as error:  # noqa: BLE001 - the planner tells refusals from defects
+        planner.waited(x, error)
+    else:
+        planner.waited(x, None)

@@ -1,0 +1,167 @@
+"""Wires the rooms: one configuration becomes a Snapshot, without side effects but names interned in the segment."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from budgateway import native
+from budgateway.auth.authenticator_cy import Authenticator, TokenAuthenticator
+from budgateway.balance.balancer_cy import Balancer
+from budgateway.limits.requests_cy import RequestLimits
+from budgateway.pipeline_cy import Snapshot
+from budgateway.providers.adapter_cy import OpenAIAdapter
+from budgateway.records import Provider, Route, Settings, Upstream
+from budgateway.routing.router_cy import Access, Router, RouteRoom
+from budgateway.transport.client_cy import Pool, Target
+from budgateway.transport.dial import Dialler, client_tls
+
+OFFICE = "gateway"
+
+# The gateway's own paths come before every route but `/v1/models`, which a route of the operator's may claim.
+_READ = ("GET", "HEAD")
+_OFFICE_PATHS: tuple[tuple[str, Access, int, tuple[str, ...]], ...] = (
+    ("/health", "open", 1_000_000, _READ),
+    ("/livez", "open", 1_000_000, _READ),
+    ("/readyz", "open", 1_000_000, _READ),
+    ("/metrics", "metrics", 1_000_000, _READ),
+    ("/admin/{operation:path}", "admin", 1_000_000, ()),
+    ("/v1/models", "open", 0, _READ),
+    ("/v1/models/{name:path}", "open", 0, _READ),
+)
+
+# What a pool's connections have in common: URL, how TLS is checked, how long and how many are kept.
+PoolKey = tuple[str, bool, str, float, int]
+Pools = dict[PoolKey, Pool]
+
+
+def targets_of(
+    provider: Provider, pools: Pools, warm: Pools | None = None, *, disclose: bool = False
+) -> tuple[Target, ...]:
+    """A provider's upstreams as the relay sees them. Pools are shared by what their connections have in common; those of
+    an earlier configuration are taken from `warm`, all that are used end up in `pools`."""
+    key = provider.api_key
+    fixed = [(name, secret.reveal()) for name, secret in provider.headers]
+    if key is not None:
+        fixed.append(("authorization", f"Bearer {key.reveal()}"))
+    secure = any(upstream.tls for upstream in provider.upstreams)
+    tls = client_tls(provider.tls_verify, provider.tls_ca_file) if secure else None
+    dialler = Dialler(provider.connect_timeout_s, tls)
+    targets = []
+    for number, upstream in enumerate(provider.upstreams):
+        label = upstream_label(provider, number)
+        # What was connected under one idea of TLS must not serve under another.
+        shared = (upstream.url, provider.tls_verify, provider.tls_ca_file, provider.keepalive_s, provider.max_idle)
+        pool = pools.get(shared) or (warm or {}).get(shared)
+        if pool is None:
+            pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
+        pools[shared] = pool
+        writer = native.RequestHeadWriter(
+            _authority(upstream), upstream.path, provider.strip_prefix, provider.forward_headers, fixed
+        )
+        targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose))
+    return tuple(targets)
+
+
+def upstream_label(provider: Provider, number: int) -> str:
+    """What an upstream is called in headers, logs, errors and the back office."""
+    return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
+
+
+def largest_body(settings: Settings) -> int:
+    """What the front door lets in: the largest body that any route takes. The route found then has its own say."""
+    return max([settings.max_body_bytes, *(route.max_body_bytes for route in settings.routes)])
+
+
+def build_snapshot(
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+    pools: Pools,
+    office_path: str,
+    warm: Pools | None = None,
+) -> Snapshot:
+    """Wire all rooms for one configuration. No side effects but names interned in the segment."""
+    providers = {provider.name: provider for provider in settings.providers}
+    disclose = settings.disclose
+    targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
+    rooms = [
+        _route_room(route, providers[route.provider], targets, settings, segment, worker) for route in settings.routes
+    ]
+    rooms += _office_rooms(settings, segment, worker, pools, office_path, warm)
+    overall = settings.rate_limit
+    auth = Authenticator() if settings.jwt_secret is None else TokenAuthenticator(settings.jwt_secret)
+    limit = native.RateLimit(segment, "gateway", overall.per_minute, overall.burst) if overall is not None else None
+    labels = {name: segment.intern(name) for name in _model_names(settings)}
+    routes = Router(rooms, labels, largest_body(settings))
+    return Snapshot(settings, auth, RequestLimits(limit), routes, targets)
+
+
+def _route_room(
+    route: Route,
+    provider: Provider,
+    targets: dict[str, tuple[Target, ...]],
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+) -> RouteRoom:
+    breaker = settings.breaker
+    selector = native.Selector(
+        segment,
+        worker,
+        route.load_balancer,
+        [(segment.upstream(upstream.url), upstream.weight) for upstream in provider.upstreams],
+        seed=secrets.randbits(63),
+        failure_threshold=0 if breaker is None else breaker.failure_threshold,
+        open_ns=0 if breaker is None else int(breaker.open_s * 1e9),
+        half_open_max_calls=0 if breaker is None else breaker.half_open_max_calls,
+    )
+    limit = None
+    if route.rate_limit:
+        burst = route.rate_burst or max(1, route.rate_limit // 10)
+        limit = native.RateLimit(segment, f"route:{route.name}", route.rate_limit, burst)
+    return RouteRoom(
+        route,
+        access="authenticated" if route.auth_required else "open",
+        label=segment.intern(route.name),
+        provider_label=segment.intern(provider.name),
+        limit=limit,
+        adapter=OpenAIAdapter(provider),
+        balancer=Balancer(selector, targets[provider.name], provider.name),
+    )
+
+
+def _office_rooms(
+    settings: Settings, segment: native.Segment, worker: int, pools: Pools, office_path: str, warm: Pools | None
+) -> list[RouteRoom]:
+    """The back office as one more upstream, behind a unix socket; it answers whatever its last answers were."""
+    settings = replace(settings, breaker=None)
+    upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
+    provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8)
+    targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
+    rooms = []
+    for path, access, priority, methods in _OFFICE_PATHS:
+        route = Route(name=OFFICE, path=path, provider=OFFICE, methods=methods, priority=priority, auth_required=False)
+        room = _route_room(route, provider, targets, settings, segment, worker)
+        room.access = access
+        rooms.append(room)
+    return rooms
+
+
+def _model_names(settings: Settings) -> list[str]:
+    """The models that the configuration names: what metrics may use as label values."""
+    names: dict[str, None] = {}
+    for provider in settings.providers:
+        names.update(dict.fromkeys(provider.models))
+        names.update(dict.fromkeys(said for said, _ in provider.aliases))
+    for route in settings.routes:
+        names.update(dict.fromkeys(model for model in route.models if "*" not in model and "?" not in model))
+    return list(names)
+
+
+def _authority(upstream: Upstream) -> str:
+    """The Host line's value."""
+    if upstream.host.startswith("/"):
+        return "budgateway"
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    return host if upstream.port == (443 if upstream.tls else 80) else f"{host}:{upstream.port}"
