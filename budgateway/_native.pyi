@@ -85,7 +85,8 @@ class Selector:
     in proportion to weight), random (weighted), power_of_two. Turns are taken by all workers together. `seed` feeds the
     random choices. A zero `failure_threshold` switches the breaker off; else that many failures in a row open it, and
     after `open_ns` it lets `half_open_max_calls` through: when all of them succeed it closes, when one fails it opens
-    again, and when they are not heard of for `open_ns` as many more are let through.
+    again, and when they are not heard of for `open_ns` as many more are let through. `max_in_flight`, one number for each
+    upstream, bounds what it takes at once from all workers together; 0 is no bound.
     """
 
     def __new__(
@@ -99,10 +100,11 @@ class Selector:
         failure_threshold: int = 0,
         open_ns: int = 60_000_000_000,
         half_open_max_calls: int = 3,
+        max_in_flight: Sequence[int] = ...,
     ) -> Selector: ...
     def pick(self, now_ns: int, tried: int = 0) -> int:
-        """The chosen index, its in-flight count one higher; -1 when none is left. Bit i of `tried` excludes index i; from
-        64 on, bits have no effect."""
+        """The chosen index, its in-flight count one higher; -1 when none is left, -2 when those that are left are full. Bit i
+        of `tried` excludes index i; from 64 on, bits have no effect."""
     def release(self, index: int, verdict: int, now_ns: int) -> None:
         """End what `pick` began: in flight one lower, and the verdict (`VERDICT_*`) told to the breaker."""
     def in_flight(self, index: int) -> int:

@@ -22,7 +22,7 @@ impl Selector {
     #[new]
     #[pyo3(signature = (
         segment, worker, policy, upstreams, *,
-        seed = 0, failure_threshold = 0, open_ns = 60_000_000_000, half_open_max_calls = 3
+        seed = 0, failure_threshold = 0, open_ns = 60_000_000_000, half_open_max_calls = 3, max_in_flight = Vec::new()
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords, in Python")]
     fn new(
@@ -34,16 +34,23 @@ impl Selector {
         failure_threshold: u64,
         open_ns: u64,
         half_open_max_calls: u64,
+        max_in_flight: Vec<u32>,
     ) -> Result<Self, Error> {
         let breaker = (failure_threshold > 0).then(|| Settings::new(failure_threshold, open_ns, half_open_max_calls));
         let policy = policy.parse::<core::Policy>()?;
         let inner = core::Selector::new(segment.inner.clone(), worker, policy, &upstreams, seed, breaker)?;
-        Ok(Self { inner })
+        Ok(Self {
+            inner: inner.limited(&max_in_flight),
+        })
     }
 
     #[pyo3(signature = (now_ns, tried = Tried(0)), text_signature = "($self, now_ns, tried=0)")]
     fn pick(&self, now_ns: Unsigned, tried: Tried) -> isize {
-        self.inner.pick(now_ns.0, tried.0).map_or(-1, |index| index as isize)
+        match self.inner.try_pick(now_ns.0, tried.0) {
+            Ok(index) => index as isize,
+            Err(core::Refusal::Nobody) => -1,
+            Err(core::Refusal::Full) => -2,
+        }
     }
 
     fn release(&self, index: usize, verdict: i64, now_ns: Unsigned) -> Result<(), Error> {

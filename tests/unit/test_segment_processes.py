@@ -126,6 +126,57 @@ print("[]")
     assert sum(collected[0].duration[0]) == 5 * picks
 
 
+def test_a_limit_in_flight_is_never_exceeded() -> None:
+    """Each process writes down when it held a place; laid over each other, there are never more than the limit."""
+    segment = Segment(PROCESSES)
+    upstream = (segment.upstream("http://0"), 1)
+    work = f"""
+selector = Selector(segment, worker, "least_connections", [{upstream}], max_in_flight=[3])
+chance = random.Random(worker)
+held, spans, refused = [], [], 0
+while len(spans) < 5_000:
+    if selector.pick(0) == 0:
+        held.append(time.monotonic_ns())
+    else:
+        refused += 1
+    if held and chance.random() < 0.5:
+        spans += held.pop(), time.monotonic_ns()
+        selector.release(0, 0, 0)
+print(json.dumps([refused, len(held), *spans, *(at for began in held for at in (began, 2**62))]))
+"""
+    found = results(segment, work)
+    assert sum(refused for refused, *_ in found) > 0, "they never met"
+    moves = sorted(
+        (at, step)
+        for _, _, *spans in found
+        for began, ended in zip(spans[::2], spans[1::2], strict=True)
+        for at, step in ((began, 1), (ended, -1))
+    )
+    now = most = 0
+    for _, step in moves:
+        now += step
+        most = max(most, now)
+    assert most == 3
+    selector = Selector(segment, 0, "least_connections", [upstream])
+    assert selector.in_flight(0) == sum(left for _, left, *_ in found) <= 3
+
+
+def test_the_last_place_goes_to_exactly_one() -> None:
+    """All processes run for the same places, which nobody gives back: as many get one as there are."""
+    segment = Segment(PROCESSES)
+    upstreams = [(segment.upstream(f"http://{number}"), 1) for number in range(200)]
+    work = f"""
+selectors = [Selector(segment, worker, "random", [upstream], max_in_flight=[3]) for upstream in {upstreams}]
+got = [0] * len(selectors)
+for number, selector in enumerate(selectors):
+    for _ in range(50):
+        got[number] += selector.pick(0) == 0
+print(json.dumps(got))
+"""
+    found = results(segment, work)
+    assert [sum(got) for got in zip(*found, strict=True)] == [3] * 200
+
+
 def test_the_killed_hold_nobody_up_and_leave_nothing() -> None:
     work = """
 limit = RateLimit(segment, "x", 60, 10)

@@ -105,6 +105,13 @@ impl UpstreamSlot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Worker(u8);
 
+impl Worker {
+    /// Its number.
+    pub(crate) fn place(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// What the mapping holds. Never moved, never on a stack: it exists only behind the mapping's address.
 #[repr(C)]
 pub(crate) struct Layout {

@@ -1,4 +1,10 @@
-//! Picks an upstream: filter (breaker, drained, tried), score by policy, break ties at random; counts what is in flight.
+//! Picks an upstream: filter (breaker, drained, tried, full), score by policy, break ties at random; counts what is in
+//! flight.
+//!
+//! A limit of exchanges in flight holds over all workers, to the exchange: a worker first counts its own in, then adds up
+//! all rows, and takes it out again when that is too many. Of those that hold a place at a time, the one that was counted
+//! in last has seen all the others, so there are never more than the limit. Workers that race for the last place may all
+//! stand back; they try again, each after a pause of its own length.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +36,15 @@ pub enum SelectError {
     /// A worker that there is not.
     #[error(transparent)]
     Segment(#[from] SegmentError),
+}
+
+/// Why there was nothing to pick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// None may be chosen: they rest, are drained, or were tried.
+    Nobody,
+    /// Those that may be chosen have as many in flight as they take.
+    Full,
 }
 
 /// How candidates are scored.
@@ -74,6 +89,7 @@ pub struct Selector {
     random: AtomicU64,
     rotation: usize,
     rotations: Mutex<Rotations>,
+    is_limited: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +98,12 @@ struct Candidate {
     weight: u32,
     /// In flight times this is in flight for its weight, on a scale of all candidates.
     share: u64,
+    /// Exchanges that it takes at once, of all workers; 0 for no bound.
+    limit: u32,
 }
+
+// Times that a worker tries for a last place that others want, too.
+const RACES: u32 = 6;
 
 // Where in flight (32 bits) times share still fits. Weights without a common multiple below lose their last digits.
 const MAX_SCALE: u64 = 1 << 32;
@@ -104,7 +125,12 @@ impl Selector {
         let known = |&(slot, weight): &(usize, u32)| {
             let slot = segment.slot(slot).ok_or(SelectError::Slot(slot))?;
             let share = scale.checked_div(u64::from(weight)).unwrap_or(0);
-            Ok(Candidate { slot, weight, share })
+            Ok(Candidate {
+                slot,
+                weight,
+                share,
+                limit: 0,
+            })
         };
         let candidates: Box<[_]> = upstreams.iter().map(known).collect::<Result<_, SelectError>>()?;
         // Selectors over one list take turns together; those of another policy or list must not draw their tickets.
@@ -127,7 +153,18 @@ impl Selector {
             rotations: Mutex::new(Rotations::new(candidates.iter().map(|one| one.weight).collect())),
             candidates,
             segment,
+            is_limited: false,
         })
+    }
+
+    /// Bounds what the upstreams take at once, one number for each; 0, or none, for no bound.
+    #[must_use]
+    pub fn limited(mut self, limits: &[u32]) -> Self {
+        for (candidate, &limit) in self.candidates.iter_mut().zip(limits) {
+            candidate.limit = limit;
+        }
+        self.is_limited = self.candidates.iter().any(|candidate| candidate.limit > 0);
+        self
     }
 
     /// The chosen index, its in-flight count one higher; `None` when none is left.
@@ -135,17 +172,37 @@ impl Selector {
     /// Bit i of `tried` excludes index i; indices from 64 on cannot be excluded.
     #[inline]
     pub fn pick(&self, now_ns: u64, tried: u64) -> Option<usize> {
+        self.try_pick(now_ns, tried).ok()
+    }
+
+    /// `pick`, or why there was nothing to pick.
+    #[inline]
+    pub fn try_pick(&self, now_ns: u64, tried: u64) -> Result<usize, Refusal> {
         let mut left = self.available(now_ns, tried);
+        let mut refusal = Refusal::Nobody;
+        if self.is_limited {
+            let willing = left.count();
+            self.leave_out_full(&mut left);
+            if left.count() < willing {
+                refusal = Refusal::Full;
+            }
+        }
         let ticket = self.ticket();
         loop {
-            let index = self.choose(&left, ticket)?;
-            // Between looking and choosing, another worker may have taken the last probe.
-            if self
-                .breaker
-                .is_none_or(|settings| breaker::permit(self.breaker_of(index), settings, now_ns))
-            {
-                self.own_in_flight(index).fetch_add(1, Ordering::Relaxed);
-                return Some(index);
+            let Some(index) = self.choose(&left, ticket) else {
+                return Err(refusal);
+            };
+            if self.enter(index) {
+                // Between looking and choosing, another worker may have taken the last probe.
+                if self
+                    .breaker
+                    .is_none_or(|settings| breaker::permit(self.breaker_of(index), settings, now_ns))
+                {
+                    return Ok(index);
+                }
+                self.leave(index);
+            } else {
+                refusal = Refusal::Full;
             }
             left.remove(index);
         }
@@ -154,10 +211,7 @@ impl Selector {
     /// Ends what `pick` began: in flight one lower, and the verdict told to the breaker.
     pub fn release(&self, index: usize, verdict: Verdict, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;
-        // Not below zero: the row may have been cleared.
-        let _ = self
-            .own_in_flight(index)
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+        self.leave(index);
         if let Some(settings) = self.breaker {
             breaker::record(self.breaker_of(index), settings, verdict, now_ns);
         }
@@ -203,6 +257,53 @@ impl Selector {
         });
         left.exclude(tried);
         left
+    }
+
+    fn leave_out_full(&self, left: &mut Mask) {
+        for (index, candidate) in self.candidates.iter().enumerate() {
+            if candidate.limit > 0 && self.load(candidate) >= u64::from(candidate.limit) {
+                left.remove(index);
+            }
+        }
+    }
+
+    /// Counts an exchange in; false when that would be one too many.
+    #[inline]
+    fn enter(&self, index: usize) -> bool {
+        let candidate = &self.candidates[index];
+        if candidate.limit == 0 {
+            self.own_in_flight(index).fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        self.enter_limited(index, candidate)
+    }
+
+    /// Counted in, then added up, in an order that all workers agree about.
+    fn enter_limited(&self, index: usize, candidate: &Candidate) -> bool {
+        let limit = u64::from(candidate.limit);
+        for race in 0..RACES {
+            self.own_in_flight(index).fetch_add(1, Ordering::SeqCst);
+            if self.sum(candidate, Ordering::SeqCst) <= limit {
+                return true;
+            }
+            self.leave(index);
+            // Who stands back longer leaves the place to the others.
+            for _ in 0..self.worker.place() << race {
+                std::hint::spin_loop();
+            }
+            if self.load(candidate) >= limit {
+                return false;
+            }
+        }
+        false
+    }
+
+    #[inline]
+    fn leave(&self, index: usize) {
+        // Not below zero: the row may have been cleared.
+        let _ = self
+            .own_in_flight(index)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
     }
 
     #[inline]
@@ -308,11 +409,16 @@ impl Selector {
     /// In flight of all workers.
     #[inline]
     fn load(&self, candidate: &Candidate) -> u64 {
+        self.sum(candidate, Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn sum(&self, candidate: &Candidate, order: Ordering) -> u64 {
         let slot = candidate.slot.get();
         self.segment
             .rows()
             .iter()
-            .map(|row| u64::from(row.in_flight[slot].load(Ordering::Relaxed)))
+            .map(|row| u64::from(row.in_flight[slot].load(order)))
             .sum()
     }
 
@@ -473,6 +579,53 @@ mod tests {
         assert_eq!(selector.pick(10 * second, 0b10), None);
         selector.release(0, Verdict::Success, 10 * second).unwrap();
         assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::Closed));
+    }
+
+    #[test]
+    fn a_limit_counts_all_workers_and_says_full() {
+        let base = selector(Policy::RoundRobin, &[1, 1], None);
+        let segment = base.segment.clone();
+        let upstreams: Vec<_> = base
+            .candidates
+            .iter()
+            .map(|each| (each.slot.get(), each.weight))
+            .collect();
+        let of = |worker| {
+            Selector::new(segment.clone(), worker, Policy::RoundRobin, &upstreams, 1, None)
+                .unwrap()
+                .limited(&[2, 0])
+        };
+        let (one, two) = (of(0), of(1));
+        assert_eq!(
+            [
+                one.try_pick(0, 0b10),
+                two.try_pick(0, 0b10),
+                one.try_pick(0, 0b10),
+                two.try_pick(0, 0b10)
+            ],
+            [Ok(0), Ok(0), Err(Refusal::Full), Err(Refusal::Full)]
+        );
+        assert_eq!(one.try_pick(0, 0b11), Err(Refusal::Nobody));
+        // The other one has no bound, and takes what the first cannot.
+        assert!((0..20).all(|_| one.try_pick(0, 0) == Ok(1)));
+        two.release(0, Verdict::Neutral, 0).unwrap();
+        assert_eq!(one.try_pick(0, 0b10), Ok(0));
+        // The rows of the dead hold no places.
+        segment.clear(segment.worker(0).unwrap());
+        assert_eq!(two.in_flight(0).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_full_upstream_keeps_its_probes() {
+        let settings = breaker::Settings::new(1, 10, 1);
+        let selector = selector(Policy::RoundRobin, &[1], Some(settings)).limited(&[1]);
+        assert_eq!(selector.try_pick(0, 0), Ok(0));
+        selector.release(0, Verdict::Failure, 0).unwrap();
+        selector.own_in_flight(0).store(1, Ordering::Relaxed);
+        let later = 1_000_000_000;
+        assert_eq!(selector.try_pick(later, 0), Err(Refusal::Full));
+        selector.own_in_flight(0).store(0, Ordering::Relaxed);
+        assert_eq!(selector.try_pick(later, 0), Ok(0));
     }
 
     #[test]
