@@ -23,11 +23,11 @@ from budgateway.config.schema import (
     RateLimitingConfig,
     RedisConfig,
     RouteConfig,
-    Table,
     TlsConfig,
     TracingConfig,
 )
 from budgateway.config.source import KeyPath, Source
+from budgateway.config.words import Table
 from budgateway.errors import ConfigError
 from budgateway.records import BreakerSettings, Provider, RateLimit, Route, Settings
 

@@ -12,17 +12,9 @@ from urllib.parse import urlsplit
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.config.problems import Problems, did_you_mean, shown
-from budgateway.config.schema import (
-    FIELD_VALUE,
-    KINDS,
-    OWN_HEADERS,
-    SECRET_HEADERS,
-    GatewayConfig,
-    ProviderConfig,
-    RouteConfig,
-    secret_reference,
-)
+from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
 from budgateway.config.source import KeyPath
+from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.records import (
     INFERENCE_PATHS,
     Provider,

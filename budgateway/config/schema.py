@@ -2,159 +2,30 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from budgateway.config.endpoint import HOST_NAME, parse_endpoint
-from budgateway.config.problems import shown
-from budgateway.records import LoadBalancer, ProviderKind
-
-KINDS: tuple[str, ...] = get_args(ProviderKind)
-# TRACE and CONNECT are refused by the front door whatever a route says (RELIABILITY 3.8).
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-SIZE = r"^\s*\d{1,15}\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
-REFERENCE = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"
-# RFC 9110 5.6.2: what a header's name may consist of.
-TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# RFC 9110 5.5, less obs-text: what a header's value may consist of.
-FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
-# These name a credential; a literal value would put it into a file that is committed, mailed and printed.
-SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
-# The gateway writes these itself, from what it parsed.
-OWN_HEADERS = frozenset(
-    {"host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
+from budgateway.config.words import (
+    Count,
+    HeaderName,
+    Level,
+    ListenHost,
+    Methods,
+    Path,
+    Port,
+    Prefix,
+    Seconds,
+    SecretRef,
+    Size,
+    Table,
+    Text,
+    Texts,
+    endpoint_tables,
+    endpoint_url,
+    network,
 )
-NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: write "env:NAME" or "file:PATH"'
-
-
-def size_bytes(value: object) -> object:
-    """An int, or a string such as "10MB"; units are powers of 1024, as in nginx."""
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"\s*(\d{1,15})\s*([kmgt]?)i?b?\s*", value, re.IGNORECASE | re.ASCII)
-    if found is None:
-        raise ValueError(f'must be a size such as 1048576, "10MB" or "1GB", got {shown(value)}')
-    return int(found[1]) * SIZE_UNITS[found[2].lower()]
-
-
-def one_or_many(value: object) -> object:
-    """A lone string stands for a list of one."""
-    return [value] if isinstance(value, str) else value
-
-
-def method_name(value: str) -> str:
-    """One HTTP method in capitals; `*` stands for all of them."""
-    method = value.strip().upper()
-    if method not in METHODS and method != "*":
-        raise ValueError(f"no such method {shown(value)}: one of {', '.join(METHODS)}, or * for all")
-    return method
-
-
-def secret_reference(value: object) -> object:
-    """A string that says where a secret is; never shows what it was given."""
-    if not isinstance(value, str) or not re.fullmatch(REFERENCE, value):
-        raise ValueError(NOT_A_REFERENCE)
-    return value
-
-
-def header_name(value: str) -> str:
-    """A header's name, in lower case."""
-    if not TOKEN.fullmatch(value):
-        raise ValueError(f"not a header's name: {shown(value)}")
-    return value.lower()
-
-
-def absolute_path(value: str) -> str:
-    """A path that a request target may have."""
-    if not value.startswith("/"):
-        raise ValueError(f"must begin with '/', got {shown(value)}")
-    if re.search(r"[\x00-\x20\x7f?#]", value) or not value.isascii():
-        raise ValueError("must be a path alone: printable ASCII without spaces, '?' or '#'")
-    return value
-
-
-def path_prefix(value: str) -> str:
-    """A path prefix without its trailing slash; empty for none."""
-    return absolute_path(value).rstrip("/") if value else value
-
-
-def listen_host(value: str) -> str:
-    """An address or a host name to listen on."""
-    try:
-        return str(ipaddress.ip_address(value.strip("[]")))
-    except ValueError:
-        if not HOST_NAME.fullmatch(value):
-            raise ValueError(f"must be an IP address or a host name without a port, got {shown(value)}") from None
-    return value
-
-
-def network(value: str) -> str:
-    """An address or a CIDR block, as ipaddress spells it."""
-    try:
-        return str(ipaddress.ip_network(value, strict=False))
-    except ValueError:
-        raise ValueError(f"must be an IP address or a block such as 10.0.0.0/8, got {shown(value)}") from None
-
-
-def log_level(value: object) -> object:
-    """Levels are read in any case."""
-    return value.upper() if isinstance(value, str) else value
-
-
-def endpoint_tables(value: object) -> object:
-    """An endpoint may be its URL alone."""
-    return [{"url": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
-
-
-def endpoint_url(value: str) -> str:
-    """A base URL in its canonical spelling."""
-    return parse_endpoint(value).url
-
-
-def no_blank(value: str) -> str:
-    """Text that says something, on one line."""
-    if not value.strip() or not value.isprintable():
-        raise ValueError("must be printable text and not empty")
-    return value
-
-
-# What editors are told of values that are read by a function.
-SizeWords = Annotated[str, Field(pattern=SIZE)]
-SecretWords = Annotated[str, Field(pattern=REFERENCE)]
-MethodWord = Annotated[str, Field(pattern=f"^({'|'.join((*METHODS, *map(str.lower, METHODS)))}|\\*)$")]
-LevelWord = Annotated[str, Field(pattern=f"^({'|'.join((*LEVELS, *map(str.lower, LEVELS)))})$")]
-
-# A month: no deadline is longer, and it keeps nanoseconds within 64 bits.
-Seconds = Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-Size = Annotated[int, Field(ge=1, le=1 << 50), BeforeValidator(size_bytes, json_schema_input_type=int | SizeWords)]
-Text = Annotated[str, AfterValidator(no_blank)]
-Texts = Annotated[list[Text], BeforeValidator(one_or_many, json_schema_input_type=str | list[str])]
-Methods = Annotated[
-    list[Annotated[str, AfterValidator(method_name)]],
-    BeforeValidator(one_or_many, json_schema_input_type=MethodWord | list[MethodWord]),
-]
-SecretRef = Annotated[str, BeforeValidator(secret_reference, json_schema_input_type=SecretWords)]
-HeaderName = Annotated[str, AfterValidator(header_name)]
-Path = Annotated[str, AfterValidator(absolute_path)]
-Prefix = Annotated[str, AfterValidator(path_prefix)]
-ListenHost = Annotated[str, AfterValidator(listen_host)]
-Level = Annotated[
-    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
-    BeforeValidator(log_level, json_schema_input_type=LevelWord),
-]
-
-
-class Table(BaseModel):
-    """What every table shares: unknown keys are errors, and a string is no number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+from budgateway.records import LoadBalancer, ProviderKind
 
 
 class GatewayConfig(Table):
