@@ -463,6 +463,16 @@ class ModelRewriter:
 SCAN_DOCUMENT: Final[int]
 SCAN_EVENTS: Final[int]
 
+# An event that says something (comments, pings, empty data and `[DONE]` do not).
+SEEN_EVENT: Final[int]
+# The first such was an error: by name, by type, by its `error` member, or `"object": "error"`.
+SEEN_ERROR_FIRST: Final[int]
+# The first such was no JSON object.
+SEEN_OTHER_FIRST: Final[int]
+# A terminator (see UsageScanner.done), or a `finish_reason` that is not null.
+SEEN_END: Final[int]
+SEEN_ERROR: Final[int]
+
 @final
 class BodyPump:
     """A response's body from the upstream's framing into the client's, its usage read and its model renamed on the way."""
@@ -472,7 +482,8 @@ class BodyPump:
         the name to give, as ModelRewriter does."""
     def feed(self, data: bytes, /) -> bytes | None:
         """What goes out for the next bytes of the body, framed; None for nothing. UpstreamProtocolError when the
-        chunked framing is broken or exceeds its limits (see ChunkScanner)."""
+        chunked framing is broken or exceeds its limits (see ChunkScanner). Of an event stream only whole events leave;
+        one above 1 MiB leaves as it comes."""
     def finish(self) -> bytes:
         """What is still to be sent when the upstream's body is whole: what was held back, and the last chunk."""
     @property
@@ -480,7 +491,10 @@ class BodyPump:
         """Where the body ends in the bytes fed last, when its chunked framing says so; else -1."""
     @property
     def between_events(self) -> bool:
-        """Nothing of a further event has come: another may be put here. False where no event stream is scanned."""
+        """Nothing of a further event has come. False where no event stream is scanned."""
+    @property
+    def seen(self) -> int:
+        """What the stream has shown, as `SEEN_*` bits; of a document `SEEN_END` and `SEEN_ERROR` alone."""
     @property
     def passed(self) -> int:
         """Bytes of body sent so far, without framing."""

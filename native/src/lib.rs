@@ -77,6 +77,17 @@ mod _native {
     #[pymodule_export]
     const SCAN_EVENTS: u8 = crate::pump::SCAN_EVENTS;
 
+    #[pymodule_export]
+    const SEEN_EVENT: u8 = crate::pump::SEEN_EVENT;
+    #[pymodule_export]
+    const SEEN_ERROR_FIRST: u8 = crate::pump::SEEN_ERROR_FIRST;
+    #[pymodule_export]
+    const SEEN_OTHER_FIRST: u8 = crate::pump::SEEN_OTHER_FIRST;
+    #[pymodule_export]
+    const SEEN_END: u8 = crate::pump::SEEN_END;
+    #[pymodule_export]
+    const SEEN_ERROR: u8 = crate::pump::SEEN_ERROR;
+
     // HTTP/1.1 heads.
     #[pymodule_export]
     use crate::chunk::ChunkScanner;

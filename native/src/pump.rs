@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use budgateway_core::pump as core;
-use budgateway_core::sse::{self, Usage};
+use budgateway_core::sse::{self, First, Usage};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -71,6 +71,20 @@ impl BodyPump {
     }
 
     #[getter]
+    fn seen(&self) -> u8 {
+        let state = self.state();
+        let pump = &state.pump;
+        let first = match pump.first() {
+            First::Nothing => 0,
+            First::Event => SEEN_EVENT,
+            First::Error => SEEN_EVENT | SEEN_ERROR_FIRST,
+            First::Other => SEEN_EVENT | SEEN_OTHER_FIRST,
+        };
+        let whole = if pump.is_whole() { SEEN_END } else { 0 };
+        first | whole | if pump.has_error() { SEEN_ERROR } else { 0 }
+    }
+
+    #[getter]
     fn passed(&self) -> u64 {
         self.state().pump.passed()
     }
@@ -80,6 +94,17 @@ impl BodyPump {
 pub(crate) const SCAN_DOCUMENT: u8 = 1;
 /// An event stream's.
 pub(crate) const SCAN_EVENTS: u8 = 2;
+
+/// What a stream has shown, in bits: an event that says something.
+pub(crate) const SEEN_EVENT: u8 = 1;
+/// The first one was an error.
+pub(crate) const SEEN_ERROR_FIRST: u8 = 2;
+/// The first one was no JSON object.
+pub(crate) const SEEN_OTHER_FIRST: u8 = 4;
+/// A terminator, or the end of a choice.
+pub(crate) const SEEN_END: u8 = 8;
+/// An error event, wherever.
+pub(crate) const SEEN_ERROR: u8 = 16;
 
 impl BodyPump {
     pub(crate) fn usage(&self) -> Option<Usage> {

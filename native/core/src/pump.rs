@@ -3,12 +3,13 @@
 use smallvec::SmallVec;
 
 use crate::chunk::{ChunkError, ChunkScanner};
-use crate::sse::{ModelRewriter, Usage, UsageScanner};
+use crate::sse::{First, ModelRewriter, Usage, UsageScanner};
 
 /// What ends a chunked body; trailers are never sent.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// One response's body. Memory is bounded by what its scanner and rewriter hold back.
+/// One response's body. Of an event stream that is scanned only whole events leave, so that a last one of our own can
+/// follow wherever it is cut. Memory is bounded by what its scanner and rewriter hold back.
 pub struct Pump {
     unframe: Option<ChunkScanner>,
     frame: bool,
@@ -28,7 +29,7 @@ pub struct Fed {
 
 enum Out {
     Spans(SmallVec<[(usize, usize); 8]>),
-    Rewritten(Vec<u8>),
+    Text(Vec<u8>),
 }
 
 impl Pump {
@@ -53,19 +54,20 @@ impl Pump {
                 None
             }
         };
-        if let Some(scanner) = &mut self.scanner {
-            for &(from, to) in &spans {
-                scanner.feed(&bytes[from..to]);
-            }
-        }
-        let out = match &mut self.rewriter {
-            None => Out::Spans(spans),
-            Some(rewriter) => {
+        let out = match (&mut self.scanner, &mut self.rewriter) {
+            (None, None) => Out::Spans(spans),
+            (Some(scanner), None) => through(scanner, bytes, spans),
+            (scanner, Some(rewriter)) => {
                 let mut text = Vec::new();
                 for &(from, to) in &spans {
-                    text.extend_from_slice(rewriter.feed(&bytes[from..to]));
+                    let piece = &bytes[from..to];
+                    if let Some(scanner) = scanner {
+                        scanner.feed(piece);
+                    }
+                    // It holds back unfinished events by itself.
+                    text.extend_from_slice(rewriter.feed(piece));
                 }
-                Out::Rewritten(text)
+                Out::Text(text)
             }
         };
         let fed = Fed {
@@ -80,7 +82,11 @@ impl Pump {
     /// What is still to be sent when the upstream's body is whole: what was held back, and the last chunk.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        let held = self.rewriter.as_mut().map(ModelRewriter::finish).unwrap_or_default();
+        let held = match (&mut self.rewriter, &mut self.scanner) {
+            (Some(rewriter), _) => rewriter.finish(),
+            (None, Some(scanner)) => scanner.finish(),
+            (None, None) => Vec::new(),
+        };
         self.passed += held.len() as u64;
         if self.frame {
             if !held.is_empty() {
@@ -100,9 +106,26 @@ impl Pump {
         self.passed
     }
 
-    /// Nothing of a further event has come: another may be put here. Never so where no event stream is looked at.
+    /// What has left ends with an event: another may be put there. Never so where no event stream is looked at, nor inside
+    /// an event that is too long to be held.
     pub fn is_between_events(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::is_between_events)
+    }
+
+    /// What the stream began with; `Nothing` where none is looked at.
+    pub fn first(&self) -> First {
+        self.scanner.as_ref().map(UsageScanner::first).unwrap_or_default()
+    }
+
+    /// The stream said that it is whole: a terminator, or the end of a choice.
+    pub fn is_whole(&self) -> bool {
+        let scanner = self.scanner.as_ref();
+        scanner.is_some_and(|scanner| scanner.done() || scanner.finished())
+    }
+
+    /// An error event was seen.
+    pub fn has_error(&self) -> bool {
+        self.scanner.as_ref().is_some_and(UsageScanner::error)
     }
 
     /// What the scanner saw.
@@ -116,7 +139,7 @@ impl Fed {
     pub fn size(&self) -> usize {
         match &self.out {
             Out::Spans(spans) => spans.iter().map(|(from, to)| to - from).sum(),
-            Out::Rewritten(text) => text.len(),
+            Out::Text(text) => text.len(),
         }
     }
 
@@ -157,12 +180,33 @@ impl Fed {
         }
         match &self.out {
             Out::Spans(spans) => spans.iter().for_each(|&(from, to)| put(&bytes[from..to])),
-            Out::Rewritten(text) => put(text),
+            Out::Text(text) => put(text),
         }
         if self.frame {
             put(b"\r\n");
         }
     }
+}
+
+/// What leaves the scanner: the bytes where they are, unless something was carried over from an earlier read or chunk.
+fn through(scanner: &mut UsageScanner, bytes: &[u8], mut spans: SmallVec<[(usize, usize); 8]>) -> Out {
+    let mut text = Vec::new();
+    let mut carried = false;
+    for at in 0..spans.len() {
+        let (from, to) = spans[at];
+        let mut freed = Vec::new();
+        let to = from + scanner.feed_through(&bytes[from..to], &mut freed);
+        if !freed.is_empty() && !carried {
+            carried = true;
+            spans[..at].iter().for_each(|&(from, to)| text.extend_from_slice(&bytes[from..to]));
+        }
+        if carried {
+            text.append(&mut freed);
+            text.extend_from_slice(&bytes[from..to]);
+        }
+        spans[at] = (from, to);
+    }
+    if carried { Out::Text(text) } else { Out::Spans(spans) }
 }
 
 /// Hexadecimal digits of a size that is not zero.
@@ -212,6 +256,42 @@ mod tests {
         let mut pump = Pump::new(false, true, None, None);
         assert!(!pump.feed(b"abc").unwrap().is_verbatim(b"abc"));
         assert_eq!(pumped(&mut pump, &[b'x'; 256]).0[..5], *b"100\r\n");
+    }
+
+    #[test]
+    fn only_whole_events_leave_and_nothing_is_lost() {
+        let events = b": hi\n\nevent: a\ndata: {\"x\":1}\n\nid: 7\r\ndata: b\r\n\r\n: ping\n\ndata: [DONE]\n\n";
+        for cut in 1..=events.len() {
+            for step in [1, 2, 5, 1000] {
+                let wire: Vec<u8> = events
+                    .chunks(cut)
+                    .flat_map(|piece| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())
+                    .chain(*b"0\r\n\r\n")
+                    .collect();
+                let mut pump = Pump::new(true, false, Some(UsageScanner::new(true)), None);
+                let mut out = Vec::new();
+                for piece in wire.chunks(step) {
+                    out.extend(pumped(&mut pump, piece).0);
+                    let tail = out.split_inclusive(|&byte| byte == b'\n').next_back().unwrap_or_default();
+                    assert!(out.ends_with(b"\n\n") || out.ends_with(b"\n\r\n") || tail.starts_with(b":") || out.is_empty()
+                        || out.ends_with(b"\r"), "{}", String::from_utf8_lossy(&out));
+                }
+                out.extend(pump.finish());
+                assert_eq!(out, events);
+                assert_eq!(pump.passed(), events.len() as u64);
+                assert_eq!((pump.first(), pump.is_whole()), (First::Event, true));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_cut_inside_an_event_stays_here() {
+        let mut pump = Pump::new(false, true, Some(UsageScanner::new(true)), None);
+        let whole = b"data: {\"a\":1}\n\n";
+        assert_eq!(pumped(&mut pump, &[&whole[..], b"event: x\nda"].concat()).0, b"f\r\ndata: {\"a\":1}\n\n\r\n");
+        assert!(!pump.is_between_events() && !pump.is_whole());
+        assert_eq!(pumped(&mut pump, b"ta: y").0, b"");
+        assert_eq!(pump.passed(), whole.len() as u64);
     }
 
     #[test]

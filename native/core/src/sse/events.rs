@@ -4,7 +4,7 @@
 
 use memchr::memchr2;
 
-/// An event longer than this (from its first data line to its blank line) is counted, not looked at, and not held back.
+/// An event longer than this (from its first field to its blank line) is counted, not looked at, and not held back.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// A buffer above this is given back after use: streams idle for minutes.
@@ -14,17 +14,17 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// What the framer tells: every byte once, in order, as passed or as part of an event.
 pub(super) trait Sink {
-    /// Bytes that hold no data to look at: comments, other fields, line ends, events too long.
+    /// Bytes that hold no data to look at: comments, line ends, events without data or too long.
     fn pass(&mut self, bytes: &[u8]);
 
-    /// A whole event from its first data line to its blank line.
+    /// A whole event from its first field to its blank line.
     fn event(&mut self, event: Event<'_>);
 }
 
 /// One event with data.
 #[derive(Clone, Copy)]
 pub(super) struct Event<'a> {
-    /// From the first data line up to and with the blank line.
+    /// From its first field up to and with the blank line.
     pub(super) raw: &'a [u8],
     /// The values of its data lines, as offsets into `raw`.
     pub(super) lines: &'a [(usize, usize)],
@@ -84,6 +84,8 @@ pub(super) struct Events {
     // Skipping an event: its current line is not blank.
     line_begun: bool,
     // event
+    /// A field of it has come.
+    begun: bool,
     lines: Vec<(usize, usize)>,
     is_error: bool,
 }
@@ -98,6 +100,7 @@ impl Events {
             first_line: true,
             skip: Skip::Nothing,
             line_begun: false,
+            begun: false,
             lines: Vec::new(),
             is_error: false,
         }
@@ -105,26 +108,44 @@ impl Events {
 
     /// Looks at the next bytes; returns how many events (with data) they completed.
     pub(super) fn feed(&mut self, chunk: &[u8], sink: &mut impl Sink) -> usize {
+        self.advance(chunk, sink, None).0
+    }
+
+    /// The same. What is held back no longer is appended to `freed`; behind it go the first bytes of `chunk`, as many as
+    /// the second number says.
+    pub(super) fn feed_through(
+        &mut self,
+        chunk: &[u8],
+        sink: &mut impl Sink,
+        freed: &mut Vec<u8>,
+    ) -> (usize, usize) {
+        self.advance(chunk, sink, Some(freed))
+    }
+
+    fn advance(&mut self, chunk: &[u8], sink: &mut impl Sink, freed: Option<&mut Vec<u8>>) -> (usize, usize) {
         if self.held.is_empty() {
             let (events, kept) = self.run(chunk, sink);
             self.held.extend_from_slice(chunk.get(kept..).unwrap_or_default());
-            return events;
+            return (events, kept);
         }
         let mut held = std::mem::take(&mut self.held);
         held.extend_from_slice(chunk);
         let (events, kept) = self.run(&held, sink);
+        if let Some(freed) = freed {
+            freed.extend_from_slice(held.get(..kept).unwrap_or_default());
+        }
         held.drain(..kept);
         if held.is_empty() {
             // A rare long event must not keep a megabyte with an idle stream.
             held.shrink_to(KEPT_BYTES);
         }
         self.held = held;
-        events
+        (events, 0)
     }
 
     /// Nothing of an event, nor of a line, has begun.
     pub(super) fn is_between(&self) -> bool {
-        self.held.is_empty() && self.skip == Skip::Nothing
+        self.held.is_empty() && self.skip == Skip::Nothing && !self.begun
     }
 
     /// What is still held back; an unfinished event is no event.
@@ -157,6 +178,7 @@ impl Events {
                     if line == end && !self.line_begun {
                         self.skip = Skip::Nothing;
                         self.is_error = false;
+                        self.begun = false;
                         events += 1;
                     }
                     self.line_begun = false;
@@ -170,14 +192,18 @@ impl Events {
                             start = next;
                         }
                         self.is_error = false;
-                    } else if let Some(value) = field(text, b"data") {
-                        if self.lines.is_empty() {
+                        self.begun = false;
+                    } else if text.first() != Some(&b':') {
+                        if !self.begun {
+                            self.begun = true;
                             pass(sink, buf.get(start..line));
                             start = line;
                         }
-                        self.lines.push((end - value.len(), end));
-                    } else if let Some(value) = field(text, b"event") {
-                        self.is_error = value == b"error";
+                        if let Some(value) = field(text, b"data") {
+                            self.lines.push((end - value.len(), end));
+                        } else if let Some(value) = field(text, b"event") {
+                            self.is_error = value == b"error";
+                        }
                     }
                     self.first_line = false;
                 }
@@ -185,7 +211,7 @@ impl Events {
             line = next;
             at = next;
         }
-        if self.lines.is_empty() {
+        if !self.begun {
             pass(sink, buf.get(start..line));
             start = line;
         }
@@ -193,6 +219,7 @@ impl Events {
             let partial = self.without_bom(buf.get(line..).unwrap_or_default());
             let has_data = !self.lines.is_empty() || field(partial, b"data").is_some();
             self.skip = if has_data { Skip::Event } else { Skip::Line };
+            self.begun |= partial.first() != Some(&b':');
             self.first_line = false;
             self.lines.clear();
         }
@@ -283,7 +310,9 @@ mod tests {
             (b"data: a\n\n", true),
             (b"data: a\r\n\r", true),
             (b": ping\n", true),
-            (b"event: x\n", true),
+            (b"event: x\n", false),
+            (b"event: x\n\n", true),
+            (b"id: 1\n: ping\n", false),
             (b"da", false),
             (b"data: a", false),
             (b"data: a\n", false),

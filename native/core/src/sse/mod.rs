@@ -8,5 +8,5 @@ mod usage;
 
 pub use events::MAX_EVENT_BYTES;
 pub use model::ModelRewriter;
-pub use scan::{UsageScanner, usage_of_document};
+pub use scan::{First, UsageScanner, usage_of_document};
 pub use usage::Usage;

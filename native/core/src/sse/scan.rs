@@ -27,6 +27,7 @@ members!(EVENT:
     USAGE_METADATA = "usageMetadata",
     META = "meta",
     DELTA = "delta",
+    OBJECT = "object",
 );
 
 /// Without vector instructions there is none, and every event is parsed.
@@ -46,8 +47,27 @@ static MARKS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
         "\"response.failed\"",
         "\"response.incomplete\"",
     ];
-    packed::Searcher::new(marks.iter().chain(&ends))
+    // FINISHED: with a value that is not null. Within a string the quotes would have backslashes before them.
+    let finishes = ["\"finish_reason\":\"", "\"finish_reason\": \""];
+    packed::Searcher::new(marks.iter().chain(&ends).chain(&finishes))
 });
+
+/// Chat and completions name the end of each choice; servers that send no `[DONE]` do so, too.
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+
+/// What a stream began with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum First {
+    /// No event yet that says anything: comments, pings, empty data and `[DONE]` do not.
+    #[default]
+    Nothing,
+    /// An event with a JSON object.
+    Event,
+    /// An error.
+    Error,
+    /// Something else.
+    Other,
+}
 
 /// Sees event borders, the terminator, errors and usage. Changes nothing, holds at most one event, never fails.
 pub struct UsageScanner {
@@ -64,12 +84,17 @@ enum Framing {
 const MAX_TAIL_BYTES: usize = 1024;
 static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
+/// The first of `MARKS` that says the end of a choice and nothing else.
+const FINISHED: usize = 9;
+
 /// What was seen so far.
 #[derive(Default)]
 struct Seen {
     report: Option<Report>,
     done: bool,
+    finished: bool,
     error: bool,
+    first: First,
     scratch: Vec<u8>,
     // A document's wanted value that has begun: its text so far.
     value: Vec<u8>,
@@ -109,6 +134,36 @@ impl UsageScanner {
                 0
             }
         }
+    }
+
+    /// The same for an event stream, of which only whole events are to leave: what is held back no longer is appended to
+    /// `freed`; behind it go the first bytes of `bytes`, as many as is returned. All of a document leaves.
+    pub fn feed_through(&mut self, bytes: &[u8], freed: &mut Vec<u8>) -> usize {
+        match &mut self.framing {
+            Framing::Events(events) => events.feed_through(bytes, &mut self.seen, freed).1,
+            Framing::Document(_) => {
+                self.feed(bytes);
+                bytes.len()
+            }
+        }
+    }
+
+    /// What is still held back of an event stream.
+    pub fn finish(&mut self) -> Vec<u8> {
+        match &mut self.framing {
+            Framing::Events(events) => events.finish(),
+            Framing::Document(_) => Vec::new(),
+        }
+    }
+
+    /// What the stream began with.
+    pub fn first(&self) -> First {
+        self.seen.first
+    }
+
+    /// A choice has come to its end: of a chat or completion that is nearly as good as a terminator.
+    pub fn finished(&self) -> bool {
+        self.seen.finished
     }
 
     /// What the last usage object said.
@@ -171,26 +226,62 @@ impl Sink for Seen {
         let data = event.data(&mut scratch);
         if data.trim_ascii() == b"[DONE]" {
             self.done = true;
-        } else if is_marked(data) {
+        } else if self.is_marked(data) {
             self.read(data);
+        }
+        if self.first == First::Nothing {
+            self.judge(data);
         }
         scratch.clear();
         self.scratch = scratch;
     }
 }
 
-/// The event has something to say besides text.
-fn is_marked(data: &[u8]) -> bool {
-    let Some(marks) = &*MARKS else { return true };
-    marks.find_iter(data).any(|mark| {
-        // OpenAI's `include_usage` puts "usage":null into every event but the last.
-        let after = data.get(mark.end()..).unwrap_or_default().trim_ascii_start();
-        let value = after.strip_prefix(b":").unwrap_or(after).trim_ascii_start();
-        mark.pattern().as_usize() > 1 || !value.starts_with(b"null")
+/// The value of a `finish_reason` is not null.
+fn is_finish(data: &[u8]) -> bool {
+    FINISH.find_iter(data).any(|at| {
+        let after = data.get(at + FINISH.needle().len()..).unwrap_or_default().trim_ascii_start();
+        after.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
     })
 }
 
 impl Seen {
+    /// The event has something to say besides text.
+    fn is_marked(&mut self, data: &[u8]) -> bool {
+        let Some(marks) = &*MARKS else {
+            self.finished |= is_finish(data);
+            return true;
+        };
+        marks.find_iter(data).any(|mark| {
+            if mark.pattern().as_usize() >= FINISHED {
+                self.finished = true;
+                return false;
+            }
+            // OpenAI's `include_usage` puts "usage":null into every event but the last.
+            let after = data.get(mark.end()..).unwrap_or_default().trim_ascii_start();
+            let value = after.strip_prefix(b":").unwrap_or(after).trim_ascii_start();
+            let is_told = mark.pattern().as_usize() > 1 || !value.starts_with(b"null");
+            // It is the last mark that is looked at.
+            self.finished |= is_told && is_finish(data);
+            is_told
+        })
+    }
+
+    /// Looks at an event of a stream that has not begun.
+    fn judge(&mut self, data: &[u8]) {
+        let data = data.trim_ascii();
+        if data.is_empty() || data == b"[DONE]" {
+            return;
+        }
+        self.first = match Object::read(&EVENT, data) {
+            None if self.error => First::Error,
+            None => First::Other,
+            Some(event) if event.text(TYPE) == Some(b"\"ping\"") => First::Nothing,
+            Some(_) if self.error => First::Error,
+            Some(_) => First::Event,
+        };
+    }
+
     fn read(&mut self, data: &[u8]) {
         let Some(event) = Object::read(&EVENT, data) else {
             return;
@@ -202,7 +293,8 @@ impl Seen {
             b"\"response.completed\"" | b"\"response.incomplete\"" => self.done = true,
             b"\"response.failed\"" => (self.done, self.error) = (true, true),
             b"\"error\"" => self.error = true,
-            _ => {}
+            // As vLLM and SGLang say it: the error is the event itself.
+            _ => self.error |= event.text(OBJECT) == Some(b"\"error\""),
         }
         let nested = |field| Object::read(&EVENT, event.text(field)?)?.text(USAGE);
         let usage = event.text(USAGE).and_then(Report::usage);
@@ -355,6 +447,47 @@ mod tests {
         assert_eq!(scan(true, &stream("incomplete")), (Some((3, 4)), true, false, 1));
         assert_eq!(scan(true, &stream("failed")), (Some((3, 4)), true, true, 1));
         assert_eq!(scan(true, &stream("in_progress")), (Some((3, 4)), false, false, 1));
+    }
+
+    #[test]
+    fn what_a_stream_begins_with() {
+        for (stream, first) in [
+            ("", First::Nothing),
+            (": ping\n\ndata:\n\ndata: [DONE]\n\nevent: ping\ndata: {\"type\": \"ping\"}\n\n", First::Nothing),
+            (": x\n\ndata: {}\n\ndata: {\"error\": 1}\n\n", First::Event),
+            ("data: {\"error\": {\"message\": \"m\"}}\n\n", First::Error),
+            ("data: {\"object\": \"error\", \"message\": \"m\"}\n\n", First::Error),
+            ("event: error\ndata: oh\n\n", First::Error),
+            ("data: {\"type\":\"error\"}\n\n", First::Error),
+            ("data: {\"error\": null, \"object\": \"chunk\"}\n\n", First::Event),
+            ("data: <html>\n\n", First::Other),
+            ("data: {\"a\": \n\n", First::Other),
+            ("data: [1]\n\ndata: {}\n\n", First::Other),
+        ] {
+            for size in [1, 3, stream.len().max(1)] {
+                let mut scanner = UsageScanner::new(true);
+                stream.as_bytes().chunks(size).for_each(|chunk| {
+                    scanner.feed(chunk);
+                });
+                assert_eq!(scanner.first(), first, "{stream}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_choice_that_ends_is_seen() {
+        for (data, finished) in [
+            (r#"{"choices":[{"finish_reason":null}]}"#, false),
+            (r#"{"choices":[{"finish_reason":"stop"}]}"#, true),
+            (r#"{"choices":[{"finish_reason" : "stop"}],"usage":{"prompt_tokens":1}}"#, true),
+            (r#"{"choices":[{"finish_reason": "stop"}],"usage":null}"#, true),
+            (r#"{"usage":{"prompt_tokens":1},"choices":[{"finish_reason":"stop"}]}"#, true),
+            (r#"{"text":"\"finish_reason\":\"stop\""}"#, false),
+        ] {
+            let mut scanner = UsageScanner::new(true);
+            scanner.feed(format!("data: {data}\n\n").as_bytes());
+            assert_eq!(scanner.finished(), finished, "{data}");
+        }
     }
 
     #[test]
