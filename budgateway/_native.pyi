@@ -491,7 +491,8 @@ class BodyPump:
         """Where the body ends in the bytes fed last, when its chunked framing says so; else -1."""
     @property
     def between_events(self) -> bool:
-        """Nothing of a further event has come. False where no event stream is scanned."""
+        """What has left ends with a whole event: another may be put there. False where no event stream is scanned, and
+        inside an event that is too long to be held."""
     @property
     def seen(self) -> int:
         """What the stream has shown, as `SEEN_*` bits; of a document `SEEN_END` and `SEEN_ERROR` alone."""

@@ -22,6 +22,7 @@ cdef class Exchange:
     cdef public str model               # as the client says it
     cdef public int model_label
     cdef public object route            # routing.router_cy.RouteRoom
+    cdef public object leg              # routing.router_cy.Leg: the provider that is asked now
     # attempt
     cdef public int index               # of the upstream, while its slot is held; else -1
     cdef public unsigned long long tried

@@ -45,6 +45,7 @@ class Exchange:
         self.model = ""
         self.model_label = 0
         self.route: Any = None
+        self.leg: Any = None
         # attempt
         self.index = -1
         self.tried = 0

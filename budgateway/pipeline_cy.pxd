@@ -5,7 +5,7 @@ from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange_cy cimport Exchange
 from budgateway.limits.requests_cy cimport RequestLimits
 from budgateway.providers.adapter_cy cimport OpenAIAdapter
-from budgateway.routing.router_cy cimport Router, RouteRoom
+from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
 
 
 cdef class Snapshot:
@@ -16,5 +16,5 @@ cdef class Snapshot:
     cdef public dict providers          # name -> tuple of transport.client_cy.Target
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int)
+@cython.locals(rooms=Snapshot, route=RouteRoom, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int)
 cpdef plan(Exchange x)

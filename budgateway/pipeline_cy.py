@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from budgateway.limits.requests_cy import RequestLimits
     from budgateway.providers.adapter_cy import OpenAIAdapter
     from budgateway.records import Settings
-    from budgateway.routing.router_cy import Router, RouteRoom
+    from budgateway.routing.router_cy import Leg, Router, RouteRoom
     from budgateway.transport.client_cy import Target
 
 
@@ -63,9 +63,10 @@ def plan(x: Exchange) -> Awaitable[None] | None:
                 x.stage = 3
                 return waiting
     if done < 4:
-        adapter: OpenAIAdapter = route.adapter
+        leg: Leg = x.leg
+        adapter: OpenAIAdapter = leg.adapter
         adapter.adapt(x)  # the upstream's name for the model
-        balancer: Balancer = route.balancer
+        balancer: Balancer = leg.balancer
         # filter -> score -> pick
         waiting = balancer.next(x)
         if waiting is not None:

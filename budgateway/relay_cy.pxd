@@ -4,7 +4,7 @@ from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
-from budgateway.routing.router_cy cimport RouteRoom
+from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
@@ -49,7 +49,7 @@ cdef class Relay(Carrier):
     cdef _again(self, Exchange x, error)
     cdef _expire(self, Exchange x, phase)
     cdef _give_up(self, Exchange x, error)
-    @cython.locals(route=RouteRoom, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str)
+    @cython.locals(route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str)
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
 
 

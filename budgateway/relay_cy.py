@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.observe.record_cy import Recorder
     from budgateway.pipeline_cy import Snapshot
-    from budgateway.routing.router_cy import RouteRoom
+    from budgateway.routing.router_cy import Leg, RouteRoom
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
 
@@ -395,7 +395,7 @@ class Relay(Carrier):
             return
         x.fresh = False
         try:
-            x.route.balancer.next_after_failure(x, monotonic_ns())
+            x.leg.balancer.next_after_failure(x, monotonic_ns())
         except NoUpstream:
             self._give_up(x, error)
             return
@@ -416,7 +416,7 @@ class Relay(Carrier):
         if x.head_sent:
             if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
                 # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
-                # Inside an event there is no place for it: its half would become a whole one that no client can read.
+                # Half an event has not left the pump: only inside one that is too long to be held there is no place.
                 downstream.write(_chunk(event_bytes(error, x.request_id, x.head.path)))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
             downstream.break_off(not x.to_close)
@@ -438,7 +438,8 @@ class Relay(Carrier):
         x.deadline_ns = 0
         route: RouteRoom | None = x.route
         if x.index >= 0:
-            balancer: Balancer = x.route.balancer
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
             balancer.release(x, verdict, now_ns)
         connection: ClientConnection | None = x.connection
         if connection is not None:
@@ -453,7 +454,7 @@ class Relay(Carrier):
         if route is None:
             self._recorder.record(x, outcome, 0, 0, upstream, now_ns)
         else:
-            self._recorder.record(x, outcome, route.label, route.provider_label, upstream, now_ns)
+            self._recorder.record(x, outcome, route.label, x.leg.label, upstream, now_ns)
         # The connection may hold on to the exchange until its next one: let go of the bulk.
         x.body = None
         x.send_body = None

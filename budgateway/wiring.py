@@ -12,7 +12,7 @@ from budgateway.limits.requests_cy import RequestLimits
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
 from budgateway.records import Provider, Route, Settings, Upstream
-from budgateway.routing.router_cy import Access, Router, RouteRoom
+from budgateway.routing.router_cy import Access, Leg, Router, RouteRoom
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
 
@@ -105,6 +105,28 @@ def _route_room(
     segment: native.Segment,
     worker: int,
 ) -> RouteRoom:
+    limit = None
+    if route.rate_limit:
+        burst = route.rate_burst or max(1, route.rate_limit // 10)
+        limit = native.RateLimit(segment, f"route:{route.name}", route.rate_limit, burst)
+    return RouteRoom(
+        route,
+        access="authenticated" if route.auth_required else "open",
+        label=segment.intern(route.name),
+        limit=limit,
+        legs=[_leg(route, provider, targets[provider.name], settings, segment, worker)],
+    )
+
+
+def _leg(
+    route: Route,
+    provider: Provider,
+    targets: tuple[Target, ...],
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+) -> Leg:
+    """One provider behind a route."""
     breaker = settings.breaker
     selector = native.Selector(
         segment,
@@ -116,18 +138,11 @@ def _route_room(
         open_ns=0 if breaker is None else int(breaker.open_s * 1e9),
         half_open_max_calls=0 if breaker is None else breaker.half_open_max_calls,
     )
-    limit = None
-    if route.rate_limit:
-        burst = route.rate_burst or max(1, route.rate_limit // 10)
-        limit = native.RateLimit(segment, f"route:{route.name}", route.rate_limit, burst)
-    return RouteRoom(
-        route,
-        access="authenticated" if route.auth_required else "open",
-        label=segment.intern(route.name),
-        provider_label=segment.intern(provider.name),
-        limit=limit,
-        adapter=OpenAIAdapter(provider),
-        balancer=Balancer(selector, targets[provider.name], provider.name),
+    return Leg(
+        OpenAIAdapter(provider),
+        Balancer(selector, targets, provider.name),
+        provider.name,
+        segment.intern(provider.name),
     )
 
 

@@ -3,13 +3,19 @@ from budgateway.exchange_cy cimport Exchange
 cdef int _JSON, _MULTIPART, _ENCODED
 
 
+cdef class Leg:
+    cdef public object adapter          # providers.adapter_cy.OpenAIAdapter
+    cdef public object balancer         # balance.balancer_cy.Balancer
+    cdef public str provider
+    cdef public int label               # of the provider
+
+
 cdef class RouteRoom:
     cdef public object record           # records.Route
     cdef public str name, access
-    cdef public int label, provider_label
+    cdef public int label
     cdef public object take             # of the route's own native.RateLimit, or None
-    cdef public object adapter          # providers.adapter_cy.OpenAIAdapter
-    cdef public object balancer         # balance.balancer_cy.Balancer
+    cdef public tuple legs, fallbacks   # of Leg
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns
 

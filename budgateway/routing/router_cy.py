@@ -29,6 +29,18 @@ _FORM_MODEL = re.compile(
 )
 
 
+class Leg:
+    """One provider behind a route: how to speak to it, and the choice among its upstreams. An exchange is on one leg at
+    a time (`x.leg`)."""
+
+    def __init__(self, adapter: Any, balancer: Any, provider: str, label: int) -> None:
+        """`label` is the provider's name as metrics know it."""
+        self.adapter = adapter
+        self.balancer = balancer
+        self.provider = provider
+        self.label = label
+
+
 class RouteRoom:
     """A route as the stages see it: the record, and what was built from it. Deadlines in nanoseconds."""
 
@@ -38,19 +50,18 @@ class RouteRoom:
         *,
         access: Access,
         label: int,
-        provider_label: int,
         limit: RateLimit | None,
-        adapter: Any,
-        balancer: Any,
+        legs: Sequence[Leg],
+        fallbacks: Sequence[Leg] = (),
     ) -> None:
+        """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there."""
         self.record = record
         self.name = record.name
         self.access = access
         self.label = label
-        self.provider_label = provider_label
         self.take = None if limit is None else limit.take
-        self.adapter = adapter
-        self.balancer = balancer
+        self.legs = tuple(legs)
+        self.fallbacks = tuple(fallbacks)
         self.max_body_bytes = record.max_body_bytes
         self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
         self.chunk_ns = int(record.timeouts.chunk_s * 1e9)
@@ -102,6 +113,7 @@ class Router:
             raise self._nothing(x, index)
         room = self.rooms[index]
         x.route = room
+        x.leg = room.legs[0]
         if room.max_body_bytes != self._default_limit:
             x.downstream.limit_body(x, room.max_body_bytes)
 

@@ -60,6 +60,6 @@ def response_bytes(error: GatewayError, request_id: str, path: str, close: bool)
 
 
 def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:
-    """The error as a server-sent event. The blank line first ends whatever event was cut off."""
+    """The error as a server-sent event."""
     name = b"event: error\n" if path.startswith("/v1/messages") else b""
-    return b"\n\n" + name + b"data: " + json.dumps(error_document(error, request_id, path)).encode() + b"\n\n"
+    return name + b"data: " + json.dumps(error_document(error, request_id, path)).encode() + b"\n\n"

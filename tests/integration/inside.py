@@ -47,7 +47,10 @@ class Inside:
         """Upstream slots that exchanges hold."""
         rooms = self.plane.snapshot.routes.rooms
         return sum(
-            room.balancer.selector.in_flight(index) for room in rooms for index in range(len(room.balancer.targets))
+            leg.balancer.selector.in_flight(index)
+            for room in rooms
+            for leg in (*room.legs, *room.fallbacks)
+            for index in range(len(leg.balancer.targets))
         )
 
     @property

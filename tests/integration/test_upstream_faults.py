@@ -208,16 +208,18 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(
 
 @pytest.mark.parametrize("ended", ["stalled", "half-closed", "cut"])
 @pytest.mark.parametrize("at", [STREAM.index(b"two"), BORDER - 1], ids=["in a word", "before the blank line"])
-async def test_a_stream_that_breaks_inside_an_event_just_ends(
+async def test_a_stream_that_breaks_inside_an_event_ends_with_an_error_event(
     server: Server, upstream: FaultyUpstream, at: int, ended: str
 ) -> None:
-    """An error event behind half an event would make it a whole one, which no client can read."""
+    """Half an event stays behind: the error event would make a whole one of it, which no client can read."""
     fault = {"stalled": faults.stall, "half-closed": faults.half_close, "cut": faults.cut}[ended]
     upstream.script(fault(STREAM, at))
     answer = await ask(server)
     assert (answer.status, answer.is_complete) == (200, False)
-    assert b"".join(EVENTS).startswith(bytes(answer.body))
-    assert not answer.body.endswith(b"\n\n")
+    *events, last, rest = bytes(answer.body).split(b"\n\n")
+    assert rest == b""
+    assert b"".join(EVENTS).startswith(b"\n\n".join(events))
+    assert last.startswith(b'data: {"error"')
     await well(server, upstream)
 
 

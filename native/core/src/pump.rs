@@ -198,7 +198,9 @@ fn through(scanner: &mut UsageScanner, bytes: &[u8], mut spans: SmallVec<[(usize
         let to = from + scanner.feed_through(&bytes[from..to], &mut freed);
         if !freed.is_empty() && !carried {
             carried = true;
-            spans[..at].iter().for_each(|&(from, to)| text.extend_from_slice(&bytes[from..to]));
+            spans[..at]
+                .iter()
+                .for_each(|&(from, to)| text.extend_from_slice(&bytes[from..to]));
         }
         if carried {
             text.append(&mut freed);
@@ -272,9 +274,19 @@ mod tests {
                 let mut out = Vec::new();
                 for piece in wire.chunks(step) {
                     out.extend(pumped(&mut pump, piece).0);
-                    let tail = out.split_inclusive(|&byte| byte == b'\n').next_back().unwrap_or_default();
-                    assert!(out.ends_with(b"\n\n") || out.ends_with(b"\n\r\n") || tail.starts_with(b":") || out.is_empty()
-                        || out.ends_with(b"\r"), "{}", String::from_utf8_lossy(&out));
+                    let tail = out
+                        .split_inclusive(|&byte| byte == b'\n')
+                        .next_back()
+                        .unwrap_or_default();
+                    assert!(
+                        out.ends_with(b"\n\n")
+                            || out.ends_with(b"\n\r\n")
+                            || tail.starts_with(b":")
+                            || out.is_empty()
+                            || out.ends_with(b"\r"),
+                        "{}",
+                        String::from_utf8_lossy(&out)
+                    );
                 }
                 out.extend(pump.finish());
                 assert_eq!(out, events);
@@ -288,8 +300,11 @@ mod tests {
     fn what_is_cut_inside_an_event_stays_here() {
         let mut pump = Pump::new(false, true, Some(UsageScanner::new(true)), None);
         let whole = b"data: {\"a\":1}\n\n";
-        assert_eq!(pumped(&mut pump, &[&whole[..], b"event: x\nda"].concat()).0, b"f\r\ndata: {\"a\":1}\n\n\r\n");
-        assert!(!pump.is_between_events() && !pump.is_whole());
+        assert_eq!(
+            pumped(&mut pump, &[&whole[..], b"event: x\nda"].concat()).0,
+            b"f\r\ndata: {\"a\":1}\n\n\r\n"
+        );
+        assert!(pump.is_between_events() && !pump.is_whole());
         assert_eq!(pumped(&mut pump, b"ta: y").0, b"");
         assert_eq!(pump.passed(), whole.len() as u64);
     }

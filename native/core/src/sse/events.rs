@@ -86,6 +86,8 @@ pub(super) struct Events {
     // event
     /// A field of it has come.
     begun: bool,
+    /// Part of it has left: it was too long to be held.
+    torn: bool,
     lines: Vec<(usize, usize)>,
     is_error: bool,
 }
@@ -101,6 +103,7 @@ impl Events {
             skip: Skip::Nothing,
             line_begun: false,
             begun: false,
+            torn: false,
             lines: Vec::new(),
             is_error: false,
         }
@@ -113,12 +116,7 @@ impl Events {
 
     /// The same. What is held back no longer is appended to `freed`; behind it go the first bytes of `chunk`, as many as
     /// the second number says.
-    pub(super) fn feed_through(
-        &mut self,
-        chunk: &[u8],
-        sink: &mut impl Sink,
-        freed: &mut Vec<u8>,
-    ) -> (usize, usize) {
+    pub(super) fn feed_through(&mut self, chunk: &[u8], sink: &mut impl Sink, freed: &mut Vec<u8>) -> (usize, usize) {
         self.advance(chunk, sink, Some(freed))
     }
 
@@ -143,9 +141,9 @@ impl Events {
         (events, 0)
     }
 
-    /// Nothing of an event, nor of a line, has begun.
+    /// What has left ends with a whole event or comment.
     pub(super) fn is_between(&self) -> bool {
-        self.held.is_empty() && self.skip == Skip::Nothing && !self.begun
+        !self.torn
     }
 
     /// What is still held back; an unfinished event is no event.
@@ -173,12 +171,15 @@ impl Events {
             let next = end + 1;
             self.after_cr = buf.get(end) == Some(&b'\r');
             match self.skip {
-                Skip::Line => self.skip = Skip::Nothing,
+                Skip::Line => {
+                    self.skip = Skip::Nothing;
+                    self.torn = self.begun;
+                }
                 Skip::Event => {
                     if line == end && !self.line_begun {
                         self.skip = Skip::Nothing;
                         self.is_error = false;
-                        self.begun = false;
+                        (self.begun, self.torn) = (false, false);
                         events += 1;
                     }
                     self.line_begun = false;
@@ -192,7 +193,7 @@ impl Events {
                             start = next;
                         }
                         self.is_error = false;
-                        self.begun = false;
+                        (self.begun, self.torn) = (false, false);
                     } else if text.first() != Some(&b':') {
                         if !self.begun {
                             self.begun = true;
@@ -220,6 +221,7 @@ impl Events {
             let has_data = !self.lines.is_empty() || field(partial, b"data").is_some();
             self.skip = if has_data { Skip::Event } else { Skip::Line };
             self.begun |= partial.first() != Some(&b':');
+            self.torn = true;
             self.first_line = false;
             self.lines.clear();
         }
@@ -304,33 +306,25 @@ mod tests {
     }
 
     #[test]
-    fn between_events_is_where_nothing_has_begun() {
-        for (stream, between) in [
-            (&b""[..], true),
-            (b"data: a\n\n", true),
-            (b"data: a\r\n\r", true),
-            (b": ping\n", true),
-            (b"event: x\n", false),
-            (b"event: x\n\n", true),
-            (b"id: 1\n: ping\n", false),
-            (b"da", false),
-            (b"data: a", false),
-            (b"data: a\n", false),
-            (b"data: a\n\ndata", false),
-            (b"\n:", false),
+    fn only_what_is_too_long_leaves_in_part() {
+        let long = vec![b'x'; MAX_EVENT_BYTES + 1];
+        for (begin, end) in [
+            ("data: ", "\n\n"),
+            ("event: a\ndata: b\n:", "\n\n"),
+            (": ", "\n"),
+            ("id: ", "\ndata: c\r\n\r\n"),
         ] {
-            for size in [1, 2, stream.len().max(1)] {
-                let (mut events, mut log) = (Events::new(), Log::default());
-                for chunk in stream.chunks(size) {
-                    events.feed(chunk, &mut log);
-                }
-                assert_eq!(events.is_between(), between, "{stream:?}");
-            }
+            let (mut events, mut log) = (Events::new(), Log::default());
+            events.feed(b"data: a\n\nevent: b\n: c", &mut log);
+            assert!(events.is_between());
+            assert_eq!(log.bytes, b"data: a\n\n");
+            events.feed(b"\n\n", &mut log);
+            events.feed(begin.as_bytes(), &mut log);
+            events.feed(&long, &mut log);
+            assert!(!events.is_between());
+            events.feed(end.as_bytes(), &mut log);
+            assert!(events.is_between(), "{begin}");
         }
-        let (mut events, mut log) = (Events::new(), Log::default());
-        events.feed(b"data: ", &mut log);
-        events.feed(&vec![b'x'; MAX_EVENT_BYTES + 1], &mut log);
-        assert!(!events.is_between());
     }
 
     /// The events of a stream, the same for every chunk size and with every byte told once.

@@ -176,7 +176,7 @@ impl UsageScanner {
         self.seen.done
     }
 
-    /// Nothing of a further event has come: another may be put here. Never so inside a document.
+    /// What has left ends with a whole event or comment: another may be put there. Never so inside a document.
     pub fn is_between_events(&self) -> bool {
         match &self.framing {
             Framing::Events(events) => events.is_between(),
@@ -240,8 +240,13 @@ impl Sink for Seen {
 /// The value of a `finish_reason` is not null.
 fn is_finish(data: &[u8]) -> bool {
     FINISH.find_iter(data).any(|at| {
-        let after = data.get(at + FINISH.needle().len()..).unwrap_or_default().trim_ascii_start();
-        after.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
+        let after = data
+            .get(at + FINISH.needle().len()..)
+            .unwrap_or_default()
+            .trim_ascii_start();
+        after
+            .strip_prefix(b":")
+            .is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
     })
 }
 
@@ -453,7 +458,10 @@ mod tests {
     fn what_a_stream_begins_with() {
         for (stream, first) in [
             ("", First::Nothing),
-            (": ping\n\ndata:\n\ndata: [DONE]\n\nevent: ping\ndata: {\"type\": \"ping\"}\n\n", First::Nothing),
+            (
+                ": ping\n\ndata:\n\ndata: [DONE]\n\nevent: ping\ndata: {\"type\": \"ping\"}\n\n",
+                First::Nothing,
+            ),
             (": x\n\ndata: {}\n\ndata: {\"error\": 1}\n\n", First::Event),
             ("data: {\"error\": {\"message\": \"m\"}}\n\n", First::Error),
             ("data: {\"object\": \"error\", \"message\": \"m\"}\n\n", First::Error),
@@ -479,9 +487,15 @@ mod tests {
         for (data, finished) in [
             (r#"{"choices":[{"finish_reason":null}]}"#, false),
             (r#"{"choices":[{"finish_reason":"stop"}]}"#, true),
-            (r#"{"choices":[{"finish_reason" : "stop"}],"usage":{"prompt_tokens":1}}"#, true),
+            (
+                r#"{"choices":[{"finish_reason" : "stop"}],"usage":{"prompt_tokens":1}}"#,
+                true,
+            ),
             (r#"{"choices":[{"finish_reason": "stop"}],"usage":null}"#, true),
-            (r#"{"usage":{"prompt_tokens":1},"choices":[{"finish_reason":"stop"}]}"#, true),
+            (
+                r#"{"usage":{"prompt_tokens":1},"choices":[{"finish_reason":"stop"}]}"#,
+                true,
+            ),
             (r#"{"text":"\"finish_reason\":\"stop\""}"#, false),
         ] {
             let mut scanner = UsageScanner::new(true);
