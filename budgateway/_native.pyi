@@ -54,6 +54,7 @@ GAUGE_EXCHANGES: Final[int]
 GAUGE_POOL_IDLE: Final[int]
 GAUGE_POOL_BUSY: Final[int]
 GAUGE_STREAMS: Final[int]
+GAUGE_TICK: Final[int]  # when the worker's loop last turned, in monotonic nanoseconds
 
 @final
 class RateLimit:
@@ -117,6 +118,37 @@ class Selector:
 VERDICT_NEUTRAL: Final[int]
 VERDICT_SUCCESS: Final[int]
 VERDICT_FAILURE: Final[int]
+
+@final
+class Queue:
+    """Exchanges that wait for an upstream with room, by name: what all workers know of each other's.
+
+    They wait in their worker, who counts them in and out and says since when its first one waits. Times are monotonic
+    nanoseconds. There is room for 256 queues.
+    """
+
+    def __new__(cls, segment: Segment, worker: int, name: str) -> Queue:
+        """ValueError when all places are taken."""
+    def join(self, limit: int) -> bool:
+        """Count one in; False (and counted as refused) when `limit` wait already, in all workers together."""
+    def leave(self, ending: int, waited_ns: int) -> None:
+        """Count one out: `WAIT_SERVED` (an upstream had room), `WAIT_TIMED_OUT` or `WAIT_GONE`."""
+    def say_first(self, since_ns: int) -> None:
+        """Since when this worker's first one waits; 0 when nobody does."""
+    def elder(self, since_ns: int, now_ns: int) -> int:
+        """The row of the other worker whose first one has waited longest, if longer than one that came at `since_ns` (0:
+        than nobody); else -1. Workers whose `GAUGE_TICK` is over a second old are passed over."""
+    @property
+    def depth(self) -> int:
+        """How many wait, in all workers together."""
+    @staticmethod
+    def collect(segment: Segment) -> list[tuple[str, int, int, int, int, int, int, float]]:
+        """Every queue: name, how many wait now; since the start how many had to wait, were served, timed out, left, were
+        refused as the queue was full; and the seconds that the served ones had waited."""
+
+WAIT_SERVED: Final[int]
+WAIT_TIMED_OUT: Final[int]
+WAIT_GONE: Final[int]
 
 @final
 class Metrics:

@@ -31,6 +31,7 @@ cdef class Exchange:
     cdef public bytes send_body         # what goes upstream: the body after edits
     cdef public object connection       # transport.client_cy.ClientConnection
     cdef public object task             # a stage or a dial that waits
+    cdef public object waiter           # balance.queue.Waiter, while it stands in a queue
     cdef public bint reused             # the connection had served before
     cdef public bint fresh              # a stale connection failed it: dial a new one
     cdef public bint streamed           # its body went upstream as it came: it cannot be sent again

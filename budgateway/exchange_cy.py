@@ -54,6 +54,7 @@ class Exchange:
         self.send_body: bytes | None = None
         self.connection: Any = None
         self.task: Any = None
+        self.waiter: Any = None
         self.reused = False
         self.fresh = False
         self.streamed = False

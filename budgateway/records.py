@@ -143,6 +143,8 @@ class Provider:
     connect_timeout_s: float = 2.0
     keepalive_s: float = 4.0  # vLLM and SGLang close at 5 s
     max_idle: int = 512  # idle connections kept to each upstream, per worker
+    max_queue: int = 1024  # exchanges that wait while every upstream is at its limit, all workers together
+    queue_timeout_s: float = 10.0
     tls_verify: bool = True
     tls_ca_file: str = ""
 

@@ -445,6 +445,10 @@ class Relay(Carrier):
         if connection is not None:
             x.connection = None
             connection.abort()
+        waiter = x.waiter
+        if waiter is not None:
+            x.waiter = None
+            waiter.leave()
         task = x.task
         if task is not None:
             x.task = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
+from budgateway.balance.queue import Queues
 from budgateway.errors import Draining
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
@@ -23,7 +24,7 @@ from budgateway.server.door_cy import Door
 from budgateway.wiring import build_snapshot, largest_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from budgateway.pipeline_cy import Snapshot
     from budgateway.records import Settings
@@ -51,8 +52,11 @@ class Successor:
 class DataPlane:
     """What one process serves: a front door, the relay behind it, the sweep, the access log."""
 
-    def __init__(self, settings: Settings, segment: native.Segment, worker: int, office_path: str) -> None:
-        """Build everything that needs no loop running. OSError when the access log cannot be opened."""
+    def __init__(
+        self, settings: Settings, segment: native.Segment, worker: int, office_path: str, bells: Sequence[int] = ()
+    ) -> None:
+        """Build everything that needs no loop running. OSError when the access log cannot be opened. `bells` is an eventfd for
+        each row of the segment, where there are other workers."""
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._segment = segment
@@ -67,7 +71,9 @@ class DataPlane:
         # told when shedding begins and ends, with the reason or ""
         self.on_shedding: Callable[[str], None] | None = None
         self.pools: Pools = {}
-        self.snapshot = build_snapshot(settings, segment, worker, self.pools, office_path)
+        self._bell = bells[worker] if bells else -1
+        self.queues = Queues(segment, worker, bells)
+        self.snapshot = build_snapshot(settings, segment, worker, self.pools, office_path, queues=self.queues)
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access = None if access is None else AccessWriter(access, settings.access_log, loop)
         recorder = Recorder(
@@ -89,6 +95,9 @@ class DataPlane:
         )
         self._sweep_due = loop.time() + SWEEP_S
         self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)
+        if self._bell >= 0:
+            loop.add_reader(self._bell, self.queues.rung)
+        self._publish()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task and keep it alive; what it raises is logged, not lost."""
@@ -112,7 +121,9 @@ class DataPlane:
         certificates) when it cannot be."""
         server_tls(settings)
         pools: Pools = {}
-        snapshot = build_snapshot(settings, self._segment, self._worker, pools, self._office_path, self.pools)
+        snapshot = build_snapshot(
+            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues
+        )
         return Successor(settings, snapshot, pools)
 
     def commit(self, successor: Successor) -> None:
@@ -125,6 +136,7 @@ class DataPlane:
             if key not in successor.pools:
                 pool.close()
                 self._retired.append(pool)
+        self.queues.adopt(settings.providers)
         self.pools = successor.pools
         self.snapshot = successor.snapshot
         self.relay.snapshot = successor.snapshot
@@ -170,6 +182,8 @@ class DataPlane:
     async def close(self) -> None:
         """Drop what is left, write the rest of the access log. Idempotent."""
         self._sweep_timer.cancel()
+        if self._bell >= 0:
+            self._loop.remove_reader(self._bell)
         for server in self._servers:
             server.close()
         for connection in tuple(self.door.connections):
@@ -219,6 +233,7 @@ class DataPlane:
             (native.GAUGE_EXCHANGES, self.relay.in_flight),
             (native.GAUGE_POOL_IDLE, idle),
             (native.GAUGE_POOL_BUSY, opened - idle),
+            (native.GAUGE_TICK, time.monotonic_ns()),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         others = sum(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shedding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Self
 
     from budgateway import native
@@ -43,19 +44,29 @@ class Worker:
         self._answers: asyncio.Queue[Prepared | None] = asyncio.Queue()
 
     @classmethod
-    async def start(cls, slot: Slot, *, row: int, segment: native.Segment, office: str, settings: Settings) -> Self:
-        """Exec a worker that inherits the segment, the slot's socket and one end of a control channel. OSError when the
-        system has no process or descriptor to spare."""
+    async def start(
+        cls,
+        slot: Slot,
+        *,
+        row: int,
+        segment: native.Segment,
+        office: str,
+        settings: Settings,
+        bells: Sequence[int],
+    ) -> Self:
+        """Exec a worker that inherits the segment, the slot's socket, one end of a control channel and every row's bell.
+        OSError when the system has no process or descriptor to spare."""
         ours, theirs = socket.socketpair()
         inherited = (segment.fd, slot.sock.fileno(), theirs.fileno())
         command = [sys.executable, "-m", "budgateway.worker"]
         for name, value in zip(("segment", "listen", "control"), inherited, strict=True):
             command += [f"--{name}", str(value)]
         command += ["--index", str(slot.index), "--row", str(row), "--office", office]
+        command += ["--bells", *map(str, bells)]
         try:
             # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
             process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter and module; exec takes a millisecond
-                command, pass_fds=inherited, stdin=subprocess.DEVNULL, start_new_session=True
+                command, pass_fds=(*inherited, *bells), stdin=subprocess.DEVNULL, start_new_session=True
             )
         except OSError:
             ours.close()

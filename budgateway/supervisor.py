@@ -85,6 +85,8 @@ class Supervisor:
         # A worker and the one that follows it have a row each.
         self._segment = native.Segment(2 * settings.workers)
         self._free_rows = list(range(2 * settings.workers))
+        # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
+        self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * settings.workers)]
         self._slots: list[Slot] = []
         self._alive: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -117,6 +119,8 @@ class Supervisor:
             await self._desk.close()
             for slot in self._slots:
                 slot.sock.close()
+            for bell in self._bells:
+                os.close(bell)
         if self._failed is not None:
             raise self._failed
 
@@ -297,7 +301,12 @@ class Supervisor:
         generation = self._generation
         try:
             worker = await Worker.start(
-                slot, row=row, segment=self._segment, office=self._desk.path, settings=self.settings
+                slot,
+                row=row,
+                segment=self._segment,
+                office=self._desk.path,
+                settings=self.settings,
+                bells=self._bells,
             )
         except OSError:
             self._free_rows.append(row)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from budgateway import native
 from budgateway.auth.authenticator_cy import Authenticator, TokenAuthenticator
 from budgateway.balance.balancer_cy import Balancer
+from budgateway.balance.queue import Queues
 from budgateway.limits.requests_cy import RequestLimits
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
@@ -80,13 +81,16 @@ def build_snapshot(
     pools: Pools,
     office_path: str,
     warm: Pools | None = None,
+    queues: Queues | None = None,
 ) -> Snapshot:
-    """Wire all rooms for one configuration. No side effects but names interned in the segment."""
+    """Wire all rooms for one configuration. No side effects but names interned in the segment. `queues` outlive it; without
+    them nobody waits for an upstream that is full."""
     providers = {provider.name: provider for provider in settings.providers}
     disclose = settings.disclose
     targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
     rooms = [
-        _route_room(route, providers[route.provider], targets, settings, segment, worker) for route in settings.routes
+        _route_room(route, providers[route.provider], targets, settings, segment, worker, queues)
+        for route in settings.routes
     ]
     rooms += _office_rooms(settings, segment, worker, pools, office_path, warm)
     overall = settings.rate_limit
@@ -104,6 +108,7 @@ def _route_room(
     settings: Settings,
     segment: native.Segment,
     worker: int,
+    queues: Queues | None = None,
 ) -> RouteRoom:
     limit = None
     if route.rate_limit:
@@ -114,7 +119,7 @@ def _route_room(
         access="authenticated" if route.auth_required else "open",
         label=segment.intern(route.name),
         limit=limit,
-        legs=[_leg(route, provider, targets[provider.name], settings, segment, worker)],
+        legs=[_leg(route, provider, targets[provider.name], settings, segment, worker, queues)],
     )
 
 
@@ -125,6 +130,7 @@ def _leg(
     settings: Settings,
     segment: native.Segment,
     worker: int,
+    queues: Queues | None,
 ) -> Leg:
     """One provider behind a route."""
     breaker = settings.breaker
@@ -137,10 +143,12 @@ def _leg(
         failure_threshold=0 if breaker is None else breaker.failure_threshold,
         open_ns=0 if breaker is None else int(breaker.open_s * 1e9),
         half_open_max_calls=0 if breaker is None else breaker.half_open_max_calls,
+        max_in_flight=[upstream.max_in_flight for upstream in provider.upstreams],
     )
+    queue = None if queues is None else queues.of(provider)
     return Leg(
         OpenAIAdapter(provider),
-        Balancer(selector, targets, provider.name),
+        Balancer(selector, targets, provider.name, queue),
         provider.name,
         segment.intern(provider.name),
     )

@@ -20,6 +20,8 @@ from budgateway.errors import GatewayError
 from budgateway.runtime import DataPlane, settle_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from budgateway.records import Settings
     from budgateway.runtime import Successor
 
@@ -67,7 +69,9 @@ class Worker:
         return ""
 
 
-async def serve(segment: native.Segment, index: int, row: int, sock: socket.socket, office: str, control: int) -> None:
+async def serve(
+    segment: native.Segment, index: int, row: int, sock: socket.socket, office: str, control: int, bells: Sequence[int]
+) -> None:
     """Serve until SIGTERM, or until the supervisor's end of `control` closes; then drain. A second signal ends that."""
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -88,7 +92,7 @@ async def serve(segment: native.Segment, index: int, row: int, sock: socket.sock
     if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})
-    plane = DataPlane(settings, segment, row, office)
+    plane = DataPlane(settings, segment, row, office, bells)
     try:
         await plane.listen(sock)
         settle_memory()
@@ -115,12 +119,13 @@ def main() -> int:
     for name in ("segment", "listen", "control", "index", "row"):
         parser.add_argument(f"--{name}", type=int, required=True)
     parser.add_argument("--office", required=True)
+    parser.add_argument("--bells", type=int, nargs="+", required=True)
     given = parser.parse_args()
     segment = native.Segment.attach(given.segment)
     sock = socket.socket(fileno=given.listen)
     sock.setblocking(False)
     with contextlib.suppress(KeyboardInterrupt, ConnectionError):
-        uvloop.run(serve(segment, given.index, given.row, sock, given.office, given.control))
+        uvloop.run(serve(segment, given.index, given.row, sock, given.office, given.control, given.bells))
     return 0
 
 

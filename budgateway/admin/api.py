@@ -113,6 +113,7 @@ class AdminApi:
             "workers": workers,
             **self._rates.document(),
             "upstreams": self._health.upstreams(),
+            "queues": self._health.queues(),
         }
 
     async def _providers(self, request: Request) -> Answer:

@@ -61,6 +61,11 @@ class Health:
             entry["status"] = "up" if all(taking) else "degraded" if any(taking) else "down"
         return list(found.values())
 
+    def queues(self) -> list[dict[str, Any]]:
+        """Each provider's queue of exchanges that wait for an upstream with room, and what became of those that waited."""
+        names = ("provider", "waiting", "queued", "served", "timed_out", "left", "refused", "waited_s")
+        return [dict(zip(names, row, strict=True)) for row in native.Queue.collect(self._segment)]
+
     def drain(self, name: str, drained: bool) -> list[dict[str, Any]]:
         """Take upstreams out of every worker's choice, or back in: by label, or provider (all of its own). The
         upstreams concerned; empty when there are none of that name."""
@@ -82,4 +87,5 @@ def _shown(upstream: Upstream, label: str, selector: native.Selector, now_ns: in
         "state": state,
         "drained": state == "drained",
         "in_flight": selector.in_flight(0),
+        "max_in_flight": upstream.max_in_flight,
     }

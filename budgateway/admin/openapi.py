@@ -119,6 +119,17 @@ def _schemas() -> dict[str, Any]:
         state={"type": "string", "enum": ["closed", "open", "half_open", "drained"]},
         drained=flag,
         in_flight=whole,
+        max_in_flight=whole,
+    )
+    queue = _record(
+        provider=text,
+        waiting=whole,
+        queued=whole,
+        served=whole,
+        timed_out=whole,
+        left=whole,
+        refused=whole,
+        waited_s=number,
     )
     worker = _record(
         worker=whole,
@@ -148,6 +159,7 @@ def _schemas() -> dict[str, Any]:
             requests_per_s=_record(**{"10s": number, "60s": number}),
             routes={"type": "object", "additionalProperties": route},
             upstreams=_list(upstream),
+            queues=_list(queue),
         ),
         "Providers": _record(
             providers=_list(

@@ -1,13 +1,19 @@
 from budgateway.exchange_cy cimport Exchange
 
 
+cdef int _FULL
+
+
 cdef class Balancer:
     cdef public object selector         # native.Selector
     cdef public tuple targets           # of transport.client_cy.Target
     cdef object _pick, _release
     cdef str _provider
+    cdef object _queue                  # balance.queue.Queue, where upstreams have limits
 
     cpdef next(self, Exchange x)
     cpdef next_after_failure(self, Exchange x, long long now_ns)
     cpdef release(self, Exchange x, int verdict, long long now_ns)
+    cpdef int try_next(self, Exchange x, long long now_ns) except? -1
+    cdef _nobody(self)
     cdef _choose(self, Exchange x, long long now_ns)

@@ -10,24 +10,37 @@ from budgateway.native import VERDICT_FAILURE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
+    from budgateway.balance.queue import Queue
     from budgateway.exchange_cy import Exchange
     from budgateway.native import Selector
+
+_FULL = -2
 
 
 class Balancer:
     """Picks; the exchange holds the slot until it is released (its index is then -1)."""
 
-    def __init__(self, selector: Selector, targets: Sequence[Any], provider: str) -> None:
-        """`targets[i]` is where the selector's index `i` leads."""
+    def __init__(self, selector: Selector, targets: Sequence[Any], provider: str, queue: Queue | None = None) -> None:
+        """`targets[i]` is where the selector's index `i` leads. Without a `queue` nobody waits for an upstream that is full."""
         self.selector = selector
         self.targets = tuple(targets)
         self._pick = selector.pick
         self._release = selector.release
         self._provider = provider
+        self._queue = queue
 
     def next(self, x: Exchange) -> Awaitable[None] | None:
-        """Choose the target of the first attempt; NoUpstream when none can be chosen."""
-        self._choose(x, x.ready_ns)
+        """Choose the target of the first attempt, or return the wait for one while all are full. NoUpstream when none can
+        be chosen, Overloaded when too many wait."""
+        queue = self._queue
+        if queue is None:
+            self._choose(x, x.ready_ns)
+            return None
+        # Behind those that came first, in whichever worker they wait.
+        if queue.is_busy() or self.try_next(x, x.ready_ns) == _FULL:
+            return queue.join(x, self)
+        if x.index < 0:
+            raise self._nobody()
         return None
 
     def next_after_failure(self, x: Exchange, now_ns: int) -> None:
@@ -41,10 +54,20 @@ class Balancer:
         """Give the slot back, and tell the breaker how it went."""
         self._release(x.index, verdict, now_ns)
         x.index = -1
+        if self._queue is not None:
+            self._queue.serve()
+
+    def try_next(self, x: Exchange, now_ns: int) -> int:
+        """Choose, if that can be: the index, which the exchange then holds, or what Selector.pick says instead."""
+        index: int = self._pick(now_ns, x.tried)
+        if index >= 0:
+            x.index = index
+            x.target = self.targets[index]
+        return index
 
     def _choose(self, x: Exchange, now_ns: int) -> None:
-        index = self._pick(now_ns, x.tried)
-        if index < 0:
-            raise NoUpstream(f"no upstream of provider '{self._provider}' is available", retry_after_s=1.0)
-        x.index = index
-        x.target = self.targets[index]
+        if self.try_next(x, now_ns) < 0:
+            raise self._nobody()
+
+    def _nobody(self) -> NoUpstream:
+        return NoUpstream(f"no upstream of provider '{self._provider}' is available", retry_after_s=1.0)

@@ -295,8 +295,6 @@ class _Assembly:
 
     def _note_keys_that_wait(self, gateway: GatewayConfig, providers: Sequence[Provider]) -> None:
         """The same of single keys."""
-        if any(upstream.max_in_flight for provider in providers for upstream in provider.upstreams):
-            self._notices.append("max_in_flight has no effect in this version")
         if gateway.trusted_proxies:
             self._notices.append("trusted_proxies has no effect in this version: a client is the address that connects")
         written = self._source.tables.get("routes")

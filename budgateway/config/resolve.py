@@ -167,6 +167,8 @@ class Resolver:
             connect_timeout_s=table.connect_timeout or gateway.connect_timeout,
             keepalive_s=table.keepalive_timeout,
             max_idle=table.max_idle_connections,
+            max_queue=table.max_queue,
+            queue_timeout_s=table.queue_timeout,
             tls_verify=table.tls_verify,
             tls_ca_file=self._authorities((*here, "tls_ca_file"), table.tls_ca_file),
         )
@@ -183,9 +185,13 @@ class Resolver:
         return name if name in KINDS else "openai"  # type: ignore[return-value]  # KINDS are the literal's values
 
     def _upstreams(self, here: KeyPath, name: str, table: ProviderConfig) -> tuple[Upstream, ...]:
-        given = [(entry.url, entry.weight, entry.max_in_flight) for entry in table.endpoints]
+        bound = table.max_in_flight
+        given = [
+            (entry.url, entry.weight, bound if entry.max_in_flight is None else entry.max_in_flight)
+            for entry in table.endpoints
+        ]
         if not given and "endpoints" not in table.model_fields_set and name == "openai":
-            given = [(environment.OPENAI_URL, 1, 0)]
+            given = [(environment.OPENAI_URL, 1, bound)]
         if not given and not self.problems.within((*here, "endpoints")):
             variable = environment.ENDPOINTS.get(name)
             self.problems.add((*here, "endpoints"), f"is required{f', or set {variable}' if variable else ''}")

@@ -209,8 +209,8 @@ class EndpointConfig(Table):
     """Base URL: http or https, host, port, and a path if the API is not at the root."""
     weight: Annotated[int, Field(ge=1, le=65535)] = 1
     """Its share, relative to the others."""
-    max_in_flight: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Exchanges it takes at once; 0 for no bound."""
+    max_in_flight: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Exchanges it takes at once, from all workers together; 0 for no bound. Default the provider's."""
 
 
 class ProviderConfig(Table):
@@ -249,6 +249,12 @@ class ProviderConfig(Table):
     """Seconds an idle connection to an upstream is kept: less than the upstream's own (vLLM, SGLang: 5)."""
     max_idle_connections: Annotated[int, Field(ge=0, le=1_000_000)] = 512
     """Idle connections kept to each upstream, a worker."""
+    max_in_flight: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Exchanges each of its upstreams takes at once, from all workers together; 0 for no bound."""
+    max_queue: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
+    """Exchanges that wait while every upstream is at its bound, in all workers together; what comes on top gets 503."""
+    queue_timeout: Seconds = 10
+    """Seconds an exchange waits before it gets 503."""
     tls_verify: bool = True
     """Check the certificates of https upstreams."""
     tls_ca_file: Text | None = None

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    SummaryMetricFamily,
+)
 
 from budgateway.native import (
     DURATION_BOUNDS_S,
@@ -15,6 +20,7 @@ from budgateway.native import (
     GAUGE_POOL_IDLE,
     OVERHEAD_BOUNDS_S,
     Metrics,
+    Queue,
     Segment,
 )
 
@@ -84,6 +90,35 @@ class SegmentCollector:
             yield family
 
 
+class QueueCollector:
+    """A prometheus-client collector over the queues of exchanges that wait for an upstream with room."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, for one scrape."""
+        depth = GaugeMetricFamily(
+            "budgateway_queue_depth", "Exchanges that wait while every upstream is full.", labels=("provider",)
+        )
+        queued = CounterMetricFamily("budgateway_queued", "Exchanges that had to wait.", labels=("provider",))
+        unserved = CounterMetricFamily(
+            "budgateway_queue_unserved",
+            "Exchanges that got no upstream: waited too long, found the queue full, or left.",
+            labels=("provider", "reason"),
+        )
+        wait = SummaryMetricFamily(
+            "budgateway_queue_wait_seconds", "What those that got an upstream had waited.", labels=("provider",)
+        )
+        for name, waiting, joined, served, timed_out, gone, refused, waited_s in Queue.collect(self._segment):
+            depth.add_metric((name,), waiting)
+            queued.add_metric((name,), joined)
+            for reason, count in (("timeout", timed_out), ("full", refused), ("left", gone)):
+                unserved.add_metric((name, reason), count)
+            wait.add_metric((name,), served, waited_s)
+        yield from (depth, queued, unserved, wait)
+
+
 class WorkerCollector:
     """A prometheus-client collector over what the supervisor knows of its workers."""
 
@@ -111,6 +146,7 @@ class Exposition:
     def __init__(self, segment: Segment, facts: Callable[[], list[dict[str, Any]]] | None = None) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(SegmentCollector(segment))
+        self._registry.register(QueueCollector(segment))
         if facts is not None:
             self._registry.register(WorkerCollector(facts))
 

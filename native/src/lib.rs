@@ -10,6 +10,7 @@ mod limit;
 mod metrics;
 mod number;
 mod pump;
+mod queue;
 mod route;
 mod segment;
 mod select;
@@ -36,6 +37,8 @@ mod _native {
     #[pymodule_export]
     use crate::metrics::{Metrics, Series};
     #[pymodule_export]
+    use crate::queue::Queue;
+    #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]
     use crate::select::Selector;
@@ -51,6 +54,15 @@ mod _native {
     const GAUGE_POOL_BUSY: u8 = 3;
     #[pymodule_export]
     const GAUGE_STREAMS: u8 = 4;
+    #[pymodule_export]
+    const GAUGE_TICK: u8 = budgateway_core::segment::GAUGE_TICK as u8;
+
+    #[pymodule_export]
+    const WAIT_SERVED: u8 = crate::queue::WAIT_SERVED;
+    #[pymodule_export]
+    const WAIT_TIMED_OUT: u8 = crate::queue::WAIT_TIMED_OUT;
+    #[pymodule_export]
+    const WAIT_GONE: u8 = crate::queue::WAIT_GONE;
 
     #[pymodule_export]
     const VERDICT_NEUTRAL: u8 = crate::select::VERDICT_NEUTRAL;

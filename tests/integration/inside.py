@@ -92,11 +92,17 @@ async def inside(
     route: dict[str, Any] | None = None,
     timeouts: dict[str, float] | None = None,
     provider: dict[str, Any] | None = None,
+    upstream: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Inside]:
     """A gateway before these upstream URLs; the mappings and keywords are fields of the records."""
     urls = [upstreams] if isinstance(upstreams, str) else upstreams
-    record = Provider(name="p", kind="openai", upstreams=tuple(map(upstream_of, urls)), **(provider or {}))
+    record = Provider(
+        name="p",
+        kind="openai",
+        upstreams=tuple(replace(upstream_of(url), **(upstream or {})) for url in urls),
+        **(provider or {}),
+    )
     only = Route(
         name="r", path=path, provider="p", auth_required=False, replay_inference=True,
         timeouts=replace(Timeouts(), **(timeouts or {})),
@@ -106,7 +112,7 @@ async def inside(
     file.touch()
     whole = Settings(
         host="127.0.0.1", port=0, providers=(record,), routes=(only,), access_log=str(file), drain_s=1.0,
-        **settings,
+        **({"metrics_enabled": False} | settings),
     )  # fmt: skip
     async with Gateway(whole) as gateway:
         yield Inside(gateway, file)

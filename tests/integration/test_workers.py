@@ -110,7 +110,7 @@ def replaced(before: list[int], facts: dict[str, Any]) -> bool:
 
 async def test_streams_outlive_the_restart_of_their_worker(gate: asyncio.Event) -> None:
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
-        async with streams(gateway.url, 6) as opened:
+        async with streams(gateway.url, 16) as opened:
             gateway.signal(signal.SIGUSR2)
             await gateway.until(
                 lambda facts: (
@@ -118,7 +118,7 @@ async def test_streams_outlive_the_restart_of_their_worker(gate: asyncio.Event) 
                 )
             )
             gate.set()
-            assert await opened.ends() == {"whole": 6}
+            assert await opened.ends() == {"whole": 16}
             await gateway.until(lambda facts: len(facts["workers"]) == 2)
 
 

@@ -1,7 +1,7 @@
 //! The shared mapping that holds hot state: fixed tables of atomics in one anonymous file, the same in every process.
 //!
 //! ```text
-//! header | labels | upstreams | rows, one a worker | rate limit cells | rotations | series keys | counts, in shards
+//! header | labels | upstreams | queues | rows, one a worker | rate limit cells | rotations | series keys | counts, in shards
 //! ```
 //!
 //! Every field is an atomic for which all zeroes is the empty state, so that a new mapping needs no filling in and only
@@ -19,6 +19,7 @@ use crate::hash::HashKey;
 use crate::limit::CellSet;
 use crate::metrics::Counts;
 use crate::names::Names;
+use crate::queue::{SharedCounts, Waiting};
 
 /// Names that metrics and logs may carry; id 0 stands for all the others.
 pub const LABELS: usize = 2048;
@@ -28,6 +29,10 @@ pub const UPSTREAMS: usize = 1024;
 pub const WORKERS: usize = 64;
 /// Numbers a worker publishes about itself.
 pub const GAUGES: usize = 8;
+/// Of these gauges the one that says when the worker was last heard of, in monotonic nanoseconds.
+pub const GAUGE_TICK: usize = 7;
+/// Queues that can be known at a time, by name.
+pub const QUEUES: usize = 256;
 /// Lists of upstreams that share a rotation.
 pub const ROTATIONS: usize = 1024;
 /// Sets of eleven rate limit cells: room for 90,112 keys.
@@ -39,7 +44,7 @@ pub const SHARDS: usize = 16;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"budgatew");
 // Bumped whenever a table changes its shape or meaning.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Why there is no segment, or no place in it.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +68,9 @@ pub enum SegmentError {
     /// An upstream without a URL.
     #[error("an upstream must have a URL")]
     NoUrl,
+    /// All places of queues are taken.
+    #[error("no place left for the queue of '{0}': 256 are known already")]
+    QueuesFull(String),
     /// The system refused memory or descriptors.
     #[error("segment: {0}")]
     System(#[from] io::Error),
@@ -122,6 +130,9 @@ pub(crate) struct Layout {
     pub(crate) breakers: [AtomicU64; UPSTREAMS],
     /// 1 for an upstream that takes no more.
     pub(crate) drained: [AtomicU8; UPSTREAMS],
+    queue_names: Names<QUEUES>,
+    /// What became of those that waited (`queue`).
+    pub(crate) queue_counts: [SharedCounts; QUEUES],
     rows: [Row; WORKERS],
     /// Rate limits (`limit`).
     pub(crate) cell_sets: [CellSet; CELL_SETS],
@@ -146,9 +157,11 @@ struct Header {
 /// What one worker says about itself: written by it alone, zeroed when it died.
 #[repr(C, align(64))]
 pub(crate) struct Row {
-    gauges: [AtomicI64; GAUGES],
+    pub(crate) gauges: [AtomicI64; GAUGES],
     /// Exchanges under way, by upstream.
     pub(crate) in_flight: [AtomicU32; UPSTREAMS],
+    /// Exchanges that wait for an upstream, by queue (`queue`).
+    pub(crate) queues: [Waiting; QUEUES],
 }
 
 /// A ticket counter, claimed by the hash of what draws from it.
@@ -283,10 +296,25 @@ impl Segment {
             .then_some(UpstreamSlot(slot as u16))
     }
 
+    /// The place of the queue of that name, given out on first sight and kept.
+    pub(crate) fn queue(&self, name: &str) -> Result<usize, SegmentError> {
+        let place = self.layout().queue_names.intern(self.hash_key, name, 0);
+        place.ok_or_else(|| SegmentError::QueuesFull(name.to_owned()))
+    }
+
+    /// Every queue's place and name.
+    pub(crate) fn queues(&self) -> Vec<(usize, String)> {
+        let names = &self.layout().queue_names;
+        (0..QUEUES)
+            .filter_map(|place| Some((place, names.name(place)?)))
+            .collect()
+    }
+
     /// Zeroes the row of a worker that died. Of one that lives, it would lose counts.
     pub fn clear(&self, worker: Worker) {
         let row = self.row(worker);
         row.in_flight.iter().for_each(|count| count.store(0, Ordering::Relaxed));
+        row.queues.iter().for_each(Waiting::clear);
         row.gauges.iter().for_each(|gauge| gauge.store(0, Ordering::Relaxed));
     }
 

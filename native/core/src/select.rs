@@ -1,16 +1,12 @@
 //! Picks an upstream: filter (breaker, drained, tried, full), score by policy, break ties at random; counts what is in
 //! flight.
-//!
-//! A limit of exchanges in flight holds over all workers, to the exchange: a worker first counts its own in, then adds up
-//! all rows, and takes it out again when that is too many. Of those that hold a place at a time, the one that was counted
-//! in last has seen all the others, so there are never more than the limit. Workers that race for the last place may all
-//! stand back; they try again, each after a pause of its own length.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::breaker::{self, State, Verdict};
 use crate::mask::Mask;
+use crate::occupancy;
 use crate::rotation::{Rotations, greatest_common_divisor};
 use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
 
@@ -102,9 +98,6 @@ struct Candidate {
     limit: u32,
 }
 
-// Times that a worker tries for a last place that others want, too.
-const RACES: u32 = 6;
-
 // Where in flight (32 bits) times share still fits. Weights without a common multiple below lose their last digits.
 const MAX_SCALE: u64 = 1 << 32;
 
@@ -192,7 +185,8 @@ impl Selector {
             let Some(index) = self.choose(&left, ticket) else {
                 return Err(refusal);
             };
-            if self.enter(index) {
+            let candidate = &self.candidates[index];
+            if self.enter(candidate) {
                 // Between looking and choosing, another worker may have taken the last probe.
                 if self
                     .breaker
@@ -200,7 +194,7 @@ impl Selector {
                 {
                     return Ok(index);
                 }
-                self.leave(index);
+                self.leave(candidate);
             } else {
                 refusal = Refusal::Full;
             }
@@ -211,7 +205,7 @@ impl Selector {
     /// Ends what `pick` began: in flight one lower, and the verdict told to the breaker.
     pub fn release(&self, index: usize, verdict: Verdict, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;
-        self.leave(index);
+        self.leave(&self.candidates[index]);
         if let Some(settings) = self.breaker {
             breaker::record(self.breaker_of(index), settings, verdict, now_ns);
         }
@@ -267,43 +261,14 @@ impl Selector {
         }
     }
 
-    /// Counts an exchange in; false when that would be one too many.
     #[inline]
-    fn enter(&self, index: usize) -> bool {
-        let candidate = &self.candidates[index];
-        if candidate.limit == 0 {
-            self.own_in_flight(index).fetch_add(1, Ordering::Relaxed);
-            return true;
-        }
-        self.enter_limited(index, candidate)
-    }
-
-    /// Counted in, then added up, in an order that all workers agree about.
-    fn enter_limited(&self, index: usize, candidate: &Candidate) -> bool {
-        let limit = u64::from(candidate.limit);
-        for race in 0..RACES {
-            self.own_in_flight(index).fetch_add(1, Ordering::SeqCst);
-            if self.sum(candidate, Ordering::SeqCst) <= limit {
-                return true;
-            }
-            self.leave(index);
-            // Who stands back longer leaves the place to the others.
-            for _ in 0..self.worker.place() << race {
-                std::hint::spin_loop();
-            }
-            if self.load(candidate) >= limit {
-                return false;
-            }
-        }
-        false
+    fn enter(&self, candidate: &Candidate) -> bool {
+        occupancy::enter(&self.segment, self.worker, candidate.slot, candidate.limit)
     }
 
     #[inline]
-    fn leave(&self, index: usize) {
-        // Not below zero: the row may have been cleared.
-        let _ = self
-            .own_in_flight(index)
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+    fn leave(&self, candidate: &Candidate) {
+        occupancy::leave(&self.segment, self.worker, candidate.slot);
     }
 
     #[inline]
@@ -409,27 +374,12 @@ impl Selector {
     /// In flight of all workers.
     #[inline]
     fn load(&self, candidate: &Candidate) -> u64 {
-        self.sum(candidate, Ordering::Relaxed)
-    }
-
-    #[inline]
-    fn sum(&self, candidate: &Candidate, order: Ordering) -> u64 {
-        let slot = candidate.slot.get();
-        self.segment
-            .rows()
-            .iter()
-            .map(|row| u64::from(row.in_flight[slot].load(order)))
-            .sum()
+        occupancy::load(&self.segment, candidate.slot)
     }
 
     #[inline]
     fn score(&self, candidate: &Candidate) -> u64 {
         self.load(candidate).saturating_mul(candidate.share)
-    }
-
-    #[inline]
-    fn own_in_flight(&self, index: usize) -> &std::sync::atomic::AtomicU32 {
-        &self.segment.row(self.worker).in_flight[self.candidates[index].slot.get()]
     }
 
     #[inline]
@@ -556,8 +506,7 @@ mod tests {
     #[test]
     fn power_of_two_never_picks_the_busiest() {
         let selector = selector(Policy::PowerOfTwo, &[1, 1, 1], None);
-        let busy = selector.own_in_flight(2);
-        busy.store(5, Ordering::Relaxed);
+        (0..5).for_each(|_| assert!(selector.enter(&selector.candidates[2])));
         let picked = picks(&selector, 1_000, 0);
         assert!(!picked.contains(&2) && picked.contains(&0) && picked.contains(&1));
         assert_eq!(picks(&selector, 1, 0b011), [2]);
@@ -582,37 +531,15 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_counts_all_workers_and_says_full() {
-        let base = selector(Policy::RoundRobin, &[1, 1], None);
-        let segment = base.segment.clone();
-        let upstreams: Vec<_> = base
-            .candidates
-            .iter()
-            .map(|each| (each.slot.get(), each.weight))
-            .collect();
-        let of = |worker| {
-            Selector::new(segment.clone(), worker, Policy::RoundRobin, &upstreams, 1, None)
-                .unwrap()
-                .limited(&[2, 0])
-        };
-        let (one, two) = (of(0), of(1));
-        assert_eq!(
-            [
-                one.try_pick(0, 0b10),
-                two.try_pick(0, 0b10),
-                one.try_pick(0, 0b10),
-                two.try_pick(0, 0b10)
-            ],
-            [Ok(0), Ok(0), Err(Refusal::Full), Err(Refusal::Full)]
-        );
-        assert_eq!(one.try_pick(0, 0b11), Err(Refusal::Nobody));
+    fn the_full_are_left_out_and_said_to_be() {
+        let selector = selector(Policy::RoundRobin, &[1, 1], None).limited(&[2, 0]);
+        let only_first = |_| selector.try_pick(0, 0b10);
+        assert_eq!([0, 1, 2].map(only_first), [Ok(0), Ok(0), Err(Refusal::Full)]);
+        assert_eq!(selector.try_pick(0, 0b11), Err(Refusal::Nobody));
         // The other one has no bound, and takes what the first cannot.
-        assert!((0..20).all(|_| one.try_pick(0, 0) == Ok(1)));
-        two.release(0, Verdict::Neutral, 0).unwrap();
-        assert_eq!(one.try_pick(0, 0b10), Ok(0));
-        // The rows of the dead hold no places.
-        segment.clear(segment.worker(0).unwrap());
-        assert_eq!(two.in_flight(0).unwrap(), 0);
+        assert!((0..20).all(|_| selector.try_pick(0, 0) == Ok(1)));
+        selector.release(0, Verdict::Neutral, 0).unwrap();
+        assert_eq!(only_first(0), Ok(0));
     }
 
     #[test]
@@ -621,10 +548,16 @@ mod tests {
         let selector = selector(Policy::RoundRobin, &[1], Some(settings)).limited(&[1]);
         assert_eq!(selector.try_pick(0, 0), Ok(0));
         selector.release(0, Verdict::Failure, 0).unwrap();
-        selector.own_in_flight(0).store(1, Ordering::Relaxed);
+        let other = Segment::attach(selector.segment.fd()).unwrap();
+        assert!(occupancy::enter(
+            &other,
+            other.worker(1).unwrap(),
+            selector.candidates[0].slot,
+            0
+        ));
         let later = 1_000_000_000;
         assert_eq!(selector.try_pick(later, 0), Err(Refusal::Full));
-        selector.own_in_flight(0).store(0, Ordering::Relaxed);
+        other.clear(other.worker(1).unwrap());
         assert_eq!(selector.try_pick(later, 0), Ok(0));
     }
 

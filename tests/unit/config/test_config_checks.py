@@ -397,7 +397,6 @@ def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
         "cache_ttl of routes has no effect in this version",
         "[tracing] has no effect in this version",
         "health_check_path and health_check_interval have no effect in this version",
-        "max_in_flight has no effect in this version",
         "trusted_proxies has no effect in this version: a client is the address that connects",
         "connect_timeout of routes has no effect in this version: the provider's counts",
     )

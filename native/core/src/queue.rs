@@ -1,0 +1,269 @@
+//! Queues of exchanges that wait for an upstream with room: how many wait, who has waited longest, what became of them.
+//!
+//! The exchanges themselves wait in their worker. What is shared is each worker's depth and since when its first one
+//! waits, so that a place that becomes free goes to whoever has waited longest, whichever worker holds it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::segment::{GAUGE_TICK, Row, Segment, SegmentError, Worker};
+
+/// A worker that has not said anything for so long is not waited for: its exchanges cannot move.
+pub const SILENT_NS: u64 = 1_000_000_000;
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// An upstream had room.
+    Served,
+    /// It took too long.
+    TimedOut,
+    /// The client left, or nothing is left to wait for.
+    Gone,
+}
+
+/// What became of those that came, of all workers, since the segment was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Had to wait.
+    pub joined: u64,
+    /// Got an upstream.
+    pub served: u64,
+    /// Waited too long.
+    pub timed_out: u64,
+    /// Left.
+    pub gone: u64,
+    /// Were turned away, as the queue was full.
+    pub refused: u64,
+    /// Nanoseconds that those who got an upstream had waited.
+    pub waited_ns: u64,
+}
+
+/// The counts as they lie in the segment.
+#[repr(C, align(64))]
+pub(crate) struct SharedCounts {
+    joined: AtomicU64,
+    served: AtomicU64,
+    timed_out: AtomicU64,
+    gone: AtomicU64,
+    refused: AtomicU64,
+    waited_ns: AtomicU64,
+}
+
+/// A queue as one worker has it.
+#[repr(C)]
+pub(crate) struct Waiting {
+    /// Since when the first one waits; 0: nobody does.
+    since_ns: AtomicU64,
+    depth: AtomicU32,
+}
+
+impl Waiting {
+    pub(crate) fn clear(&self) {
+        self.since_ns.store(0, Ordering::Relaxed);
+        self.depth.store(0, Ordering::Relaxed);
+    }
+}
+
+/// One queue, by name, as seen from one worker.
+#[derive(Debug)]
+pub struct Queue {
+    segment: Arc<Segment>,
+    worker: Worker,
+    place: usize,
+}
+
+impl Queue {
+    /// The queue of that name; made on first sight, and kept.
+    pub fn new(segment: Arc<Segment>, worker: usize, name: &str) -> Result<Self, SegmentError> {
+        Ok(Self {
+            worker: segment.worker(worker)?,
+            place: segment.queue(name)?,
+            segment,
+        })
+    }
+
+    /// Counts one in, unless `limit` wait already, over all workers: as exact as `select` holds its limits.
+    pub fn join(&self, limit: u32) -> bool {
+        let counts = self.shared();
+        let own = &self.own().depth;
+        own.fetch_add(1, Ordering::SeqCst);
+        if self.depth() > u64::from(limit) {
+            decrease(own);
+            counts.refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        counts.joined.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    /// Counts one out.
+    pub fn leave(&self, ending: Ending, waited_ns: u64) {
+        let counts = self.shared();
+        decrease(&self.own().depth);
+        let count = match ending {
+            Ending::Served => &counts.served,
+            Ending::TimedOut => &counts.timed_out,
+            Ending::Gone => &counts.gone,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+        if ending == Ending::Served {
+            counts.waited_ns.fetch_add(waited_ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Says since when this worker's first one waits; 0 when nobody does.
+    pub fn say_first(&self, since_ns: u64) {
+        self.own().since_ns.store(since_ns, Ordering::SeqCst);
+    }
+
+    /// The other worker whose first one has waited longest, if that is longer than one that came at `since_ns` (0: than
+    /// nobody). Of two that came at once, the lower row's goes first.
+    #[must_use]
+    pub fn elder(&self, since_ns: u64, now_ns: u64) -> Option<usize> {
+        let own = if since_ns == 0 { u64::MAX } else { since_ns };
+        self.segment
+            .rows()
+            .iter()
+            .enumerate()
+            .map(|(number, row)| (self.waits_since(row), number))
+            .filter(|&(since, number)| since != 0 && number != self.worker.place())
+            .filter(|&(_, number)| self.speaks(number, now_ns))
+            .min()
+            .filter(|&oldest| oldest < (own, self.worker.place()))
+            .map(|(_, number)| number)
+    }
+
+    /// How many wait, of all workers.
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        depth(&self.segment, self.place)
+    }
+
+    fn waits_since(&self, row: &Row) -> u64 {
+        row.queues[self.place].since_ns.load(Ordering::SeqCst)
+    }
+
+    fn speaks(&self, row: usize, now_ns: u64) -> bool {
+        let tick = self.segment.rows()[row].gauges[GAUGE_TICK].load(Ordering::Relaxed);
+        now_ns.saturating_sub(tick.unsigned_abs()) < SILENT_NS
+    }
+
+    fn own(&self) -> &Waiting {
+        &self.segment.row(self.worker).queues[self.place]
+    }
+
+    fn shared(&self) -> &SharedCounts {
+        &self.segment.layout().queue_counts[self.place]
+    }
+}
+
+/// Every queue there is: its name, how many wait now, and what became of the others.
+#[must_use]
+pub fn collect(segment: &Segment) -> Vec<(String, u64, Counts)> {
+    let of = |(place, name): (usize, String)| {
+        let shared = &segment.layout().queue_counts[place];
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let counts = Counts {
+            joined: load(&shared.joined),
+            served: load(&shared.served),
+            timed_out: load(&shared.timed_out),
+            gone: load(&shared.gone),
+            refused: load(&shared.refused),
+            waited_ns: load(&shared.waited_ns),
+        };
+        (name, depth(segment, place), counts)
+    };
+    segment.queues().into_iter().map(of).collect()
+}
+
+fn depth(segment: &Segment, place: usize) -> u64 {
+    let rows = segment.rows().iter();
+    rows.map(|row| u64::from(row.queues[place].depth.load(Ordering::SeqCst)))
+        .sum()
+}
+
+fn decrease(count: &AtomicU32) {
+    // Not below zero: the row may have been cleared.
+    let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 10_000_000_000;
+
+    fn queues(workers: usize) -> Vec<Queue> {
+        let segment = Arc::new(Segment::new(workers).unwrap());
+        let speaking = |worker| {
+            segment
+                .add(segment.worker(worker).unwrap(), GAUGE_TICK, NOW as i64)
+                .unwrap();
+            Queue::new(segment.clone(), worker, "vllm").unwrap()
+        };
+        (0..workers).map(speaking).collect()
+    }
+
+    #[test]
+    fn the_bound_is_over_all_workers() {
+        let queues = queues(2);
+        assert_eq!(
+            [
+                queues[0].join(2),
+                queues[1].join(2),
+                queues[0].join(2),
+                queues[1].join(2)
+            ],
+            [true, true, false, false]
+        );
+        queues[0].leave(Ending::Served, 7);
+        assert!(queues[1].join(2) && queues[1].depth() == 2);
+        queues[1].leave(Ending::TimedOut, 9);
+        queues[1].leave(Ending::Gone, 9);
+        let (name, depth, counts) = collect(&queues[0].segment).remove(0);
+        assert_eq!((name.as_str(), depth), ("vllm", 0));
+        let expected = Counts {
+            joined: 3,
+            served: 1,
+            timed_out: 1,
+            gone: 1,
+            refused: 2,
+            waited_ns: 7,
+        };
+        assert_eq!(counts, expected);
+    }
+
+    #[test]
+    fn the_longest_wait_goes_first_whoever_holds_it() {
+        let queues = queues(3);
+        assert_eq!(queues[0].elder(0, NOW), None);
+        queues[1].say_first(50);
+        queues[2].say_first(40);
+        assert_eq!(queues[0].elder(0, NOW), Some(2));
+        assert_eq!(
+            [
+                queues[0].elder(45, NOW),
+                queues[0].elder(40, NOW),
+                queues[2].elder(40, NOW)
+            ],
+            [Some(2), None, None]
+        );
+        assert_eq!(queues[1].elder(50, NOW), Some(2));
+        // One that is silent is not waited for.
+        assert_eq!(queues[1].elder(50, NOW + SILENT_NS), None);
+        queues[2].say_first(0);
+        assert_eq!(queues[0].elder(0, NOW), Some(1));
+    }
+
+    #[test]
+    fn the_dead_do_not_wait() {
+        let queues = queues(2);
+        assert!(queues[1].join(1));
+        queues[1].say_first(5);
+        let segment = &queues[0].segment;
+        segment.clear(segment.worker(1).unwrap());
+        assert_eq!((queues[0].depth(), queues[0].elder(0, NOW)), (0, None));
+        assert!(queues[0].join(1));
+    }
+}
