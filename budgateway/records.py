@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two"]
+OnStoreFailure = Literal["local", "open", "closed"]
 ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
 
 # RFC 9110 9.2.2.
@@ -226,6 +227,50 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreNode:
+    """Where a Redis, a Sentinel or a node of a cluster listens."""
+
+    host: str
+    port: int
+    path: str = ""  # a unix socket, in place of both
+
+    def __str__(self) -> str:
+        return self.path or f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Redis: where it is, who we are to it, and how long anybody waits for it."""
+
+    host: str = "127.0.0.1"
+    port: int = 6379
+    path: str = ""  # a unix socket, in place of host and port
+    database: int = 0
+    username: str = ""
+    password: Secret | None = None
+    namespace: str = "budgateway"  # gateways of one name share their limits; also the cluster's hash tag
+    cluster: bool = False
+    nodes: tuple[StoreNode, ...] = ()  # more places to ask about the cluster
+    sentinels: tuple[StoreNode, ...] = ()
+    master: str = "mymaster"  # as the Sentinels call it
+    sentinel_username: str = ""
+    sentinel_password: Secret | None = None
+    tls: bool = False
+    tls_verify: bool = True
+    tls_ca_file: str = ""
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    timeout_s: float = 0.005  # RELIABILITY L2: what a slow Redis may add to a request
+    connect_timeout_s: float = 1.0
+    pool_size: int = 20  # connections of all processes together
+    max_connections: int = 100
+    mode: Literal["exact", "leased"] = "exact"
+    lease_share: float = 0.01  # of a limit, that a worker holds in leased mode
+    replicas: int = 1  # gateways that share the limits: what one of them may admit alone is a part
+    on_failure: tuple[tuple[str, OnStoreFailure], ...] = ()  # (feature, what then); else local
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One whole configuration, validated: what `load_config` returns and every process is built from."""
 
@@ -250,6 +295,7 @@ class Settings:
     metrics_port: int = 9090  # 0: none of its own
     rate_limit: RateLimit | None = None
     breaker: BreakerSettings | None = None
+    store: StoreSettings | None = None
     jwt_secret: Secret | None = None
     jwt_expiration_s: int = 3600
     providers: tuple[Provider, ...] = ()

@@ -40,6 +40,7 @@ LAYERS = {
         "transform",
         "transport",
         "observe",
+        "store",
         "demo",
     ],
     2: ["exchange", "config"],
@@ -61,12 +62,13 @@ THIRD_PARTY = {
     "jwt": ["auth", "cli"],
     "prometheus_client": ["observe"],
     "pydantic": ["config", "cli"],
-    "redis": ["limits", "cache"],
+    "hiredis": ["store"],
+    "redis": ["store"],
     "rich": ["cli", "report"],
     "uvloop": ["worker", "runtime", "supervisor"],
 }
 MODULES_EACH = 2
-COUNTED = {"httptools", "jwt", "prometheus_client", "redis", "uvloop"}
+COUNTED = {"hiredis", "httptools", "jwt", "prometheus_client", "redis", "uvloop"}
 
 CIMPORT = re.compile(r"^\s*(?:from\s+(?P<origin>[\w.]+)\s+cimport\s+(?P<names>.+)|cimport\s+(?P<module>[\w.]+))", re.M)
 
@@ -167,7 +169,10 @@ def test_every_header_belongs_to_a_compiled_module() -> None:
     assert not [path for path in lonely if not path.endswith("__init__.pxd")]
 
 
-KNOWN = {"", "errors", "wire", "wire.status", "auth.keys", "limits", "limits.requests", "server", "pipeline", "runtime"}
+KNOWN = {
+    *("", "errors", "wire", "wire.status", "auth.keys", "limits", "limits.requests", "limits.shared"),
+    *("store.link", "server", "pipeline", "runtime"),
+}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,7 @@ KNOWN = {"", "errors", "wire", "wire.status", "auth.keys", "limits", "limits.req
         ("auth.keys", "def f():\n    from budgateway.runtime import Gateway"),
         ("auth.keys", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from budgateway import pipeline"),
         ("auth.keys", "import redis.asyncio"),
+        ("limits.shared", "import hiredis"),
         ("errors", "from budgateway.wire import status"),
         ("server.connection_cy", "from budgateway.pipeline import Pipeline"),
         ("wire.status", "from budgateway import _native"),
@@ -197,7 +203,7 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
     [
         ("auth.keys", "from budgateway.wire.status import reason\nfrom budgateway import errors"),
         ("limits.requests", "from budgateway import limits"),
-        ("limits.requests", "import redis.asyncio"),
+        ("store.link", "import hiredis"),
         ("runtime", "from budgateway.pipeline import Pipeline\nfrom budgateway.limits.requests import Requests"),
         ("native", "from budgateway import _native"),
         ("cli", "from budgateway import __version__\nfrom budgateway.runtime import Gateway"),

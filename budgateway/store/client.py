@@ -1,0 +1,293 @@
+"""The store: one client a process, connected or trying to be, that never lets anybody wait for long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from typing import TYPE_CHECKING
+
+from budgateway.store.link import Link, packed
+from budgateway.store.places import Dialler, reason
+from budgateway.store.reply import StoreError, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from budgateway.records import StoreNode, StoreSettings
+    from budgateway.store.reply import Reply, Sink, Word
+
+# So many timeouts without a reply in between open the breaker: one may be a fork of Redis' for a snapshot.
+SLOW_READS = 3
+RETRY_MIN_S = 0.05
+RETRY_MAX_S = 0.5
+# Who fails again so soon after a recovery must answer twice as many probes in time before the next one.
+RELAPSE_S = 10.0
+MAX_PROBES = 8
+MAX_PENDING = 20_000  # commands of a process on their way
+QUIET_S = 10.0  # between two log lines of the same kind
+
+_log = logging.getLogger("budgateway.store")
+
+
+class Store:
+    """Commands to one Redis (one master, or the node of a cluster that has our slot).
+
+    It is up or it is down. Down, every command fails at once, and one task tries to come back: it looks where Redis is,
+    connects and sends the probes, one at a time. Nobody else's command is a trial. Up, a command that is not answered in
+    time fails, three reads that are late in a row or an answer that says that the server is unfit (read-only, out of
+    memory, loading ...) and the store is down.
+    """
+
+    def __init__(self, settings: StoreSettings, *, connections: int = 1) -> None:
+        """`connections` at most: decisions have the first to themselves, other commands share the rest."""
+        self.settings = settings
+        # Told of each change, with the reason or "".
+        self.on_change: Callable[[str], None] | None = None
+        # What a server must be able to do to be ours; a probe's first reply must be no error.
+        self.probes: Callable[[], tuple[Word, ...]] = self._write_probe
+        self.is_up = False
+        self.reason = "not connected yet"
+        self.timeouts = 0
+        self._loop = asyncio.get_running_loop()
+        self._dialler = Dialler(settings)
+        self._connections = connections
+        self._place: StoreNode | None = None
+        self._link: Link | None = None
+        self._others: list[Link] = []
+        self._growing: asyncio.Task[None] | None = None
+        self._late_in_a_row = 0
+        self._out: list[bytes] = []
+        self._out_sinks: list[Sink] = []
+        self._flush_due = False
+        self._broken = asyncio.Event()
+        self._up = asyncio.Event()
+        self._closed = False
+        self._down_since = time.monotonic()
+        self._up_since = 0.0
+        self._needed = 1
+        self._said: dict[bool, float] = {}
+        self._unsaid = True
+        self._keeper = self._loop.create_task(self._keep(), name="store")
+
+    # ---------------------------------------------------------------- commands
+
+    def submit(self, sink: Sink, *command: Word) -> None:
+        """Send a command at the end of this turn of the loop, together with all others of the turn, in their order."""
+        if not self.is_up:
+            sink.failed(StoreError(self.reason, "DOWN"))
+            return
+        self._out.append(packed(*command))
+        self._out_sinks.append(sink)
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what was submitted, now."""
+        self._flush_due = False
+        out, self._out = self._out, []
+        sinks, self._out_sinks = self._out_sinks, []
+        link = self._link
+        if not sinks:
+            return
+        if link is None or not self.is_up or link.pending > MAX_PENDING:
+            error = StoreError(self.reason or "too many commands are on their way", "DOWN")
+            for sink in sinks:
+                sink.failed(error)
+        else:
+            link.send(b"".join(out), sinks, self.settings.timeout_s)
+
+    async def call(self, *command: Word, timeout_s: float = 0.0) -> Reply:
+        """A command for which nobody's decision waits (keys, cached answers); StoreError. Not in order with `submit`."""
+        if not self.is_up or self._link is None:
+            raise StoreError(self.reason, "DOWN")
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        link = self._spare_link()
+        if link.pending > MAX_PENDING:
+            raise StoreError("too many commands are on their way", "DOWN")
+        link.send(packed(*command), [Waiter(future)], timeout_s or self.settings.timeout_s)
+        try:
+            return await future
+        except StoreError as error:
+            self._judge(error)
+            raise
+
+    def unfit(self, error: StoreError) -> None:
+        """A sink's word that the server said something which concerns all commands: go down if so."""
+        self._judge(error)
+
+    async def ready(self, timeout_s: float) -> bool:
+        """Wait until it is up, for at most `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._up.wait()
+        return self.is_up
+
+    async def close(self) -> None:
+        """Send what is waiting, give replies a moment, and disconnect. Idempotent."""
+        self._closed = True
+        if self._flush_due:
+            self.flush()
+        deadline = self._loop.time() + self.settings.timeout_s
+        while self.is_up and self._link is not None and self._link.pending and self._loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        self._keeper.cancel()
+        if self._growing is not None:
+            self._growing.cancel()
+        await asyncio.gather(self._keeper, *([self._growing] if self._growing else []), return_exceptions=True)
+        self.is_up = False
+        self.reason = "the gateway stops"
+        self._drop("the gateway stops")
+
+    def _spare_link(self) -> Link:
+        """The least busy of the connections that decisions do not use; theirs while there is none."""
+        assert self._link is not None
+        best = min(self._others, key=_pending, default=self._link)
+        if (not self._others or best.pending) and len(self._others) + 1 < self._connections and self._growing is None:
+            self._growing = self._loop.create_task(self._grow(), name="store: another connection")
+        return best
+
+    async def _grow(self) -> None:
+        place = self._place
+        link = Link(self._ended, self._answered)
+        try:
+            if place is not None:
+                await self._dialler.connect(place, link)
+                if self.is_up and place == self._place and not self._closed:
+                    self._others.append(link)
+        except (StoreError, OSError, TimeoutError):
+            pass  # the main connection says how Redis is
+        finally:
+            self._growing = None
+            if link not in self._others:
+                link.abort("not needed")
+
+    # ---------------------------------------------------------------- up and down
+
+    async def _keep(self) -> None:
+        """Be connected, or try to be. The one place that probes."""
+        wait_s = 0.0
+        while True:
+            try:
+                link = await self._connect()
+            except (StoreError, OSError, TimeoutError) as error:
+                self._go_down(reason(error))
+                if isinstance(error, StoreError):
+                    self._dialler.heed(error)
+            else:
+                self._go_up(link)
+                await self._broken.wait()
+                wait_s = 0.0
+                if time.monotonic() - self._up_since < RELAPSE_S:
+                    self._needed = min(self._needed * 2, MAX_PROBES)
+                else:
+                    self._needed = 1
+            # Jitter, so that the workers of all hosts do not come at once.
+            wait_s = min(max(wait_s * 2, RETRY_MIN_S), RETRY_MAX_S)
+            await asyncio.sleep(wait_s * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+
+    async def _connect(self) -> Link:
+        """A connection that has answered every probe in time."""
+        self._broken.clear()
+        place = await self._dialler.find()
+        link = Link(self._ended, self._answered)
+        try:
+            await self._dialler.connect(place, link)
+            for number in range(self._needed):
+                if number:
+                    await asyncio.sleep(RETRY_MIN_S)
+                await self._probe(link)
+        except BaseException:
+            link.abort("given up")
+            raise
+        self._place = place
+        return link
+
+    async def _probe(self, link: Link) -> None:
+        try:
+            await link.ask(*self.probes(), timeout_s=self.settings.timeout_s)
+        except StoreError as error:
+            if error.code != "TIMEOUT":
+                raise
+            raise StoreError(f"no reply within {self.settings.timeout_s * 1e3:g} ms", "TIMEOUT") from None
+
+    def _write_probe(self) -> tuple[Word, ...]:
+        """A write, as replicas and full servers refuse nothing else."""
+        return ("SET", f"rate_limit:{{{self.settings.namespace}}}:probe", "1", "PX", 60_000)
+
+    def _go_up(self, link: Link) -> None:
+        self._link = link
+        self._late_in_a_row = 0
+        self.is_up = True
+        self.reason = ""
+        self._up_since = time.monotonic()
+        if False in self._said and not self._unsaid:
+            self._say(True, "redis at %s is back after %.1f s", self._place, self._up_since - self._down_since)
+        self._up.set()
+        if not link.is_open:
+            self._go_down("it closed the connection")
+        elif self.on_change is not None:
+            self.on_change("")
+
+    def _go_down(self, why: str) -> None:
+        was_up, self.is_up = self.is_up, False
+        self.reason = f"redis is away: {why}"
+        self._up.clear()
+        if was_up:
+            self._down_since = time.monotonic()
+            self._unsaid = True
+        if self._unsaid:
+            at = f" at {self._place}" if self._place is not None else ""
+            self._unsaid = not self._say(
+                False, "redis%s is away (%s): on_store_failure says what holds until it is back", at, why
+            )
+        self._broken.set()
+        if was_up:
+            self._drop(why)
+            if self.on_change is not None:
+                self.on_change(why)
+
+    def _drop(self, why: str) -> None:
+        link, self._link = self._link, None
+        others, self._others = self._others, []
+        for one in (link, *others):
+            if one is not None:
+                one.abort(why)
+        if self._out_sinks:
+            self.flush()
+
+    def _ended(self, link: Link, why: str) -> None:
+        if link in self._others:
+            self._others.remove(link)
+        elif link is self._link and self.is_up:
+            self._go_down(why)
+
+    def _answered(self, in_time: bool) -> None:
+        if in_time:
+            self._late_in_a_row = 0
+            return
+        self.timeouts += 1
+        self._late_in_a_row += 1
+        if self.is_up and self._late_in_a_row >= SLOW_READS:
+            self._go_down(f"no reply within {self.settings.timeout_s * 1e3:g} ms, {SLOW_READS} times in a row")
+
+    def _judge(self, error: StoreError) -> None:
+        if error.is_unfit and self.is_up:
+            self._dialler.heed(error)
+            self._go_down(str(error))
+
+    def _say(self, good: bool, text: str, *values: object) -> bool:
+        """Log a change, though not every one of a Redis that comes and goes; whether it was said."""
+        now = time.monotonic()
+        if now - self._said.get(good, -QUIET_S) < QUIET_S:
+            return False
+        self._said[good] = now
+        _log.log(logging.INFO if good else logging.WARNING, text, *values)
+        return True
+
+
+def _pending(link: Link) -> int:
+    return link.pending
