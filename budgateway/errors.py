@@ -142,6 +142,13 @@ class NoUpstream(GatewayError):
     code = "no_upstream"
 
 
+class StoreUnavailable(GatewayError):
+    """Redis is away, and the operator said that nothing is let through without it."""
+
+    status = 503
+    code = "store_unavailable"
+
+
 class UpstreamConnectError(GatewayError):
     """An upstream could not be reached: name, connection or TLS."""
 

@@ -1,0 +1,472 @@
+"""Limits that hold over all hosts: what one turn of the loop decides, settles and releases is one call of one script."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+from collections import deque
+from importlib.resources import files
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from budgateway.errors import StoreUnavailable
+from budgateway.limits.demand import Demand, Kind, Standing, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+
+    from budgateway.limits.demand import Adjustment, Release
+    from budgateway.records import OnStoreFailure
+
+# RELIABILITY L3: the leases of a worker that is not heard of for so long are free.
+LEASE_S = 4.0
+BEATS = 4  # signs of life in that time
+REPEAT_BEATS = 30  # the script keeps leases for four times as long
+MAX_CALLS = 4  # on their way at once; what comes meanwhile travels together in the next
+MAX_OPERATIONS = 256  # of one call: Redis serves nobody else while it runs, some 2 us an operation
+MAX_WAITING = 50_000  # settlements and releases that wait for Redis, by key
+LONG_KEY = 200
+
+# Read with the code, as it is code: no loop waits for a disk later.
+SCRIPT = files("budgateway.limits").joinpath("shared.lua").read_bytes()
+_DIGEST = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()  # what EVALSHA calls it by
+
+# Codes of the script's operations.
+_DEMAND, _LAST_DEMAND, _SETTLE, _RELEASE, _ASSERT, _BEAT = range(6)
+_OPERATION = struct.Struct("<BBddddd")
+_LETTERS = {Kind.RATE: "r", Kind.CONCURRENCY: "c", Kind.SPEND: "s"}
+# By kind, the word of `on_store_failure`.
+FEATURES = {Kind.RATE: "rates", Kind.CONCURRENCY: "concurrency", Kind.SPEND: "budgets"}
+_STRICTNESS: dict[OnStoreFailure, int] = {"open": 0, "local": 1, "closed": 2}
+
+
+class Failure(Protocol):
+    """Why there is no reply: `code` is DOWN (never sent), LOST, TIMEOUT, or the server's first word."""
+
+    code: str
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether it is about the server, rather than the command."""
+
+
+class Line(Protocol):
+    """The way to Redis (`store.client.Store`)."""
+
+    is_up: bool
+
+    def submit(self, sink: Batch, *command: str | bytes | float) -> None:
+        """Send a command; `sink` hears of its reply exactly once, within milliseconds."""
+
+    def flush(self) -> None:
+        """Write what was submitted."""
+
+    def unfit(self, error: Failure) -> None:
+        """The server cannot serve us."""
+
+
+class Tally:
+    """What happened, for metrics: monotonic counts of this process."""
+
+    __slots__ = ("calls", "decisions", "fallbacks", "lost", "returned")
+
+    def __init__(self) -> None:
+        self.decisions = 0  # answered by Redis
+        self.calls = 0  # round trips
+        self.fallbacks = 0  # decisions that Redis did not answer: on_store_failure applied
+        self.lost = 0  # settlements and releases that were dropped, or of which nobody knows whether they were done
+        self.returned = 0  # decisions given back, as whoever asked was gone
+
+
+class _Operation(NamedTuple):
+    key: str
+    packed: bytes
+
+
+class Decision:
+    """One that is on its way. Its future always gets a result; who takes that sets `claimed`. An admission that nobody
+    claimed is given back when the decision is let go of: its task was cancelled, at whatever point."""
+
+    __slots__ = ("claimed", "demands", "future", "granted", "limits", "operations")
+
+    def __init__(
+        self,
+        limits: RedisLimits,
+        demands: Sequence[Demand],
+        operations: list[_Operation],
+        future: asyncio.Future[Outcome],
+    ) -> None:
+        self.limits = limits
+        self.demands = demands
+        self.operations = operations
+        self.future = future
+        self.claimed = False
+        self.granted: tuple[int, ...] | None = None  # of `extra`, once admitted
+
+    def __del__(self) -> None:
+        if self.granted is not None and not self.claimed:
+            self.limits.give_back(self)
+
+
+# None: Redis did not answer.
+Outcome = Verdict | None
+
+
+class RedisLimits:
+    """Implements `SharedLimits` over a `Line`. One per worker; every method is called on its loop.
+
+    What is admitted counts in Redis alone. Leases are counted by worker: Redis holds, by key, how many each worker has,
+    and a worker that was not heard of for four seconds has none. So one sign of life a second renews all leases, and when
+    a release may have been lost, the worker says how many it holds in place of what changed.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        *,
+        namespace: str,
+        worker: str,
+        on_failure: Mapping[str, OnStoreFailure] | None = None,
+        lease_s: float = LEASE_S,
+    ) -> None:
+        """`worker` is unique among all that share the limits, and never used again by another process."""
+        self.tally = Tally()
+        self._line = line
+        self._worker = worker
+        self._prefix = f"rate_limit:{{{namespace}}}:"
+        self._policies = {kind: (on_failure or {}).get(name, "local") for kind, name in FEATURES.items()}
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[Decision] = deque()
+        self._settlements: dict[_Settled, int] = {}
+        self._releases: dict[str, int] = {}
+        self._held: dict[str, int] = {}
+        self._dirty: set[str] = set()
+        self._calls = 0
+        self._flush_due = False
+        self._beats = 0
+        self._beat_due = False
+        self._lease_us = int(lease_s * 1e6)
+        self._beat_s = lease_s / BEATS
+        self._timer = self._loop.call_later(self._beat_s, self._beat)
+
+    # ---------------------------------------------------------------- SharedLimits
+
+    def decide(self, demands: Sequence[Demand]) -> Coroutine[object, object, Outcome]:
+        """Take all demands or none (`SharedLimits.decide`). Sent at the end of this turn, awaited or not."""
+        decision = self.begin(demands)
+        return self._told(decision)
+
+    def begin(self, demands: Sequence[Demand], extra: Sequence[int] = ()) -> Decision:
+        """Ask for all demands or none, and for up to `extra` units more of each if there are any."""
+        last = len(demands) - 1
+        operations = [
+            _Operation(
+                self._key(demand),
+                _OPERATION.pack(
+                    _DEMAND if index < last else _LAST_DEMAND,
+                    demand.kind,
+                    demand.limit,
+                    demand.cost,
+                    _a(demand),
+                    demand.burst,
+                    extra[index] if extra else 0,
+                ),
+            )
+            for index, demand in enumerate(demands)
+        ]
+        decision = Decision(self, demands, operations, self._loop.create_future())
+        if not self._line.is_up:
+            decision.future.set_result(None)
+        else:
+            self._waiting.append(decision)
+            self._due()
+        return decision
+
+    def settle(self, adjustments: Sequence[Adjustment]) -> None:
+        """Correct debits, at the end of this turn or once Redis is back."""
+        for demand, delta in adjustments:
+            if delta:
+                what = self._settled(demand)
+                if what in self._settlements or len(self._settlements) < MAX_WAITING:
+                    self._settlements[what] = self._settlements.get(what, 0) + delta
+                else:
+                    self.tally.lost += 1
+        self._due()
+
+    def release(self, releases: Sequence[Release]) -> None:
+        """End leases, at the end of this turn or once Redis is back."""
+        for release in releases:
+            if release.lease == self._worker:
+                for key in release.keys:
+                    self._let_go(self._prefix + "c:" + _short(key), 1)
+        self._due()
+
+    def failure(self, demands: Sequence[Demand]) -> Outcome:
+        """What holds while Redis does not answer: the strictest word of the kinds concerned."""
+        self.tally.fallbacks += 1
+        word = max((self._policies[demand.kind] for demand in demands), key=_STRICTNESS.__getitem__, default="local")
+        if word == "closed":
+            raise StoreUnavailable("limits cannot be checked: redis is away", retry_after_s=1.0)
+        if word == "local":
+            return None
+        return Verdict(-1, 0.0, tuple(Standing(demand.burst or demand.limit, 0.0) for demand in demands), "")
+
+    def give_back(self, decision: Decision) -> None:
+        """Undo what was admitted for somebody who is gone."""
+        granted, decision.granted = decision.granted, None
+        if granted is None or self._loop.is_closed():
+            return
+        self.tally.returned += 1
+        for demand, more in zip(decision.demands, granted):
+            amount = demand.cost + more
+            if demand.kind is Kind.CONCURRENCY:
+                self._let_go(self._key(demand), amount)
+            elif amount:
+                what = self._settled(demand)
+                self._settlements[what] = self._settlements.get(what, 0) - amount
+        self._due()
+
+    async def close(self) -> None:
+        """Send what waits. The leases of exchanges that still run end by themselves."""
+        self._timer.cancel()
+        if self._waiting or self._settlements or self._releases:
+            self._flush()
+
+    # ---------------------------------------------------------------- one call
+
+    async def _told(self, decision: Decision) -> Outcome:
+        outcome = await decision.future
+        decision.claimed = True
+        return self.failure(decision.demands) if outcome is None else outcome
+
+    def _due(self) -> None:
+        if not self._flush_due and self._line.is_up:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if not self._line.is_up:
+            self._fall_back(self._waiting)
+            return
+        sent = False
+        while self._calls < MAX_CALLS and (self._waiting or self._settlements or self._releases or self._beat_due):
+            self._send(self._gather())
+            sent = True
+        if sent:
+            self._line.flush()
+
+    def _gather(self) -> Batch:
+        """The next call: what gives back first, so that it can be had at once."""
+        batch = Batch(self)
+        room = MAX_OPERATIONS
+        if self._beat_due:
+            self._beat_due = False
+            batch.add(_Operation(self._prefix + "holders", _OPERATION.pack(_BEAT, 0, 0, 0, 0, 0, 0)))
+        if self._dirty and not self._calls:
+            # Nothing of ours is on its way: what we know is what is so.
+            for key in list(self._dirty)[:room]:
+                self._dirty.discard(key)
+                self._releases.pop(key, None)
+                held = self._held.get(key, 0)
+                batch.add(_Operation(key, _OPERATION.pack(_ASSERT, Kind.CONCURRENCY, 0, held, 0, 0, 0)))
+                batch.asserted.append(key)
+                room -= 1
+        for key in list(self._releases)[: max(room, 0)]:
+            count = self._releases.pop(key)
+            batch.add(_Operation(key, _OPERATION.pack(_RELEASE, Kind.CONCURRENCY, 0, count, 0, 0, 0)))
+            batch.released.append(key)
+            room -= 1
+        for what in list(self._settlements)[: max(room, 0)]:
+            delta = self._settlements.pop(what)
+            batch.add(_Operation(what.key, what.packed(delta)))
+            batch.settled.append((what, delta))
+            room -= 1
+        while self._waiting and (room > 0 or not batch.keys):
+            decision = self._waiting.popleft()
+            if decision.future.done():  # cancelled before it was sent
+                continue
+            for operation in decision.operations:
+                batch.add(operation)
+            batch.decisions.append(decision)
+            room -= len(decision.operations)
+        return batch
+
+    def _send(self, batch: Batch, *, whole: bool = False) -> None:
+        self._calls += 1
+        self.tally.calls += 1
+        command = ("EVAL", SCRIPT) if whole else ("EVALSHA", _DIGEST)
+        self._line.submit(
+            batch,
+            *command,
+            len(batch.keys) + 1,
+            self._prefix + "holders",
+            *batch.keys,
+            self._worker,
+            self._lease_us,
+            b"".join(batch.packed),
+        )
+
+    def replied(self, batch: Batch, reply: object, *, in_time: bool) -> None:
+        """Hand out what the script said."""
+        if not isinstance(reply, list):
+            self.lost(batch, "ERR")
+            return
+        self._calls -= 1
+        if reply[0] and self._held:
+            # We were taken for dead, or Redis lost everything: say again what we hold.
+            self._dirty.update(self._held)
+        at = 1
+        for decision in batch.decisions:
+            count = len(decision.demands)
+            self._decided(decision, reply[at : at + 2 + 3 * count], in_time=in_time)
+            at += 2 + 3 * count
+        self._go_on()
+
+    def _decided(self, decision: Decision, numbers: list[int], *, in_time: bool) -> None:
+        refused, wait_us = numbers[0], numbers[1]
+        demands = decision.demands
+        lease = ""
+        if refused < 0:
+            decision.granted = tuple(numbers[4::3])
+            for demand, granted in zip(demands, decision.granted):
+                if demand.kind is Kind.CONCURRENCY and demand.cost + granted:
+                    lease = self._worker
+                    key = self._key(demand)
+                    self._held[key] = self._held.get(key, 0) + demand.cost + granted
+        if in_time and not decision.future.done():
+            self.tally.decisions += 1
+            standings = tuple(Standing(left, reset_us / 1e6) for left, reset_us in zip(numbers[2::3], numbers[3::3]))
+            decision.future.set_result(Verdict(refused, wait_us / 1e6, standings, lease))
+        elif refused < 0:
+            self.give_back(decision)
+
+    def unanswered(self, batch: Batch, error: Failure) -> None:
+        """There was no reply in time, or an error."""
+        if error.code == "NOSCRIPT" and not batch.whole:
+            # Nothing was done; Redis was restarted, or its scripts flushed.
+            self._calls -= 1
+            batch.whole = True
+            self._send(batch, whole=True)
+            return
+        if error.code == "TIMEOUT":
+            # It is still on its way (`late`). Who waits behind it would wait for longer.
+            self._fall_back(batch.decisions)
+            self._fall_back(self._waiting)
+        else:
+            self.lost(batch, error.code)
+        if error.is_unfit:
+            self._line.unfit(error)
+        self._go_on()
+
+    def lost(self, batch: Batch, code: str) -> None:
+        """A call had no effect, or (LOST) nobody knows: keep what can be said again."""
+        self._calls -= 1
+        self._dirty.update(batch.asserted)
+        self._dirty.update(batch.released)
+        for decision in batch.decisions:
+            for demand in decision.demands:
+                if code == "LOST" and demand.kind is Kind.CONCURRENCY:
+                    self._dirty.add(self._key(demand))
+        if code == "LOST":
+            self.tally.lost += len(batch.settled)
+        else:
+            for what, delta in batch.settled:
+                self._settlements[what] = self._settlements.get(what, 0) + delta
+        self._fall_back(batch.decisions)
+
+    def _go_on(self) -> None:
+        if self._waiting or self._settlements or self._releases:
+            self._due()
+
+    def _fall_back(self, decisions: deque[Decision] | list[Decision]) -> None:
+        """Tell these that there is no answer."""
+        for decision in decisions:
+            if not decision.future.done():
+                decision.future.set_result(None)
+        if decisions is self._waiting:
+            self._waiting.clear()
+
+    # ---------------------------------------------------------------- leases
+
+    def _let_go(self, key: str, count: int) -> None:
+        left = self._held.get(key, 0) - count
+        if left > 0:
+            self._held[key] = left
+        else:
+            self._held.pop(key, None)
+        self._releases[key] = self._releases.get(key, 0) + count
+
+    def _beat(self) -> None:
+        """A sign of life for all leases; now and then, each is said again, as keys expire."""
+        self._timer = self._loop.call_later(self._beat_s, self._beat)
+        self._beats += 1
+        if self._held and self._beats % REPEAT_BEATS == 0:
+            self._dirty.update(self._held)
+        if self._held or self._dirty:
+            self._beat_due = True
+        if self._beat_due or self._settlements or self._releases:
+            self._due()
+
+    def _key(self, demand: Demand) -> str:
+        key = f"{self._prefix}{_LETTERS[demand.kind]}:{_short(demand.key)}"
+        return f"{key}:{demand.ends_s}" if demand.kind is Kind.SPEND else key
+
+    def _settled(self, demand: Demand) -> _Settled:
+        return _Settled(self._key(demand), demand.kind, demand.limit, _a(demand))
+
+
+class _Settled(NamedTuple):
+    """What a settlement is about. Equal ones are added up."""
+
+    key: str
+    kind: Kind
+    limit: int
+    a: float
+
+    def packed(self, delta: int) -> bytes:
+        return _OPERATION.pack(_SETTLE, self.kind, self.limit, delta, self.a, 0, 0)
+
+
+class Batch:
+    """One call of the script: the sink of its reply."""
+
+    __slots__ = ("_limits", "asserted", "decisions", "keys", "packed", "released", "settled", "whole")
+
+    def __init__(self, limits: RedisLimits) -> None:
+        self._limits = limits
+        self.keys: list[str] = []
+        self.packed: list[bytes] = []
+        self.decisions: list[Decision] = []
+        self.settled: list[tuple[_Settled, int]] = []
+        self.released: list[str] = []
+        self.asserted: list[str] = []
+        self.whole = False
+
+    def add(self, operation: _Operation) -> None:
+        self.keys.append(operation.key)
+        self.packed.append(operation.packed)
+
+    def done(self, reply: object) -> None:
+        self._limits.replied(self, reply, in_time=True)
+
+    def failed(self, error: Failure) -> None:
+        self._limits.unanswered(self, error)
+
+    def late(self, reply: object) -> None:
+        if isinstance(reply, Exception):
+            self._limits.lost(self, getattr(reply, "code", "LOST"))
+        else:
+            self._limits.replied(self, reply, in_time=False)
+
+
+def _a(demand: Demand) -> float:
+    """The script's `a`: microseconds in which a bucket refills, unix seconds at which a period ends."""
+    return demand.ends_s if demand.kind is Kind.SPEND else demand.period_s * 1e6
+
+
+def _short(key: str) -> str:
+    """A key of bounded length: what subjects call themselves is theirs to choose."""
+    if len(key) <= LONG_KEY:
+        return key
+    return key[:40] + hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=20).hexdigest()
