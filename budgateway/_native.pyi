@@ -532,6 +532,31 @@ class BodyPump:
     def passed(self) -> int:
         """Bytes of body sent so far, without framing."""
 
+@final
+class FrameScanner:
+    """Follows one direction of a WebSocket (RFC 6455 5): headers and close frames are checked before they go on, payloads
+    pass unread, and no message is kept."""
+
+    def __new__(cls, masked: bool, compressed: bool, max_message_bytes: int, /) -> FrameScanner:
+        """`masked`: a client sends. `compressed`: permessage-deflate was agreed upon. The limit is of payload as it is
+        sent."""
+    def feed(self, data: bytes, /) -> bytes | None:
+        """What may go on: `data` itself when that is all of it, None for nothing. Nothing behind a violation or a close
+        frame ever does; the violating frame does not either."""
+    @property
+    def ended(self) -> int:
+        """0 while frames pass. Else the code of the close frame that passed (1005 when it had none), or what to tell a
+        sender that broke the protocol: then `error` is not None."""
+    @property
+    def error(self) -> str | None:
+        """How the sender broke the protocol."""
+    @property
+    def between_frames(self) -> bool:
+        """Another frame may be put behind what has passed."""
+    @property
+    def frames(self) -> int:
+        """Frames begun, control frames among them."""
+
 # ---------------------------------------------------------------- routing
 
 @final

@@ -3,6 +3,7 @@
 mod access;
 mod chunk;
 mod error;
+mod frame;
 mod head;
 mod json;
 mod ledger;
@@ -128,6 +129,8 @@ mod _native {
     const NO_BODY: u16 = crate::head::flag::NO_BODY;
 
     // Bodies.
+    #[pymodule_export]
+    use crate::frame::FrameScanner;
     #[pymodule_export]
     use crate::json::{BodyPeek, Peeker};
     #[pymodule_export]

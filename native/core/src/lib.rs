@@ -19,6 +19,7 @@ pub mod select;
 
 // Bytes and routes.
 pub mod chunk;
+pub mod frame;
 pub mod head;
 pub mod json;
 pub mod pump;
