@@ -65,6 +65,13 @@ class ExpectationFailed(BadRequest):
     code = "expectation_failed"
 
 
+class UpgradeRequired(BadRequest):
+    """The route speaks WebSocket (version 13), and the request does not."""
+
+    status = 426
+    code = "upgrade_required"
+
+
 class HeadTooLarge(BadRequest):
     """The head exceeds its limit of bytes, line length or header count."""
 

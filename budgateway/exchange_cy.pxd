@@ -23,6 +23,7 @@ cdef class Exchange:
     cdef public int model_label
     cdef public object route            # routing.router_cy.RouteRoom
     cdef public object leg              # routing.router_cy.Leg: the provider that is asked now
+    cdef public object handshake        # wire.upgrade.Handshake, when it asks for a WebSocket
     # attempt
     cdef public int index               # of the upstream, while its slot is held; else -1
     cdef public unsigned long long tried
@@ -67,3 +68,5 @@ cdef class Carrier:
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     cpdef lost(self, Exchange x, error)
     cpdef upstream_writable(self, Exchange x, bint ok)
+    cpdef switched(self, Exchange x, connection, head, bytes rest)
+    cpdef socket_ended(self, Exchange x, int outcome, int verdict, long long now_ns)

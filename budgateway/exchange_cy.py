@@ -46,6 +46,7 @@ class Exchange:
         self.model_label = 0
         self.route: Any = None
         self.leg: Any = None
+        self.handshake: Any = None
         # attempt
         self.index = -1
         self.tried = 0
@@ -132,4 +133,13 @@ class Carrier:
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
         """The upstream takes a streamed body too slowly, or caught up."""
+        raise NotImplementedError
+
+    def switched(self, x: Exchange, connection: Any, head: ResponseHead, rest: bytes) -> None:
+        """The upstream answered a handshake with 101; `rest` came behind its head. The connection's transport is to be
+        taken over (`surrender`)."""
+        raise NotImplementedError
+
+    def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
+        """What went over an upgraded exchange's connections is over."""
         raise NotImplementedError

@@ -160,6 +160,15 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSocket:
+    """How a route's WebSockets may be used."""
+
+    idle_s: float = 300.0  # without a byte either way, pings included; or without one of the peers reading
+    max_message_bytes: int = 16 << 20  # OpenAI's realtime events carry up to 15 MiB of audio
+    compression: bool = True  # permessage-deflate may be agreed upon between the two ends
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Match -> provider and settings. Empty match fields match everything."""
 
@@ -180,6 +189,7 @@ class Route:
     replay_safe: bool = False
     replay_inference: bool = False  # replay-safe for INFERENCE_PATHS besides: the operator left the choice to us
     cache_ttl_s: int = 0
+    websocket: WebSocket | None = None  # it answers WebSocket handshakes, and nothing else
 
     def replays(self, method: str, path: str) -> bool:
         """Whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query; whatever

@@ -6,6 +6,7 @@ from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
 from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
+from budgateway.server.websocket_cy cimport SocketCounts, Tunnel
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
@@ -15,7 +16,8 @@ cdef int _KEEP_ALIVE, _CHUNKED, _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BO
 cdef class Relay(Carrier):
     # process
     cdef Recorder _recorder
-    cdef object _spawn, _write_head
+    cdef object _spawn, _write_head, _write_switch
+    cdef public SocketCounts sockets
     cdef str _id_prefix
     cdef long long _counter
     # configuration
@@ -36,6 +38,11 @@ cdef class Relay(Carrier):
     cdef _send(self, Exchange x, ClientConnection connection)
     @cython.locals(downstream=ServerConnection, last=bytes)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
+    @cython.locals(
+        connection=ClientConnection, target=Target, route=RouteRoom, downstream=ServerConnection, tunnel=Tunnel,
+        now_ns=cython.longlong, attempts=cython.int, data=bytes,
+    )
+    cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
         target=Target, disclosure=bytes, attempts=cython.int, data=bytes, downstream=ServerConnection, route=RouteRoom,

@@ -21,6 +21,7 @@ from budgateway.native import (
     ResponseHeadWriter,
 )
 from budgateway.pipeline_cy import plan
+from budgateway.server.websocket_cy import SocketCounts, Tunnel
 from budgateway.waiting import go_on
 from budgateway.wire.answer import event_bytes, response_bytes
 
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
+
+# Of an upstream's 101: the client has an answer of its own to these.
+SWITCH_LINES = (
+    "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions", "sec-websocket-version",
+)  # fmt: skip
 
 _KEEP_ALIVE = 1
 _CHUNKED = 2
@@ -70,6 +76,8 @@ class Relay(Carrier):
         self._id_prefix = id_prefix
         self._counter = 0
         self._write_head = ResponseHeadWriter().write
+        self._write_switch = ResponseHeadWriter(SWITCH_LINES).write
+        self.sockets = SocketCounts()
         # configuration
         self.snapshot: Snapshot | None = None
         # why new exchanges are refused; empty: they are not
@@ -209,7 +217,7 @@ class Relay(Carrier):
         target: Target = x.target
         # A body that streams can be sent once only: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
-        if x.body_done and not x.fresh:
+        if x.body_done and not x.fresh and x.handshake is None:
             connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
         if connection is None:
             x.reused = False
@@ -250,7 +258,10 @@ class Relay(Carrier):
                     body = _chunk(body)
         target: Target = x.target
         route: RouteRoom = x.route
-        connection.send(x, target.write_head(x.head, x.request_id, length), body, x.to_head, done)
+        head = target.write_head(x.head, x.request_id, length)
+        if x.handshake is not None:
+            head = x.handshake.request(head, x.head)
+        connection.send(x, head, body, x.to_head, done)
         now_ns = monotonic_ns()
         x.overhead_ns += now_ns - x.ready_ns
         if done:
@@ -309,6 +320,35 @@ class Relay(Carrier):
         if not x.head_sent and not x.body_done:
             # The wait for a response begins with the request's end; before it, only who takes nothing of it is late.
             x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
+
+    def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
+        """The upstream took the handshake: what goes over the two connections now is the tunnel's."""
+        handshake = x.handshake
+        try:
+            lines = handshake.accept(head)
+        except GatewayError as error:
+            connection.abort()
+            self.lost(x, error)
+            return
+        target: Target = x.target
+        route: RouteRoom = x.route
+        downstream: ServerConnection = x.downstream
+        now_ns = monotonic_ns()
+        x.status = head.status
+        x.first_byte_ns = now_ns
+        x.head_sent = True
+        x.connection = None
+        x.deadline_ns = 0
+        lines += target.disclosure
+        attempts = x.attempts if target.disclosure else 0
+        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, x.overhead_ns // 1000)
+        client, early, door = downstream.surrender()
+        tunnel = Tunnel(self, x, door, route.websocket, handshake.deflate, self.sockets)
+        tunnel.open(client, connection.surrender(), data, rest, early)
+
+    def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
+        """The tunnel's end is the exchange's."""
+        self._close(x, outcome, verdict, now_ns)
 
     def _answer(self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int) -> None:
         """Send the response's head, and its body if that is here; else set up the pump for it."""

@@ -24,6 +24,7 @@ from budgateway.records import (
     Timeouts,
     Tls,
     Upstream,
+    WebSocket,
 )
 
 # RFC 7518 3.2: an HS256 key is at least as long as the hash.
@@ -298,11 +299,24 @@ class Resolver:
             replay_safe=literal if table.replay_safe is None else table.replay_safe,
             replay_inference=table.replay_safe is None,
             cache_ttl_s=int(table.cache_ttl or 0),
+            websocket=self._websocket(here, table),
         )
+
+    def _websocket(self, here: KeyPath, table: RouteConfig) -> WebSocket | None:
+        given = table.websocket
+        if not given:
+            return None
+        if methods_of(table) != ("GET",):
+            self.problems.add((*here, "method"), "a WebSocket begins with GET: leave method out")
+        if given is True:
+            return WebSocket()
+        return WebSocket(given.idle_timeout, given.max_message_size, given.compression)
 
 
 def methods_of(table: RouteConfig) -> tuple[str, ...]:
     """The methods a route matches; empty for all."""
+    if table.websocket and not table.method:
+        return ("GET",)  # RFC 6455 4.1
     return () if "*" in table.method else tuple(dict.fromkeys(table.method))
 
 

@@ -157,6 +157,17 @@ class TracingConfig(Table):
     """A span for each request, besides those of the upstream calls."""
 
 
+class WebSocketConfig(Table):
+    """How a route's WebSockets may be used."""
+
+    idle_timeout: Seconds = 300
+    """Seconds without a byte either way (pings count), or without one of the two reading."""
+    max_message_size: Size = 16 << 20
+    """Largest message, as it is sent: in bytes or as "10MB"."""
+    compression: bool = True
+    """Whether the two ends may agree upon permessage-deflate."""
+
+
 class RouteConfig(Table):
     """One route: what it matches, which provider answers, and under what conditions."""
 
@@ -200,6 +211,8 @@ class RouteConfig(Table):
     """A request may be sent twice; default true for the known inference paths, false elsewhere."""
     cache_ttl: Seconds | None = None
     """Seconds an answer is kept."""
+    websocket: bool | WebSocketConfig = False
+    """It answers WebSocket handshakes, and nothing else: true, or a table with its limits."""
 
 
 class EndpointConfig(Table):

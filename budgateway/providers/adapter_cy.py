@@ -24,6 +24,9 @@ class OpenAIAdapter:
         body = x.body
         x.send_body = body
         if x.peek is None or not x.model:
+            if x.handshake is not None:
+                told_name = self._provider.upstream_model(x.model)
+                x.handshake.model = "" if told_name == x.model else told_name
             return
         told = self._aliases.get(x.model)
         if told is None:

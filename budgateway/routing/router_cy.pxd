@@ -1,6 +1,6 @@
 from budgateway.exchange_cy cimport Exchange
 
-cdef int _JSON, _MULTIPART, _ENCODED
+cdef int _UPGRADE, _JSON, _MULTIPART, _ENCODED
 
 
 cdef class Leg:
@@ -16,6 +16,7 @@ cdef class RouteRoom:
     cdef public int label
     cdef public object take             # of the route's own native.RateLimit, or None
     cdef public tuple legs, fallbacks   # of Leg
+    cdef public object websocket        # records.WebSocket, or None
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
+from budgateway.wire.upgrade import Handshake, query_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from budgateway.records import Route
 
 # Flags of the native scan, as C numbers.
+_UPGRADE = 8
 _JSON = 32
 _MULTIPART = 64
 _ENCODED = 256
@@ -62,6 +64,7 @@ class RouteRoom:
         self.take = None if limit is None else limit.take
         self.legs = tuple(legs)
         self.fallbacks = tuple(fallbacks)
+        self.websocket = record.websocket
         self.max_body_bytes = record.max_body_bytes
         self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
         self.chunk_ns = int(record.timeouts.chunk_s * 1e9)
@@ -105,6 +108,8 @@ class Router:
                 found = _FORM_MODEL.search(body)
                 if found is not None:
                     model = found[1].decode("utf-8", "replace")
+        elif flags & _UPGRADE:
+            model = query_model(x.head.query)  # OpenAI's realtime API
         if model is not None:
             x.model = model
             x.model_label = self._model_labels.get(model, 0)
@@ -114,6 +119,8 @@ class Router:
         room = self.rooms[index]
         x.route = room
         x.leg = room.legs[0]
+        if room.websocket is not None:
+            x.handshake = Handshake.read(x.head, compression=room.websocket.compression)
         if room.max_body_bytes != self._default_limit:
             x.downstream.limit_body(x, room.max_body_bytes)
 

@@ -44,6 +44,7 @@ cdef class ServerConnection:
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef finish(self, bint keep_alive)
+    cpdef surrender(self)
     cpdef abort(self)
     cpdef reset(self)
     cpdef break_off(self, bint framed)

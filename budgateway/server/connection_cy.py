@@ -442,6 +442,14 @@ class ServerConnection:
                 # What it has not read yet comes first, or every further answer would wait in our memory.
                 self.pause_reading()
 
+    def surrender(self) -> tuple[Any, bytes, Door]:
+        """Let go of the transport, as it is upgraded, and of what came behind the request that asked for it."""
+        early = b"" if self._pending is None else bytes(self._pending)
+        transport = self._transport
+        self._exchange = None
+        self.connection_lost(None)
+        return transport, early, self._door
+
     def abort(self) -> None:
         """Drop the connection, now."""
         self._exchange = None

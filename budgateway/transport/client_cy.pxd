@@ -55,8 +55,10 @@ cdef class ClientConnection:
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef abort(self)
+    cpdef surrender(self)
     cpdef bint is_usable(self) except -1
     cdef _read_head(self, Exchange x, bytes data)
+    cdef _switch(self, Exchange x, head, bytes data)
     cdef _begin(self, Exchange x, head, bytes data)
     cdef _read_body(self, Exchange x, bytes data)
     cdef bint _parse(self, Exchange x, piece) except -1

@@ -185,6 +185,17 @@ class ClientConnection:
         if self._transport is not None:
             self._transport.abort()
 
+    def surrender(self) -> Any:
+        """Let go of the transport, which never comes back to the pool."""
+        transport = self._transport
+        self._pool.forget(self)
+        self._exchange = None
+        self._ended = True
+        self._feed = None
+        self._write = None
+        self._transport = None
+        return transport
+
     def is_usable(self) -> bool:
         """False once the upstream has hung up."""
         return self._transport is not None and not self._ended
@@ -272,6 +283,9 @@ class ClientConnection:
             if head.status >= 200:
                 break
             # Interim responses are between the upstream and us: the client got its own 100.
+            if head.status == 101 and x.handshake is not None:
+                self._switch(x, head, data)
+                return
             self._interim += 1
             if self._interim > MAX_INTERIM or head.status == 101:
                 self._broken(x, f"sent an unexpected {head.status}")
@@ -280,6 +294,17 @@ class ClientConnection:
             if not data:
                 return
         self._begin(x, head, data)
+
+    def _switch(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
+        """101: what follows is no HTTP."""
+        try:
+            self._feed(data[: head.size])
+        except HttpParserUpgrade:
+            self._sink.switched(x, self, head, data[head.size :])
+        except HttpParserError as error:
+            self._broken(x, str(error).lower())
+        else:
+            self._broken(x, "its framing can be read in two ways")
 
     def _begin(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
         """A head is whole: `data` starts with it and may go on with its body, or all of it."""

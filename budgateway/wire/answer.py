@@ -54,8 +54,13 @@ def response_bytes(error: GatewayError, request_id: str, path: str, close: bool)
         lines.append(f"retry-after: {int(error.retry_after_s) + 1}")
     if error.status == HTTPStatus.UNAUTHORIZED:
         lines.append('www-authenticate: Bearer realm="budgateway"')
-    if close:
-        lines.append("connection: close")
+    options = ["close"] if close else []
+    if error.status == HTTPStatus.UPGRADE_REQUIRED:
+        # RFC 9110 15.5.22 and 7.8, RFC 6455 4.2.2.
+        lines += ["upgrade: websocket", "sec-websocket-version: 13"]
+        options.append("upgrade")
+    if options:
+        lines.append(f"connection: {', '.join(options)}")
     return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body
 
 
