@@ -55,6 +55,12 @@ GAUGE_POOL_IDLE: Final[int]
 GAUGE_POOL_BUSY: Final[int]
 GAUGE_STREAMS: Final[int]
 GAUGE_TICK: Final[int]  # when the worker's loop last turned, in monotonic nanoseconds
+GAUGE_SOCKETS: Final[int]
+# What sockets have passed on since the worker began: from clients, and to them.
+GAUGE_SOCKET_FRAMES_IN: Final[int]
+GAUGE_SOCKET_FRAMES_OUT: Final[int]
+GAUGE_SOCKET_BYTES_IN: Final[int]
+GAUGE_SOCKET_BYTES_OUT: Final[int]
 
 @final
 class RateLimit:

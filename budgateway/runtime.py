@@ -228,12 +228,18 @@ class DataPlane:
         pools = (*self.pools.values(), *self._retired)
         idle = sum(pool.idle_count() for pool in pools)
         opened = sum(len(pool.open) for pool in pools)
+        sockets = self.relay.sockets
         for gauge, value in (
             (native.GAUGE_CONNECTIONS, len(self.door.connections)),
             (native.GAUGE_EXCHANGES, self.relay.in_flight),
             (native.GAUGE_POOL_IDLE, idle),
             (native.GAUGE_POOL_BUSY, opened - idle),
             (native.GAUGE_TICK, time.monotonic_ns()),
+            (native.GAUGE_SOCKETS, sockets.open),
+            (native.GAUGE_SOCKET_FRAMES_IN, sockets.frames_in),
+            (native.GAUGE_SOCKET_FRAMES_OUT, sockets.frames_out),
+            (native.GAUGE_SOCKET_BYTES_IN, sockets.bytes_in),
+            (native.GAUGE_SOCKET_BYTES_OUT, sockets.bytes_out),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         others = sum(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from budgateway.config.schema_websocket import WebSocketConfig
 from budgateway.config.words import (
     Count,
     HeaderName,
@@ -155,17 +156,6 @@ class TracingConfig(Table):
     """Where spans are sent."""
     requests: bool = False
     """A span for each request, besides those of the upstream calls."""
-
-
-class WebSocketConfig(Table):
-    """How a route's WebSockets may be used."""
-
-    idle_timeout: Seconds = 300
-    """Seconds without a byte either way (pings count), or without one of the two reading."""
-    max_message_size: Size = 16 << 20
-    """Largest message, as it is sent: in bytes or as "10MB"."""
-    compression: bool = True
-    """Whether the two ends may agree upon permessage-deflate."""
 
 
 class RouteConfig(Table):

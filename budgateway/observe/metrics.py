@@ -18,6 +18,11 @@ from budgateway.native import (
     GAUGE_EXCHANGES,
     GAUGE_POOL_BUSY,
     GAUGE_POOL_IDLE,
+    GAUGE_SOCKETS,
+    GAUGE_SOCKET_BYTES_IN,
+    GAUGE_SOCKET_BYTES_OUT,
+    GAUGE_SOCKET_FRAMES_IN,
+    GAUGE_SOCKET_FRAMES_OUT,
     OVERHEAD_BOUNDS_S,
     Metrics,
     Queue,
@@ -40,6 +45,12 @@ _GAUGES = (
     ("budgateway_in_flight", "Exchanges in flight.", GAUGE_EXCHANGES),
     ("budgateway_upstream_connections_idle", "Idle upstream connections.", GAUGE_POOL_IDLE),
     ("budgateway_upstream_connections_busy", "Busy upstream connections.", GAUGE_POOL_BUSY),
+    ("budgateway_websockets", "Open WebSockets.", GAUGE_SOCKETS),
+)
+# By direction, as it is with body bytes.
+_SOCKETS = (
+    ("budgateway_websocket_frames", "WebSocket frames passed on.", GAUGE_SOCKET_FRAMES_IN, GAUGE_SOCKET_FRAMES_OUT),
+    ("budgateway_websocket_bytes", "WebSocket bytes passed on.", GAUGE_SOCKET_BYTES_IN, GAUGE_SOCKET_BYTES_OUT),
 )
 
 
@@ -88,6 +99,12 @@ class SegmentCollector:
             for worker in range(self._segment.workers):
                 family.add_metric((str(worker),), self._segment.gauge(worker, gauge))
             yield family
+        for name, text, taken, given in _SOCKETS:
+            counter = CounterMetricFamily(name, text, labels=("worker", "direction"))
+            for worker in range(self._segment.workers):
+                counter.add_metric((str(worker), "in"), self._segment.gauge(worker, taken))
+                counter.add_metric((str(worker), "out"), self._segment.gauge(worker, given))
+            yield counter
 
 
 class QueueCollector:

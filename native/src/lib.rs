@@ -57,6 +57,16 @@ mod _native {
     const GAUGE_STREAMS: u8 = 4;
     #[pymodule_export]
     const GAUGE_TICK: u8 = budgateway_core::segment::GAUGE_TICK as u8;
+    #[pymodule_export]
+    const GAUGE_SOCKETS: u8 = 5;
+    #[pymodule_export]
+    const GAUGE_SOCKET_FRAMES_IN: u8 = 8;
+    #[pymodule_export]
+    const GAUGE_SOCKET_FRAMES_OUT: u8 = 9;
+    #[pymodule_export]
+    const GAUGE_SOCKET_BYTES_IN: u8 = 10;
+    #[pymodule_export]
+    const GAUGE_SOCKET_BYTES_OUT: u8 = 11;
 
     #[pymodule_export]
     const WAIT_SERVED: u8 = crate::queue::WAIT_SERVED;
