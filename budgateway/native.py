@@ -18,6 +18,7 @@ from budgateway._native import (
     GAUGE_SOCKET_BYTES_OUT,
     GAUGE_SOCKET_FRAMES_IN,
     GAUGE_SOCKET_FRAMES_OUT,
+    GAUGE_SOCKETS,
     JSON,
     MULTIPART,
     OVERHEAD_BOUNDS_S,

@@ -39,8 +39,7 @@ cdef class Relay(Carrier):
     @cython.locals(downstream=ServerConnection, last=bytes)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     @cython.locals(
-        target=Target, route=RouteRoom, downstream=ServerConnection, tunnel=Tunnel,
-        now_ns=cython.longlong, attempts=cython.int, data=bytes,
+        target=Target, downstream=ServerConnection, tunnel=Tunnel, now_ns=cython.longlong, attempts=cython.int, data=bytes,
     )
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(

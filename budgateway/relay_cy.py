@@ -331,7 +331,6 @@ class Relay(Carrier):
             self.lost(x, error)
             return
         target: Target = x.target
-        route: RouteRoom = x.route
         downstream: ServerConnection = x.downstream
         now_ns = monotonic_ns()
         x.status = head.status
@@ -343,7 +342,7 @@ class Relay(Carrier):
         attempts = x.attempts if target.disclosure else 0
         data = self._write_switch(head, -1, True, x.request_id, lines, attempts, x.overhead_ns // 1000)
         client, early, door = downstream.surrender()
-        tunnel = Tunnel(self, x, door, route.websocket, handshake.deflate, self.sockets)
+        tunnel = Tunnel(self, x, door, x.route.websocket, handshake.deflate, self.sockets)
         tunnel.open(client, connection.surrender(), data, rest, early)
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange_cy import Carrier
     from budgateway.server.connection_cy import ServerConnection
+    from budgateway.server.websocket_cy import Tunnel
 
 _log = logging.getLogger("budgateway.server")
 
@@ -36,7 +37,7 @@ class Door:
         self.head_timeout_ns = head_timeout_ns
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[ServerConnection | Tunnel] = set()
         self.refused_connections = 0
         # moved by the sweep, four times a second: good enough for idle deadlines, and free
         self.now_ns = monotonic_ns()

@@ -49,7 +49,9 @@ class Tunnel:
     """Owns both transports from the upstream's 101 on, and the exchange's end. Stands among the door's connections in
     place of the client's own."""
 
-    def __init__(self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any) -> None:
+    def __init__(
+        self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any
+    ) -> None:
         self._carrier = carrier
         self._x = x
         self._door = door

@@ -146,7 +146,9 @@ def credential_of(head: RequestHead) -> str | None:
 
 def query_model(query: str) -> str | None:
     """The `model` of a query. BadRequest when it stands there twice: two readers would differ."""
-    found = [value for name, _, value in (part.partition("=") for part in query.split("&")) if unquote_plus(name) == "model"]
+    found = [
+        value for name, _, value in (part.partition("=") for part in query.split("&")) if unquote_plus(name) == "model"
+    ]
     if len(found) > 1:
         raise BadRequest("the query names a model twice", param="model")
     return unquote_plus(found[0]) if found and found[0] else None
@@ -157,7 +159,9 @@ def with_model(line: bytes, model: str) -> bytes:
     target, _, version = line.rpartition(b" ")
     path, _, query = target.partition(b"?")
     parts = [
-        b"model=" + quote(model, safe="").encode() if unquote_plus(part.partition(b"=")[0].decode("latin-1")) == "model" else part
+        b"model=" + quote(model, safe="").encode()
+        if unquote_plus(part.partition(b"=")[0].decode("latin-1")) == "model"
+        else part
         for part in query.split(b"&")
     ]
     return b"%b?%b %b" % (path, b"&".join(parts), version)

@@ -23,7 +23,7 @@ from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from budgateway.records import Secret, Tls, WebSocket
@@ -49,8 +49,13 @@ async def echo(peer: ServerConnection) -> None:
 
 @asynccontextmanager
 async def sockets(
-    handler: Handler, tmp_path: Path, limits: WebSocket | None = None, provider: dict[str, Any] | None = None,
-    serve_with: dict[str, Any] | None = None, scheme: str = "http", **settings: Any,
+    handler: Handler,
+    tmp_path: Path,
+    limits: WebSocket | None = None,
+    provider: dict[str, Any] | None = None,
+    serve_with: dict[str, Any] | None = None,
+    scheme: str = "http",
+    **settings: Any,
 ) -> AsyncIterator[tuple[Inside, str]]:
     """A WebSocket server behind a gateway with one route, and the URL to connect to."""
     options = {"max_size": None, "ping_interval": None, **(serve_with or {})}
@@ -243,7 +248,10 @@ async def test_what_goes_upstream(tmp_path: Path) -> None:
         seen.append((peer.request.path, dict(peer.request.headers.raw_items())))
 
     provider = {"aliases": (("voice", "gpt-realtime/2"),), "api_key": Secret("sk-provider")}
-    async with sockets(server, tmp_path, provider=provider, serve_with={"subprotocols": ["realtime"]}) as (gateway, url):
+    async with sockets(server, tmp_path, provider=provider, serve_with={"subprotocols": ["realtime"]}) as (
+        gateway,
+        url,
+    ):
         async with plain(
             f"{url}?x=%20&model=voice",
             subprotocols=["realtime", "openai-insecure-api-key.sk-of-the-client", "openai-organization.org-1"],
@@ -497,7 +505,9 @@ async def many(count: int, tmp_path: Path) -> None:
     async with sockets(echo, tmp_path, serve_with={"compression": None}) as (gateway, url):
         clients: list[ClientConnection] = []
         for at in range(0, count, 50):
-            clients += await asyncio.gather(*(plain(url, compression=None, open_timeout=60) for _ in range(at, at + 50)))
+            clients += await asyncio.gather(
+                *(plain(url, compression=None, open_timeout=60) for _ in range(at, at + 50))
+            )
         assert gateway.in_flight == count
 
         async def talk(number: int, client: ClientConnection) -> None:
