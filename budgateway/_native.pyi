@@ -42,6 +42,22 @@ class Segment:
         """The name behind an id; "other" for 0 and for ids never given out."""
     def upstream(self, url: str) -> int:
         """The slot of an upstream, by URL; kept across reloads. ValueError when all slots are taken."""
+    def judge(self, upstream: int, healthy: bool | None, now_ns: int) -> None:
+        """A probe's word about the upstream in this slot; None: nobody probes it any more. ValueError, as for all that
+        follow, for a slot that was never given out."""
+    def welcome(self, upstream: int, now_ns: int) -> None:
+        """The upstream is new beside others: it starts slowly."""
+    def suspect(self, upstream: int, now_ns: int) -> None:
+        """Traffic hears nothing of the upstream."""
+    def take_suspicion(self, upstream: int) -> int:
+        """When somebody first suspected it since this was last asked, in monotonic nanoseconds; 0 if nobody did."""
+    def signal(self, upstream: int, running: int, waiting: int, kv_usage: float, now_ns: int) -> None:
+        """What its engine says of its load: requests computed and waiting, share of the KV cache in use (0 to 1)."""
+    def set_models(self, upstream: int, models: Sequence[str]) -> None:
+        """The models it lists; none, or more than 255: not known."""
+    @property
+    def models_version(self) -> int:
+        """Rises with every `set_models`."""
     def clear_worker(self, worker: int) -> None:
         """Zero the row of a worker that died: its in-flight counts and gauges."""
     def gauge(self, worker: int, gauge: int) -> int:
@@ -92,8 +108,14 @@ class Selector:
     in proportion to weight), random (weighted), power_of_two. Turns are taken by all workers together. `seed` feeds the
     random choices. A zero `failure_threshold` switches the breaker off; else that many failures in a row open it, and
     after `open_ns` it lets `half_open_max_calls` through: when all of them succeed it closes, when one fails it opens
-    again, and when they are not heard of for `open_ns` as many more are let through. `max_in_flight`, one number for each
+    again, and when they are not heard of for `open_ns` as many more are let through. With a `failure_ratio` it opens as well
+    when that share of at least `minimum_calls` within `window_ns` failed. `max_in_flight`, one number for each
     upstream, bounds what it takes at once from all workers together; 0 is no bound.
+
+    `eject_after` failures in a row (0: never) take an upstream out for `eject_ns` times the times that this happened, no
+    longer than `eject_max_ns`, give or take 15 %; no more than `eject_percent` of the list at a time, and never the last
+    one. When fewer than `panic_percent` are available, those that are ejected or unhealthy are used, too; open breakers
+    stay open. Who comes back from anything gets its share within `slow_start_ns`, little by little.
     """
 
     def __new__(
@@ -108,6 +130,15 @@ class Selector:
         open_ns: int = 60_000_000_000,
         half_open_max_calls: int = 3,
         max_in_flight: Sequence[int] = ...,
+        failure_ratio: float = 0.0,
+        minimum_calls: int = 20,
+        window_ns: int = 30_000_000_000,
+        eject_after: int = 0,
+        eject_ns: int = 10_000_000_000,
+        eject_max_ns: int = 300_000_000_000,
+        eject_percent: int = 50,
+        panic_percent: int = 50,
+        slow_start_ns: int = 0,
     ) -> Selector: ...
     def pick(self, now_ns: int, tried: int = 0) -> int:
         """The chosen index, its in-flight count one higher; -1 when none is left, -2 when those that are left are full. Bit i
@@ -118,8 +149,53 @@ class Selector:
         """Of all workers together."""
     def state(self, index: int, now_ns: int) -> str:
         """closed, open, half_open or drained."""
-    def drain(self, index: int, drained: bool) -> None:
-        """Take an upstream out of, or back into, every worker's choice."""
+    def drain(self, index: int, drained: bool, now_ns: int = 0) -> None:
+        """Take an upstream out of, or back into, every worker's choice: slowly, if the time is told."""
+    def rest(self, index: int, for_ns: int, now_ns: int) -> bool:
+        """Leave an upstream alone for a while, as it asked: whether it now rests. It does not without `eject_after`, when too
+        many are out, or when it is the last one."""
+    def lacking(self, model: str) -> int:
+        """A mask, as for `tried`: those of the first 64 upstreams that list their models, but not this one. Nobody, when
+        everybody lacks it."""
+    def look(self, index: int, now_ns: int) -> Vitals:
+        """All that is known of an upstream's health."""
+
+@final
+class Vitals:
+    """An upstream's health as it was when looked at."""
+
+    @property
+    def drained(self) -> bool: ...
+    @property
+    def breaker(self) -> str:
+        """closed, open or half_open."""
+    @property
+    def window(self) -> tuple[int, int]:
+        """Calls and failures that the breaker's ratio is taken of; zeroes when it is open or goes by no ratio."""
+    @property
+    def out_until_ns(self) -> int:
+        """Until when it is ejected or rests; 0 when neither."""
+    @property
+    def asked(self) -> bool:
+        """It rests because it asked to (`rest`)."""
+    @property
+    def failures(self) -> int:
+        """In a row, as ejection counts them."""
+    @property
+    def ejections(self) -> int:
+        """Of its life."""
+    @property
+    def healthy(self) -> bool | None:
+        """A probe's word (`Segment.judge`)."""
+    @property
+    def share(self) -> float:
+        """How much of its weight counts: below 1 after it came back."""
+    @property
+    def signals(self) -> tuple[int, int, float] | None:
+        """Running, waiting, KV cache usage, as its engine said (`Segment.signal`)."""
+    @property
+    def signals_at_ns(self) -> int:
+        """When it said so; 0: never."""
 
 VERDICT_NEUTRAL: Final[int]
 VERDICT_SUCCESS: Final[int]

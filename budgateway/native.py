@@ -47,6 +47,7 @@ from budgateway._native import (
     Selector,
     Series,
     UsageScanner,
+    Vitals,
 )
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "Selector",
     "Series",
     "UsageScanner",
+    "Vitals",
 ]
 
 # Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.

@@ -42,7 +42,7 @@ mod _native {
     #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]
-    use crate::select::Selector;
+    use crate::select::{Selector, Vitals};
 
     // Gauges have no meaning in the core; the numbers are the order of a worker's row.
     #[pymodule_export]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use budgateway_core::segment as core;
+use budgateway_core::select::SelectError;
+use budgateway_core::vitals::Signals;
 use pyo3::prelude::*;
 
 use crate::error::Error;
@@ -56,6 +58,48 @@ impl Segment {
         Ok(self.inner.upstream(url)?.get())
     }
 
+    #[pyo3(signature = (upstream, healthy, now_ns))]
+    fn judge(&self, upstream: usize, healthy: Option<bool>, now_ns: u64) -> Result<(), Error> {
+        self.inner.judge(self.slot(upstream)?, healthy, now_ns);
+        Ok(())
+    }
+
+    fn welcome(&self, upstream: usize, now_ns: u64) -> Result<(), Error> {
+        self.inner.welcome(self.slot(upstream)?, now_ns);
+        Ok(())
+    }
+
+    fn suspect(&self, upstream: usize, now_ns: u64) -> Result<(), Error> {
+        self.inner.suspect(self.slot(upstream)?, now_ns);
+        Ok(())
+    }
+
+    fn take_suspicion(&self, upstream: usize) -> Result<u64, Error> {
+        Ok(self.inner.take_suspicion(self.slot(upstream)?).unwrap_or(0))
+    }
+
+    fn signal(&self, upstream: usize, running: u64, waiting: u64, kv_usage: f64, now_ns: u64) -> Result<(), Error> {
+        let said = Signals {
+            running,
+            waiting,
+            kv_per_mille: (kv_usage.clamp(0.0, 1.0) * 1000.0).round() as u64,
+            at_ns: now_ns,
+        };
+        self.inner.signal(self.slot(upstream)?, said);
+        Ok(())
+    }
+
+    fn set_models(&self, upstream: usize, models: Vec<String>) -> Result<(), Error> {
+        let names: Vec<&str> = models.iter().map(String::as_str).collect();
+        self.inner.set_models(self.slot(upstream)?, &names);
+        Ok(())
+    }
+
+    #[getter]
+    fn models_version(&self) -> u64 {
+        self.inner.models_version()
+    }
+
     fn clear_worker(&self, worker: usize) -> Result<(), Error> {
         self.inner.clear(self.inner.worker(worker)?);
         Ok(())
@@ -67,6 +111,12 @@ impl Segment {
 
     fn add(&self, worker: usize, gauge: usize, delta: i64) -> Result<(), Error> {
         Ok(self.inner.add(self.inner.worker(worker)?, gauge, delta)?)
+    }
+}
+
+impl Segment {
+    fn slot(&self, upstream: usize) -> Result<core::UpstreamSlot, Error> {
+        Ok(self.inner.slot(upstream).ok_or(SelectError::Slot(upstream))?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Upstream selection.
 
 use budgateway_core::breaker::{Settings, State, Verdict};
+use budgateway_core::outlier;
 use budgateway_core::select as core;
 use pyo3::prelude::*;
 
@@ -22,7 +23,10 @@ impl Selector {
     #[new]
     #[pyo3(signature = (
         segment, worker, policy, upstreams, *,
-        seed = 0, failure_threshold = 0, open_ns = 60_000_000_000, half_open_max_calls = 3, max_in_flight = Vec::new()
+        seed = 0, failure_threshold = 0, open_ns = 60_000_000_000, half_open_max_calls = 3, max_in_flight = Vec::new(),
+        failure_ratio = 0.0, minimum_calls = 20, window_ns = 30_000_000_000,
+        eject_after = 0, eject_ns = 10_000_000_000, eject_max_ns = 300_000_000_000, eject_percent = 50,
+        panic_percent = 50, slow_start_ns = 0
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords, in Python")]
     fn new(
@@ -35,13 +39,39 @@ impl Selector {
         open_ns: u64,
         half_open_max_calls: u64,
         max_in_flight: Vec<u32>,
+        failure_ratio: f64,
+        minimum_calls: u64,
+        window_ns: u64,
+        eject_after: u64,
+        eject_ns: u64,
+        eject_max_ns: u64,
+        eject_percent: u64,
+        panic_percent: u64,
+        slow_start_ns: u64,
     ) -> Result<Self, Error> {
-        let breaker = (failure_threshold > 0).then(|| Settings::new(failure_threshold, open_ns, half_open_max_calls));
+        let per_mille = (failure_ratio.clamp(0.0, 1.0) * 1000.0).round() as u64;
+        let breaker = (failure_threshold > 0).then(|| {
+            Settings::new(failure_threshold, open_ns, half_open_max_calls).with_ratio(
+                per_mille,
+                minimum_calls,
+                window_ns,
+            )
+        });
         let policy = policy.parse::<core::Policy>()?;
         let inner = core::Selector::new(segment.inner.clone(), worker, policy, &upstreams, seed, breaker)?;
-        Ok(Self {
-            inner: inner.limited(&max_in_flight),
-        })
+        let mut inner = inner
+            .limited(&max_in_flight)
+            .panicking_below(panic_percent)
+            .starting_slowly(slow_start_ns);
+        if eject_after > 0 {
+            inner = inner.ejecting(outlier::Settings::new(
+                eject_after,
+                eject_ns,
+                eject_max_ns,
+                eject_percent,
+            ));
+        }
+        Ok(Self { inner })
     }
 
     #[pyo3(signature = (now_ns, tried = Tried(0)), text_signature = "($self, now_ns, tried=0)")]
@@ -71,16 +101,99 @@ impl Selector {
     }
 
     fn state(&self, index: usize, now_ns: u64) -> Result<&'static str, Error> {
-        Ok(match self.inner.state(index, now_ns)? {
-            None => "drained",
-            Some(State::Closed) => "closed",
-            Some(State::Open) => "open",
-            Some(State::HalfOpen) => "half_open",
-        })
+        Ok(self.inner.state(index, now_ns)?.map_or("drained", state))
     }
 
-    fn drain(&self, index: usize, drained: bool) -> Result<(), Error> {
-        Ok(self.inner.drain(index, drained)?)
+    #[pyo3(signature = (index, drained, now_ns = 0))]
+    fn drain(&self, index: usize, drained: bool, now_ns: u64) -> Result<(), Error> {
+        Ok(self.inner.drain(index, drained, now_ns)?)
+    }
+
+    fn rest(&self, index: usize, for_ns: u64, now_ns: u64) -> Result<bool, Error> {
+        Ok(self.inner.rest(index, for_ns, now_ns)?)
+    }
+
+    fn lacking(&self, model: &str) -> u64 {
+        self.inner.lacking(model.as_bytes())
+    }
+
+    fn look(&self, index: usize, now_ns: u64) -> Result<Vitals, Error> {
+        Ok(Vitals {
+            look: self.inner.look(index, now_ns)?,
+        })
+    }
+}
+
+/// An upstream's health as it was when looked at.
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Vitals {
+    look: core::Look,
+}
+
+#[pymethods]
+impl Vitals {
+    #[getter]
+    fn drained(&self) -> bool {
+        self.look.drained
+    }
+
+    #[getter]
+    fn breaker(&self) -> &'static str {
+        state(self.look.breaker)
+    }
+
+    #[getter]
+    fn window(&self) -> (u64, u64) {
+        self.look.window
+    }
+
+    #[getter]
+    fn out_until_ns(&self) -> u64 {
+        self.look.out_until_ns
+    }
+
+    #[getter]
+    fn asked(&self) -> bool {
+        self.look.asked
+    }
+
+    #[getter]
+    fn failures(&self) -> u64 {
+        self.look.failures
+    }
+
+    #[getter]
+    fn ejections(&self) -> u64 {
+        self.look.ejections
+    }
+
+    #[getter]
+    fn healthy(&self) -> Option<bool> {
+        self.look.healthy
+    }
+
+    #[getter]
+    fn share(&self) -> f64 {
+        self.look.ramp_per_mille as f64 / 1000.0
+    }
+
+    #[getter]
+    fn signals(&self) -> Option<(u64, u64, f64)> {
+        let signals = self.look.signals;
+        (signals.at_ns > 0).then(|| (signals.running, signals.waiting, signals.kv_per_mille as f64 / 1000.0))
+    }
+
+    #[getter]
+    fn signals_at_ns(&self) -> u64 {
+        self.look.signals.at_ns
+    }
+}
+
+fn state(state: State) -> &'static str {
+    match state {
+        State::Closed => "closed",
+        State::Open => "open",
+        State::HalfOpen => "half_open",
     }
 }
 

@@ -1,7 +1,8 @@
 //! The circuit breaker of an upstream: a transition table over one packed word, shared by all workers.
 //!
 //! ```text
-//!            threshold failures in a row           open_ns later, the first pick
+//!     threshold failures in a row, or
+//!     too large a share of late            open_ns later, the first pick
 //!   closed ------------------------------> open ------------------------------> half open
 //!      ^                                    ^                                    |    |
 //!      |                                    +---------- a probe failed ----------+    |
@@ -17,12 +18,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::window::{self, Window};
+
 /// When to rest an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     threshold: u64,
     open_ms: u64,
     probes: u64,
+    /// Failures of a thousand calls; 0: the share of failures is not looked at.
+    ratio: u64,
+    minimum: u64,
+    bucket_ms: u64,
 }
 
 /// How an exchange ended, as far as it says something about the upstream.
@@ -47,7 +54,7 @@ pub enum State {
     HalfOpen,
 }
 
-/// A breaker's whole state. All zeroes is closed, without a failure.
+/// A breaker's whole state but for its window. All zeroes is closed, without a failure, and never was otherwise.
 ///
 /// ```text
 /// state (2 bits) | since, in ms (42) | failures in a row, or permits given (10) | probes that succeeded (10)
@@ -74,7 +81,37 @@ impl Settings {
             threshold: threshold.clamp(1, COUNT_MAX),
             open_ms: open_ns.div_ceil(NS_PER_MS),
             probes: probes.clamp(1, COUNT_MAX),
+            ratio: 0,
+            minimum: 1,
+            bucket_ms: 1,
         }
+    }
+
+    /// Opens as well when `per_mille` of the calls within `window_ns` failed, and there were `minimum` of them.
+    #[must_use]
+    pub fn with_ratio(self, per_mille: u64, minimum: u64, window_ns: u64) -> Self {
+        Self {
+            ratio: per_mille.min(1000),
+            minimum: minimum.max(1),
+            bucket_ms: window::bucket_ms(window_ns),
+            ..self
+        }
+    }
+
+    /// Calls and failures that the ratio is taken of.
+    pub(crate) fn counts(self, window: &Window, now_ns: u64) -> (u64, u64) {
+        window.counts(self.bucket_ms, now_ns)
+    }
+
+    /// Counts a call; whether too many failed of late.
+    fn is_over(self, window: &Window, verdict: Verdict, now_ns: u64) -> bool {
+        let failed = verdict == Verdict::Failure;
+        window.add(self.bucket_ms, failed, now_ns);
+        if !failed {
+            return false;
+        }
+        let (calls, failures) = self.counts(window, now_ns);
+        calls >= self.minimum && failures * 1000 >= calls * self.ratio
     }
 }
 
@@ -89,13 +126,28 @@ pub fn allows(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> bool {
 /// Lets a pick through, or not; half open, that takes a permit.
 #[inline]
 pub fn permit(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> bool {
-    update(breaker, |word| word.permit(settings, now_ns))
+    update(breaker, |word| word.permit(settings, now_ns)).is_some()
 }
 
-/// Hears how a pick ended that was let through.
+/// Hears how a pick ended that was let through; whether that opened it.
 #[inline]
-pub fn record(breaker: &AtomicU64, settings: Settings, verdict: Verdict, now_ns: u64) {
-    update(breaker, |word| Some(word.record(settings, verdict, now_ns)));
+pub(crate) fn record(breaker: &AtomicU64, window: &Window, settings: Settings, verdict: Verdict, now_ns: u64) -> bool {
+    let is_closed = breaker.load(Ordering::Relaxed) >> 62 == 0;
+    let counts = is_closed && settings.ratio > 0 && verdict != Verdict::Neutral;
+    let is_over = counts && settings.is_over(window, verdict, now_ns);
+    let change = update(breaker, |word| Some(word.record(settings, verdict, is_over, now_ns)));
+    let opened = change.is_some_and(|(before, after)| before.state != after.state && after.state == State::Open);
+    if opened {
+        // What it did before it opened says nothing about it afterwards.
+        window.clear();
+    }
+    opened
+}
+
+/// Since when it is closed, in ms; 0 when it always was, `None` when it is not.
+#[inline]
+pub(crate) fn closed_since_ms(word: u64) -> Option<u64> {
+    (word >> 62 == 0).then_some(word >> (2 * COUNT_BITS) & SINCE_MAX)
 }
 
 /// What the breaker does now.
@@ -108,32 +160,24 @@ pub fn state(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> State {
     }
 }
 
-/// Applies a transition; whether there was one. Words that stay as they are are not written.
+/// Applies a transition: what it led from and to, if there was one. Words that stay as they are are not written.
 #[inline]
-fn update(breaker: &AtomicU64, transition: impl Fn(Word) -> Option<Word>) -> bool {
+fn update(breaker: &AtomicU64, transition: impl Fn(Word) -> Option<Word>) -> Option<(Word, Word)> {
     let mut before = breaker.load(Ordering::Acquire);
     loop {
-        let Some(after) = transition(Word::unpack(before)).map(Word::pack) else {
-            return false;
-        };
-        if after == before {
-            return true;
+        let from = Word::unpack(before);
+        let to = transition(from)?;
+        if to == from {
+            return Some((from, to));
         }
-        match breaker.compare_exchange_weak(before, after, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return true,
+        match breaker.compare_exchange_weak(before, to.pack(), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some((from, to)),
             Err(present) => before = present,
         }
     }
 }
 
 impl Word {
-    const CLOSED: Self = Self {
-        state: State::Closed,
-        since_ms: 0,
-        count: 0,
-        succeeded: 0,
-    };
-
     fn permit(self, settings: Settings, now_ns: u64) -> Option<Self> {
         let first = Self {
             state: State::HalfOpen,
@@ -151,7 +195,7 @@ impl Word {
         }
     }
 
-    fn record(self, settings: Settings, verdict: Verdict, now_ns: u64) -> Self {
+    fn record(self, settings: Settings, verdict: Verdict, is_over: bool, now_ns: u64) -> Self {
         // Rounded up, so that an upstream rests for no less than it should.
         let open = Self {
             state: State::Open,
@@ -161,8 +205,8 @@ impl Word {
         };
         match (self.state, verdict) {
             (State::Closed, Verdict::Neutral) => self,
-            (State::Closed, Verdict::Success) => Self::CLOSED,
-            (State::Closed, Verdict::Failure) if self.count + 1 >= settings.threshold => open,
+            (State::Closed, Verdict::Success) => Self { count: 0, ..self },
+            (State::Closed, Verdict::Failure) if is_over || self.count + 1 >= settings.threshold => open,
             (State::Closed, Verdict::Failure) => Self {
                 count: self.count + 1,
                 ..self
@@ -174,7 +218,12 @@ impl Word {
                 count: self.count - 1,
                 ..self
             },
-            (State::HalfOpen, Verdict::Success) if self.succeeded + 1 >= settings.probes => Self::CLOSED,
+            (State::HalfOpen, Verdict::Success) if self.succeeded + 1 >= settings.probes => Self {
+                state: State::Closed,
+                since_ms: floor_ms(now_ns),
+                count: 0,
+                succeeded: 0,
+            },
             (State::HalfOpen, Verdict::Success) => Self {
                 succeeded: self.succeeded + 1,
                 ..self
@@ -229,20 +278,34 @@ mod tests {
         threshold: 2,
         open_ms: 10,
         probes: 2,
+        ratio: 0,
+        minimum: 1,
+        bucket_ms: 1,
+    };
+    /// Opens when half of at least three calls within ten buckets of 4 ms failed; five in a row would, too.
+    const BY_RATIO: Settings = Settings {
+        threshold: 5,
+        ratio: 500,
+        minimum: 3,
+        bucket_ms: 4,
+        ..SETTINGS
     };
 
     /// The breaker as one would tell it: lists and flags, nothing packed.
     #[derive(Clone, Debug)]
     struct Oracle {
-        recent: Vec<Verdict>,
+        settings: Settings,
+        /// Verdicts since it closed.
+        recent: Vec<(u64, Verdict)>,
         opened_at: Option<u64>,
         probing_since: Option<u64>,
         probes: Vec<Option<bool>>,
     }
 
     impl Oracle {
-        fn new() -> Self {
+        fn new(settings: Settings) -> Self {
             Self {
+                settings,
                 recent: vec![],
                 opened_at: None,
                 probing_since: None,
@@ -276,6 +339,32 @@ mod tests {
             }
         }
 
+        fn open(&mut self, now: u64) {
+            *self = Self {
+                opened_at: Some(now),
+                ..Self::new(self.settings)
+            };
+        }
+
+        fn fails_too_often(&self, now: u64) -> bool {
+            let threshold = self.settings.threshold as usize;
+            let row = self
+                .recent
+                .iter()
+                .rev()
+                .take_while(|(_, verdict)| *verdict == Verdict::Failure);
+            let bucket = |at: u64| at / MS / self.settings.bucket_ms;
+            let late: Vec<_> = self
+                .recent
+                .iter()
+                .filter(|(at, _)| bucket(*at) + 10 > bucket(now))
+                .collect();
+            let failed = late.iter().filter(|(_, verdict)| *verdict == Verdict::Failure).count();
+            let over =
+                self.settings.ratio > 0 && late.len() as u64 >= self.settings.minimum && failed * 2 >= late.len();
+            row.count() >= threshold || over
+        }
+
         fn record(&mut self, verdict: Verdict, now: u64) {
             if self.probing_since.is_some() {
                 let Some(at) = self.probes.iter().position(Option::is_none) else {
@@ -284,75 +373,98 @@ mod tests {
                 match verdict {
                     Verdict::Neutral => drop(self.probes.remove(at)),
                     Verdict::Success => self.probes[at] = Some(true),
-                    Verdict::Failure => {
-                        *self = Self {
-                            opened_at: Some(now),
-                            ..Self::new()
-                        };
-                        return;
-                    }
+                    Verdict::Failure => return self.open(now),
                 }
                 if self.probes == [Some(true), Some(true)] {
-                    *self = Self::new();
+                    *self = Self::new(self.settings);
                 }
             } else if self.opened_at.is_none() && verdict != Verdict::Neutral {
-                self.recent.push(verdict);
-                if self.recent.ends_with(&[Verdict::Failure, Verdict::Failure]) {
-                    *self = Self {
-                        opened_at: Some(now),
-                        ..Self::new()
-                    };
+                self.recent.push((now, verdict));
+                if verdict == Verdict::Failure && self.fails_too_often(now) {
+                    self.open(now);
                 }
             }
         }
     }
 
-    /// Every sequence of eight events, against the oracle, after each event.
+    /// A breaker with its window, to be copied at each fork.
+    fn copy(from: &(AtomicU64, Window)) -> (AtomicU64, Window) {
+        (AtomicU64::new(from.0.load(Ordering::Relaxed)), from.1.copy())
+    }
+
+    /// Every sequence of `depth` events, against the oracle, after each event.
+    fn explore(settings: Settings, breaker: &(AtomicU64, Window), oracle: &Oracle, now: u64, depth: u32) -> u64 {
+        let word = breaker.0.load(Ordering::Relaxed);
+        let about = || format!("{:?} {oracle:?} at {now}", Word::unpack(word));
+        assert_eq!(state(&breaker.0, settings, now), oracle.state(now), "{}", about());
+        assert_eq!(
+            allows(&breaker.0, settings, now),
+            oracle.clone().permit(now),
+            "{}",
+            about()
+        );
+        if depth == 0 {
+            return 1;
+        }
+        let mut seen = 1;
+        for verdict in [Verdict::Neutral, Verdict::Success, Verdict::Failure] {
+            let (next, mut told) = (copy(breaker), oracle.clone());
+            let opened = record(&next.0, &next.1, settings, verdict, now);
+            let before = told.opened_at;
+            told.record(verdict, now);
+            assert_eq!(
+                opened,
+                told.opened_at.is_some()
+                    && (before.is_none() || oracle.probing_since.is_some())
+                    && told.probing_since.is_none()
+                    && verdict == Verdict::Failure,
+                "{}",
+                about()
+            );
+            seen += explore(settings, &next, &told, now, depth - 1);
+        }
+        let (next, mut told) = (copy(breaker), oracle.clone());
+        assert_eq!(permit(&next.0, settings, now), told.permit(now), "{}", about());
+        seen += explore(settings, &next, &told, now, depth - 1);
+        for step in [MS, 9 * MS] {
+            seen += explore(settings, &copy(breaker), oracle, now + step, depth - 1);
+        }
+        seen
+    }
+
     #[test]
     fn every_short_history_is_the_oracles() {
-        fn explore(word: u64, oracle: &Oracle, now: u64, depth: u32, seen: &mut u64) {
-            *seen += 1;
-            let check = |word: u64, oracle: &Oracle, now: u64| {
-                let breaker = AtomicU64::new(word);
-                assert_eq!(
-                    state(&breaker, SETTINGS, now),
-                    oracle.state(now),
-                    "{:?} {oracle:?}",
-                    Word::unpack(word)
-                );
-                assert_eq!(
-                    allows(&breaker, SETTINGS, now),
-                    oracle.clone().permit(now),
-                    "{oracle:?}"
-                );
-            };
-            check(word, oracle, now);
-            if depth == 0 {
-                return;
-            }
-            for verdict in [Verdict::Neutral, Verdict::Success, Verdict::Failure] {
-                let (breaker, mut told) = (AtomicU64::new(word), oracle.clone());
-                record(&breaker, SETTINGS, verdict, now);
-                told.record(verdict, now);
-                explore(breaker.into_inner(), &told, now, depth - 1, seen);
-            }
-            let (breaker, mut told) = (AtomicU64::new(word), oracle.clone());
-            assert_eq!(permit(&breaker, SETTINGS, now), told.permit(now));
-            explore(breaker.into_inner(), &told, now, depth - 1, seen);
-            for step in [MS, 9 * MS] {
-                explore(word, oracle, now + step, depth - 1, seen);
-            }
+        for (settings, depth) in [(SETTINGS, 8), (BY_RATIO, 7)] {
+            let fresh = (AtomicU64::new(0), Window::default());
+            let seen = explore(settings, &fresh, &Oracle::new(settings), 100 * MS, depth);
+            assert_eq!(seen, (0..=depth).map(|depth| 6_u64.pow(depth)).sum());
         }
-        let mut seen = 0;
-        explore(0, &Oracle::new(), 100 * MS, 8, &mut seen);
-        assert_eq!(seen, (0..=8).map(|depth| 6_u64.pow(depth)).sum());
+    }
+
+    #[test]
+    fn half_of_many_opens_it_and_less_does_not() {
+        let settings = Settings::new(100, 10 * MS, 1).with_ratio(500, 20, 10_000 * MS);
+        for (one_in, opens) in [(2, true), (3, false)] {
+            let (word, window) = (AtomicU64::new(0), Window::default());
+            let opened = (0..100_u64).find(|call| {
+                let verdict = if call % one_in == 0 {
+                    Verdict::Failure
+                } else {
+                    Verdict::Success
+                };
+                record(&word, &window, settings, verdict, call * 50 * MS)
+            });
+            assert_eq!(opened.is_some(), opens);
+            // Not before there were enough calls to speak of.
+            assert!(opened.is_none_or(|call| call >= 19), "{opened:?}");
+        }
     }
 
     #[test]
     fn threads_get_exactly_the_probes() {
-        let breaker = AtomicU64::new(0);
-        record(&breaker, SETTINGS, Verdict::Failure, 0);
-        record(&breaker, SETTINGS, Verdict::Failure, 0);
+        let (breaker, window) = (AtomicU64::new(0), Window::default());
+        record(&breaker, &window, SETTINGS, Verdict::Failure, 0);
+        assert!(record(&breaker, &window, SETTINGS, Verdict::Failure, 0));
         let let_through: usize = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..250).filter(|_| permit(&breaker, SETTINGS, 10 * MS)).count()))

@@ -12,10 +12,13 @@ pub mod metrics;
 mod names;
 mod occupancy;
 mod out;
+pub mod outlier;
 pub mod queue;
 mod rotation;
 pub mod segment;
 pub mod select;
+pub mod vitals;
+mod window;
 
 // Bytes and routes.
 pub mod chunk;

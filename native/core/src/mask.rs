@@ -33,7 +33,7 @@ impl Mask {
         mask
     }
 
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn insert(&mut self, bit: usize) {
         self.words[bit / 64] |= 1 << (bit % 64);
     }

@@ -13,13 +13,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::hash::HashKey;
 use crate::limit::CellSet;
 use crate::metrics::Counts;
 use crate::names::Names;
 use crate::queue::{SharedCounts, Waiting};
+use crate::vitals::{ModelSet, Signals, Vitals};
 
 /// Names that metrics and logs may carry; id 0 stands for all the others.
 pub const LABELS: usize = 2048;
@@ -126,13 +127,15 @@ pub(crate) struct Layout {
     header: Header,
     labels: Names<LABELS>,
     upstream_names: Names<UPSTREAMS>,
-    /// The state of each upstream's breaker (`breaker`).
-    pub(crate) breakers: [AtomicU64; UPSTREAMS],
-    /// 1 for an upstream that takes no more.
-    pub(crate) drained: [AtomicU8; UPSTREAMS],
     queue_names: Names<QUEUES>,
     /// What became of those that waited (`queue`).
     pub(crate) queue_counts: [SharedCounts; QUEUES],
+    /// What is known of each upstream's health (`vitals`).
+    pub(crate) vitals: [Vitals; UPSTREAMS],
+    /// The models that each upstream lists.
+    pub(crate) models: [ModelSet; UPSTREAMS],
+    /// Counts the changes of any of these lists.
+    pub(crate) models_version: AtomicU64,
     rows: [Row; WORKERS],
     /// Rate limits (`limit`).
     pub(crate) cell_sets: [CellSet; CELL_SETS],
@@ -318,6 +321,61 @@ impl Segment {
         row.gauges.iter().for_each(|gauge| gauge.store(0, Ordering::Relaxed));
     }
 
+    /// Hears from a probe whether an upstream is well; `None`: nobody probes it any more.
+    pub fn judge(&self, slot: UpstreamSlot, healthy: Option<bool>, now_ns: u64) {
+        match healthy {
+            Some(healthy) => self.vitals(slot).judge(healthy, now_ns),
+            None => self.vitals(slot).unjudge(),
+        }
+    }
+
+    /// Has an upstream that is new beside others begin slowly.
+    pub fn welcome(&self, slot: UpstreamSlot, now_ns: u64) {
+        self.vitals(slot).welcome(now_ns);
+    }
+
+    /// Notes that traffic hears nothing of an upstream.
+    pub fn suspect(&self, slot: UpstreamSlot, now_ns: u64) {
+        self.vitals(slot).suspect(now_ns);
+    }
+
+    /// Since when traffic heard nothing of an upstream, and no longer: the note is taken off. `None` without one.
+    #[must_use]
+    pub fn take_suspicion(&self, slot: UpstreamSlot) -> Option<u64> {
+        let suspected = &self.vitals(slot).suspected_ms;
+        // Most have none, and looking must not take the cache line from the workers.
+        if suspected.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(suspected.swap(0, Ordering::Relaxed) * 1_000_000)
+    }
+
+    /// Takes down what an engine says of its load.
+    pub fn signal(&self, slot: UpstreamSlot, said: Signals) {
+        let ours = self
+            .rows()
+            .iter()
+            .map(|row| u64::from(row.in_flight[slot.get()].load(Ordering::Relaxed)))
+            .sum();
+        self.vitals(slot).signal(said, ours);
+    }
+
+    /// Replaces the list of models that an upstream serves; an empty one says that it is not known.
+    pub fn set_models(&self, slot: UpstreamSlot, models: &[&str]) {
+        let hashes: Vec<u64> = models
+            .iter()
+            .map(|model| self.hash_key.hash(model.as_bytes()))
+            .collect();
+        self.layout().models[slot.get()].replace(&hashes);
+        self.layout().models_version.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Rises with every change of any upstream's models.
+    #[must_use]
+    pub fn models_version(&self) -> u64 {
+        self.layout().models_version.load(Ordering::SeqCst)
+    }
+
     /// The value of a worker's gauge.
     pub fn gauge(&self, worker: Worker, gauge: usize) -> Result<i64, SegmentError> {
         let gauge = self.row(worker).gauges.get(gauge).ok_or(SegmentError::Gauge(gauge))?;
@@ -329,6 +387,11 @@ impl Segment {
         let gauge = self.row(worker).gauges.get(gauge).ok_or(SegmentError::Gauge(gauge))?;
         gauge.fetch_add(delta, Ordering::Relaxed);
         Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn vitals(&self, slot: UpstreamSlot) -> &Vitals {
+        &self.layout().vitals[slot.get()]
     }
 
     pub(crate) fn layout(&self) -> &Layout {

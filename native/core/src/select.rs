@@ -1,14 +1,24 @@
 //! Picks an upstream: filter (breaker, drained, tried, full), score by policy, break ties at random; counts what is in
 //! flight.
 
+mod fitness;
+#[cfg(test)]
+mod fitness_tests;
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use self::fitness::Care;
+pub use self::fitness::Look;
 
 use crate::breaker::{self, State, Verdict};
 use crate::mask::Mask;
 use crate::occupancy;
 use crate::rotation::{Rotations, greatest_common_divisor};
 use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
+use crate::vitals::Standing;
 
 /// Upstreams that one selector may choose from.
 pub const MAX_CANDIDATES: usize = Mask::BITS;
@@ -86,6 +96,9 @@ pub struct Selector {
     rotation: usize,
     rotations: Mutex<Rotations>,
     is_limited: bool,
+    care: Care,
+    /// Those that take traffic at all.
+    weighty: Mask,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -144,9 +157,11 @@ impl Selector {
             random: AtomicU64::new(mix(seed ^ mix(worker as u64))),
             rotation: segment.rotation(&name),
             rotations: Mutex::new(Rotations::new(candidates.iter().map(|one| one.weight).collect())),
+            weighty: Mask::of(&candidates, |candidate| candidate.weight > 0),
             candidates,
             segment,
             is_limited: false,
+            care: Care::NONE,
         })
     }
 
@@ -171,7 +186,7 @@ impl Selector {
     /// `pick`, or why there was nothing to pick.
     #[inline]
     pub fn try_pick(&self, now_ns: u64, tried: u64) -> Result<usize, Refusal> {
-        let mut left = self.available(now_ns, tried);
+        let (mut left, slow) = self.available(now_ns, tried);
         let mut refusal = Refusal::Nobody;
         if self.is_limited {
             let willing = left.count();
@@ -182,7 +197,12 @@ impl Selector {
         }
         let ticket = self.ticket();
         loop {
-            let Some(index) = self.choose(&left, ticket) else {
+            let chosen = if slow {
+                self.choose_slowly(&left, ticket, now_ns)
+            } else {
+                self.choose(&left, ticket)
+            };
+            let Some(index) = chosen else {
                 return Err(refusal);
             };
             let candidate = &self.candidates[index];
@@ -207,8 +227,10 @@ impl Selector {
         self.check(index)?;
         self.leave(&self.candidates[index]);
         if let Some(settings) = self.breaker {
-            breaker::record(self.breaker_of(index), settings, verdict, now_ns);
+            let vitals = self.vitals(&self.candidates[index]);
+            breaker::record(&vitals.breaker, &vitals.window, settings, verdict, now_ns);
         }
+        self.judge(index, verdict, now_ns);
         Ok(())
     }
 
@@ -229,28 +251,22 @@ impl Selector {
         Ok((!self.is_drained(index)).then(state))
     }
 
-    /// Takes an upstream out of every worker's choice, or back into it.
-    pub fn drain(&self, index: usize, drained: bool) -> Result<(), SelectError> {
+    /// Takes an upstream out of every worker's choice, or back into it: slowly, unless the time is 0.
+    pub fn drain(&self, index: usize, drained: bool, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;
-        let slot = self.candidates[index].slot.get();
-        self.segment.layout().drained[slot].store(u8::from(drained), Ordering::Relaxed);
+        self.vitals(&self.candidates[index]).drain(drained, now_ns);
         Ok(())
     }
 
-    /// Those that the policy may choose from.
+    /// Those that the policy may choose from, and whether some of them are still slow.
     #[inline]
-    fn available(&self, now_ns: u64, tried: u64) -> Mask {
-        let layout = self.segment.layout();
-        let mut left = Mask::of(&self.candidates, |candidate| {
-            let slot = candidate.slot.get();
-            let allowed = self
-                .breaker
-                .is_none_or(|settings| breaker::allows(&layout.breakers[slot], settings, now_ns));
-            // Weight 0 takes no traffic.
-            allowed & (candidate.weight > 0) & (layout.drained[slot].load(Ordering::Relaxed) == 0)
-        });
+    fn available(&self, now_ns: u64, tried: u64) -> (Mask, bool) {
+        if !self.all_well(now_ns) {
+            return self.examine(now_ns, tried);
+        }
+        let mut left = self.weighty;
         left.exclude(tried);
-        left
+        (left, false)
     }
 
     fn leave_out_full(&self, left: &mut Mask) {
@@ -384,11 +400,12 @@ impl Selector {
 
     #[inline]
     fn breaker_of(&self, index: usize) -> &AtomicU64 {
-        &self.segment.layout().breakers[self.candidates[index].slot.get()]
+        &self.vitals(&self.candidates[index]).breaker
     }
 
     fn is_drained(&self, index: usize) -> bool {
-        self.segment.layout().drained[self.candidates[index].slot.get()].load(Ordering::Relaxed) != 0
+        let word = self.vitals(&self.candidates[index]).standing.load(Ordering::Relaxed);
+        Standing::unpack(word).drained
     }
 }
 
@@ -409,166 +426,4 @@ fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn selector(policy: Policy, weights: &[u32], breaker: Option<breaker::Settings>) -> Selector {
-        let segment = Arc::new(Segment::new(2).unwrap());
-        let upstreams: Vec<_> = weights
-            .iter()
-            .enumerate()
-            .map(|(number, &weight)| (segment.upstream(&format!("http://{number}")).unwrap().get(), weight))
-            .collect();
-        Selector::new(segment, 0, policy, &upstreams, 1, breaker).unwrap()
-    }
-
-    fn picks(selector: &Selector, count: usize, tried: u64) -> Vec<usize> {
-        let pick = |_| {
-            let index = selector.pick(0, tried).unwrap();
-            selector.release(index, Verdict::Success, 0).unwrap();
-            index
-        };
-        (0..count).map(pick).collect()
-    }
-
-    #[test]
-    fn round_robin_takes_turns_and_skips() {
-        let selector = selector(Policy::RoundRobin, &[1, 9, 1, 0], None);
-        assert_eq!(picks(&selector, 6, 0), [0, 1, 2, 0, 1, 2]);
-        selector.drain(1, true).unwrap();
-        assert_eq!(picks(&selector, 4, 0), [0, 2, 0, 2]);
-        assert_eq!(picks(&selector, 2, 0b001), [2, 2]);
-        assert_eq!(selector.pick(0, 0b101), None);
-    }
-
-    #[test]
-    fn weighted_is_nginxs_sequence() {
-        let selector = selector(Policy::Weighted, &[5, 1, 1], None);
-        assert_eq!(picks(&selector, 14, 0), [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
-        // Without the first, the others share evenly.
-        let rest = picks(&selector, 100, 0b001);
-        assert_eq!(rest.iter().filter(|&&index| index == 1).count(), 50);
-    }
-
-    #[test]
-    fn workers_take_turns_together() {
-        let one = selector(Policy::Weighted, &[2, 1], None);
-        let upstreams: Vec<_> = one
-            .candidates
-            .iter()
-            .map(|each| (each.slot.get(), each.weight))
-            .collect();
-        let two = Selector::new(one.segment.clone(), 1, Policy::Weighted, &upstreams, 1, None).unwrap();
-        let alternating: Vec<_> = (0..6)
-            .map(|turn| if turn % 2 == 0 { &one } else { &two }.pick(0, 0))
-            .collect();
-        assert_eq!(alternating, [0, 1, 0, 0, 1, 0].map(Some));
-        assert_eq!(one.in_flight(0).unwrap(), 4);
-        one.segment.clear(one.segment.worker(1).unwrap());
-        assert_eq!((one.in_flight(0).unwrap(), one.in_flight(1).unwrap()), (2, 1));
-    }
-
-    #[test]
-    fn least_connections_minds_weight() {
-        let selector = selector(Policy::LeastConnections, &[1, 3], None);
-        assert!((0..40).all(|_| selector.pick(0, 0).is_some()));
-        assert_eq!(
-            (selector.in_flight(0).unwrap(), selector.in_flight(1).unwrap()),
-            (10, 30)
-        );
-        selector.release(0, Verdict::Neutral, 0).unwrap();
-        assert_eq!(selector.pick(0, 0), Some(0));
-    }
-
-    #[test]
-    fn weights_without_a_small_multiple_are_minded_too() {
-        let selector = selector(Policy::LeastConnections, &[4_000_000_007, 2_000_000_011, 65_537], None);
-        assert!((0..3_000).all(|_| selector.pick(0, 0).is_some()));
-        let in_flight = [0, 1, 2].map(|index| selector.in_flight(index).unwrap());
-        assert!(
-            in_flight[0].abs_diff(2_000) <= 20 && in_flight[1].abs_diff(1_000) <= 20,
-            "{in_flight:?}"
-        );
-    }
-
-    #[test]
-    fn ties_and_random_follow_weight() {
-        for policy in [Policy::LeastConnections, Policy::Random] {
-            let selector = selector(policy, &[1, 3, 0], None);
-            let second = picks(&selector, 10_000, 0).iter().filter(|&&index| index == 1).count();
-            assert!((7_300..7_700).contains(&second), "{policy:?}: {second}");
-        }
-    }
-
-    #[test]
-    fn power_of_two_never_picks_the_busiest() {
-        let selector = selector(Policy::PowerOfTwo, &[1, 1, 1], None);
-        (0..5).for_each(|_| assert!(selector.enter(&selector.candidates[2])));
-        let picked = picks(&selector, 1_000, 0);
-        assert!(!picked.contains(&2) && picked.contains(&0) && picked.contains(&1));
-        assert_eq!(picks(&selector, 1, 0b011), [2]);
-    }
-
-    #[test]
-    fn an_open_breaker_rests_the_upstream() {
-        let second = 1_000_000_000;
-        let settings = breaker::Settings::new(1, 10 * second, 1);
-        let selector = selector(Policy::RoundRobin, &[1, 1], Some(settings));
-        assert_eq!(selector.pick(0, 0), Some(0));
-        selector.release(0, Verdict::Failure, 0).unwrap();
-        assert_eq!(selector.state(0, 0).unwrap(), Some(State::Open));
-        assert_eq!(picks(&selector, 3, 0), [1, 1, 1]);
-        assert_eq!(selector.pick(0, 0b10), None);
-        // Half open: one probe, and no second beside it.
-        assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::HalfOpen));
-        assert_eq!(selector.pick(10 * second, 0b10), Some(0));
-        assert_eq!(selector.pick(10 * second, 0b10), None);
-        selector.release(0, Verdict::Success, 10 * second).unwrap();
-        assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::Closed));
-    }
-
-    #[test]
-    fn the_full_are_left_out_and_said_to_be() {
-        let selector = selector(Policy::RoundRobin, &[1, 1], None).limited(&[2, 0]);
-        let only_first = |_| selector.try_pick(0, 0b10);
-        assert_eq!([0, 1, 2].map(only_first), [Ok(0), Ok(0), Err(Refusal::Full)]);
-        assert_eq!(selector.try_pick(0, 0b11), Err(Refusal::Nobody));
-        // The other one has no bound, and takes what the first cannot.
-        assert!((0..20).all(|_| selector.try_pick(0, 0) == Ok(1)));
-        selector.release(0, Verdict::Neutral, 0).unwrap();
-        assert_eq!(only_first(0), Ok(0));
-    }
-
-    #[test]
-    fn a_full_upstream_keeps_its_probes() {
-        let settings = breaker::Settings::new(1, 10, 1);
-        let selector = selector(Policy::RoundRobin, &[1], Some(settings)).limited(&[1]);
-        assert_eq!(selector.try_pick(0, 0), Ok(0));
-        selector.release(0, Verdict::Failure, 0).unwrap();
-        let other = Segment::attach(selector.segment.fd()).unwrap();
-        assert!(occupancy::enter(
-            &other,
-            other.worker(1).unwrap(),
-            selector.candidates[0].slot,
-            0
-        ));
-        let later = 1_000_000_000;
-        assert_eq!(selector.try_pick(later, 0), Err(Refusal::Full));
-        other.clear(other.worker(1).unwrap());
-        assert_eq!(selector.try_pick(later, 0), Ok(0));
-    }
-
-    #[test]
-    fn many_upstreams_are_all_used() {
-        let weights = vec![1; 200];
-        for policy in [Policy::RoundRobin, Policy::Weighted, Policy::LeastConnections] {
-            let selector = selector(policy, &weights, None);
-            let mut picked: Vec<_> = (0..200).filter_map(|_| selector.pick(0, 0)).collect();
-            picked.sort_unstable();
-            assert_eq!(picked, (0..200).collect::<Vec<_>>(), "{policy:?}");
-        }
-    }
 }

@@ -1,0 +1,268 @@
+//! Outlier ejection: an upstream that fails several times in a row takes no traffic for a while, and longer each time.
+//!
+//! ```text
+//!             `after` failures in a row, others are left
+//!   in -----------------------------------------------------> out until base x times (jittered, capped)
+//!   in -----------------------------------------------------> out until its own `retry-after`
+//! ```
+//!
+//! Back in is a matter of the clock. A length without ejection takes one off the times (Envoy's multiplier). Who is out
+//! does not count failures: those are of exchanges that began before.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// When to eject, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    after: u64,
+    base_ms: u64,
+    max_ms: u64,
+    percent: u64,
+}
+
+/// An upstream's ejections. All zeroes is in, and never was out.
+///
+/// ```text
+/// out until, in ms (bits 20 to 61) | it asked for it (16) | times ejected (8 to 15) | failures in a row (0 to 7)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outlier {
+    pub(crate) until_ms: u64,
+    pub(crate) asked: bool,
+    pub(crate) times: u64,
+    pub(crate) failures: u64,
+}
+
+pub(crate) const MS_SHIFT: u32 = 20;
+pub(crate) const MS_MASK: u64 = (1 << 42) - 1;
+const SMALL: u64 = u8::MAX as u64;
+const NS_PER_MS: u64 = 1_000_000;
+// Of a thousand: the length is multiplied by 0.85 to 1.15, so that those ejected together do not return together.
+const JITTER: u64 = 150;
+
+impl Settings {
+    /// Ejects after so many failures in a row (1 to 255), for `base_ns` times the ejections but `max_ns` at most; never
+    /// more than `percent` of a list.
+    #[must_use]
+    pub fn new(after: u64, base_ns: u64, max_ns: u64, percent: u64) -> Self {
+        Self {
+            after: after.clamp(1, SMALL),
+            base_ms: base_ns.div_ceil(NS_PER_MS).max(1),
+            max_ms: max_ns.div_ceil(NS_PER_MS).max(1),
+            percent: percent.min(100),
+        }
+    }
+
+    /// Whether one more may be out, of `all`, of whom `out` are.
+    pub(crate) fn spares(self, out: usize, all: usize) -> bool {
+        out + 1 < all && (out as u64 + 1) * 100 <= self.percent * all as u64
+    }
+}
+
+/// Hears of a success.
+#[inline]
+pub(crate) fn succeeded(word: &AtomicU64) {
+    // The common case writes nothing.
+    if word.load(Ordering::Relaxed) & SMALL != 0 {
+        word.fetch_and(!SMALL, Ordering::Relaxed);
+    }
+}
+
+/// Hears of a failure: whether that ejected it. `may` is asked when it would; `jitter` is any number.
+pub(crate) fn failed(word: &AtomicU64, settings: Settings, now_ns: u64, jitter: u64, may: impl Fn() -> bool) -> bool {
+    let mut may_eject = None;
+    let mut before = word.load(Ordering::Relaxed);
+    loop {
+        let now = Outlier::unpack(before);
+        if now.is_out(now_ns) {
+            return false;
+        }
+        let ejects = now.failures + 1 >= settings.after && *may_eject.get_or_insert_with(&may);
+        let after = if ejects {
+            now.ejected(settings, now_ns, jitter)
+        } else {
+            Outlier {
+                failures: (now.failures + 1).min(SMALL),
+                ..now
+            }
+        };
+        match word.compare_exchange_weak(before, after.pack(), Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return ejects,
+            Err(present) => before = present,
+        }
+    }
+}
+
+/// Leaves it alone for `for_ns`, as it asked; a rest that is longer already stays. `may` is asked as in `failed`.
+pub(crate) fn rest(word: &AtomicU64, for_ns: u64, now_ns: u64, may: impl Fn() -> bool) -> bool {
+    let until_ms = now_ns.saturating_add(for_ns).div_ceil(NS_PER_MS).min(MS_MASK);
+    let mut before = word.load(Ordering::Relaxed);
+    loop {
+        let now = Outlier::unpack(before);
+        if now.until_ms >= until_ms || (!now.is_out(now_ns) && !may()) {
+            return false;
+        }
+        let after = Outlier {
+            until_ms,
+            asked: true,
+            times: now.remembered(now_ns, until_ms),
+            ..now
+        };
+        match word.compare_exchange_weak(before, after.pack(), Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return true,
+            Err(present) => before = present,
+        }
+    }
+}
+
+impl Outlier {
+    #[inline]
+    pub(crate) fn unpack(word: u64) -> Self {
+        Self {
+            until_ms: word >> MS_SHIFT & MS_MASK,
+            asked: word >> 16 & 1 == 1,
+            times: word >> 8 & SMALL,
+            failures: word & SMALL,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_out(self, now_ns: u64) -> bool {
+        self.until_ms > now_ns / NS_PER_MS
+    }
+
+    fn pack(self) -> u64 {
+        self.until_ms.min(MS_MASK) << MS_SHIFT | u64::from(self.asked) << 16 | self.times << 8 | self.failures
+    }
+
+    fn ejected(self, settings: Settings, now_ns: u64, jitter: u64) -> Self {
+        let times = (self.remembered(now_ns, settings.base_ms) + 1).min(SMALL);
+        let length_ms = settings.base_ms.saturating_mul(times).min(settings.max_ms);
+        let per_mille = 1000 - JITTER + jitter % (2 * JITTER + 1);
+        Self {
+            until_ms: now_ns.div_ceil(NS_PER_MS) + (length_ms.saturating_mul(per_mille) / 1000).max(1),
+            asked: false,
+            times,
+            failures: 0,
+        }
+    }
+
+    /// How many ejections still count: each `base_ms` since it came back takes one off.
+    fn remembered(self, now_ns: u64, base_ms: u64) -> u64 {
+        let back_ms = (now_ns / NS_PER_MS).saturating_sub(self.until_ms);
+        self.times.saturating_sub(back_ms / base_ms.max(1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = NS_PER_MS;
+    const MIDDLE: u64 = JITTER; // makes the length what it is without jitter
+
+    fn settings() -> Settings {
+        Settings::new(2, 10 * MS, 25 * MS, 50)
+    }
+
+    /// Ejection as one would tell it.
+    #[derive(Clone, Debug, Default)]
+    struct Oracle {
+        row: u64,
+        out_until: u64,
+        times: u64,
+    }
+
+    impl Oracle {
+        fn is_out(&self, now: u64) -> bool {
+            now < self.out_until
+        }
+
+        fn failed(&mut self, now: u64, spared: bool) {
+            if self.is_out(now) {
+                return;
+            }
+            self.row += 1;
+            if self.row >= 2 && spared {
+                let forgotten = (now - self.out_until) / 10;
+                self.times = self.times.saturating_sub(forgotten) + 1;
+                self.out_until = now + (10 * self.times).min(25);
+                self.row = 0;
+            }
+        }
+    }
+
+    /// Every sequence of nine events, against the oracle, after each event.
+    #[test]
+    fn every_short_history_is_the_oracles() {
+        fn explore(word: u64, oracle: &Oracle, now: u64, depth: u32) -> u64 {
+            assert_eq!(
+                Outlier::unpack(word).is_out(now * MS),
+                oracle.is_out(now),
+                "{:?} {oracle:?} {now}",
+                Outlier::unpack(word)
+            );
+            if depth == 0 {
+                return 1;
+            }
+            let mut seen = 1;
+            for spared in [true, false] {
+                let (cell, mut told) = (AtomicU64::new(word), oracle.clone());
+                let before = told.out_until;
+                told.failed(now, spared);
+                assert_eq!(
+                    failed(&cell, settings(), now * MS, MIDDLE, || spared),
+                    told.out_until != before
+                );
+                seen += explore(cell.into_inner(), &told, now, depth - 1);
+            }
+            let (cell, mut told) = (AtomicU64::new(word), oracle.clone());
+            told.row = 0;
+            succeeded(&cell);
+            seen += explore(cell.into_inner(), &told, now, depth - 1);
+            for step in [1, 9, 21] {
+                seen += explore(word, oracle, now + step, depth - 1);
+            }
+            seen
+        }
+        let seen = explore(0, &Oracle::default(), 100, 8);
+        assert_eq!(seen, (0..=8).map(|depth| 6_u64.pow(depth)).sum::<u64>());
+    }
+
+    #[test]
+    fn lengths_are_jittered_and_capped() {
+        for jitter in [0, 1, 77, 300, 301, u64::MAX] {
+            let word = AtomicU64::new(0);
+            let eject = |now| (0..2).any(|_| failed(&word, settings(), now * MS, jitter, || true));
+            let mut now = 1000;
+            for length in [10, 20, 25, 25] {
+                assert!(eject(now));
+                let until = Outlier::unpack(word.load(Ordering::Relaxed)).until_ms;
+                let (low, high) = (now + length * 85 / 100, now + length * 115 / 100);
+                assert!((low..=high).contains(&until), "{until} in {low} to {high}");
+                now = until;
+            }
+        }
+    }
+
+    #[test]
+    fn half_may_be_out_and_never_the_last() {
+        let spares = |out, all| settings().spares(out, all);
+        assert!(!spares(0, 1) && spares(0, 2) && !spares(1, 2));
+        assert!(spares(0, 3) && !spares(1, 3) && spares(1, 4) && !spares(2, 4));
+        assert!(!Settings::new(1, 1, 1, 100).spares(3, 4));
+    }
+
+    #[test]
+    fn a_rest_that_was_asked_for_counts_no_ejection_and_never_shortens_one() {
+        let word = AtomicU64::new(0);
+        assert!(rest(&word, 30 * MS, 100 * MS, || true));
+        let rested = Outlier::unpack(word.load(Ordering::Relaxed));
+        assert_eq!((rested.until_ms, rested.asked, rested.times), (130, true, 0));
+        assert!(!rest(&word, 5 * MS, 110 * MS, || true));
+        assert!(!rest(&AtomicU64::new(0), 5 * MS, 0, || false));
+        // Back again, it is ejected as for the first time.
+        assert!((0..2).any(|_| failed(&word, settings(), 130 * MS, MIDDLE, || true)));
+        assert_eq!(Outlier::unpack(word.load(Ordering::Relaxed)).until_ms, 140);
+    }
+}

@@ -1,0 +1,239 @@
+use super::*;
+use crate::outlier;
+
+const SECOND: u64 = 1_000_000_000;
+const POLICIES: [Policy; 5] = [
+    Policy::RoundRobin,
+    Policy::Weighted,
+    Policy::LeastConnections,
+    Policy::Random,
+    Policy::PowerOfTwo,
+];
+
+fn selector(policy: Policy, count: usize) -> Selector {
+    let segment = Arc::new(Segment::new(2).unwrap());
+    let upstreams: Vec<_> = (0..count)
+        .map(|number| (segment.upstream(&format!("http://{number}")).unwrap().get(), 1))
+        .collect();
+    Selector::new(segment, 0, policy, &upstreams, 1, None)
+        .unwrap()
+        .ejecting(outlier::Settings::new(5, 10 * SECOND, 300 * SECOND, 50))
+        .panicking_below(50)
+}
+
+fn fail(selector: &Selector, index: usize, times: usize, now: u64) {
+    for _ in 0..times {
+        assert!(selector.enter(&selector.candidates[index]));
+        selector.release(index, Verdict::Failure, now).unwrap();
+    }
+}
+
+/// Who is chosen, when everybody who is chosen answers.
+fn picked(selector: &Selector, now: u64) -> Vec<usize> {
+    let mut found: Vec<_> = (0..200)
+        .filter_map(|_| {
+            let index = selector.pick(now, 0)?;
+            selector.release(index, Verdict::Neutral, now).unwrap();
+            Some(index)
+        })
+        .collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn five_failures_in_a_row_eject_and_time_brings_back() {
+    for policy in POLICIES {
+        let selector = selector(policy, 4);
+        fail(&selector, 2, 4, 100 * SECOND);
+        assert_eq!(picked(&selector, 100 * SECOND), [0, 1, 2, 3], "{policy:?}");
+        selector.release(2, Verdict::Success, 100 * SECOND).unwrap();
+        fail(&selector, 2, 4, 100 * SECOND);
+        assert_eq!(picked(&selector, 100 * SECOND), [0, 1, 2, 3]);
+        fail(&selector, 2, 1, 100 * SECOND);
+        assert_eq!(picked(&selector, 100 * SECOND), [0, 1, 3]);
+        let look = selector.look(2, 100 * SECOND).unwrap();
+        assert!((108 * SECOND..=112 * SECOND).contains(&look.out_until_ns));
+        assert_eq!(look.ejections, 1);
+        assert_eq!(picked(&selector, look.out_until_ns - 1), [0, 1, 3]);
+        assert_eq!(picked(&selector, look.out_until_ns), [0, 1, 2, 3]);
+    }
+}
+
+#[test]
+fn half_of_them_may_be_ejected_and_never_the_last() {
+    let four = selector(Policy::RoundRobin, 4);
+    for index in 0..4 {
+        fail(&four, index, 50, SECOND);
+    }
+    assert_eq!(picked(&four, SECOND), [2, 3]);
+    // When the first two are back, the others' failures still count.
+    fail(&four, 2, 1, 20 * SECOND);
+    assert_eq!(picked(&four, 20 * SECOND), [0, 1, 3]);
+    for count in [1, 2] {
+        let few = selector(Policy::RoundRobin, count);
+        (0..count).for_each(|index| fail(&few, index, 50, SECOND));
+        assert_eq!(picked(&few, SECOND), [count - 1]);
+    }
+}
+
+#[test]
+fn below_half_available_all_are_used_but_those_with_open_breakers() {
+    let selector = selector(Policy::RoundRobin, 5);
+    let judge = |index: usize, healthy| {
+        selector
+            .segment
+            .judge(selector.candidates[index].slot, Some(healthy), SECOND);
+    };
+    judge(0, false);
+    judge(1, false);
+    assert_eq!(picked(&selector, SECOND), [2, 3, 4]);
+    judge(2, false);
+    assert_eq!(picked(&selector, SECOND), [0, 1, 2, 3, 4]);
+    selector.drain(4, true, SECOND).unwrap();
+    // One of the four that are left is well.
+    assert_eq!(picked(&selector, SECOND), [0, 1, 2, 3]);
+    judge(2, true);
+    // Two of four: half is enough.
+    assert_eq!(picked(&selector, SECOND), [2, 3]);
+}
+
+#[test]
+fn panic_floods_no_breaker() {
+    let settings = breaker::Settings::new(1, 10 * SECOND, 3);
+    let mut selector = selector(Policy::RoundRobin, 1);
+    selector.breaker = Some(settings);
+    fail(&selector, 0, 1, SECOND);
+    assert_eq!(selector.pick(2 * SECOND, 0), None);
+    let let_through = (0..1000).filter(|_| selector.pick(20 * SECOND, 0).is_some()).count();
+    assert_eq!(let_through, 3);
+}
+
+#[test]
+fn a_doubtful_upstream_is_better_than_one_that_was_tried() {
+    let selector = selector(Policy::LeastConnections, 2);
+    fail(&selector, 0, 5, SECOND);
+    assert_eq!(picked(&selector, SECOND), [1]);
+    assert_eq!(selector.pick(SECOND, 0b10), Some(0));
+    assert_eq!(selector.pick(SECOND, 0b11), None);
+}
+
+#[test]
+fn who_asks_for_a_rest_gets_it_while_others_are_left() {
+    let selector = selector(Policy::Random, 2);
+    assert!(selector.rest(0, 3 * SECOND, SECOND).unwrap());
+    assert!(!selector.rest(1, 3 * SECOND, SECOND).unwrap());
+    assert_eq!(picked(&selector, SECOND), [1]);
+    assert_eq!(picked(&selector, 4 * SECOND), [0, 1]);
+    assert_eq!(selector.look(0, 2 * SECOND).unwrap().ejections, 0);
+}
+
+/// R11: the share of a recovering upstream follows the ramp, idle and under load, whatever the policy.
+#[test]
+fn a_recovering_upstreams_share_follows_the_ramp() {
+    const PICKS: usize = 20_000;
+    for policy in POLICIES {
+        for busy in [1, 40, 400] {
+            let selector = selector(policy, 4).starting_slowly(10 * SECOND);
+            let back = 1000 * SECOND;
+            selector.drain(1, true, 0).unwrap();
+            selector.drain(1, false, back).unwrap();
+            for tenths in [1_u64, 3, 5, 8, 10] {
+                let now = back + tenths * SECOND;
+                let mut under_way = std::collections::VecDeque::new();
+                let mut taken = 0;
+                for _ in 0..PICKS {
+                    if under_way.len() == busy {
+                        let index = under_way.pop_front().unwrap();
+                        selector.release(index, Verdict::Success, now).unwrap();
+                    }
+                    let index = selector.pick(now, 0).unwrap();
+                    taken += usize::from(index == 1);
+                    under_way.push_back(index);
+                }
+                under_way
+                    .drain(..)
+                    .for_each(|index| selector.release(index, Verdict::Success, now).unwrap());
+                let ramp = tenths as f64 / 10.0;
+                let expected = ramp / (3.0 + ramp);
+                let share = taken as f64 / PICKS as f64;
+                assert!(
+                    (share / expected - 1.0).abs() < 0.1,
+                    "{policy:?}, {busy} at once, {tenths}0 %: {share:.4}, not {expected:.4}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn slow_together_is_not_slow() {
+    for policy in POLICIES {
+        let selector = selector(policy, 2).starting_slowly(10 * SECOND);
+        for candidate in &selector.candidates {
+            selector.segment.welcome(candidate.slot, 50 * SECOND);
+        }
+        let first = (0..1000)
+            .filter(|_| {
+                let index = selector.pick(51 * SECOND, 0).unwrap();
+                selector.release(index, Verdict::Success, 51 * SECOND).unwrap();
+                index == 0
+            })
+            .count();
+        assert!((400..600).contains(&first), "{policy:?}: {first}");
+    }
+}
+
+#[test]
+fn recovery_begins_the_ramp() {
+    let settings = breaker::Settings::new(1, 10 * SECOND, 1);
+    let mut selector = selector(Policy::Random, 2).starting_slowly(10 * SECOND);
+    let ramp = |selector: &Selector, now| selector.look(0, now).unwrap().ramp_per_mille;
+    assert_eq!(ramp(&selector, 0), 1000);
+    // From an ejection.
+    fail(&selector, 0, 5, SECOND);
+    let until = selector.look(0, SECOND).unwrap().out_until_ns;
+    assert_eq!(ramp(&selector, until + 5 * SECOND), 500);
+    // From a probe's word.
+    let slot = selector.candidates[0].slot;
+    selector.segment.judge(slot, Some(true), 50 * SECOND);
+    assert_eq!(ramp(&selector, 50 * SECOND), 1000);
+    selector.segment.judge(slot, Some(false), 50 * SECOND);
+    selector.segment.judge(slot, Some(true), 60 * SECOND);
+    assert_eq!(ramp(&selector, 62 * SECOND), 200);
+    // From a breaker.
+    selector.breaker = Some(settings);
+    fail(&selector, 0, 1, 100 * SECOND);
+    assert_eq!(selector.pick(110 * SECOND, 0b10), Some(0));
+    selector.release(0, Verdict::Success, 111 * SECOND).unwrap();
+    assert_eq!(ramp(&selector, 115 * SECOND), 400);
+    assert_eq!(ramp(&selector, 121 * SECOND), 1000);
+    assert!(selector.all_well(122 * SECOND));
+}
+
+#[test]
+fn who_lists_models_gets_no_others() {
+    let selector = selector(Policy::RoundRobin, 3);
+    let slot = |index: usize| selector.candidates[index].slot;
+    let version = selector.segment.models_version();
+    selector.segment.set_models(slot(0), &["llama", "qwen"]);
+    selector.segment.set_models(slot(1), &["qwen"]);
+    assert_eq!(selector.segment.models_version(), version + 2);
+    assert_eq!(
+        (
+            selector.lacking(b"llama"),
+            selector.lacking(b"qwen"),
+            selector.lacking(b"phi")
+        ),
+        (0b010, 0, 0b011)
+    );
+    // Nobody lists it: any may have it all the same.
+    selector.segment.set_models(slot(2), &["gemma"]);
+    assert_eq!(selector.lacking(b"phi"), 0);
+    let many: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    selector
+        .segment
+        .set_models(slot(0), &many.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(selector.lacking(b"llama"), 0b110);
+}

@@ -1,0 +1,160 @@
+//! A selector among healthy upstreams.
+
+use super::*;
+
+fn selector(policy: Policy, weights: &[u32], breaker: Option<breaker::Settings>) -> Selector {
+    let segment = Arc::new(Segment::new(2).unwrap());
+    let upstreams: Vec<_> = weights
+        .iter()
+        .enumerate()
+        .map(|(number, &weight)| (segment.upstream(&format!("http://{number}")).unwrap().get(), weight))
+        .collect();
+    Selector::new(segment, 0, policy, &upstreams, 1, breaker).unwrap()
+}
+
+fn picks(selector: &Selector, count: usize, tried: u64) -> Vec<usize> {
+    let pick = |_| {
+        let index = selector.pick(0, tried).unwrap();
+        selector.release(index, Verdict::Success, 0).unwrap();
+        index
+    };
+    (0..count).map(pick).collect()
+}
+
+#[test]
+fn round_robin_takes_turns_and_skips() {
+    let selector = selector(Policy::RoundRobin, &[1, 9, 1, 0], None);
+    assert_eq!(picks(&selector, 6, 0), [0, 1, 2, 0, 1, 2]);
+    selector.drain(1, true, 0).unwrap();
+    assert_eq!(picks(&selector, 4, 0), [0, 2, 0, 2]);
+    assert_eq!(picks(&selector, 2, 0b001), [2, 2]);
+    assert_eq!(selector.pick(0, 0b101), None);
+}
+
+#[test]
+fn weighted_is_nginxs_sequence() {
+    let selector = selector(Policy::Weighted, &[5, 1, 1], None);
+    assert_eq!(picks(&selector, 14, 0), [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
+    // Without the first, the others share evenly.
+    let rest = picks(&selector, 100, 0b001);
+    assert_eq!(rest.iter().filter(|&&index| index == 1).count(), 50);
+}
+
+#[test]
+fn workers_take_turns_together() {
+    let one = selector(Policy::Weighted, &[2, 1], None);
+    let upstreams: Vec<_> = one
+        .candidates
+        .iter()
+        .map(|each| (each.slot.get(), each.weight))
+        .collect();
+    let two = Selector::new(one.segment.clone(), 1, Policy::Weighted, &upstreams, 1, None).unwrap();
+    let alternating: Vec<_> = (0..6)
+        .map(|turn| if turn % 2 == 0 { &one } else { &two }.pick(0, 0))
+        .collect();
+    assert_eq!(alternating, [0, 1, 0, 0, 1, 0].map(Some));
+    assert_eq!(one.in_flight(0).unwrap(), 4);
+    one.segment.clear(one.segment.worker(1).unwrap());
+    assert_eq!((one.in_flight(0).unwrap(), one.in_flight(1).unwrap()), (2, 1));
+}
+
+#[test]
+fn least_connections_minds_weight() {
+    let selector = selector(Policy::LeastConnections, &[1, 3], None);
+    assert!((0..40).all(|_| selector.pick(0, 0).is_some()));
+    assert_eq!(
+        (selector.in_flight(0).unwrap(), selector.in_flight(1).unwrap()),
+        (10, 30)
+    );
+    selector.release(0, Verdict::Neutral, 0).unwrap();
+    assert_eq!(selector.pick(0, 0), Some(0));
+}
+
+#[test]
+fn weights_without_a_small_multiple_are_minded_too() {
+    let selector = selector(Policy::LeastConnections, &[4_000_000_007, 2_000_000_011, 65_537], None);
+    assert!((0..3_000).all(|_| selector.pick(0, 0).is_some()));
+    let in_flight = [0, 1, 2].map(|index| selector.in_flight(index).unwrap());
+    assert!(
+        in_flight[0].abs_diff(2_000) <= 20 && in_flight[1].abs_diff(1_000) <= 20,
+        "{in_flight:?}"
+    );
+}
+
+#[test]
+fn ties_and_random_follow_weight() {
+    for policy in [Policy::LeastConnections, Policy::Random] {
+        let selector = selector(policy, &[1, 3, 0], None);
+        let second = picks(&selector, 10_000, 0).iter().filter(|&&index| index == 1).count();
+        assert!((7_300..7_700).contains(&second), "{policy:?}: {second}");
+    }
+}
+
+#[test]
+fn power_of_two_never_picks_the_busiest() {
+    let selector = selector(Policy::PowerOfTwo, &[1, 1, 1], None);
+    (0..5).for_each(|_| assert!(selector.enter(&selector.candidates[2])));
+    let picked = picks(&selector, 1_000, 0);
+    assert!(!picked.contains(&2) && picked.contains(&0) && picked.contains(&1));
+    assert_eq!(picks(&selector, 1, 0b011), [2]);
+}
+
+#[test]
+fn an_open_breaker_rests_the_upstream() {
+    let second = 1_000_000_000;
+    let settings = breaker::Settings::new(1, 10 * second, 1);
+    let selector = selector(Policy::RoundRobin, &[1, 1], Some(settings));
+    assert_eq!(selector.pick(0, 0), Some(0));
+    selector.release(0, Verdict::Failure, 0).unwrap();
+    assert_eq!(selector.state(0, 0).unwrap(), Some(State::Open));
+    assert_eq!(picks(&selector, 3, 0), [1, 1, 1]);
+    assert_eq!(selector.pick(0, 0b10), None);
+    // Half open: one probe, and no second beside it.
+    assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::HalfOpen));
+    assert_eq!(selector.pick(10 * second, 0b10), Some(0));
+    assert_eq!(selector.pick(10 * second, 0b10), None);
+    selector.release(0, Verdict::Success, 10 * second).unwrap();
+    assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::Closed));
+}
+
+#[test]
+fn the_full_are_left_out_and_said_to_be() {
+    let selector = selector(Policy::RoundRobin, &[1, 1], None).limited(&[2, 0]);
+    let only_first = |_| selector.try_pick(0, 0b10);
+    assert_eq!([0, 1, 2].map(only_first), [Ok(0), Ok(0), Err(Refusal::Full)]);
+    assert_eq!(selector.try_pick(0, 0b11), Err(Refusal::Nobody));
+    // The other one has no bound, and takes what the first cannot.
+    assert!((0..20).all(|_| selector.try_pick(0, 0) == Ok(1)));
+    selector.release(0, Verdict::Neutral, 0).unwrap();
+    assert_eq!(only_first(0), Ok(0));
+}
+
+#[test]
+fn a_full_upstream_keeps_its_probes() {
+    let settings = breaker::Settings::new(1, 10, 1);
+    let selector = selector(Policy::RoundRobin, &[1], Some(settings)).limited(&[1]);
+    assert_eq!(selector.try_pick(0, 0), Ok(0));
+    selector.release(0, Verdict::Failure, 0).unwrap();
+    let other = Segment::attach(selector.segment.fd()).unwrap();
+    assert!(occupancy::enter(
+        &other,
+        other.worker(1).unwrap(),
+        selector.candidates[0].slot,
+        0
+    ));
+    let later = 1_000_000_000;
+    assert_eq!(selector.try_pick(later, 0), Err(Refusal::Full));
+    other.clear(other.worker(1).unwrap());
+    assert_eq!(selector.try_pick(later, 0), Ok(0));
+}
+
+#[test]
+fn many_upstreams_are_all_used() {
+    let weights = vec![1; 200];
+    for policy in [Policy::RoundRobin, Policy::Weighted, Policy::LeastConnections] {
+        let selector = selector(policy, &weights, None);
+        let mut picked: Vec<_> = (0..200).filter_map(|_| selector.pick(0, 0)).collect();
+        picked.sort_unstable();
+        assert_eq!(picked, (0..200).collect::<Vec<_>>(), "{policy:?}");
+    }
+}

@@ -1,0 +1,199 @@
+//! What is known of an upstream's health, shared by all processes: breaker, ejections, standing, signals, models.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::outlier::{MS_MASK, MS_SHIFT};
+use crate::window::Window;
+
+/// Models of an upstream that are remembered; of one that lists more, none are.
+pub const MODELS: usize = 255;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// One upstream's. What every pick reads lies in the first cache line, what every release writes does not.
+#[repr(C, align(64))]
+pub(crate) struct Vitals {
+    /// `breaker`.
+    pub(crate) breaker: AtomicU64,
+    /// `outlier`.
+    pub(crate) outlier: AtomicU64,
+    /// `Standing`.
+    pub(crate) standing: AtomicU64,
+    /// Since when traffic hears nothing of it, in ms; 0: it does.
+    pub(crate) suspected_ms: AtomicU64,
+    /// When the engine was last asked for its load, in ms; 0: never.
+    pub(crate) signals_ms: AtomicU64,
+    /// Requests it computes (24 bits) | that wait (24) | its KV cache in use, of a thousand (16).
+    pub(crate) signals: AtomicU64,
+    /// Requests that others than this gateway have there.
+    pub(crate) foreign: AtomicU64,
+    /// Times that it was ejected, in all.
+    pub(crate) ejections: AtomicU64,
+    /// `breaker`: calls and failures of late.
+    pub(crate) window: Window,
+    /// Seconds to the first byte of late (`latency`).
+    pub(crate) latency: AtomicU64,
+}
+
+/// What operator and probes say of an upstream. All zeroes is: nobody said anything, and traffic may go there.
+///
+/// ```text
+/// drained (bit 63) | unhealthy (62) | good again since, in ms (20 to 61) | probed (0)
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) drained: bool,
+    pub(crate) unhealthy: bool,
+    pub(crate) since_ms: u64,
+    pub(crate) probed: bool,
+}
+
+impl Standing {
+    #[inline]
+    pub(crate) fn unpack(word: u64) -> Self {
+        Self {
+            drained: word >> 63 == 1,
+            unhealthy: word >> 62 & 1 == 1,
+            since_ms: word >> MS_SHIFT & MS_MASK,
+            probed: word & 1 == 1,
+        }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.drained) << 63
+            | u64::from(self.unhealthy) << 62
+            | self.since_ms.min(MS_MASK) << MS_SHIFT
+            | u64::from(self.probed)
+    }
+}
+
+/// What an engine said of its load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Requests it computes.
+    pub running: u64,
+    /// Requests that wait there.
+    pub waiting: u64,
+    /// Its KV cache in use, of a thousand.
+    pub kv_per_mille: u64,
+    /// When it said so; 0: never.
+    pub at_ns: u64,
+}
+
+impl Vitals {
+    /// The operator's word. Back in, it begins slowly; at time 0 it does not.
+    pub(crate) fn drain(&self, drained: bool, now_ns: u64) {
+        self.change(|standing| Standing {
+            drained,
+            since_ms: if standing.drained && !drained {
+                now_ns / NS_PER_MS
+            } else {
+                standing.since_ms
+            },
+            ..standing
+        });
+    }
+
+    /// A probe's word.
+    pub(crate) fn judge(&self, healthy: bool, now_ns: u64) {
+        self.change(|standing| Standing {
+            unhealthy: !healthy,
+            probed: true,
+            since_ms: if standing.unhealthy && healthy {
+                now_ns / NS_PER_MS
+            } else {
+                standing.since_ms
+            },
+            ..standing
+        });
+    }
+
+    /// Nobody probes it any more.
+    pub(crate) fn unjudge(&self) {
+        self.change(|standing| Standing {
+            unhealthy: false,
+            probed: false,
+            ..standing
+        });
+        self.suspected_ms.store(0, Ordering::Relaxed);
+        self.signals_ms.store(0, Ordering::Relaxed);
+        self.signals.store(0, Ordering::Relaxed);
+        self.foreign.store(0, Ordering::Relaxed);
+    }
+
+    /// It is new beside others: it begins slowly.
+    pub(crate) fn welcome(&self, now_ns: u64) {
+        self.change(|standing| Standing {
+            since_ms: now_ns / NS_PER_MS,
+            ..standing
+        });
+    }
+
+    /// Traffic hears nothing of it. The first who says so is kept.
+    pub(crate) fn suspect(&self, now_ns: u64) {
+        let now_ms = (now_ns / NS_PER_MS).max(1);
+        let _ = self
+            .suspected_ms
+            .compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The engine's own word, while this gateway had `ours` in flight there.
+    pub(crate) fn signal(&self, said: Signals, ours: u64) {
+        const MOST: u64 = (1 << 24) - 1;
+        let (running, waiting) = (said.running.min(MOST), said.waiting.min(MOST));
+        let word = running << 40 | waiting << 16 | said.kv_per_mille.min(1000);
+        self.signals.store(word, Ordering::Relaxed);
+        self.foreign
+            .store((running + waiting).saturating_sub(ours), Ordering::Relaxed);
+        self.signals_ms
+            .store((said.at_ns / NS_PER_MS).max(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn signals(&self) -> Signals {
+        let word = self.signals.load(Ordering::Relaxed);
+        Signals {
+            running: word >> 40,
+            waiting: word >> 16 & ((1 << 24) - 1),
+            kv_per_mille: word & 0xffff,
+            at_ns: self.signals_ms.load(Ordering::Relaxed) * NS_PER_MS,
+        }
+    }
+
+    fn change(&self, to: impl Fn(Standing) -> Standing) {
+        let _ = self
+            .standing
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                Some(to(Standing::unpack(word)).pack())
+            });
+    }
+}
+
+/// The models an upstream lists, by hash. Empty: not known, or too many.
+#[repr(C)]
+pub(crate) struct ModelSet {
+    count: AtomicU64,
+    hashes: [AtomicU64; MODELS],
+}
+
+impl ModelSet {
+    /// Replaces the list; whoever looks meanwhile sees it empty. One process writes.
+    pub(crate) fn replace(&self, hashes: &[u64]) {
+        self.count.store(0, Ordering::SeqCst);
+        if hashes.len() > MODELS {
+            return;
+        }
+        for (place, &hash) in self.hashes.iter().zip(hashes) {
+            place.store(hash, Ordering::SeqCst);
+        }
+        self.count.store(hashes.len() as u64, Ordering::SeqCst);
+    }
+
+    /// Whether the list is known and this is not on it.
+    pub(crate) fn lacks(&self, hash: u64) -> bool {
+        let count = (self.count.load(Ordering::SeqCst) as usize).min(MODELS);
+        count > 0
+            && self.hashes[..count]
+                .iter()
+                .all(|place| place.load(Ordering::SeqCst) != hash)
+    }
+}
