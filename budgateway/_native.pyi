@@ -162,40 +162,21 @@ class Selector:
 
 @final
 class Vitals:
-    """An upstream's health as it was when looked at."""
+    """An upstream's health as it was when looked at: `breaker` closed, open or half_open, and the calls and failures of late
+    that its ratio is taken of; until when it is out (0: it is in), and whether because it `asked` to; failures in a row and
+    ejections in all; a probe's word; how much of its weight counts; running, waiting, KV usage, and when it said so."""
 
-    @property
-    def drained(self) -> bool: ...
-    @property
-    def breaker(self) -> str:
-        """closed, open or half_open."""
-    @property
-    def window(self) -> tuple[int, int]:
-        """Calls and failures that the breaker's ratio is taken of; zeroes when it is open or goes by no ratio."""
-    @property
-    def out_until_ns(self) -> int:
-        """Until when it is ejected or rests; 0 when neither."""
-    @property
-    def asked(self) -> bool:
-        """It rests because it asked to (`rest`)."""
-    @property
-    def failures(self) -> int:
-        """In a row, as ejection counts them."""
-    @property
-    def ejections(self) -> int:
-        """Of its life."""
-    @property
-    def healthy(self) -> bool | None:
-        """A probe's word (`Segment.judge`)."""
-    @property
-    def share(self) -> float:
-        """How much of its weight counts: below 1 after it came back."""
-    @property
-    def signals(self) -> tuple[int, int, float] | None:
-        """Running, waiting, KV cache usage, as its engine said (`Segment.signal`)."""
-    @property
-    def signals_at_ns(self) -> int:
-        """When it said so; 0: never."""
+    drained: Final[bool]
+    breaker: Final[str]
+    window: Final[tuple[int, int]]
+    out_until_ns: Final[int]
+    asked: Final[bool]
+    failures: Final[int]
+    ejections: Final[int]
+    healthy: Final[bool | None]
+    share: Final[float]
+    signals: Final[tuple[int, int, float] | None]
+    signals_at_ns: Final[int]
 
 VERDICT_NEUTRAL: Final[int]
 VERDICT_SUCCESS: Final[int]

@@ -1,3 +1,5 @@
+//! A selector among upstreams of which some are not well.
+
 use super::*;
 use crate::outlier;
 
