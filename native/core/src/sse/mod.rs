@@ -4,6 +4,7 @@ mod events;
 mod model;
 mod object;
 mod scan;
+mod tail;
 mod usage;
 
 pub use events::MAX_EVENT_BYTES;

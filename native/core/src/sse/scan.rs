@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::events::{Event, Events, Sink};
 use super::object::{Object, members};
+use super::tail;
 use super::usage::{Report, Usage};
 use crate::json::{Listener, Outline, Want};
 
@@ -204,11 +205,15 @@ pub fn usage_of_document(bytes: &[u8]) -> Option<Usage> {
 }
 
 fn usage_at_end(bytes: &[u8]) -> Option<Report> {
-    let key = USAGE_KEY.find_iter(bytes).last()?;
-    let tail = bytes.get(key..)?;
+    let from = bytes.len().saturating_sub(MAX_TAIL_BYTES);
+    let key = from + USAGE_KEY.find_iter(bytes.get(from..)?).last()?;
+    let (before, tail) = bytes.split_at(key);
     // Within a string every quote has a backslash before it.
-    if tail.len() > MAX_TAIL_BYTES || bytes[..key].ends_with(b"\\") {
+    if before.ends_with(b"\\") {
         return None;
+    }
+    if let Some(report) = tail::usage_of(tail) {
+        return Some(report);
     }
     let mut object: SmallVec<[u8; 256]> = SmallVec::with_capacity(tail.len() + 1);
     object.push(b'{');
@@ -569,6 +574,9 @@ mod tests {
                 false,
             ),
             (r#"{"a": "usage"}"#.to_owned(), false),
+            (format!(r#"{{"a": 1, {usage}, "x": "y" , "z":null }} "#), true),
+            (format!(r#"{{"a": {{{usage}, "x": true}}}}"#), false),
+            (format!(r#"{{{usage}, "x": 01}}"#), true),
             ("{}".to_owned(), false),
             (String::new(), false),
         ] {

@@ -19,17 +19,47 @@ members!(USAGE:
     PROMPT_TOKENS = "prompt_tokens",
     COMPLETION_TOKENS = "completion_tokens",
     TOTAL_TOKENS = "total_tokens",
-    PROMPT_TOKENS_DETAILS = "prompt_tokens_details",
-    COMPLETION_TOKENS_DETAILS = "completion_tokens_details",
     INPUT_TOKENS = "input_tokens",
     OUTPUT_TOKENS = "output_tokens",
-    INPUT_TOKENS_DETAILS = "input_tokens_details",
-    OUTPUT_TOKENS_DETAILS = "output_tokens_details",
     CACHE_READ = "cache_read_input_tokens",
     CACHE_CREATION = "cache_creation_input_tokens",
+    PROMPT_TOKENS_DETAILS = "prompt_tokens_details",
+    COMPLETION_TOKENS_DETAILS = "completion_tokens_details",
+    INPUT_TOKENS_DETAILS = "input_tokens_details",
+    OUTPUT_TOKENS_DETAILS = "output_tokens_details",
     TOKENS = "tokens",
     BILLED_UNITS = "billed_units",
 );
+/// How many fields of `USAGE` are counts; they come first.
+pub(super) const COUNTS: usize = CACHE_CREATION + 1;
+
+/// The index of a count by its name; `None` for every other name.
+#[inline]
+pub(super) fn count_named(name: &[u8]) -> Option<usize> {
+    Some(match name {
+        b"prompt_tokens" => PROMPT_TOKENS,
+        b"completion_tokens" => COMPLETION_TOKENS,
+        b"total_tokens" => TOTAL_TOKENS,
+        b"input_tokens" => INPUT_TOKENS,
+        b"output_tokens" => OUTPUT_TOKENS,
+        b"cache_read_input_tokens" => CACHE_READ,
+        b"cache_creation_input_tokens" => CACHE_CREATION,
+        _ => return None,
+    })
+}
+
+/// Which details these are: 0 and 1 the input's two names, 2 and 3 the output's.
+#[inline]
+pub(super) fn details_named(name: &[u8]) -> Option<usize> {
+    Some(match name {
+        b"prompt_tokens_details" => 0,
+        b"input_tokens_details" => 1,
+        b"completion_tokens_details" => 2,
+        b"output_tokens_details" => 3,
+        _ => return None,
+    })
+}
+
 members!(DETAILS: CACHED_TOKENS = "cached_tokens", REASONING_TOKENS = "reasoning_tokens");
 members!(GEMINI:
     PROMPT_COUNT = "promptTokenCount",
@@ -54,28 +84,13 @@ impl Report {
     /// Reads a `usage` object: OpenAI's, Anthropic's, Mistral's, Cohere's. None when it counts nothing.
     pub(super) fn usage(text: &[u8]) -> Option<Self> {
         let object = Object::read(&USAGE, text)?;
-        let either = |a, b| object.count(a).or_else(|| object.count(b));
-        let (input, output) = (
-            either(PROMPT_TOKENS, INPUT_TOKENS),
-            either(COMPLETION_TOKENS, OUTPUT_TOKENS),
-        );
         let detail = |a, b, detail| inner(&object, a, detail).or_else(|| inner(&object, b, detail));
-        let report = Self {
-            // Some embedding servers count nothing but the total.
-            input: input.or_else(|| {
-                if output.is_none() {
-                    object.count(TOTAL_TOKENS)
-                } else {
-                    None
-                }
-            }),
-            output,
-            cached: detail(PROMPT_TOKENS_DETAILS, INPUT_TOKENS_DETAILS, CACHED_TOKENS),
-            cache_read: object.count(CACHE_READ),
-            cache_creation: object.count(CACHE_CREATION),
-            reasoning: detail(COMPLETION_TOKENS_DETAILS, OUTPUT_TOKENS_DETAILS, REASONING_TOKENS),
-        };
-        report.counted().or_else(|| {
+        let report = Self::of(
+            |field| object.count(field),
+            detail(PROMPT_TOKENS_DETAILS, INPUT_TOKENS_DETAILS, CACHED_TOKENS),
+            detail(COMPLETION_TOKENS_DETAILS, OUTPUT_TOKENS_DETAILS, REASONING_TOKENS),
+        );
+        report.or_else(|| {
             // Cohere: `tokens` is what the model saw, `billed_units` what it costs.
             [TOKENS, BILLED_UNITS].into_iter().find_map(|field| {
                 let inner = Object::read(&USAGE, object.text(field)?)?;
@@ -87,6 +102,30 @@ impl Report {
                 report.counted()
             })
         })
+    }
+
+    /// What counts by field say, and those among the details.
+    #[inline]
+    pub(super) fn of(
+        count: impl Fn(usize) -> Option<u64>,
+        cached: Option<u64>,
+        reasoning: Option<u64>,
+    ) -> Option<Self> {
+        let either = |a, b| count(a).or_else(|| count(b));
+        let (input, output) = (
+            either(PROMPT_TOKENS, INPUT_TOKENS),
+            either(COMPLETION_TOKENS, OUTPUT_TOKENS),
+        );
+        Self {
+            // Some embedding servers count nothing but the total.
+            input: input.or_else(|| if output.is_none() { count(TOTAL_TOKENS) } else { None }),
+            output,
+            cached,
+            cache_read: count(CACHE_READ),
+            cache_creation: count(CACHE_CREATION),
+            reasoning,
+        }
+        .counted()
     }
 
     /// Reads a `usageMetadata` object: Gemini's, whose thoughts are not among the candidates' tokens.
