@@ -336,7 +336,7 @@ class Ledger:
         self,
         head: RequestHead | None,
         pump: BodyPump | None,
-        document: bytes | None,
+        document: bytes | ResponseHead | None,
         request_id: str,
         client: str,
         principal: str,
@@ -345,7 +345,7 @@ class Ledger:
         error: str,
     ) -> int:
         """Record what the row says now, with the usage that `pump` saw, or that stands in `document` (a whole JSON
-        body); the bytes of access lines now waiting."""
+        body, or the head that it came behind); the bytes of access lines now waiting."""
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 
@@ -360,6 +360,32 @@ MULTIPART: Final[int]
 EVENT_STREAM: Final[int]
 ENCODED: Final[int]  # content-encoding other than identity
 NO_BODY: Final[int]  # response: 1xx, 204, 304, or to HEAD
+NAMED: Final[int]  # the request brings a request id of its own
+
+FACTS: Final[int]  # cells that a HeadReader fills
+
+@final
+class HeadReader:
+    """Scans heads as RequestHead.parse and ResponseHead.parse do, and writes what they say in numbers into `facts`, where
+    compiled code reads them without a Python int: size, flags, content length (-1: none), status (0: a request).
+
+    `facts` is a writable array of `FACTS` signed 64-bit cells; it changes with each head that is found.
+    """
+
+    def __new__(cls, facts: Buffer) -> HeadReader: ...
+    def request(self, data: bytes, /) -> RequestHead | None:
+        """The head that `data` begins with; None while its blank line has not arrived."""
+    def response(self, data: bytes, to_head: bool, /) -> ResponseHead | None:
+        """The same of a response; `to_head` when the request was HEAD."""
+
+@final
+class RequestIds:
+    """Names for the requests that bring none: a prefix and a counter, 8 hexadecimal digits or more."""
+
+    def __new__(cls, prefix: str) -> RequestIds:
+        """ValueError for a prefix above 48 characters or with one that no request id has."""
+    def take(self) -> str:
+        """The next one."""
 
 @final
 class RequestHead:
@@ -421,6 +447,8 @@ class RequestHeadWriter:
     def write(self, head: RequestHead, request_id: str, content_length: int) -> bytes:
         """The head to send. `content_length`: -1 no body, -2 chunked, else the length. A method that usually has a body
         and has none gets `content-length: 0`."""
+    def write_whole(self, head: RequestHead, request_id: str, body: bytes, /) -> bytes:
+        """The head and all of its body, in one piece."""
 
 @final
 class ResponseHead:
@@ -437,6 +465,9 @@ class ResponseHead:
     def status(self) -> int: ...
     @property
     def content_length(self) -> int: ...
+    def body(self) -> bytes | None:
+        """The body, when the message was whole in the bytes that were scanned (which are then kept); else None, as for a
+        message that has none."""
     def header(self, name: str) -> str | None: ...
     def headers(self) -> list[tuple[str, str]]: ...
 
@@ -464,6 +495,17 @@ class ResponseHeadWriter:
         length. `lines` is complete header lines, each with its CRLF, trusted. Unless `attempts` is 0, says
         `x-budgateway-attempts` and `x-budgateway-overhead-us`. Writes `connection: close` unless keep_alive.
         ValueError for a malformed request id."""
+    def write_whole(
+        self,
+        head: ResponseHead,
+        keep_alive: bool,
+        request_id: str,
+        lines: bytes,
+        attempts: int,
+        overhead_us: int,
+        /,
+    ) -> bytes:
+        """The head and the body that came behind it, in one piece; ValueError when `head.body()` is None."""
 
 @final
 class ChunkScanner:

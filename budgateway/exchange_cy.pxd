@@ -38,7 +38,9 @@ cdef class Exchange:
     cdef public bint streamed           # its body went upstream as it came: it cannot be sent again
     cdef public bint rename             # the upstream knows the model by another name
     # response
-    cdef public int status
+    cdef public int status              # the upstream's, once its head was read; else ours
+    cdef public int told_flags          # of the response's head
+    cdef public Py_ssize_t told_length  # its content-length; -1 when it has none
     cdef public str error               # code of the error that ended it
     cdef public long long deadline_ns   # of the current phase; 0: none
     cdef public bint progressed         # bytes moved since the last sweep
@@ -53,7 +55,7 @@ cdef class Exchange:
     cdef public Py_ssize_t bytes_out
     cdef public object pump             # native.BodyPump, once a body streams
     cdef public bytes held              # a head that waits for what came behind it in the same read
-    cdef public bytes document          # else the whole body, when it is JSON
+    cdef public object document         # else a whole JSON body: its bytes, or the native.ResponseHead before it
 
 
 cdef class Carrier:

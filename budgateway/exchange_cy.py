@@ -30,7 +30,7 @@ class Exchange:
         self.client = client
         self.started_ns = now_ns
         self.ready_ns = now_ns
-        self.flags = head.flags
+        self.flags = 0
         self.request_id = ""
         self.body: bytes | None = None  # whole; None while it streams
         self.body_bytes = 0
@@ -62,6 +62,8 @@ class Exchange:
         self.rename = False
         # response
         self.status = 0
+        self.told_flags = 0
+        self.told_length = -1
         self.error = ""
         self.deadline_ns = 0
         self.progressed = False
@@ -75,7 +77,7 @@ class Exchange:
         self.overhead_ns = 0
         self.bytes_out = 0
         self.pump: Any = None  # a BodyPump once a body streams
-        self.document: bytes | None = None
+        self.document: bytes | ResponseHead | None = None
         self.held: bytes | None = None
 
 
@@ -121,7 +123,7 @@ class Carrier:
     # ---------------------------------------------------------------- upstream connections
 
     def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        """A whole response (head, its body in `out`, complete); or else first its head, upon which `x.pump` must be
+        """A whole response (head, complete; its body is the head's); or else first its head, upon which `x.pump` must be
         set, then what the pump made of the body, piece by piece, and the end. A head is followed by at least one such
         call in the same turn, so that it can leave in one write with what came behind it. `now_ns` is 0 for a mere
         piece."""

@@ -8,6 +8,7 @@ from budgateway._native import (
     CHUNKED,
     DURATION_BOUNDS_S,
     ENCODED,
+    FACTS,
     GAUGE_CONNECTIONS,
     GAUGE_EXCHANGES,
     GAUGE_POOL_BUSY,
@@ -32,6 +33,7 @@ from budgateway._native import (
     BodyPump,
     ChunkScanner,
     FrameScanner,
+    HeadReader,
     Ledger,
     Metrics,
     ModelRewriter,
@@ -40,6 +42,7 @@ from budgateway._native import (
     RateLimit,
     RequestHead,
     RequestHeadWriter,
+    RequestIds,
     ResponseHead,
     ResponseHeadWriter,
     RouteTable,
@@ -55,6 +58,7 @@ __all__ = [
     "CHUNKED",
     "DURATION_BOUNDS_S",
     "ENCODED",
+    "FACTS",
     "GAUGE_CONNECTIONS",
     "GAUGE_EXCHANGES",
     "GAUGE_POOL_BUSY",
@@ -79,6 +83,7 @@ __all__ = [
     "BodyPump",
     "ChunkScanner",
     "FrameScanner",
+    "HeadReader",
     "Ledger",
     "Metrics",
     "ModelRewriter",
@@ -87,6 +92,7 @@ __all__ = [
     "RateLimit",
     "RequestHead",
     "RequestHeadWriter",
+    "RequestIds",
     "ResponseHead",
     "ResponseHeadWriter",
     "RouteTable",
@@ -98,7 +104,7 @@ __all__ = [
 ]
 
 # Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 2
+ABI = 3
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -9,17 +9,16 @@ from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.server.websocket_cy cimport SocketCounts, Tunnel
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
+cdef Py_ssize_t JOINED_BYTES
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
-cdef int _KEEP_ALIVE, _CHUNKED, _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY
+cdef int _KEEP_ALIVE, _CHUNKED, _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY, _NAMED
 
 
 cdef class Relay(Carrier):
     # process
     cdef Recorder _recorder
-    cdef object _spawn, _write_head, _write_switch
+    cdef object _spawn, _next_id, _write_head, _write_whole, _write_switch
     cdef public SocketCounts sockets
-    cdef str _id_prefix
-    cdef long long _counter
     # configuration
     cdef public Snapshot snapshot
     cdef public str shedding
@@ -45,7 +44,7 @@ cdef class Relay(Carrier):
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
         target=Target, disclosure=bytes, attempts=cython.int, data=bytes, downstream=ServerConnection, route=RouteRoom,
-        sent_ns=cython.longlong,
+        sent_ns=cython.longlong, overhead_us=cython.longlong,
     )
     cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
     @cython.locals(route=RouteRoom, now_ns=cython.longlong)

@@ -31,6 +31,8 @@ class _Collected(Carrier):
         if head is not None:
             self._status = head.status
             x.pump = BodyPump(bool(head.flags & CHUNKED), False, 0)
+            if complete:
+                out = head.body()
         if out is not None:
             self._parts.append(out)
             self._size += len(out)

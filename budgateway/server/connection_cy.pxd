@@ -1,9 +1,11 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.server.door_cy cimport Door
 from budgateway.wire.framing_cy cimport Framing
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
-cdef object _parse_head
+cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
 
@@ -31,6 +33,10 @@ cdef class ServerConnection:
 
     cdef _read_head(self, bytes data)
     cdef _parse_early(self, bytes piece)
+    @cython.locals(
+        door=Door, flags=cython.int, size=Py_ssize_t, length=Py_ssize_t, have=Py_ssize_t, fed=Py_ssize_t, end=Py_ssize_t,
+        x=Exchange, framing=Framing, raw="const char *",
+    )
     cdef _begin(self, head, bytes data)
     cdef _read_body(self, bytes data)
     cdef _took(self, Exchange x, bytes data)

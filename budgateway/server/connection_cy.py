@@ -17,7 +17,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout, RequestTooLarge
 from budgateway.exchange_cy import Exchange
-from budgateway.native import ChunkScanner, RequestHead
+from budgateway.native import ChunkScanner
 from budgateway.server.door_cy import Door
 from budgateway.wire.answer import response_bytes
 from budgateway.wire.framing_cy import Framing
@@ -25,6 +25,8 @@ from budgateway.wire.framing_cy import Framing
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from budgateway.native import RequestHead
 
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_PIPELINED_BYTES = 64 * 1024  # then reading pauses: the client waits, we do not grow
@@ -46,8 +48,10 @@ _MULTIPART = 64
 
 _H = 72
 
-# Looked up once: attributes of a type cost more than the calls they lead to.
-_parse_head = RequestHead.parse
+# Cells of the door's facts: what the head that was scanned last says.
+_SIZE = 0
+_FLAGS = 1
+_LENGTH = 2
 
 # States of a connection.
 _HEAD = 0  # waiting for, or reading, a head
@@ -182,7 +186,7 @@ class ServerConnection:
             data = bytes(pending)
             self._pending = None
         try:
-            head = _parse_head(data)
+            head = self._door.read_head(data)
         except BadRequest as error:
             self.refuse(error)
             return
@@ -202,14 +206,15 @@ class ServerConnection:
     def _begin(self, head: RequestHead, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
         """A head is whole: `data` starts with it and may go on with its body and with what is pipelined behind."""
         door = self._door
-        flags = head.flags
-        size = head.size
-        length = head.content_length
+        flags = door.facts[_FLAGS]
+        size = door.facts[_SIZE]
+        length = door.facts[_LENGTH]
         have = len(data)
         fed = self._fed
         self._fed = 0
         self._started = False
         x = Exchange(head, self, self.client, monotonic_ns())
+        x.flags = flags
         if door.draining:
             x.flags = flags & ~_KEEP_ALIVE  # so that the response says that it is the last one
         x.to_head = data[0] == _H and head.method == "HEAD"
@@ -252,7 +257,8 @@ class ServerConnection:
         if self._chunks is not None:
             self._took(x, self._chunks.take())
         elif length > 0:
-            self._took(x, data[size:] if end < 0 else data[size:end])
+            raw = data
+            self._took(x, raw[size : have if end < 0 else end])
         if end >= 0:
             self._request_done(x)
             if end < have:

@@ -10,5 +10,7 @@ cdef class Door:
     cdef public set connections
     cdef public long long now_ns
     cdef public bint draining
+    cdef public object read_head        # of the native.HeadReader that writes into `facts`
+    cdef long long[::1] facts
 
     cpdef sweep(self, long long now_ns)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from time import monotonic_ns
 from typing import TYPE_CHECKING
+
+from budgateway.native import FACTS, HeadReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +45,9 @@ class Door:
         # moved by the sweep, four times a second: good enough for idle deadlines, and free
         self.now_ns = monotonic_ns()
         self.draining = False
+        facts = array("q", bytes(8 * FACTS))
+        self.facts = facts
+        self.read_head = HeadReader(facts).request
 
     def sweep(self, now_ns: int) -> None:
         """Let every connection look at its deadline."""

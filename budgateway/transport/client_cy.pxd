@@ -1,7 +1,9 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.wire.framing_cy cimport Framing
 
-cdef object _parse_head
+cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _STATUS
 cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY
 cdef int _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE
 
@@ -13,7 +15,10 @@ cdef class Pool:
     cdef list _idle                     # of ClientConnection, oldest first
     cdef public set open                # every connection there is
     cdef public bint closed
+    cdef public object read_head        # of the native.HeadReader that writes into `facts`
+    cdef long long[::1] facts
 
+    @cython.locals(connection=ClientConnection)
     cpdef checkout(self, long long now_ns)
     cpdef put(self, ClientConnection connection)
     cpdef forget(self, ClientConnection connection)
@@ -27,6 +32,7 @@ cdef class Target:
     cdef public str label
     cdef public Pool pool
     cdef public object write_head       # of its native.RequestHeadWriter
+    cdef public object write_whole
     cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
     cdef public object dialler          # transport.dial.Dialler
 
@@ -57,10 +63,15 @@ cdef class ClientConnection:
     cpdef abort(self)
     cpdef surrender(self)
     cpdef bint is_usable(self) except -1
+    @cython.locals(pool=Pool)
     cdef _read_head(self, Exchange x, bytes data)
     cdef _switch(self, Exchange x, head, bytes data)
+    @cython.locals(
+        pool=Pool, framing=Framing, flags=cython.int, size=Py_ssize_t, length=Py_ssize_t, have=Py_ssize_t, end=Py_ssize_t
+    )
     cdef _begin(self, Exchange x, head, bytes data)
     cdef _read_body(self, Exchange x, bytes data)
     cdef bint _parse(self, Exchange x, piece) except -1
+    @cython.locals(framing=Framing, now_ns=cython.longlong)
     cdef _deliver(self, Exchange x, head, bytes out, Py_ssize_t end, Py_ssize_t have)
     cdef _broken(self, Exchange x, str why)

@@ -6,6 +6,7 @@ end of a response is an attack or a defect, and the connection is dropped.
 
 from __future__ import annotations
 
+from array import array
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
@@ -13,21 +14,24 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from budgateway.errors import UpstreamProtocolError
 from budgateway.exchange_cy import Carrier, Exchange
-from budgateway.native import ResponseHead
+from budgateway.native import FACTS, HeadReader
 from budgateway.wire.framing_cy import Framing
 
 if TYPE_CHECKING:
     import asyncio
 
-    from budgateway.native import RequestHeadWriter
+    from budgateway.native import RequestHeadWriter, ResponseHead
     from budgateway.records import Upstream
 
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_INTERIM = 8  # 1xx heads before the real one
 WRITE_HIGH_BYTES = 256 * 1024  # then a streamed request body pauses its client
 
-# Looked up once: attributes of a type cost more than the calls they lead to.
-_parse_head = ResponseHead.parse
+# Cells of the pool's facts: what the head that was scanned last says.
+_SIZE = 0
+_FLAGS = 1
+_LENGTH = 2
+_STATUS = 3
 
 _KEEP_ALIVE = 1
 _CHUNKED = 2
@@ -49,6 +53,9 @@ class Pool:
         self._idle: list[ClientConnection] = []
         self.open: set[ClientConnection] = set()
         self.closed = False
+        facts = array("q", bytes(8 * FACTS))
+        self.facts = facts
+        self.read_head = HeadReader(facts).response
 
     def checkout(self, now_ns: int) -> ClientConnection | None:
         """A warm connection, or None: then dial."""
@@ -110,6 +117,7 @@ class Target:
         self.label = label
         self.pool = pool
         self.write_head = writer.write
+        self.write_whole = writer.write_whole
         self.dialler = dialler
         self.disclosure = f"x-budgateway-upstream: {label}\r\n".encode("ascii") if disclose else b""
 
@@ -271,26 +279,27 @@ class ClientConnection:
                 return
             data = bytes(self._pending)
             self._pending = None
+        pool = self._pool
         while True:
             try:
-                head = _parse_head(data, 0, self._to_head)
+                head = pool.read_head(data, self._to_head)
             except UpstreamProtocolError as error:
                 self._broken(x, str(error))
                 return
             if head is None:
                 self._pending = bytearray(data)
                 return
-            if head.status >= 200:
+            if pool.facts[_STATUS] >= 200:
                 break
             # Interim responses are between the upstream and us: the client got its own 100.
             if head.status == 101 and x.handshake is not None:
                 self._switch(x, head, data)
                 return
             self._interim += 1
-            if self._interim > MAX_INTERIM or head.status == 101:
-                self._broken(x, f"sent an unexpected {head.status}")
+            if self._interim > MAX_INTERIM or pool.facts[_STATUS] == 101:
+                self._broken(x, f"sent an unexpected {pool.facts[_STATUS]}")
                 return
-            data = data[head.size :]
+            data = data[pool.facts[_SIZE] :]
             if not data:
                 return
         self._begin(x, head, data)
@@ -308,10 +317,14 @@ class ClientConnection:
 
     def _begin(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
         """A head is whole: `data` starts with it and may go on with its body, or all of it."""
-        flags = head.flags
-        size = head.size
-        length = head.content_length
+        pool = self._pool
+        flags = pool.facts[_FLAGS]
+        size = pool.facts[_SIZE]
+        length = pool.facts[_LENGTH]
         have = len(data)
+        x.status = pool.facts[_STATUS]
+        x.told_flags = flags
+        x.told_length = length
         self._keep = (flags & _KEEP_ALIVE) != 0
         self._framed = _BY_LENGTH
         if flags & _NO_BODY:
@@ -329,7 +342,7 @@ class ClientConnection:
                 # llhttp cannot know that the request was HEAD and waits for a body.
                 self._feed = HttpResponseParser(framing).feed_data
                 framing.complete = True
-            self._deliver(x, head, data[size:end] if length else None, end, have)
+            self._deliver(x, head, None, end, have)
             return
         if not self._parse(x, memoryview(data)[:size]):
             return

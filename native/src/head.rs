@@ -1,12 +1,68 @@
 //! HTTP/1.1 heads.
 
 use budgateway_core::head::{self as core, Field, Framing, HeadError};
+use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::error::{Class, Error};
 
 pub(crate) use core::flag;
+
+/// Cells of a head's facts: size, flags, content length, status.
+pub(crate) const FACTS: usize = 4;
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct HeadReader {
+    facts: PyBuffer<i64>,
+}
+
+#[pymethods]
+impl HeadReader {
+    #[new]
+    fn new(facts: PyBuffer<i64>) -> Result<Self, Error> {
+        if facts.item_count() == FACTS && facts.is_c_contiguous() && !facts.readonly() {
+            Ok(Self { facts })
+        } else {
+            Err(Error::value(format!(
+                "the facts must be {FACTS} contiguous cells of 64 bits"
+            )))
+        }
+    }
+
+    #[pyo3(signature = (data, /))]
+    fn request(&self, data: Bound<'_, PyBytes>) -> Result<Option<RequestHead>, Error> {
+        let py = data.py();
+        let Some(head) = RequestHead::parse(data, 0)? else {
+            return Ok(None);
+        };
+        let inner = &head.inner;
+        self.note(
+            py,
+            [inner.size as i64, inner.flags.into(), signed(inner.content_length), 0],
+        )?;
+        Ok(Some(head))
+    }
+
+    #[pyo3(signature = (data, to_head, /))]
+    fn response(&self, data: Bound<'_, PyBytes>, to_head: bool) -> Result<Option<ResponseHead>, Error> {
+        let py = data.py();
+        let Some(head) = ResponseHead::parse(data, 0, to_head)? else {
+            return Ok(None);
+        };
+        let inner = &head.inner;
+        let length = signed(inner.content_length);
+        self.note(py, [inner.size as i64, inner.flags.into(), length, inner.status.into()])?;
+        Ok(Some(head))
+    }
+}
+
+impl HeadReader {
+    /// The numbers do not travel as Python ints: to ask for four of them costs as much as to scan a short head.
+    fn note(&self, py: Python<'_>, facts: [i64; FACTS]) -> Result<(), Error> {
+        Ok(self.facts.copy_from_slice(py, &facts)?)
+    }
+}
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct RequestHead {
@@ -129,6 +185,23 @@ impl RequestHeadWriter {
             Ok(())
         })?)
     }
+
+    #[pyo3(signature = (head, request_id, body, /))]
+    fn write_whole<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Bound<'py, RequestHead>,
+        request_id: &str,
+        body: &Bound<'py, PyBytes>,
+    ) -> Result<Bound<'py, PyBytes>, Error> {
+        let (head, bytes) = head.get().core(py);
+        let body = body.as_bytes();
+        let plan = self
+            .inner
+            .plan(head, bytes, request_id.as_bytes(), Framing::Length(body.len() as u64))
+            .map_err(|error| Error::value(error.to_string()))?;
+        join(py, plan.len(), |out| plan.write(out), body)
+    }
 }
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -145,9 +218,18 @@ impl ResponseHead {
         let parsed = core::ResponseHead::parse(from(&data, start), to_head)
             .map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?;
         Ok(parsed.map(|inner| Self {
-            source: Source::new(data, start, inner.size),
+            source: match inner.message() {
+                // A whole message is soon over.
+                Some(end) if end <= data.as_bytes().len() - start => Source::all(data, start),
+                _ => Source::new(data, start, inner.size),
+            },
             inner,
         }))
+    }
+
+    /// The body of a message that was whole in the bytes that were scanned.
+    pub(crate) fn body<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        self.whole(py).map(|body| PyBytes::new(py, body))
     }
 
     #[getter]
@@ -177,6 +259,13 @@ impl ResponseHead {
 
     fn headers<'py>(&self, py: Python<'py>) -> Vec<(Bound<'py, PyString>, Bound<'py, PyString>)> {
         pairs(py, &self.inner.fields, self.source.bytes(py))
+    }
+}
+
+impl ResponseHead {
+    /// The body, when the message was whole and has one.
+    pub(crate) fn whole<'a>(&'a self, py: Python<'a>) -> Option<&'a [u8]> {
+        self.source.bytes(py).get(self.inner.size..self.inner.message()?)
     }
 }
 
@@ -226,6 +315,53 @@ impl ResponseHeadWriter {
             Ok(())
         })?)
     }
+
+    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, /))]
+    #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
+    fn write_whole<'py>(
+        &self,
+        py: Python<'py>,
+        head: &Bound<'py, ResponseHead>,
+        keep_alive: bool,
+        request_id: &str,
+        lines: &[u8],
+        attempts: u64,
+        overhead_us: u64,
+    ) -> Result<Bound<'py, PyBytes>, Error> {
+        let head = head.get();
+        let body = head
+            .whole(py)
+            .ok_or_else(|| Error::value("the message has no whole body"))?;
+        let disclosure = core::Disclosure {
+            request_id: request_id.as_bytes(),
+            lines,
+            attempts,
+            overhead_us,
+        };
+        let bytes = head.source.bytes(py);
+        let framing = Framing::Length(body.len() as u64);
+        let plan = self
+            .inner
+            .plan(&head.inner, bytes, framing, keep_alive, &disclosure)
+            .map_err(|error| Error::value(error.to_string()))?;
+        join(py, plan.len(), |out| plan.write(out), body)
+    }
+}
+
+/// A head and its body.
+fn join<'py>(
+    py: Python<'py>,
+    size: usize,
+    write: impl FnOnce(&mut [u8]),
+    body: &[u8],
+) -> Result<Bound<'py, PyBytes>, Error> {
+    Ok(PyBytes::new_with(py, size + body.len(), |out| {
+        if let Some((head, rest)) = out.split_at_mut_checked(size) {
+            write(head);
+            rest.copy_from_slice(body);
+        }
+        Ok(())
+    })?)
 }
 
 /// Bytes around a head that are not worth a copy of it.
@@ -238,6 +374,11 @@ struct Source {
 }
 
 impl Source {
+    fn all(data: Bound<'_, PyBytes>, start: usize) -> Self {
+        let data = data.unbind();
+        Self { data, start }
+    }
+
     /// A head may live as long as its stream: what came behind it in the same read is let go of, unless it is small.
     fn new(data: Bound<'_, PyBytes>, start: usize, size: usize) -> Self {
         let bytes = data.as_bytes();

@@ -3,14 +3,14 @@
 use budgateway_core::access::Line;
 use budgateway_core::metrics::Observation;
 use budgateway_core::segment::LabelId;
-use budgateway_core::sse::usage_of_document;
+use budgateway_core::sse::{Usage, usage_of_document};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::access::AccessLog;
 use crate::error::Error;
-use crate::head::RequestHead;
+use crate::head::{RequestHead, ResponseHead};
 use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
 use crate::pump::BodyPump;
 
@@ -43,7 +43,7 @@ impl Ledger {
         py: Python<'_>,
         head: Option<&RequestHead>,
         pump: Option<&BodyPump>,
-        document: Option<&Bound<'_, PyBytes>>,
+        document: Option<&Bound<'_, PyAny>>,
         request_id: &Bound<'_, PyString>,
         client: &Bound<'_, PyString>,
         principal: &Bound<'_, PyString>,
@@ -71,7 +71,7 @@ impl Ledger {
         ] = cells;
         let usage = match (pump, document) {
             (Some(pump), _) => pump.usage(),
-            (None, Some(document)) => usage_of_document(document.as_bytes()),
+            (None, Some(document)) => usage_in(document),
             (None, None) => None,
         }
         .unwrap_or_default();
@@ -129,4 +129,12 @@ impl Ledger {
             tokens_cached: tokens(usage.tokens_cached),
         }))
     }
+}
+
+/// The usage in a whole document: its bytes, or the head that it came behind.
+fn usage_in(document: &Bound<'_, PyAny>) -> Option<Usage> {
+    if let Ok(head) = document.cast::<ResponseHead>() {
+        return usage_of_document(head.get().whole(document.py())?);
+    }
+    usage_of_document(document.cast::<PyBytes>().ok()?.as_bytes())
 }

@@ -5,6 +5,7 @@ mod chunk;
 mod error;
 mod frame;
 mod head;
+mod ids;
 mod json;
 mod ledger;
 mod limit;
@@ -20,7 +21,7 @@ mod sse;
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 2;
+const ABI: u32 = 3;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -115,7 +116,12 @@ mod _native {
     #[pymodule_export]
     use crate::chunk::ChunkScanner;
     #[pymodule_export]
-    use crate::head::{RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
+    use crate::head::{HeadReader, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
+    #[pymodule_export]
+    use crate::ids::RequestIds;
+
+    #[pymodule_export]
+    const FACTS: usize = crate::head::FACTS;
 
     #[pymodule_export]
     const KEEP_ALIVE: u16 = crate::head::flag::KEEP_ALIVE;
@@ -137,6 +143,8 @@ mod _native {
     const ENCODED: u16 = crate::head::flag::ENCODED;
     #[pymodule_export]
     const NO_BODY: u16 = crate::head::flag::NO_BODY;
+    #[pymodule_export]
+    const NAMED: u16 = crate::head::flag::NAMED;
 
     // Bodies.
     #[pymodule_export]

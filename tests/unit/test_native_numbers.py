@@ -28,7 +28,10 @@ def numbers(path: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("relay_cy", {"_KEEP_ALIVE", "_CHUNKED", "_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
+        (
+            "relay_cy",
+            {"_KEEP_ALIVE", "_CHUNKED", "_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY", "_NAMED"},
+        ),
         ("relay_cy", {"_SCAN_DOCUMENT", "_SCAN_EVENTS"}),
         ("routing/router_cy", {"_JSON", "_MULTIPART", "_ENCODED"}),
         ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART"}),

@@ -52,6 +52,8 @@ pub mod flag {
     pub const ENCODED: u16 = 1 << 8;
     /// A response without a body: 1xx, 204, 304, or to HEAD.
     pub const NO_BODY: u16 = 1 << 9;
+    /// A request that brings a request id of its own.
+    pub const NAMED: u16 = 1 << 10;
 }
 
 /// What is wrong with a head.

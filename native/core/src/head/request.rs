@@ -4,7 +4,7 @@ use super::known::Known;
 use super::scan::{self, Direction, Field, Fields, Span, is_token, line};
 use super::target::{self, Target};
 use super::write::is_request_id;
-use super::{HeadError, MAX_HEAD};
+use super::{HeadError, MAX_HEAD, flag};
 
 /// A request's start line and headers as spans over the bytes it was scanned from, which every accessor takes again
 /// (`head`: from where the head begins).
@@ -60,9 +60,10 @@ impl RequestHead {
             .map(|field| field.value_span())
             .filter(|span| is_request_id(span.of(bytes)))
             .unwrap_or_default();
+        let named = if request_id.is_empty() { 0 } else { flag::NAMED };
         Ok(Some(Self {
             size,
-            flags: facts.flags,
+            flags: facts.flags | named,
             content_length: facts.content_length,
             fields,
             names_headers: facts.names_headers,

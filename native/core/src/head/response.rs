@@ -55,6 +55,14 @@ impl ResponseHead {
         }))
     }
 
+    /// Where the message ends, when its length is told and it has a body.
+    pub fn message(&self) -> Option<usize> {
+        if self.flags & (flag::CHUNKED | flag::NO_BODY) != 0 {
+            return None;
+        }
+        self.size.checked_add(usize::try_from(self.content_length?).ok()?)
+    }
+
     /// The reason phrase as it came.
     pub fn reason<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.reason.of(head)

@@ -1,0 +1,94 @@
+"""The reader of heads: the numbers it leaves behind, and what is written in one piece."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+
+from budgateway.errors import BadRequest
+from budgateway.native import (
+    FACTS,
+    JSON,
+    NAMED,
+    HeadReader,
+    RequestHead,
+    RequestHeadWriter,
+    RequestIds,
+    ResponseHead,
+    ResponseHeadWriter,
+)
+
+REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nx-request-id: mine\r\ncontent-length: 2\r\n\r\n{}"
+RESPONSE = b"HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def test_facts_are_what_the_head_says() -> None:
+    facts = array("q", bytes(8 * FACTS))
+    reader = HeadReader(facts)
+    head = reader.request(REQUEST)
+    assert head is not None
+    assert list(facts) == [head.size, head.flags, head.content_length, 0] == [len(REQUEST) - 2, head.flags, 2, 0]
+    assert head.flags & NAMED
+    assert head.flags & JSON
+    answer = reader.response(RESPONSE, False)
+    assert answer is not None
+    assert list(facts) == [answer.size, answer.flags, 2, 201]
+
+
+def test_facts_stay_when_there_is_no_head() -> None:
+    facts = array("q", range(FACTS))
+    reader = HeadReader(facts)
+    assert reader.request(REQUEST[:20]) is None
+    assert reader.response(RESPONSE[:20], False) is None
+    with pytest.raises(BadRequest):
+        reader.request(b"GET /\r\n\r\n")
+    assert list(facts) == list(range(FACTS))
+
+
+@pytest.mark.parametrize("cells", [array("q", [0]), array("b", bytes(8 * FACTS)), bytes(8 * FACTS)])
+def test_other_cells_are_refused(cells: array[int]) -> None:
+    with pytest.raises((ValueError, BufferError)):
+        HeadReader(cells)
+
+
+def test_a_request_leaves_in_one_piece() -> None:
+    head = RequestHead.parse(REQUEST)
+    assert head is not None
+    writer = RequestHeadWriter("up:1", "", "", [], [])
+    assert writer.write_whole(head, "id", b"[1]") == writer.write(head, "id", 3) + b"[1]"
+    assert writer.write_whole(head, "id", b"") == writer.write(head, "id", 0)
+
+
+@pytest.mark.parametrize("behind", [b"", b"HTTP/1.1 200 OK\r\n"])
+def test_a_response_leaves_in_one_piece(behind: bytes) -> None:
+    head = ResponseHead.parse(RESPONSE + behind)
+    assert head is not None
+    assert head.body() == b"{}"
+    writer = ResponseHeadWriter()
+    assert writer.write_whole(head, True, "id", b"", 0, 0) == writer.write(head, 2, True, "id", b"", 0, 0) + b"{}"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        RESPONSE[:-1],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nx",
+        b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1\r\n\r\nx",
+    ],
+)
+def test_what_is_not_whole_has_no_body(raw: bytes) -> None:
+    head = ResponseHead.parse(raw)
+    assert head is not None
+    assert head.body() is None
+    with pytest.raises(ValueError, match="no whole body"):
+        ResponseHeadWriter().write_whole(head, True, "id", b"", 0, 0)
+
+
+def test_request_ids_count_on() -> None:
+    ids = RequestIds("a-")
+    assert [ids.take(), ids.take()] == ["a-00000001", "a-00000002"]
+    for prefix in ("", "x" * 49, "a b"):
+        with pytest.raises(ValueError, match="begin request ids"):
+            RequestIds(prefix)
