@@ -6,11 +6,11 @@ from array import array
 
 import pytest
 
+from budgateway import _native
 from budgateway.errors import BadRequest
 from budgateway.native import (
     FACTS,
     JSON,
-    NAMED,
     HeadReader,
     RequestHead,
     RequestHeadWriter,
@@ -29,7 +29,7 @@ def test_facts_are_what_the_head_says() -> None:
     head = reader.request(REQUEST)
     assert head is not None
     assert list(facts) == [head.size, head.flags, head.content_length, 0] == [len(REQUEST) - 2, head.flags, 2, 0]
-    assert head.flags & NAMED
+    assert head.flags & _native.NAMED
     assert head.flags & JSON
     answer = reader.response(RESPONSE, False)
     assert answer is not None
