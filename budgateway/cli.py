@@ -227,11 +227,11 @@ def token(path: str | None, sub: str, roles: tuple[str, ...], expires: int | Non
         sys.exit(EXIT_CONFIG)
     import time
 
-    import jwt
+    from budgateway.jose.key import sign
 
     now = int(time.time())
     claims = {"sub": sub, "iat": now, "exp": now + (expires or settings.jwt_expiration_s), "roles": list(roles)}
-    click.echo(jwt.encode(claims, settings.jwt_secret.reveal(), algorithm="HS256"))
+    click.echo(sign(claims, settings.jwt_secret.reveal().encode(errors="surrogateescape")))
 
 
 @cli.command()

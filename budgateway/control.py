@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import pickle
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from budgateway.auth.vault import Trust
 from budgateway.records import Settings
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ _LENGTH = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """To a worker, first of all: what to serve."""
+    """To a worker, first of all: what to serve, and whom to believe."""
 
     settings: Settings
+    trust: Trust = field(default_factory=Trust)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,28 @@ class Shedding:
     reason: str
 
 
-Message = Serve | Ready | Prepare | Prepared | Commit | Abort | Shed | Shedding
+@dataclass(frozen=True, slots=True)
+class Entrust:
+    """To a worker: believe these keys from now on."""
+
+    trust: Trust
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """From a worker: a token names a key of this issuer that is none of ours; read its key set again."""
+
+    issuer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """To a worker that wanted it: an issuer's key set was read again, or could not be; news came before this."""
+
+    issuer: str
+
+
+Message = Serve | Ready | Prepare | Prepared | Commit | Abort | Shed | Shedding | Entrust | Wanted | Refreshed
 
 
 class Channel:

@@ -97,6 +97,13 @@ class Forbidden(GatewayError):
     who = "downstream"
 
 
+class KeysUnavailable(GatewayError):
+    """The keys of a token's issuer were never read so far: whether it is good cannot be said."""
+
+    status = 503
+    code = "keys_unavailable"
+
+
 class RouteNotFound(GatewayError):
     """No route matches host, path, headers."""
 

@@ -17,6 +17,8 @@ cdef class Exchange:
     cdef public int stage               # the one behind which its plan goes on, after a wait
     cdef public object snapshot
     cdef public object principal        # records.Principal
+    cdef public object standing         # auth.authenticator_cy.Standing
+    cdef public bytes vouched           # header lines that tell the back office who asks
     cdef public str limit_key           # whom limits count: the principal, or the address
     cdef public object peek             # native.BodyPeek
     cdef public str model               # as the client says it

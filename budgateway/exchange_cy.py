@@ -40,6 +40,8 @@ class Exchange:
         self.stage = 0
         self.snapshot: Any = None
         self.principal: Principal | None = None
+        self.standing: Any = None
+        self.vouched: bytes | None = None
         self.limit_key = client
         self.peek: BodyPeek | None = None
         self.model = ""

@@ -55,7 +55,7 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         rooms.routes.match(x)  # peek at the body, find the route
     route: RouteRoom = x.route
     if done < 3:
-        rooms.auth.authorize(x, route.access)  # may this principal use it
+        rooms.auth.authorize(x, route.access, route.name)  # may this principal use it
         if route.take is not None:
             # the route's own rate
             waiting = rooms.limits.reserve(x, route.take, route.name)

@@ -41,6 +41,12 @@ INFERENCE_PATHS = frozenset(
 )
 
 
+# The role that may do everything, unless the configuration says otherwise of it.
+ADMIN = "admin"
+# The issuer of tokens under JWT_SECRET, which need not say who made them.
+OWN_ISSUER = "own"
+
+
 class Secret:
     """A value that never shows: repr, str and format say `***`; `reveal()` is the one way out."""
 
@@ -281,6 +287,90 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimPaths:
+    """Where a token says what: names of claims, dotted for a claim inside another (`realm_access.roles`)."""
+
+    user: str = "sub"
+    tenant: str = "tenant"
+    roles: str = "roles"
+    groups: str = "groups"
+    models: str = "models"
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """Who makes tokens that we believe, and with which keys: exactly one of the four sources is set."""
+
+    name: str  # ours, in principals and logs
+    issuer: str  # what `iss` must be; empty: not looked at (JWT_SECRET's own)
+    algorithms: tuple[str, ...]
+    secret: Secret | None = None
+    public_keys: str = ""  # PEM
+    jwks_url: str = ""
+    discovery_url: str = ""  # OpenID Connect's document, which says where the key set is
+    audience: tuple[str, ...] = ()
+    any_audience: bool = False  # tokens for other services are as good: the operator said so
+    leeway_s: float = 30.0  # between its clock and ours
+    refresh_s: float = 300.0  # between two readings of its key set
+    ca_file: str = ""  # authorities to trust when asking for it
+    claims: ClaimPaths = field(default_factory=ClaimPaths)
+    tenant: str = ""  # of all its tokens, whatever they say
+    roles: tuple[str, ...] = ()  # that each of its tokens has
+    group_roles: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (group, the roles that it brings)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a role may do: routes by name (`*` for all), methods and models by name or glob, operations of the admin API."""
+
+    role: str
+    routes: tuple[str, ...] = ("*",)
+    methods: tuple[str, ...] = ("*",)
+    models: tuple[str, ...] = ("*",)
+    admin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What goes for all principals of a tenant. Its models narrow theirs; its roles are for those who have none."""
+
+    name: str
+    roles: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as it is kept: never its secret, only the SHA-256 of it. Times in seconds since the epoch, 0 for none."""
+
+    name: str
+    digest: str  # hexadecimal
+    start: str  # its first characters, for people
+    created_s: float = 0.0
+    expires_s: float = 0.0
+    disabled: bool = False
+    tenant: str = ""
+    roles: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    allowance: Allowance | None = None
+    note: str = ""
+    old_digest: str = ""  # of the secret before the last rotation,
+    old_until_s: float = 0.0  # which is still good until then
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """Who is believed, and who may do what. Without grants every known principal may use every route."""
+
+    issuers: tuple[Issuer, ...] = ()
+    grants: tuple[Grant, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    keys_file: str = ""  # API keys; empty: none are kept
+    leeway_s: float = 30.0  # between our clock and that of another gateway under the same JWT_SECRET
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One whole configuration, validated: what `load_config` returns and every process is built from."""
 
@@ -308,6 +398,7 @@ class Settings:
     store: StoreSettings | None = None
     jwt_secret: Secret | None = None
     jwt_expiration_s: int = 3600
+    auth: Auth = field(default_factory=Auth)
     providers: tuple[Provider, ...] = ()
     routes: tuple[Route, ...] = ()
     notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start

@@ -33,7 +33,7 @@ cdef class Relay(Carrier):
     cpdef execute(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)
     cpdef unreachable(self, Exchange x, error)
-    @cython.locals(body=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, now_ns=cython.longlong, done=bint)
+    @cython.locals(body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, now_ns=cython.longlong, done=bint)
     cdef _send(self, Exchange x, ClientConnection connection)
     @cython.locals(downstream=ServerConnection, last=bytes)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)

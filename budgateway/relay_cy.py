@@ -257,12 +257,16 @@ class Relay(Carrier):
                     body = _chunk(body)
         target: Target = x.target
         route: RouteRoom = x.route
-        if done and body is not None and length < JOINED_BYTES and x.handshake is None:
+        if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
             connection.send(x, target.write_whole(x.head, x.request_id, body), None, x.to_head, True)
         else:
             head = target.write_head(x.head, x.request_id, length)
             if x.handshake is not None:
                 head = x.handshake.request(head, x.head)
+            if x.vouched is not None:
+                # For the back office alone: the lines go before the blank one.
+                head = head[:-2] + x.vouched + b"
+"
             connection.send(x, head, body, x.to_head, done)
         now_ns = monotonic_ns()
         x.overhead_ns += now_ns - x.ready_ns

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
+from budgateway.auth.vault import Trust, Vault
 from budgateway.balance.queue import Queues
 from budgateway.errors import Draining
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
@@ -53,7 +54,13 @@ class DataPlane:
     """What one process serves: a front door, the relay behind it, the sweep, the access log."""
 
     def __init__(
-        self, settings: Settings, segment: native.Segment, worker: int, office_path: str, bells: Sequence[int] = ()
+        self,
+        settings: Settings,
+        segment: native.Segment,
+        worker: int,
+        office_path: str,
+        bells: Sequence[int] = (),
+        trust: Trust | None = None,
     ) -> None:
         """Build everything that needs no loop running. OSError when the access log cannot be opened. `bells` is an eventfd for
         each row of the segment, where there are other workers."""
@@ -73,7 +80,10 @@ class DataPlane:
         self.pools: Pools = {}
         self._bell = bells[worker] if bells else -1
         self.queues = Queues(segment, worker, bells)
-        self.snapshot = build_snapshot(settings, segment, worker, self.pools, office_path, queues=self.queues)
+        self.vault = Vault(trust)
+        self.snapshot = build_snapshot(
+            settings, segment, worker, self.pools, office_path, queues=self.queues, vault=self.vault
+        )
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access = None if access is None else AccessWriter(access, settings.access_log, loop)
         recorder = Recorder(
@@ -122,7 +132,7 @@ class DataPlane:
         server_tls(settings)
         pools: Pools = {}
         snapshot = build_snapshot(
-            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues
+            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault
         )
         return Successor(settings, snapshot, pools)
 
@@ -138,6 +148,7 @@ class DataPlane:
                 self._retired.append(pool)
         self.queues.adopt(settings.providers)
         self.pools = successor.pools
+        successor.snapshot.auth.learn()  # what came since it was built
         self.snapshot = successor.snapshot
         self.relay.snapshot = successor.snapshot
         self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
@@ -148,6 +159,11 @@ class DataPlane:
                 target.pool.name = target.label
         if self._access is not None:
             self._access.reopen()
+
+    def entrust(self, trust: Trust) -> None:
+        """Believe other keys from now on."""
+        self.vault.entrust(trust)
+        self.snapshot.auth.learn()
 
     def shed(self, reason: str) -> None:
         """Refuse new exchanges for `reason`, or take them again ("")."""

@@ -9,7 +9,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shedding
+from budgateway.control import (
+    Abort,
+    Channel,
+    Commit,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Serve,
+    Shedding,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

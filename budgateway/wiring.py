@@ -6,13 +6,16 @@ import secrets
 from dataclasses import replace
 
 from budgateway import native
-from budgateway.auth.authenticator_cy import Authenticator, TokenAuthenticator
+from budgateway.auth.authenticator_cy import Authenticator, CredentialAuthenticator
+from budgateway.auth.bearer import Bearers
+from budgateway.auth.roles import Roles
+from budgateway.auth.vault import Vault
 from budgateway.balance.balancer_cy import Balancer
 from budgateway.balance.queue import Queues
 from budgateway.limits.requests_cy import RequestLimits
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
-from budgateway.records import Provider, Route, Settings, Upstream
+from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
 from budgateway.routing.router_cy import Access, Leg, Router, RouteRoom
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
@@ -27,8 +30,8 @@ _OFFICE_PATHS: tuple[tuple[str, Access, int, tuple[str, ...]], ...] = (
     ("/readyz", "open", 1_000_000, _READ),
     ("/metrics", "metrics", 1_000_000, _READ),
     ("/admin/{operation:path}", "admin", 1_000_000, ()),
-    ("/v1/models", "open", 0, _READ),
-    ("/v1/models/{name:path}", "open", 0, _READ),
+    ("/v1/models", "models", 0, _READ),
+    ("/v1/models/{name:path}", "models", 0, _READ),
 )
 
 # What a pool's connections have in common: URL, how TLS is checked, how long and how many are kept.
@@ -82,6 +85,7 @@ def build_snapshot(
     office_path: str,
     warm: Pools | None = None,
     queues: Queues | None = None,
+    vault: Vault | None = None,
 ) -> Snapshot:
     """Wire all rooms for one configuration. No side effects but names interned in the segment. `queues` outlive it; without
     them nobody waits for an upstream that is full."""
@@ -94,11 +98,28 @@ def build_snapshot(
     ]
     rooms += _office_rooms(settings, segment, worker, pools, office_path, warm)
     overall = settings.rate_limit
-    auth = Authenticator() if settings.jwt_secret is None else TokenAuthenticator(settings.jwt_secret)
+    auth = _authenticator(settings, vault or Vault())
     limit = native.RateLimit(segment, "gateway", overall.per_minute, overall.burst) if overall is not None else None
     labels = {name: segment.intern(name) for name in _model_names(settings)}
     routes = Router(rooms, labels, largest_body(settings))
     return Snapshot(settings, auth, RequestLimits(limit), routes, targets)
+
+
+def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
+    """Who checks credentials; without a way to check any, who says so."""
+    issuers = issuers_of(settings)
+    if not issuers and not settings.auth.keys_file:
+        return Authenticator()
+    lists_openly = any(not route.auth_required for route in settings.routes)
+    return CredentialAuthenticator(Bearers(issuers), vault, Roles(settings.auth), lists_openly)
+
+
+def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
+    """Everybody whose tokens are believed, the gateway itself (JWT_SECRET) among them."""
+    if settings.jwt_secret is None:
+        return settings.auth.issuers
+    own = Issuer(OWN_ISSUER, "", ("HS256",), secret=settings.jwt_secret, leeway_s=settings.auth.leeway_s)
+    return (own, *settings.auth.issuers)
 
 
 def _route_room(

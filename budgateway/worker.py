@@ -15,7 +15,21 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from budgateway import native
-from budgateway.control import Abort, Channel, Commit, Message, Prepare, Prepared, Ready, Serve, Shed, Shedding
+from budgateway.control import (
+    Abort,
+    Channel,
+    Commit,
+    Entrust,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Refreshed,
+    Serve,
+    Shed,
+    Shedding,
+    Wanted,
+)
 from budgateway.errors import GatewayError
 from budgateway.runtime import DataPlane, settle_memory
 
@@ -45,6 +59,10 @@ class Worker:
         """Let the supervisor know that new exchanges are refused, or taken again."""
         self._plane.spawn(self._channel.send(Shedding(reason)))
 
+    def want(self, issuer: str) -> None:
+        """Have the supervisor read an issuer's keys again."""
+        self._plane.spawn(self._channel.send(Wanted(issuer)))
+
     async def _heed(self, message: Message) -> None:
         if isinstance(message, Prepare):
             await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
@@ -56,6 +74,10 @@ class Worker:
             self._prepared.pop(message.generation, None)
         elif isinstance(message, Shed):
             self._plane.shed(message.reason)
+        elif isinstance(message, Entrust):
+            self._plane.entrust(message.trust)
+        elif isinstance(message, Refreshed):
+            self._plane.vault.refreshed(message.issuer)
 
     def _prepare(self, generation: int, settings: Settings) -> str:
         try:
@@ -92,13 +114,14 @@ async def serve(
     if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})
-    plane = DataPlane(settings, segment, row, office, bells)
+    plane = DataPlane(settings, segment, row, office, bells, first.trust)
     try:
         await plane.listen(sock)
         settle_memory()
         await channel.send(Ready())
         worker = Worker(plane, channel)
         plane.on_shedding = worker.tell_shedding
+        plane.vault.ask = worker.want
         obeying = loop.create_task(worker.obey())
         stopping = loop.create_task(stop.wait())
         await asyncio.wait((obeying, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -18,6 +18,7 @@ from budgateway.admin.health import Health
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
+from budgateway.auth.roles import Roles, Visibility
 from budgateway.observe.metrics import Exposition
 from budgateway.runtime import SWEEP_S, bound_socket
 from budgateway.server.connection_cy import protocols
@@ -70,6 +71,7 @@ class Desk:
         settings = self._settings
         loop = asyncio.get_running_loop()
         catalogue = _catalogue(settings)
+        visibility = Visibility(Roles(settings.auth), settings.routes)
         exposition = Exposition(self._segment, self._operations.facts)
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running)
@@ -78,6 +80,7 @@ class Desk:
             made = BackOffice(
                 exposition=exposition,
                 catalogue=catalogue,
+                visibility=visibility,
                 api=None if public_only else api,
                 ready=self._ready,
                 spawn=self._spawn,
@@ -102,8 +105,10 @@ class Desk:
         self._settings = settings
         self._health.adopt(settings)
         catalogue = _catalogue(settings)
+        visibility = Visibility(Roles(settings.auth), settings.routes)
         for office in self._offices:
             office.catalogue = catalogue
+            office.visibility = visibility
 
     def register(self, url: str) -> None:
         """Leave a card where `budgateway status` looks, as the gateway is up under this URL."""

@@ -8,6 +8,7 @@ import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from budgateway.auth.vouch import vouched_for
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RouteNotFound
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from budgateway.admin.api import AdminApi, Answer
     from budgateway.admin.models import ModelCatalogue
+    from budgateway.auth.roles import Visibility
     from budgateway.server.connection_cy import ServerConnection
 
 # Served on the metrics listener too, which asks nobody who they are.
@@ -34,6 +36,7 @@ class BackOffice(Carrier):
         *,
         exposition: Exposition,
         catalogue: ModelCatalogue,
+        visibility: Visibility,
         api: AdminApi | None,
         ready: Callable[[], bool],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
@@ -42,6 +45,7 @@ class BackOffice(Carrier):
     ) -> None:
         self._exposition = exposition
         self.catalogue = catalogue
+        self.visibility = visibility
         self._api = api
         self._ready = ready
         self._spawn = spawn
@@ -119,6 +123,8 @@ class BackOffice(Carrier):
             return
         if x.closed:
             return
+        asker = vouched_for(x.head.headers())
+        models = [model for model in models if self.visibility.shows(asker, model["owned_by"], model["id"])]
         if not name:
             self._answer_json(x, 200, {"object": "list", "data": models})
             return

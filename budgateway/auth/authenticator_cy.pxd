@@ -1,13 +1,36 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Exchange
+
+
+cdef class Standing:
+    cdef public object principal        # records.Principal
+    cdef public str id                  # its id
+    cdef public double expires          # seconds since the epoch
+    cdef public object profile          # auth.roles.Profile
+    cdef public dict known              # the profile's decisions: (route, method, model) -> Decision
 
 
 cdef class Authenticator:
     cpdef identify(self, Exchange x)
-    cpdef authorize(self, Exchange x, str access)
+    cpdef authorize(self, Exchange x, str access, str route)
+    cpdef learn(self)
 
 
-cdef class TokenAuthenticator(Authenticator):
-    cdef object _decode, _invalid, _secret
-    cdef dict _remembered               # header value -> (Principal, expiry)
+cdef class CredentialAuthenticator(Authenticator):
+    cdef object _bearers                # auth.bearer.Bearers
+    cdef object _vault                  # auth.vault.Vault
+    cdef object _roles                  # auth.roles.Roles
+    cdef bint _lists_openly
+    cdef dict _remembered               # header value -> Standing
 
-    cdef _verify(self, str given)
+    @cython.locals(standing=Standing)
+    cpdef identify(self, Exchange x)
+    @cython.locals(standing=Standing)
+    cpdef authorize(self, Exchange x, str access, str route)
+    cpdef look_again(self, Exchange x)
+    cdef _look(self, Exchange x, bint may_wait)
+    cdef tuple _credential(self, Exchange x)
+    cdef bint _is_credential_given(self, Exchange x)
+    cdef _unknown(self, Exchange x)
+    cdef _forbidden(self, Standing standing, str message, str why)

@@ -1,22 +1,41 @@
-"""Bearer tokens: who is asking, and whether a route is open to them."""
+"""The stage: who is asking, by token or key, and whether a route is open to them."""
 
 from __future__ import annotations
 
+import logging
 from time import time
 from typing import TYPE_CHECKING
 
-from budgateway.errors import Forbidden, Unauthenticated
-from budgateway.records import Principal
+from budgateway.auth.bearer import UnknownKey
+from budgateway.auth.roles import admin_action
+from budgateway.auth.vouch import vouch
+from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
+from budgateway.jose.jws import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from budgateway.auth.bearer import Bearers
+    from budgateway.auth.roles import Profile, Roles
+    from budgateway.auth.vault import Vault
     from budgateway.exchange_cy import Exchange
-    from budgateway.records import Secret
+    from budgateway.records import Principal
 
-MAX_TOKEN_BYTES = 8 * 1024  # the head's own line limit
-MAX_REMEMBERED = 4096  # verified tokens; the oldest are forgotten first
+MAX_REMEMBERED = 4096  # credentials; the oldest are forgotten first
 _LOOPBACK = ("127.0.0.1", "::1", "local")
+
+_log = logging.getLogger("budgateway.auth")
+
+
+class Standing:
+    """A credential that was found good: whose it is, until when (seconds since the epoch), what they may do."""
+
+    def __init__(self, principal: Principal, expires: float, profile: Profile) -> None:
+        self.principal = principal
+        self.id = principal.id
+        self.expires = expires
+        self.known = profile.known
+        self.profile = profile
 
 
 class Authenticator:
@@ -26,75 +45,148 @@ class Authenticator:
         """Nobody can be known; limits count by address."""
         return None
 
-    def authorize(self, x: Exchange, access: str) -> None:
-        """Let open routes pass, and the machine's own operator look at metrics. `access` is the route's."""
-        if access == "open" or (access == "metrics" and x.client in _LOOPBACK):
+    def authorize(self, x: Exchange, access: str, route: str) -> None:
+        """Let open routes pass, and the machine's own operator look at metrics. `access` and `route` (its name) are the
+        route's."""
+        if access == "open" or access == "models" or (access == "metrics" and x.client in _LOOPBACK):
             return
         raise Unauthenticated(
             "this route needs a credential, and the gateway has no way to check one",
-            hint="the operator can set JWT_SECRET (32 bytes or more)",
+            hint="the operator can set JWT_SECRET (32 bytes or more), [[auth.issuers]] or [auth] keys_file",
         )
 
+    def learn(self) -> None:
+        """Take what the vault holds now, and forget who was known before."""
 
-class TokenAuthenticator(Authenticator):
-    """HS256 tokens under one secret. A verified token is remembered until it expires, so that it costs a lookup."""
 
-    def __init__(self, secret: Secret) -> None:
-        import jwt  # only who checks tokens pays for it: the library brings all of OpenSSL's bindings along
+class CredentialAuthenticator(Authenticator):
+    """Tokens and keys. One that was found good is remembered until it expires, so that it costs a lookup."""
 
-        self._decode = jwt.decode
-        self._invalid = jwt.InvalidTokenError
-        self._secret = secret
-        self._remembered: dict[str, tuple[Principal, float]] = {}
+    def __init__(self, bearers: Bearers, vault: Vault, roles: Roles, lists_openly: bool) -> None:
+        """`lists_openly`: who has no credential may use some route, and so see its models."""
+        self._bearers = bearers
+        self._vault = vault
+        self._roles = roles
+        self._lists_openly = lists_openly
+        self._remembered: dict[str, Standing] = {}
+        self.learn()
+
+    def learn(self) -> None:
+        """Take what the vault holds now, and forget who was known before."""
+        self._bearers.learn(self._vault.trust.key_sets)
+        self._remembered = {}
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
-        """Note the principal of a bearer token. Without one, or with one that is not ours (every OpenAI client sends
-        something), the request stays anonymous until a route asks."""
+        """Note whose the credential is. Without one, or with one that is not ours (every OpenAI client sends something),
+        the request stays anonymous until a route asks. What is returned waits for an issuer's new keys."""
         given = x.head.header("authorization")
         if given is None:
-            return None
-        known = self._remembered.get(given)
-        if known is not None and known[1] > time():
-            x.principal = known[0]
-        else:
-            x.principal = self._verify(given)
-        if x.principal is not None:
-            x.limit_key = x.principal.id
+            given = x.head.header("x-api-key")
+            if given is None:
+                given = x.head.header("x-goog-api-key")
+                if given is None:
+                    return None
+        standing: Standing | None = self._remembered.get(given)
+        if standing is None or standing.expires <= time():
+            return self._look(x, True)
+        x.standing = standing
+        x.principal = standing.principal
+        x.limit_key = standing.id
         return None
 
-    def authorize(self, x: Exchange, access: str) -> None:
-        """Unauthenticated without a principal where one is needed, Forbidden without the role."""
+    def look_again(self, x: Exchange) -> None:
+        """`identify` once more, behind the wait that it asked for."""
+        self._look(x, False)
+
+    def authorize(self, x: Exchange, access: str, route: str) -> None:
+        """Unauthenticated without a principal where one is needed, Forbidden where that may not do it."""
         if access == "open":
             return
-        principal = x.principal
-        if principal is None:
+        standing: Standing | None = x.standing
+        if standing is None:
             if access == "metrics" and x.client in _LOOPBACK:
                 return
-            if x.head.header("authorization") is None:
-                raise Unauthenticated("a bearer token is required")
-            # One message for expired, foreign and forged: the difference helps only who should not know it.
-            raise Unauthenticated("the credential is not valid")
-        if access in ("admin", "metrics") and "admin" not in principal.roles:
-            raise Forbidden("this needs the role 'admin'")
+            if access == "models" and self._lists_openly and not self._is_credential_given(x):
+                return
+            raise self._unknown(x)
+        if access == "authenticated":
+            # "": no model, as there is no body; None: there may be one that the gateway cannot see.
+            model = x.model if x.model else "" if x.body_done and not x.body else None
+            decision = standing.known.get((route, x.head.method, model))
+            if decision is None:
+                decision = standing.profile.may(route, x.head.method, model)
+            if not decision[0]:
+                what = f"the model '{x.model}' on this route" if x.model else "this route"
+                raise self._forbidden(standing, f"you may not use {what}", decision[1])
+            return
+        if access != "models":
+            action = "metrics" if access == "metrics" else admin_action(x.head.method, x.head.path)
+            decision = standing.profile.may_operate(action)
+            if not decision[0]:
+                raise self._forbidden(
+                    standing, f"this needs the role 'admin', or one with the action '{action}'", decision[1]
+                )
+        x.vouched = vouch(standing.principal)
 
-    def _verify(self, given: str) -> Principal | None:
-        scheme, _, token = given.partition(" ")
-        if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES:
+    def _look(self, x: Exchange, may_wait: bool) -> Awaitable[None] | None:
+        """Verify what is given, and remember it when it is good."""
+        given, token = self._credential(x)
+        if not token:
             return None
+        now = time()
         try:
-            claims = self._decode(
-                token, self._secret.reveal(), algorithms=["HS256"], options={"require": ["exp", "sub"]}
-            )
-        except self._invalid:
+            # A key has no dots, a token always has two.
+            found = self._bearers.verify(token, now) if "." in token else self._vault.ring.find(token, now)
+        except UnknownKey as error:
+            if may_wait and self._vault.is_asking(error.issuer):
+                return self._vault.newer(error.issuer, self.look_again, x)
+            _log.debug("a token was refused: %s", error)
             return None
-        roles = claims.get("roles", [])
-        principal = Principal(
-            id=claims["sub"],
-            tenant=str(claims.get("tenant", "")),
-            roles=tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else (),
-            anonymous=False,
-        )
+        except Refused as error:
+            _log.debug("a token was refused: %s", error)
+            return None
+        if found is None:
+            return None
+        principal: Principal = found.principal
+        standing = Standing(principal, found.expires, self._roles.profile(principal))
         if len(self._remembered) >= MAX_REMEMBERED:
             del self._remembered[next(iter(self._remembered))]
-        self._remembered[given] = (principal, float(claims["exp"]))
-        return principal
+        self._remembered[given] = standing
+        x.standing = standing
+        x.principal = principal
+        x.limit_key = standing.id
+        return None
+
+    def _credential(self, x: Exchange) -> tuple[str, str]:
+        """The header that counts, and the credential in it: a bearer token, else what key headers hold."""
+        given = x.head.header("authorization")
+        if given is not None and given[:7].lower() == "bearer ":
+            return given, given[7:].strip()
+        for name in ("x-api-key", "x-goog-api-key"):
+            given = x.head.header(name)
+            if given is not None:
+                return given, given[7:].strip() if given[:7].lower() == "bearer " else given
+        return "", ""
+
+    def _is_credential_given(self, x: Exchange) -> bool:
+        """Whether any was tried; an empty one is what clients send who have none."""
+        return bool(self._credential(x)[1])
+
+    def _unknown(self, x: Exchange) -> Exception:
+        token = self._credential(x)[1]
+        if not token:
+            return Unauthenticated("a credential is required: a bearer token or an API key")
+        if "." in token:
+            try:
+                self._bearers.verify(token, time())
+            except UnknownKey as error:
+                if not self._bearers.has_keys(error.issuer):
+                    return KeysUnavailable("the keys of the token's issuer cannot be had just now", retry_after_s=5.0)
+            except Refused:
+                pass
+        # One message for unknown, expired, foreign and forged: the difference helps only who should not know it.
+        return Unauthenticated("the credential is not valid")
+
+    def _forbidden(self, standing: Standing, message: str, why: str) -> Exception:
+        # How roles are cut is the operators' business.
+        return Forbidden(message, hint=why if standing.profile.may_operate("read").allowed else "")

@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from budgateway import native
 from budgateway.config import environment
+from budgateway.config.endpoint import is_loopback
 from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
-from budgateway.config.resolve import Resolver, burst_of, cores, is_loopback, methods_of
+from budgateway.config.resolve import Resolver, burst_of, cores, methods_of
+from budgateway.config.resolve_auth import AuthResolver, authenticates
 from budgateway.config.schema import (
     TABLES,
-    AuthConfig,
     CacheConfig,
     CircuitBreakerConfig,
     GatewayConfig,
@@ -26,6 +27,7 @@ from budgateway.config.schema import (
     TlsConfig,
     TracingConfig,
 )
+from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import Table
 from budgateway.errors import ConfigError
@@ -33,7 +35,7 @@ from budgateway.records import BreakerSettings, Provider, RateLimit, Route, Sett
 
 HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
 NO_AUTHENTICATOR = (
-    "nothing can authenticate a client: set JWT_SECRET (at least 32 bytes), "
+    "nothing can authenticate a client: set JWT_SECRET (at least 32 bytes), [[auth.issuers]] or [auth] keys_file, "
     "or write `auth_required = false` where anyone may use the route"
 )
 
@@ -78,7 +80,8 @@ class _Assembly:
         access_log = self._resolve.access_log(gateway.access_log)
         certificate = self._resolve.tls(tls.cert_file, tls.key_file) if tls else None
         secret = self._resolve.jwt_secret(auth.jwt_secret)
-        providers, routes = self._providers_and_routes(gateway, authenticates=bool(auth.jwt_secret))
+        providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
+        believed = AuthResolver(self._resolve, routes).auth(auth)
         host = self._host(gateway, providers, routes)
         self._note_what_waits(routes)
         self._note_keys_that_wait(gateway, providers)
@@ -108,6 +111,7 @@ class _Assembly:
             breaker=_breaker(breaker),
             jwt_secret=secret,
             jwt_expiration_s=auth.jwt_expiration,
+            auth=believed,
             providers=tuple(providers),
             routes=tuple(routes),
             notices=tuple(self._notices),

@@ -59,6 +59,14 @@ def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upst
     )
 
 
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach a listener on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _host(host: str, url: str) -> str:
     if not host:
         raise ValueError(f"names no host: {shown(url)}")

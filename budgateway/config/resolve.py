@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +94,10 @@ class Resolver:
             self.problems.add(path, 'must hold no password: write the reference "env:REDIS_URL" and set the variable')
         return secret
 
+    def beside(self, path: KeyPath, name: str) -> Path:
+        """The absolute path of a name that was written at `path`."""
+        return (self._folder(path) / name).resolve()
+
     def file(self, path: KeyPath, name: str) -> str:
         """The absolute path of a file that must be readable."""
         file = (self._folder(path) / name).resolve()
@@ -171,7 +174,7 @@ class Resolver:
             max_queue=table.max_queue,
             queue_timeout_s=table.queue_timeout,
             tls_verify=table.tls_verify,
-            tls_ca_file=self._authorities((*here, "tls_ca_file"), table.tls_ca_file),
+            tls_ca_file=self.authorities((*here, "tls_ca_file"), table.tls_ca_file),
         )
 
     def _kind(self, here: KeyPath, name: str, table: ProviderConfig) -> ProviderKind:
@@ -252,7 +255,8 @@ class Resolver:
                 headers.append((name, value))
         return tuple(headers)
 
-    def _authorities(self, path: KeyPath, name: str | None) -> str:
+    def authorities(self, path: KeyPath, name: str | None) -> str:
+        """The absolute path of a file with certificates; empty for none."""
         if name is None:
             return ""
         before = len(self.problems.lines)
@@ -336,14 +340,6 @@ def cores(group: Path = Path("/sys/fs/cgroup")) -> int:
     except (OSError, ValueError, ZeroDivisionError):
         pass
     return max(1, min(usable, MAX_WORKERS))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach a listener on `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reason(error: Exception) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.schema_websocket import WebSocketConfig
 from budgateway.config.words import (
     Count,
@@ -79,15 +80,6 @@ class TlsConfig(Table):
     """Certificate chain, PEM; relative to the file that names it."""
     key_file: Text
     """Its private key, PEM, not encrypted."""
-
-
-class AuthConfig(Table):
-    """Who may ask."""
-
-    jwt_secret: SecretRef | None = None
-    """Where the HS256 secret is (at least 32 bytes); JWT_SECRET in the environment wins."""
-    jwt_expiration: Annotated[int, Field(ge=1, le=315_360_000)] = 3600
-    """Seconds a token made by this gateway is good for."""
 
 
 class RateLimitingConfig(Table):

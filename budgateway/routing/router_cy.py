@@ -22,7 +22,7 @@ _JSON = 32
 _MULTIPART = 64
 _ENCODED = 256
 
-Access = Literal["open", "authenticated", "metrics", "admin"]
+Access = Literal["open", "authenticated", "models", "metrics", "admin"]
 
 # A form's `model` field (RFC 7578); file parts carry a filename and are not it.
 _FORM_MODEL = re.compile(

@@ -104,9 +104,8 @@ async def inside(
         **(provider or {}),
     )
     only = Route(
-        name="r", path=path, provider="p", auth_required=False, replay_inference=True,
-        timeouts=replace(Timeouts(), **(timeouts or {})),
-        **{"max_body_bytes": settings.get("max_body_bytes", 10 << 20), **(route or {})},
+        name="r", path=path, provider="p", replay_inference=True, timeouts=replace(Timeouts(), **(timeouts or {})),
+        **{"auth_required": False, "max_body_bytes": settings.get("max_body_bytes", 10 << 20), **(route or {})},
     )  # fmt: skip
     file = log / "access.log"
     file.touch()

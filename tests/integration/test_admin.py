@@ -154,7 +154,7 @@ async def test_the_operators_commands_reach_a_gateway_elsewhere_with_a_token() -
         token = bearer("admin")[1].removeprefix("Bearer ")
         assert (await gateway.command("status", "--url", gateway.url, "--token", token))[0] == 0
         status, printed = await gateway.command("status", "--url", gateway.url)
-        assert (status, printed) == (1, "error: 401 a bearer token is required\n")
+        assert (status, printed) == (1, "error: 401 a credential is required: a bearer token or an API key\n")
 
 
 async def test_workers_are_held_to_cores_where_that_is_asked_for() -> None:

@@ -44,7 +44,7 @@ LAYERS = {
         "demo",
     ],
     2: ["exchange", "config"],
-    1: ["records", "native", "wire"],
+    1: ["records", "native", "wire", "jose"],
     0: ["errors"],
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
@@ -59,7 +59,7 @@ THIRD_PARTY = {
     "click": ["cli", "__main__"],
     "dotenv": ["config"],
     "httptools": ["server", "transport", "demo"],
-    "jwt": ["auth", "cli"],
+    "jwt": ["jose"],
     "prometheus_client": ["observe"],
     "pydantic": ["config", "cli"],
     "hiredis": ["store"],

@@ -1,0 +1,124 @@
+"""What a verified token says: whether it is for us and for now, and whom it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from budgateway.jose.jws import Refused
+from budgateway.records import Issuer, Principal
+
+MAX_NAME_CHARS = 255  # OpenID Connect Core 2: sub
+MAX_NAMES = 256  # roles, groups or models of one token
+_LATEST = 253_402_300_799  # the last second of the year 9999: whoever says later means for ever, or harm
+
+# A principal whose token lists models, but none, may use none: no model has this name.
+NO_MODELS = ("",)
+
+
+def judge(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
+    """Until when (seconds since the epoch) the token is good. Raises Refused when it is not, or not for us."""
+    skew = issuer.leeway_s
+    expires = _moment(claims, "exp")
+    if expires is None:
+        raise Refused("it has no exp")
+    if now >= expires + skew:
+        raise Refused("it has expired")
+    for name in ("nbf", "iat"):
+        moment = _moment(claims, name)
+        if moment is not None and moment > now + skew:
+            raise Refused(f"its {name} is in the future")
+    if issuer.issuer and claims.get("iss") != issuer.issuer:
+        raise Refused("it is of another issuer")
+    _check_audience(claims, issuer)
+    return expires + skew
+
+
+def principal(claims: Mapping[str, Any], issuer: Issuer) -> Principal:
+    """Whom the token is about. Raises Refused when a claim that matters is of the wrong kind: a tenant that is left out
+    because it cannot be read would be somebody else's."""
+    paths = issuer.claims
+    user = _name(_at(claims, paths.user), paths.user)
+    if not user:
+        raise Refused(f"it has no {paths.user}")
+    groups = _names(_at(claims, paths.groups), paths.groups)
+    roles = dict.fromkeys((*issuer.roles, *_names(_at(claims, paths.roles), paths.roles)))
+    for group, granted in issuer.group_roles:
+        if group in groups:
+            roles.update(dict.fromkeys(granted))
+    listed = _at(claims, paths.models)
+    return Principal(
+        # Two issuers may know different people by one name, and a key or an address is none of them.
+        id=f"jwt:{issuer.name}:{user}",
+        tenant=issuer.tenant or _name(_at(claims, paths.tenant), paths.tenant),
+        roles=tuple(roles),
+        anonymous=False,
+        groups=groups,
+        models=() if listed is None else _names(listed, paths.models) or NO_MODELS,
+    )
+
+
+def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
+    if issuer.any_audience:
+        return
+    given = claims.get("aud", [])
+    listed = given if isinstance(given, list) else [given]
+    if not all(isinstance(name, str) for name in listed):
+        raise Refused("its aud is no text")
+    # RFC 7519 4.1.3: who is not named must refuse, and without a name of our own we are not.
+    if (listed or issuer.audience) and not set(listed).intersection(issuer.audience):
+        raise Refused("it is for another audience")
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519 2): a number, and nothing that merely looks like one."""
+    value = claims.get(name)
+    if value is None and name not in claims:
+        return None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not isfinite(value)
+        or not 0 <= value <= _LATEST
+    ):
+        raise Refused(f"its {name} is no number of seconds")
+    return float(value)
+
+
+def _at(claims: Mapping[str, Any], path: str) -> object:
+    """A claim by its name (`https://example.com/roles`), or by the names on the way to it (`realm_access.roles`)."""
+    if path in claims:
+        return claims[path]
+    found: object = claims
+    for name in path.split("."):
+        if not isinstance(found, dict) or name not in found:
+            return None
+        found = found[name]
+    return found
+
+
+def _name(value: object, what: str) -> str:
+    """A name in a claim, "" when there is none; a tenant may be a number."""
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool) and what != "sub":
+        return str(value) if abs(value) < 1 << 63 else _unreadable(what)
+    # Control and formatting characters would end up in logs, labels and keys of stores.
+    if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or not value.isprintable() or value != value.strip():
+        return _unreadable(what)
+    return value
+
+
+def _names(value: object, what: str) -> tuple[str, ...]:
+    """A list of names; a text is split as `scope` is (RFC 6749 3.3)."""
+    if value is None:
+        return ()
+    listed = value.split() if isinstance(value, str) else value
+    if not isinstance(listed, list) or len(listed) > MAX_NAMES:
+        raise Refused(f"its {what} is no list of names")
+    return tuple(name for item in listed if (name := _name(item, what)))
+
+
+def _unreadable(what: str) -> str:
+    raise Refused(f"its {what} is no printable name of at most {MAX_NAME_CHARS} characters")

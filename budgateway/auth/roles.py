@@ -1,0 +1,181 @@
+"""Roles: which principal may use which route with which model, and which operations of the back office."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from budgateway.records import ADMIN, Auth, Grant, Principal, Route, Tenant
+
+MAX_DECISIONS = 4096  # remembered by profile: clients choose the model's name
+MAX_PROFILES = 4096
+_BUILT_IN = Grant(role=ADMIN, admin=("*",))
+
+
+class Decision(NamedTuple):
+    """Whether something is allowed, and why."""
+
+    allowed: bool
+    why: str
+
+
+class Patterns:
+    """Names, with `*` for any characters and `?` for one."""
+
+    __slots__ = ("_any", "_exact", "_globs", "text")
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self.text = ", ".join(patterns)
+        self._any = "*" in patterns
+        globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
+        self._exact = frozenset(patterns) - frozenset(globs)
+        self._globs = re.compile("|".join(map(_glob, globs)), re.DOTALL) if globs else None
+
+    def match(self, name: str) -> bool:
+        """Whether a name is one of them."""
+        return self._any or name in self._exact or (self._globs is not None and self._globs.fullmatch(name) is not None)
+
+    def takes(self, model: str | None) -> bool:
+        """`match` for a request's model. Without one ("") there is nothing to restrict; where a body hides it (None) it
+        may be any, so that only who may use all of them passes."""
+        return self._any or (model == "" or (model is not None and self.match(model)))
+
+
+class Profile:
+    """What principals with the same roles, tenant and models may do. `known` remembers decisions for the caller."""
+
+    __slots__ = ("_grants", "_narrowings", "_roles", "known")
+
+    def __init__(
+        self, roles: tuple[str, ...], grants: Sequence[_Compiled] | None, narrowings: Sequence[tuple[str, Patterns]]
+    ) -> None:
+        """`grants` None: none are configured, and everything is granted."""
+        self._roles = roles
+        self._grants = grants
+        self._narrowings = narrowings
+        self.known: dict[tuple[str, str, str | None], Decision] = {}
+
+    def may(self, route: str, method: str, model: str | None) -> Decision:
+        """Whether it may use a route with a model: "" when there is none, None when it cannot be seen."""
+        key = (route, method, model)
+        decision = self.known.get(key)
+        if decision is None:
+            if len(self.known) >= MAX_DECISIONS:
+                self.known.clear()
+            decision = self.known[key] = self._decide(route, method, model)
+        return decision
+
+    def _decide(self, route: str, method: str, model: str | None) -> Decision:
+        named = "a model that the gateway cannot see" if model is None else f"the model '{model}'"
+        for whose, patterns in self._narrowings:
+            if not patterns.takes(model):
+                return Decision(False, f"{whose} allows the models {patterns.text or '(none)'}, not {named}")
+        if self._grants is None:
+            return Decision(True, "no roles are configured: every known principal may use every route")
+        almost = ""
+        for grant in self._grants:
+            if grant.covers(route, method):
+                if grant.models.takes(model):
+                    return Decision(True, f"granted by the role '{grant.role}'")
+                almost = f"the role '{grant.role}' allows the models {grant.models.text}, not {named}"
+        if almost:
+            return Decision(False, almost)
+        if not self._roles:
+            return Decision(False, "it has no roles")
+        return Decision(False, f"none of its roles ({', '.join(self._roles)}) has {method} on the route '{route}'")
+
+    def may_operate(self, action: str) -> Decision:
+        """Whether it may do something in the back office."""
+        granted = [grant.role for grant in self._grants or () if grant.admin.match(action)]
+        if self._grants is None and ADMIN in self._roles:
+            granted = [ADMIN]
+        if granted:
+            return Decision(True, f"granted by the role '{granted[0]}'")
+        has = f"its roles are {', '.join(self._roles)}" if self._roles else "it has no roles"
+        return Decision(False, f"{has}, and none of them has the admin action '{action}'")
+
+
+class Roles:
+    """The grants of one configuration, and what follows from them for each principal."""
+
+    def __init__(self, auth: Auth) -> None:
+        grants = auth.grants
+        if grants and not any(grant.role == ADMIN for grant in grants):
+            grants = (*grants, _BUILT_IN)
+        self._grants = [_Compiled(grant) for grant in grants] if grants else None
+        self._tenants = {tenant.name: tenant for tenant in auth.tenants}
+        self._profiles: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Profile] = {}
+
+    def profile(self, principal: Principal) -> Profile:
+        """What a principal may do; the same object for all that may do the same."""
+        key = (principal.roles, principal.tenant if principal.tenant in self._tenants else "", principal.models)
+        found = self._profiles.get(key)
+        if found is None:
+            if len(self._profiles) >= MAX_PROFILES:
+                self._profiles.clear()
+            found = self._profiles[key] = self._made(*key)
+        return found
+
+    def _made(self, roles: tuple[str, ...], tenant: str, models: tuple[str, ...]) -> Profile:
+        its = self._tenants.get(tenant, Tenant(""))
+        roles = roles or its.roles
+        narrowings = []
+        if models:
+            narrowings.append(("its credential", Patterns(models)))
+        if its.models:
+            narrowings.append((f"the tenant '{tenant}'", Patterns(its.models)))
+        mine = None if self._grants is None else [grant for grant in self._grants if grant.role in roles]
+        return Profile(roles, mine, narrowings)
+
+
+class _Compiled:
+    """A grant, ready to be asked."""
+
+    __slots__ = ("_routes", "admin", "methods", "models", "role")
+
+    def __init__(self, grant: Grant) -> None:
+        self.role = grant.role
+        self._routes = frozenset(grant.routes)
+        self.methods = Patterns(grant.methods)
+        self.models = Patterns(grant.models)
+        self.admin = Patterns(grant.admin)
+
+    def covers(self, route: str, method: str) -> bool:
+        """Whether it is about a route, by its name: no glob, as a name may have a star in it."""
+        return ("*" in self._routes or route in self._routes) and self.methods.match(method)
+
+
+def admin_action(method: str, path: str) -> str:
+    """What a request to the back office does, in the words of a grant's `admin`: `read`, or the operation's name."""
+    operation = path.removeprefix("/admin/").partition("/")[0]
+    # Who may look at everything else has no business with the list of keys.
+    return "read" if method in ("GET", "HEAD") and operation != "keys" else operation
+
+
+class Visibility:
+    """Which models a principal may see: those that some route would take from it."""
+
+    def __init__(self, roles: Roles, routes: Iterable[Route]) -> None:
+        self._roles = roles
+        self._routes: dict[str, list[tuple[Route, Patterns, str]]] = {}
+        for route in routes:
+            # A list of models is for who wants to post to them.
+            method = "POST" if not route.methods or "POST" in route.methods else route.methods[0]
+            entry = (route, Patterns(route.models or ("*",)), method)
+            self._routes.setdefault(route.provider, []).append(entry)
+
+    def shows(self, principal: Principal | None, provider: str, model: str) -> bool:
+        """Whether it may use a provider's model on any route; None is who has no credential."""
+        for route, patterns, method in self._routes.get(provider, ()):
+            if not patterns.match(model):
+                continue
+            if not route.auth_required:
+                return True
+            if principal is not None and self._roles.profile(principal).may(route.name, method, model).allowed:
+                return True
+        return False
+
+
+def _glob(pattern: str) -> str:
+    return "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)

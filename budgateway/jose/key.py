@@ -1,0 +1,217 @@
+"""Keys that verify tokens: made from secrets, PEM or JWK, each fit for some algorithms, found by `kid`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgateway.jose.jws import Compact
+
+# RFC 7518 3.2: an HMAC key is at least as long as the hash.
+HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+ALGORITHMS = (*HMAC_BYTES, *RSA, *CURVES, "EdDSA")
+
+MIN_RSA_BITS = 2048
+MAX_RSA_BITS = 8192  # verifying takes the square of it: a token must not cost us milliseconds
+MAX_KEYS = 64  # of one key set; the largest public ones have about ten
+MAX_TRIED = 8  # keys for a token that names none
+
+_PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
+# What cryptography calls the curves.
+_CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+class KeyUnfit(Exception):
+    """A key cannot be used, and why: for the operator who configured it."""
+
+
+class Key:
+    """One verification key and the algorithms it is good for. Immutable."""
+
+    __slots__ = ("_material", "algorithms", "kid")
+
+    def __init__(self, material: Any, algorithms: Iterable[str], kid: str | None = None) -> None:
+        """`material` is as PyJWT's algorithms want it."""
+        self.kid = kid
+        self.algorithms = frozenset(algorithms)
+        self._material = material
+
+    def verifies(self, token: Compact) -> bool:
+        """Whether this key made the token's signature. The token's algorithm is one of `algorithms`."""
+        try:
+            return bool(_verifiers()[token.algorithm].verify(token.signed, self._material, token.signature))
+        except (ValueError, TypeError):
+            return False  # a signature of the wrong length, numbers out of range
+
+    @classmethod
+    def from_secret(cls, secret: bytes, algorithms: Sequence[str]) -> Key:
+        """A shared secret. KeyUnfit when it is shorter than an algorithm's hash."""
+        for name in algorithms:
+            if len(secret) < HMAC_BYTES[name]:
+                raise KeyUnfit(f"too short: {len(secret)} bytes, {name} needs at least {HMAC_BYTES[name]}")
+        return cls(secret, algorithms)
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any], algorithms: Sequence[str]) -> Key:
+        """A JSON Web Key (RFC 7517). KeyUnfit when it is not for verifying, weak, or for none of `algorithms`."""
+        operations = jwk.get("key_ops", ["verify"])
+        if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+            raise KeyUnfit("it is not for verifying (use, key_ops)")
+        if "d" in jwk:
+            raise KeyUnfit("it is a private key: whoever can read it can make tokens")
+        kid = jwk.get("kid")
+        if kid is not None and not isinstance(kid, str):
+            raise KeyUnfit("its kid is no text")
+        kind, curve = jwk.get("kty"), jwk.get("crv")
+        fit = [name for name in algorithms if _suits(name, kind, curve) and jwk.get("alg", name) == name]
+        if not fit:
+            raise KeyUnfit(f"kty {kind!r}, crv {curve!r}, alg {jwk.get('alg')!r} suit none of {', '.join(algorithms)}")
+        material = _from_jwk(fit[0], dict(jwk))
+        if kind == "oct":
+            return cls(material, [name for name in fit if len(material) >= HMAC_BYTES[name]] or _short(material), kid)
+        _check_rsa(material)
+        return cls(material, fit, kid)
+
+
+class KeySet:
+    """The keys of one issuer. Immutable."""
+
+    __slots__ = ("_any", "_by_kid", "keys")
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        """KeyUnfit when two keys have one `kid`: which of them is meant would be anybody's guess."""
+        self.keys = tuple(keys)
+        self._by_kid: dict[str, Key] = {}
+        for key in keys:
+            if key.kid is not None:
+                if key.kid in self._by_kid:
+                    raise KeyUnfit(f"two keys have the kid {key.kid[:64]!r}")
+                self._by_kid[key.kid] = key
+        self._any = tuple(key for key in keys if key.kid is None)
+
+    def candidates(self, token: Compact) -> Sequence[Key]:
+        """The keys that may have signed it: the one it names, else those without a name; without a `kid` all that are
+        fit for its algorithm, a handful at most. Empty when none can have."""
+        algorithm = token.algorithm
+        if token.kid is None:
+            return [key for key in self.keys if algorithm in key.algorithms][:MAX_TRIED]
+        named = self._by_kid.get(token.kid)
+        found = self._any if named is None else (named,)
+        return [key for key in found if algorithm in key.algorithms][:MAX_TRIED]
+
+    @classmethod
+    def from_pem(cls, text: str, algorithms: Sequence[str]) -> KeySet:
+        """Public keys and certificates, PEM, one after the other. KeyUnfit when there is none, or one that is unfit."""
+        keys = [Key(*_from_pem(found[1], found[0], algorithms)) for found in _PEM.finditer(text)]
+        if not keys:
+            raise KeyUnfit("it holds no PEM block")
+        return cls(keys)
+
+    @classmethod
+    def from_document(cls, document: object, algorithms: Sequence[str]) -> KeySet:
+        """A JWK Set (RFC 7517 5), from outside: keys that are unfit are left out, as an issuer may have others for other
+        purposes. Shared secrets in it are no secrets and never fit. KeyUnfit when nothing is left."""
+        listed = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+            raise KeyUnfit(f"it is no key set with at most {MAX_KEYS} keys")
+        public = [name for name in algorithms if name not in HMAC_BYTES]
+        keys, why = [], "it is empty"
+        for jwk in listed:
+            try:
+                keys.append(Key.from_jwk(jwk if isinstance(jwk, dict) else {}, public))
+            except KeyUnfit as error:
+                why = str(error)
+        if not keys:
+            raise KeyUnfit(f"it has no key that can be used: {why}")
+        return cls(keys)
+
+
+def verify(token: Compact, keys: KeySet) -> bool:
+    """Whether one of the keys made the signature."""
+    return any(key.verifies(token) for key in keys.candidates(token))
+
+
+def sign(claims: Mapping[str, object], secret: bytes) -> str:
+    """An HS256 token of our own."""
+    import jwt
+
+    return jwt.encode(dict(claims), secret, algorithm="HS256")
+
+
+def _verifiers() -> Mapping[str, Any]:
+    """PyJWT's algorithms by name; imported by the first who checks a token, as they bring all of OpenSSL's bindings."""
+    if not _LOADED:
+        from jwt.algorithms import get_default_algorithms
+
+        loaded = get_default_algorithms()
+        _LOADED.update({name: loaded[name] for name in ALGORITHMS})
+    return _LOADED
+
+
+_LOADED: dict[str, Any] = {}
+
+
+def _suits(algorithm: str, kind: object, curve: object) -> bool:
+    """Whether an algorithm works with keys of this `kty` and `crv`."""
+    if algorithm in HMAC_BYTES:
+        return kind == "oct"
+    if algorithm in RSA:
+        return kind == "RSA"
+    if algorithm in CURVES:
+        return kind == "EC" and curve == CURVES[algorithm]
+    return kind == "OKP" and curve in ("Ed25519", "Ed448")
+
+
+def _from_jwk(algorithm: str, jwk: dict[str, Any]) -> Any:
+    import jwt
+
+    try:
+        return _verifiers()[algorithm].from_jwk(jwk)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        # Its words may quote the key.
+        raise KeyUnfit(f"it is no {jwk.get('kty')} key") from error
+
+
+def _from_pem(label: str, block: str, algorithms: Sequence[str]) -> tuple[Any, list[str]]:
+    """A PEM block as a key, and which algorithms it is good for."""
+    if "PRIVATE" in label:
+        raise KeyUnfit("it holds a private key: verifying needs the public one alone")
+    from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from cryptography.x509 import load_pem_x509_certificate
+
+    try:
+        data = block.encode("ascii")
+        key = load_pem_x509_certificate(data).public_key() if "CERTIFICATE" in label else load_pem_public_key(data)
+    except (ValueError, TypeError) as error:
+        raise KeyUnfit(f"its {label.lower()} cannot be read") from error
+    kind, curve = "", ""
+    if isinstance(key, rsa.RSAPublicKey):
+        kind = "RSA"
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        kind, curve = "EC", _CURVE_NAMES.get(key.curve.name, key.curve.name)
+    elif isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+        kind, curve = "OKP", "Ed25519"
+    fit = [name for name in algorithms if _suits(name, kind, curve)]
+    if not fit:
+        raise KeyUnfit(f"its {kind or 'unknown'} key suits none of {', '.join(algorithms)}")
+    _check_rsa(key)
+    return key, fit
+
+
+def _check_rsa(key: Any) -> None:
+    numbers = getattr(key, "public_numbers", None)
+    if numbers is None or not hasattr(found := numbers(), "e"):
+        return
+    if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
+        raise KeyUnfit(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this one {key.key_size}")
+    if found.e < 3 or found.e % 2 == 0 or found.e.bit_length() > 32:
+        raise KeyUnfit("its RSA exponent is not one that is used")
+
+
+def _short(secret: bytes) -> list[str]:
+    raise KeyUnfit(f"too short: {len(secret)} bytes")

@@ -1,0 +1,28 @@
+"""What a worker says of a principal is what the office hears, however long it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from budgateway.auth.vouch import HEADER, vouch, vouched_for
+from budgateway.native import RequestHead
+from budgateway.records import Principal
+
+
+@pytest.mark.parametrize(
+    "principal",
+    [
+        Principal("key:k", anonymous=False),
+        Principal("jwt:own:Åsa 東京", "t", ("a", "b"), anonymous=False, models=("gpt-*", "")),
+        Principal("jwt:own:x", roles=tuple(f"role-{number:030}" for number in range(256)), anonymous=False),
+    ],
+)
+def test_it_comes_through_a_head(principal: Principal) -> None:
+    head = RequestHead.parse(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + vouch(principal) + b"\r\n")
+    assert head is not None
+    assert vouched_for(head.headers()) == principal
+
+
+def test_without_the_header_it_is_nobody() -> None:
+    assert vouched_for([("host", "x"), ("x-other", "y")]) is None
+    assert HEADER.islower()
