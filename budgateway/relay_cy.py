@@ -265,8 +265,7 @@ class Relay(Carrier):
                 head = x.handshake.request(head, x.head)
             if x.vouched is not None:
                 # For the back office alone: the lines go before the blank one.
-                head = head[:-2] + x.vouched + b"
-"
+                head = head[:-2] + x.vouched + b"\r\n"
             connection.send(x, head, body, x.to_head, done)
         now_ns = monotonic_ns()
         x.overhead_ns += now_ns - x.ready_ns
