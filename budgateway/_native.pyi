@@ -77,6 +77,11 @@ GAUGE_SOCKET_FRAMES_IN: Final[int]
 GAUGE_SOCKET_FRAMES_OUT: Final[int]
 GAUGE_SOCKET_BYTES_IN: Final[int]
 GAUGE_SOCKET_BYTES_OUT: Final[int]
+# Redis: away (1) or not; round trips, decisions without it, settlements lost, since the worker began
+GAUGE_STORE_AWAY: Final[int]
+GAUGE_STORE_CALLS: Final[int]
+GAUGE_STORE_FALLBACKS: Final[int]
+GAUGE_STORE_LOST: Final[int]
 
 @final
 class RateLimit:

@@ -22,6 +22,7 @@ from budgateway.observe.record_cy import Recorder
 from budgateway.relay_cy import Relay
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.sharing import Sharing
 from budgateway.wiring import build_snapshot, largest_body
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Successor:
     settings: Settings
     snapshot: Snapshot
     pools: Pools
+    sharing: Sharing | None
 
 
 class DataPlane:
@@ -80,6 +82,8 @@ class DataPlane:
         self.pools: Pools = {}
         self._bell = bells[worker] if bells else -1
         self.queues = Queues(segment, worker, bells)
+        self.sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
+        self._past: list[Sharing] = []  # until the exchanges that use them have ended
         self.vault = Vault(trust)
         self.snapshot = build_snapshot(
             settings, segment, worker, self.pools, office_path, queues=self.queues, vault=self.vault
@@ -122,7 +126,10 @@ class DataPlane:
             _log.error("a background task failed", exc_info=error)
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accept connections from a bound socket."""
+        """Accept connections from a bound socket, once Redis had its chance."""
+        if self.sharing is not None and not self._servers:
+            self.sharing.open()
+            await self.sharing.ready()
         server = await self._loop.create_server(protocols(self.door), sock=sock, backlog=BACKLOG, ssl=self._tls)
         self._servers.append(server)
 
@@ -134,7 +141,10 @@ class DataPlane:
         snapshot = build_snapshot(
             settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault
         )
-        return Successor(settings, snapshot, pools)
+        sharing = self.sharing
+        if settings.store != self.snapshot.settings.store:
+            sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
+        return Successor(settings, snapshot, pools, sharing)
 
     def commit(self, successor: Successor) -> None:
         """Serve it: exchanges in flight keep what they started under, unchanged upstreams their warm connections."""
@@ -146,6 +156,12 @@ class DataPlane:
             if key not in successor.pools:
                 pool.close()
                 self._retired.append(pool)
+        if successor.sharing is not self.sharing:
+            if self.sharing is not None:
+                self._past.append(self.sharing)
+            self.sharing = successor.sharing
+            if self.sharing is not None:
+                self.sharing.open()
         self.queues.adopt(settings.providers)
         self.pools = successor.pools
         successor.snapshot.auth.learn()  # what came since it was built
@@ -211,6 +227,8 @@ class DataPlane:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sharing in (*self._past, *([self.sharing] if self.sharing is not None else ())):
+            await sharing.close()
         if self._access is not None:
             await self._access.close()
             self._access = None
@@ -223,6 +241,9 @@ class DataPlane:
             pool.sweep(now_ns)
         self._retired = [pool for pool in self._retired if pool.open]
         self._publish()
+        for past in [past for past in self._past if past.is_idle]:
+            self._past.remove(past)
+            self.spawn(past.close())
         if self._access is not None:
             self._access.flush()
         self._judge_lag()
@@ -256,6 +277,7 @@ class DataPlane:
             (native.GAUGE_SOCKET_FRAMES_OUT, sockets.frames_out),
             (native.GAUGE_SOCKET_BYTES_IN, sockets.bytes_in),
             (native.GAUGE_SOCKET_BYTES_OUT, sockets.bytes_out),
+            *(self.sharing.figures() if self.sharing is not None else ()),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         others = sum(

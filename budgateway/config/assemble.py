@@ -14,6 +14,7 @@ from budgateway.config.endpoint import is_loopback
 from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
 from budgateway.config.resolve import Resolver, burst_of, cores, methods_of
 from budgateway.config.resolve_auth import AuthResolver, authenticates
+from budgateway.config.resolve_redis import store_settings
 from budgateway.config.schema import (
     TABLES,
     CacheConfig,
@@ -22,16 +23,16 @@ from budgateway.config.schema import (
     MetricsConfig,
     ProviderConfig,
     RateLimitingConfig,
-    RedisConfig,
     RouteConfig,
     TlsConfig,
     TracingConfig,
 )
 from budgateway.config.schema_auth import AuthConfig
+from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import Table
 from budgateway.errors import ConfigError
-from budgateway.records import BreakerSettings, Provider, RateLimit, Route, Settings
+from budgateway.records import BreakerSettings, Provider, RateLimit, Route, Settings, StoreSettings
 
 HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
 NO_AUTHENTICATOR = (
@@ -83,6 +84,8 @@ class _Assembly:
         providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
         believed = AuthResolver(self._resolve, routes).auth(auth)
         host = self._host(gateway, providers, routes)
+        workers = gateway.workers or cores()
+        store = self._store(workers)
         self._note_what_waits(routes)
         self._note_keys_that_wait(gateway, providers)
         if self._problems.lines:
@@ -90,7 +93,7 @@ class _Assembly:
         return Settings(
             host=host,
             port=gateway.port,
-            workers=gateway.workers or cores(),
+            workers=workers,
             cpu_affinity=gateway.cpu_affinity,
             tls=certificate,
             max_connections=gateway.max_connections,
@@ -109,6 +112,7 @@ class _Assembly:
             metrics_port=metrics.port,
             rate_limit=_rate_limit(limiting),
             breaker=_breaker(breaker),
+            store=store,
             jwt_secret=secret,
             jwt_expiration_s=auth.jwt_expiration,
             auth=believed,
@@ -278,18 +282,25 @@ class _Assembly:
             )
         return gateway.host
 
+    def _store(self, workers: int) -> StoreSettings | None:
+        """Redis, where the configuration says where it is."""
+        table = self._table(("redis",), RedisConfig)
+        if table is None:
+            return None
+        literal = ("redis", "url") not in self._source.variables
+        store = store_settings(self._resolve, table, literal=literal, workers=workers)
+        if store is None and not self._problems.within(("redis",)):
+            self._notices.append("[redis] has no effect without a url (REDIS_URL), sentinels or nodes")
+        return store
+
     def _note_what_waits(self, routes: Sequence[Route]) -> None:
         """Tables of engines that this version lacks are checked all the same, and said to be without effect."""
         cache = self._table(("cache",), CacheConfig)
-        redis = self._table(("redis",), RedisConfig)
         tracing = self._table(("tracing",), TracingConfig)
         if cache is not None and cache.enabled:
             self._notices.append("[cache] has no effect in this version")
         elif any(route.cache_ttl_s for route in routes):
             self._notices.append("cache_ttl of routes has no effect in this version")
-        if redis is not None:
-            self._resolve.redis_url(redis.url, literal=("redis", "url") not in self._source.variables)
-            self._notices.append("[redis] has no effect in this version")
         if tracing is not None and (tracing.enabled or tracing.requests):
             self._notices.append("[tracing] has no effect in this version")
         written = self._source.tables.get("providers")

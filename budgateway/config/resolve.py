@@ -6,7 +6,6 @@ import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
@@ -70,28 +69,6 @@ class Resolver:
             self.problems.add(
                 path, f"too short: {length} bytes, must be at least {MIN_SECRET_BYTES} (openssl rand -hex 32)"
             )
-        return secret
-
-    def redis_url(self, given: str | None, *, literal: bool) -> Secret | None:
-        """Redis' URL, written out (`literal` in a file, where it may hold no password) or referred to."""
-        path: KeyPath = ("redis", "url")
-        if given is not None and given.startswith(("env:", "file:")):
-            literal = False
-            secret = self.secret(path, given)
-        else:
-            secret = Secret(given) if given is not None else None
-        if secret is None:
-            return None
-        try:
-            parts = urlsplit(secret.reveal())
-            _ = parts.port
-        except ValueError:
-            self.problems.add(path, "not a URL")
-            return None
-        if parts.scheme not in ("redis", "rediss", "unix"):
-            self.problems.add(path, "must begin with redis://, rediss:// or unix://")
-        if literal and parts.password:
-            self.problems.add(path, 'must hold no password: write the reference "env:REDIS_URL" and set the variable')
         return secret
 
     def beside(self, path: KeyPath, name: str) -> Path:

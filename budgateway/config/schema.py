@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from budgateway.config.schema_auth import AuthConfig
+from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_websocket import WebSocketConfig
 from budgateway.config.words import (
     Count,
@@ -115,17 +116,6 @@ class CacheConfig(Table):
     """Seconds an answer is kept where a route says nothing."""
     max_memory: Size = 256 << 20
     """Memory for answers, in bytes or as "1GB"."""
-
-
-class RedisConfig(Table):
-    """What gateways on several hosts share."""
-
-    url: str | None = None
-    """redis://, rediss:// or unix://; with a password it must be a reference (`env:REDIS_URL`)."""
-    pool_size: Count = 20
-    """Connections kept open."""
-    max_connections: Count = 100
-    """Connections at most."""
 
 
 class MetricsConfig(Table):

@@ -61,7 +61,7 @@ class Line(Protocol):
     def flush(self) -> None:
         """Write what was submitted."""
 
-    def unfit(self, error: Failure) -> None:
+    def unfit(self, code: str, message: str) -> None:
         """The server cannot serve us."""
 
 
@@ -147,7 +147,16 @@ class RedisLimits:
         self._beat_due = False
         self._lease_us = int(lease_s * 1e6)
         self._beat_s = lease_s / BEATS
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Begin to show signs of life."""
         self._timer = self._loop.call_later(self._beat_s, self._beat)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody holds a lease and nothing waits to be sent."""
+        return not (self._held or self._waiting or self._settlements or self._releases)
 
     # ---------------------------------------------------------------- SharedLimits
 
@@ -226,9 +235,11 @@ class RedisLimits:
                 self._settlements[what] = self._settlements.get(what, 0) - amount
         self._due()
 
-    async def close(self) -> None:
-        """Send what waits. The leases of exchanges that still run end by themselves."""
-        self._timer.cancel()
+    def close(self) -> None:
+        """Send what waits. The leases of exchanges that still run end by themselves. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._waiting or self._settlements or self._releases:
             self._flush()
 
@@ -356,7 +367,7 @@ class RedisLimits:
         else:
             self.lost(batch, error.code)
         if error.is_unfit:
-            self._line.unfit(error)
+            self._line.unfit(error.code, str(error))
         self._go_on()
 
     def lost(self, batch: Batch, code: str) -> None:

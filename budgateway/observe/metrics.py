@@ -23,6 +23,10 @@ from budgateway.native import (
     GAUGE_SOCKET_FRAMES_IN,
     GAUGE_SOCKET_FRAMES_OUT,
     GAUGE_SOCKETS,
+    GAUGE_STORE_AWAY,
+    GAUGE_STORE_CALLS,
+    GAUGE_STORE_FALLBACKS,
+    GAUGE_STORE_LOST,
     OVERHEAD_BOUNDS_S,
     Metrics,
     Queue,
@@ -46,6 +50,12 @@ _GAUGES = (
     ("budgateway_upstream_connections_idle", "Idle upstream connections.", GAUGE_POOL_IDLE),
     ("budgateway_upstream_connections_busy", "Busy upstream connections.", GAUGE_POOL_BUSY),
     ("budgateway_websockets", "Open WebSockets.", GAUGE_SOCKETS),
+    ("budgateway_store_away", "1 while Redis is away.", GAUGE_STORE_AWAY),
+)
+_STORE = (
+    ("budgateway_store_calls", "Round trips to Redis for limits.", GAUGE_STORE_CALLS),
+    ("budgateway_store_fallbacks", "Decisions that Redis did not answer.", GAUGE_STORE_FALLBACKS),
+    ("budgateway_store_lost", "Settlements that may not have reached Redis.", GAUGE_STORE_LOST),
 )
 # By direction, as it is with body bytes.
 _SOCKETS = (
@@ -99,6 +109,11 @@ class SegmentCollector:
             for worker in range(self._segment.workers):
                 family.add_metric((str(worker),), self._segment.gauge(worker, gauge))
             yield family
+        for name, text, count in _STORE:
+            counted = CounterMetricFamily(name, text, labels=("worker",))
+            for worker in range(self._segment.workers):
+                counted.add_metric((str(worker),), self._segment.gauge(worker, count))
+            yield counted
         for name, text, taken, given in _SOCKETS:
             counter = CounterMetricFamily(name, text, labels=("worker", "direction"))
             for worker in range(self._segment.workers):

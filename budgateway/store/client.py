@@ -42,7 +42,8 @@ class Store:
     """
 
     def __init__(self, settings: StoreSettings, *, connections: int = 1) -> None:
-        """`connections` at most: decisions have the first to themselves, other commands share the rest."""
+        """`connections` at most: decisions have the first to themselves, other commands share the rest. Nothing is done
+        before `open`."""
         self.settings = settings
         # Told of each change, with the reason or "".
         self.on_change: Callable[[str], None] | None = None
@@ -70,6 +71,10 @@ class Store:
         self._needed = 1
         self._said: dict[bool, float] = {}
         self._unsaid = True
+        self._keeper: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin to connect, and to stay connected."""
         self._keeper = self._loop.create_task(self._keep(), name="store")
 
     # ---------------------------------------------------------------- commands
@@ -115,9 +120,9 @@ class Store:
             self._judge(error)
             raise
 
-    def unfit(self, error: StoreError) -> None:
-        """A sink's word that the server said something which concerns all commands: go down if so."""
-        self._judge(error)
+    def unfit(self, code: str, message: str) -> None:
+        """A sink's word that the server said something which concerns all commands."""
+        self._judge(StoreError(message, code))
 
     async def ready(self, timeout_s: float) -> bool:
         """Wait until it is up, for at most `timeout_s`."""
@@ -134,10 +139,10 @@ class Store:
         deadline = self._loop.time() + self.settings.timeout_s
         while self.is_up and self._link is not None and self._link.pending and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-        self._keeper.cancel()
-        if self._growing is not None:
-            self._growing.cancel()
-        await asyncio.gather(self._keeper, *([self._growing] if self._growing else []), return_exceptions=True)
+        tasks = [task for task in (self._keeper, self._growing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.is_up = False
         self.reason = "the gateway stops"
         self._drop("the gateway stops")

@@ -68,6 +68,14 @@ mod _native {
     const GAUGE_SOCKET_BYTES_IN: u8 = 10;
     #[pymodule_export]
     const GAUGE_SOCKET_BYTES_OUT: u8 = 11;
+    #[pymodule_export]
+    const GAUGE_STORE_AWAY: u8 = 12;
+    #[pymodule_export]
+    const GAUGE_STORE_CALLS: u8 = 13;
+    #[pymodule_export]
+    const GAUGE_STORE_FALLBACKS: u8 = 14;
+    #[pymodule_export]
+    const GAUGE_STORE_LOST: u8 = 15;
 
     #[pymodule_export]
     const WAIT_SERVED: u8 = crate::queue::WAIT_SERVED;

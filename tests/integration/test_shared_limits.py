@@ -47,13 +47,15 @@ async def worker(
 ) -> AsyncIterator[RedisLimits]:
     """What one worker has."""
     store = Store(StoreSettings(port=server.port, **{"timeout_s": PATIENT_S, **settings}))  # type: ignore[arg-type]
+    store.open()
     try:
         assert await store.ready(10)
         limits = RedisLimits(store, namespace="budgateway", worker=name, lease_s=lease_s)
+        limits.open()
         try:
             yield limits
         finally:
-            await limits.close()
+            limits.close()
     finally:
         await store.close()
 
@@ -132,7 +134,7 @@ async def free_after(server: Redis, lease_s: float) -> float:
     """Seconds from a worker's last sign of life to when its leases are had by another."""
     async with worker(server, "w1", lease_s=lease_s) as dying, worker(server, "w2", lease_s=lease_s) as other:
         assert await admitted(dying, 5, SLOTS) == 5
-        dying._timer.cancel()  # no more signs of life
+        dying._timer.cancel()  # type: ignore[union-attr]  # no more signs of life
         began = time.monotonic()
         assert await admitted(other, 1, SLOTS) == 0
         while not await admitted(other, 1, SLOTS):

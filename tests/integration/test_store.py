@@ -35,6 +35,7 @@ def server(tmp_path: Path) -> Iterator[Redis]:
 async def store_of(server: Redis, *, connections: int = 1, **settings: object) -> AsyncIterator[Store]:
     """A store that is up."""
     store = Store(StoreSettings(port=server.port, **{"timeout_s": PATIENT_S, **settings}), connections=connections)  # type: ignore[arg-type]
+    store.open()
     try:
         assert await store.ready(10)
         yield store

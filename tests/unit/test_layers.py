@@ -21,6 +21,7 @@ LAYERS = {
         "gateway",
         "reload",
         "control",
+        "sharing",
         "slot",
         "handover",
         "overload",

@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 SCRIPT = "import sys, budgateway.worker; print(*sys.modules)"
-# The event loop and the parser; everything else is ours or the standard library.
-THIRD_PARTY = {"httptools", "uvloop"}
+# The event loop and the parsers; everything else is ours or the standard library.
+THIRD_PARTY = {"hiredis", "httptools", "uvloop"}
 
 
 def test_a_worker_imports_what_it_serves_with_and_nothing_else() -> None:

@@ -75,8 +75,8 @@ def test_the_designs_example_works_as_written(write: Callable[..., Path]) -> Non
         ("http://vllm-2:8000", "vllm-2", 8000, 1),
     ]
     assert settings.notices == (
+        "[redis] has no effect without a url (REDIS_URL), sentinels or nodes",
         "[cache] has no effect in this version",
-        "[redis] has no effect in this version",
         "health_check_path and health_check_interval have no effect in this version",
     )
 

@@ -1,0 +1,64 @@
+"""What a worker shares with those of other hosts: its way to Redis, and the limits that are kept there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING
+
+from budgateway import native
+from budgateway.limits.shared import RedisLimits
+from budgateway.store.client import Store
+
+if TYPE_CHECKING:
+    from budgateway.records import StoreSettings
+
+# Workers start with Redis' word if it is there, and without if it is not.
+START_S = 1.0
+
+
+class Sharing:
+    """One per worker and `[redis]`; begins with `open`, so that a configuration that is never served connects to nothing."""
+
+    def __init__(self, settings: StoreSettings, workers: int) -> None:
+        self.settings = settings
+        # Of one gateway and the workers that follow during a restart.
+        self.store = Store(
+            settings, connections=max(1, min(settings.pool_size, settings.max_connections // 2) // workers)
+        )
+        self.limits = RedisLimits(
+            self.store,
+            namespace=settings.namespace,
+            worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
+            on_failure=dict(settings.on_failure),
+        )
+
+    def open(self) -> None:
+        """Begin to connect."""
+        self.store.open()
+        self.limits.open()
+
+    async def ready(self) -> None:
+        """Wait for Redis, for no longer than a start may take."""
+        await self.store.ready(START_S)
+
+    async def close(self) -> None:
+        """Send what waits, and disconnect. Idempotent."""
+        self.limits.close()
+        await self.store.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no exchange holds anything of it."""
+        return self.limits.is_idle
+
+    def figures(self) -> tuple[tuple[int, int], ...]:
+        """Gauges of the segment and their values."""
+        tally = self.limits.tally
+        return (
+            (native.GAUGE_STORE_AWAY, not self.store.is_up),
+            (native.GAUGE_STORE_CALLS, tally.calls),
+            (native.GAUGE_STORE_FALLBACKS, tally.fallbacks),
+            (native.GAUGE_STORE_LOST, tally.lost),
+        )
