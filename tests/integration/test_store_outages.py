@@ -1,0 +1,257 @@
+"""Redis breaks in every way it can (RELIABILITY L2): nobody is failed by it, few wait, it is said once, and it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from integration.redises import Redis, needs_redis, redis_server
+
+from budgateway.errors import StoreUnavailable
+from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
+from budgateway.limits.shared import RedisLimits
+from budgateway.records import OnStoreFailure, StoreSettings
+from budgateway.store.client import Store
+
+pytestmark = [pytest.mark.integration, needs_redis]
+LOOPS = ("uvloop",)
+
+# The default is 5 ms; on a machine that builds and tests other things at the same time a healthy Redis misses that.
+TIMEOUT_S = 0.04
+MANY = Demand("many", Kind.RATE, limit=1_000_000, cost=1, burst=1_000_000, period_s=60)
+SLOTS = Demand("slots", Kind.CONCURRENCY, limit=5, cost=1)
+MONEY = Demand("money", Kind.SPEND, limit=1_000_000, cost=10, period_s=86_400, ends_s=int(time.time()) + 3600)
+
+
+def killed(server: Redis) -> None:
+    server.kill()
+
+
+def stopped(server: Redis) -> None:
+    server.signal(signal.SIGSTOP)
+
+
+def read_only(server: Redis) -> None:
+    server.say("REPLICAOF", "127.0.0.1", "1")
+
+
+def full(server: Redis) -> None:
+    server.say("CONFIG", "SET", "maxmemory", "1")
+
+
+def loses_its_password(server: Redis) -> None:
+    server.say("CONFIG", "SET", "requirepass", "other")
+    server.password = "other"
+    server.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def back(server: Redis) -> None:
+    """Whatever was done to it, undone."""
+    with contextlib.suppress(AssertionError):
+        server.signal(signal.SIGCONT)
+        for words in (
+            ("REPLICAOF", "NO", "ONE"),
+            ("CONFIG", "SET", "maxmemory", "0"),
+            ("CONFIG", "SET", "requirepass", ""),
+        ):
+            server.say(*words)
+        server.password = ""
+        return
+    server.start()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Redis]:
+    with redis_server(tmp_path / "redis") as started:
+        yield started
+
+
+@contextlib.asynccontextmanager
+async def limits_at(
+    port: int, timeout_s: float = TIMEOUT_S, **on_failure: OnStoreFailure
+) -> AsyncIterator[tuple[Store, RedisLimits]]:
+    store = Store(StoreSettings(port=port, timeout_s=timeout_s))
+    limits = RedisLimits(store, namespace="budgateway", worker="w1", on_failure=on_failure)
+    store.open()
+    limits.open()
+    try:
+        assert await store.ready(10)
+        yield store, limits
+    finally:
+        limits.close()
+        await store.close()
+
+
+async def ask(limits: RedisLimits, count: int) -> tuple[list[Verdict | None], list[float]]:
+    """One decision after the other, as requests come; the answers and what each waited."""
+    verdicts, waits = [], []
+    for _ in range(count):
+        began = time.monotonic()
+        verdicts.append(await limits.decide([MANY]))
+        waits.append(time.monotonic() - began)
+        await asyncio.sleep(0.0005)
+    return verdicts, waits
+
+
+@pytest.mark.parametrize("break_it", [killed, stopped, read_only, full, loses_its_password])
+async def test_an_outage(server: Redis, break_it: Callable[[Redis], None], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "budgateway.store")
+    async with limits_at(server.port) as (store, limits):
+        assert await limits.decide([MANY]) is not None
+        caplog.clear()
+        break_it(server)
+        verdicts, waits = await ask(limits, 400)
+        assert not store.is_up
+        assert verdicts[-1] is None, "the stage decides alone"
+        # Three late reads and what came in the meantime; after that nobody.
+        assert sum(wait > 0.01 for wait in waits) <= 8
+        assert max(waits) < 1
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        back(server)
+        began = time.monotonic()
+        assert await store.ready(10)
+        assert time.monotonic() - began <= 2
+        assert await limits.decide([MANY]) is not None
+        assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+@contextlib.asynccontextmanager
+async def slow_proxy(port: int) -> AsyncIterator[tuple[int, list[float]]]:
+    """A way to a port on which replies take as long as `delay[0]` says."""
+    delay = [0.0]
+    tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
+        writers.append(writer)
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if slow and delay[0]:
+                    await asyncio.sleep(delay[0])
+                writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        for work in (pump(reader, back, False), pump(there, writer, True)):
+            task = asyncio.get_running_loop().create_task(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], delay
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.close()
+
+
+async def test_a_slow_redis_is_an_absent_one(server: Redis) -> None:
+    async with slow_proxy(server.port) as (port, delay), limits_at(port) as (store, limits):
+        delay[0] = 3 * TIMEOUT_S
+        verdicts, waits = await ask(limits, 400)
+        assert not store.is_up
+        assert verdicts.count(None) > 390
+        assert sum(wait > 0.01 for wait in waits) <= 8
+        delay[0] = 0
+        began = time.monotonic()
+        assert await store.ready(10)
+        assert time.monotonic() - began <= 2
+
+
+async def test_one_slow_reply_takes_nothing_down_and_gives_back_what_it_took(server: Redis) -> None:
+    async with slow_proxy(server.port) as (port, delay), limits_at(port) as (store, limits):
+        assert await limits.decide([SLOTS, MONEY]) is not None
+        delay[0] = 2 * TIMEOUT_S
+        assert await limits.decide([SLOTS, MONEY]) is None
+        delay[0] = 0
+        assert store.is_up
+        # The late answer said yes to somebody who was told to decide alone: undone with the next call.
+        deadline = time.monotonic() + 5
+        while True:
+            found = await limits.decide([SLOTS._replace(cost=0), MONEY._replace(cost=0)])
+            if found is not None and [standing.remaining for standing in found.standings] == [4, 999_990]:
+                break
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.01)
+        assert limits.tally.returned >= 1
+
+
+async def test_what_was_settled_and_released_meanwhile_is_sent_afterwards(server: Redis) -> None:
+    async with limits_at(server.port) as (store, limits):
+        verdict = await limits.decide([SLOTS, MONEY])
+        assert verdict is not None
+        read_only(server)
+        while store.is_up:
+            await limits.decide([MANY])
+            await asyncio.sleep(0.001)
+        limits.release([Release(verdict.lease, (SLOTS.key,))])
+        limits.settle([Adjustment(MONEY, 500), Adjustment(MONEY, 20)])
+        back(server)
+        deadline = time.monotonic() + 10
+        while True:
+            found = await limits.decide([SLOTS._replace(cost=0), MONEY._replace(cost=0)])
+            if found is not None and [standing.remaining for standing in found.standings] == [5, 999_470]:
+                break
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.02)
+        assert limits.tally.lost == 0
+
+
+async def test_leases_outlive_a_redis_that_forgot_them(server: Redis) -> None:
+    async with limits_at(server.port) as (store, limits):
+        for _ in range(4):
+            assert (await limits.decide([SLOTS])) is not None
+        server.kill()
+        while store.is_up:
+            await asyncio.sleep(0.001)
+        server.start()
+        assert await store.ready(10)
+        deadline = time.monotonic() + 10
+        while True:
+            found = await limits.decide([SLOTS._replace(cost=0)])
+            if found is not None and found.standings[0].remaining == 1:
+                break
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "demands", "outcome"),
+    [
+        ({}, [MANY, SLOTS], "local"),
+        ({"rates": "open"}, [MANY], "open"),
+        ({"rates": "open"}, [MANY, SLOTS], "local"),
+        ({"rates": "open", "budgets": "closed"}, [MANY, MONEY], "closed"),
+        ({"rates": "open", "budgets": "closed"}, [MANY], "open"),
+    ],
+)
+async def test_without_redis_the_operators_word_holds(
+    server: Redis, words: dict[str, OnStoreFailure], demands: list[Demand], outcome: str
+) -> None:
+    async with limits_at(server.port, **words) as (store, limits):
+        server.kill()
+        while store.is_up:
+            await asyncio.sleep(0.001)
+        if outcome == "closed":
+            with pytest.raises(StoreUnavailable, match="redis is away"):
+                await limits.decide(demands)
+            return
+        verdict = await limits.decide(demands)
+        if outcome == "local":
+            assert verdict is None
+        else:
+            assert verdict is not None
+            assert verdict.refused_by == -1
+            assert verdict.standings[0].remaining == demands[0].burst
+        assert limits.tally.fallbacks == 1
