@@ -20,10 +20,13 @@ _LENGTH = struct.Struct("!I")
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """To a worker, first of all: what to serve, and whom to believe."""
+    """To a worker, first of all, at once or after a while as a spare: what to serve, whom to believe, and in which slot and
+    row it serves."""
 
     settings: Settings
     trust: Trust = field(default_factory=Trust)
+    index: int = 0
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +66,10 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """To a worker: refuse new exchanges, or (empty) take them again."""
+    """To a worker: refuse new exchanges, or (empty) take them again; accept connections, or leave them waiting."""
 
     reason: str
+    accepts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

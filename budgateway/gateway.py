@@ -99,7 +99,9 @@ class Gateway:
                 "uptime_s": round(time.monotonic() - self.started, 1),
                 "rss_bytes": resident(os.getpid()),
                 "shedding": "" if self._plane is None else self._plane.relay.shedding,
+                "accepts": True,
                 "restarts": 0,
+                "hung": 0,
                 "connections": self._segment.gauge(0, native.GAUGE_CONNECTIONS),
                 "in_flight": self._segment.gauge(0, native.GAUGE_EXCHANGES),
             }

@@ -8,6 +8,9 @@ from pathlib import Path
 # RELIABILITY 1: at 85 % of the limit new exchanges are refused; below 80 % they are taken again.
 SHED_SHARE = 0.85
 RESUME_SHARE = 0.80
+# At 95 % not even connections are accepted, as each costs buffers; below 90 % they are again.
+CLOSE_SHARE = 0.95
+OPEN_SHARE = 0.90
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -35,14 +38,36 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 class MemoryGuard:
-    """Says when to shed. Told the sum; hysteresis keeps it from flapping."""
+    """Says when to shed, and when to accept no more. Told the sum; hysteresis keeps it from flapping."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.is_shedding = False
+        self.accepts = True
 
     def judge(self, resident_bytes: int) -> bool:
-        """Whether new exchanges are to be refused now."""
-        share = RESUME_SHARE if self.is_shedding else SHED_SHARE
-        self.is_shedding = resident_bytes > self.limit_bytes * share
-        return self.is_shedding
+        """Take note of what is held; whether anything is to be done otherwise than before."""
+        before = self.is_shedding, self.accepts
+        share = resident_bytes / self.limit_bytes
+        self.is_shedding = share > (RESUME_SHARE if self.is_shedding else SHED_SHARE)
+        self.accepts = share < (CLOSE_SHARE if self.accepts else OPEN_SHARE)
+        return before != (self.is_shedding, self.accepts)
+
+
+class Heartbeat:
+    """For how long a worker's event loop has stood still, by the watcher's own time: what passes while the watcher does not
+    run either (it was stopped, the machine was suspended) counts for one step."""
+
+    def __init__(self) -> None:
+        self._tick = 0
+        self._still_s = 0.0
+
+    def hear(self, tick: int, elapsed_s: float, step_s: float) -> float:
+        """Take note of what the worker says, `elapsed_s` after it was last looked at: seconds it has said the same.
+        `step_s` is how long it should be between two looks. 0 says nothing: the worker has not begun."""
+        if tick == 0 or tick != self._tick:
+            self._tick = tick
+            self._still_s = 0.0
+        else:
+            self._still_s += min(elapsed_s, step_s)
+        return self._still_s

@@ -386,6 +386,8 @@ class Settings:
     settle_s: float = 5.0  # not ready, but still accepting: until balancers in front have noticed
     watch: bool = False  # reload when the files change
     cpu_affinity: bool = False  # a core for each worker
+    spare_worker: bool = True  # a process that waits to take a dead worker's place
+    worker_timeout_s: float = 30.0  # a worker whose event loop stands still for so long is replaced; 0: never
     disclose: bool = True  # x-budgateway-* response headers
     trusted_proxies: tuple[str, ...] = ()
     log_level: str = "INFO"

@@ -71,7 +71,9 @@ class DataPlane:
         self._segment = segment
         self._worker = worker
         self._tasks: set[asyncio.Task[None]] = set()
+        self._listening: list[socket.socket] = []
         self._servers: list[asyncio.Server] = []
+        self._accepts = True
         self._office_path = office_path
         self._tls = server_tls(settings)
         self._retired: list[Pool] = []
@@ -126,12 +128,42 @@ class DataPlane:
             _log.error("a background task failed", exc_info=error)
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accept connections from a bound socket, once Redis had its chance."""
-        if self.sharing is not None and not self._servers:
+        """Accept connections from a bound socket, which is ours from here on, once Redis had its chance."""
+        if self.sharing is not None and not self._listening:
             self.sharing.open()
             await self.sharing.ready()
-        server = await self._loop.create_server(protocols(self.door), sock=sock, backlog=BACKLOG, ssl=self._tls)
-        self._servers.append(server)
+        self._listening.append(sock)
+        await self._accept_from(sock)
+
+    def accept(self, accepts: bool) -> None:
+        """Accept connections, or leave them waiting in the sockets' queues. Those that are open stay."""
+        if accepts == self._accepts:
+            return
+        self._accepts = accepts
+        if accepts:
+            for sock in self._listening:
+                self.spawn(self._accept_from(sock))
+        else:
+            self._stop_accepting()
+
+    async def _accept_from(self, sock: socket.socket) -> None:
+        # A server closes its socket when it ends; the copy's queue is the same.
+        server = await self._loop.create_server(protocols(self.door), sock=sock.dup(), backlog=BACKLOG, ssl=self._tls)
+        if self._accepts and self._listening:
+            self._servers.append(server)
+        else:
+            server.close()
+
+    def _stop_accepting(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def _stop_listening(self) -> None:
+        self._stop_accepting()
+        for sock in self._listening:
+            sock.close()
+        self._listening.clear()
 
     def prepare(self, settings: Settings) -> Successor:
         """Build what `settings` asks for beside what is served now; changes nothing. ValueError or OSError (files of
@@ -195,8 +227,7 @@ class DataPlane:
     async def drain(self, seconds: float, hurry: asyncio.Event | None = None) -> None:
         """Stop accepting; idle connections get a moment for the request that may be on its way, exchanges in flight
         `seconds` (or until `hurry`). Streams that are still running then end with an error event."""
-        for server in self._servers:
-            server.close()
+        self._stop_listening()
         self.door.drain(int(min(GRACE_S, seconds) * 1e9))
         deadline = self._loop.time() + seconds
         while self._is_busy() and self._loop.time() < deadline and not (hurry is not None and hurry.is_set()):  # noqa: ASYNC110
@@ -216,8 +247,7 @@ class DataPlane:
         self._sweep_timer.cancel()
         if self._bell >= 0:
             self._loop.remove_reader(self._bell)
-        for server in self._servers:
-            server.close()
+        self._stop_listening()
         for connection in tuple(self.door.connections):
             connection.abort()
         for pool in (*self.pools.values(), *self._retired):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from budgateway.control import (
     Serve,
     Shedding,
 )
+from budgateway.overload import Heartbeat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,54 +40,52 @@ class WorkerGone(Exception):
 class Worker:
     """One process. `run` must be awaited in a task of its own: it hears what the worker says and when it ends."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel, *, index: int, row: int) -> None:
-        self.index = index
-        self.row = row
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        # process
         self.pid = process.pid
-        self.started = time.monotonic()
         self.status: int | None = None
         self.is_draining = False
         self.shedding = ""
+        self.accepts = True
         self.generation = 0
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
+        self.heartbeat = Heartbeat()
         self._process = process
         self._channel = channel
         self._answers: asyncio.Queue[Prepared | None] = asyncio.Queue()
+        # its place, once it serves
+        self.index = -1
+        self.row = -1
+        self.started = time.monotonic()
+        self.ready_at = 0.0
 
     @classmethod
-    async def start(
-        cls,
-        slot: Slot,
-        *,
-        row: int,
-        segment: native.Segment,
-        office: str,
-        settings: Settings,
-        bells: Sequence[int],
-    ) -> Self:
-        """Exec a worker that inherits the segment, the slot's socket, one end of a control channel and every row's bell.
-        OSError when the system has no process or descriptor to spare."""
+    async def spawn(cls, slots: Sequence[Slot], *, segment: native.Segment, office: str, bells: Sequence[int]) -> Self:
+        """Exec a process that inherits the segment, every slot's socket, one end of a control channel and every row's bell.
+        It waits to be told what to serve. OSError when the system has no process or descriptor to spare."""
         ours, theirs = socket.socketpair()
-        inherited = (segment.fd, slot.sock.fileno(), theirs.fileno())
+        listening = [slot.sock.fileno() for slot in slots]
         command = [sys.executable, "-m", "budgateway.worker"]
-        for name, value in zip(("segment", "listen", "control"), inherited, strict=True):
-            command += [f"--{name}", str(value)]
-        command += ["--index", str(slot.index), "--row", str(row), "--office", office]
-        command += ["--bells", *map(str, bells)]
+        command += ["--segment", str(segment.fd), "--control", str(theirs.fileno()), "--office", office]
+        command += ["--listening", *map(str, listening), "--bells", *map(str, bells)]
+        inherited = (segment.fd, theirs.fileno(), *listening, *bells)
         try:
             # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
             process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter and module; exec takes a millisecond
-                command, pass_fds=(*inherited, *bells), stdin=subprocess.DEVNULL, start_new_session=True
+                command, pass_fds=inherited, stdin=subprocess.DEVNULL, start_new_session=True
             )
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-        worker = cls(process, await Channel.over(ours), index=slot.index, row=row)
-        await worker._tell(Serve(settings))
-        return worker
+        return cls(process, await Channel.over(ours))
+
+    async def serve(self, slot: Slot, row: int, settings: Settings) -> None:
+        """Have it serve in a slot; nothing happens when it is gone."""
+        self.index, self.row, self.started = slot.index, row, time.monotonic()
+        await self._tell(Serve(settings, index=slot.index, row=row))
 
     async def run(self) -> None:
         """Listen to the worker until it is gone; `status` is then known."""
@@ -93,6 +93,7 @@ class Worker:
             # The channel closes when the process ends, however it ends.
             while (message := await self._channel.receive()) is not None:
                 if isinstance(message, Ready):
+                    self.ready_at = time.monotonic()
                     self.ready.set()
                 elif isinstance(message, Prepared):
                     self._answers.put_nowait(message)
@@ -142,6 +143,16 @@ class Worker:
         if self._process.poll() is None:
             self._process.kill()
 
+    def say_where(self) -> None:
+        """Have it write to its standard error where it stands."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGUSR1)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
     async def _tell(self, message: Message) -> None:
         try:
             await self._channel.send(message)
@@ -157,6 +168,7 @@ class Slot:
         self.sock = sock
         self.worker: Worker | None = None
         self.restarts = 0
+        self.hung = 0  # of these, ended because their loop stood still
 
     @property
     def is_ready(self) -> bool:

@@ -25,9 +25,10 @@ from budgateway.config.demo import moved
 from budgateway.control import Shed
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
+from budgateway.fleet import Fleet
 from budgateway.handover import METRICS, SLOT, Giver, Named, take
 from budgateway.notify import notify
-from budgateway.overload import MemoryGuard, memory_limit, resident
+from budgateway.overload import MemoryGuard, memory_limit
 from budgateway.reload import Difference, FileWatch, compare, refusals
 from budgateway.runtime import BACKLOG, bound_socket
 from budgateway.slot import Slot, Worker, WorkerGone
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 RESPAWN_MIN_S = 0.1
 RESPAWN_MAX_S = 5.0
-STEADY_S = 1.0  # who lived so long did not die of its start
+RESPAWN_AT_ONCE = 3  # deaths in a row without having served, before there are pauses
+STEADY_S = 0.5  # who served so long did not die of its start
 START_S = 30.0  # a worker that is not ready by then is replaced
 END_S = 5.0  # beyond the drain, for last bytes and the access log
 MEMORY = "memory is short"
@@ -82,14 +84,9 @@ class Supervisor:
         self._generation = 0
         self._announce = announce
         self._load = load
-        # A worker and the one that follows it have a row each.
-        self._segment = native.Segment(2 * settings.workers)
-        self._free_rows = list(range(2 * settings.workers))
-        # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
-        self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * settings.workers)]
-        self._slots: list[Slot] = []
-        self._alive: set[Worker] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._fleet = Fleet(settings.workers, self._spawn)
+        self._slots: list[Slot] = []
         self._guard = MemoryGuard(memory_limit())
         self._changing = asyncio.Lock()
         self._stopping = asyncio.Event()
@@ -97,7 +94,7 @@ class Supervisor:
         self._settles = False
         self._failed: StartFailed | None = None
         self._announced = False
-        self._desk = Desk(settings, self._segment, self._is_ready, self)
+        self._desk = Desk(settings, self._fleet.segment, self._is_ready, self)
 
     # ---------------------------------------------------------------- life
 
@@ -107,6 +104,7 @@ class Supervisor:
         try:
             metrics_sock = self._bind(self._inherited())
             await self._open_desk(metrics_sock)
+            self._fleet.open(self._slots, self._desk.path)
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
             watch = asyncio.create_task(self._watch(), name="watch")
             await self._stopping.wait()
@@ -119,8 +117,7 @@ class Supervisor:
             await self._desk.close()
             for slot in self._slots:
                 slot.sock.close()
-            for bell in self._bells:
-                os.close(bell)
+            self._fleet.close()
         if self._failed is not None:
             raise self._failed
 
@@ -140,7 +137,7 @@ class Supervisor:
 
     def _bury_orphans(self) -> None:
         """As process 1 of a container we inherit what others leave behind; workers are waited for elsewhere."""
-        ours = {worker.pid for worker in self._alive}
+        ours = self._fleet.pids()
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -213,26 +210,27 @@ class Supervisor:
     async def _stop(self) -> None:
         """Not ready first, then (`settle_s` later) no more accepting, then the end of exchanges, then of workers."""
         notify("STOPPING=1\nSTATUS=draining")
+        self._fleet.keep_spare(False)
         if self._settles and self._announced and self._is_used():
             await self._sleep_unless_hurried(self.settings.settle_s)
-        for worker in self._alive:
+        for worker in self._fleet.alive:
             worker.drain()
         for slot in self._slots:
             # Workers close theirs: whoever comes now is refused at once, rather than left to wait for nobody.
             slot.sock.close()
         await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
         if self._hurry.is_set():
-            for worker in self._alive:
+            for worker in self._fleet.alive:
                 worker.drain()
             await self._all_end(END_S)
-        for worker in self._alive:
+        for worker in self._fleet.alive:
             _log.error("worker %d did not end in time", worker.index)
             worker.kill()
         await self._all_end(END_S)
 
     def _is_used(self) -> bool:
         """Whether any client is connected: there is nobody to settle for otherwise."""
-        return any(self._segment.gauge(worker.row, native.GAUGE_CONNECTIONS) for worker in self._alive)
+        return any(self._fleet.segment.gauge(worker.row, native.GAUGE_CONNECTIONS) for worker in self._fleet.alive)
 
     async def _sleep_unless_hurried(self, seconds: float) -> None:
         try:
@@ -247,14 +245,14 @@ class Supervisor:
         def over() -> bool:
             return time.monotonic() >= deadline or (hurried is not None and hurried.is_set())
 
-        while self._alive and not over():  # noqa: ASYNC110 - at shutdown, and only then
+        while self._fleet.alive and not over():  # noqa: ASYNC110 - at shutdown, and only then
             await asyncio.sleep(0.01)
 
     # ---------------------------------------------------------------- workers
 
     async def _keep(self, slot: Slot) -> None:
         """Have a worker in this slot for as long as the gateway runs."""
-        backoff_s = RESPAWN_MIN_S
+        young_deaths = 0
         while not self._stopping.is_set():
             try:
                 worker = slot.worker = await self._start(slot)
@@ -264,6 +262,7 @@ class Supervisor:
                 continue
             await self._until_ready(worker)
             self._say_ready()
+            self._keep_spare()
             # A rolling restart puts another one into the slot; the old one's end is then no news.
             await worker.ended.wait()
             while slot.worker is not worker:
@@ -276,15 +275,19 @@ class Supervisor:
                 self._stopping.set()
                 return
             slot.restarts += 1
-            if worker.ready.is_set() and time.monotonic() - worker.started > STEADY_S:
-                # It worked: nothing speaks against its replacement.
-                backoff_s = 0.0
+            # One that has served was killed, or had a bad request: nothing speaks against its replacement.
+            has_served = worker.ready.is_set() and time.monotonic() - worker.ready_at > STEADY_S
+            young_deaths = 0 if has_served else young_deaths + 1
+            backoff_s = respawn_delay_s(young_deaths)
             _log.error(
                 "worker %d (pid %d) ended with status %s; starting another in %.1f s",
                 slot.index, worker.pid, worker.status, backoff_s,
             )  # fmt: skip
             await self._sleep_unless_stopping(backoff_s)
-            backoff_s = min(max(backoff_s, RESPAWN_MIN_S / 2) * 2, RESPAWN_MAX_S)
+
+    def _keep_spare(self) -> None:
+        """Once all is up, so that nobody waits for the spare's start."""
+        self._fleet.keep_spare(self._announced and self.settings.spare_worker and not self._stopping.is_set())
 
     async def _sleep_unless_stopping(self, seconds: float) -> None:
         try:
@@ -293,38 +296,14 @@ class Supervisor:
         except TimeoutError:
             pass
 
-    async def _start(self, slot: Slot) -> Worker:
-        """A new process on the slot's socket, followed by a task to its end."""
-        while not self._free_rows:  # noqa: ASYNC110 - until an old worker has drained
-            await asyncio.sleep(0.05)
-        row = self._free_rows.pop(0)
-        generation = self._generation
-        try:
-            worker = await Worker.start(
-                slot,
-                row=row,
-                segment=self._segment,
-                office=self._desk.path,
-                settings=self.settings,
-                bells=self._bells,
-            )
-        except OSError:
-            self._free_rows.append(row)
-            raise
-        worker.generation = generation
-        self._alive.add(worker)
-        self._spawn(self._follow(worker))
+    async def _start(self, slot: Slot, *, fresh: bool = False) -> Worker:
+        """A worker for the slot. OSError when the system has no process to spare."""
+        worker = await self._fleet.start(slot, lambda: (self.settings, self._generation), fresh=fresh)
         if self._guard.is_shedding:
-            await worker.tell(Shed(MEMORY))
+            await self._tell_memory(worker)
         if self._stopping.is_set():
             worker.drain()
         return worker
-
-    async def _follow(self, worker: Worker) -> None:
-        await worker.run()
-        self._alive.discard(worker)
-        self._segment.clear_worker(worker.row)
-        self._free_rows.append(worker.row)
 
     async def _until_ready(self, worker: Worker) -> None:
         """Wait for a worker's first words; one that is too slow is ended."""
@@ -344,7 +323,7 @@ class Supervisor:
         async with self._changing:
             for slot in self._slots:
                 old = slot.worker
-                new = await self._start(slot)
+                new = await self._start(slot, fresh=True)
                 await self._until_ready(new)
                 if not new.ready.is_set() or self._stopping.is_set():
                     raise GatewayError(f"worker {slot.index}: the new one did not start; the old one goes on")
@@ -352,6 +331,7 @@ class Supervisor:
                 if old is not None:
                     old.drain()
                 _log.info("worker %d: pid %d follows %d", slot.index, new.pid, old.pid if old is not None else 0)
+        self._keep_spare()
 
     # ---------------------------------------------------------------- configuration
 
@@ -382,7 +362,7 @@ class Supervisor:
             raise ConfigError(problems)
         difference = compare(self.settings, settings)
         generation = self._generation + 1
-        voters = [worker for worker in self._alive if not worker.is_draining]
+        voters = [worker for worker in self._fleet.alive if not worker.is_draining]
         verdicts = await asyncio.gather(*(self._ask(worker, generation, settings) for worker in voters))
         if problems := sorted({problem for problem in verdicts if problem}):
             await asyncio.gather(*(worker.abort(generation) for worker in voters))
@@ -391,7 +371,7 @@ class Supervisor:
         self._generation, self._previous, self.settings = generation, self.settings, settings
         await asyncio.gather(*(worker.commit(generation) for worker in voters))
         # A worker that started while the others were asked began with the old one.
-        for worker in tuple(self._alive):
+        for worker in tuple(self._fleet.alive):
             if worker.generation < generation and not worker.is_draining:
                 if await self._ask(worker, generation, settings):
                     worker.kill()
@@ -413,50 +393,41 @@ class Supervisor:
     # ---------------------------------------------------------------- watching
 
     async def _watch(self) -> None:
-        """Once a second: orphans, memory, and the files of the configuration."""
+        """Once a second: orphans, memory, hung workers, the spare, and the files of the configuration."""
         files = FileWatch(self.settings.sources) if self._load is not None else None
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
+            looked, before = time.monotonic(), looked
             if os.getpid() == 1:
                 self._bury_orphans()  # not on SIGCHLD, which uvloop keeps for itself
             await self._guard_memory()
+            await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
+            self._keep_spare()
             if files is not None and self.settings.watch and await asyncio.to_thread(files.changed):
                 files = FileWatch(self.settings.sources)
                 self._spawn_change("reload", self.reload)
 
     async def _guard_memory(self) -> None:
-        before = self._guard.is_shedding
-        held = resident(os.getpid()) + sum(resident(worker.pid) for worker in self._alive)
-        if self._guard.judge(held) == before:
+        held = self._fleet.held_bytes()
+        if not self._guard.judge(held):
             return
-        reason = "" if before else MEMORY
         _log.log(
-            logging.INFO if before else logging.WARNING,
-            "memory: %d MiB of %d MiB; %s new exchanges",
-            held >> 20, self._guard.limit_bytes >> 20, "taking" if before else "refusing",
+            logging.WARNING if self._guard.is_shedding else logging.INFO,
+            "memory: %d MiB of %d MiB; %s new exchanges, %s connections",
+            held >> 20, self._guard.limit_bytes >> 20,
+            "refusing" if self._guard.is_shedding else "taking", "accepting" if self._guard.accepts else "not accepting",
         )  # fmt: skip
-        for worker in tuple(self._alive):
-            await worker.tell(Shed(reason))
+        for worker in tuple(self._fleet.alive):
+            await self._tell_memory(worker)
+
+    async def _tell_memory(self, worker: Worker) -> None:
+        worker.accepts = self._guard.accepts
+        await worker.tell(Shed(MEMORY if self._guard.is_shedding else "", self._guard.accepts))
 
     def facts(self) -> list[dict[str, Any]]:
         """Each worker's state, for the back office; draining ones too."""
-        slots = {slot.worker: slot for slot in self._slots if slot.worker is not None}
-        now = time.monotonic()
-        return [
-            {
-                "worker": worker.index,
-                "pid": worker.pid,
-                "row": worker.row,
-                "state": "draining" if worker.is_draining else "ready" if worker.ready.is_set() else "starting",
-                "uptime_s": round(now - worker.started, 1),
-                "rss_bytes": resident(worker.pid),
-                "shedding": worker.shedding,
-                "restarts": slots[worker].restarts if worker in slots else 0,
-                "connections": self._segment.gauge(worker.row, native.GAUGE_CONNECTIONS),
-                "in_flight": self._segment.gauge(worker.row, native.GAUGE_EXCHANGES),
-            }
-            for worker in sorted(self._alive, key=lambda worker: (worker.index, worker.started))
-        ]
+        return self._fleet.facts()
 
     # ---------------------------------------------------------------- tasks
 
@@ -482,6 +453,13 @@ class Supervisor:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def respawn_delay_s(young_deaths: int) -> float:
+    """How long to wait before the next start: the more, the more often in a row a worker ended before it had served."""
+    if young_deaths <= RESPAWN_AT_ONCE:
+        return 0.0
+    return min(RESPAWN_MIN_S * 2.0 ** min(young_deaths - RESPAWN_AT_ONCE - 1, 16), RESPAWN_MAX_S)
 
 
 def run(

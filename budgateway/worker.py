@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -74,6 +76,7 @@ class Worker:
             self._prepared.pop(message.generation, None)
         elif isinstance(message, Shed):
             self._plane.shed(message.reason)
+            self._plane.accept(message.accepts)
         elif isinstance(message, Entrust):
             self._plane.entrust(message.trust)
         elif isinstance(message, Refreshed):
@@ -92,9 +95,10 @@ class Worker:
 
 
 async def serve(
-    segment: native.Segment, index: int, row: int, sock: socket.socket, office: str, control: int, bells: Sequence[int]
+    segment: native.Segment, listening: Sequence[int], office: str, control: int, bells: Sequence[int]
 ) -> None:
-    """Serve until SIGTERM, or until the supervisor's end of `control` closes; then drain. A second signal ends that."""
+    """Wait to be told what to serve, and in which of the `listening` slots. Serve until SIGTERM, or until the supervisor's
+    end of `control` closes; then drain. A second signal ends that."""
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -106,15 +110,23 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     channel = await Channel.over(socket.socket(fileno=control))
+    # A spare waits here, everything imported.
     first = await channel.receive()
+    for index, descriptor in enumerate(listening):
+        # A socket stays open for as long as anybody holds it: those of others are not ours to hold.
+        if not isinstance(first, Serve) or index != first.index:
+            os.close(descriptor)
     if not isinstance(first, Serve):
+        channel.close()
         return
-    settings = first.settings
+    sock = socket.socket(fileno=listening[first.index])
+    sock.setblocking(False)
+    settings, index = first.settings, first.index
     logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)s %(name)s[{index}] %(message)s")
     if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})
-    plane = DataPlane(settings, segment, row, office, bells, first.trust)
+    plane = DataPlane(settings, segment, first.row, office, bells, first.trust)
     try:
         await plane.listen(sock)
         settle_memory()
@@ -137,18 +149,21 @@ async def serve(
 
 
 def main() -> int:
-    """Read what the supervisor hands over by descriptor, and serve."""
+    """Take what the supervisor hands over by descriptor, and serve when told to."""
     parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
-    for name in ("segment", "listen", "control", "index", "row"):
+    for name in ("segment", "control"):
         parser.add_argument(f"--{name}", type=int, required=True)
+    for name in ("listening", "bells"):
+        parser.add_argument(f"--{name}", type=int, nargs="+", required=True)
     parser.add_argument("--office", required=True)
-    parser.add_argument("--bells", type=int, nargs="+", required=True)
     given = parser.parse_args()
+    # Of one whose event loop stands still the supervisor asks where it stands, before it ends it.
+    faulthandler.register(signal.SIGUSR1)
     segment = native.Segment.attach(given.segment)
-    sock = socket.socket(fileno=given.listen)
-    sock.setblocking(False)
+    gc.collect()
+    gc.freeze()
     with contextlib.suppress(KeyboardInterrupt, ConnectionError):
-        uvloop.run(serve(segment, given.index, given.row, sock, given.office, given.control, given.bells))
+        uvloop.run(serve(segment, given.listening, given.office, given.control, given.bells))
     return 0
 
 

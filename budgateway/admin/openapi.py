@@ -139,7 +139,9 @@ def _schemas() -> dict[str, Any]:
         uptime_s=number,
         rss_bytes=whole,
         shedding=text,
+        accepts=flag,
         restarts=whole,
+        hung=whole,
         connections=whole,
         in_flight=whole,
     )

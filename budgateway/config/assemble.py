@@ -95,6 +95,8 @@ class _Assembly:
             port=gateway.port,
             workers=workers,
             cpu_affinity=gateway.cpu_affinity,
+            spare_worker=gateway.spare_worker,
+            worker_timeout_s=gateway.worker_timeout,
             tls=certificate,
             max_connections=gateway.max_connections,
             keepalive_s=gateway.keepalive_timeout,

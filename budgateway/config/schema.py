@@ -42,6 +42,10 @@ class GatewayConfig(Table):
     """Data-plane processes; they share one port and one set of limits. Default: the number of cores."""
     cpu_affinity: bool = False
     """Hold each worker to a core of its own."""
+    spare_worker: bool = True
+    """Keep a process ready that takes the place of a worker that dies, at once."""
+    worker_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30
+    """Seconds a worker's event loop may stand still before the worker is replaced; 0 for ever, at least 2."""
     max_connections: Count = 10_000
     """Open client connections, all workers together."""
     request_timeout: Seconds = 60

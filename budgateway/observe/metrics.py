@@ -163,13 +163,19 @@ class WorkerCollector:
         shedding = GaugeMetricFamily(
             "budgateway_worker_shedding", "1 while new exchanges are refused for overload.", labels=("worker",)
         )
+        accepting = GaugeMetricFamily(
+            "budgateway_worker_accepting", "0 while no connection is accepted for want of memory.", labels=("worker",)
+        )
         restarts = CounterMetricFamily("budgateway_worker_restarts", "Workers that died and were replaced.")
+        hung = CounterMetricFamily("budgateway_worker_hung", "Of these, ended because their event loop stood still.")
         facts = self._facts()
         for worker in facts:
             resident.add_metric((str(worker["row"]),), worker["rss_bytes"])
             shedding.add_metric((str(worker["row"]),), 1 if worker["shedding"] else 0)
+            accepting.add_metric((str(worker["row"]),), 1 if worker["accepts"] else 0)
         restarts.add_metric((), sum(worker["restarts"] for worker in facts))
-        yield from (resident, shedding, restarts)
+        hung.add_metric((), sum(worker["hung"] for worker in facts))
+        yield from (resident, shedding, accepting, restarts, hung)
 
 
 class Exposition:

@@ -59,8 +59,13 @@ class Operated:
 
     def _ask(self, method: str, path: str) -> tuple[int, Any]:
         if not self._office:
-            # Read as it lies there: of another PID name space it would pass for a dead gateway's.
-            (card,) = (self._runtime / "budgateway").glob("*.json")
+            # Read as it lies there: of another PID name space it would pass for a dead gateway's. Left a moment after
+            # the gateway is ready.
+            deadline = time.monotonic() + 5
+            while not (found := list((self._runtime / "budgateway").glob("*.json"))):
+                assert time.monotonic() < deadline, "the gateway left no card"
+                time.sleep(0.01)
+            (card,) = found
             self._office = json.loads(card.read_text())["office"]
         return AdminClient(office=self._office).call(method, path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from downstream import Downstream
 from integration.operated import CHAT, JSON, PLAIN_BODY, model_server, streams
 from upstreams.faulty import FaultyUpstream
@@ -47,6 +48,37 @@ async def test_a_loop_that_is_late_twice_sheds_until_it_is_in_time() -> None:
         async with asyncio.timeout(10):
             while (await status_of(gateway, "POST", CHAT))[0] != 200:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_connections_wait_while_none_is_accepted(times: int) -> None:
+    gate = asyncio.Event()
+    async with FaultyUpstream(model_server(gate)) as upstream, Gateway(settings(upstream.url)) as gateway:
+        assert gateway._plane is not None
+        for _ in range(times):
+            async with Downstream(gateway.url) as old:
+                assert (await old.ask("POST", CHAT, PLAIN_BODY, JSON)).status == 200
+                gateway._plane.accept(False)
+                async with Downstream(gateway.url) as new:
+                    waiting = asyncio.create_task(new.ask("POST", CHAT, PLAIN_BODY, JSON))
+                    # Those that are open are served as before.
+                    assert (await old.ask("POST", CHAT, PLAIN_BODY, JSON)).status == 200
+                    assert len(gateway._plane.door.connections) == 1
+                    assert not waiting.done()
+                    gateway._plane.accept(True)
+                    assert (await waiting).status == 200
+
+
+async def test_a_gateway_that_does_not_accept_ends() -> None:
+    async with Gateway(settings("http://127.0.0.1:9")) as gateway:
+        assert gateway._plane is not None
+        gateway._plane.accept(False)
+        gateway._plane.accept(True)
+        gateway._plane.accept(False)
+        url = gateway.url
+    with pytest.raises(ConnectionRefusedError):
+        async with Downstream(url):
+            pass
 
 
 async def test_short_memory_sheds_what_is_new_and_ends_nothing() -> None:

@@ -68,6 +68,76 @@ async def test_a_killed_worker_costs_its_own_exchanges_and_no_connection(kills: 
         assert [shown["in_flight"] for shown in (await gateway.stats())["upstreams"]] == [0]
 
 
+async def test_a_worker_whose_loop_stands_still_is_replaced(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], settings={"worker_timeout": 2.0}) as gateway:
+            victim = (await gateway.pids())[0]
+            os.kill(victim, signal.SIGSTOP)
+            await gateway.until(
+                lambda facts: victim not in [worker["pid"] for worker in facts["workers"]] and is_ready(facts, 2)
+            )
+            assert "stood still for" in gateway.server.output
+            assert "budgateway_worker_hung_total 1.0" in await gateway.metrics()
+            assert await once(gateway.url) == "200"
+
+
+async def test_nobody_is_ended_because_all_stood_still(gate: asyncio.Event) -> None:
+    """A machine that was suspended, a container that was frozen, a supervisor that was stopped."""
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], settings={"worker_timeout": 2.0}) as gateway:
+            pids = await gateway.pids()
+            everybody = [*pids, gateway.server.process.pid]
+            for pid in everybody:
+                os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(3)
+            # The supervisor looks before any worker had a turn.
+            for pid in reversed(everybody):
+                os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(1.5)
+            assert await gateway.pids() == pids
+            assert "stood still" not in gateway.server.output
+
+
+def serves(pid: int, facts: dict[str, Any]) -> bool:
+    return [(worker["pid"], worker["state"]) for worker in facts["workers"]] == [(pid, "ready")]
+
+
+def is_ready(facts: dict[str, Any], workers: int) -> bool:
+    return [worker["state"] for worker in facts["workers"]] == ["ready"] * workers
+
+
+async def test_a_spare_takes_a_dead_workers_place(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], workers=1) as gateway:
+        supervisor = gateway.server.process.pid
+        (served,) = await gateway.pids()
+        for _ in range(3):
+            (spare,) = await waits(supervisor, served)
+            os.kill(served, signal.SIGKILL)
+            await gateway.until(partial(serves, spare))
+            served = spare
+        # A spare that dies is replaced, too, and a restart begins with what is installed now.
+        (spare,) = await waits(supervisor, served)
+        os.kill(spare, signal.SIGKILL)
+        (other,) = await waits(supervisor, served, spare)
+        gateway.signal(signal.SIGUSR2)
+        await gateway.until(partial(replaced, [served]))
+        assert await gateway.pids() != [other]
+        # Its copies of the sockets keep nobody waiting.
+        gateway.signal(signal.SIGTERM)
+        await refuses(gateway.url)
+        assert await gateway.ended() == 0
+
+
+async def waits(supervisor: int, *known: int) -> list[int]:
+    """Wait for a child besides those that are known."""
+    async with asyncio.timeout(15):
+        while True:
+            children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+            if others := [int(pid) for pid in children if int(pid) not in known]:
+                return others
+            await asyncio.sleep(0.02)
+
+
 async def test_streams_of_a_killed_worker_end_and_the_others_go_on(gate: asyncio.Event) -> None:
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
         async with streams(gateway.url, 12) as opened:
@@ -276,9 +346,9 @@ async def test_as_process_1_it_serves_buries_orphans_and_stops_when_told() -> No
             return len(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split())
 
         async with asyncio.timeout(5):
-            while children() != 3:
+            while children() != 4:  # two workers and a spare
                 await asyncio.sleep(0.005)
-            while children() != 2:
+            while children() != 3:
                 await asyncio.sleep(0.02)
         os.kill(supervisor, signal.SIGTERM)
         assert await gateway.ended() == 0

@@ -23,6 +23,7 @@ LAYERS = {
         "control",
         "sharing",
         "slot",
+        "fleet",
         "handover",
         "overload",
         "notify",

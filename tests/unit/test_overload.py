@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from budgateway.overload import MemoryGuard, memory_limit, resident
+import pytest
+
+from budgateway.overload import Heartbeat, MemoryGuard, memory_limit, resident
+from budgateway.supervisor import respawn_delay_s
 
 
 def test_this_process_holds_some_memory_and_a_dead_one_none() -> None:
@@ -29,5 +32,40 @@ def test_version_1_of_control_groups_counts_too(tmp_path: Path) -> None:
 
 
 def test_shedding_begins_at_85_percent_and_ends_below_80() -> None:
+    assert states(850, 851, 849, 801, 800, 840) == "open shed shed shed open open"
+
+
+def test_accepting_ends_at_95_percent_and_begins_below_90() -> None:
+    assert states(949, 950, 949, 900, 899, 940) == "shed closed closed closed shed shed"
+    assert states(1200, 100) == "closed open"
+
+
+def states(*held: int) -> str:
     guard = MemoryGuard(1000)
-    assert [guard.judge(held) for held in (850, 851, 849, 801, 800, 840)] == [False, True, True, True, False, False]
+    found, before = [], "open"
+    for number in held:
+        changed = guard.judge(number)
+        found.append("shed" if guard.accepts and guard.is_shedding else "open" if guard.accepts else "closed")
+        assert changed == (found[-1] != before)
+        before = found[-1]
+    return " ".join(found)
+
+
+def test_a_loop_that_stands_still_is_noticed_and_one_that_turns_is_not() -> None:
+    heart = Heartbeat()
+    assert [heart.hear(tick, 1.0, 2.0) for tick in (0, 0, 5, 5, 5, 6, 6)] == [0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 1.0]
+
+
+def test_time_in_which_the_watcher_did_not_run_is_one_step() -> None:
+    """The machine was suspended, or the supervisor stopped: the workers may have had no turn either."""
+    heart = Heartbeat()
+    heart.hear(5, 1.0, 2.0)
+    assert heart.hear(5, 3600.0, 2.0) == 2.0
+    assert heart.hear(6, 1.0, 2.0) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("deaths", "pause_s"), [(0, 0), (1, 0), (3, 0), (4, 0.1), (5, 0.2), (6, 0.4), (10, 5), (9999, 5)]
+)
+def test_only_who_dies_young_again_and_again_is_waited_with(deaths: int, pause_s: float) -> None:
+    assert respawn_delay_s(deaths) == pause_s

@@ -1,0 +1,170 @@
+"""The processes that carry the traffic: workers in their slots, each with a row of the segment, and a spare that waits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import TYPE_CHECKING
+
+from budgateway import native
+from budgateway.overload import resident
+from budgateway.slot import Slot, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from budgateway.records import Settings
+
+SAY_S = 0.5  # that a worker has to say where it stands, before it is ended
+
+_log = logging.getLogger("budgateway.supervisor")
+
+
+class Fleet:
+    """Starts processes and knows which are alive; when to is the supervisor's business.
+
+    Starting an interpreter and importing everything takes 0.1 s of a core, several times that on a busy machine. So one
+    process that has done so waits as a spare: it serves a few milliseconds after it is told to.
+    """
+
+    def __init__(self, workers: int, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """`spawn` runs what goes on beside."""
+        # A worker and the one that follows it have a row each.
+        self.segment = native.Segment(2 * workers)
+        self.slots: list[Slot] = []
+        self.alive: set[Worker] = set()
+        self._spawn = spawn
+        self._free_rows = list(range(2 * workers))
+        # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
+        self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * workers)]
+        self._office = ""
+        self._spare: Worker | None = None
+        self._making_spare = False
+        self._wants_spare = False
+
+    def open(self, slots: list[Slot], office: str) -> None:
+        """The slots to serve in, and where workers reach the back office."""
+        self.slots, self._office = slots, office
+
+    def close(self) -> None:
+        """Let go of everything. No process is alive any more."""
+        self.keep_spare(False)
+        for bell in self._bells:
+            os.close(bell)
+
+    async def start(self, slot: Slot, served: Callable[[], tuple[Settings, int]], *, fresh: bool = False) -> Worker:
+        """A worker for the slot, followed by a task to its end: the spare, else (or when it must be `fresh`: exec'ed from
+        what is installed now) a new process. `served` says the configuration of the moment, and its generation. OSError
+        when the system has no process to spare."""
+        if fresh:
+            self.dismiss_spare()
+        while not self._free_rows:  # noqa: ASYNC110 - until an old worker has drained
+            await asyncio.sleep(0.05)
+        row = self._free_rows.pop(0)
+        worker = self._spare
+        if worker is not None and worker.lives:
+            self._spare = None
+        else:
+            try:
+                worker = await self._process()
+            except OSError:
+                self._free_rows.append(row)
+                raise
+        settings, worker.generation = served()
+        self.alive.add(worker)
+        await worker.serve(slot, row, settings)
+        return worker
+
+    def keep_spare(self, wanted: bool) -> None:
+        """See to it that there is a spare, or none."""
+        self._wants_spare = wanted
+        if not wanted:
+            self.dismiss_spare()
+        elif self._spare is None and not self._making_spare:
+            self._making_spare = True
+            self._spawn(self._make_spare())
+
+    def dismiss_spare(self) -> None:
+        """End the spare: it holds copies of the listening sockets."""
+        if self._spare is not None:
+            self._spare.kill()
+            self._spare = None
+
+    async def _make_spare(self) -> None:
+        try:
+            spare = await self._process()
+        except OSError as error:
+            _log.warning("no spare worker can be started: %s", error)
+            return
+        finally:
+            self._making_spare = False
+        self._spare = spare
+        if not self._wants_spare:
+            self.dismiss_spare()
+
+    async def _process(self) -> Worker:
+        worker = await Worker.spawn(self.slots, segment=self.segment, office=self._office, bells=self._bells)
+        self._spawn(self._follow(worker))
+        return worker
+
+    async def _follow(self, worker: Worker) -> None:
+        await worker.run()
+        self.alive.discard(worker)
+        if self._spare is worker:
+            self._spare = None
+        if worker.row >= 0:
+            self.segment.clear_worker(worker.row)
+            self._free_rows.append(worker.row)
+
+    # ---------------------------------------------------------------- looking after them
+
+    async def end_hung(self, elapsed_s: float, step_s: float, timeout_s: float) -> None:
+        """End workers whose event loop has stood still for `timeout_s`; to be called every `step_s`, and `elapsed_s` is what
+        it was."""
+        for worker in tuple(self.alive):
+            tick = self.segment.gauge(worker.row, native.GAUGE_TICK)
+            still_s = worker.heartbeat.hear(tick, elapsed_s, step_s)
+            # One look after a gap proves nothing.
+            if not timeout_s or still_s < max(timeout_s, 2 * step_s):
+                continue
+            _log.error(
+                "worker %d (pid %d): its event loop has stood still for %.0f s; ending it. It stands here:",
+                worker.index, worker.pid, still_s,
+            )  # fmt: skip
+            self.slots[worker.index].hung += 1
+            worker.say_where()
+            await asyncio.sleep(SAY_S)
+            worker.kill()
+
+    def pids(self) -> set[int]:
+        """Of all processes of ours."""
+        return {worker.pid for worker in (*self.alive, self._spare) if worker is not None}
+
+    def held_bytes(self) -> int:
+        """Memory that this process and its children hold."""
+        return resident(os.getpid()) + sum(map(resident, self.pids()))
+
+    def facts(self) -> list[dict[str, Any]]:
+        """Each worker's state, for the back office; draining ones too."""
+        slots = {slot.worker: slot for slot in self.slots if slot.worker is not None}
+        now = time.monotonic()
+        return [
+            {
+                "worker": worker.index,
+                "pid": worker.pid,
+                "row": worker.row,
+                "state": "draining" if worker.is_draining else "ready" if worker.ready.is_set() else "starting",
+                "uptime_s": round(now - worker.started, 1),
+                "rss_bytes": resident(worker.pid),
+                "shedding": worker.shedding,
+                "accepts": worker.accepts,
+                "restarts": slots[worker].restarts if worker in slots else 0,
+                "hung": slots[worker].hung if worker in slots else 0,
+                "connections": self.segment.gauge(worker.row, native.GAUGE_CONNECTIONS),
+                "in_flight": self.segment.gauge(worker.row, native.GAUGE_EXCHANGES),
+            }
+            for worker in sorted(self.alive, key=lambda worker: (worker.index, worker.started))
+        ]
