@@ -82,6 +82,10 @@ GAUGE_STORE_AWAY: Final[int]
 GAUGE_STORE_CALLS: Final[int]
 GAUGE_STORE_FALLBACKS: Final[int]
 GAUGE_STORE_LOST: Final[int]
+# Copies of requests since the worker began: answered, failed, never sent.
+GAUGE_MIRRORED: Final[int]
+GAUGE_MIRRORS_FAILED: Final[int]
+GAUGE_MIRRORS_SKIPPED: Final[int]
 
 @final
 class RateLimit:
@@ -182,6 +186,28 @@ class Vitals:
     share: Final[float]
     signals: Final[tuple[int, int, float] | None]
     signals_at_ns: Final[int]
+
+@final
+class Rendezvous:
+    """A choice that one key always gets, on every worker and host, while it is there: weighted rendezvous hashing."""
+
+    def __new__(cls, candidates: Sequence[tuple[str, int]]) -> Rendezvous:
+        """Names and weights."""
+    def best(self, key: str, excluded: int = 0) -> int:
+        """The key's index; -1 when all are excluded. Bit i of `excluded` is index i; from 64 on none can be excluded."""
+
+@final
+class Split:
+    """A route's traffic over its legs: by weight, after a canary had its share."""
+
+    def __new__(
+        cls, legs: Sequence[tuple[str, int]], canary: tuple[int, float] | None = None, *, seed: int = 0
+    ) -> Split:
+        """Names and weights, 64 at most; `canary` is a leg's index and its share, 0 to 1, of everything: the others divide
+        the rest."""
+    def pick(self, key: str | None, excluded: int = 0) -> int:
+        """The leg of a key, the same every time; without a key the next in turn. -1 when all are excluded (bit i of
+        `excluded` is leg i)."""
 
 VERDICT_NEUTRAL: Final[int]
 VERDICT_SUCCESS: Final[int]

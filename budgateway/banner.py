@@ -83,7 +83,7 @@ def _route_line(route: Route) -> str:
     methods = ",".join(route.methods) or "ANY"
     models = f" model {', '.join(route.models)}" if route.models else ""
     open_to_all = "" if route.auth_required else "  [no authentication]"
-    return f"{methods} {route.host}{route.path}{models} -> {route.provider}{open_to_all}"
+    return f"{methods} {route.host}{route.path}{models} -> {', '.join(route.answerers())}{open_to_all}"
 
 
 def _workers(count: int) -> str:

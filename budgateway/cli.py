@@ -120,7 +120,7 @@ def routes(context: click.Context, path: str | None, as_json: bool) -> None:
         table.add_column(column, overflow="fold")
     for route in settings.routes:
         facts = [route.name, ", ".join(route.methods) or "any", route.host or "any", route.path]
-        facts += [", ".join(route.models) or "any", route.provider, route.load_balancer]
+        facts += [", ".join(route.models) or "any", ", ".join(route.answerers()), route.load_balancer]
         table.add_row(*map(escaped, facts), "required" if route.auth_required else "none")
     console().print(table)
 
@@ -151,6 +151,7 @@ def match_route(
         if not found or not name:
             raise click.BadParameter(f"{line!r} is not NAME=VALUE", param_hint="--header")
         headers.append((name.strip(), value.strip()))
+    from budgateway.routing.shape import explain as explain_shape
     from budgateway.routing.table import RouteTable
 
     settings = load(path if path is not None else context.obj)
@@ -164,6 +165,8 @@ def match_route(
     click.echo(f"route     {found_route.route.name}")
     provider = next(provider for provider in settings.providers if provider.name == found_route.provider)
     click.echo(f"provider  {found_route.provider}")
+    for what, how in explain_shape(found_route.route, headers):
+        click.echo(f"{what:<9} {how}")
     for name, value in found_route.params.items():
         click.echo(f"param     {name} = {value}")
     if model is not None and (told := provider.upstream_model(model)) != model:
@@ -341,6 +344,8 @@ def counted(count: int, noun: str) -> str:
 
 def route_facts(route: Route) -> dict[str, object]:
     """What `routes --json` says of a route."""
+    from budgateway.routing.shape import explain
+
     return {
         "name": route.name,
         "methods": list(route.methods),
@@ -350,6 +355,7 @@ def route_facts(route: Route) -> dict[str, object]:
         "headers": dict(route.headers),
         "priority": route.priority,
         "provider": route.provider,
+        "shaping": dict(explain(route, [])),
         "load_balancer": route.load_balancer,
         "rate_limit": route.rate_limit,
         "auth_required": route.auth_required,

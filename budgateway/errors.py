@@ -149,6 +149,13 @@ class Draining(GatewayError):
     code = "draining"
 
 
+class UnderMaintenance(GatewayError):
+    """The operator closed the route for a while."""
+
+    status = 503
+    code = "maintenance"
+
+
 class NoUpstream(GatewayError):
     """Every upstream of the route is down, draining or already tried."""
 

@@ -49,6 +49,7 @@ class Exchange:
         self.route: Any = None
         self.leg: Any = None
         self.handshake: Any = None
+        self.pin: str | None = None
         # attempt
         self.index = -1
         self.tried = 0

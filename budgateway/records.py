@@ -175,6 +175,35 @@ class WebSocket:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """A provider that is tried with a part of a route's traffic."""
+
+    provider: str
+    share: float = 0.0  # of the route's requests, 0 to 1
+    header: str = ""  # lower case; requests with it go there whatever the share
+    value: str = ""  # what it must say; empty: anything
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """A provider that gets copies of a route's requests; its answers go nowhere."""
+
+    provider: str
+    share: float = 1.0
+    max_in_flight: int = 16  # copies under way at once, per worker
+    max_body_bytes: int = 1 << 20
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Maintenance:
+    """A route's requests are refused."""
+
+    message: str
+    retry_after_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Match -> provider and settings. Empty match fields match everything."""
 
@@ -196,6 +225,20 @@ class Route:
     replay_inference: bool = False  # replay-safe for INFERENCE_PATHS besides: the operator left the choice to us
     cache_ttl_s: int = 0
     websocket: WebSocket | None = None  # it answers WebSocket handshakes, and nothing else
+    split: tuple[tuple[str, int], ...] = ()  # providers and weights; `provider` is the one with the largest
+    canary: Canary | None = None
+    pin_by: str = ""  # "user", "key" or "header:name": what keeps requests together at one provider and upstream
+    mirror: Mirror | None = None
+    maintenance: Maintenance | None = None
+
+    def answerers(self) -> tuple[str, ...]:
+        """The providers that may answer: those of the split, then the canary's."""
+        names = tuple(name for name, _ in self.split) or (self.provider,)
+        return names if self.canary is None else (*names, self.canary.provider)
+
+    def leads_to(self) -> tuple[str, ...]:
+        """Every provider that it sends anything to."""
+        return self.answerers() if self.mirror is None else (*self.answerers(), self.mirror.provider)
 
     def replays(self, method: str, path: str) -> bool:
         """Whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query; whatever

@@ -104,6 +104,8 @@ class Relay(Carrier):
                 raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
             waiting = plan(x)
             if waiting is None:
+                if x.route.mirror is not None:
+                    x.route.mirror.copy(x, self._spawn)
                 self.execute(x)
             else:
                 # What is waited for is the time of a store or a queue, not ours.
@@ -347,7 +349,7 @@ class Relay(Carrier):
         attempts = x.attempts if target.disclosure else 0
         data = self._write_switch(head, -1, True, x.request_id, lines, attempts, x.overhead_ns // 1000)
         client, early, door = downstream.surrender()
-        tunnel = Tunnel(self, x, door, x.route.websocket, handshake.deflate, self.sockets)
+        tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets)
         tunnel.open(client, connection.surrender(), data, rest, early)
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway import native
 from budgateway.auth.vault import Trust, Vault
+from budgateway.balance.mirror import MirrorCounts
 from budgateway.balance.queue import Queues
 from budgateway.errors import Draining
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
@@ -87,9 +88,11 @@ class DataPlane:
         self.sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
         self._past: list[Sharing] = []  # until the exchanges that use them have ended
         self.vault = Vault(trust)
+        self.copies = MirrorCounts()
         self.snapshot = build_snapshot(
-            settings, segment, worker, self.pools, office_path, queues=self.queues, vault=self.vault
-        )
+            settings, segment, worker, self.pools, office_path,
+            queues=self.queues, vault=self.vault, copies=self.copies,
+        )  # fmt: skip
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access = None if access is None else AccessWriter(access, settings.access_log, loop)
         recorder = Recorder(
@@ -171,8 +174,9 @@ class DataPlane:
         server_tls(settings)
         pools: Pools = {}
         snapshot = build_snapshot(
-            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault
-        )
+            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
+            self.copies,
+        )  # fmt: skip
         sharing = self.sharing
         if settings.store != self.snapshot.settings.store:
             sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
@@ -252,6 +256,8 @@ class DataPlane:
             connection.abort()
         for pool in (*self.pools.values(), *self._retired):
             pool.close()
+            for upstream in tuple(pool.open):
+                upstream.abort()
         # One turn of the loop, so that every connection hears of its end and releases what its exchange held.
         await asyncio.sleep(0)
         for task in tuple(self._tasks):
@@ -308,6 +314,9 @@ class DataPlane:
             (native.GAUGE_SOCKET_BYTES_IN, sockets.bytes_in),
             (native.GAUGE_SOCKET_BYTES_OUT, sockets.bytes_out),
             *(self.sharing.figures() if self.sharing is not None else ()),
+            (native.GAUGE_MIRRORED, self.copies.answered),
+            (native.GAUGE_MIRRORS_FAILED, self.copies.failed),
+            (native.GAUGE_MIRRORS_SKIPPED, self.copies.skipped),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         others = sum(

@@ -11,12 +11,14 @@ from budgateway.auth.bearer import Bearers
 from budgateway.auth.roles import Roles
 from budgateway.auth.vault import Vault
 from budgateway.balance.balancer_cy import Balancer
+from budgateway.balance.mirror import MirrorCounts, Mirroring
 from budgateway.balance.queue import Queues
 from budgateway.limits.requests_cy import RequestLimits
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
 from budgateway.routing.router_cy import Access, Leg, Router, RouteRoom
+from budgateway.routing.shape import Shape, split_of
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
 
@@ -86,16 +88,21 @@ def build_snapshot(
     warm: Pools | None = None,
     queues: Queues | None = None,
     vault: Vault | None = None,
+    copies: MirrorCounts | None = None,
 ) -> Snapshot:
     """Wire all rooms for one configuration. No side effects but names interned in the segment. `queues` outlive it; without
-    them nobody waits for an upstream that is full."""
+    them nobody waits for an upstream that is full. So do the `copies` that are counted."""
     providers = {provider.name: provider for provider in settings.providers}
     disclose = settings.disclose
     targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
-    rooms = [
-        _route_room(route, providers[route.provider], targets, settings, segment, worker, queues)
-        for route in settings.routes
-    ]
+    rooms = [_route_room(route, providers, targets, settings, segment, worker, queues) for route in settings.routes]
+    for room in rooms:
+        mirror = room.record.mirror
+        if mirror is not None:
+            # No connection of a copy is ever another's: what goes wrong with it stays with it.
+            shadow = replace(providers[mirror.provider], max_idle=0)
+            leg = _leg(room.record, shadow, targets_of(shadow, pools, warm), settings, segment, worker, None)
+            room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
     rooms += _office_rooms(settings, segment, worker, pools, office_path, warm)
     overall = settings.rate_limit
     auth = _authenticator(settings, vault or Vault())
@@ -124,7 +131,7 @@ def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
 
 def _route_room(
     route: Route,
-    provider: Provider,
+    providers: dict[str, Provider],
     targets: dict[str, tuple[Target, ...]],
     settings: Settings,
     segment: native.Segment,
@@ -135,12 +142,16 @@ def _route_room(
     if route.rate_limit:
         burst = route.rate_burst or max(1, route.rate_limit // 10)
         limit = native.RateLimit(segment, f"route:{route.name}", route.rate_limit, burst)
+    legs = [
+        _leg(route, providers[name], targets[name], settings, segment, worker, queues) for name in route.answerers()
+    ]
     return RouteRoom(
         route,
         access="authenticated" if route.auth_required else "open",
         label=segment.intern(route.name),
         limit=limit,
-        legs=[_leg(route, provider, targets[provider.name], settings, segment, worker, queues)],
+        legs=legs,
+        shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
     )
 
 
@@ -169,10 +180,15 @@ def _leg(
     queue = None if queues is None else queues.of(provider)
     return Leg(
         OpenAIAdapter(provider),
-        Balancer(selector, targets, provider.name, queue),
+        Balancer(selector, targets, provider.name, queue, _pins(provider) if route.pin_by else None),
         provider.name,
         segment.intern(provider.name),
     )
+
+
+def _pins(provider: Provider) -> native.Rendezvous:
+    """Who of a provider's upstreams a pin goes to. A selector can leave out 64."""
+    return native.Rendezvous([(upstream.url, upstream.weight) for upstream in provider.upstreams[:64]])
 
 
 def _office_rooms(
@@ -186,7 +202,7 @@ def _office_rooms(
     rooms = []
     for path, access, priority, methods in _OFFICE_PATHS:
         route = Route(name=OFFICE, path=path, provider=OFFICE, methods=methods, priority=priority, auth_required=False)
-        room = _route_room(route, provider, targets, settings, segment, worker)
+        room = _route_room(route, {OFFICE: provider}, targets, settings, segment, worker)
         room.access = access
         rooms.append(room)
     return rooms

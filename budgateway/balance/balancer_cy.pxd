@@ -8,12 +8,16 @@ cdef class Balancer:
     cdef public object selector         # native.Selector
     cdef public tuple targets           # of transport.client_cy.Target
     cdef object _pick, _release
+    cdef object _best                   # of a native.Rendezvous, where exchanges may be pinned
+    cdef list _others                   # by index, a mask of all others
     cdef str _provider
     cdef object _queue                  # balance.queue.Queue, where upstreams have limits
 
     cpdef next(self, Exchange x)
     cpdef next_after_failure(self, Exchange x, long long now_ns)
     cpdef release(self, Exchange x, int verdict, long long now_ns)
+    cpdef bint is_available(self, long long now_ns) except -1
+    cdef int _pinned(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1
     cdef _nobody(self)
     cdef _choose(self, Exchange x, long long now_ns)

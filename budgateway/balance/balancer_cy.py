@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from budgateway.balance.queue import Queue
     from budgateway.exchange_cy import Exchange
-    from budgateway.native import Selector
+    from budgateway.native import Rendezvous, Selector
 
 _FULL = -2
 
@@ -20,14 +20,25 @@ _FULL = -2
 class Balancer:
     """Picks; the exchange holds the slot until it is released (its index is then -1)."""
 
-    def __init__(self, selector: Selector, targets: Sequence[Any], provider: str, queue: Queue | None = None) -> None:
-        """`targets[i]` is where the selector's index `i` leads. Without a `queue` nobody waits for an upstream that is full."""
+    def __init__(
+        self,
+        selector: Selector,
+        targets: Sequence[Any],
+        provider: str,
+        queue: Queue | None = None,
+        pins: Rendezvous | None = None,
+    ) -> None:
+        """`targets[i]` is where the selector's index `i` leads. Without a `queue` nobody waits for an upstream that is full.
+        `pins`, over the same list, says where an exchange with a pin goes."""
         self.selector = selector
         self.targets = tuple(targets)
         self._pick = selector.pick
         self._release = selector.release
         self._provider = provider
         self._queue = queue
+        self._best = None if pins is None else pins.best
+        # Everybody but one, as pick takes it.
+        self._others = [((1 << 64) - 1) & ~(1 << index) for index in range(min(64, len(self.targets)))]
 
     def next(self, x: Exchange) -> Awaitable[None] | None:
         """Choose the target of the first attempt, or return the wait for one while all are full. NoUpstream when none can
@@ -59,11 +70,39 @@ class Balancer:
 
     def try_next(self, x: Exchange, now_ns: int) -> int:
         """Choose, if that can be: the index, which the exchange then holds, or what Selector.pick says instead."""
-        index: int = self._pick(now_ns, x.tried)
+        if self._best is not None and x.pin is not None:
+            index: int = self._pinned(x, now_ns)
+        else:
+            index = self._pick(now_ns, x.tried)
         if index >= 0:
             x.index = index
             x.target = self.targets[index]
         return index
+
+    def is_available(self, now_ns: int) -> bool:
+        """Whether there is an upstream that is neither drained nor out: a leg without one is passed over."""
+        for index in range(len(self.targets)):
+            vitals = self.selector.look(index, now_ns)
+            out = vitals.out_until_ns > now_ns or vitals.healthy is False
+            if not vitals.drained and vitals.breaker != "open" and not out:
+                return True
+        return False
+
+    def _pinned(self, x: Exchange, now_ns: int) -> int:
+        """The upstream that the pin always gets; when that one cannot be had, the one it would get without it."""
+        best: Any = self._best
+        excluded = x.tried
+        refusal = -1
+        while True:
+            index: int = best(x.pin, excluded)
+            if index < 0:
+                return refusal
+            picked: int = self._pick(now_ns, self._others[index])
+            if picked >= 0:
+                return picked
+            if picked == _FULL:
+                refusal = _FULL
+            excluded |= 1 << index
 
     def _choose(self, x: Exchange, now_ns: int) -> None:
         if self.try_next(x, now_ns) < 0:

@@ -15,6 +15,7 @@ from budgateway.config.problems import Problems, did_you_mean, shown, spelled, w
 from budgateway.config.resolve import Resolver, burst_of, cores, methods_of
 from budgateway.config.resolve_auth import AuthResolver, authenticates
 from budgateway.config.resolve_redis import store_settings
+from budgateway.config.resolve_shaping import leading, named
 from budgateway.config.schema import (
     TABLES,
     CacheConfig,
@@ -184,14 +185,14 @@ class _Assembly:
             self._demand_authenticator(entries)
         names = self._names(entries)
         routes = [
-            self._resolve.route(index, names[index], entry, gateway, tables.get(entry.provider))
+            self._resolve.route(index, names[index], entry, gateway, tables.get(leading(entry)))
             for index, entry in entries.items()
         ]
         providers: list[Provider] = []
         for name, table in tables.items():
-            patterns = [pattern for route in routes if route.provider == name for pattern in route.models]
+            patterns = [pattern for route in routes if name in route.leads_to() for pattern in route.models]
             providers.append(self._resolve.provider(name, table, gateway, patterns))
-            if len(entries) == len(raw_routes) and not any(route.provider == name for route in routes):
+            if len(entries) == len(raw_routes) and not any(name in route.leads_to() for route in routes):
                 self._notices.append(f"provider {shown(name)} has no route")
         return providers, routes
 
@@ -200,7 +201,8 @@ class _Assembly:
         seen: dict[tuple[object, ...], int] = {}
         for index, entry in entries.items():
             here: KeyPath = ("routes", index)
-            self._check_provider(index, entry.provider, providers)
+            for where, name in named(entry).items():
+                self._check_provider(index, name, providers, where)
             rule = (
                 (entry.host or "").lower(),
                 entry.path,
@@ -227,11 +229,11 @@ class _Assembly:
             if here not in self._partial and (first := seen.setdefault(key, index)) != index:
                 self._problems.add(here, f"matches the same requests as routes[{first}] and would never answer")
 
-    def _check_provider(self, index: int, name: str, providers: Sequence[str]) -> None:
-        if name not in providers and not self._source.incomplete:
-            self._problems.add(
-                ("routes", index, "provider"), f"no provider {shown(name)}{did_you_mean(name, providers)}"
-            )
+    def _check_provider(self, index: int, name: str, providers: Sequence[str], path: KeyPath = ("provider",)) -> None:
+        if not name:
+            self._problems.add(("routes", index, *path), "is required")
+        elif name not in providers and not self._source.incomplete:
+            self._problems.add(("routes", index, *path), f"no provider {shown(name)}{did_you_mean(name, providers)}")
 
     def _demand_authenticator(self, entries: Mapping[int, RouteConfig]) -> None:
         """One problem for all routes that nobody could use."""
@@ -269,7 +271,7 @@ class _Assembly:
 
     def _host(self, gateway: GatewayConfig, providers: Sequence[Provider], routes: Sequence[Route]) -> str:
         """Where to listen. What anyone may use stays on this machine until somebody decides otherwise."""
-        open_to_all = {route.provider for route in routes if not route.auth_required}
+        open_to_all = {name for route in routes if not route.auth_required for name in route.leads_to()}
         if self._source.alone and open_to_all and "host" not in gateway.model_fields_set:
             self._notices.append(
                 "anyone on this machine may use the gateway; it listens on 127.0.0.1 alone, as there is no JWT_SECRET "

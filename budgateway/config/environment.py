@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from budgateway.config.schema_shaping import leads_to
 from budgateway.config.source import Source
 
 TRUE = frozenset({"1", "true", "yes", "on"})
@@ -102,7 +103,7 @@ def _apply_endpoints(source: Source, environ: Mapping[str, str]) -> None:
     if not isinstance(tables, dict) or not isinstance(routes, list):
         return
     tables = dict(tables)
-    routed = [route.get("provider") for route in routes if isinstance(route, dict)]
+    routed = [name for route in routes if isinstance(route, dict) for name in leads_to(route)]
     for name in described(environ):
         variable = ENDPOINTS.get(name, KEYS["openai"])
         if name not in tables and name not in routed:

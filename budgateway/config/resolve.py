@@ -10,6 +10,7 @@ from pathlib import Path
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.config.problems import Problems, did_you_mean, shown
+from budgateway.config.resolve_shaping import shaping
 from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
 from budgateway.config.source import KeyPath
 from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
@@ -22,7 +23,6 @@ from budgateway.records import (
     Timeouts,
     Tls,
     Upstream,
-    WebSocket,
 )
 
 # RFC 7518 3.2: an HS256 key is at least as long as the hash.
@@ -260,7 +260,6 @@ class Resolver:
         return Route(
             name=name,
             path=table.path,
-            provider=table.provider,
             host=(table.host or "").lower(),
             methods=methods_of(table),
             models=tuple(dict.fromkeys(table.models)),
@@ -280,18 +279,8 @@ class Resolver:
             replay_safe=literal if table.replay_safe is None else table.replay_safe,
             replay_inference=table.replay_safe is None,
             cache_ttl_s=int(table.cache_ttl or 0),
-            websocket=self._websocket(here, table),
+            **shaping(here, table, methods_of(table), self.problems),
         )
-
-    def _websocket(self, here: KeyPath, table: RouteConfig) -> WebSocket | None:
-        given = table.websocket
-        if not given:
-            return None
-        if methods_of(table) != ("GET",):
-            self.problems.add((*here, "method"), "a WebSocket begins with GET: leave method out")
-        if given is True:
-            return WebSocket()
-        return WebSocket(given.idle_timeout, given.max_message_size, given.compression)
 
 
 def methods_of(table: RouteConfig) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.schema_redis import RedisConfig
-from budgateway.config.schema_websocket import WebSocketConfig
+from budgateway.config.schema_shaping import CanaryConfig, Maintenance, MirrorConfig, Pin, Shares
+from budgateway.config.schema_websocket import WebSocketSwitch
 from budgateway.config.words import (
     Count,
     HeaderName,
@@ -147,10 +148,22 @@ class TracingConfig(Table):
 class RouteConfig(Table):
     """One route: what it matches, which provider answers, and under what conditions."""
 
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["provider"]}, {"required": ["providers"]}]})
+
     path: Path
     """`/literal`, `{name}` for one segment, a final `*` or `{name:path}` for the rest."""
-    provider: str
-    """The provider that answers: the name of a `[providers.X]` table."""
+    provider: str = ""
+    """The provider that answers: the name of a `[providers.X]` table. Required, unless there are `providers`."""
+    providers: Shares = []
+    """Several that answer in turn: names, or tables with `name` and `weight`."""
+    canary: CanaryConfig | None = None
+    """One that is tried with a part of the traffic."""
+    pin_by: Pin | None = None
+    """What keeps requests together at one provider and upstream: `header:NAME`, `user` (of the body) or `key`."""
+    mirror: MirrorConfig | None = None
+    """One that gets copies; its answers go nowhere."""
+    maintenance: Maintenance = None
+    """Refuse requests with 503: true, a message, or a table with `message` and `retry_after`."""
     name: Text | None = None
     """Its name in logs and metrics; default made of method, path and models."""
     method: Methods = []
@@ -187,7 +200,7 @@ class RouteConfig(Table):
     """A request may be sent twice; default true for the known inference paths, false elsewhere."""
     cache_ttl: Seconds | None = None
     """Seconds an answer is kept."""
-    websocket: bool | WebSocketConfig = False
+    websocket: WebSocketSwitch = None
     """It answers WebSocket handshakes, and nothing else: true, or a table with its limits."""
 
 

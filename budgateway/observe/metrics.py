@@ -16,6 +16,9 @@ from budgateway.native import (
     DURATION_BOUNDS_S,
     GAUGE_CONNECTIONS,
     GAUGE_EXCHANGES,
+    GAUGE_MIRRORED,
+    GAUGE_MIRRORS_FAILED,
+    GAUGE_MIRRORS_SKIPPED,
     GAUGE_POOL_BUSY,
     GAUGE_POOL_IDLE,
     GAUGE_SOCKET_BYTES_IN,
@@ -57,6 +60,7 @@ _STORE = (
     ("budgateway_store_fallbacks", "Decisions that Redis did not answer.", GAUGE_STORE_FALLBACKS),
     ("budgateway_store_lost", "Settlements that may not have reached Redis.", GAUGE_STORE_LOST),
 )
+_COPIES = (("answered", GAUGE_MIRRORED), ("failed", GAUGE_MIRRORS_FAILED), ("skipped", GAUGE_MIRRORS_SKIPPED))
 # By direction, as it is with body bytes.
 _SOCKETS = (
     ("budgateway_websocket_frames", "WebSocket frames passed on.", GAUGE_SOCKET_FRAMES_IN, GAUGE_SOCKET_FRAMES_OUT),
@@ -120,6 +124,11 @@ class SegmentCollector:
                 counter.add_metric((str(worker), "in"), self._segment.gauge(worker, taken))
                 counter.add_metric((str(worker), "out"), self._segment.gauge(worker, given))
             yield counter
+        copies = CounterMetricFamily("budgateway_mirrored", "Copies of requests.", labels=("worker", "result"))
+        for worker in range(self._segment.workers):
+            for result, gauge in _COPIES:
+                copies.add_metric((str(worker), result), self._segment.gauge(worker, gauge))
+        yield copies
 
 
 class QueueCollector:

@@ -16,7 +16,8 @@ cdef class RouteRoom:
     cdef public int label
     cdef public object take             # of the route's own native.RateLimit, or None
     cdef public tuple legs, fallbacks   # of Leg
-    cdef public object websocket        # records.WebSocket, or None
+    cdef public object shape            # routing.shape.Shape, or None
+    cdef public object mirror           # balance.mirror.Mirroring, or None
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns
 

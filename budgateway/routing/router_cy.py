@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
-from budgateway.wire.upgrade import Handshake, query_model
+from budgateway.wire.upgrade import query_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +55,8 @@ class RouteRoom:
         limit: RateLimit | None,
         legs: Sequence[Leg],
         fallbacks: Sequence[Leg] = (),
+        shape: Any = None,
+        mirror: Any = None,
     ) -> None:
         """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there."""
         self.record = record
@@ -64,7 +66,8 @@ class RouteRoom:
         self.take = None if limit is None else limit.take
         self.legs = tuple(legs)
         self.fallbacks = tuple(fallbacks)
-        self.websocket = record.websocket
+        self.shape = shape
+        self.mirror = mirror
         self.max_body_bytes = record.max_body_bytes
         self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
         self.chunk_ns = int(record.timeouts.chunk_s * 1e9)
@@ -119,8 +122,8 @@ class Router:
         room = self.rooms[index]
         x.route = room
         x.leg = room.legs[0]
-        if room.websocket is not None:
-            x.handshake = Handshake.read(x.head, compression=room.websocket.compression)
+        if room.shape is not None:
+            room.shape.apply(x)
         if room.max_body_bytes != self._default_limit:
             x.downstream.limit_body(x, room.max_body_bytes)
 

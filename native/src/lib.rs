@@ -16,6 +16,7 @@ mod queue;
 mod route;
 mod segment;
 mod select;
+mod shape;
 mod sse;
 
 use pyo3::prelude::*;
@@ -44,6 +45,8 @@ mod _native {
     use crate::segment::Segment;
     #[pymodule_export]
     use crate::select::{Selector, Vitals};
+    #[pymodule_export]
+    use crate::shape::{Rendezvous, Split};
 
     // Gauges have no meaning in the core; the numbers are the order of a worker's row.
     #[pymodule_export]
@@ -76,6 +79,12 @@ mod _native {
     const GAUGE_STORE_FALLBACKS: u8 = 14;
     #[pymodule_export]
     const GAUGE_STORE_LOST: u8 = 15;
+    #[pymodule_export]
+    const GAUGE_MIRRORED: u8 = 16;
+    #[pymodule_export]
+    const GAUGE_MIRRORS_FAILED: u8 = 17;
+    #[pymodule_export]
+    const GAUGE_MIRRORS_SKIPPED: u8 = 18;
 
     #[pymodule_export]
     const WAIT_SERVED: u8 = crate::queue::WAIT_SERVED;

@@ -27,4 +27,5 @@ pub mod head;
 pub mod json;
 pub mod pump;
 pub mod route;
+pub mod shape;
 pub mod sse;

@@ -29,7 +29,7 @@ pub const UPSTREAMS: usize = 1024;
 /// Workers there can be.
 pub const WORKERS: usize = 64;
 /// Numbers a worker publishes about itself.
-pub const GAUGES: usize = 16;
+pub const GAUGES: usize = 32;
 /// Of these gauges the one that says when the worker was last heard of, in monotonic nanoseconds.
 pub const GAUGE_TICK: usize = 7;
 /// Queues that can be known at a time, by name.

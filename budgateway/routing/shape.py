@@ -1,0 +1,123 @@
+"""What some routes do with a request once it is theirs: close, split, pin, upgrade. A route without any of it has no Shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from budgateway.errors import UnderMaintenance
+from budgateway.native import Split
+from budgateway.wire.upgrade import Handshake
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from budgateway.exchange_cy import Exchange
+    from budgateway.records import Route
+
+
+def split_of(route: Route, seed: int = 0) -> Split | None:
+    """How a route with several providers divides its requests among `route.answerers()`."""
+    names = route.answerers()
+    if len(names) < 2:
+        return None
+    weights = [*(route.split or ((route.provider, 1),))]
+    if route.canary is None:
+        return Split(weights, seed=seed)
+    return Split([*weights, (names[-1], 0)], (len(names) - 1, route.canary.share), seed=seed)
+
+
+def explain(route: Route, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What shapes a request to this route, for people: (what, how) in the order in which it counts."""
+    lines: list[tuple[str, str]] = []
+    given = {name.lower(): value for name, value in headers}
+    if route.maintenance is not None:
+        lines.append(("closed", f"503: {route.maintenance.message}"))
+    if route.websocket is not None:
+        lines.append(("websocket", "handshakes alone"))
+    rest = 1.0
+    answers = ""
+    if route.canary is not None:
+        canary = route.canary
+        words = [f"{canary.share * 100:g} % of the requests"] if canary.share else []
+        if canary.header:
+            words.append(f"header {canary.header}" + (f" = {canary.value}" if canary.value else ""))
+            if canary.header in given and (not canary.value or given[canary.header] == canary.value):
+                answers = canary.provider
+        lines.append(("canary", f"{canary.provider}: {', or '.join(words)}"))
+        rest -= canary.share
+    if len(route.split) > 1:
+        total = sum(weight for _, weight in route.split)
+        lines.append(
+            ("split", ", ".join(f"{name} {weight / total * rest * 100:.4g} %" for name, weight in route.split))
+        )
+    if route.pin_by:
+        kind, _, header = route.pin_by.partition(":")
+        key = given.get(header) if kind == "header" else None
+        split = split_of(route)
+        if key is not None and split is not None and not answers:
+            answers = route.answerers()[split.pick(key)]
+        lines.append(("pinned", f"by header {header}" if kind == "header" else f"by {kind}"))
+    if answers:
+        lines.append(("answers", f"{answers}, unless all of its upstreams are out"))
+    if route.mirror is not None:
+        lines.append(("mirror", f"{route.mirror.provider}: {route.mirror.share * 100:g} % of the requests"))
+    return lines
+
+
+class Shape:
+    """Of one route, in one worker."""
+
+    def __init__(self, route: Route, legs: Sequence[Any], split: Split | None) -> None:
+        """`split` chooses among `legs`, of which the last one is the canary's where there is a canary."""
+        self._maintenance = route.maintenance
+        self._websocket = route.websocket
+        self._canary = route.canary
+        kind, _, header = route.pin_by.partition(":")
+        self._pin_kind = kind
+        self._pin_header = header
+        self._legs = tuple(legs)
+        self._split = split
+
+    @classmethod
+    def is_needed(cls, route: Route) -> bool:
+        """Whether the route asks for anything that is done here."""
+        return bool(route.maintenance or route.websocket or route.pin_by or route.canary or len(route.split) > 1)
+
+    def apply(self, x: Exchange) -> None:
+        """Choose the leg, note what pins it and what it is upgraded to. UnderMaintenance, UpgradeRequired, BadRequest."""
+        closed = self._maintenance
+        if closed is not None:
+            raise UnderMaintenance(closed.message, retry_after_s=closed.retry_after_s)
+        if self._websocket is not None:
+            x.handshake = Handshake.read(x.head, compression=self._websocket.compression)
+        if self._pin_kind:
+            x.pin = self._pin(x)
+        if self._split is not None:
+            x.leg = self._choose(x, self._split)
+
+    def _pin(self, x: Exchange) -> str | None:
+        if self._pin_kind == "header":
+            return x.head.header(self._pin_header)
+        if self._pin_kind == "user":
+            return None if x.peek is None else x.peek.user
+        return x.limit_key
+
+    def _choose(self, x: Exchange, split: Split) -> Any:
+        """The leg of its turn or its pin; one whose upstreams are all out is passed over."""
+        legs = self._legs
+        canary = self._canary
+        if canary is not None and canary.header:
+            said = x.head.header(canary.header)
+            if said is not None and (not canary.value or said == canary.value):
+                leg = legs[-1]
+                if leg.balancer.is_available(x.ready_ns):
+                    return leg
+        excluded = 0
+        while True:
+            index = split.pick(x.pin, excluded)
+            if index < 0:
+                return legs[0]  # nobody: its balancer says so
+            leg = legs[index]
+            if leg.balancer.is_available(x.ready_ns):
+                return leg
+            excluded |= 1 << index

@@ -1,0 +1,206 @@
+//! Which of several providers, and which upstream for a session: shares that hold in the short run, and choices that one
+//! key always gets, on every worker and host.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::hash::HashKey;
+
+/// The same on every host, and of no use to an attacker: who chooses the key chooses only for itself.
+const KEY: HashKey = HashKey(0x6275_6467_6174_6577, 0x6179_2073_6861_7065);
+const CANARY: HashKey = HashKey(0x6275_6467_6174_6577, 0x6179_2063_616e_6172);
+/// 2^64 / golden ratio: multiples of it, modulo 2^64, fall evenly between those that were before (Knuth 6.4).
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Weighted rendezvous hashing (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005): of a changing set, a key
+/// keeps its choice unless that one is gone, and names get keys in proportion to weight.
+#[derive(Debug)]
+pub struct Rendezvous {
+    candidates: Box<[(u64, f64)]>,
+}
+
+impl Rendezvous {
+    /// Chooses among these names; weight 0 is never chosen.
+    pub fn new(candidates: &[(&str, u32)]) -> Self {
+        Self {
+            candidates: candidates
+                .iter()
+                .map(|&(name, weight)| (KEY.hash(name.as_bytes()), f64::from(weight)))
+                .collect(),
+        }
+    }
+
+    /// The key's choice among those whose bit in `excluded` is not set; indices from 64 on cannot be excluded.
+    pub fn best(&self, key: &[u8], excluded: u64) -> Option<usize> {
+        let key = KEY.hash(key);
+        let mut best = None;
+        let mut high = 0.0;
+        for (index, &(name, weight)) in self.candidates.iter().enumerate() {
+            if index < 64 && excluded >> index & 1 == 1 {
+                continue;
+            }
+            let score = weight / -unit(mix(key ^ name)).ln();
+            if score > high {
+                high = score;
+                best = Some(index);
+            }
+        }
+        best
+    }
+}
+
+/// A route's traffic over its legs: by weight, after a canary had its share.
+#[derive(Debug)]
+pub struct Split {
+    weights: Box<[u32]>,
+    by_key: Rendezvous,
+    /// Which leg is the canary's (its weight is 0), and its share of all.
+    canary: Option<(usize, f64)>,
+    turn: AtomicU64,
+}
+
+impl Split {
+    /// `legs` are names and weights; `canary` is one of them and takes `share` (0 to 1) of everything before the others
+    /// divide the rest.
+    pub fn new(legs: &[(&str, u32)], canary: Option<(usize, f64)>, seed: u64) -> Self {
+        let legs: Vec<(&str, u32)> = legs
+            .iter()
+            .enumerate()
+            .map(|(index, &(name, weight))| {
+                let is_canary = canary.is_some_and(|(leg, _)| leg == index);
+                (name, if is_canary { 0 } else { weight })
+            })
+            .collect();
+        Self {
+            by_key: Rendezvous::new(&legs),
+            weights: legs.iter().map(|leg| leg.1).collect(),
+            canary,
+            turn: AtomicU64::new(mix(seed)),
+        }
+    }
+
+    /// The leg for `key`, always the same while it is not excluded; without a key the next one in turn. Bits of `excluded`
+    /// are legs that cannot be used. A canary whose share grows keeps the keys that it had.
+    pub fn pick(&self, key: Option<&[u8]>, excluded: u64) -> Option<usize> {
+        let mut point = match key {
+            Some(key) => unit(CANARY.hash(key)),
+            None => unit(self.turn.fetch_add(GOLDEN, Ordering::Relaxed)),
+        };
+        if let Some((leg, share)) = self.canary
+            && excluded >> leg & 1 == 0
+        {
+            if point < share {
+                return Some(leg);
+            }
+            point = (point - share) / (1.0 - share);
+        }
+        match key {
+            Some(key) => self.by_key.best(key, excluded),
+            None => self.by_weight(point, excluded),
+        }
+    }
+
+    fn by_weight(&self, point: f64, excluded: u64) -> Option<usize> {
+        let weight = |index: usize| match excluded >> index & 1 {
+            0 => f64::from(self.weights[index]),
+            _ => 0.0,
+        };
+        let total: f64 = (0..self.weights.len()).map(weight).sum();
+        let mut left = point * total;
+        let mut last = None;
+        for index in (0..self.weights.len()).filter(|&index| weight(index) > 0.0) {
+            last = Some(index);
+            if left < weight(index) {
+                break;
+            }
+            left -= weight(index);
+        }
+        last
+    }
+}
+
+/// In the open interval from 0 to 1.
+fn unit(bits: u64) -> f64 {
+    ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+}
+
+/// `SplitMix64`'s finalizer.
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> impl Iterator<Item = Vec<u8>> {
+        (0..10_000).map(|number| format!("session-{number}").into_bytes())
+    }
+
+    #[test]
+    fn keys_are_spread_by_weight() {
+        let rendezvous = Rendezvous::new(&[("a", 1), ("b", 2), ("c", 0), ("d", 7)]);
+        let mut counts = [0_i32; 4];
+        for key in keys() {
+            counts[rendezvous.best(&key, 0).unwrap()] += 1;
+        }
+        for (count, expected) in counts.iter().zip([1000, 2000, 0, 7000]) {
+            assert!((count - expected).abs() < 200, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_keys_of_who_is_gone_move() {
+        let rendezvous = Rendezvous::new(&[("a", 1), ("b", 1), ("c", 1)]);
+        let fewer = Rendezvous::new(&[("c", 1), ("a", 1)]);
+        for key in keys() {
+            let before = rendezvous.best(&key, 0).unwrap();
+            let after = rendezvous.best(&key, 0b010).unwrap();
+            assert!(after != 1 && (before == 1 || after == before));
+            assert_eq!(fewer.best(&key, 0).unwrap(), usize::from(after == 0));
+        }
+        assert_eq!(rendezvous.best(b"x", 0b111), None);
+    }
+
+    #[test]
+    fn shares_hold_in_the_short_run() {
+        for seed in 0..20 {
+            let split = Split::new(&[("a", 3), ("b", 1), ("canary", 5)], Some((2, 0.01)), seed);
+            let mut counts = [0_i32; 3];
+            for _ in 0..1000 {
+                counts[split.pick(None, 0).unwrap()] += 1;
+            }
+            assert!((counts[2] - 10).abs() <= 2, "{counts:?}");
+            assert!((counts[1] - 247).abs() <= 4, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_growing_canary_keeps_its_keys() {
+        let legs = [("a", 1), ("canary", 1)];
+        let shares = [0.0, 0.01, 0.1, 0.5, 1.0];
+        let splits = shares.map(|share| Split::new(&legs, Some((1, share)), 7));
+        let mut counts = [0_i32; 5];
+        for key in keys() {
+            let choices: Vec<_> = splits.iter().map(|split| split.pick(Some(&key), 0).unwrap()).collect();
+            assert!(choices.is_sorted(), "{choices:?}");
+            choices
+                .iter()
+                .enumerate()
+                .for_each(|(at, leg)| counts[at] += *leg as i32);
+        }
+        for (count, share) in counts.iter().zip(shares) {
+            assert!((f64::from(*count) - share * 10_000.0).abs() < 200.0, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_excluded_is_not_chosen() {
+        let split = Split::new(&[("a", 1), ("b", 1), ("canary", 0)], Some((2, 1.0)), 1);
+        assert_eq!(split.pick(None, 0), Some(2));
+        assert_eq!(split.pick(None, 0b101), Some(1));
+        assert_eq!(split.pick(Some(b"k"), 0b110), Some(0));
+        assert_eq!(split.pick(None, 0b111), None);
+    }
+}
