@@ -450,8 +450,7 @@ class ServerConnection:
 
     def surrender(self) -> tuple[Any, bytes, Door]:
         """Let go of the transport, as it is upgraded, and of what came behind the request that asked for it."""
-        early = b"" if self._pending is None else bytes(self._pending)
-        transport = self._transport
+        transport, early = self._transport, bytes(self._pending or b"")
         self._exchange = None
         self.connection_lost(None)
         return transport, early, self._door
