@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -146,7 +147,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {(error.reason or 'failed').lower().replace('_', ' ')}"
     if isinstance(error, OSError):
-        return (error.strerror or str(error) or type(error).__name__).lower()
+        # asyncio and uvloop word the same number differently.
+        text = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
+        return text.lower() or type(error).__name__
     return type(error).__name__
 
 
