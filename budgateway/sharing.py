@@ -8,10 +8,12 @@ import socket
 from typing import TYPE_CHECKING
 
 from budgateway import native
+from budgateway.limits.leased import LeasedLimits
 from budgateway.limits.shared import RedisLimits
 from budgateway.store.client import Store
 
 if TYPE_CHECKING:
+    from budgateway.limits.demand import SharedLimits
     from budgateway.records import StoreSettings
 
 # Workers start with Redis' word if it is there, and without if it is not.
@@ -27,17 +29,21 @@ class Sharing:
         self.store = Store(
             settings, connections=max(1, min(settings.pool_size, settings.max_connections // 2) // workers)
         )
-        self.limits = RedisLimits(
+        self._exact = RedisLimits(
             self.store,
             namespace=settings.namespace,
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             on_failure=dict(settings.on_failure),
         )
+        self._leased = LeasedLimits(self._exact, settings.lease_share) if settings.mode == "leased" else None
+        self.limits: SharedLimits = self._leased or self._exact
 
     def open(self) -> None:
         """Begin to connect."""
         self.store.open()
-        self.limits.open()
+        self._exact.open()
+        if self._leased is not None:
+            self._leased.open()
 
     async def ready(self) -> None:
         """Wait for Redis, for no longer than a start may take."""
@@ -45,17 +51,19 @@ class Sharing:
 
     async def close(self) -> None:
         """Send what waits, and disconnect. Idempotent."""
-        self.limits.close()
+        if self._leased is not None:
+            self._leased.close()
+        self._exact.close()
         await self.store.close()
 
     @property
     def is_idle(self) -> bool:
         """Whether no exchange holds anything of it."""
-        return self.limits.is_idle
+        return self._exact.is_idle
 
     def figures(self) -> tuple[tuple[int, int], ...]:
         """Gauges of the segment and their values."""
-        tally = self.limits.tally
+        tally = self._exact.tally
         return (
             (native.GAUGE_STORE_AWAY, not self.store.is_up),
             (native.GAUGE_STORE_CALLS, tally.calls),

@@ -132,7 +132,7 @@ class RedisLimits:
         """`worker` is unique among all that share the limits, and never used again by another process."""
         self.tally = Tally()
         self._line = line
-        self._worker = worker
+        self.worker = worker  # what its leases are called
         self._prefix = f"rate_limit:{{{namespace}}}:"
         self._policies = {kind: (on_failure or {}).get(name, "local") for kind, name in FEATURES.items()}
         self._loop = asyncio.get_running_loop()
@@ -205,7 +205,7 @@ class RedisLimits:
     def release(self, releases: Sequence[Release]) -> None:
         """End leases, at the end of this turn or once Redis is back."""
         for release in releases:
-            if release.lease == self._worker:
+            if release.lease == self.worker:
                 for key in release.keys:
                     self._let_go(self._prefix + "c:" + _short(key), 1)
         self._due()
@@ -313,7 +313,7 @@ class RedisLimits:
             len(batch.keys) + 1,
             self._prefix + "holders",
             *batch.keys,
-            self._worker,
+            self.worker,
             self._lease_us,
             b"".join(batch.packed),
         )
@@ -342,7 +342,7 @@ class RedisLimits:
             decision.granted = tuple(numbers[4::3])
             for demand, granted in zip(demands, decision.granted):
                 if demand.kind is Kind.CONCURRENCY and demand.cost + granted:
-                    lease = self._worker
+                    lease = self.worker
                     key = self._key(demand)
                     self._held[key] = self._held.get(key, 0) + demand.cost + granted
         if in_time and not decision.future.done():

@@ -1,0 +1,223 @@
+"""Limits over all hosts without a round trip each: a worker takes a share of a limit in advance and decides from it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Standing, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from budgateway.limits.shared import Decision, Outcome, RedisLimits
+
+# A share that was not drawn on for so long goes back to all.
+IDLE_S = 1.0
+SWEEP_S = 0.25
+SETTLE_S = 0.1  # settlements wait for each other
+MAX_SHARES = 100_000
+
+
+class _Share:
+    """What a worker has of one limit: debited in Redis, not yet used here."""
+
+    __slots__ = ("asked", "demand", "left", "remaining", "reset_s", "size", "used_at")
+
+    def __init__(self, demand: Demand, size: int) -> None:
+        self.demand = demand
+        self.size = size
+        self.left = 0
+        self.asked = False  # more is on its way
+        self.used_at = 0.0
+        self.remaining = 0  # of all, when Redis last said
+        self.reset_s = 0.0
+
+
+class _Known:
+    """A verdict that nobody needs to wait for."""
+
+    __slots__ = ("_verdict",)
+
+    def __init__(self, verdict: Verdict) -> None:
+        self._verdict = verdict
+
+    def __await__(self) -> Generator[None, None, Verdict]:
+        yield from ()
+        return self._verdict
+
+
+class LeasedLimits:
+    """Implements `SharedLimits` over `RedisLimits`.
+
+    Everything that is admitted was debited in Redis before, so that no sum ever exceeds what Redis granted. What is lost
+    is when: of each limit, each worker holds up to `share` of it (less than one unit: none, and decisions are exact) for
+    up to a second. With W workers, a window of time may therefore admit `W * share * limit` more than the limit and one
+    burst, and a worker may refuse while the others hold as much.
+    """
+
+    def __init__(self, exact: RedisLimits, share: float) -> None:
+        self._exact = exact
+        self._share = share
+        self._loop = asyncio.get_running_loop()
+        self._shares: dict[str, _Share] = {}
+        self._later: dict[Demand, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._settle_timer: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Begin to give back what is not used."""
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+        for timer in (self._timer, self._settle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._settle_timer = None
+        for share in list(self._shares.values()):
+            self._return(share)
+        self._flush()
+
+    # ---------------------------------------------------------------- SharedLimits
+
+    def take(self, demands: Sequence[Demand]) -> Verdict | None:
+        """All demands from the shares that are here, or None: ask Redis (`decide`)."""
+        found = []
+        for demand in demands:
+            share = self._shares.get(_name(demand))
+            if share is None or share.left < max(demand.cost, 1):
+                return None
+            found.append(share)
+        now = self._loop.time()
+        lease = ""
+        for demand, share in zip(demands, found):
+            share.left -= demand.cost
+            share.remaining = max(0, share.remaining - demand.cost)
+            share.used_at = now
+            if demand.kind is Kind.CONCURRENCY and demand.cost:
+                lease = self._exact.worker
+            if share.left * 2 < share.size and not share.asked:
+                self._top_up(share)
+        return Verdict(-1, 0.0, tuple(Standing(share.remaining, share.reset_s) for share in found), lease)
+
+    def decide(self, demands: Sequence[Demand]) -> _Known | _Asked:
+        """As `SharedLimits.decide`; without a round trip while the shares last."""
+        verdict = self.take(demands)
+        if verdict is not None:
+            return _Known(verdict)
+        shares = [self._share_of(demand) for demand in demands]
+        extra = [0 if share is None else max(0, share.size - share.left) for share in shares]
+        return _Asked(self, self._exact.begin(demands, extra))
+
+    def settle(self, adjustments: Sequence[Adjustment]) -> None:
+        """As `SharedLimits.settle`: several together."""
+        for demand, delta in adjustments:
+            self._later[demand._replace(cost=0)] = self._later.get(demand._replace(cost=0), 0) + delta
+        if self._settle_timer is None and self._later:
+            self._settle_timer = self._loop.call_later(SETTLE_S, self._flush)
+
+    def release(self, releases: Sequence[Release]) -> None:
+        """As `SharedLimits.release`: a lease goes back to the share, if there is one with room."""
+        for lease, keys in releases:
+            for key in keys:
+                share = self._shares.get(_LETTER + key)
+                if share is not None and share.left < share.size:
+                    share.left += 1
+                else:
+                    self._exact.release([Release(lease, (key,))])
+
+    # ---------------------------------------------------------------- shares
+
+    def told(self, decision: Decision, outcome: Outcome) -> Outcome:
+        """Keep what was granted beyond what was asked for."""
+        if outcome is None:
+            return self._exact.failure(decision.demands)
+        if outcome.refused_by < 0 and decision.granted is not None:
+            for demand, granted, standing in zip(decision.demands, decision.granted, outcome.standings):
+                self._grant(demand, granted, standing)
+        return outcome
+
+    def _grant(self, demand: Demand, granted: int, standing: Standing) -> None:
+        share = self._share_of(demand)
+        if share is not None:
+            share.left += granted
+            share.used_at = self._loop.time()
+            share.remaining = standing.remaining + share.left
+            share.reset_s = standing.reset_s
+        elif granted:
+            self._give(demand, granted)
+
+    def _share_of(self, demand: Demand) -> _Share | None:
+        """The share of a limit; None when it would be less than one unit."""
+        name = _name(demand)
+        share = self._shares.get(name)
+        if share is None:
+            size = int(self._share * (min(demand.limit, demand.burst) if demand.kind is Kind.RATE else demand.limit))
+            if size < 1 or len(self._shares) >= MAX_SHARES:
+                return None
+            share = self._shares[name] = _Share(demand, size)
+            share.used_at = self._loop.time()
+        return share
+
+    def _top_up(self, share: _Share) -> None:
+        share.asked = True
+        decision = self._exact.begin([share.demand._replace(cost=0)], [share.size - share.left])
+
+        def answered(future: asyncio.Future[Outcome]) -> None:
+            share.asked = False
+            outcome = future.result()
+            if outcome is not None and outcome.refused_by < 0 and decision.granted is not None:
+                decision.claimed = True
+                self._grant(share.demand, decision.granted[0], outcome.standings[0])
+
+        decision.future.add_done_callback(answered)
+
+    def _return(self, share: _Share) -> None:
+        self._shares.pop(_name(share.demand), None)
+        if share.left:
+            self._give(share.demand, share.left)
+        share.left = 0
+
+    def _give(self, demand: Demand, units: int) -> None:
+        if demand.kind is Kind.CONCURRENCY:
+            for _ in range(units):
+                self._exact.release([Release(self._exact.worker, (demand.key,))])
+        else:
+            self._exact.settle([Adjustment(demand, -units)])
+
+    def _sweep(self) -> None:
+        self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        before = self._loop.time() - IDLE_S
+        for share in [share for share in self._shares.values() if share.used_at < before and not share.asked]:
+            self._return(share)
+
+    def _flush(self) -> None:
+        self._settle_timer = None
+        later, self._later = self._later, {}
+        self._exact.settle([Adjustment(demand, delta) for demand, delta in later.items()])
+
+
+class _Asked:
+    """A decision that Redis makes."""
+
+    __slots__ = ("_decision", "_limits")
+
+    def __init__(self, limits: LeasedLimits, decision: Decision) -> None:
+        self._limits = limits
+        self._decision = decision
+
+    def __await__(self) -> Generator[object, None, Outcome]:
+        outcome = yield from self._decision.future
+        self._decision.claimed = True
+        return self._limits.told(self._decision, outcome)
+
+
+_LETTER = "c"
+
+
+def _name(demand: Demand) -> str:
+    """What the share of a demand is called here: by kind, as keys of two kinds may be equal, and by period."""
+    if demand.kind is Kind.CONCURRENCY:
+        return _LETTER + demand.key
+    return f"r{demand.key}" if demand.kind is Kind.RATE else f"s{demand.ends_s}:{demand.key}"
