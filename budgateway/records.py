@@ -448,4 +448,4 @@ class Settings:
     routes: tuple[Route, ...] = ()
     notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start
     sources: tuple[str, ...] = ()  # files and variables it came from, for the banner
-    origins: tuple[tuple[str, str], ...] = ()  # (key path, variable or option that set it), where that was no file
+    origins: tuple[tuple[str, str], ...] = ()  # (key path, file, variable or option that set it)

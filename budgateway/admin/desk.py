@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
-import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from budgateway import native
 from budgateway.admin.api import AdminApi, Operations
 from budgateway.admin.card import leave_card, runtime_directory
+from budgateway.admin.folder import HANDOVER, OFFICE, Folder
 from budgateway.admin.health import Health
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
@@ -48,8 +47,8 @@ class Desk:
         self._segment = segment
         self._ready = ready
         # As a service, where its operator can reach it: /tmp is private there.
-        self._folder = Path(tempfile.mkdtemp(prefix="budgateway-", dir=runtime_directory()))
-        self.path = str(self._folder / "office.sock")
+        self._folder = Folder(runtime_directory())
+        self.path = str(self._folder.path / OFFICE)
         self.metrics_url = ""
         self._doors: list[Door] = []
         self._servers: list[asyncio.Server] = []
@@ -59,7 +58,7 @@ class Desk:
     @property
     def handover(self) -> Path:
         """Where the listening sockets can be had (`handover`)."""
-        return self._folder / "handover.sock"
+        return self._folder.path / HANDOVER
 
     @property
     def metrics_socket(self) -> socket.socket | None:
@@ -129,7 +128,7 @@ class Desk:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     def _door(self, office: BackOffice) -> Door:
         door = Door(

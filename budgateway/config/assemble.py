@@ -123,7 +123,7 @@ class _Assembly:
             routes=tuple(routes),
             notices=tuple(self._notices),
             sources=(*self._source.files, *dict.fromkeys(self._source.used)),
-            origins=tuple((spelled(path), place) for path, place in self._source.variables.items()),
+            origins=tuple((spelled(path), place) for path, place in self._source.origins().items()),
         )
 
     def _table(self, path: KeyPath, model: type[AnyTable]) -> AnyTable | None:

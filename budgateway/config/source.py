@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,6 +39,27 @@ class Source:
         if isinstance(tables, dict) and (table, key) not in self.variables:
             self.tables[table] = {**tables, key: value}
             self.variables[table, key] = place
+
+    def origins(self) -> dict[KeyPath, str]:
+        """For every key that was given: the file, variable or option that set it. Keys that are missing have defaults."""
+        found: dict[KeyPath, str] = {}
+
+        def walk(path: KeyPath, value: object, place: str) -> None:
+            place = self.variables.get(path) or self.places.get(path) or place
+            items: Iterable[tuple[str | int, object]] = ()
+            if isinstance(value, dict):
+                items = value.items()
+            elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+                items = enumerate(value)
+            if path in self.variables or not items:
+                if place:
+                    found[path] = place
+                return
+            for key, item in items:
+                walk((*path, key), item, place)
+
+        walk((), self.tables, "")
+        return found
 
     def folder_of(self, path: KeyPath) -> Path:
         """Where a relative path starts: beside the file that holds it; in the working folder for a variable's."""

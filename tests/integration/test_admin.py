@@ -92,7 +92,11 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
         assert status == 200
         assert document["config"]["providers"][0]["api_key"] == "***"
         assert document["config"]["jwt_secret"] == "***"
-        assert document["set_by"] == {"auth.jwt_secret": "environment: JWT_SECRET"}
+        set_by = document["set_by"]
+        assert set_by["auth.jwt_secret"] == "environment: JWT_SECRET"
+        assert set_by["gateway.workers"] == "gateway.toml"
+        assert set_by["routes[0].path"] == "routes.toml"
+        assert set_by["providers.openai.endpoints[0].url"] == "providers.toml"
         assert [name for name in document["files_and_variables"] if name.endswith("gateway.toml")]
         everything = repr(
             [await gateway.call("GET", path) for path in ("/admin/config", "/admin/routes", "/admin/stats")]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,6 +170,33 @@ async def test_sighup_reloads(gate: asyncio.Event) -> None:
         gateway.configure([upstream.url], paths=("/elsewhere/*",))
         gateway.signal(signal.SIGHUP)
         await until_status(gateway.url, "404")
+
+
+async def test_a_renamed_access_log_is_opened_anew(gate: asyncio.Event, tmp_path: Path) -> None:
+    """As logrotate does it: rename, SIGHUP. Every line is in one of the two files."""
+    log, rotated = tmp_path / "access.log", tmp_path / "access.log.1"
+    async with (
+        FaultyUpstream(model_server(gate)) as upstream,
+        operated([upstream.url], settings={"access_log": str(log)}) as gateway,
+    ):
+        async with Clients(gateway.url, 4) as clients:
+            await until_lines(log, 20)
+            log.rename(rotated)
+            gateway.signal(signal.SIGHUP)
+            await until_lines(log, 20)
+            # Lines of before the rename that were still on their way have arrived by now, too.
+            before = len(rotated.read_text().splitlines())
+        await gateway.until(lambda facts: facts["in_flight"] == 0)
+        assert len(rotated.read_text().splitlines()) == before
+    kept = [line for file in (rotated, log) for line in file.read_text().splitlines()]
+    paths = [json.loads(line)["path"] for line in kept]
+    assert paths.count(CHAT) == clients.ends.total() == clients.ends["200"]
+
+
+async def until_lines(log: Path, count: int) -> None:
+    async with asyncio.timeout(15):
+        while not log.is_file() or log.read_bytes().count(b"\n") < count:
+            await asyncio.sleep(0.02)
 
 
 async def test_a_watched_folder_is_reloaded_when_it_changes(gate: asyncio.Event) -> None:

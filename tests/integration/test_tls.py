@@ -216,3 +216,37 @@ def serve_once(listener: socket.socket, context: ssl.SSLContext) -> None:
     with socket.socket(fileno=secure.detach()) as raw:
         raw.shutdown(socket.SHUT_WR)
         raw.recv(65536)
+
+
+async def test_a_renewed_certificate_is_read_by_a_reload_and_cuts_nothing(tmp_path: Path) -> None:
+    old = Authority(tmp_path, "old authority")
+    async with FaultyUpstream(faults.chat()) as upstream:
+        async with inside(upstream.url, tmp_path, tls=Tls(*old.server())) as gateway:
+            port = int(gateway.url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=old.client_context())
+            new = Authority(tmp_path, "new authority")
+            new.server()  # over the same files
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await talk(gateway, new, ask(close=True))
+            reload(gateway)
+            assert (await talk(gateway, new, ask(close=True))).startswith(b"HTTP/1.1 200 ")
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await talk(gateway, old, ask(close=True))
+            # A connection from before the renewal goes on.
+            writer.write(ask(close=True))
+            assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+
+
+async def test_a_broken_renewal_is_refused_and_the_old_certificate_served(authority: Authority, tmp_path: Path) -> None:
+    async with FaultyUpstream(faults.chat()) as upstream:
+        async with inside(upstream.url, tmp_path, tls=Tls(*authority.server())) as gateway:
+            Path(tmp_path / "127.0.0.1.pem").write_text("half of a certifi")
+            with pytest.raises(ssl.SSLError):
+                reload(gateway)
+            assert (await talk(gateway, authority, ask(close=True))).startswith(b"HTTP/1.1 200 ")
+
+
+def reload(gateway: Inside) -> None:
+    plane = gateway.plane
+    plane.commit(plane.prepare(plane.snapshot.settings))

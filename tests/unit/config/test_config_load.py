@@ -181,6 +181,25 @@ def test_the_environment_wins_over_files_and_options_over_both(write: Callable[.
     assert "LOG_LEVEL" in settings.sources
 
 
+def test_every_key_says_what_set_it(write: Callable[..., Path]) -> None:
+    write("[gateway]\nport = 1234\nworkers = 2\n[metrics]\nenabled = false\n", "conf/gateway.toml")
+    write('[[routes]]\npath = "/v1/*"\nprovider = "vllm"\nauth_required = false\n', "conf/routes.toml")
+    folder = write(
+        '[providers.vllm]\nendpoints = ["http://a"]\naliases = {"x.y" = "z"}\n', "conf/providers.toml"
+    ).parent
+    environ = {"WORKERS": "3", "VLLM_ENDPOINTS": "http://b"}
+    assert dict(load_config(folder, environ=environ, port=99).origins) == {
+        "gateway.port": "--port",
+        "gateway.workers": "environment: WORKERS",
+        "metrics.enabled": "gateway.toml",
+        "routes[0].path": "routes.toml",
+        "routes[0].provider": "routes.toml",
+        "routes[0].auth_required": "routes.toml",
+        "providers.vllm.endpoints": "environment: VLLM_ENDPOINTS",
+        "providers.vllm.aliases.'x.y'": "providers.toml",
+    }
+
+
 def test_variables_and_options_are_named_in_problems(write: Callable[..., Path]) -> None:
     environ = {"GATEWAY_PORT": "80a", "ENABLE_METRICS": "perhaps", "JWT_SECRET": "short", "VLLM_ENDPOINTS": "host:80"}
     with pytest.raises(ConfigError) as caught:

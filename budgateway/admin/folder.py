@@ -1,0 +1,62 @@
+"""The folder with a gateway's unix sockets: made at its start, removed at its end, or by the next one if it was killed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+PREFIX = "budgateway-"
+LOCK = "lock"
+# Nothing else is ever in one of our folders: what has more is somebody else's.
+OFFICE = "office.sock"
+HANDOVER = "handover.sock"
+_OURS = frozenset({LOCK, OFFICE, HANDOVER})
+
+
+class Folder:
+    """Of mode 0700. A lock in it is held for as long as the gateway lives, and by no child of its."""
+
+    def __init__(self, within: str | None = None) -> None:
+        """Make one in `within` (else where temporary files are), and remove those that dead gateways left there."""
+        base = Path(within or tempfile.gettempdir())
+        sweep(base)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def close(self) -> None:
+        """Remove it. Idempotent."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def sweep(base: Path) -> list[Path]:
+    """Remove the folders of this user's gateways that were killed: those with a lock that nobody holds."""
+    removed = []
+    for folder in base.glob(f"{PREFIX}*"):
+        try:
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+                continue
+            if not {entry.name for entry in folder.iterdir()} <= _OURS:
+                continue
+            # A folder without a lock is being made, or is none of ours.
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue  # its gateway lives
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+        finally:
+            os.close(lock)
+    return removed

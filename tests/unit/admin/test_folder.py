@@ -1,0 +1,65 @@
+"""Folders of sockets: removed with their gateway, or by the next one; nothing else is ever touched."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from budgateway.admin.folder import LOCK, Folder, sweep
+
+CHILD = """
+import os, subprocess, sys
+from budgateway.admin.folder import Folder
+folder = Folder(sys.argv[1])
+(folder.path / "office.sock").touch()
+print(folder.path, flush=True)
+# A child must not hold the lock for it.
+if len(sys.argv) > 2:
+    subprocess.Popen(["sleep", "3"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+sys.stdin.readline()
+os.kill(os.getpid(), 9)
+"""
+
+
+def killed(base: Path, *extra: str) -> Path:
+    """The folder that a gateway left."""
+    command = [sys.executable, "-c", CHILD, str(base), *extra]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        left = Path(child.stdout.readline().strip())
+        assert left.is_dir()
+        assert sweep(base) == [], "its gateway lives"
+        child.communicate("go\n")
+    return left
+
+
+def test_what_a_killed_gateway_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    left = killed(tmp_path)
+    assert left.is_dir()
+    living = Folder(str(tmp_path))
+    assert [*tmp_path.iterdir()] == [living.path]
+    assert living.path.stat().st_mode & 0o777 == 0o700
+    assert sweep(tmp_path) == []
+    living.close()
+    living.close()
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_what_is_not_such_a_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "budgateway-0").mkdir()
+    (tmp_path / "budgateway-config").mkdir()
+    (tmp_path / "budgateway-config" / LOCK).touch()
+    (tmp_path / "budgateway-config" / "gateway.toml").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / LOCK).touch()
+    (tmp_path / "budgateway-link").symlink_to(tmp_path / "other")
+    (tmp_path / "budgateway-file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert sweep(tmp_path) == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_process_that_outlives_its_gateway_does_not_keep_the_folder(tmp_path: Path) -> None:
+    left = killed(tmp_path, "with a child")
+    assert sweep(tmp_path) == [left]
