@@ -1,4 +1,4 @@
-"""The command line: serve, check, routes, status, reload, token, schema, version."""
+"""The command line: serve, check, routes, status, reload, schema, version; `cli_access` has token, keys and check-access."""
 
 from __future__ import annotations
 
@@ -8,23 +8,19 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from budgateway.cli_access import check_access, keys, token
 from budgateway.errors import ConfigError
+from budgateway.terminal import EXIT_CONFIG, ask, config_option, console, counted, escaped, load, reaching, refuse
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from budgateway.records import Route, Settings
     from budgateway.routing.table import RouteTable
 
-Command = TypeVar("Command", bound=Callable[..., object])
-
 LEVELS = ("debug", "info", "warning", "error", "critical")
-# sysexits.h EX_CONFIG would be 78; 1 is what every CI understands, 2 is click's for a wrong command line.
-EXIT_CONFIG = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,16 +28,8 @@ def cli() -> None:
     """A gateway for model inference: one address in front of vLLM, SGLang, LiteLLM, OpenAI and their kin."""
 
 
-def config_option(command: Command) -> Command:
-    """`--config PATH`, the same everywhere."""
-    return click.option(
-        "-c",
-        "--config",
-        "path",
-        metavar="PATH",
-        help="A folder with gateway.toml, routes.toml and providers.toml, or one TOML file. "
-        "Default: ./config, else the environment alone.",
-    )(command)
+for command in (token, keys, check_access):
+    cli.add_command(command)
 
 
 @cli.command()
@@ -174,19 +162,6 @@ def match_route(
     click.echo(f"reason    {found_route.reason}")
 
 
-def reaching(command: Command) -> Command:
-    """How a command reaches a running gateway, the same everywhere."""
-    for option in (
-        click.option(
-            "--token", metavar="TOKEN", help="With --url: a token with the role admin.", envvar="BUDGATEWAY_TOKEN"
-        ),
-        click.option("--url", metavar="URL", help="A gateway elsewhere.  Default: your own on this machine."),
-        click.option("--port", type=int, help="Which of several gateways on this machine."),
-    ):
-        command = option(command)
-    return command
-
-
 @cli.command()
 @reaching
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
@@ -215,26 +190,6 @@ def reload(port: int | None, url: str | None, token: str | None) -> None:
     for entry in changed["settings"]:
         click.echo(f"~ {entry['name']}: {json.dumps(entry['before'])} -> {json.dumps(entry['after'])}")
     click.echo("reloaded" if changed["changed"] else "reloaded: nothing changed")
-
-
-@cli.command()
-@config_option
-@click.option("--sub", default="operator", show_default=True, help="Who the token is for.")
-@click.option("--role", "roles", multiple=True, help="A role, such as admin; repeatable.")
-@click.option("--expires", type=click.IntRange(min=1), metavar="SECONDS", help="Default: jwt_expiration.")
-def token(path: str | None, sub: str, roles: tuple[str, ...], expires: int | None) -> None:
-    """Print a token that the gateway accepts, signed with its JWT_SECRET."""
-    settings = load(path)
-    if settings.jwt_secret is None:
-        click.echo("error: there is no JWT_SECRET to sign with (openssl rand -hex 32 makes one)", err=True)
-        sys.exit(EXIT_CONFIG)
-    import time
-
-    from budgateway.jose.key import sign
-
-    now = int(time.time())
-    claims = {"sub": sub, "iat": now, "exp": now + (expires or settings.jwt_expiration_s), "roles": list(roles)}
-    click.echo(sign(claims, settings.jwt_secret.reveal().encode(errors="surrogateescape")))
 
 
 @cli.command()
@@ -281,48 +236,6 @@ def main() -> None:
 # ---------------------------------------------------------------- what the commands share
 
 
-def load(path: str | None) -> Settings:
-    """The configuration, or every problem on stderr and out."""
-    from budgateway.config.load import load_config
-
-    try:
-        return load_config(path)
-    except ConfigError as error:
-        refuse(error)
-
-
-def ask(port: int | None, url: str | None, token: str | None, method: str, path: str) -> Any:
-    """What a running gateway answers; what goes wrong is said on stderr, with exit status 1."""
-    from budgateway.admin.client import AdminClient, Unreachable, local_gateway
-
-    try:
-        client = AdminClient(url=url, token=token or "") if url else AdminClient(office=local_gateway(port).office)
-        status, document = client.call(method, path)
-    except Unreachable as error:
-        click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
-        sys.exit(1)
-    if status < 300:
-        return document
-    told = document.get("error", {}) if isinstance(document, dict) else {}
-    if problems := told.get("problems"):
-        refuse(ConfigError(problems))
-    click.echo(f"error: {status} {told.get('message', '')}".rstrip(), err=True)
-    sys.exit(1)
-
-
-def refuse(error: ConfigError) -> NoReturn:
-    """Print the problems of a configuration and leave."""
-    count = len(error.problems)
-    click.echo(
-        click.style(f"error: {count} problem{'s' if count != 1 else ''} in the configuration", fg="red"), err=True
-    )
-    for problem in error.problems:
-        click.echo(f"  {problem}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
-    sys.exit(EXIT_CONFIG)
-
-
 def summarise(settings: Settings) -> None:
     """One line that says the configuration is good, and what the operator should know about it."""
     upstreams = sum(len(provider.upstreams) for provider in settings.providers)
@@ -335,11 +248,6 @@ def summarise(settings: Settings) -> None:
     click.echo(click.style("ok", fg="green") + f": {', '.join(facts)}{source}")
     for notice in settings.notices:
         click.echo(click.style("note: ", fg="yellow") + notice)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 route`, `2 routes`."""
-    return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def route_facts(route: Route) -> dict[str, object]:
@@ -384,17 +292,3 @@ def flavour() -> str:
     if not modules or not compiled:
         return "interpreted (pure)" if modules else "none"
     return "compiled" if len(compiled) == len(modules) else f"{len(compiled)} of {len(modules)} compiled"
-
-
-def console() -> Console:
-    """A console as wide as the terminal; a pipe gets lines of any length."""
-    from rich.console import Console
-
-    return Console() if sys.stdout.isatty() else Console(width=200, no_color=True)
-
-
-def escaped(text: str) -> str:
-    """Text of the configuration in which rich sees no markup."""
-    from rich.markup import escape
-
-    return escape(text)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+    from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
 SAY_S = 0.5  # that a worker has to say where it stands, before it is ended
@@ -36,6 +37,8 @@ class Fleet:
         self.segment = native.Segment(2 * workers)
         self.slots: list[Slot] = []
         self.alive: set[Worker] = set()
+        # told when a worker saw a token of this issuer with a key that nobody knows
+        self.on_wanted: Callable[[Worker, str], None] | None = None
         self._spawn = spawn
         self._free_rows = list(range(2 * workers))
         # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
@@ -55,9 +58,11 @@ class Fleet:
         for bell in self._bells:
             os.close(bell)
 
-    async def start(self, slot: Slot, served: Callable[[], tuple[Settings, int]], *, fresh: bool = False) -> Worker:
+    async def start(
+        self, slot: Slot, served: Callable[[], tuple[Settings, int, Trust]], *, fresh: bool = False
+    ) -> Worker:
         """A worker for the slot, followed by a task to its end: the spare, else (or when it must be `fresh`: exec'ed from
-        what is installed now) a new process. `served` says the configuration of the moment, and its generation. OSError
+        what is installed now) a new process. `served` says the configuration of the moment, its generation, and the keys. OSError
         when the system has no process to spare."""
         if fresh:
             self.dismiss_spare()
@@ -73,9 +78,9 @@ class Fleet:
             except OSError:
                 self._free_rows.append(row)
                 raise
-        settings, worker.generation = served()
+        settings, worker.generation, trust = served()
         self.alive.add(worker)
-        await worker.serve(slot, row, settings)
+        await worker.serve(slot, row, settings, trust)
         return worker
 
     def keep_spare(self, wanted: bool) -> None:
@@ -107,6 +112,7 @@ class Fleet:
 
     async def _process(self) -> Worker:
         worker = await Worker.spawn(self.slots, segment=self.segment, office=self._office, bells=self._bells)
+        worker.on_wanted = self.on_wanted
         self._spawn(self._follow(worker))
         return worker
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway import native
 from budgateway.admin.desk import Desk
+from budgateway.custodian import Custodian
 from budgateway.errors import ConfigError
 from budgateway.overload import resident
 from budgateway.records import Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from budgateway.auth.vault import Trust
     from budgateway.reload import Difference
 
 
@@ -30,6 +32,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._segment = native.Segment(1)
+        self.custodian = Custodian(settings, self._entrust)
         self._desk: Desk | None = None
         self._plane: DataPlane | None = None
         self._port = 0
@@ -59,7 +62,9 @@ class Gateway:
         self._desk = Desk(self.settings, self._segment, lambda: not self._draining, self)
         try:
             await self._desk.open()
-            self._plane = DataPlane(self.settings, self._segment, 0, self._desk.path)
+            self.custodian.start(self.settings)
+            self._plane = DataPlane(self.settings, self._segment, 0, self._desk.path, trust=self.custodian.trust)
+            self._plane.vault.ask = self._on_wanted
             sock = bound_socket(self.settings.host, self.settings.port)
             self._port = sock.getsockname()[1]
             await self._plane.listen(sock)
@@ -107,7 +112,20 @@ class Gateway:
             }
         ]
 
+    async def _entrust(self, trust: Trust) -> None:
+        if self._plane is not None:
+            self._plane.entrust(trust)
+
+    def _on_wanted(self, issuer: str) -> None:
+        if self._plane is not None:
+            self._plane.spawn(self._refresh(self._plane, issuer))
+
+    async def _refresh(self, plane: DataPlane, issuer: str) -> None:
+        await self.custodian.wanted(issuer)
+        plane.vault.refreshed(issuer)
+
     async def _shut(self) -> None:
+        await self.custodian.close()
         if self._plane is not None:
             await self._plane.close()
         if self._desk is not None:

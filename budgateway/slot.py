@@ -20,14 +20,16 @@ from budgateway.control import (
     Ready,
     Serve,
     Shedding,
+    Wanted,
 )
 from budgateway.overload import Heartbeat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from budgateway import native
+    from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
 REAP_S = 0.005
@@ -54,6 +56,8 @@ class Worker:
         self._process = process
         self._channel = channel
         self._answers: asyncio.Queue[Prepared | None] = asyncio.Queue()
+        # told when it saw a token of this issuer with a key that nobody knows
+        self.on_wanted: Callable[[Worker, str], None] | None = None
         # its place, once it serves
         self.index = -1
         self.row = -1
@@ -82,10 +86,10 @@ class Worker:
             theirs.close()
         return cls(process, await Channel.over(ours))
 
-    async def serve(self, slot: Slot, row: int, settings: Settings) -> None:
+    async def serve(self, slot: Slot, row: int, settings: Settings, trust: Trust) -> None:
         """Have it serve in a slot; nothing happens when it is gone."""
         self.index, self.row, self.started = slot.index, row, time.monotonic()
-        await self._tell(Serve(settings, index=slot.index, row=row))
+        await self._tell(Serve(settings, trust, index=slot.index, row=row))
 
     async def run(self) -> None:
         """Listen to the worker until it is gone; `status` is then known."""
@@ -99,6 +103,8 @@ class Worker:
                     self._answers.put_nowait(message)
                 elif isinstance(message, Shedding):
                     self.shedding = message.reason
+                elif isinstance(message, Wanted) and self.on_wanted is not None:
+                    self.on_wanted(self, message.issuer)
         finally:
             self._channel.close()
             self._answers.put_nowait(None)

@@ -22,7 +22,8 @@ from budgateway.admin.card import Card, cards
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
-from budgateway.control import Shed
+from budgateway.control import Entrust, Refreshed, Shed
+from budgateway.custodian import Custodian
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.fleet import Fleet
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+    from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
 RESPAWN_MIN_S = 0.1
@@ -94,6 +96,11 @@ class Supervisor:
         self._settles = False
         self._failed: StartFailed | None = None
         self._announced = False
+        self._fleet.on_wanted = self._on_wanted
+        try:
+            self.custodian = Custodian(settings, self._entrust)
+        except ConfigError as error:
+            raise StartFailed(str(error)) from error
         self._desk = Desk(settings, self._fleet.segment, self._is_ready, self)
 
     # ---------------------------------------------------------------- life
@@ -105,6 +112,7 @@ class Supervisor:
             metrics_sock = self._bind(self._inherited())
             await self._open_desk(metrics_sock)
             self._fleet.open(self._slots, self._desk.path)
+            self.custodian.start(self.settings)
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
             watch = asyncio.create_task(self._watch(), name="watch")
             await self._stopping.wait()
@@ -114,6 +122,7 @@ class Supervisor:
         finally:
             if self._giver is not None:
                 self._giver.close()
+            await self.custodian.close()
             await self._desk.close()
             for slot in self._slots:
                 slot.sock.close()
@@ -298,12 +307,27 @@ class Supervisor:
 
     async def _start(self, slot: Slot, *, fresh: bool = False) -> Worker:
         """A worker for the slot. OSError when the system has no process to spare."""
-        worker = await self._fleet.start(slot, lambda: (self.settings, self._generation), fresh=fresh)
+        worker = await self._fleet.start(slot, self._served, fresh=fresh)
         if self._guard.is_shedding:
             await self._tell_memory(worker)
         if self._stopping.is_set():
             worker.drain()
         return worker
+
+    def _served(self) -> tuple[Settings, int, Trust]:
+        """What a worker that begins now serves."""
+        return self.settings, self._generation, self.custodian.trust
+
+    async def _entrust(self, trust: Trust) -> None:
+        """Bring new keys to every worker."""
+        await asyncio.gather(*(worker.tell(Entrust(trust)) for worker in tuple(self._fleet.alive)))
+
+    def _on_wanted(self, worker: Worker, issuer: str) -> None:
+        self._spawn(self._refresh(worker, issuer))
+
+    async def _refresh(self, worker: Worker, issuer: str) -> None:
+        await self.custodian.wanted(issuer)
+        await worker.tell(Refreshed(issuer))
 
     async def _until_ready(self, worker: Worker) -> None:
         """Wait for a worker's first words; one that is too slow is ended."""
@@ -360,6 +384,7 @@ class Supervisor:
     async def _apply(self, settings: Settings) -> Difference:
         if problems := refusals(self.settings, settings):
             raise ConfigError(problems)
+        await self.custodian.look_at(settings)
         difference = compare(self.settings, settings)
         generation = self._generation + 1
         voters = [worker for worker in self._fleet.alive if not worker.is_draining]
@@ -377,6 +402,7 @@ class Supervisor:
                     worker.kill()
                 await worker.commit(generation)
         self._desk.adopt(settings)
+        await self.custodian.adopt(settings)
         logging.getLogger().setLevel(settings.log_level)
         return difference
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote
 
+from budgateway.admin.keys import PATH as KEYS
+from budgateway.admin.keys import KeyOperations
 from budgateway.admin.openapi import document
 from budgateway.errors import BadRequest, GatewayError, MethodNotAllowed, RouteNotFound
 from budgateway.reload import Difference, plain
@@ -17,6 +19,7 @@ from budgateway.reload import Difference, plain
 if TYPE_CHECKING:
     from budgateway.admin.health import Health
     from budgateway.admin.rates import Rates
+    from budgateway.custodian import Custodian
     from budgateway.records import Settings
 
 PREFIX = "/admin"
@@ -29,6 +32,7 @@ class Operations(Protocol):
 
     settings: Settings
     started: float  # monotonic seconds
+    custodian: Custodian
 
     async def reload(self) -> Difference: ...
     async def rollback(self) -> Difference: ...
@@ -67,6 +71,7 @@ class AdminApi:
         self._health = health
         self._rates = rates
         self._version = version
+        self._keys = KeyOperations(operations.custodian)
         self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[Answer]]]] = {
             "/routes": {"GET": self._routes},
             "/stats": {"GET": self._stats},
@@ -87,6 +92,8 @@ class AdminApi:
         if operation.startswith("/upstreams/") and operation.endswith(("/drain", "/undrain")):
             name = unquote(operation.removeprefix("/upstreams/").rpartition("/")[0])
             operation = "/upstreams" + operation[operation.rindex("/") :]
+        if operation == KEYS or operation.startswith(KEYS + "/"):
+            return await self._keys.answer(method, operation, Request(method, path, body or b"").document())
         handlers = self._handlers.get(operation)
         if handlers is None:
             raise RouteNotFound(f"no operation {path}", hint="GET /admin/openapi.json lists them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,12 +44,16 @@ class AdminClient:
         self._url = url
         self._token = token
 
-    def call(self, method: str, path: str) -> tuple[int, Any]:
-        """Status and JSON document. Unreachable when there is no answer, or none in JSON."""
+    def call(self, method: str, path: str, document: Mapping[str, object] | None = None) -> tuple[int, Any]:
+        """Status and JSON document; `document` is sent. Unreachable when there is no answer, or none in JSON."""
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         connection = self._connection()
         try:
-            connection.request(method, path, headers=headers)
+            if document is None:
+                connection.request(method, path, headers=headers)
+            else:
+                headers["content-type"] = "application/json"
+                connection.request(method, path, json.dumps(document).encode(), headers)
             response = connection.getresponse()
             return response.status, json.loads(response.read())
         except (OSError, HTTPException, ValueError) as error:

@@ -20,9 +20,10 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 class _Collected(Carrier):
     """The sink: gathers a response."""
 
-    def __init__(self, done: asyncio.Future[tuple[int, bytes]], label: str) -> None:
+    def __init__(self, done: asyncio.Future[tuple[int, bytes]], label: str, max_bytes: int) -> None:
         self._done = done
         self._label = label
+        self._max_bytes = max_bytes
         self._status = 0
         self._parts: list[bytes] = []
         self._size = 0
@@ -38,7 +39,7 @@ class _Collected(Carrier):
             self._size += len(out)
         if self._done.done():
             return
-        if self._size > MAX_BODY_BYTES:
+        if self._size > self._max_bytes:
             self._done.set_exception(UpstreamProtocolError(f"upstream {self._label}: the answer is too large"))
         elif complete:
             self._done.set_result((self._status, b"".join(self._parts)))
@@ -51,14 +52,14 @@ class _Collected(Carrier):
         """Our requests have no body to hold back."""
 
 
-async def fetch(target: Target, path: str, timeout_s: float) -> tuple[int, bytes]:
+async def fetch(target: Target, path: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, bytes]:
     """GET `path`: status and body. GatewayError when there is no answer; TimeoutError when it does not come in time."""
     done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
     head = RequestHead.parse(f"GET {path} HTTP/1.1\r\nHost: budgateway\r\naccept: application/json\r\n\r\n".encode())
     assert head is not None
     x = Exchange(head, None, "local", monotonic_ns())
     async with asyncio.timeout(timeout_s):
-        connection = await target.dialler.connect(target, _Collected(done, target.label))
+        connection = await target.dialler.connect(target, _Collected(done, target.label, max_bytes))
         try:
             connection.send(x, target.write_head(head, "budgateway", -1), None, False, True)
             return await done

@@ -7,6 +7,8 @@ from typing import Any
 _OBJECT: dict[str, Any] = {"type": "object"}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 
+_NO_KEYS = {"409": "This gateway keeps no keys"}
+
 # (path, method, operation id, summary, {status: what it means}, schema of the 200)
 _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
     ("/admin/routes", "get", "listRoutes", "The routes, in the order of the configuration", {}, "Routes"),
@@ -53,8 +55,50 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         {"404": "No such upstream"},
         "Upstreams",
     ),
+    ("/admin/keys", "get", "listKeys", "The API keys, without their secrets", _NO_KEYS, "Keys"),
+    (
+        "/admin/keys",
+        "post",
+        "createKey",
+        "Make an API key; this answer alone has its secret",
+        {"201": "Made", "400": "A field that cannot be", "409": "The name is taken, or this gateway keeps no keys"},
+        "MadeKey",
+    ),
+    ("/admin/keys/{name}", "get", "showKey", "An API key", {"404": "No such key", **_NO_KEYS}, "Key"),
+    ("/admin/keys/{name}", "patch", "updateKey", "Change what a key may do", {"404": "No such key", **_NO_KEYS}, "Key"),
+    ("/admin/keys/{name}", "delete", "deleteKey", "Forget an API key", {"404": "No such key", **_NO_KEYS}, "Key"),
+    (
+        "/admin/keys/{name}/rotate",
+        "post",
+        "rotateKey",
+        "A new secret; the one before stays good for `grace_s` seconds",
+        {"404": "No such key", **_NO_KEYS},
+        "MadeKey",
+    ),
+    (
+        "/admin/keys/{name}/disable",
+        "post",
+        "disableKey",
+        "Refuse a key from now on",
+        {"404": "No such key", **_NO_KEYS},
+        "Key",
+    ),
+    (
+        "/admin/keys/{name}/enable",
+        "post",
+        "enableKey",
+        "Take a disabled key again",
+        {"404": "No such key", **_NO_KEYS},
+        "Key",
+    ),
     ("/admin/openapi.json", "get", "openapi", "This document", {}, "Document"),
 )
+
+
+_NAMES = {
+    "keys": "The key's name",
+    "upstreams": "An upstream's name (`vllm/0`, with its slash), or a provider's name for all of its own",
+}
 
 
 def document(version: str) -> dict[str, Any]:
@@ -65,7 +109,7 @@ def document(version: str) -> dict[str, Any]:
             status: {"description": text, "content": _json(_ERROR if status[0] == "4" else _ref(schema))}
             for status, text in statuses.items()
         }
-        if "202" not in statuses:
+        if "202" not in statuses and "201" not in statuses:
             responses["200"] = {"description": summary, "content": _json(_ref(schema))}
         responses["401"] = {"description": "No valid token", "content": _json(_ERROR)}
         responses["403"] = {"description": "The token lacks the role admin", "content": _json(_ERROR)}
@@ -76,7 +120,7 @@ def document(version: str) -> dict[str, Any]:
                     "name": "name",
                     "in": "path",
                     "required": True,
-                    "description": "An upstream's name (`vllm/0`, with its slash), or a provider's name for all of its own",
+                    "description": _NAMES["keys" if path.startswith("/admin/keys") else "upstreams"],
                     "schema": {"type": "string"},
                 }
             ]
@@ -145,6 +189,9 @@ def _schemas() -> dict[str, Any]:
         connections=whole,
         in_flight=whole,
     )
+    key = _record(
+        state={"type": "string", "enum": ["active", "disabled", "expired"]}, name=text, start=text, created=text
+    )
     route = _record(requests=whole, errors=whole, tokens_in=whole, tokens_out=whole)
     return {
         "Routes": _record(routes=_list(_OBJECT)),
@@ -185,5 +232,8 @@ def _schemas() -> dict[str, Any]:
         "Restarting": _record(status=text, workers=whole),
         "Upstreams": _record(upstreams=_list(upstream)),
         "Document": _OBJECT,
+        "Key": key,
+        "Keys": _record(keys=_list(key)),
+        "MadeKey": {"allOf": [key, _record(secret=text)]},
         "Error": _record(error=_record(message=text, type=text, code=text, request_id=text)),
     }

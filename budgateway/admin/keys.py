@@ -1,0 +1,77 @@
+"""`/admin/keys`: API keys seen and changed over HTTP. A secret is in the answer that made it, and in no other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from budgateway.auth import keybook
+from budgateway.errors import BadRequest, MethodNotAllowed, RouteNotFound
+
+if TYPE_CHECKING:
+    from budgateway.auth.keybook import Changed, Keys
+    from budgateway.custodian import Custodian
+
+PATH = "/keys"
+
+
+class KeyOperations:
+    """What can be done with keys, by method and path."""
+
+    def __init__(self, custodian: Custodian) -> None:
+        self._custodian = custodian
+
+    async def answer(self, method: str, operation: str, given: Mapping[str, Any]) -> tuple[int, Any]:
+        """Status and document for a request; `operation` is the path behind `/admin`. Raises GatewayError."""
+        name, _, verb = operation.removeprefix(PATH).removeprefix("/").partition("/")
+        name = unquote(name)
+        if not name:
+            return await self._all(method, given)
+        if verb:
+            return await self._one(method, name, verb, given)
+        now = time.time()
+        if method in ("GET", "HEAD"):
+            return 200, keybook.shown(keybook.named(await self._custodian.keys(), name), now)
+        if method == "PATCH":
+            return await self._changed(200, partial(keybook.update, name=name, wishes=given, now=now))
+        if method == "DELETE":
+            return await self._changed(200, partial(keybook.delete, name=name))
+        raise MethodNotAllowed("/admin/keys/{name} takes GET, PATCH, DELETE")
+
+    async def _all(self, method: str, given: Mapping[str, Any]) -> tuple[int, Any]:
+        now = time.time()
+        if method in ("GET", "HEAD"):
+            return 200, {"keys": [keybook.shown(key, now) for key in await self._custodian.keys()]}
+        if method != "POST":
+            raise MethodNotAllowed("/admin/keys takes GET, POST")
+        wishes = dict(given)
+        name = wishes.pop("name", None)
+        if not isinstance(name, str):
+            raise BadRequest("a key needs a name", param="name")
+        return await self._changed(201, partial(keybook.create, name=name, wishes=wishes, now=now))
+
+    async def _one(self, method: str, name: str, verb: str, given: Mapping[str, Any]) -> tuple[int, Any]:
+        wishes = dict(given)
+        grace = wishes.pop("grace_s", 0) if verb == "rotate" else 0
+        if wishes:
+            raise BadRequest(f"{verb} takes no '{next(iter(wishes))[:64]}'")
+        if isinstance(grace, bool) or not isinstance(grace, int | float):
+            raise BadRequest("the grace is a number of seconds", param="grace_s")
+        edits: dict[str, Callable[[Keys], Changed]] = {
+            "rotate": partial(keybook.rotate, name=name, grace_s=grace, now=time.time()),
+            "disable": partial(keybook.switch, name=name, disabled=True),
+            "enable": partial(keybook.switch, name=name, disabled=False),
+        }
+        if verb not in edits:
+            raise RouteNotFound(f"no operation '{verb[:64]}' of a key", hint="GET /admin/openapi.json lists them")
+        if method != "POST":
+            raise MethodNotAllowed(f"/admin/keys/{{name}}/{verb} takes POST")
+        return await self._changed(200, edits[verb])
+
+    async def _changed(self, status: int, edit: Callable[[Keys], Changed]) -> tuple[int, Any]:
+        changed = await self._custodian.change(edit)
+        document = keybook.shown(changed.key, time.time())
+        return status, {**document, "secret": changed.secret} if changed.secret else document

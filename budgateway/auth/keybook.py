@@ -1,0 +1,263 @@
+"""The book of API keys: what can be done with them, as pure functions of all keys; and how they are written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+from budgateway.auth.keys import digest_of, new_secret, start_of
+from budgateway.errors import BadRequest, GatewayError
+from budgateway.records import Allowance, ApiKey
+
+Keys = tuple[ApiKey, ...]
+
+MAX_KEYS = 100_000  # every worker holds all of them: about 100 MB by then
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
+_MAX_WORDS = 64  # roles, groups, models
+_MAX_CHARS = 255
+_VERSION = 1
+_LIMITS = {field.name: field for field in dataclasses.fields(Allowance)}
+_PERIODS = ("day", "week", "month")
+
+
+class KeyUnknown(GatewayError):
+    """No key has that name."""
+
+    status = 404
+    code = "key_unknown"
+    type = "invalid_request_error"
+    who = "downstream"
+
+
+class KeyExists(GatewayError):
+    """A key has that name already."""
+
+    status = 409
+    code = "key_exists"
+    type = "invalid_request_error"
+    who = "downstream"
+
+
+class Changed(NamedTuple):
+    """All keys after a change, the one that it was about, and its secret where there is a new one."""
+
+    keys: Keys
+    key: ApiKey
+    secret: str = ""
+
+
+class KeyStore(Protocol):
+    """Where keys are kept. May block; safe against others who change them at the same time."""
+
+    def read(self) -> Keys:
+        """All keys. OSError or ValueError when that cannot be."""
+
+    def change(self, edit: Callable[[Keys], Changed]) -> Changed:
+        """Replace the keys by what `edit` makes of them: all of it, or nothing when it raises."""
+
+    def version(self) -> object:
+        """Something that is another after each change, and cheap to ask."""
+
+
+def named(keys: Keys, name: str) -> ApiKey:
+    """The key of a name; KeyUnknown without one."""
+    for key in keys:
+        if key.name == name:
+            return key
+    raise KeyUnknown(f"no key is called '{name[:64]}'")
+
+
+def create(keys: Keys, name: str, wishes: Mapping[str, object], now: float) -> Changed:
+    """A new key. `wishes` are fields of the document below; BadRequest when one of them cannot be."""
+    if not _NAME.fullmatch(name):
+        raise BadRequest("a key's name is 1 to 64 letters, digits, '_', '.', '@' or '-'", param="name")
+    if any(key.name == name for key in keys):
+        raise KeyExists(f"a key is called '{name}' already")
+    if len(keys) >= MAX_KEYS:
+        raise BadRequest(f"there are {MAX_KEYS} keys already")
+    secret = new_secret()
+    key = _with(ApiKey(name, digest_of(secret), start_of(secret), created_s=float(int(now))), wishes, now)
+    return Changed((*keys, key), key, secret)
+
+
+def update(keys: Keys, name: str, wishes: Mapping[str, object], now: float) -> Changed:
+    """Other roles, models, limits, a later end: what is not named stays."""
+    return _put(keys, _with(named(keys, name), wishes, now))
+
+
+def rotate(keys: Keys, name: str, grace_s: float, now: float) -> Changed:
+    """A new secret for a key; the one before stays good for a while."""
+    if not 0 <= grace_s <= 366 * 86_400:
+        raise BadRequest("the grace is 0 seconds to 366 days", param="grace_s")
+    key, secret = named(keys, name), new_secret()
+    key = dataclasses.replace(
+        key,
+        digest=digest_of(secret),
+        start=start_of(secret),
+        old_digest=key.digest if grace_s else "",
+        old_until_s=now + grace_s if grace_s else 0.0,
+    )
+    return _put(keys, key)._replace(secret=secret)
+
+
+def switch(keys: Keys, name: str, disabled: bool) -> Changed:
+    """Disable a key, or enable it again."""
+    return _put(keys, dataclasses.replace(named(keys, name), disabled=disabled))
+
+
+def delete(keys: Keys, name: str) -> Changed:
+    """Forget a key."""
+    key = named(keys, name)
+    return Changed(tuple(other for other in keys if other is not key), key)
+
+
+# ---------------------------------------------------------------- as documents
+
+
+def shown(key: ApiKey, now: float) -> dict[str, Any]:
+    """A key for people: everything but its hashes."""
+    state = "disabled" if key.disabled else "expired" if 0 < key.expires_s <= now else "active"
+    told = {name: value for name, value in written(key).items() if "digest" not in name}
+    return {"state": state, **told}
+
+
+def written(key: ApiKey) -> dict[str, Any]:
+    """A key as it is kept. What is empty is left out."""
+    told: dict[str, Any] = {
+        "name": key.name,
+        "digest": key.digest,
+        "start": key.start,
+        "created": _moment(key.created_s),
+        "expires": _moment(key.expires_s),
+        "disabled": key.disabled,
+        "tenant": key.tenant,
+        "roles": list(key.roles),
+        "groups": list(key.groups),
+        "models": list(key.models),
+        "limits": {} if key.allowance is None else _limits(key.allowance),
+        "note": key.note,
+        "old_digest": key.old_digest,
+        "old_until": _moment(key.old_until_s),
+    }
+    return {name: value for name, value in told.items() if value not in ("", [], {}, False, None)}
+
+
+def read(document: Mapping[str, object]) -> ApiKey:
+    """A key as it was kept. ValueError when it is not one."""
+    given = dict(document)
+    try:
+        name, digest, start = str(given.pop("name")), str(given.pop("digest")), str(given.pop("start"))
+        old, old_until = str(given.pop("old_digest", "")), _seconds(given.pop("old_until", ""), 0.0)
+        created, disabled = _seconds(given.pop("created", ""), 0.0), given.pop("disabled", False)
+        if not _NAME.fullmatch(name) or not all(
+            re.fullmatch(r"[0-9a-f]{64}", text) for text in (digest, old or digest)
+        ):
+            raise ValueError("a key's name or digest is none")
+        key = ApiKey(name, digest, start, created, disabled=disabled is True, old_digest=old, old_until_s=old_until)
+        return _with(key, given, 0.0)
+    except KeyError as error:
+        raise ValueError(f"a key has no {error}") from error
+    except GatewayError as error:
+        raise ValueError(f"a key's {error.param}: {error}") from error
+
+
+def book(keys: Keys) -> dict[str, Any]:
+    """All keys as one document."""
+    return {"version": _VERSION, "keys": [written(key) for key in keys]}
+
+
+def keys_of(document: object) -> Keys:
+    """The keys of such a document. ValueError when it is not one."""
+    if (
+        not isinstance(document, dict)
+        or document.get("version") != _VERSION
+        or not isinstance(document.get("keys"), list)
+    ):
+        raise ValueError(f"it is no book of keys of version {_VERSION}")
+    keys = tuple(read(entry) if isinstance(entry, dict) else _no_key() for entry in document["keys"])
+    if len({key.name for key in keys}) != len(keys):
+        raise ValueError("two keys have one name")
+    return keys
+
+
+def _put(keys: Keys, key: ApiKey) -> Changed:
+    return Changed(tuple(key if other.name == key.name else other for other in keys), key)
+
+
+def _with(key: ApiKey, wishes: Mapping[str, object], now: float) -> ApiKey:
+    """A key with some fields changed."""
+    changes: dict[str, Any] = {}
+    for name, value in wishes.items():
+        if name in ("roles", "groups", "models"):
+            changes[name] = _words(name, value)
+        elif name in ("tenant", "note"):
+            changes[name] = _word(name, value, empty=True)
+        elif name == "expires":
+            changes["expires_s"] = _seconds(value, now)
+        elif name == "limits":
+            changes["allowance"] = _allowance(value)
+        else:
+            raise BadRequest(f"a key has no '{name[:64]}'", param=name)
+    return dataclasses.replace(key, **changes)
+
+
+def _word(name: str, value: object, *, empty: bool = False) -> str:
+    if not isinstance(value, str) or len(value) > _MAX_CHARS or not value.isprintable() or not (value or empty):
+        raise BadRequest(f"{name} must be printable text of at most {_MAX_CHARS} characters", param=name)
+    return value
+
+
+def _words(name: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or len(value) > _MAX_WORDS:
+        raise BadRequest(f"{name} must be a list of at most {_MAX_WORDS} names", param=name)
+    return tuple(dict.fromkeys(_word(name, item) for item in value))
+
+
+def _allowance(value: object) -> Allowance | None:
+    if not isinstance(value, dict):
+        raise BadRequest("limits must be an object", param="limits")
+    for name, given in value.items():
+        if name not in _LIMITS:
+            raise BadRequest(f"there is no limit '{str(name)[:64]}': one of {', '.join(_LIMITS)}", param="limits")
+        if name == "budget_period":
+            good = given in _PERIODS
+        elif isinstance(given, bool) or not isinstance(given, int | float):
+            good = False
+        else:
+            good = 0 <= given <= 1e15 and (name == "budget_usd" or isinstance(given, int))
+        if not good:
+            raise BadRequest(f"limits.{name} cannot be {str(given)[:32]!r}", param="limits")
+    return Allowance(**value) if value else None
+
+
+def _limits(allowance: Allowance) -> dict[str, Any]:
+    told = {name: getattr(allowance, name) for name in _LIMITS}
+    return {name: value for name, value in told.items() if value != _LIMITS[name].default}
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else ""
+
+
+def _seconds(value: object, now: float) -> float:
+    """A time as people write it: a date and time, or `30d`, `12h`, `15m`, `90s` from now; "" for none."""
+    if value in ("", None):
+        return 0.0
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d{1,6})([smhdw])", value)
+        if found and now:
+            return now + int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[found[2]]
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    raise BadRequest("a time is like 2026-12-31T00:00:00Z, or 30d, 12h, 15m from now", param="expires")
+
+
+def _no_key() -> ApiKey:
+    raise ValueError("a key is no object")

@@ -1,0 +1,389 @@
+"""The command line about access: `token` mints one, `keys` manages API keys, `check-access` explains a decision."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from budgateway.errors import GatewayError
+from budgateway.terminal import EXIT_CONFIG, Command, ask, config_option, console, escaped, load, reaching
+
+if TYPE_CHECKING:
+    from budgateway.auth.keybook import Changed, Keys
+    from budgateway.records import Principal, Settings
+
+Result = TypeVar("Result")
+
+
+@click.command()
+@config_option
+@click.option("--sub", default="operator", show_default=True, help="Who the token is for.")
+@click.option("--role", "roles", multiple=True, help="A role, such as admin; repeatable.")
+@click.option("--group", "groups", multiple=True, help="A group; repeatable.")
+@click.option("--tenant", help="The tenant.")
+@click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable.  Default: any.")
+@click.option("--expires", type=click.IntRange(min=1), metavar="SECONDS", help="Default: jwt_expiration.")
+def token(
+    path: str | None,
+    sub: str,
+    roles: tuple[str, ...],
+    groups: tuple[str, ...],
+    tenant: str | None,
+    models: tuple[str, ...],
+    expires: int | None,
+) -> None:
+    """Print a token that the gateway accepts, signed with its JWT_SECRET."""
+    settings = load(path)
+    if settings.jwt_secret is None:
+        _fail("there is no JWT_SECRET to sign with (openssl rand -hex 32 makes one)")
+    from budgateway.jose.key import sign
+
+    now = int(time.time())
+    claims: dict[str, object] = {"sub": sub, "iat": now, "exp": now + (expires or settings.jwt_expiration_s)}
+    claims["roles"] = list(roles)
+    claims |= {name: list(given) for name, given in (("groups", groups), ("models", models)) if given}
+    if tenant:
+        claims["tenant"] = tenant
+    click.echo(sign(claims, settings.jwt_secret.reveal().encode(errors="surrogateescape")))
+
+
+# ---------------------------------------------------------------- keys
+
+
+@click.group()
+def keys() -> None:
+    """Manage API keys: in the keys file of the configuration, or in a gateway elsewhere (--url, --token)."""
+
+
+def placed(command: Command) -> Command:
+    """Where the keys are, the same for all of these."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("--file", "file", metavar="PATH", help="The keys file.  Default: [auth] keys_file."),
+    ):
+        command = option(command)
+    return config_option(reaching(command))
+
+
+def described(command: Command) -> Command:
+    """What a key may have."""
+    for option in (
+        click.option("--note", help="A word about it."),
+        click.option("--budget-period", type=click.Choice(("day", "week", "month")), help="Default: month."),
+        click.option("--budget", type=click.FloatRange(min=0), metavar="USD", help="What it may spend in a period."),
+        click.option("--concurrency", type=click.IntRange(min=0), help="Exchanges in flight."),
+        click.option("--tpm", type=click.IntRange(min=0), help="Tokens a minute."),
+        click.option("--burst", type=click.IntRange(min=0), help="Requests at once."),
+        click.option("--rpm", type=click.IntRange(min=0), help="Requests a minute."),
+        click.option("--expires", metavar="WHEN", help="2027-01-01, or 30d, 12h from now."),
+        click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable."),
+        click.option("--group", "groups", multiple=True, help="A group; repeatable."),
+        click.option("--role", "roles", multiple=True, help="A role; repeatable."),
+        click.option("--tenant", help="The tenant."),
+    ):
+        command = option(command)
+    return command
+
+
+@keys.command()
+@click.argument("name")
+@described
+@placed
+def create(name: str, **options: Any) -> None:
+    """Make a key and print it: this once, as only its hash is kept."""
+    wishes = _wishes(options)
+    made = _change(options, "POST", "", {"name": name, **wishes}, "create", name=name, wishes=wishes, now=time.time())
+    _print_secret(made, options["as_json"])
+
+
+@keys.command("list")
+@placed
+def list_keys(**options: Any) -> None:
+    """List the keys."""
+    from budgateway.auth import keybook
+
+    if options["url"]:
+        found = ask(None, options["url"], options["token"], "GET", "/admin/keys")["keys"]
+    else:
+        found = [keybook.shown(key, time.time()) for key in _read(options)]
+    if options["as_json"]:
+        click.echo(json.dumps(found, indent=2))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    columns = ("name", "state", "start", "tenant", "roles", "models", "expires", "note")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for key in found:
+        table.add_row(*(escaped(_text(key.get(column, ""))) for column in columns))
+    console().print(table)
+
+
+@keys.command()
+@click.argument("name")
+@placed
+def show(name: str, **options: Any) -> None:
+    """Show a key; its secret is shown nowhere."""
+    from budgateway.auth import keybook
+
+    if options["url"]:
+        found = ask(None, options["url"], options["token"], "GET", f"/admin/keys/{name}")
+    else:
+        found = keybook.shown(_or_fail(partial(keybook.named, _read(options), name)), time.time())
+    _print_key(found, options["as_json"])
+
+
+@keys.command()
+@click.argument("name")
+@described
+@placed
+def update(name: str, **options: Any) -> None:
+    """Change what a key may do; what is not named stays."""
+    wishes = _wishes(options)
+    made = _change(options, "PATCH", f"/{name}", wishes, "update", name=name, wishes=wishes, now=time.time())
+    _print_key(made, options["as_json"])
+
+
+@keys.command()
+@click.argument("name")
+@click.option(
+    "--grace", type=click.IntRange(min=0), default=0, metavar="SECONDS", help="The old one stays good so long."
+)
+@placed
+def rotate(name: str, grace: int, **options: Any) -> None:
+    """Give a key a new secret, and print it."""
+    wishes = {"grace_s": grace}
+    made = _change(options, "POST", f"/{name}/rotate", wishes, "rotate", name=name, grace_s=grace, now=time.time())
+    _print_secret(made, options["as_json"])
+
+
+@keys.command()
+@click.argument("name")
+@placed
+def disable(name: str, **options: Any) -> None:
+    """Refuse a key from now on."""
+    made = _change(options, "POST", f"/{name}/disable", {}, "switch", name=name, disabled=True)
+    _print_key(made, options["as_json"])
+
+
+@keys.command()
+@click.argument("name")
+@placed
+def enable(name: str, **options: Any) -> None:
+    """Take a disabled key again."""
+    made = _change(options, "POST", f"/{name}/enable", {}, "switch", name=name, disabled=False)
+    _print_key(made, options["as_json"])
+
+
+@keys.command()
+@click.argument("name")
+@placed
+def delete(name: str, **options: Any) -> None:
+    """Forget a key."""
+    made = _change(options, "DELETE", f"/{name}", None, "delete", name=name)
+    click.echo(json.dumps(made, indent=2) if options["as_json"] else f"deleted {made['name']}")
+
+
+def _wishes(options: dict[str, Any]) -> dict[str, Any]:
+    """What is named on the command line, as the document that the admin API takes."""
+    wishes = {name: list(options[name]) for name in ("roles", "groups", "models") if options[name]}
+    wishes |= {name: options[name] for name in ("tenant", "note", "expires") if options[name] is not None}
+    limits = {
+        field: options[name]
+        for name, field in (
+            ("rpm", "requests_per_minute"),
+            ("burst", "burst"),
+            ("tpm", "tokens_per_minute"),
+            ("concurrency", "concurrency"),
+            ("budget", "budget_usd"),
+            ("budget_period", "budget_period"),
+        )
+        if options[name] is not None
+    }
+    return wishes | ({"limits": limits} if limits else {})
+
+
+def _change(
+    options: dict[str, Any], method: str, path: str, document: dict[str, Any] | None, operation: str, **given: Any
+) -> dict[str, Any]:
+    """Change the keys where they are: the key as a document, with its secret where there is a new one."""
+    if options["url"]:
+        answer: dict[str, Any] = ask(None, options["url"], options["token"], method, f"/admin/keys{path}", document)
+        return answer
+    from budgateway.auth import keybook
+    from budgateway.auth.keyfile import KeyFile
+
+    edit: Callable[[Keys], Changed] = partial(getattr(keybook, operation), **given)
+    changed = _or_fail(partial(KeyFile(_file(options)).change, edit))
+    told = keybook.shown(changed.key, time.time())
+    return {**told, "secret": changed.secret} if changed.secret else told
+
+
+def _read(options: dict[str, Any]) -> Keys:
+    from budgateway.auth.keyfile import KeyFile
+
+    return _or_fail(KeyFile(_file(options)).read)
+
+
+def _file(options: dict[str, Any]) -> str:
+    """The keys file."""
+    if options["file"]:
+        return str(options["file"])
+    found = load(options["path"]).auth.keys_file
+    if not found:
+        _fail('the configuration has no keys file: write [auth] keys_file = "keys.json", or give --file')
+    return found
+
+
+def _print_secret(key: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(key, indent=2))
+        return
+    click.echo(key["secret"])
+    click.echo("note: it is shown this once; only its hash is kept", err=True)
+
+
+def _print_key(key: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(key, indent=2))
+        return
+    for name, value in key.items():
+        click.echo(f"{name:<10} {_text(value)}")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {given}" for name, given in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+# ---------------------------------------------------------------- check-access
+
+
+@click.command("check-access")
+@click.argument("method")
+@click.argument("target", metavar="PATH")
+@config_option
+@click.option("--model", help="The model that the body names.")
+@click.option("--host", default="", help="The host that the client asks for.")
+@click.option("--token", help="As this token's principal.")
+@click.option("--key", help="As this API key's.")
+@click.option("--role", "roles", multiple=True, help="As somebody with this role; repeatable.")
+@click.option("--tenant", default="", help="As somebody of this tenant.")
+def check_access(
+    method: str,
+    target: str,
+    path: str | None,
+    model: str | None,
+    host: str,
+    token: str | None,
+    key: str | None,
+    roles: tuple[str, ...],
+    tenant: str,
+) -> None:
+    """Say whether METHOD PATH is allowed, and why; exit status 1 when not."""
+    from budgateway.auth.roles import Roles, admin_action
+    from budgateway.routing.table import RouteTable
+
+    settings = load(path)
+    principal = _principal(settings, token, key, roles, tenant)
+    who = "nobody" if principal is None else principal.id
+    click.echo(f"principal  {who}" + (f" of tenant {principal.tenant}" if principal and principal.tenant else ""))
+    if principal is not None:
+        click.echo(f"roles      {', '.join(principal.roles) or 'none'}")
+    method, bare = method.upper(), target.partition("?")[0]
+    if bare.startswith("/admin/"):
+        action = admin_action(method, bare)
+        click.echo(f"action     {action}")
+        allowed, why = (
+            (False, "it needs a credential")
+            if principal is None
+            else Roles(settings.auth).profile(principal).may_operate(action)
+        )
+    else:
+        found = RouteTable.from_settings(settings).match(method, target, model=model, host=host)
+        if found is None:
+            _fail(f"no route answers {method} {target}" + (f" for model {model!r}" if model else ""))
+        click.echo(f"route      {found.route.name}")
+        if not found.route.auth_required:
+            allowed, why = True, "the route is open to anyone"
+        elif principal is None:
+            allowed, why = False, "it needs a credential"
+        else:
+            # A request that usually has a body and names no model might name any.
+            seen = model or ("" if method in ("GET", "HEAD", "DELETE", "OPTIONS") else None)
+            allowed, why = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
+    click.echo(f"decision   {'allowed' if allowed else 'denied'}: {why}")
+    if not allowed:
+        sys.exit(1)
+
+
+def _principal(
+    settings: Settings, token: str | None, key: str | None, roles: tuple[str, ...], tenant: str
+) -> Principal | None:
+    """Who is meant: a credential's, or somebody made up."""
+    from budgateway.records import Principal
+
+    if sum(map(bool, (token, key, roles or tenant))) > 1:
+        raise click.UsageError("give one of --token, --key, --role")
+    if key:
+        from budgateway.auth.keyfile import KeyFile
+        from budgateway.auth.keys import KeyRing
+
+        if not settings.auth.keys_file:
+            _fail("the configuration has no keys file")
+        found = KeyRing(_or_fail(KeyFile(settings.auth.keys_file).read)).find(key, time.time())
+        if found is None:
+            _fail("the key is unknown, disabled or expired")
+        return found.principal
+    if token:
+        return _bearer(settings, token)
+    return Principal("jwt:own:somebody", tenant, roles, anonymous=False) if roles or tenant else None
+
+
+def _bearer(settings: Settings, token: str) -> Principal:
+    from budgateway.admin.keysets import fetch_key_set
+    from budgateway.auth.bearer import Bearers, UnknownKey
+    from budgateway.jose.jws import Refused
+    from budgateway.wiring import issuers_of
+
+    bearers = Bearers(issuers_of(settings))
+    try:
+        return bearers.verify(token, time.time()).principal
+    except UnknownKey as error:
+        issuer = next(issuer for issuer in settings.auth.issuers if issuer.name == error.issuer)
+    except Refused as error:
+        _fail(f"the token is refused: {error}")
+    try:
+        bearers.learn({issuer.name: asyncio.run(fetch_key_set(issuer))})
+        return bearers.verify(token, time.time()).principal
+    except (GatewayError, TimeoutError, ValueError) as error:
+        _fail(f"the keys of issuer {issuer.name} cannot be had: {str(error) or 'no answer in time'}")
+    except Refused as error:
+        _fail(f"the token is refused: {error}")
+
+
+def _or_fail(work: Callable[[], Result]) -> Result:
+    """Do it; what goes wrong is said on stderr, with exit status 1."""
+    try:
+        return work()
+    except GatewayError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"the keys: {(error.strerror or str(error)).lower()}")
+    except ValueError as error:
+        _fail(f"the keys cannot be read: {error}")
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(EXIT_CONFIG)

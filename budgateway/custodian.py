@@ -1,0 +1,244 @@
+"""The custodian: keeps what workers believe besides the configuration, key sets of issuers and API keys, up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from budgateway.admin.keysets import fetch_key_set
+from budgateway.auth.keyfile import KeyFile
+from budgateway.auth.vault import COOLDOWN_S, Trust
+from budgateway.errors import ConfigError, GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from budgateway.auth.keybook import Changed, Keys, KeyStore
+    from budgateway.records import Issuer, Settings
+
+LOOK_S = 0.5  # between two looks at the keys
+RETRY_S = 5.0  # after an issuer could not be read, doubled each time
+MAX_RETRY_S = 60.0
+
+_log = logging.getLogger("budgateway.custodian")
+
+
+class KeysClosed(GatewayError):
+    """There is no place for API keys."""
+
+    status = 409
+    code = "no_keys"
+    type = "invalid_request_error"
+    who = "operator"
+
+
+class Custodian:
+    """One in a gateway, in its supervisor. `entrust` brings what is new to the workers; it is awaited."""
+
+    def __init__(self, settings: Settings, entrust: Callable[[Trust], Awaitable[None]]) -> None:
+        """ConfigError when there are keys that cannot be read."""
+        self.trust = Trust()
+        self._entrust = entrust
+        self._watches: dict[Issuer, _Watch] = {}
+        self._documents: dict[str, object] = {}
+        self._keys: Keys = ()
+        self._store: KeyStore | None = None
+        self._store_name = ""
+        self._seen: object = None
+        self._store_failed = ""
+        self._changing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        try:
+            self._open_store(settings)
+        except (OSError, ValueError) as error:
+            raise _unreadable(settings, error) from error
+        self.trust = Trust({}, self._keys)
+
+    def start(self, settings: Settings) -> None:
+        """Begin to read key sets, and to look at the keys."""
+        self._watch_issuers(settings)
+        self._task = asyncio.get_running_loop().create_task(self._look(), name="keys")
+
+    async def look_at(self, settings: Settings) -> None:
+        """Whether a reload could be followed. ConfigError when not."""
+        if settings.auth.keys_file not in ("", self._store_name):
+            try:
+                await asyncio.to_thread(KeyFile(settings.auth.keys_file).read)
+            except (OSError, ValueError) as error:
+                raise _unreadable(settings, error) from error
+
+    async def adopt(self, settings: Settings) -> None:
+        """Follow a reload that was looked at."""
+        self._watch_issuers(settings)
+        if settings.auth.keys_file != self._store_name:
+            try:
+                self._open_store(settings)
+            except (OSError, ValueError) as error:
+                _log.error("API keys cannot be read: %s", _why(error))
+        await self._tell()
+
+    async def wanted(self, issuer: str) -> None:
+        """Read an issuer's key set again, unless that was just done: somebody saw a key that is not in it."""
+        for watch in self._watches.values():
+            if watch.issuer.name == issuer:
+                await watch.refresh()
+
+    async def close(self) -> None:
+        """Stop reading. Idempotent."""
+        tasks = [watch.task for watch in self._watches.values()] + ([] if self._task is None else [self._task])
+        self._watches = {}
+        self._task = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---------------------------------------------------------------- API keys
+
+    async def keys(self) -> Keys:
+        """All keys as they are now. KeysClosed without a place for them."""
+        store = self._opened()
+        self._keys = await asyncio.to_thread(store.read)
+        await self._tell()
+        return self._keys
+
+    async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
+        """Change the keys; when this returns, the workers have been told."""
+        store = self._opened()
+        async with self._changing:
+            changed = await asyncio.to_thread(store.change, edit)
+            self._seen = await asyncio.to_thread(store.version)
+            self._keys = changed.keys
+            await self._tell()
+        return changed
+
+    def _opened(self) -> KeyStore:
+        if self._store is None:
+            raise KeysClosed("this gateway keeps no API keys", hint='set [auth] keys_file = "keys.json"')
+        return self._store
+
+    def _open_store(self, settings: Settings) -> None:
+        self._store_name = settings.auth.keys_file
+        self._store = KeyFile(self._store_name) if self._store_name else None
+        self._keys = ()
+        if self._store is not None:
+            self._seen = self._store.version()
+            self._keys = self._store.read()
+
+    async def _look(self) -> None:
+        """Notice that the keys were changed by somebody else."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            store = self._store
+            if store is None:
+                continue
+            async with self._changing:
+                try:
+                    version = await asyncio.to_thread(store.version)
+                    if version == self._seen:
+                        continue
+                    self._seen = version
+                    self._keys = await asyncio.to_thread(store.read)
+                except (OSError, ValueError) as error:
+                    if (why := _why(error)) != self._store_failed:
+                        self._store_failed = why
+                        _log.error("API keys cannot be read: %s; those from before stay", why)
+                    continue
+                self._store_failed = ""
+                _log.info("API keys were read again: %d", len(self._keys))
+                await self._tell()
+
+    # ---------------------------------------------------------------- key sets
+
+    def _watch_issuers(self, settings: Settings) -> None:
+        """Go on with the issuers that stay as they were, begin with others, and forget those that are gone."""
+        wanted = [issuer for issuer in settings.auth.issuers if issuer.jwks_url or issuer.discovery_url]
+        for issuer in list(self._watches):
+            if issuer not in wanted:
+                self._watches.pop(issuer).task.cancel()
+                self._documents.pop(issuer.name, None)
+        for issuer in wanted:
+            if issuer not in self._watches:
+                self._watches[issuer] = _Watch(issuer, self._learned)
+
+    async def _learned(self, issuer: Issuer, document: Mapping[str, object]) -> None:
+        if self._documents.get(issuer.name) != document:
+            self._documents[issuer.name] = document
+            await self._tell()
+
+    async def _tell(self) -> None:
+        trust = Trust(dict(self._documents), self._keys)
+        if trust != self.trust:
+            self.trust = trust
+            await self._entrust(trust)
+
+
+class _Watch:
+    """One issuer's key set, read in intervals and when asked; never twice at the same time."""
+
+    def __init__(self, issuer: Issuer, learned: Callable[[Issuer, Mapping[str, object]], Awaitable[None]]) -> None:
+        self.issuer = issuer
+        self._learned = learned
+        self._reading: asyncio.Task[bool] | None = None
+        self._read_at = float("-inf")
+        self._failed = ""
+        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"keys of {issuer.name}")
+
+    async def refresh(self) -> bool:
+        """Read it, or wait for who does already; whether it was good. Not again within the cooldown."""
+        loop = asyncio.get_running_loop()
+        if self._reading is None:
+            if loop.time() - self._read_at < COOLDOWN_S:
+                return not self._failed
+            self._reading = loop.create_task(self._read())
+        return await asyncio.shield(self._reading)
+
+    async def _run(self) -> None:
+        retry_s = RETRY_S
+        try:
+            while True:
+                if await (self._reading or self._begin()):
+                    retry_s = RETRY_S
+                    await asyncio.sleep(self.issuer.refresh_s)
+                else:
+                    await asyncio.sleep(min(retry_s, self.issuer.refresh_s))
+                    retry_s = min(2 * retry_s, MAX_RETRY_S)
+        finally:
+            if self._reading is not None:
+                self._reading.cancel()
+
+    def _begin(self) -> asyncio.Task[bool]:
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+        return self._reading
+
+    async def _read(self) -> bool:
+        try:
+            document = await fetch_key_set(self.issuer)
+        except (GatewayError, TimeoutError, ValueError) as error:
+            why = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            if why != self._failed:
+                self._failed = why
+                _log.error("keys of issuer %s: %s; those from before stay", self.issuer.name, why)
+            return False
+        except Exception:  # noqa: BLE001 - a background task's edge: the next reading may do better
+            _log.exception("keys of issuer %s", self.issuer.name)
+            self._failed = "internal error"
+            return False
+        else:
+            if self._failed:
+                _log.info("keys of issuer %s: read again", self.issuer.name)
+            self._failed = ""
+            await self._learned(self.issuer, document)
+            return True
+        finally:
+            self._read_at = asyncio.get_running_loop().time()
+            self._reading = None
+
+
+def _unreadable(settings: Settings, error: Exception) -> ConfigError:
+    return ConfigError([f"auth.keys_file: {settings.auth.keys_file}: {_why(error)}"])
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror or "unreadable").lower() if isinstance(error, OSError) else str(error)

@@ -1,0 +1,116 @@
+"""What the commands share: how they find the configuration or a running gateway, and how they say what went wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from budgateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+    from budgateway.records import Settings
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+# sysexits.h EX_CONFIG would be 78; 1 is what every CI understands, 2 is click's for a wrong command line.
+EXIT_CONFIG = 1
+
+
+def config_option(command: Command) -> Command:
+    """`--config PATH`, the same everywhere."""
+    return click.option(
+        "-c",
+        "--config",
+        "path",
+        metavar="PATH",
+        help="A folder with gateway.toml, routes.toml and providers.toml, or one TOML file. "
+        "Default: ./config, else the environment alone.",
+    )(command)
+
+
+def reaching(command: Command) -> Command:
+    """How a command reaches a running gateway, the same everywhere."""
+    for option in (
+        click.option(
+            "--token", metavar="TOKEN", help="With --url: a token with the role admin.", envvar="BUDGATEWAY_TOKEN"
+        ),
+        click.option("--url", metavar="URL", help="A gateway elsewhere.  Default: your own on this machine."),
+        click.option("--port", type=int, help="Which of several gateways on this machine."),
+    ):
+        command = option(command)
+    return command
+
+
+def load(path: str | None) -> Settings:
+    """The configuration, or every problem on stderr and out."""
+    from budgateway.config.load import load_config
+
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        refuse(error)
+
+
+def ask(
+    port: int | None,
+    url: str | None,
+    token: str | None,
+    method: str,
+    path: str,
+    document: Mapping[str, object] | None = None,
+) -> Any:
+    """What a running gateway answers; what goes wrong is said on stderr, with exit status 1."""
+    from budgateway.admin.client import AdminClient, Unreachable, local_gateway
+
+    try:
+        client = AdminClient(url=url, token=token or "") if url else AdminClient(office=local_gateway(port).office)
+        status, answer = client.call(method, path, document)
+    except Unreachable as error:
+        click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
+        sys.exit(1)
+    if status < 300:
+        return answer
+    told = answer.get("error", {}) if isinstance(answer, dict) else {}
+    if problems := told.get("problems"):
+        refuse(ConfigError(problems))
+    click.echo(f"error: {status} {told.get('message', '')}".rstrip(), err=True)
+    sys.exit(1)
+
+
+def refuse(error: ConfigError) -> NoReturn:
+    """Print the problems of a configuration and leave."""
+    count = len(error.problems)
+    click.echo(
+        click.style(f"error: {count} problem{'s' if count != 1 else ''} in the configuration", fg="red"), err=True
+    )
+    for problem in error.problems:
+        click.echo(f"  {problem}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(EXIT_CONFIG)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 route`, `2 routes`."""
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def console() -> Console:
+    """A console as wide as the terminal; a pipe gets lines of any length."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=200, no_color=True)
+
+
+def escaped(text: str) -> str:
+    """Text of the configuration in which rich sees no markup."""
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,204 @@
+"""The book of keys: each operation, what it refuses, and that a file of it can be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from budgateway.auth import keybook
+from budgateway.auth.keybook import Changed, KeyExists, Keys, KeyUnknown
+from budgateway.auth.keyfile import KeyFile
+from budgateway.auth.keys import KeyRing
+from budgateway.errors import BadRequest
+from budgateway.records import Allowance
+
+NOW = 1_800_000_000.0
+WISHES: dict[str, Any] = {
+    "tenant": "acme",
+    "roles": ["chat", "chat", "ops"],
+    "groups": ["g"],
+    "models": ["gpt-*"],
+    "expires": "30d",
+    "note": "of the build machine",
+    "limits": {"requests_per_minute": 60, "budget_usd": 12.5, "budget_period": "day"},
+}
+
+
+def test_a_key_is_made_with_what_is_wished() -> None:
+    made = keybook.create((), "build", WISHES, NOW)
+    key = made.key
+    assert (key.tenant, key.roles, key.groups, key.models) == ("acme", ("chat", "ops"), ("g",), ("gpt-*",))
+    assert key.expires_s == NOW + 30 * 86_400
+    assert key.allowance == Allowance(requests_per_minute=60, budget_usd=12.5, budget_period="day")
+    assert KeyRing(made.keys).find(made.secret, NOW) is not None
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "é", "a" * 65, "a\n", "..", "*"])
+def test_a_name_is_a_plain_word(name: str) -> None:
+    with pytest.raises(BadRequest, match="name"):
+        keybook.create((), name, {}, NOW)
+
+
+@pytest.mark.parametrize(
+    "wishes",
+    [
+        {"rolez": ["a"]}, {"roles": "a"}, {"roles": [1]}, {"roles": [""]}, {"roles": ["a\n"]}, {"models": ["m"] * 65},
+        {"tenant": 1}, {"tenant": "t\x00"}, {"note": "n" * 256}, {"expires": "soon"}, {"expires": 5}, {"expires": "5y"},
+        {"limits": []}, {"limits": {"rpm": 1}}, {"limits": {"burst": -1}}, {"limits": {"burst": 1.5}},
+        {"limits": {"burst": True}}, {"limits": {"budget_period": "year"}}, {"limits": {"budget_usd": "1"}},
+        {"digest": "0" * 64}, {"disabled": True}, {"name": "x"},
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(wishes: dict[str, Any]) -> None:
+    keys = keybook.create((), "k", {}, NOW).keys
+    with pytest.raises(BadRequest):
+        keybook.create((), "k", wishes, NOW)
+    with pytest.raises(BadRequest):
+        keybook.update(keys, "k", wishes, NOW)
+
+
+def test_two_keys_have_two_names_and_an_unknown_one_is_said_to_be() -> None:
+    keys = keybook.create((), "k", {}, NOW).keys
+    with pytest.raises(KeyExists):
+        keybook.create(keys, "k", {}, NOW)
+    for operation in (
+        partial(keybook.update, wishes={}, now=NOW),
+        partial(keybook.rotate, grace_s=0, now=NOW),
+        partial(keybook.switch, disabled=True),
+        keybook.delete,
+    ):
+        with pytest.raises(KeyUnknown):
+            operation(keys, name="other")
+
+
+def test_a_rotation_keeps_the_old_secret_for_its_grace_alone() -> None:
+    first = keybook.create((), "k", {"roles": ["r"]}, NOW)
+    second = keybook.rotate(first.keys, "k", 60, NOW)
+    ring = KeyRing(second.keys)
+    assert ring.find(first.secret, NOW + 59) is not None
+    assert ring.find(first.secret, NOW + 60) is None
+    assert ring.find(second.secret, NOW + 60) is not None
+    assert second.key.roles == ("r",)
+    third = keybook.rotate(second.keys, "k", 0, NOW)
+    for old in (first.secret, second.secret):
+        assert KeyRing(third.keys).find(old, NOW) is None
+    with pytest.raises(BadRequest):
+        keybook.rotate(third.keys, "k", -1, NOW)
+
+
+def test_a_key_is_switched_off_and_on_and_forgotten() -> None:
+    made = keybook.create(keybook.create((), "other", {}, NOW).keys, "k", {}, NOW)
+    off = keybook.switch(made.keys, "k", True)
+    assert KeyRing(off.keys).find(made.secret, NOW) is None
+    on = keybook.switch(off.keys, "k", False)
+    assert KeyRing(on.keys).find(made.secret, NOW) is not None
+    gone = keybook.delete(on.keys, "k")
+    assert [key.name for key in gone.keys] == ["other"]
+
+
+def test_nothing_that_is_shown_tells_a_secret_or_its_hash() -> None:
+    made = keybook.rotate(keybook.create((), "k", WISHES, NOW).keys, "k", 60, NOW)
+    told = json.dumps(keybook.shown(made.key, NOW))
+    for hidden in (made.secret, made.secret[8:], made.key.digest, made.key.old_digest):
+        assert hidden not in told
+    assert keybook.shown(made.key, NOW)["state"] == "active"
+    assert keybook.shown(made.key, NOW + 31 * 86_400)["state"] == "expired"
+
+
+def test_a_book_is_read_as_it_was_written() -> None:
+    keys = keybook.create((), "a", WISHES, NOW).keys
+    keys = keybook.rotate(keybook.create(keys, "b", {}, NOW).keys, "b", 60, NOW).keys
+    keys = keybook.switch(keys, "a", True).keys
+    assert keybook.keys_of(json.loads(json.dumps(keybook.book(keys)))) == keys
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda book: [], lambda book: {}, lambda book: book | {"version": 2}, lambda book: book | {"keys": {}},
+        lambda book: book | {"keys": [1]}, lambda book: book | {"keys": [{}]},
+        lambda book: book | {"keys": book["keys"] * 2},
+        lambda book: book | {"keys": [book["keys"][0] | {"digest": "x"}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"rolez": ["admin"]}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"roles": "admin"}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"expires": "never"}]},
+    ],
+)  # fmt: skip
+def test_a_book_that_is_none_is_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    book = keybook.book(keybook.create((), "k", {}, NOW).keys)
+    keybook.keys_of(book)
+    with pytest.raises(ValueError):
+        keybook.keys_of(change(book))
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_a_file_comes_into_being_and_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    store = KeyFile(str(path))
+    assert store.read() == ()
+    assert store.version() is None
+    old = os.umask(0)
+    try:
+        made = store.change(partial(keybook.create, name="k", wishes=WISHES, now=NOW))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert store.read() == made.keys
+    assert made.secret not in path.read_text()
+    path.chmod(0o644)
+    store.change(partial(keybook.switch, name="k", disabled=True))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_each_change_is_another_version(tmp_path: Path) -> None:
+    store = KeyFile(str(tmp_path / "keys.json"))
+    versions = []
+    for number in range(5):
+        store.change(partial(keybook.create, name=f"k{number}", wishes={}, now=NOW))
+        versions.append(store.version())
+    assert len(set(versions)) == 5
+
+
+def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
+    store = KeyFile(str(tmp_path / "keys.json"))
+    store.change(partial(keybook.create, name="k", wishes={}, now=NOW))
+    before = (tmp_path / "keys.json").read_bytes()
+    with pytest.raises(KeyExists):
+        store.change(partial(keybook.create, name="k", wishes={}, now=NOW))
+    assert (tmp_path / "keys.json").read_bytes() == before
+    assert {entry.name for entry in tmp_path.iterdir()} == {"keys.json", "keys.json.lock"}
+
+
+def test_changes_at_the_same_time_are_one_after_the_other(tmp_path: Path) -> None:
+    path = str(tmp_path / "keys.json")
+
+    def add(number: int) -> Changed:
+        return KeyFile(path).change(partial(keybook.create, name=f"k{number}", wishes={}, now=NOW))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add, range(24)))
+    assert {key.name for key in KeyFile(path).read()} == {f"k{number}" for number in range(24)}
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[]", b"[" * 100_000, b'{"version":1,"keys":null}'])
+def test_a_file_that_is_no_book_is_a_value_error_and_stays(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(data)
+
+    def edit(keys: Keys) -> Changed:
+        return keybook.create(keys, "k", {}, NOW)
+
+    for work in (KeyFile(str(path)).read, partial(KeyFile(str(path)).change, edit)):
+        with pytest.raises(ValueError):
+            work()
+    assert path.read_bytes() == data
