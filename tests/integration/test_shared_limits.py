@@ -252,3 +252,36 @@ async def test_every_key_expires_and_shares_one_slot(server: Redis) -> None:
     assert len(keys) == 6, "four limits, the holders and the probe"
     assert all(key.startswith(KEY) and len(key) < 300 for key in keys)
     assert all(int(server.say("PTTL", key)[1:]) > 0 for key in keys)
+
+
+async def pressed(server: Redis, demand: Demand, workers: int, seconds: float, load: float) -> list[float]:
+    """Times of what was admitted while `workers` together ask for `load` times the limit."""
+    times: list[float] = []
+    async with contextlib.AsyncExitStack() as stack:
+        all_of_them = [await stack.enter_async_context(worker(server, f"w{number}")) for number in range(workers)]
+        began = time.monotonic()
+        pause = workers / (load * demand.limit / demand.period_s)
+
+        async def press(limits: RedisLimits) -> None:
+            due = began
+            while (now := time.monotonic()) < began + seconds:
+                due += pause
+                await asyncio.sleep(max(0.0, due - now))
+                if await admitted(limits, 1, demand):
+                    times.append(time.monotonic())
+
+        await asyncio.gather(*(press(limits) for limits in all_of_them))
+    return times
+
+
+async def test_eight_workers_under_five_times_the_load_admit_the_limit(server: Redis) -> None:
+    demand = Demand("pressed", Kind.RATE, limit=24_000, cost=1, burst=100, period_s=60)
+    times = await pressed(server, demand, workers=8, seconds=2, load=5)
+    elapsed = times[-1] - times[0]
+    ideal = demand.burst + elapsed * demand.limit / demand.period_s
+    assert len(times) == pytest.approx(ideal, rel=0.01)
+    # Never above limit and burst, whatever the window; replies may be a little late, all of them alike.
+    for before in range(0, len(times), 5):
+        for after in range(before, len(times), 5):
+            most = demand.burst + (times[after] - times[before] + 0.01) * demand.limit / demand.period_s
+            assert after - before + 1 <= most + 1
