@@ -163,6 +163,8 @@ class Selector:
     def rest(self, index: int, for_ns: int, now_ns: int) -> bool:
         """Leave an upstream alone for a while, as it asked: whether it now rests. It does not without `eject_after`, when too
         many are out, or when it is the last one."""
+    def suspect(self, index: int, now_ns: int) -> None:
+        """`Segment.suspect` of an upstream."""
     def lacking(self, model: str) -> int:
         """A mask, as for `tried`: those of the first 64 upstreams that list their models, but not this one. Nobody, when
         everybody lacks it."""

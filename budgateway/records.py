@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two"]
+LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
 OnStoreFailure = Literal["local", "open", "closed"]
 ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
 
@@ -131,6 +131,21 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How upstreams are asked whether they are well, and what else is read on the way."""
+
+    path: str = "/health"
+    interval_s: float = 30.0
+    timeout_s: float = 5.0
+    healthy_threshold: int = 2
+    unhealthy_threshold: int = 3
+    statuses: tuple[tuple[int, int], ...] = ((200, 299),)  # of a good answer: first and last
+    body: str = ""  # what a good answer holds
+    generate_model: str = ""  # have it compute a token instead
+    load_paths: tuple[str, ...] = ()  # where the engine tells its load; the first that answers is kept to
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A named group of upstreams and how to speak to them."""
 
@@ -145,8 +160,8 @@ class Provider:
     aliases: tuple[tuple[str, str], ...] = ()  # (what clients say, what the upstream is told)
     strip_prefix: str = ""  # removed from the request path before the upstream's own path is put in front
     strip_model_prefix: str = ""  # `vllm/`: removed from the model's name, unless the whole name is an alias
-    health_check_path: str = "/health"
-    health_check_interval_s: float = 30.0
+    health_check: HealthCheck | None = None  # none: nobody asks its upstreams how they are
+    slow_start_s: float = 10.0  # until an upstream that comes back has its whole share; 0: at once
     connect_timeout_s: float = 2.0
     keepalive_s: float = 4.0  # vLLM and SGLang close at 5 s
     max_idle: int = 512  # idle connections kept to each upstream, per worker
@@ -283,6 +298,19 @@ class BreakerSettings:
     failure_threshold: int = 5
     open_s: float = 60.0
     half_open_max_calls: int = 3
+    failure_ratio: float = 0.0  # 0: failures in a row alone open it
+    minimum_calls: int = 20
+    window_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierSettings:
+    """When an upstream is passed over for a while."""
+
+    consecutive_failures: int = 5
+    ejection_s: float = 10.0
+    max_ejection_s: float = 300.0
+    max_percent: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +468,8 @@ class Settings:
     metrics_port: int = 9090  # 0: none of its own
     rate_limit: RateLimit | None = None
     breaker: BreakerSettings | None = None
+    outliers: OutlierSettings | None = None
+    panic_percent: int = 50  # with fewer of a provider's upstreams available, doubtful ones are used, too
     store: StoreSettings | None = None
     jwt_secret: Secret | None = None
     jwt_expiration_s: int = 3600

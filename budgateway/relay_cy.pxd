@@ -10,6 +10,7 @@ from budgateway.server.websocket_cy cimport SocketCounts, Tunnel
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
 cdef Py_ssize_t JOINED_BYTES
+cdef long long SUSPECT_NS
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
 cdef int _KEEP_ALIVE, _CHUNKED, _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY, _NAMED
 
@@ -35,7 +36,11 @@ cdef class Relay(Carrier):
     cpdef unreachable(self, Exchange x, error)
     @cython.locals(body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, now_ns=cython.longlong, done=bint)
     cdef _send(self, Exchange x, ClientConnection connection)
-    @cython.locals(downstream=ServerConnection, last=bytes)
+    @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
+    cdef _listen(self, Exchange x, long long now_ns)
+    @cython.locals(leg=Leg, balancer=Balancer)
+    cdef _rest(self, Exchange x, head, long long now_ns)
+    @cython.locals(downstream=ServerConnection, last=bytes, target=Target)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     @cython.locals(
         target=Target, downstream=ServerConnection, tunnel=Tunnel, now_ns=cython.longlong, attempts=cython.int, data=bytes,

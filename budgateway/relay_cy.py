@@ -6,7 +6,7 @@ It is the handler of the front door and the sink of the upstream connections; be
 from __future__ import annotations
 
 import logging
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError, InternalError, NoUpstream, Overloaded, UpstreamTimeout
@@ -25,6 +25,7 @@ from budgateway.pipeline_cy import plan
 from budgateway.server.websocket_cy import SocketCounts, Tunnel
 from budgateway.waiting import go_on
 from budgateway.wire.answer import event_bytes, response_bytes
+from budgateway.wire.retry_after import seconds_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from budgateway.transport.client_cy import ClientConnection, Target
 
 MAX_ATTEMPTS = 3
+# An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
+SUSPECT_NS = 750_000_000
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
@@ -202,6 +205,20 @@ class Relay(Carrier):
                 x.deadline_ns = now_ns + route.chunk_ns
             else:
                 self._expire(x, "chunk" if x.head_sent else "first_byte")
+        elif x.deadline_ns and x.index >= 0 and x.connection is not None:
+            self._listen(x, now_ns)
+
+    def _listen(self, x: Exchange, now_ns: int) -> None:
+        """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
+        route: RouteRoom = x.route
+        target: Target = x.target
+        since_ns = x.deadline_ns - (route.chunk_ns if x.head_sent else route.first_byte_ns)
+        if target.heard_ns > since_ns:
+            since_ns = target.heard_ns
+        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.suspect(x, now_ns)
 
     # ---------------------------------------------------------------- executing
 
@@ -267,7 +284,7 @@ class Relay(Carrier):
                 head = x.handshake.request(head, x.head)
             if x.vouched is not None:
                 # For the back office alone: the lines go before the blank one.
-                head = head[:-2] + x.vouched + b"\r\n"
+                head = head[: len(head) - 2] + x.vouched + b"\r\n"
             connection.send(x, head, body, x.to_head, done)
         now_ns = monotonic_ns()
         x.overhead_ns += now_ns - x.ready_ns
@@ -283,9 +300,13 @@ class Relay(Carrier):
 
     def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
         """What one read of the upstream brought: a whole response, its head, or what the pump made of a piece."""
+        target: Target = x.target
+        target.heard_ns = now_ns
         if complete:
             x.connection = None
         if head is not None:
+            if x.status == 429 or x.status == 503:
+                self._rest(x, head, now_ns)
             self._answer(x, head, out, complete, now_ns)
             return
         downstream: ServerConnection = x.downstream
@@ -414,6 +435,14 @@ class Relay(Carrier):
         sent_ns = monotonic_ns()
         x.overhead_ns += sent_ns - now_ns
         self._done(x, sent_ns)
+
+    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """An upstream that asks for patience gets a pause, as far as others of its provider are left."""
+        words = head.header("retry-after")
+        if words is not None and x.index >= 0:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.rest(x, seconds_of(words, time()), now_ns)
 
     def _began(self, x: Exchange) -> None:
         """The head leaves: from here on the exchange cannot be tried again."""

@@ -38,14 +38,16 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
             str(worker["restarts"]),
         )
     console.print(workers)
-    upstreams = _table("upstream", "url", "state", "in flight", "weight")
+    upstreams = _table("upstream", "url", "state", "in flight", "weight", "probe", "engine")
     for upstream in facts["upstreams"]:
         upstreams.add_row(
             escape(upstream["name"]),
             escape(upstream["url"]),
-            upstream["state"],
+            _state(upstream),
             str(upstream["in_flight"]),
             str(upstream["weight"]),
+            _probe(upstream["probe"]),
+            _engine(upstream["engine"]),
         )
     console.print(upstreams)
     routes = _table("route", "requests", "ended badly", "tokens in", "tokens out")
@@ -53,6 +55,28 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
         routes.add_row(escape(name), *(str(counts[key]) for key in ("requests", "errors", "tokens_in", "tokens_out")))
     if facts["routes"]:
         console.print(routes)
+
+
+def _state(upstream: dict[str, Any]) -> str:
+    """`up`, `starting (40 %)`, `unhealthy: connection refused`."""
+    state = str(upstream["state"])
+    if state == "starting":
+        return f"{state} ({upstream['share']:.0%})"
+    return f"{state}: {escape(upstream['reason'])}" if upstream["reason"] else state
+
+
+def _probe(probe: dict[str, Any] | None) -> str:
+    """What the last one brought: `200 in 2 ms`."""
+    if probe is None or probe["at"] is None:
+        return "-"
+    return f"{probe['status'] or 'none'} in {probe['ms']:.0f} ms"
+
+
+def _engine(engine: dict[str, Any] | None) -> str:
+    """`12 run, 3 wait, KV 81%`."""
+    if engine is None:
+        return "-"
+    return f"{engine['running']} run, {engine['waiting']} wait, KV {engine['kv_usage']:.0%}"
 
 
 def _table(*columns: str) -> Table:

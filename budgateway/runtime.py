@@ -79,6 +79,7 @@ class DataPlane:
         self._tls = server_tls(settings)
         self._retired: list[Pool] = []
         self._late_sweeps = 0
+        self._models_version = -1
         self._memory_short = ""
         # told when shedding begins and ends, with the reason or ""
         self.on_shedding: Callable[[str], None] | None = None
@@ -209,6 +210,8 @@ class DataPlane:
         for targets in successor.snapshot.providers.values():
             for target in targets:
                 target.pool.name = target.label
+        self._models_version = -1
+        self._follow_models()
         if self._access is not None:
             self._access.reopen()
 
@@ -280,9 +283,19 @@ class DataPlane:
         for past in [past for past in self._past if past.is_idle]:
             self._past.remove(past)
             self.spawn(past.close())
+        self._follow_models()
         if self._access is not None:
             self._access.flush()
         self._judge_lag()
+
+    def _follow_models(self) -> None:
+        """Let the balancers know when an upstream serves other models than before."""
+        version = self._segment.models_version
+        if version != self._models_version:
+            self._models_version = version
+            for room in self.snapshot.routes.rooms:
+                for leg in (*room.legs, *room.fallbacks):
+                    leg.balancer.follow_models(version)
 
     def _judge_lag(self) -> None:
         """Shed while the loop is late: two sweeps in a row, as one long step of somebody's exchange is no overload."""

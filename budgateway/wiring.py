@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
+from typing import TypedDict
 
 from budgateway import native
 from budgateway.auth.authenticator_cy import Authenticator, CredentialAuthenticator
@@ -67,6 +68,41 @@ def targets_of(
         )
         targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose))
     return tuple(targets)
+
+
+class Care(TypedDict, total=False):
+    """What a selector is told of when to spare an upstream: its keywords. Absent: as if it never failed."""
+
+    failure_threshold: int
+    open_ns: int
+    half_open_max_calls: int
+    failure_ratio: float
+    minimum_calls: int
+    window_ns: int
+    eject_after: int
+    eject_ns: int
+    eject_max_ns: int
+    eject_percent: int
+    panic_percent: int
+    slow_start_ns: int
+
+
+def care_of(settings: Settings, provider: Provider) -> Care:
+    """The same for every selector of a provider, of whatever process."""
+    care: Care = {"panic_percent": settings.panic_percent, "slow_start_ns": int(provider.slow_start_s * 1e9)}
+    if (breaker := settings.breaker) is not None:
+        care["failure_threshold"] = breaker.failure_threshold
+        care["open_ns"] = int(breaker.open_s * 1e9)
+        care["half_open_max_calls"] = breaker.half_open_max_calls
+        care["failure_ratio"] = breaker.failure_ratio
+        care["minimum_calls"] = breaker.minimum_calls
+        care["window_ns"] = int(breaker.window_s * 1e9)
+    if (outliers := settings.outliers) is not None:
+        care["eject_after"] = outliers.consecutive_failures
+        care["eject_ns"] = int(outliers.ejection_s * 1e9)
+        care["eject_max_ns"] = int(outliers.max_ejection_s * 1e9)
+        care["eject_percent"] = outliers.max_percent
+    return care
 
 
 def upstream_label(provider: Provider, number: int) -> str:
@@ -165,22 +201,21 @@ def _leg(
     queues: Queues | None,
 ) -> Leg:
     """One provider behind a route."""
-    breaker = settings.breaker
     selector = native.Selector(
         segment,
         worker,
         route.load_balancer,
         [(segment.upstream(upstream.url), upstream.weight) for upstream in provider.upstreams],
         seed=secrets.randbits(63),
-        failure_threshold=0 if breaker is None else breaker.failure_threshold,
-        open_ns=0 if breaker is None else int(breaker.open_s * 1e9),
-        half_open_max_calls=0 if breaker is None else breaker.half_open_max_calls,
+        **care_of(settings, provider),
         max_in_flight=[upstream.max_in_flight for upstream in provider.upstreams],
     )
     queue = None if queues is None else queues.of(provider)
     return Leg(
         OpenAIAdapter(provider),
-        Balancer(selector, targets, provider.name, queue, _pins(provider) if route.pin_by else None),
+        Balancer(
+            selector, targets, provider.name, queue, _pins(provider) if route.pin_by else None, provider.upstream_model
+        ),
         provider.name,
         segment.intern(provider.name),
     )
@@ -195,7 +230,7 @@ def _office_rooms(
     settings: Settings, segment: native.Segment, worker: int, pools: Pools, office_path: str, warm: Pools | None
 ) -> list[RouteRoom]:
     """The back office as one more upstream, behind a unix socket; it answers whatever its last answers were."""
-    settings = replace(settings, breaker=None)
+    settings = replace(settings, breaker=None, outliers=None)
     upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
     provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8)
     targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from budgateway import native
 from budgateway.admin.api import AdminApi, Operations
 from budgateway.admin.card import leave_card, runtime_directory
+from budgateway.admin.fetch import fetch
 from budgateway.admin.folder import HANDOVER, OFFICE, Folder
-from budgateway.admin.health import Health
+from budgateway.admin.health import Health, watched
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.auth.roles import Roles, Visibility
+from budgateway.health.watch import Watch
 from budgateway.observe.metrics import Exposition
 from budgateway.runtime import SWEEP_S, bound_socket
 from budgateway.server.connection_cy import protocols
@@ -38,7 +40,8 @@ class Desk:
     ) -> None:
         self._settings = settings
         self._operations = operations
-        self._health = Health(segment, settings)
+        self._watch = Watch(segment, fetch)
+        self._health = Health(segment, settings, self._watch)
         self._rates = Rates(native.Metrics(segment))
         self._rates_due = 0.0
         self._offices: list[BackOffice] = []
@@ -71,7 +74,8 @@ class Desk:
         loop = asyncio.get_running_loop()
         catalogue = _catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
-        exposition = Exposition(self._segment, self._operations.facts)
+        exposition = Exposition(self._segment, self._operations.facts, self._health.upstreams)
+        self._watch.adopt(*watched(settings, self._segment))
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running)
 
@@ -82,6 +86,7 @@ class Desk:
                 visibility=visibility,
                 api=None if public_only else api,
                 ready=self._ready,
+                without=self._health.routes_without_upstream,
                 spawn=self._spawn,
                 version=running,
                 public_only=public_only,
@@ -101,8 +106,10 @@ class Desk:
 
     def adopt(self, settings: Settings) -> None:
         """Follow a reload: other upstreams to show and to ask."""
+        known = {upstream.url for provider in self._settings.providers for upstream in provider.upstreams}
         self._settings = settings
         self._health.adopt(settings)
+        self._watch.adopt(*watched(settings, self._segment, known))
         catalogue = _catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
         for office in self._offices:
@@ -119,6 +126,7 @@ class Desk:
             self._card.unlink(missing_ok=True)
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        await self._watch.close()
         for server in self._servers:
             server.close()
         for door in self._doors:

@@ -52,16 +52,23 @@ class _Collected(Carrier):
         """Our requests have no body to hold back."""
 
 
-async def fetch(target: Target, path: str, timeout_s: float, *, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, bytes]:
-    """GET `path`: status and body. GatewayError when there is no answer; TimeoutError when it does not come in time."""
+async def fetch(
+    target: Target, path: str, timeout_s: float, body: bytes | None = None, *, max_bytes: int = MAX_BODY_BYTES
+) -> tuple[int, bytes]:
+    """GET `path`, or POST `body` (JSON) to it: status and body. GatewayError when there is no answer; TimeoutError when it
+    does not come in time."""
     done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-    head = RequestHead.parse(f"GET {path} HTTP/1.1\r\nHost: budgateway\r\naccept: application/json\r\n\r\n".encode())
+    lines = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: budgateway\r\naccept: */*\r\n"
+    if body is not None:
+        lines += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head = RequestHead.parse(f"{lines}\r\n".encode())
     assert head is not None
     x = Exchange(head, None, "local", monotonic_ns())
     async with asyncio.timeout(timeout_s):
         connection = await target.dialler.connect(target, _Collected(done, target.label, max_bytes))
         try:
-            connection.send(x, target.write_head(head, "budgateway", -1), None, False, True)
+            length = -1 if body is None else len(body)
+            connection.send(x, target.write_head(head, "budgateway", length), body, False, True)
             return await done
         finally:
             connection.abort()

@@ -1,65 +1,96 @@
-"""The state of every upstream, as the segment has it: breaker, exchanges in flight, drained or not."""
+"""The state of every upstream: what the segment has of it, and what its probes say."""
 
 from __future__ import annotations
 
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgateway import native
-from budgateway.wiring import upstream_label
+from budgateway.health.watch import Watch, Watched
+from budgateway.wiring import Pools, care_of, targets_of, upstream_label
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from budgateway.health.standing import Answer
     from budgateway.records import Provider, Settings, Upstream
+
+# What happens with an upstream's traffic, in one word.
+STATES = ("up", "starting", "half_open", "open", "ejected", "resting", "unhealthy", "drained")
+# In these it gets some.
+TAKING = ("up", "starting", "half_open")
+# A route without an upstream is said to be unavailable when it lasts: a blip is no reason to send clients elsewhere.
+LASTING_S = 5.0
+
+
+class _Row(NamedTuple):
+    provider: Provider
+    upstream: Upstream
+    label: str
+    slot: int
+    selector: native.Selector
 
 
 class Health:
-    """Looks at what all workers share. `adopt` follows a reload."""
+    """Looks at what all workers share, and at the probes. `adopt` follows a reload."""
 
-    def __init__(self, segment: native.Segment, settings: Settings) -> None:
+    def __init__(self, segment: native.Segment, settings: Settings, watch: Watch | None = None) -> None:
         self._segment = segment
-        self._rows: list[tuple[Provider, Upstream, str, native.Selector]] = []
+        self._watch = watch
+        self._rows: list[_Row] = []
+        # route -> since when none of its upstreams takes traffic
+        self._without: dict[str, float] = {}
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
         """Show these upstreams from now on."""
-        breaker = settings.breaker
-        self._rows = [
-            (
-                provider,
-                upstream,
-                upstream_label(provider, number),
+        self._settings = settings
+        self._rows = []
+        for provider in settings.providers:
+            for number, upstream in enumerate(provider.upstreams):
+                slot = self._segment.upstream(upstream.url)
                 # Only to look: a selector of one never picks.
-                native.Selector(
-                    self._segment,
-                    0,
-                    "round_robin",
-                    [(self._segment.upstream(upstream.url), 1)],
-                    failure_threshold=0 if breaker is None else breaker.failure_threshold,
-                    open_ns=0 if breaker is None else int(breaker.open_s * 1e9),
-                    half_open_max_calls=0 if breaker is None else breaker.half_open_max_calls,
-                ),
-            )
-            for provider in settings.providers
-            for number, upstream in enumerate(provider.upstreams)
-        ]
+                selector = native.Selector(self._segment, 0, "round_robin", [(slot, 1)], **care_of(settings, provider))
+                self._rows.append(_Row(provider, upstream, upstream_label(provider, number), slot, selector))
 
     def upstreams(self) -> list[dict[str, Any]]:
         """Each upstream's state."""
         now_ns = monotonic_ns()
-        return [_shown(upstream, label, selector, now_ns) for _, upstream, label, selector in self._rows]
+        return [self._shown(row, now_ns) for row in self._rows]
 
     def providers(self) -> list[dict[str, Any]]:
         """The same by provider. A provider is `up` with all upstreams taking traffic, `degraded` with some, `down` with
-        none."""
+        none; `panic` while so few are available that doubtful ones are used, too."""
         now_ns = monotonic_ns()
         found: dict[str, dict[str, Any]] = {}
-        for provider, upstream, label, selector in self._rows:
-            entry = found.setdefault(provider.name, {"name": provider.name, "kind": provider.kind, "upstreams": []})
-            entry["upstreams"].append(_shown(upstream, label, selector, now_ns))
+        for row in self._rows:
+            entry = found.setdefault(
+                row.provider.name,
+                {"name": row.provider.name, "kind": row.provider.kind, "status": "", "panic": False, "upstreams": []},
+            )
+            entry["upstreams"].append(self._shown(row, now_ns))
         for entry in found.values():
-            taking = [shown["state"] in ("closed", "half_open") for shown in entry["upstreams"]]
+            shown = entry["upstreams"]
+            taking = [one["state"] in TAKING for one in shown]
             entry["status"] = "up" if all(taking) else "degraded" if any(taking) else "down"
+            there = [one for one in shown if not one["drained"]]
+            available = sum(one["state"] in TAKING for one in there)
+            doubtful = any(one["state"] in ("ejected", "resting", "unhealthy") for one in there)
+            entry["panic"] = doubtful and available * 100 < self._settings.panic_percent * len(there)
         return list(found.values())
+
+    def routes_without_upstream(self, now_s: float) -> list[str]:
+        """Routes of which no upstream took traffic for a while, by name."""
+        states: dict[str, bool] = {}
+        for row, shown in zip(self._rows, self.upstreams(), strict=True):
+            states[row.provider.name] = states.get(row.provider.name, False) or shown["state"] in TAKING
+        for route in self._settings.routes:
+            if states.get(route.provider, True):
+                self._without.pop(route.name, None)
+            else:
+                self._without.setdefault(route.name, now_s)
+        names = {route.name for route in self._settings.routes}
+        return sorted(name for name, since in self._without.items() if name in names and now_s - since >= LASTING_S)
 
     def queues(self) -> list[dict[str, Any]]:
         """Each provider's queue of exchanges that wait for an upstream with room, and what became of those that waited."""
@@ -71,21 +102,98 @@ class Health:
         upstreams concerned; empty when there are none of that name."""
         now_ns = monotonic_ns()
         found = []
-        for provider, upstream, label, selector in self._rows:
-            if name in (label, provider.name):
-                selector.drain(0, drained)
-                found.append(_shown(upstream, label, selector, now_ns))
+        for row in self._rows:
+            if name in (row.label, row.provider.name):
+                row.selector.drain(0, drained, now_ns)
+                found.append(self._shown(row, now_ns))
         return found
 
+    def _shown(self, row: _Row, now_ns: int) -> dict[str, Any]:
+        vitals = row.selector.look(0, now_ns)
+        watched = None if self._watch is None else self._watch.of(row.slot)
+        state, reason = _state(vitals, watched, now_ns)
+        calls, failures = vitals.window
+        return {
+            "name": row.label,
+            "url": row.upstream.url,
+            "weight": row.upstream.weight,
+            "state": state,
+            "reason": reason,
+            "drained": vitals.drained,
+            "in_flight": row.selector.in_flight(0),
+            "max_in_flight": row.upstream.max_in_flight,
+            "share": vitals.share,
+            "breaker": {"state": vitals.breaker, "calls": calls, "failures": failures},
+            "ejections": {
+                "count": vitals.ejections,
+                "failures_in_a_row": vitals.failures,
+                "out_for_s": round(max(0, vitals.out_until_ns - now_ns) / 1e9, 1),
+            },
+            "probe": None if watched is None else _probe(watched),
+            "engine": _engine(vitals, now_ns),
+            "models": None if watched is None else watched.models,
+        }
 
-def _shown(upstream: Upstream, label: str, selector: native.Selector, now_ns: int) -> dict[str, Any]:
-    state = selector.state(0, now_ns)
+
+def watched(
+    settings: Settings, segment: native.Segment, known: Collection[str] = ()
+) -> tuple[list[Watched], list[tuple[int, bool]]]:
+    """What `Watch.adopt` takes: the upstreams to ask, with their provider's key and TLS settings; and all upstreams, each
+    with whether its provider had others before. `known` are the URLs of the configuration before."""
+    pools: Pools = {}
+    by_load = {route.provider for route in settings.routes if route.load_balancer == "least_load"}
+    wanted: list[Watched] = []
+    upstreams: list[tuple[int, bool]] = []
+    for provider in settings.providers:
+        beside = any(upstream.url in known for upstream in provider.upstreams)
+        slots = [segment.upstream(upstream.url) for upstream in provider.upstreams]
+        upstreams += [(slot, beside) for slot in slots]
+        if provider.health_check is not None:
+            for slot, target in zip(slots, targets_of(provider, pools), strict=True):
+                one = Watched(target.label, slot, target, provider.health_check)
+                one.by_load = provider.name in by_load
+                wanted.append(one)
+    return wanted, upstreams
+
+
+def _state(vitals: native.Vitals, watched: Watched | None, now_ns: int) -> tuple[str, str]:
+    """One word for what happens with its traffic, and why."""
+    if vitals.drained:
+        return "drained", "taken out by an operator"
+    if vitals.breaker != "closed":
+        return vitals.breaker, "too many exchanges failed"
+    if vitals.out_until_ns > now_ns:
+        return ("resting", "it asked for a pause") if vitals.asked else ("ejected", "several exchanges in a row failed")
+    if vitals.healthy is False:
+        return "unhealthy", "" if watched is None else watched.standing.reason
+    if vitals.share < 1:
+        return "starting", "its share grows since it came back"
+    return "up", ""
+
+
+def _probe(watched: Watched) -> dict[str, Any]:
+    standing = watched.standing
+    answer: Answer | None = standing.answer
     return {
-        "name": label,
-        "url": upstream.url,
-        "weight": upstream.weight,
-        "state": state,
-        "drained": state == "drained",
-        "in_flight": selector.in_flight(0),
-        "max_in_flight": upstream.max_in_flight,
+        "healthy": standing.healthy,
+        "path": watched.check.generate_model or watched.check.path,
+        "at": None if answer is None else round(answer.at_s, 3),
+        "status": None if answer is None else answer.status or None,
+        "ms": None if answer is None else round(answer.ms, 1),
+        "reason": "" if answer is None else answer.reason,
+        "count": standing.probes,
+        "failed": standing.failures_in_all,
+        "suspicions": watched.suspicions,
+    }
+
+
+def _engine(vitals: native.Vitals, now_ns: int) -> dict[str, Any] | None:
+    if vitals.signals is None:
+        return None
+    running, waiting, kv_usage = vitals.signals
+    return {
+        "running": running,
+        "waiting": waiting,
+        "kv_usage": kv_usage,
+        "age_s": round(max(0, now_ns - vitals.signals_at_ns) / 1e9, 1),
     }

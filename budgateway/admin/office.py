@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class BackOffice(Carrier):
         visibility: Visibility,
         api: AdminApi | None,
         ready: Callable[[], bool],
+        without: Callable[[float], list[str]] = lambda now_s: [],
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         version: str,
         public_only: bool = False,
@@ -48,6 +50,8 @@ class BackOffice(Carrier):
         self.visibility = visibility
         self._api = api
         self._ready = ready
+        # routes that no upstream serves, by name
+        self._without = without
         self._spawn = spawn
         self._version = version
         self._public_only = public_only
@@ -63,10 +67,7 @@ class BackOffice(Carrier):
         elif path == "/metrics":
             self._answer(x, 200, self._exposition.render(), CONTENT_TYPE)
         elif path in ("/health", "/readyz"):
-            ready = self._ready()
-            self._answer_json(
-                x, 200 if ready else 503, {"status": "ok" if ready else "draining", "version": self._version}
-            )
+            self._answer_ready(x)
         elif path == "/livez":
             self._answer_json(x, 200, {"status": "ok"})
         elif path == "/v1/models" or path.startswith("/v1/models/"):
@@ -154,6 +155,19 @@ class BackOffice(Carrier):
         self._work.discard(work)
         if not work.cancelled():
             work.exception()  # heard, though nobody may wait for it any more
+
+    def _answer_ready(self, x: Exchange) -> None:
+        """Whether the gateway takes requests. Upstreams do not decide that: a gateway that answers 503 with a reason is of
+        more use than none. Whoever wants it otherwise asks `?upstreams`."""
+        ready = self._ready()
+        document: dict[str, Any] = {"status": "ok" if ready else "draining", "version": self._version}
+        without = self._without(time.monotonic())
+        if without:
+            document["routes_without_upstream"] = len(without)  # their names are for who may see them
+        if ready and without and x.head.query == "upstreams":
+            ready = False
+            document["status"] = "no_upstream"
+        self._answer_json(x, 200 if ready else 503, document)
 
     def _answer_json(self, x: Exchange, status: int, document: object) -> None:
         self._answer(x, status, json.dumps(document).encode(), "application/json")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from budgateway.admin.health import STATES
+
 _OBJECT: dict[str, Any] = {"type": "object"}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 
@@ -153,6 +155,10 @@ def _list(item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": item}
 
 
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _schemas() -> dict[str, Any]:
     text, whole, number, flag = ({"type": name} for name in ("string", "integer", "number", "boolean"))
     changes = _record(added=_list(text), removed=_list(text), changed=_list(_record(name=text, fields=_list(text))))
@@ -160,10 +166,29 @@ def _schemas() -> dict[str, Any]:
         name=text,
         url=text,
         weight=whole,
-        state={"type": "string", "enum": ["closed", "open", "half_open", "drained"]},
+        state={"type": "string", "enum": list(STATES)},
+        reason=text,
         drained=flag,
         in_flight=whole,
         max_in_flight=whole,
+        share=number,
+        breaker=_record(state={"type": "string", "enum": ["closed", "open", "half_open"]}, calls=whole, failures=whole),
+        ejections=_record(count=whole, failures_in_a_row=whole, out_for_s=number),
+        probe=_or_null(
+            _record(
+                healthy=_or_null(flag),
+                path=text,
+                at=_or_null(number),
+                status=_or_null(whole),
+                ms=_or_null(number),
+                reason=text,
+                count=whole,
+                failed=whole,
+                suspicions=whole,
+            )
+        ),
+        engine=_or_null(_record(running=whole, waiting=whole, kv_usage=number, age_s=number)),
+        models=_or_null(_list(text)),
     )
     queue = _record(
         provider=text,
@@ -216,6 +241,7 @@ def _schemas() -> dict[str, Any]:
                     name=text,
                     kind=text,
                     status={"type": "string", "enum": ["up", "degraded", "down"]},
+                    panic=flag,
                     upstreams=_list(upstream),
                 )
             )

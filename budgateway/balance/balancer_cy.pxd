@@ -11,6 +11,10 @@ cdef class Balancer:
     cdef object _best                   # of a native.Rendezvous, where exchanges may be pinned
     cdef list _others                   # by index, a mask of all others
     cdef str _provider
+    cdef dict _lacking                  # model -> mask of upstreams that do not list it
+    cdef long long _models_version
+    cdef bint _filters
+    cdef object _told
     cdef object _queue                  # balance.queue.Queue, where upstreams have limits
 
     cpdef next(self, Exchange x)
@@ -20,4 +24,8 @@ cdef class Balancer:
     cdef int _pinned(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1
     cdef _nobody(self)
+    cpdef suspect(self, Exchange x, long long now_ns)
+    cpdef rest(self, Exchange x, double seconds, long long now_ns)
+    cpdef follow_models(self, long long version)
+    cdef _leave_out(self, Exchange x)
     cdef _choose(self, Exchange x, long long now_ns)

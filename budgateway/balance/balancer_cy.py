@@ -8,11 +8,16 @@ from budgateway.errors import NoUpstream
 from budgateway.native import VERDICT_FAILURE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from budgateway.balance.queue import Queue
     from budgateway.exchange_cy import Exchange
     from budgateway.native import Rendezvous, Selector
+
+# An upstream may ask for a pause, but not take itself out for good.
+MAX_REST_S = 30.0
+# Clients may name models at will.
+MAX_MODELS = 1024
 
 _FULL = -2
 
@@ -27,9 +32,10 @@ class Balancer:
         provider: str,
         queue: Queue | None = None,
         pins: Rendezvous | None = None,
+        told: Callable[[str], str] = str,
     ) -> None:
         """`targets[i]` is where the selector's index `i` leads. Without a `queue` nobody waits for an upstream that is full.
-        `pins`, over the same list, says where an exchange with a pin goes."""
+        `pins`, over the same list, says where an exchange with a pin goes; `told` is the upstream's name for a model."""
         self.selector = selector
         self.targets = tuple(targets)
         self._pick = selector.pick
@@ -39,6 +45,11 @@ class Balancer:
         self._best = None if pins is None else pins.best
         # Everybody but one, as pick takes it.
         self._others = [((1 << 64) - 1) & ~(1 << index) for index in range(min(64, len(self.targets)))]
+        # what upstreams say they serve: a model, as clients call it -> those that lack it
+        self._told = told
+        self._lacking: dict[str, int] = {}
+        self._models_version = -1
+        self._filters = False
 
     def next(self, x: Exchange) -> Awaitable[None] | None:
         """Choose the target of the first attempt, or return the wait for one while all are full. NoUpstream when none can
@@ -70,6 +81,8 @@ class Balancer:
 
     def try_next(self, x: Exchange, now_ns: int) -> int:
         """Choose, if that can be: the index, which the exchange then holds, or what Selector.pick says instead."""
+        if self._filters:
+            self._leave_out(x)
         if self._best is not None and x.pin is not None:
             index: int = self._pinned(x, now_ns)
         else:
@@ -78,6 +91,34 @@ class Balancer:
             x.index = index
             x.target = self.targets[index]
         return index
+
+    def suspect(self, x: Exchange, now_ns: int) -> None:
+        """Nothing has been heard of the exchange's upstream for a while: have it asked."""
+        self.selector.suspect(x.index, now_ns)
+
+    def rest(self, x: Exchange, seconds: float, now_ns: int) -> None:
+        """The exchange's upstream asks to be left alone for so long; it gets at most MAX_REST_S."""
+        if seconds > 0:
+            self.selector.rest(x.index, int(min(seconds, MAX_REST_S) * 1e9), now_ns)
+
+    def follow_models(self, version: int) -> None:
+        """Mind what upstreams say they serve; `version` is of the segment, and tells whether anything changed."""
+        if version != self._models_version:
+            self._models_version = version
+            self._lacking.clear()
+            self._filters = version > 0 and len(self.targets) > 1
+
+    def _leave_out(self, x: Exchange) -> None:
+        """Exclude the upstreams that list their models, but not this one."""
+        model: str = x.model
+        if not model:
+            return
+        mask = self._lacking.get(model)
+        if mask is None:
+            mask = self.selector.lacking(self._told(model))
+            if len(self._lacking) < MAX_MODELS:
+                self._lacking[model] = mask
+        x.tried |= mask
 
     def is_available(self, now_ns: int) -> bool:
         """Whether there is an upstream that is neither drained nor out: a leg without one is passed over."""
@@ -96,7 +137,12 @@ class Balancer:
         while True:
             index: int = best(x.pin, excluded)
             if index < 0:
-                return refusal
+                # Those that are left are full, or doubtful: then as without a pin.
+                return refusal if refusal == _FULL else self._pick(now_ns, x.tried)
+            vitals = self.selector.look(index, now_ns)
+            if vitals.out_until_ns > now_ns or vitals.healthy is False:
+                excluded |= 1 << index
+                continue
             picked: int = self._pick(now_ns, self._others[index])
             if picked >= 0:
                 return picked

@@ -14,12 +14,12 @@ from budgateway.config.endpoint import is_loopback
 from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
 from budgateway.config.resolve import Resolver, burst_of, cores, methods_of
 from budgateway.config.resolve_auth import AuthResolver, authenticates
+from budgateway.config.resolve_health import breaker_of, outliers_of
 from budgateway.config.resolve_redis import store_settings
 from budgateway.config.resolve_shaping import leading, named
 from budgateway.config.schema import (
     TABLES,
     CacheConfig,
-    CircuitBreakerConfig,
     GatewayConfig,
     MetricsConfig,
     ProviderConfig,
@@ -29,11 +29,12 @@ from budgateway.config.schema import (
     TracingConfig,
 )
 from budgateway.config.schema_auth import AuthConfig
+from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectionConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import Table
 from budgateway.errors import ConfigError
-from budgateway.records import BreakerSettings, Provider, RateLimit, Route, Settings, StoreSettings
+from budgateway.records import Provider, RateLimit, Route, Settings, StoreSettings
 
 HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
 NO_AUTHENTICATOR = (
@@ -75,6 +76,7 @@ class _Assembly:
         tls = self._table(("tls",), TlsConfig)
         limiting = self._table(("rate_limiting",), RateLimitingConfig)
         breaker = self._table(("circuit_breaker",), CircuitBreakerConfig)
+        ejection = self._table(("outlier_ejection",), OutlierEjectionConfig) or OutlierEjectionConfig()
         if metrics.enabled and metrics.port == gateway.port != 0:
             written = "metrics" in self._source.tables
             path: KeyPath = ("metrics", "port") if written else ("gateway", "port")
@@ -114,7 +116,9 @@ class _Assembly:
             metrics_host=metrics.host,
             metrics_port=metrics.port,
             rate_limit=_rate_limit(limiting),
-            breaker=_breaker(breaker),
+            breaker=breaker_of(breaker),
+            outliers=outliers_of(ejection),
+            panic_percent=ejection.panic_threshold,
             store=store,
             jwt_secret=secret,
             jwt_expiration_s=auth.jwt_expiration,
@@ -307,10 +311,6 @@ class _Assembly:
             self._notices.append("cache_ttl of routes has no effect in this version")
         if tracing is not None and (tracing.enabled or tracing.requests):
             self._notices.append("[tracing] has no effect in this version")
-        written = self._source.tables.get("providers")
-        tables = written.values() if isinstance(written, dict) else ()
-        if any(key.startswith("health_check_") for table in tables if isinstance(table, dict) for key in table):
-            self._notices.append("health_check_path and health_check_interval have no effect in this version")
 
     def _note_keys_that_wait(self, gateway: GatewayConfig, providers: Sequence[Provider]) -> None:
         """The same of single keys."""
@@ -326,9 +326,3 @@ def _rate_limit(table: RateLimitingConfig | None) -> RateLimit | None:
     if table is None or not table.enabled:
         return None
     return RateLimit(table.requests_per_minute, table.burst_capacity or burst_of(table.requests_per_minute))
-
-
-def _breaker(table: CircuitBreakerConfig | None) -> BreakerSettings | None:
-    if table is None or not table.enabled:
-        return None
-    return BreakerSettings(table.failure_threshold, table.timeout_duration, table.half_open_max_calls)

@@ -10,6 +10,7 @@ from pathlib import Path
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.config.problems import Problems, did_you_mean, shown
+from budgateway.config.resolve_health import health_check_of
 from budgateway.config.resolve_shaping import shaping
 from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
 from budgateway.config.source import KeyPath
@@ -131,9 +132,10 @@ class Resolver:
                 self.problems.add(
                     (*here, "forward_headers", index), f"{shown(header)} is never passed on to an upstream"
                 )
+        kind = self._kind(here, name, table)
         return Provider(
             name=name,
-            kind=self._kind(here, name, table),
+            kind=kind,
             upstreams=upstreams,
             label=table.name or "",
             api_key=self._api_key(here, name, table, upstreams),
@@ -143,8 +145,8 @@ class Resolver:
             aliases=tuple(table.aliases.items()),
             strip_prefix=table.strip_prefix,
             strip_model_prefix=strip,
-            health_check_path=table.health_check_path,
-            health_check_interval_s=table.health_check_interval,
+            health_check=health_check_of(kind, table),
+            slow_start_s=table.slow_start,
             connect_timeout_s=table.connect_timeout or gateway.connect_timeout,
             keepalive_s=table.keepalive_timeout,
             max_idle=table.max_idle_connections,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from budgateway.config.schema_auth import AuthConfig
+from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_shaping import CanaryConfig, Maintenance, MirrorConfig, Pin, Shares
 from budgateway.config.schema_websocket import WebSocketSwitch
@@ -97,19 +98,6 @@ class RateLimitingConfig(Table):
     """Sustained rate."""
     burst_capacity: Count | None = None
     """Requests at once above the rate; default a tenth of it."""
-
-
-class CircuitBreakerConfig(Table):
-    """When an upstream that fails is given a rest."""
-
-    enabled: bool = True
-    """Switch the breaker off without deleting it."""
-    failure_threshold: Annotated[int, Field(ge=1, le=1_000_000)] = 5
-    """Failures in a row that open it."""
-    timeout_duration: Seconds = 60
-    """Seconds it stays open."""
-    half_open_max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = 3
-    """Trial requests after that, over all workers."""
 
 
 class CacheConfig(Table):
@@ -215,7 +203,7 @@ class EndpointConfig(Table):
     """Exchanges it takes at once, from all workers together; 0 for no bound. Default the provider's."""
 
 
-class ProviderConfig(Table):
+class ProviderConfig(HealthKeys):
     """A named group of upstreams and how to speak to them."""
 
     name: Text | None = None
@@ -241,10 +229,6 @@ class ProviderConfig(Table):
     """Removed from the request's path before the endpoint's own path is put in front."""
     strip_model_prefix: str | None = None
     """Removed from the model's name; default `<table>/` when a route has such models."""
-    health_check_path: Path = "/health"
-    """Asked to see whether an upstream is well."""
-    health_check_interval: Seconds = 30
-    """Seconds between two such questions."""
     connect_timeout: Seconds | None = None
     """Seconds to connect; default `[gateway] connect_timeout`."""
     keepalive_timeout: Seconds = 4
@@ -271,6 +255,7 @@ class Configuration(Table):
     auth: AuthConfig = AuthConfig()
     rate_limiting: RateLimitingConfig | None = None
     circuit_breaker: CircuitBreakerConfig | None = None
+    outlier_ejection: OutlierEjectionConfig = OutlierEjectionConfig()
     cache: CacheConfig | None = None
     redis: RedisConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
@@ -286,6 +271,7 @@ SECTIONS: dict[str, type[Table]] = {
     "auth": AuthConfig,
     "rate_limiting": RateLimitingConfig,
     "circuit_breaker": CircuitBreakerConfig,
+    "outlier_ejection": OutlierEjectionConfig,
     "cache": CacheConfig,
     "redis": RedisConfig,
     "metrics": MetricsConfig,

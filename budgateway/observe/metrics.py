@@ -187,15 +187,65 @@ class WorkerCollector:
         yield from (resident, shedding, accepting, restarts, hung)
 
 
+class UpstreamCollector:
+    """A prometheus-client collector over the upstreams' health, as the back office shows it."""
+
+    def __init__(self, upstreams: Callable[[], list[dict[str, Any]]]) -> None:
+        self._upstreams = upstreams
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, for one scrape. The label is the upstream's name: `provider/number`."""
+        label = ("upstream",)
+        up = GaugeMetricFamily("budgateway_upstream_up", "1 while the upstream takes traffic.", labels=label)
+        breaker = GaugeMetricFamily("budgateway_upstream_breaker_state", "0 closed, 1 half open, 2 open.", labels=label)
+        share = GaugeMetricFamily(
+            "budgateway_upstream_share", "How much of its weight counts: below 1 after it came back.", labels=label
+        )
+        ejections = CounterMetricFamily("budgateway_upstream_ejections", "Times it was ejected.", labels=label)
+        probes = CounterMetricFamily("budgateway_upstream_probes", "Probes sent.", labels=(*label, "result"))
+        probe_up = GaugeMetricFamily("budgateway_upstream_probe_up", "1 if its probes are content.", labels=label)
+        took = GaugeMetricFamily("budgateway_upstream_probe_seconds", "What the last probe took.", labels=label)
+        running = GaugeMetricFamily("budgateway_upstream_running", "Requests its engine computes.", labels=label)
+        waiting = GaugeMetricFamily("budgateway_upstream_waiting", "Requests that wait in its engine.", labels=label)
+        usage = GaugeMetricFamily(
+            "budgateway_upstream_kv_usage", "Share of its engine's KV cache in use, 0 to 1.", labels=label
+        )
+        for one in self._upstreams():
+            name = (one["name"],)
+            up.add_metric(name, one["state"] in ("up", "starting", "half_open"))
+            breaker.add_metric(name, ("closed", "half_open", "open").index(one["breaker"]["state"]))
+            share.add_metric(name, one["share"])
+            ejections.add_metric(name, one["ejections"]["count"])
+            if (probe := one["probe"]) is not None:
+                probes.add_metric((*name, "good"), probe["count"] - probe["failed"])
+                probes.add_metric((*name, "bad"), probe["failed"])
+                if probe["healthy"] is not None:
+                    probe_up.add_metric(name, probe["healthy"])
+                if probe["ms"] is not None:
+                    took.add_metric(name, probe["ms"] / 1000)
+            if (engine := one["engine"]) is not None:
+                running.add_metric(name, engine["running"])
+                waiting.add_metric(name, engine["waiting"])
+                usage.add_metric(name, engine["kv_usage"])
+        yield from (up, breaker, share, ejections, probes, probe_up, took, running, waiting, usage)
+
+
 class Exposition:
     """Renders the text that Prometheus scrapes."""
 
-    def __init__(self, segment: Segment, facts: Callable[[], list[dict[str, Any]]] | None = None) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        facts: Callable[[], list[dict[str, Any]]] | None = None,
+        upstreams: Callable[[], list[dict[str, Any]]] | None = None,
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(SegmentCollector(segment))
         self._registry.register(QueueCollector(segment))
         if facts is not None:
             self._registry.register(WorkerCollector(facts))
+        if upstreams is not None:
+            self._registry.register(UpstreamCollector(upstreams))
 
     def render(self) -> bytes:
         """The current state, in the text format."""

@@ -35,6 +35,7 @@ cdef class Target:
     cdef public object write_whole
     cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
     cdef public object dialler          # transport.dial.Dialler
+    cdef public long long heard_ns      # when bytes last came from it, to this worker
 
 
 cdef class ClientConnection:

@@ -119,6 +119,7 @@ class Target:
         self.write_head = writer.write
         self.write_whole = writer.write_whole
         self.dialler = dialler
+        self.heard_ns = 0
         self.disclosure = f"x-budgateway-upstream: {label}\r\n".encode("ascii") if disclose else b""
 
 

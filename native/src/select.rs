@@ -113,6 +113,10 @@ impl Selector {
         Ok(self.inner.rest(index, for_ns, now_ns)?)
     }
 
+    fn suspect(&self, index: usize, now_ns: u64) -> Result<(), Error> {
+        Ok(self.inner.suspect(index, now_ns)?)
+    }
+
     fn lacking(&self, model: &str) -> u64 {
         self.inner.lacking(model.as_bytes())
     }

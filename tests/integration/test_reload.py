@@ -115,7 +115,7 @@ async def test_unchanged_upstreams_keep_their_connections_and_their_state(gate: 
         assert (await gateway.call(*RELOAD))[0] == 200
         await client.ask("POST", CHAT, PLAIN_BODY, JSON)
         assert [request.connection for request in upstream.requests] == [0, 0]
-        assert [shown["state"] for shown in (await gateway.stats())["upstreams"]] == ["closed", "drained"]
+        assert [shown["state"] for shown in (await gateway.stats())["upstreams"]] == ["up", "drained"]
         assert other.requests == []
 
 

@@ -12,7 +12,7 @@ from unit.test_layers import LAYERS
 
 from budgateway import load_config
 from budgateway.native import DURATION_BOUNDS_S, OVERHEAD_BOUNDS_S, Segment
-from budgateway.observe.metrics import QueueCollector, SegmentCollector, WorkerCollector
+from budgateway.observe.metrics import QueueCollector, SegmentCollector, UpstreamCollector, WorkerCollector
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,7 +67,12 @@ def test_the_table_of_layers_is_the_one_that_is_held() -> None:
 
 def test_every_metric_is_listed_and_no_other() -> None:
     text = page("docs/observability.md")
-    collectors = (SegmentCollector(Segment(1)), QueueCollector(Segment(1)), WorkerCollector(list))
+    collectors = (
+        SegmentCollector(Segment(1)),
+        QueueCollector(Segment(1)),
+        WorkerCollector(list),
+        UpstreamCollector(list),
+    )
     families = {family.name: family.type for collector in collectors for family in collector.collect()}
     exposed = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
     assert set(re.findall(r"`(budgateway_\w+)`", text)) == exposed

@@ -21,7 +21,7 @@ def test_nothing_to_choose_from() -> None:
 
 def test_weight_zero_takes_no_traffic() -> None:
     segment = Segment()
-    for policy in ("round_robin", "weighted", "least_connections", "random", "power_of_two"):
+    for policy in ("round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"):
         selector = Selector(segment, 0, policy, [(segment.upstream("a"), 0), (segment.upstream("b"), 1)])
         assert {selector.pick(0) for _ in range(20)} == {1}
 

@@ -28,7 +28,7 @@ pub const MAX_CANDIDATES: usize = Mask::BITS;
 #[non_exhaustive]
 pub enum SelectError {
     /// A policy that there is not.
-    #[error("unknown policy '{0}': round_robin, weighted, least_connections, random or power_of_two")]
+    #[error("unknown policy '{0}': round_robin, weighted, least_connections, random, power_of_two or least_load")]
     Policy(String),
     /// A slot that the segment never gave out.
     #[error("upstream slot {0} was never given out")]
@@ -66,6 +66,9 @@ pub enum Policy {
     Random,
     /// Of two at random the one with fewer in flight for its weight.
     PowerOfTwo,
+    /// The least to do for its weight, as far as its engine tells: what others than this gateway have there counts, what
+    /// waits there counts twice, and the fuller KV cache decides.
+    LeastLoad,
 }
 
 impl std::str::FromStr for Policy {
@@ -78,6 +81,7 @@ impl std::str::FromStr for Policy {
             "least_connections" => Self::LeastConnections,
             "random" => Self::Random,
             "power_of_two" => Self::PowerOfTwo,
+            "least_load" => Self::LeastLoad,
             _ => return Err(SelectError::Policy(name.to_owned())),
         })
     }
@@ -299,7 +303,7 @@ impl Selector {
                 let mut rotations = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
                 rotations.at(left, ticket)
             }
-            Policy::LeastConnections => self.least_loaded(left),
+            Policy::LeastConnections | Policy::LeastLoad => self.least_loaded(left),
             Policy::Random => self.by_weight(left),
             Policy::PowerOfTwo => self.better_of_two(left),
         }
@@ -363,7 +367,7 @@ impl Selector {
             Policy::RoundRobin | Policy::Weighted => self.segment.layout().rotations[self.rotation]
                 .ticket
                 .fetch_add(1, Ordering::Relaxed),
-            Policy::LeastConnections | Policy::Random | Policy::PowerOfTwo => 0,
+            Policy::LeastConnections | Policy::Random | Policy::PowerOfTwo | Policy::LeastLoad => 0,
         }
     }
 
@@ -395,7 +399,12 @@ impl Selector {
 
     #[inline]
     fn score(&self, candidate: &Candidate) -> u64 {
-        self.load(candidate).saturating_mul(candidate.share)
+        let load = self.load(candidate);
+        let load = match self.policy {
+            Policy::LeastLoad => self.vitals(candidate).load(load),
+            _ => load,
+        };
+        load.saturating_mul(candidate.share)
     }
 
     #[inline]

@@ -149,6 +149,14 @@ impl Vitals {
             .store((said.at_ns / NS_PER_MS).max(1), Ordering::Relaxed);
     }
 
+    /// What there is to do while this gateway has `ours` in flight: sixteenths of a request.
+    #[inline]
+    pub(crate) fn load(&self, ours: u64) -> u64 {
+        let signals = self.signals.load(Ordering::Relaxed);
+        let (waiting, kv_per_mille) = (signals >> 16 & ((1 << 24) - 1), signals & 0xffff);
+        (ours + self.foreign.load(Ordering::Relaxed) + waiting) * 16 + kv_per_mille / 64
+    }
+
     pub(crate) fn signals(&self) -> Signals {
         let word = self.signals.load(Ordering::Relaxed);
         Signals {

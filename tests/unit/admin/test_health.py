@@ -22,7 +22,7 @@ def test_a_breaker_opened_by_a_worker_shows() -> None:
     worker = native.Selector(segment, 1, "round_robin", [(segment.upstream(ONE.url), 1)], failure_threshold=2)
     for _ in range(2):
         worker.release(worker.pick(monotonic_ns()), native.VERDICT_FAILURE, monotonic_ns())
-    assert [shown["state"] for shown in health.upstreams()] == ["open", "closed", "open"]
+    assert [shown["state"] for shown in health.upstreams()] == ["open", "up", "open"]
     assert [(shown["name"], shown["status"]) for shown in health.providers()] == [
         ("vllm", "degraded"),
         ("solo", "down"),
@@ -42,7 +42,7 @@ def test_drain_is_by_name_and_undoes() -> None:
     assert health.drain("nobody", True) == []
     assert [shown["name"] for shown in health.drain("vllm/1", True)] == ["vllm/1"]
     assert [shown["drained"] for shown in health.upstreams()] == [False, True, False]
-    assert [shown["state"] for shown in health.drain("vllm", False)] == ["closed", "closed"]
+    assert [shown["state"] for shown in health.drain("vllm", False)] == ["up", "starting"]
 
 
 def test_a_reload_changes_what_is_shown() -> None:

@@ -110,7 +110,8 @@ def only_route(text: str, folder: Path) -> Route:
         (
             ROUTE + 'load_balancer = "least_conn"\n' + PROVIDER,
             (
-                "c.toml: routes[0].load_balancer: must be one of round_robin, weighted, least_connections, random, power_of_two; "
+                "c.toml: routes[0].load_balancer: must be one of round_robin, weighted, least_connections, random, "
+                "power_of_two, least_load; "
                 "got 'least_conn'; did you mean 'least_connections'?"
             ),
         ),
@@ -390,13 +391,12 @@ def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
         + "cache_ttl = 3\nconnect_timeout = 1\n"
         + PROVIDER
         + "[gateway]\ntrusted_proxies = ['10.0.0.0/8']\n"
-        + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\nhealth_check_interval = 5\n[tracing]\nenabled = true\n"
+        + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\n[tracing]\nenabled = true\n"
     )
     assert load(text, tmp_path).notices == (
         "provider 'sglang' has no route",
         "cache_ttl of routes has no effect in this version",
         "[tracing] has no effect in this version",
-        "health_check_path and health_check_interval have no effect in this version",
         "trusted_proxies has no effect in this version: a client is the address that connects",
         "connect_timeout of routes has no effect in this version: the provider's counts",
     )

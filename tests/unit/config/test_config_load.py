@@ -11,7 +11,7 @@ import pytest
 from budgateway.config.load import load_config
 from budgateway.config.resolve import cores
 from budgateway.errors import ConfigError
-from budgateway.records import BreakerSettings, RateLimit, Secret, Settings
+from budgateway.records import BreakerSettings, HealthCheck, RateLimit, Secret, Settings
 
 ROOT = Path(__file__).resolve().parents[3]
 DESIGN = ROOT.parent / "shared" / "DESIGN.md"
@@ -63,13 +63,16 @@ def test_the_designs_example_works_as_written(write: Callable[..., Path]) -> Non
     assert (settings.host, settings.port, settings.workers) == ("0.0.0.0", 8080, 4)
     assert (settings.max_connections, settings.keepalive_s) == (1000, 60)
     assert settings.rate_limit == RateLimit(per_minute=1000, burst=100)
-    assert settings.breaker == BreakerSettings(failure_threshold=5, open_s=60, half_open_max_calls=3)
+    assert settings.breaker == BreakerSettings(
+        failure_threshold=5, open_s=60, half_open_max_calls=3, failure_ratio=0.5, minimum_calls=20, window_s=30
+    )
     (route,) = settings.routes
     assert (route.path, route.methods, route.provider) == ("/v1/chat/completions", ("POST",), "vllm")
     assert (route.load_balancer, route.rate_limit, route.auth_required) == ("least_connections", 100, True)
     assert (route.timeouts.first_byte_s, route.cache_ttl_s, route.replay_safe) == (60, 300, True)
     (provider,) = settings.providers
-    assert (provider.label, provider.kind, provider.health_check_path) == ("VLLM Provider", "vllm", "/health")
+    assert (provider.label, provider.kind) == ("VLLM Provider", "vllm")
+    assert provider.health_check == HealthCheck(path="/health", interval_s=30, load_paths=("/metrics",))
     assert [(u.url, u.host, u.port, u.weight) for u in provider.upstreams] == [
         ("http://vllm-1:8000", "vllm-1", 8000, 1),
         ("http://vllm-2:8000", "vllm-2", 8000, 1),
@@ -77,7 +80,6 @@ def test_the_designs_example_works_as_written(write: Callable[..., Path]) -> Non
     assert settings.notices == (
         "[redis] has no effect without a url (REDIS_URL), sentinels or nodes",
         "[cache] has no effect in this version",
-        "health_check_path and health_check_interval have no effect in this version",
     )
 
 
@@ -91,7 +93,7 @@ def test_the_designs_example_needs_an_authenticator(write: Callable[..., Path]) 
 def test_the_samples_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_config(ROOT / "config", environ={})
     assert settings.host == "127.0.0.1"
-    assert settings.notices == ("health_check_path and health_check_interval have no effect in this version",)
+    assert settings.notices == ()
     assert {provider.name for provider in settings.providers} == {"vllm", "sglang"}
     assert next(p for p in settings.providers if p.name == "sglang").upstream_model("sglang/qwen") == "qwen"
     monkeypatch.chdir(ROOT)

@@ -90,6 +90,13 @@ impl Selector {
             .is_some_and(|settings| outlier::rest(word, for_ns, now_ns, || self.is_spared(index, settings, now_ns))))
     }
 
+    /// Notes that traffic hears nothing of an upstream.
+    pub fn suspect(&self, index: usize, now_ns: u64) -> Result<(), SelectError> {
+        self.check(index)?;
+        self.vitals(&self.candidates[index]).suspect(now_ns);
+        Ok(())
+    }
+
     /// Everything that is known of an upstream's health.
     pub fn look(&self, index: usize, now_ns: u64) -> Result<Look, SelectError> {
         self.check(index)?;
@@ -214,7 +221,9 @@ impl Selector {
         let score = |index: usize| self.score(&self.candidates[index]);
         match self.policy {
             Policy::RoundRobin | Policy::Weighted | Policy::Random => false,
-            Policy::LeastConnections | Policy::PowerOfTwo => others.iter().all(|other| score(index) > score(other)),
+            Policy::LeastConnections | Policy::PowerOfTwo | Policy::LeastLoad => {
+                others.iter().all(|other| score(index) > score(other))
+            }
         }
     }
 

@@ -2,14 +2,16 @@
 
 use super::*;
 use crate::outlier;
+use crate::vitals::Signals;
 
 const SECOND: u64 = 1_000_000_000;
-const POLICIES: [Policy; 5] = [
+const POLICIES: [Policy; 6] = [
     Policy::RoundRobin,
     Policy::Weighted,
     Policy::LeastConnections,
     Policy::Random,
     Policy::PowerOfTwo,
+    Policy::LeastLoad,
 ];
 
 fn selector(policy: Policy, count: usize) -> Selector {
@@ -129,6 +131,32 @@ fn who_asks_for_a_rest_gets_it_while_others_are_left() {
     assert_eq!(picked(&selector, SECOND), [1]);
     assert_eq!(picked(&selector, 4 * SECOND), [0, 1]);
     assert_eq!(selector.look(0, 2 * SECOND).unwrap().ejections, 0);
+}
+
+#[test]
+fn what_the_engine_has_to_do_counts() {
+    let selector = selector(Policy::LeastLoad, 3);
+    let tell = |index: usize, running, waiting, kv_per_mille| {
+        let said = Signals {
+            running,
+            waiting,
+            kv_per_mille,
+            at_ns: SECOND,
+        };
+        selector.segment.signal(selector.candidates[index].slot, said);
+    };
+    // Others than this gateway keep it busy.
+    tell(0, 8, 0, 0);
+    tell(1, 2, 1, 0);
+    tell(2, 3, 0, 900);
+    assert_eq!(picked(&selector, SECOND), [2]);
+    // Equal but for the cache.
+    tell(2, 4, 0, 900);
+    assert_eq!(picked(&selector, SECOND), [1]);
+    // What this gateway has there is not counted twice.
+    (0..3).for_each(|_| assert!(selector.enter(&selector.candidates[0])));
+    tell(0, 3, 0, 0);
+    assert_eq!(picked(&selector, SECOND), [0]);
 }
 
 /// R11: the share of a recovering upstream follows the ramp, idle and under load, whatever the policy.

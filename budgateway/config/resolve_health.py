@@ -1,0 +1,71 @@
+"""From the tables about health to records: what the operator leaves out follows from the provider's kind."""
+
+from __future__ import annotations
+
+from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
+from budgateway.records import BreakerSettings, HealthCheck, OutlierSettings, ProviderKind
+
+# LiteLLM's `/health` asks every model behind it; this one asks itself, and wants no key.
+PATHS: dict[ProviderKind, str] = {"vllm": "/health", "sglang": "/health", "litellm": "/health/liveliness"}
+# What every server of the OpenAI API has. Any answer but a failure is a sign of life there: 401 and 404 are, too.
+MODELS_PATH = "/v1/models"
+ALIVE: tuple[tuple[int, int], ...] = ((200, 499),)
+GOOD: tuple[tuple[int, int], ...] = ((200, 299),)
+# SGLang has metrics where it was started with --enable-metrics; its own report was /get_load in earlier versions.
+LOAD_PATHS: dict[ProviderKind, tuple[str, ...]] = {
+    "vllm": ("/metrics",),
+    "sglang": ("/metrics", "/v1/loads", "/get_load"),
+}
+
+
+def health_check_of(kind: ProviderKind, table: HealthKeys) -> HealthCheck | None:
+    """How a provider's upstreams are asked; None when they are not."""
+    if not table.health_check_enabled:
+        return None
+    statuses = ALIVE if table.health_check_path is None and kind not in PATHS else GOOD
+    if table.health_check_generate is not None:
+        statuses = GOOD
+    if table.health_check_status is not None:
+        statuses = tuple(_range(words) for words in table.health_check_status)
+    return HealthCheck(
+        path=table.health_check_path or PATHS.get(kind, MODELS_PATH),
+        interval_s=table.health_check_interval,
+        timeout_s=table.health_check_timeout,
+        healthy_threshold=table.healthy_threshold,
+        unhealthy_threshold=table.unhealthy_threshold,
+        statuses=statuses,
+        body=table.health_check_body or "",
+        generate_model="" if table.health_check_generate is None else table.health_check_generate.model,
+        load_paths=LOAD_PATHS.get(kind, ()) if table.engine_metrics_path is None else (table.engine_metrics_path,),
+    )
+
+
+def breaker_of(table: CircuitBreakerConfig | None) -> BreakerSettings | None:
+    """None without the table: no upstream is ever refused all traffic."""
+    if table is None or not table.enabled:
+        return None
+    return BreakerSettings(
+        failure_threshold=table.failure_threshold,
+        open_s=table.timeout_duration,
+        half_open_max_calls=table.half_open_max_calls,
+        failure_ratio=table.failure_ratio,
+        minimum_calls=table.minimum_calls,
+        window_s=table.window,
+    )
+
+
+def outliers_of(table: OutlierEjectionConfig) -> OutlierSettings | None:
+    """None when it is switched off."""
+    if not table.enabled:
+        return None
+    return OutlierSettings(
+        consecutive_failures=table.consecutive_failures,
+        ejection_s=table.ejection_time,
+        max_ejection_s=table.max_ejection_time,
+        max_percent=table.max_ejection_percent,
+    )
+
+
+def _range(words: str) -> tuple[int, int]:
+    first, _, last = words.partition("-")
+    return int(first), int(last)

@@ -1,0 +1,117 @@
+"""What engines say of themselves: their load, in the words of each, and the models they serve."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NamedTuple
+
+# The same three numbers under the names that engines give them, newest first.
+RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
+WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
+# vLLM's is called kv_cache_usage_perc since V1 (0.9), gpu_cache_usage_perc before; both are shares of 1.
+KV_USAGE = (
+    "vllm:kv_cache_usage_perc",
+    "vllm:gpu_cache_usage_perc",
+    "sglang:token_usage",
+    "llamacpp:kv_cache_usage_ratio",
+)
+# Some replace the colon, which recording rules are meant to have.
+_NAMES = {
+    spelling: (place, order)
+    for place, names in enumerate((RUNNING, WAITING, KV_USAGE))
+    for order, name in enumerate(names)
+    for spelling in (name, name.replace(":", "_"))
+}
+
+
+class Load(NamedTuple):
+    """Requests computed and waiting; the share of the KV cache in use, 0 to 1."""
+
+    running: int
+    waiting: int
+    kv_usage: float
+
+
+def read_load(body: bytes) -> Load | None:
+    """From Prometheus text or from SGLang's report; None when nothing of it is there."""
+    if body.lstrip()[:1] in (b"{", b"["):
+        return _from_report(body)
+    return _from_metrics(body.decode("utf-8", "replace"))
+
+
+def read_models(body: bytes) -> list[str] | None:
+    """The ids of a model list; None when it is none."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    data = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(data, list):
+        return None
+    names = [entry.get("id") for entry in data if isinstance(entry, dict)]
+    return [name for name in names if isinstance(name, str) and name]
+
+
+def _from_metrics(text: str) -> Load | None:
+    """One value a series: requests add up over ranks and models, the fullest cache counts."""
+    found: dict[tuple[int, int], list[float]] = {}
+    for line in text.splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        key = _NAMES.get(name)
+        if key is None:
+            continue
+        value = _number(line[line.rfind("}") + 1 :].removeprefix(name).split())
+        if value is not None:
+            found.setdefault(key, []).append(value)
+    if not found:
+        return None
+
+    def values(place: int) -> list[float]:
+        orders = sorted(order for at, order in found if at == place)
+        return found[(place, orders[0])] if orders else [0.0]
+
+    return Load(int(sum(values(0))), int(sum(values(1))), min(1.0, max(values(2))))
+
+
+def _number(words: list[str]) -> float | None:
+    """The value behind a series' name; a time may follow it."""
+    try:
+        value = float(words[0])
+    except (IndexError, ValueError):
+        return None
+    return value if math.isfinite(value) and value >= 0 else None
+
+
+def _from_report(body: bytes) -> Load | None:
+    """`/v1/loads`: an object of `loads`; `/get_load`, before it: a list by rank whose num_reqs counts those that wait, too."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    ranks = document.get("loads") if isinstance(document, dict) else document
+    if not isinstance(ranks, list):
+        return None
+    loads = [load for rank in ranks if isinstance(rank, dict) and (load := _of_rank(rank)) is not None]
+    if not loads:
+        return None
+    return Load(
+        sum(load.running for load in loads), sum(load.waiting for load in loads), max(load.kv_usage for load in loads)
+    )
+
+
+def _of_rank(rank: dict[str, Any]) -> Load | None:
+    waiting = _count(rank.get("num_waiting_reqs"))
+    running = _count(rank.get("num_running_reqs"))
+    if running is None:
+        total = _count(rank.get("num_reqs"))
+        if total is None:
+            return None
+        running = max(0, total - (waiting or 0))
+    usage = rank.get("token_usage")
+    share = float(usage) if isinstance(usage, int | float) and math.isfinite(usage) else 0.0
+    return Load(running, waiting or 0, min(1.0, max(0.0, share)))
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

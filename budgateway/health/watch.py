@@ -1,0 +1,259 @@
+"""Asks every upstream how it is, and puts what they say where all workers see it: the segment."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any, Protocol
+
+from budgateway.errors import GatewayError
+from budgateway.health.engine import read_load, read_models
+from budgateway.health.standing import SUSPECT_TIMEOUT_S, Answer, Standing, fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from budgateway.health.engine import Load
+    from budgateway.native import Segment
+    from budgateway.records import HealthCheck
+
+MODELS_PATH = "/v1/models"
+GENERATE_PATH = "/v1/chat/completions"
+SUSPICION_S = 0.1  # between two looks at what workers suspect
+SPREAD_S = 1.0  # first questions are asked within
+LOAD_S = 1.0  # between two looks at an engine's load, where that decides who gets the next exchange
+LOAD_TIMEOUT_S = 2.0
+
+_log = logging.getLogger("budgateway.health")
+
+
+class Ask(Protocol):
+    """One request to an upstream: status and body. GatewayError or TimeoutError when there is no answer."""
+
+    def __call__(
+        self, target: Any, path: str, timeout_s: float, body: bytes | None = None
+    ) -> Coroutine[Any, Any, tuple[int, bytes]]: ...
+
+
+class Watched:
+    """What is asked of one upstream, and what it said."""
+
+    def __init__(self, name: str, slot: int, target: Any, check: HealthCheck) -> None:
+        """`target` is what `Ask` takes. `by_load` of a balancer that goes by the engine's load."""
+        self.name = name
+        self.slot = slot
+        self.target = target
+        self.check = check
+        self.by_load = False
+        self.standing = Standing()
+        self.models: list[str] | None = None
+        self.load: Load | None = None
+        # where in load_paths the last one was found; past the end: nowhere
+        self.load_path = 0
+        self.suspected = False
+        self.suspicions = 0
+        self.wake = asyncio.Event()
+        # of the question that is out
+        self.timer: asyncio.Timeout | None = None
+
+
+class Watch:
+    """One task an upstream. `adopt` follows the configuration; `close` ends it."""
+
+    def __init__(self, segment: Segment, ask: Ask, chance: Callable[[], float] = random.random) -> None:
+        self._segment = segment
+        self._ask = ask
+        self._chance = chance
+        self._watched: dict[int, Watched] = {}
+        self._tasks: dict[int, list[asyncio.Task[None]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._known: set[int] | None = None
+
+    def adopt(self, wanted: Iterable[Watched], upstreams: Iterable[tuple[int, bool]]) -> None:
+        """Watch these from now on: what was known of those that stay is kept. The first of a slot counts.
+
+        `upstreams` are the slots of all there are, watched or not, each with whether others of its provider were there
+        before: one that is new beside them starts slowly.
+        """
+        chosen: dict[int, Watched] = {}
+        for one in wanted:
+            chosen.setdefault(one.slot, one)
+        for slot in [slot for slot in self._watched if slot not in chosen]:
+            self._forget(slot)
+        for slot, one in chosen.items():
+            present = self._watched.get(slot)
+            if present is None:
+                self._watched[slot] = one
+                self._tasks[slot] = [self._spawn(self._probe(one)), self._spawn(self._weigh(one))]
+            else:
+                present.name, present.target, present.by_load = one.name, one.target, one.by_load
+                if present.check != one.check:
+                    present.check = one.check
+                    present.load_path = 0
+                    present.wake.set()
+        there = dict(upstreams)
+        if self._known is not None:
+            for slot, beside in there.items():
+                if slot not in self._known and beside:
+                    self._segment.welcome(slot, monotonic_ns())
+        self._known = set(there)
+        if self._looking is None:
+            self._looking = self._spawn(self._look())
+
+    def of(self, slot: int) -> Watched | None:
+        """What is known of an upstream; None when nobody asks it."""
+        return self._watched.get(slot)
+
+    async def close(self) -> None:
+        """Stop asking. Idempotent."""
+        tasks = [task for tasks in self._tasks.values() for task in tasks]
+        if self._looking is not None:
+            tasks.append(self._looking)
+        self._tasks.clear()
+        self._looking = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ---------------------------------------------------------------- tasks
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(_ended)
+        return task
+
+    def _forget(self, slot: int) -> None:
+        for task in self._tasks.pop(slot):
+            task.cancel()
+        del self._watched[slot]
+        self._segment.judge(slot, None, monotonic_ns())
+        self._segment.set_models(slot, [])
+
+    async def _look(self) -> None:
+        """What workers suspect is asked at once."""
+        while True:
+            await asyncio.sleep(SUSPICION_S)
+            for one in self._watched.values():
+                if self._segment.take_suspicion(one.slot):
+                    one.suspected = True
+                    one.suspicions += 1
+                    one.wake.set()
+                    self._hurry(one)
+
+    def _hurry(self, one: Watched) -> None:
+        """A question that is out already has no longer than one that would be asked now."""
+        timer = one.timer
+        if timer is None or one.check.generate_model:
+            return
+        soonest = asyncio.get_running_loop().time() + SUSPECT_TIMEOUT_S
+        when = timer.when()
+        if not timer.expired() and (when is None or when > soonest):
+            timer.reschedule(soonest)
+
+    async def _probe(self, one: Watched) -> None:
+        await self._pause(one, self._chance() * min(SPREAD_S, one.check.interval_s))
+        while True:
+            suspected, one.suspected = one.suspected, False
+            check = one.check
+            answer, body = await self._question(one, check, suspected)
+            # Or meanwhile.
+            suspected, one.suspected = suspected or one.suspected, False
+            self._hear(one, check, answer, suspected)
+            if not answer.reason:
+                await self._list_models(one, check, body)
+            await self._pause(one, one.standing.pause_s(check, self._chance()))
+
+    async def _pause(self, one: Watched, seconds: float) -> None:
+        one.wake.clear()
+        if one.suspected:
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await one.wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _question(self, one: Watched, check: HealthCheck, suspected: bool) -> tuple[Answer, bytes]:
+        path, body = check.path, None
+        if check.generate_model:
+            path = GENERATE_PATH
+            messages = [{"role": "user", "content": "ok"}]
+            body = json.dumps({"model": check.generate_model, "max_tokens": 1, "messages": messages}).encode()
+        # A token takes the time it takes, on an engine with work to do.
+        hurry = suspected and not check.generate_model
+        timeout_s = min(check.timeout_s, SUSPECT_TIMEOUT_S) if hurry else check.timeout_s
+        began_ns = monotonic_ns()
+        status, reason, said, silent = 0, "", b"", False
+        try:
+            async with asyncio.timeout(timeout_s) as one.timer:
+                status, said = await self._ask(one.target, path, timeout_s, body)
+            reason = fault(check, status, said)
+        except TimeoutError:
+            reason, silent = f"no answer within {(monotonic_ns() - began_ns) / 1e9:.1f} s", True
+        except GatewayError as error:
+            reason, silent = str(error), True
+        finally:
+            one.timer = None
+        return Answer(time.time(), (monotonic_ns() - began_ns) / 1e6, status, reason, silent), said
+
+    def _hear(self, one: Watched, check: HealthCheck, answer: Answer, suspected: bool) -> None:
+        standing = one.standing
+        was = standing.healthy
+        if not standing.hear(answer, check, suspected=suspected):
+            return
+        self._segment.judge(one.slot, standing.healthy, monotonic_ns())
+        if standing.healthy is False:
+            _log.warning("upstream %s is unhealthy: %s", one.name, standing.reason)
+        elif was is False:
+            _log.info("upstream %s is healthy again", one.name)
+
+    async def _list_models(self, one: Watched, check: HealthCheck, body: bytes) -> None:
+        """What it serves, told by the answer itself or asked for; who does not say keeps what it said before."""
+        if check.path != MODELS_PATH or check.generate_model:
+            try:
+                status, body = await self._ask(one.target, MODELS_PATH, check.timeout_s)
+            except (GatewayError, TimeoutError):
+                return
+            if status != 200:
+                return
+        models = read_models(body)
+        if models is not None and models != one.models:
+            one.models = models
+            # A pattern stands for names that are not on the list.
+            exact = not any("*" in model for model in models)
+            self._segment.set_models(one.slot, models if exact else [])
+
+    # ---------------------------------------------------------------- load
+
+    async def _weigh(self, one: Watched) -> None:
+        await asyncio.sleep(self._chance() * min(SPREAD_S, one.check.interval_s))
+        while True:
+            check = one.check
+            await self._read_load(one, check)
+            often = one.by_load and one.load is not None
+            pause_s = min(LOAD_S, check.interval_s) if often else check.interval_s
+            await asyncio.sleep(pause_s)
+
+    async def _read_load(self, one: Watched, check: HealthCheck) -> None:
+        """Ask where it told its load before; else everywhere once, and again when the next interval is over."""
+        found = check.load_paths[one.load_path : one.load_path + 1] or check.load_paths
+        for path in found:
+            try:
+                status, body = await self._ask(one.target, path, LOAD_TIMEOUT_S)
+            except (GatewayError, TimeoutError):
+                return
+            load = read_load(body) if status == 200 else None
+            if load is not None:
+                one.load, one.load_path = load, check.load_paths.index(path)
+                self._segment.signal(one.slot, load.running, load.waiting, load.kv_usage, monotonic_ns())
+                return
+        one.load_path = len(check.load_paths)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a health check ended", exc_info=error)

@@ -1,0 +1,16 @@
+"""The header `retry-after`: seconds, or a date (RFC 9110 10.2.3)."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+
+def seconds_of(words: str, now_s: float) -> float:
+    """How long to wait, from the wall clock's `now_s` on; 0 for what says nothing."""
+    words = words.strip()
+    if words.isascii() and words.isdigit():
+        return float(words[:10])
+    try:
+        return max(0.0, parsedate_to_datetime(words).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return 0.0
