@@ -1,3 +1,5 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Exchange
 
 cdef int _UPGRADE, _JSON, _MULTIPART, _ENCODED
@@ -30,5 +32,6 @@ cdef class Router:
     cdef dict _model_labels
     cdef Py_ssize_t _default_limit
 
+    @cython.locals(model=str, body=bytes, flags=cython.int, index=Py_ssize_t, room=RouteRoom)
     cpdef match(self, Exchange x)
     cdef _nothing(self, Exchange x, int why)

@@ -2,7 +2,7 @@ cimport cython
 
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.server.door_cy cimport Door
-from budgateway.wire.framing_cy cimport Framing
+from budgateway.wire.framing_cy cimport HeadFraming
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
 cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH
@@ -15,7 +15,7 @@ cdef class ServerConnection:
     cdef Carrier _handler
     # connection
     cdef object _transport
-    cdef Framing _framing
+    cdef HeadFraming _framing
     cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public str client
     cdef int _state
@@ -35,7 +35,7 @@ cdef class ServerConnection:
     cdef _parse_early(self, bytes piece)
     @cython.locals(
         door=Door, flags=cython.int, size=Py_ssize_t, length=Py_ssize_t, have=Py_ssize_t, fed=Py_ssize_t, end=Py_ssize_t,
-        x=Exchange, framing=Framing, raw="const char *",
+        x=Exchange, framing=HeadFraming, raw="const char *",
     )
     cdef _begin(self, head, bytes data)
     cdef _read_body(self, bytes data)

@@ -20,7 +20,7 @@ from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner
 from budgateway.server.door_cy import Door
 from budgateway.wire.answer import response_bytes
-from budgateway.wire.framing_cy import Framing
+from budgateway.wire.framing_cy import HeadFraming
 
 if TYPE_CHECKING:
     import asyncio
@@ -78,7 +78,7 @@ class ServerConnection:
         self._handler = door.handler
         # connection
         self._transport: Any = None
-        self._framing = Framing()
+        self._framing = HeadFraming()
         self._feed: Any = HttpRequestParser(self._framing).feed_data
         self._write: Any = None
         self.client = ""
@@ -214,9 +214,8 @@ class ServerConnection:
         self._fed = 0
         self._started = False
         x = Exchange(head, self, self.client, monotonic_ns())
-        x.flags = flags
-        if door.draining:
-            x.flags = flags & ~_KEEP_ALIVE  # so that the response says that it is the last one
+        # While draining, so that the response says that it is the last one.
+        x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
         x.to_head = data[0] == _H and head.method == "HEAD"
         self._max_body = door.max_body_bytes
         try:

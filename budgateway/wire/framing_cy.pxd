@@ -1,3 +1,6 @@
 cdef class Framing:
-    cdef public bint head_done
     cdef public bint complete
+
+
+cdef class HeadFraming(Framing):
+    cdef public bint head_done

@@ -1,5 +1,7 @@
 //! HTTP/1.1 heads.
 
+use std::sync::{Mutex, PoisonError};
+
 use budgateway_core::head::{self as core, Field, Framing, HeadError};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
@@ -15,6 +17,7 @@ pub(crate) const FACTS: usize = 4;
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct HeadReader {
     facts: PyBuffer<i64>,
+    last: Mutex<core::LastHost>,
 }
 
 #[pymethods]
@@ -22,7 +25,10 @@ impl HeadReader {
     #[new]
     fn new(facts: PyBuffer<i64>) -> Result<Self, Error> {
         if facts.item_count() == FACTS && facts.is_c_contiguous() && !facts.readonly() {
-            Ok(Self { facts })
+            Ok(Self {
+                facts,
+                last: Mutex::default(),
+            })
         } else {
             Err(Error::value(format!(
                 "the facts must be {FACTS} contiguous cells of 64 bits"
@@ -33,8 +39,14 @@ impl HeadReader {
     #[pyo3(signature = (data, /))]
     fn request(&self, data: Bound<'_, PyBytes>) -> Result<Option<RequestHead>, Error> {
         let py = data.py();
-        let Some(head) = RequestHead::parse(data, 0)? else {
-            return Ok(None);
+        let parsed = {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            core::RequestHead::parse_after(data.as_bytes(), &mut last).map_err(request_error)?
+        };
+        let Some(inner) = parsed else { return Ok(None) };
+        let head = RequestHead {
+            source: Source::new(data, 0, inner.size),
+            inner,
         };
         let inner = &head.inner;
         self.note(

@@ -1,6 +1,6 @@
 //! Request ids.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::head::is_request_id;
 use pyo3::prelude::*;
@@ -8,13 +8,18 @@ use pyo3::types::PyString;
 
 use crate::error::Error;
 
-/// What an id is at most, so that it is made in place.
+/// Characters that a prefix has at most.
 const MAX_PREFIX: usize = 48;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct RequestIds {
-    prefix: Box<[u8]>,
-    count: AtomicU64,
+    next: Mutex<Next>,
+}
+
+/// The id that was given out last: the prefix, and its digits from `from` on.
+struct Next {
+    id: String,
+    from: usize,
 }
 
 #[pymethods]
@@ -24,28 +29,36 @@ impl RequestIds {
         if prefix.len() > MAX_PREFIX || !is_request_id(prefix.as_bytes()) {
             return Err(Error::value(format!("{prefix:?} does not begin request ids")));
         }
-        Ok(Self {
-            prefix: prefix.as_bytes().into(),
-            count: AtomicU64::new(0),
-        })
+        let next = Next {
+            id: format!("{prefix}00000000"),
+            from: prefix.len(),
+        };
+        Ok(Self { next: Mutex::new(next) })
     }
 
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
-        const HEX: [u8; 16] = *b"0123456789abcdef";
-        let mut count = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut id = [b'0'; MAX_PREFIX + 16];
-        let digits = (16 - count.leading_zeros() as usize / 4).max(8);
-        let size = self.prefix.len() + digits;
-        for (to, from) in id.iter_mut().zip(&*self.prefix) {
-            *to = *from;
-        }
-        for digit in id.iter_mut().take(size).rev().take(digits) {
-            *digit = HEX[(count & 15) as usize];
-            count >>= 4;
-        }
-        PyString::new(
-            py,
-            std::str::from_utf8(id.get(..size).unwrap_or_default()).unwrap_or_default(),
-        )
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let Next { id, from } = &mut *next;
+        advance(id, *from);
+        PyString::new(py, id)
     }
+}
+
+/// Adds one to the hexadecimal digits from `from` on; one more digit when they are used up.
+fn advance(id: &mut String, from: usize) {
+    let mut digits = std::mem::take(id).into_bytes();
+    for digit in digits.iter_mut().skip(from).rev() {
+        *digit = match *digit {
+            b'9' => b'a',
+            b'f' => b'0',
+            other => other + 1,
+        };
+        if *digit != b'0' {
+            break;
+        }
+    }
+    if digits.iter().skip(from).all(|digit| *digit == b'0') {
+        digits.insert(from, b'1');
+    }
+    *id = String::from_utf8(digits).unwrap_or_default();
 }

@@ -232,7 +232,7 @@ impl AccessLog {
             self.time = timestamp(second);
         }
         let ms = unix_ms.rem_euclid(1000) as u64;
-        digits(&mut self.time[20..23], ms);
+        self.time[20..23].copy_from_slice(&Decimal::three(ms));
     }
 }
 
@@ -258,11 +258,10 @@ fn number(out: &mut Out<'_>, member: &[u8], value: i64) {
 #[inline(always)]
 fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
-        let mut decimals = *b".000";
-        digits(&mut decimals[1..], value as u64 % 1000);
+        let [a, b, c] = Decimal::three(value as u64);
         out.put(member);
         out.put(Decimal::new(value as u64 / 1000).as_bytes());
-        out.put(&decimals);
+        out.put(&[b'.', a, b, c]);
     }
 }
 

@@ -26,7 +26,18 @@ impl Decimal {
 
     /// A number without leading zeros.
     #[inline]
-    pub(crate) fn new(mut value: u64) -> Self {
+    pub(crate) fn new(value: u64) -> Self {
+        // Most of what we write has few digits.
+        if value < 100 {
+            let mut digits = [b'0'; 20];
+            digits[18..].copy_from_slice(&PAIRS[value as usize]);
+            let from = if value < 10 { 19 } else { 18 };
+            return Self { digits, from };
+        }
+        Self::long(value)
+    }
+
+    fn long(mut value: u64) -> Self {
         let mut digits = [b'0'; 20];
         let mut from = digits.len();
         for pair in digits.chunks_exact_mut(2).rev() {
@@ -41,6 +52,13 @@ impl Decimal {
             digits,
             from: from as u8,
         }
+    }
+
+    /// The last three digits, zeros included.
+    #[inline]
+    pub(crate) fn three(value: u64) -> [u8; 3] {
+        let [tens, ones] = PAIRS[(value % 100) as usize];
+        [b'0' + (value / 100 % 10) as u8, tens, ones]
     }
 
     /// They.
@@ -68,6 +86,7 @@ mod tests {
             let decimal = Decimal::new(number);
             assert_eq!(decimal.as_bytes(), number.to_string().as_bytes());
             assert_eq!(decimal.len(), number.to_string().len());
+            assert_eq!(&Decimal::three(number)[..], format!("{:03}", number % 1000).as_bytes());
         }
         assert_eq!((Decimal::EMPTY.as_bytes(), Decimal::EMPTY.len()), (&b""[..], 0));
     }

@@ -14,7 +14,7 @@ mod write;
 
 pub use known::Known;
 pub use out::Framing;
-pub use request::RequestHead;
+pub use request::{LastHost, RequestHead};
 pub use response::ResponseHead;
 pub use scan::{Field, Fields, Span};
 pub(crate) use scan::{is_token, is_token_byte};

@@ -1,5 +1,7 @@
 //! Request heads.
 
+use smallvec::SmallVec;
+
 use super::known::Known;
 use super::scan::{self, Direction, Field, Fields, Span, is_token, line};
 use super::target::{self, Target};
@@ -29,6 +31,12 @@ pub struct RequestHead {
 impl RequestHead {
     /// Scans the head that `bytes` begin with; None while its blank line has not arrived.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeadError> {
+        Self::parse_after(bytes, &mut LastHost::default())
+    }
+
+    /// The same for one who reads many heads: most name the host that the one before named.
+    #[inline]
+    pub fn parse_after(bytes: &[u8], last: &mut LastHost) -> Result<Option<Self>, HeadError> {
         let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
         // RFC 9112 2.2: one empty line before a request is forgiven (old clients end bodies with one).
         let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
@@ -53,10 +61,10 @@ impl RequestHead {
         let target_span = Span::new(start + from, start + to);
         let shift = |span: Span| target_span.within(span);
         let authority = target.authority.map(shift);
-        let host = host(bytes, &fields, authority, http_10)?;
+        let host = host(bytes, &fields, authority, http_10, last)?;
         let request_id = fields
             .iter()
-            .find(|field| field.known == Known::RequestId)
+            .find(|field| Known::RequestId.is_in(facts.seen) && field.known == Known::RequestId)
             .map(|field| field.value_span())
             .filter(|span| is_request_id(span.of(bytes)))
             .unwrap_or_default();
@@ -115,6 +123,28 @@ impl RequestHead {
     }
 }
 
+/// The authority that was looked at last, when it was a good one.
+#[derive(Debug, Default)]
+pub struct LastHost {
+    authority: SmallVec<[u8; 64]>,
+    length: usize,
+}
+
+impl LastHost {
+    #[inline]
+    fn host(&mut self, authority: &[u8]) -> Result<usize, HeadError> {
+        if self.authority.as_slice() == authority && !authority.is_empty() {
+            return Ok(self.length);
+        }
+        let length = target::host(authority)?;
+        if authority.len() <= self.authority.inline_size() {
+            self.authority = SmallVec::from_slice(authority);
+            self.length = length;
+        }
+        Ok(length)
+    }
+}
+
 /// A request line: how long the method is, where the target is, what it says.
 struct Start {
     method: usize,
@@ -154,7 +184,13 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
 }
 
 /// Where the host is: `Host`'s, which must be there (HTTP/1.1), be one, and agree with the target's.
-fn host(bytes: &[u8], fields: &Fields, authority: Option<Span>, http_10: bool) -> Result<Span, HeadError> {
+fn host(
+    bytes: &[u8],
+    fields: &Fields,
+    authority: Option<Span>,
+    http_10: bool,
+    last: &mut LastHost,
+) -> Result<Span, HeadError> {
     let header = fields
         .iter()
         .find(|field| field.known == Known::Host)
@@ -168,6 +204,5 @@ fn host(bytes: &[u8], fields: &Fields, authority: Option<Span>, http_10: bool) -
         (None, Some(authority)) => authority,
         (None, None) => return Ok(Span::default()),
     };
-    let length = target::host(authority.of(bytes))?;
-    Ok(authority.first(length))
+    Ok(authority.first(last.host(authority.of(bytes))?))
 }

@@ -5,6 +5,7 @@ use wide::{CmpEq, CmpGt, i8x16};
 
 use super::known::{self, Known, KnownSet, equals};
 use super::{HeadError, MAX_HEAD, MAX_HEADERS, MAX_LINE, flag};
+use crate::json::block::{self, BLOCK, Block, Work};
 
 /// A range of a head's bytes, counted from where the head begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,10 +152,6 @@ fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, HeadError> {
     }
 }
 
-/// One in every byte, and the highest bit of every byte.
-const ONES: u64 = u64::MAX / 255;
-const HIGH: u64 = ONES * 0x80;
-
 /// The first control character other than TAB: where and which.
 #[inline]
 fn control(bytes: &[u8]) -> Option<(usize, u8)> {
@@ -187,87 +184,192 @@ fn is_control(byte: u8) -> bool {
 }
 
 /// The header lines from `at` to past the blank line, into `fields`: what they say, and where the head ends.
+#[inline]
 pub(super) fn fields(
     bytes: &[u8],
-    mut at: usize,
+    at: usize,
     direction: Direction,
     http_10: bool,
     fields: &mut Fields,
 ) -> Result<Option<(Facts, usize)>, HeadError> {
-    let mut facts = Facts::new(http_10);
-    loop {
-        let Some(line) = line(bytes, at, HeadError::LineTooLong)? else {
-            return Ok(None);
+    block::run(Lines {
+        bytes,
+        at,
+        direction,
+        facts: Facts::new(http_10),
+        fields,
+    })
+}
+
+struct Lines<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    direction: Direction,
+    facts: Facts,
+    fields: &'a mut Fields,
+}
+
+impl Work for Lines<'_> {
+    type Output = Result<Option<(Facts, usize)>, HeadError>;
+
+    #[inline(always)]
+    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output {
+        let Self {
+            bytes,
+            mut at,
+            direction,
+            mut facts,
+            fields,
+        } = self;
+        let mut marks = Marks::new(bytes, at, load);
+        loop {
+            // The first colon, or else the end of the line.
+            let first = marks.next(at, true);
+            let colon = first.filter(|first| bytes.get(*first) == Some(&b':'));
+            let Some(end) = marks.line_end(at, first)? else {
+                return Ok(None);
+            };
+            if end == at {
+                return facts.finish().map(|facts| Some((facts, end + 2)));
+            }
+            if fields.len() == MAX_HEADERS {
+                return Err(HeadError::TooManyHeaders);
+            }
+            let line = bytes.get(at..end).unwrap_or_default();
+            let (name, mut value) = match colon.and_then(|colon| line.split_at_checked(colon - at)) {
+                Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
+                None => return Err(unnamed(line)),
+            };
+            let known = Known::classify(name);
+            if known == Known::Other {
+                check_name(line, name, direction)?;
+            }
+            while let Some((b' ' | b'\t', rest)) = value.split_first() {
+                value = rest;
+            }
+            let start = end - value.len();
+            while let Some((b' ' | b'\t', rest)) = value.split_last() {
+                value = rest;
+            }
+            if known != Known::Other {
+                facts.note(known, value, direction)?;
+            }
+            fields.push(Field {
+                name: Span::new(at, at + name.len()),
+                value: Span::new(start, start + value.len()),
+                known,
+            });
+            at = end + 2;
+        }
+    }
+}
+
+/// Where the control characters and the colons are, looked up 64 bytes at a time and from left to right.
+struct Marks<'a, L> {
+    bytes: &'a [u8],
+    load: L,
+    base: usize,
+    controls: u64,
+    colons: u64,
+}
+
+impl<'a, B: Block, L: Fn(&[u8; BLOCK]) -> B> Marks<'a, L> {
+    #[inline(always)]
+    fn new(bytes: &'a [u8], base: usize, load: L) -> Self {
+        let mut marks = Self {
+            bytes,
+            load,
+            base,
+            controls: 0,
+            colons: 0,
         };
-        let end = at + line.len() + 2;
-        if line.is_empty() {
-            return facts.finish().map(|facts| Some((facts, end)));
+        marks.fill(base);
+        marks
+    }
+
+    #[inline(always)]
+    fn fill(&mut self, base: usize) {
+        let block = match block::at(self.bytes, base) {
+            Some(block) => (self.load)(block),
+            None => {
+                let mut padded = [b'a'; BLOCK];
+                for (to, from) in padded.iter_mut().zip(self.bytes.get(base..).unwrap_or_default()) {
+                    *to = *from;
+                }
+                (self.load)(&padded)
+            }
+        };
+        self.base = base;
+        self.controls = (block.controls() & !block.equal(b'\t')) | block.equal(0x7f);
+        self.colons = block.equal(b':');
+    }
+
+    /// The first control character other than TAB from `at` on, or colon if `colons`. No earlier place may be asked for
+    /// afterwards.
+    #[inline(always)]
+    fn next(&mut self, mut at: usize, colons: bool) -> Option<usize> {
+        loop {
+            if at - self.base >= BLOCK {
+                if at >= self.bytes.len() {
+                    return None;
+                }
+                self.fill(at);
+            }
+            let marks = if colons {
+                self.controls | self.colons
+            } else {
+                self.controls
+            };
+            let rest = marks >> (at - self.base);
+            if rest != 0 {
+                return Some(at + rest.trailing_zeros() as usize);
+            }
+            at = self.base + BLOCK;
         }
-        if fields.len() == MAX_HEADERS {
-            return Err(HeadError::TooManyHeaders);
+    }
+
+    /// Where the line ends that begins at `at` and whose first mark is `first`; None when its end has not arrived.
+    #[inline(always)]
+    fn line_end(&mut self, at: usize, first: Option<usize>) -> Result<Option<usize>, HeadError> {
+        let end = match first {
+            Some(first) if self.bytes.get(first) == Some(&b':') => self.next(first + 1, false),
+            end => end,
+        };
+        let Some(end) = end else {
+            return if self.bytes.len() - at > MAX_LINE {
+                Err(HeadError::LineTooLong)
+            } else {
+                unfinished(self.bytes)
+            };
+        };
+        if end - at > MAX_LINE {
+            return Err(HeadError::LineTooLong);
         }
-        let (name, value, underscore) = split(line)?;
-        let known = Known::classify(name);
-        let start = at + line.len() - value.len();
-        let value = value.trim_ascii_end();
-        match known {
-            Known::Other if underscore => check_alias(name, direction)?,
-            Known::Other => {}
-            known => facts.note(known, value, direction)?,
+        match (self.bytes.get(end), self.bytes.get(end + 1)) {
+            (Some(b'\r'), Some(b'\n')) => Ok(Some(end)),
+            (Some(b'\r'), None) => unfinished(self.bytes),
+            (Some(b'\r' | b'\n'), _) => Err(HeadError::LineEnd),
+            _ => Err(HeadError::Control),
         }
-        fields.push(Field {
-            name: Span::new(at, at + name.len()),
-            value: Span::new(start, start + value.len()),
-            known,
-        });
-        at = end;
     }
 }
 
-/// Name and value of a header line, and whether the name has an underscore; white space is gone from before the value.
-#[inline]
-fn split(line: &[u8]) -> Result<(&[u8], &[u8], bool), HeadError> {
+/// A name that is nothing we know must be a token, and must not pretend to be something we know.
+fn check_name(line: &[u8], name: &[u8], direction: Direction) -> Result<(), HeadError> {
     let mut classes = 0;
-    let mut colon = plain(line);
-    while let Some(class) = line
-        .get(colon)
-        .map(|byte| TOKEN[*byte as usize])
-        .filter(|class| *class != 0)
-    {
-        classes |= class;
-        colon += 1;
-    }
-    let (name, rest) = line.split_at(colon);
-    let Some((b':', value)) = rest.split_first() else {
-        return Err(unnamed(line));
-    };
-    if name.is_empty() {
-        return Err(HeadError::Name);
-    }
-    Ok((name, value.trim_ascii_start(), classes & UNDERSCORE != 0))
-}
-
-/// How many bytes at the start are letters, digits or `-`, as in nearly every header name; up to seven fewer when
-/// the line ends soon.
-///
-/// Eight at a time: in seven bits, adding 128 - n carries into the eighth exactly when a byte is n or more.
-#[inline]
-fn plain(line: &[u8]) -> usize {
-    let from = |word: u64, low: u8| word.wrapping_add(ONES * u64::from(0x80 - low));
-    for (index, chunk) in line.chunks_exact(8).enumerate() {
-        let Some(chunk) = chunk.first_chunk::<8>() else { break };
-        let word = u64::from_le_bytes(*chunk);
-        let seven = word & !HIGH;
-        let lower = seven | (ONES * 0x20);
-        let letter = from(lower, b'a') & !from(lower, b'z' + 1);
-        let digit = from(seven, b'0') & !from(seven, b'9' + 1);
-        let dash = !from(seven ^ (ONES * u64::from(b'-')), 1);
-        let others = !((letter | digit | dash) & !word) & HIGH;
-        if others != 0 {
-            return index * 8 + (others.trailing_zeros() / 8) as usize;
+    for byte in name {
+        match TOKEN[*byte as usize] {
+            0 => return Err(unnamed(line)),
+            class => classes |= class,
         }
     }
-    line.len() & !7
+    if name.is_empty() {
+        Err(HeadError::Name)
+    } else if classes & UNDERSCORE != 0 {
+        check_alias(name, direction)
+    } else {
+        Ok(())
+    }
 }
 
 /// What is wrong with a line that does not begin with a token and a colon.
@@ -352,6 +454,11 @@ impl Facts {
     }
 
     fn connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        // As most say it.
+        if equals(value, b"keep-alive") {
+            self.keep_alive = true;
+            return Ok(());
+        }
         for option in value.split(|byte| *byte == b',') {
             let option = option.trim_ascii();
             if equals(option, b"close") {
@@ -411,6 +518,10 @@ fn length(value: &[u8]) -> Result<u64, HeadError> {
 }
 
 fn content_type(value: &[u8]) -> u16 {
+    // As most say it.
+    if equals(value, b"application/json") {
+        return flag::JSON;
+    }
     let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
     let essence = value.get(..end).unwrap_or_default().trim_ascii_end();
     if equals(essence, b"application/json") {

@@ -2,12 +2,12 @@
 
 use wide::{CmpEq, CmpGt, i8x16};
 
-pub(super) const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 const LANE: usize = 16;
 
 /// 64 bytes, and questions to all of them at once; bit i of an answer is byte i.
-pub(super) trait Block: Copy {
+pub(crate) trait Block: Copy {
     /// The bytes equal to one.
     fn equal(self, byte: u8) -> u64;
     /// The bytes below 0x20.
@@ -21,7 +21,7 @@ pub(super) trait Block: Copy {
 }
 
 /// Work on blocks, compiled once for each kind of vector.
-pub(super) trait Work {
+pub(crate) trait Work {
     /// What it yields.
     type Output;
 
@@ -31,7 +31,7 @@ pub(super) trait Work {
 
 /// Does the work with the widest vectors that this machine has.
 #[inline(always)]
-pub(super) fn run<W: Work>(work: W) -> W::Output {
+pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V3::try_new() {
         return wide256::run(simd, work);
@@ -41,7 +41,7 @@ pub(super) fn run<W: Work>(work: W) -> W::Output {
 
 /// The block at `at`, when there are 64 bytes.
 #[inline(always)]
-pub(super) fn at(bytes: &[u8], at: usize) -> Option<&[u8; BLOCK]> {
+pub(crate) fn at(bytes: &[u8], at: usize) -> Option<&[u8; BLOCK]> {
     bytes.get(at..)?.first_chunk::<BLOCK>()
 }
 

@@ -1,6 +1,6 @@
 //! JSON without documents: validate in one pass, note where members are, edit by splicing.
 
-mod block;
+pub(crate) mod block;
 mod outline;
 mod peek;
 mod scan;

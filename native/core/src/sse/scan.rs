@@ -206,7 +206,8 @@ pub fn usage_of_document(bytes: &[u8]) -> Option<Usage> {
 
 fn usage_at_end(bytes: &[u8]) -> Option<Report> {
     let from = bytes.len().saturating_sub(MAX_TAIL_BYTES);
-    let key = from + USAGE_KEY.find_iter(bytes.get(from..)?).last()?;
+    let end = bytes.get(from..)?;
+    let key = from + quick_key(end).or_else(|| USAGE_KEY.find_iter(end).last())?;
     let (before, tail) = bytes.split_at(key);
     // Within a string every quote has a backslash before it.
     if before.ends_with(b"\\") {
@@ -219,6 +220,15 @@ fn usage_at_end(bytes: &[u8]) -> Option<Report> {
     object.push(b'{');
     object.extend_from_slice(tail);
     Report::usage(Object::read(&EVENT, &object)?.text(USAGE)?)
+}
+
+/// Where the key stands when its value is the last object but for those inside of it, as nearly always.
+fn quick_key(end: &[u8]) -> Option<usize> {
+    const KEY: &[u8] = b"\"usage\"";
+    memchr::memrchr_iter(b'{', end).take(3).find_map(|open| {
+        let before = end.get(..open)?.trim_ascii_end().strip_suffix(b":")?.trim_ascii_end();
+        before.strip_suffix(KEY).map(<[u8]>::len)
+    })
 }
 
 impl Sink for Seen {

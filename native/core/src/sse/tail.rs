@@ -19,6 +19,17 @@ pub(super) fn usage_of(tail: &[u8]) -> Option<Report> {
     tail.0.is_empty().then_some(report)
 }
 
+/// What stands for itself in a string.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
+
 /// What is left to read.
 struct Tail<'a>(&'a [u8]);
 
@@ -33,7 +44,11 @@ impl<'a> Tail<'a> {
         loop {
             let key = self.key()?;
             let named = usage::count_named(key);
-            let detailed = usage::details_named(key);
+            let detailed = if named.is_none() {
+                usage::details_named(key)
+            } else {
+                None
+            };
             if let Some(index) = named.or(detailed.map(|index| usage::COUNTS + index)) {
                 // Twice: the slow way knows what to make of it.
                 if seen >> index & 1 == 1 {
@@ -132,9 +147,7 @@ impl<'a> Tail<'a> {
     #[inline]
     fn string(&mut self) -> Option<&'a [u8]> {
         let text = self.0.strip_prefix(b"\"")?;
-        let end = text
-            .iter()
-            .position(|byte| !matches!(byte, b' ' | b'!' | b'#'..=b'[' | b']'..=b'~'))?;
+        let end = text.iter().position(|byte| !PLAIN[*byte as usize])?;
         let (text, rest) = text.split_at(end);
         self.0 = rest.strip_prefix(b"\"")?;
         Some(text)

@@ -51,6 +51,9 @@ pub(super) fn count_named(name: &[u8]) -> Option<usize> {
 /// Which details these are: 0 and 1 the input's two names, 2 and 3 the output's.
 #[inline]
 pub(super) fn details_named(name: &[u8]) -> Option<usize> {
+    if !name.ends_with(b"_details") {
+        return None;
+    }
     Some(match name {
         b"prompt_tokens_details" => 0,
         b"input_tokens_details" => 1,
