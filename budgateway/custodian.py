@@ -38,26 +38,25 @@ class Custodian:
     """One in a gateway, in its supervisor. `entrust` brings what is new to the workers; it is awaited."""
 
     def __init__(self, settings: Settings, entrust: Callable[[Trust], Awaitable[None]]) -> None:
-        """ConfigError when there are keys that cannot be read."""
         self.trust = Trust()
         self._entrust = entrust
         self._watches: dict[Issuer, _Watch] = {}
         self._documents: dict[str, object] = {}
         self._keys: Keys = ()
+        self._store_name = settings.auth.keys_file
         self._store: KeyStore | None = None
-        self._store_name = ""
         self._seen: object = None
         self._store_failed = ""
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+
+    async def open(self, settings: Settings) -> None:
+        """Read the keys, begin to read key sets, and to look at both. ConfigError when there are keys that cannot be read."""
         try:
-            self._open_store(settings)
+            await asyncio.to_thread(self._open_store, settings)
         except (OSError, ValueError) as error:
             raise _unreadable(settings, error) from error
         self.trust = Trust({}, self._keys)
-
-    def start(self, settings: Settings) -> None:
-        """Begin to read key sets, and to look at the keys."""
         self._watch_issuers(settings)
         self._task = asyncio.get_running_loop().create_task(self._look(), name="keys")
 
@@ -74,7 +73,7 @@ class Custodian:
         self._watch_issuers(settings)
         if settings.auth.keys_file != self._store_name:
             try:
-                self._open_store(settings)
+                await asyncio.to_thread(self._open_store, settings)
             except (OSError, ValueError) as error:
                 _log.error("API keys cannot be read: %s", _why(error))
         await self._tell()

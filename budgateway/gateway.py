@@ -62,7 +62,7 @@ class Gateway:
         self._desk = Desk(self.settings, self._segment, lambda: not self._draining, self)
         try:
             await self._desk.open()
-            self.custodian.start(self.settings)
+            await self.custodian.open(self.settings)
             self._plane = DataPlane(self.settings, self._segment, 0, self._desk.path, trust=self.custodian.trust)
             self._plane.vault.ask = self._on_wanted
             sock = bound_socket(self.settings.host, self.settings.port)

@@ -97,10 +97,7 @@ class Supervisor:
         self._failed: StartFailed | None = None
         self._announced = False
         self._fleet.on_wanted = self._on_wanted
-        try:
-            self.custodian = Custodian(settings, self._entrust)
-        except ConfigError as error:
-            raise StartFailed(str(error)) from error
+        self.custodian = Custodian(settings, self._entrust)
         self._desk = Desk(settings, self._fleet.segment, self._is_ready, self)
 
     # ---------------------------------------------------------------- life
@@ -112,7 +109,7 @@ class Supervisor:
             metrics_sock = self._bind(self._inherited())
             await self._open_desk(metrics_sock)
             self._fleet.open(self._slots, self._desk.path)
-            self.custodian.start(self.settings)
+            await self._open_custodian()
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
             watch = asyncio.create_task(self._watch(), name="watch")
             await self._stopping.wait()
@@ -201,6 +198,12 @@ class Supervisor:
                 f"cannot listen for metrics on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}",
                 hint="set METRICS_PORT, or ENABLE_METRICS=false",
             ) from error
+
+    async def _open_custodian(self) -> None:
+        try:
+            await self.custodian.open(self.settings)
+        except ConfigError as error:
+            raise StartFailed(str(error)) from error
 
     def _is_ready(self) -> bool:
         return not self._stopping.is_set() and all(slot.is_ready for slot in self._slots)

@@ -49,11 +49,11 @@ class AuthResolver:
         here: KeyPath = ("auth", "issuers", index)
         algorithms = tuple(dict.fromkeys(table.algorithms)) or (("HS256",) if table.secret else ("RS256",))
         sources = [name for name in _SOURCES if getattr(table, name)]
-        if len(sources) != 1:
+        if len(sources) != 1 and not self._problems.within(here):
             found = f", not {' and '.join(sources)}" if sources else ""
             self._problems.add(here, f"needs one of {', '.join(_SOURCES)}{found}")
         # A public key taken for a shared secret would let anybody sign.
-        elif any((name in HMAC_BYTES) != (sources == ["secret"]) for name in algorithms):
+        elif sources and any((name in HMAC_BYTES) != (sources == ["secret"]) for name in algorithms):
             self._problems.add(
                 (*here, "algorithms"),
                 f"{', '.join(algorithms)} do not go with {sources[0]}: "
@@ -171,7 +171,8 @@ class AuthResolver:
     def _check_twice(self, table: str, key: str, values: Sequence[str]) -> None:
         first: dict[str, int] = {}
         for index, value in enumerate(values):
-            if value and (before := first.setdefault(value, index)) != index:
+            before = first.setdefault(value, index)
+            if value and before != index and not self._problems.within(("auth", table, index)):
                 self._problems.add(("auth", table, index, key), f"{shown(value)} is {table}[{before}]'s already")
 
     # ------------------------------------------------------------ keys

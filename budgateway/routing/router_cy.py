@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
+from budgateway.errors import BadRequest, MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
 from budgateway.wire.upgrade import query_model
 
@@ -110,6 +110,9 @@ class Router:
             elif flags & _MULTIPART:
                 found = _FORM_MODEL.search(body)
                 if found is not None:
+                    if _FORM_MODEL.search(body, found.end()) is not None:
+                        # As of JSON members: the upstream might believe the other one.
+                        raise BadRequest("the form has the field 'model' twice")
                     model = found[1].decode("utf-8", "replace")
         elif flags & _UPGRADE:
             model = query_model(x.head.query)  # OpenAI's realtime API
