@@ -2,6 +2,8 @@ cimport cython
 
 from budgateway.exchange_cy cimport Exchange
 
+cdef int _UPGRADE
+
 
 cdef class Standing:
     cdef public object principal        # records.Principal

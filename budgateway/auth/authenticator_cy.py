@@ -11,6 +11,7 @@ from budgateway.auth.roles import admin_action
 from budgateway.auth.vouch import vouch
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
 from budgateway.jose.jws import Refused
+from budgateway.wire.upgrade import credential_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from budgateway.records import Principal
 
 MAX_REMEMBERED = 4096  # credentials; the oldest are forgotten first
+_UPGRADE = 8  # a flag of the native scan, as a C number
 _LOOPBACK = ("127.0.0.1", "::1", "local")
 
 _log = logging.getLogger("budgateway.auth")
@@ -84,6 +86,9 @@ class CredentialAuthenticator(Authenticator):
             given = x.head.header("x-api-key")
             if given is None:
                 given = x.head.header("x-goog-api-key")
+                if given is None:
+                    # A browser's WebSocket cannot set headers.
+                    given = credential_of(x.head) if x.flags & _UPGRADE else None
                 if given is None:
                     return None
         standing: Standing | None = self._remembered.get(given)
@@ -166,7 +171,8 @@ class CredentialAuthenticator(Authenticator):
             given = x.head.header(name)
             if given is not None:
                 return given, given[7:].strip() if given[:7].lower() == "bearer " else given
-        return "", ""
+        given = credential_of(x.head) if x.flags & _UPGRADE else None
+        return ("", "") if given is None else (given, given)
 
     def _is_credential_given(self, x: Exchange) -> bool:
         """Whether any was tried; an empty one is what clients send who have none."""
