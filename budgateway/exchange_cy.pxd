@@ -47,6 +47,7 @@ cdef class Exchange:
     cdef public str error               # code of the error that ended it
     cdef public long long deadline_ns   # of the current phase; 0: none
     cdef public bint progressed         # bytes moved since the last sweep
+    cdef public bint stalled            # the client read nothing within the last deadline
     cdef public bint chunked            # downstream framing
     cdef public bint sse                # the response is an event stream
     cdef public bint to_close           # its end is the connection's (HTTP/1.0 client)

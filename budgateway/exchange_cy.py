@@ -70,6 +70,7 @@ class Exchange:
         self.error = ""
         self.deadline_ns = 0
         self.progressed = False
+        self.stalled = False
         self.chunked = False
         self.sse = False
         self.to_close = False

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 # An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
 SUSPECT_NS = 750_000_000
+SEND_NS = 60_000_000_000  # for a client to read on, once its stream has stood still for chunk_timeout (nginx send_timeout)
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
@@ -198,11 +199,17 @@ class Relay(Carrier):
             self._expire(x, "total")
         elif x.progressed:
             x.progressed = False
+            x.stalled = False
             x.deadline_ns = now_ns + (route.chunk_ns if x.head_sent else route.first_byte_ns)
         elif x.deadline_ns and now_ns > x.deadline_ns:
             if x.head_sent and not x.downstream.writable:
-                # The stall is the client's: the upstream is not to blame while we hold it back.
-                x.deadline_ns = now_ns + route.chunk_ns
+                # The stall is the client's: the upstream is not to blame while we hold it back. Nor is it held for ever.
+                if x.stalled:
+                    self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, now_ns)
+                    x.downstream.abort()
+                    return
+                x.stalled = True
+                x.deadline_ns = now_ns + SEND_NS
             else:
                 self._expire(x, "chunk" if x.head_sent else "first_byte")
         elif x.deadline_ns and x.index >= 0 and x.connection is not None:
