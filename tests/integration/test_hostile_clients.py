@@ -1,5 +1,4 @@
-"""S7, S8: floods of broken requests and crowds of slow clients. The gateway lives, the others hardly notice, and every attacker
-is closed at its deadline. The long forms are marked `soak`."""
+"""S7, S8: floods and slow clients. The gateway lives, others hardly notice, attackers are closed at their deadline."""
 
 from __future__ import annotations
 
