@@ -7,7 +7,7 @@ from time import monotonic_ns
 
 from budgateway import native
 from budgateway.admin.health import Health
-from budgateway.records import BreakerSettings, Provider, Settings, Upstream
+from budgateway.records import BreakerSettings, OutlierSettings, Provider, Route, Settings, Upstream
 
 ONE, TWO = (Upstream(url=f"http://u{n}:1", tls=False, host=f"u{n}", port=1) for n in (1, 2))
 SETTINGS = Settings(
@@ -49,3 +49,52 @@ def test_a_reload_changes_what_is_shown() -> None:
     health = Health(native.Segment(1), SETTINGS)
     health.adopt(replace(SETTINGS, providers=SETTINGS.providers[1:]))
     assert [shown["name"] for shown in health.upstreams()] == ["solo"]
+
+
+def test_what_keeps_traffic_away_has_one_word_and_a_reason() -> None:
+    segment = native.Segment(1)
+    health = Health(segment, replace(SETTINGS, outliers=OutlierSettings(), breaker=None))
+    slots = [segment.upstream(one.url) for one in (ONE, TWO)]
+    now = monotonic_ns()
+    pair = native.Selector(segment, 0, "random", [(slot, 1) for slot in slots], eject_after=1)
+
+    def states() -> list[str]:
+        return [shown["state"] for shown in health.providers()[0]["upstreams"]]
+
+    segment.judge(slots[0], False, now)
+    assert states() == ["unhealthy", "up"]
+    segment.judge(slots[0], True, now)
+    assert states() == ["starting", "up"]
+    pair.pick(now, 0b01)
+    pair.release(1, native.VERDICT_FAILURE, now)
+    assert states() == ["starting", "ejected"]
+    assert health.providers()[0]["upstreams"][1]["ejections"]["count"] == 1
+    assert (health.providers()[0]["status"], health.providers()[0]["panic"]) == ("degraded", False)
+    segment.judge(slots[0], False, now)
+    assert (health.providers()[0]["status"], health.providers()[0]["panic"]) == ("down", True)
+
+
+def test_a_pause_that_was_asked_for_is_no_ejection() -> None:
+    segment = native.Segment(1)
+    health = Health(segment, replace(SETTINGS, outliers=OutlierSettings(), breaker=None))
+    pair = native.Selector(segment, 0, "random", [(segment.upstream(one.url), 1) for one in (ONE, TWO)], eject_after=5)
+    assert pair.rest(0, 5 * 10**9, monotonic_ns())
+    shown = health.upstreams()[0]
+    assert (shown["state"], shown["ejections"]["count"]) == ("resting", 0)
+
+
+def test_a_route_is_without_upstream_when_it_lasts() -> None:
+    segment = native.Segment(1)
+    routes = (Route(name="chat", path="/v1/chat/completions", provider="vllm"), Route("solo", "/solo", "solo"))
+    health = Health(segment, replace(SETTINGS, routes=routes, breaker=None))
+    now = monotonic_ns()
+    segment.judge(segment.upstream(ONE.url), False, now)
+    assert health.routes_without_upstream(100.0) == []
+    assert health.routes_without_upstream(104.9) == []
+    assert health.routes_without_upstream(105.0) == ["solo"]
+    segment.judge(segment.upstream(TWO.url), False, now)
+    assert health.routes_without_upstream(106.0) == ["solo"]
+    segment.judge(segment.upstream(ONE.url), True, now)
+    assert health.routes_without_upstream(120.0) == []
+    segment.judge(segment.upstream(ONE.url), False, now)
+    assert health.routes_without_upstream(121.0) == []
