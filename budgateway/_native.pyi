@@ -108,6 +108,112 @@ class RateLimit:
     def reset_ns(self, key: str | bytes, now_ns: int) -> int:
         """Nanoseconds until the bucket is full again."""
 
+BY_USER: Final[int]  # the principal; the client's address while nobody is known
+BY_KEY: Final[int]
+BY_TENANT: Final[int]
+BY_MODEL: Final[int]  # as the client says it
+BY_ROUTE: Final[int]
+BY_ADDRESS: Final[int]
+
+@final
+class Price:
+    """What a model's tokens cost, in dollars for a million of them; ValueError for what is no price.
+
+    `max_output_tokens`: the most it writes; 0 when that is not known.
+    """
+
+    def __new__(cls, input: float, cached: float, output: float, *, max_output_tokens: int = 0) -> Price: ...
+    def micros(self, tokens_in: int, tokens_out: int, tokens_cached: int) -> int:
+        """Micro-dollars, to the nearest. Cached tokens are among those read."""
+
+@final
+class LimitSet:
+    """All limits that apply to one kind of exchange, decided together: everything is taken, or nothing.
+
+    `limits`: (name, `BY_*` or'ed together, kind, amount, period, burst), 64 at most; `BY_*` of 0 counts everybody together,
+    and who lacks what a limit counts by is not counted by it. Kinds: "requests" and "tokens" (`amount` a "minute", "hour"
+    or "day", `burst` at once: GCRA), "concurrency" (`amount` at a time; period and burst play no part) and "spend"
+    (`amount` micro-dollars a "day", "week" or "month" of the calendar, UTC). Limits of the same name, subject and kind
+    with the same rate are one limit, in whatever process and set; a changed rate begins with full buckets, a changed
+    concurrency or budget goes on with what is used. No limit is ever exceeded by what was asked for, not for a moment;
+    what was refused has consumed nothing.
+
+    `output_tokens`: what an answer is taken to need when its request does not say. ValueError for what is no limit.
+    """
+
+    def __new__(
+        cls,
+        segment: Segment,
+        worker: int,
+        route: str,
+        limits: Sequence[tuple[str, int, str, int, str, int]],
+        *,
+        output_tokens: int = 1024,
+        headers: bool = True,
+    ) -> LimitSet: ...
+    def decide(
+        self,
+        user: str,
+        key: str,
+        tenant: str,
+        model: str,
+        address: str,
+        peek: BodyPeek | None,
+        body_bytes: int,
+        price: Price | None,
+        now_ns: int,
+        today: int,
+        /,
+    ) -> Grant | Refusal:
+        """Take one request, the tokens it may come to, a lease, and what they may cost. Empty text: there is none. Tokens
+        are estimated when there is a model: a quarter of `body_bytes`, and `max_tokens` of the body. `today` is days since
+        1970, UTC."""
+
+@final
+class Grant:
+    """What one exchange holds of its limits, until it is settled; dropped unsettled, it gives back all but the request."""
+
+    def settle(self, tokens: int, micros: int, now_ns: int) -> bool:
+        """End it: the lease is over, tokens and money are debited by what they came to. False when it was ended before."""
+    @property
+    def prompt_tokens(self) -> int:
+        """The estimate of what is read."""
+    @property
+    def requests(self) -> tuple[int, int, int] | None:
+        """Of the limits of requests the one with the least left: (place, left, nanoseconds until nothing is used)."""
+    @property
+    def tokens(self) -> tuple[int, int, int] | None:
+        """The same of the limits of tokens."""
+    def lines(self) -> bytes:
+        """Header lines that tell a client how its limits stand."""
+
+@final
+class Refusal:
+    """Why a decision took nothing. Of several limits that refuse, the one that takes longest."""
+
+    @property
+    def limit(self) -> int:
+        """Its place among those given."""
+    @property
+    def wait_ns(self) -> int:
+        """Until the same may fit; 0 when nobody can tell (concurrency). Of a budget: whole days, from midnight."""
+    @property
+    def never(self) -> bool:
+        """It allows less than is asked for, ever."""
+    @property
+    def left(self) -> int: ...
+    def lines(self, unit: str) -> bytes:
+        """Header lines for limits of "requests" or "tokens"."""
+
+@final
+class UsageTable:
+    """What was used since the gateway started, by principal, model and route; bounded, in the segment."""
+
+    def __new__(cls, segment: Segment) -> UsageTable: ...
+    def collect(self) -> list[tuple[str | None, str, str, str, int, int, int, int, int, int, int]]:
+        """(principal, tenant, model, route, requests, tokens in, out, cached, reasoning, micro-dollars, exchanges whose
+        tokens were estimated). "" is nobody known, None all who found no place; "other" is any model that has no label."""
+
 @final
 class Selector:
     """Picks an upstream: filter (breaker, drained, tried) -> score by policy -> random tie-break; counts in flight.
@@ -307,6 +413,12 @@ class Series:
     def tokens_in(self) -> int: ...
     @property
     def tokens_out(self) -> int: ...
+    @property
+    def tokens_cached(self) -> int: ...
+    @property
+    def tokens_reasoning(self) -> int: ...
+    @property
+    def cost_micros(self) -> int: ...
 
 DURATION_BOUNDS_S: Final[tuple[float, ...]]
 OVERHEAD_BOUNDS_S: Final[tuple[float, ...]]
@@ -358,10 +470,12 @@ class AccessLog:
 
 @final
 class Ledger:
-    """Metrics and the access line of an exchange in one crossing. Its numbers lie in `row`, which the caller fills.
+    """Metrics, usage, limits and the access line of an exchange in one crossing. Its numbers lie in `row`, which the caller
+    fills.
 
-    `row` is an array of 13 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
-    bytes in, bytes out, unix time in ms, duration, overhead and time to the first byte in ns.
+    `row` is an array of 15 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
+    bytes in, bytes out, unix time in ms, duration, overhead and time to the first byte in ns, the time now in ns
+    (monotonic), and whether an upstream was asked.
     """
 
     def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
@@ -370,15 +484,22 @@ class Ledger:
         head: RequestHead | None,
         pump: BodyPump | None,
         document: bytes | ResponseHead | None,
+        grant: Grant | None,
+        price: Price | None,
         request_id: str,
         client: str,
         principal: str,
+        tenant: str,
         upstream: str,
         model: str,
         error: str,
     ) -> int:
         """Record what the row says now, with the usage that `pump` saw, or that stands in `document` (a whole JSON
-        body, or the head that it came behind); the bytes of access lines now waiting."""
+        body, or the head that it came behind), or else an estimate; settle the grant by it. The bytes of access lines now
+        waiting."""
+    @property
+    def used(self) -> tuple[int, int]:
+        """What the exchange recorded last came to: tokens, and micro-dollars."""
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 
@@ -522,12 +643,14 @@ class ResponseHeadWriter:
         lines: bytes,
         attempts: int,
         overhead_us: int,
+        grant: Grant | None = None,
         /,
     ) -> bytes:
         """The head to send. `content_length`: -1 no framing header (close-delimited or no body), -2 chunked, else the
         length. `lines` is complete header lines, each with its CRLF, trusted. Unless `attempts` is 0, says
         `x-budgateway-attempts` and `x-budgateway-overhead-us`. Writes `connection: close` unless keep_alive.
-        ValueError for a malformed request id."""
+        `grant`: the client's limits, in place of what the upstream says of its own. ValueError for a malformed request
+        id."""
     def write_whole(
         self,
         head: ResponseHead,
@@ -536,6 +659,7 @@ class ResponseHeadWriter:
         lines: bytes,
         attempts: int,
         overhead_us: int,
+        grant: Grant | None = None,
         /,
     ) -> bytes:
         """The head and the body that came behind it, in one piece; ValueError when `head.body()` is None."""

@@ -26,6 +26,8 @@ class GatewayError(Exception):
         self.param = param
         # Seconds until the same request may fit; 0 means unknown and sends no Retry-After.
         self.retry_after_s = retry_after_s
+        # Complete header lines of the answer, each with its CRLF.
+        self.lines = b""
 
 
 class BadRequest(GatewayError):
@@ -133,6 +135,18 @@ class RateLimited(GatewayError):
     code = "rate_limit_exceeded"
     type = "rate_limit_error"
     who = "downstream"
+
+
+class BudgetExceeded(RateLimited):
+    """What may be spent in a period is spent; `retry_after_s` says when the next one begins."""
+
+    code = "insufficient_quota"
+    type = "insufficient_quota"
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None, retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint, param=param, retry_after_s=retry_after_s)
+        # The official clients retry 429; here it would be in vain for hours.
+        self.lines = b"x-should-retry: false\r\n"
 
 
 class Overloaded(GatewayError):

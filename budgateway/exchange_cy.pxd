@@ -20,6 +20,7 @@ cdef class Exchange:
     cdef public object standing         # auth.authenticator_cy.Standing
     cdef public bytes vouched           # header lines that tell the back office who asks
     cdef public str limit_key           # whom limits count: the principal, or the address
+    cdef public object grant            # native.Grant: what it holds of its limits
     cdef public object peek             # native.BodyPeek
     cdef public str model               # as the client says it
     cdef public int model_label
@@ -39,6 +40,7 @@ cdef class Exchange:
     cdef public bint reused             # the connection had served before
     cdef public bint fresh              # a stale connection failed it: dial a new one
     cdef public bint streamed           # its body went upstream as it came: it cannot be sent again
+    cdef public bint asked              # an upstream was sent the request, or a part of it
     cdef public bint rename             # the upstream knows the model by another name
     # response
     cdef public int status              # the upstream's, once its head was read; else ours

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
-    from budgateway.native import BodyPeek, RequestHead, ResponseHead
+    from budgateway.native import BodyPeek, Grant, RequestHead, ResponseHead
     from budgateway.records import Principal
 
 # How an exchange ends; the numbers are the native core's OUTCOME_*.
@@ -43,6 +43,7 @@ class Exchange:
         self.standing: Any = None
         self.vouched: bytes | None = None
         self.limit_key = client
+        self.grant: Grant | None = None
         self.peek: BodyPeek | None = None
         self.model = ""
         self.model_label = 0
@@ -62,6 +63,7 @@ class Exchange:
         self.reused = False
         self.fresh = False
         self.streamed = False
+        self.asked = False
         self.rename = False
         # response
         self.status = 0

@@ -5,6 +5,12 @@ from __future__ import annotations
 from budgateway import _native
 from budgateway._native import (
     BUILD_PROFILE,
+    BY_ADDRESS,
+    BY_KEY,
+    BY_MODEL,
+    BY_ROUTE,
+    BY_TENANT,
+    BY_USER,
     CHUNKED,
     DURATION_BOUNDS_S,
     ENCODED,
@@ -40,13 +46,17 @@ from budgateway._native import (
     BodyPump,
     ChunkScanner,
     FrameScanner,
+    Grant,
     HeadReader,
     Ledger,
+    LimitSet,
     Metrics,
     ModelRewriter,
     Peeker,
+    Price,
     Queue,
     RateLimit,
+    Refusal,
     Rendezvous,
     RequestHead,
     RequestHeadWriter,
@@ -59,11 +69,18 @@ from budgateway._native import (
     Series,
     Split,
     UsageScanner,
+    UsageTable,
     Vitals,
 )
 
 __all__ = [
     "BUILD_PROFILE",
+    "BY_ADDRESS",
+    "BY_KEY",
+    "BY_MODEL",
+    "BY_ROUTE",
+    "BY_TENANT",
+    "BY_USER",
     "CHUNKED",
     "DURATION_BOUNDS_S",
     "ENCODED",
@@ -99,13 +116,17 @@ __all__ = [
     "BodyPump",
     "ChunkScanner",
     "FrameScanner",
+    "Grant",
     "HeadReader",
     "Ledger",
+    "LimitSet",
     "Metrics",
     "ModelRewriter",
     "Peeker",
+    "Price",
     "Queue",
     "RateLimit",
+    "Refusal",
     "Rendezvous",
     "RequestHead",
     "RequestHeadWriter",
@@ -118,11 +139,12 @@ __all__ = [
     "Series",
     "Split",
     "UsageScanner",
+    "UsageTable",
     "Vitals",
 ]
 
 # Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 3
+ABI = 4
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

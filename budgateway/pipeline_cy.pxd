@@ -3,7 +3,7 @@ cimport cython
 from budgateway.auth.authenticator_cy cimport Authenticator
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange_cy cimport Exchange
-from budgateway.limits.requests_cy cimport RequestLimits
+from budgateway.limits.stage_cy cimport Limits, RouteLimits
 from budgateway.providers.adapter_cy cimport OpenAIAdapter
 from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
 
@@ -11,10 +11,10 @@ from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
 cdef class Snapshot:
     cdef public object settings         # records.Settings
     cdef public Authenticator auth
-    cdef public RequestLimits limits
+    cdef public Limits limits
     cdef public Router routes
     cdef public dict providers          # name -> tuple of transport.client_cy.Target
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int)
+@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int)
 cpdef plan(Exchange x)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budgateway.errors import GatewayError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from budgateway.auth.authenticator_cy import Authenticator
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.exchange_cy import Exchange
-    from budgateway.limits.requests_cy import RequestLimits
+    from budgateway.limits.stage_cy import Limits, RouteLimits
     from budgateway.providers.adapter_cy import OpenAIAdapter
     from budgateway.records import Settings
     from budgateway.routing.router_cy import Leg, Router, RouteRoom
@@ -24,7 +26,7 @@ class Snapshot:
         self,
         settings: Settings,
         auth: Authenticator,
-        limits: RequestLimits,
+        limits: Limits,
         routes: Router,
         providers: dict[str, tuple[Target, ...]],
     ) -> None:
@@ -51,17 +53,21 @@ def plan(x: Exchange) -> Awaitable[None] | None:
             x.stage = 1
             return waiting
     if done < 2:
-        rooms.limits.admit(x)  # the gateway-wide rate, before any work is done for it
-        rooms.routes.match(x)  # peek at the body, find the route
-    route: RouteRoom = x.route
+        try:
+            rooms.routes.match(x)  # peek at the body, find the route
+            route: RouteRoom = x.route
+            rooms.auth.authorize(x, route.access, route.name)  # may this principal use it
+        except GatewayError:
+            rooms.limits.stray(x)  # who only ever asks for what there is not is limited, too
+            raise
+    route = x.route
     if done < 3:
-        rooms.auth.authorize(x, route.access, route.name)  # may this principal use it
-        if route.take is not None:
-            # the route's own rate
-            waiting = rooms.limits.reserve(x, route.take, route.name)
-            if waiting is not None:
-                x.stage = 3
-                return waiting
+        room: RouteLimits = route.limits
+        # requests, tokens, leases and budgets: all or nothing
+        waiting = rooms.limits.decide(x, room)
+        if waiting is not None:
+            x.stage = 3
+            return waiting
     if done < 4:
         leg: Leg = x.leg
         adapter: OpenAIAdapter = leg.adapter

@@ -292,6 +292,44 @@ class RateLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitRule:
+    """Limits for whomever the selectors choose (empty: everybody), counted apart for each combination of `by` (empty: all
+    together). Names in `routes` and `models` may be globs."""
+
+    name: str
+    by: tuple[Literal["user", "key", "tenant", "model", "route", "address"], ...]
+    allowance: Allowance
+    routes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LimitSettings:
+    """How limits behave, whatever they are."""
+
+    headers: bool = True  # tell clients how they stand
+    output_tokens: int = 1024  # what an answer is taken to need when its request does not say
+    queue_size: int = 1000  # exchanges that wait for a lease, a worker; 0: none does
+    queue_timeout_s: float = 5.0
+    state_file: str = ""  # where budgets and long rates are kept over a restart; empty: nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """What a model's tokens cost, in dollars for a million. `model` is a name or a glob: what clients say or, where a
+    provider is named, what that one is told."""
+
+    model: str
+    input: float
+    output: float
+    cached: float
+    provider: str = ""
+    max_output_tokens: int = 0  # the most it writes; 0: unknown
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerSettings:
     """When an upstream is given a rest."""
 
@@ -467,6 +505,9 @@ class Settings:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9090  # 0: none of its own
     rate_limit: RateLimit | None = None
+    limit_rules: tuple[LimitRule, ...] = ()
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    prices: tuple[ModelPrice, ...] = ()  # the first that matches counts
     breaker: BreakerSettings | None = None
     outliers: OutlierSettings | None = None
     panic_percent: int = 50  # with fewer of a provider's upstreams available, doubtful ones are used, too

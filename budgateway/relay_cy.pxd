@@ -2,6 +2,7 @@ cimport cython
 
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
 from budgateway.routing.router_cy cimport Leg, RouteRoom
@@ -59,7 +60,10 @@ cdef class Relay(Carrier):
     cdef _again(self, Exchange x, error)
     cdef _expire(self, Exchange x, phase)
     cdef _give_up(self, Exchange x, error)
-    @cython.locals(route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str)
+    @cython.locals(
+        route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str,
+        snapshot=Snapshot, limits=Limits,
+    )
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from budgateway.balance.balancer_cy import Balancer
+    from budgateway.limits.stage_cy import Limits
     from budgateway.observe.record_cy import Recorder
     from budgateway.pipeline_cy import Snapshot
     from budgateway.routing.router_cy import Leg, RouteRoom
@@ -283,6 +284,7 @@ class Relay(Carrier):
                     body = _chunk(body)
         target: Target = x.target
         route: RouteRoom = x.route
+        x.asked = True
         if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
             connection.send(x, target.write_whole(x.head, x.request_id, body), None, x.to_head, True)
         else:
@@ -426,10 +428,10 @@ class Relay(Carrier):
         attempts = x.attempts if disclosure else 0
         overhead_us = x.overhead_ns // 1000
         if complete and not rename and not flags & _NO_BODY:
-            data = self._write_whole(head, keep_alive, x.request_id, disclosure, attempts, overhead_us)
+            data = self._write_whole(head, keep_alive, x.request_id, disclosure, attempts, overhead_us, x.grant)
             x.bytes_out = length
         else:
-            data = self._write_head(head, length, keep_alive, x.request_id, disclosure, attempts, overhead_us)
+            data = self._write_head(head, length, keep_alive, x.request_id, disclosure, attempts, overhead_us, x.grant)
             if not complete:
                 x.held = data
                 return
@@ -543,9 +545,15 @@ class Relay(Carrier):
         target: Target | None = x.target
         upstream = "" if target is None else target.label
         if route is None:
-            self._recorder.record(x, outcome, 0, 0, upstream, now_ns)
+            self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
         else:
-            self._recorder.record(x, outcome, route.label, x.leg.label, upstream, now_ns)
+            snapshot: Snapshot = x.snapshot
+            limits: Limits = snapshot.limits
+            # Settles the limits, too, by what it finds that was used.
+            self._recorder.record(x, outcome, route.label, x.leg.label, upstream, limits.price(x), now_ns)
+            if x.grant is not None:
+                x.grant = None
+                limits.released()
         # The connection may hold on to the exchange until its next one: let go of the bulk.
         x.body = None
         x.send_body = None

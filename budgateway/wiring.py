@@ -14,7 +14,9 @@ from budgateway.auth.vault import Vault
 from budgateway.balance.balancer_cy import Balancer
 from budgateway.balance.mirror import MirrorCounts, Mirroring
 from budgateway.balance.queue import Queues
-from budgateway.limits.requests_cy import RequestLimits
+from budgateway.limits.rules import Rulebook
+from budgateway.limits.stage_cy import Limits
+from budgateway.limits.waiting import WaitingRoom
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
@@ -131,21 +133,30 @@ def build_snapshot(
     providers = {provider.name: provider for provider in settings.providers}
     disclose = settings.disclose
     targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
+    book = Rulebook(settings, segment, worker)
     rooms = [_route_room(route, providers, targets, settings, segment, worker, queues) for route in settings.routes]
     for room in rooms:
+        room.limits = book.of_route(room.record)
         mirror = room.record.mirror
         if mirror is not None:
             # No connection of a copy is ever another's: what goes wrong with it stays with it.
             shadow = replace(providers[mirror.provider], max_idle=0)
             leg = _leg(room.record, shadow, targets_of(shadow, pools, warm), settings, segment, worker, None)
             room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
-    rooms += _office_rooms(settings, segment, worker, pools, office_path, warm)
-    overall = settings.rate_limit
+    office = _office_rooms(settings, segment, worker, pools, office_path, warm)
+    for room in office:
+        room.limits = book.of_office()
+    rooms += office
     auth = _authenticator(settings, vault or Vault())
-    limit = native.RateLimit(segment, "gateway", overall.per_minute, overall.burst) if overall is not None else None
     labels = {name: segment.intern(name) for name in _model_names(settings)}
     routes = Router(rooms, labels, largest_body(settings))
-    return Snapshot(settings, auth, RequestLimits(limit), routes, targets)
+    return Snapshot(settings, auth, _limits(settings, book), routes, targets)
+
+
+def _limits(settings: Settings, book: Rulebook) -> Limits:
+    how = settings.limits
+    waiting = WaitingRoom(book, how.queue_size, how.queue_timeout_s) if how.queue_size else None
+    return Limits(book, book.strays(), waiting)
 
 
 def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
@@ -174,10 +185,6 @@ def _route_room(
     worker: int,
     queues: Queues | None = None,
 ) -> RouteRoom:
-    limit = None
-    if route.rate_limit:
-        burst = route.rate_burst or max(1, route.rate_limit // 10)
-        limit = native.RateLimit(segment, f"route:{route.name}", route.rate_limit, burst)
     legs = [
         _leg(route, providers[name], targets[name], settings, segment, worker, queues) for name in route.answerers()
     ]
@@ -185,7 +192,6 @@ def _route_room(
         route,
         access="authenticated" if route.auth_required else "open",
         label=segment.intern(route.name),
-        limit=limit,
         legs=legs,
         shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
     )
@@ -227,7 +233,12 @@ def _pins(provider: Provider) -> native.Rendezvous:
 
 
 def _office_rooms(
-    settings: Settings, segment: native.Segment, worker: int, pools: Pools, office_path: str, warm: Pools | None
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+    pools: Pools,
+    office_path: str,
+    warm: Pools | None,
 ) -> list[RouteRoom]:
     """The back office as one more upstream, behind a unix socket; it answers whatever its last answers were."""
     settings = replace(settings, breaker=None, outliers=None)

@@ -9,10 +9,10 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from budgateway import native
-from budgateway.config import environment
+from budgateway.config import environment, resolve_limits
 from budgateway.config.endpoint import is_loopback
 from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
-from budgateway.config.resolve import Resolver, burst_of, cores, methods_of
+from budgateway.config.resolve import Resolver, cores, methods_of
 from budgateway.config.resolve_auth import AuthResolver, authenticates
 from budgateway.config.resolve_health import breaker_of, outliers_of
 from budgateway.config.resolve_redis import store_settings
@@ -23,18 +23,18 @@ from budgateway.config.schema import (
     GatewayConfig,
     MetricsConfig,
     ProviderConfig,
-    RateLimitingConfig,
     RouteConfig,
     TlsConfig,
     TracingConfig,
 )
 from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectionConfig
+from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import Table
 from budgateway.errors import ConfigError
-from budgateway.records import Provider, RateLimit, Route, Settings, StoreSettings
+from budgateway.records import LimitRule, LimitSettings, ModelPrice, Provider, Route, Settings, StoreSettings
 
 HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
 NO_AUTHENTICATOR = (
@@ -75,6 +75,7 @@ class _Assembly:
         metrics = self._table(("metrics",), MetricsConfig) or MetricsConfig()
         tls = self._table(("tls",), TlsConfig)
         limiting = self._table(("rate_limiting",), RateLimitingConfig)
+        priced = self._table(("prices",), PricesConfig)
         breaker = self._table(("circuit_breaker",), CircuitBreakerConfig)
         ejection = self._table(("outlier_ejection",), OutlierEjectionConfig) or OutlierEjectionConfig()
         if metrics.enabled and metrics.port == gateway.port != 0:
@@ -86,6 +87,10 @@ class _Assembly:
         secret = self._resolve.jwt_secret(auth.jwt_secret)
         providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
         believed = AuthResolver(self._resolve, routes).auth(auth)
+        how_limited = resolve_limits.settings(limiting, self._problems, self._source.folder_of)
+        rules = resolve_limits.rules(limiting, routes, self._problems)
+        prices = resolve_limits.prices(priced, providers)
+        self._note_budgets(rules, prices, how_limited)
         host = self._host(gateway, providers, routes)
         workers = gateway.workers or cores()
         store = self._store(workers)
@@ -115,7 +120,10 @@ class _Assembly:
             metrics_enabled=metrics.enabled,
             metrics_host=metrics.host,
             metrics_port=metrics.port,
-            rate_limit=_rate_limit(limiting),
+            rate_limit=resolve_limits.overall(limiting),
+            limit_rules=rules,
+            limits=how_limited,
+            prices=prices,
             breaker=breaker_of(breaker),
             outliers=outliers_of(ejection),
             panic_percent=ejection.panic_threshold,
@@ -312,6 +320,15 @@ class _Assembly:
         if tracing is not None and (tracing.enabled or tracing.requests):
             self._notices.append("[tracing] has no effect in this version")
 
+    def _note_budgets(self, rules: Sequence[LimitRule], prices: Sequence[ModelPrice], how: LimitSettings) -> None:
+        """Budgets that would not hold what they seem to promise."""
+        if not any(rule.allowance.budget_usd for rule in rules):
+            return
+        if not prices:
+            self._notices.append("budget_usd limits nothing: no price is known (write [prices.models])")
+        elif not how.state_file:
+            self._notices.append("budgets begin anew with each start: set [rate_limiting] state_file to keep them")
+
     def _note_keys_that_wait(self, gateway: GatewayConfig, providers: Sequence[Provider]) -> None:
         """The same of single keys."""
         if gateway.trusted_proxies:
@@ -320,9 +337,3 @@ class _Assembly:
         routes = written if isinstance(written, list) else []
         if any("connect_timeout" in route for route in routes if isinstance(route, dict)):
             self._notices.append("connect_timeout of routes has no effect in this version: the provider's counts")
-
-
-def _rate_limit(table: RateLimitingConfig | None) -> RateLimit | None:
-    if table is None or not table.enabled:
-        return None
-    return RateLimit(table.requests_per_minute, table.burst_capacity or burst_of(table.requests_per_minute))

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
+from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_shaping import CanaryConfig, Maintenance, MirrorConfig, Pin, Shares
 from budgateway.config.schema_websocket import WebSocketSwitch
@@ -87,17 +88,6 @@ class TlsConfig(Table):
     """Certificate chain, PEM; relative to the file that names it."""
     key_file: Text
     """Its private key, PEM, not encrypted."""
-
-
-class RateLimitingConfig(Table):
-    """Requests per minute, for each client, over all routes."""
-
-    enabled: bool = True
-    """Switch the limit off without deleting it."""
-    requests_per_minute: Count = 1000
-    """Sustained rate."""
-    burst_capacity: Count | None = None
-    """Requests at once above the rate; default a tenth of it."""
 
 
 class CacheConfig(Table):
@@ -258,6 +248,7 @@ class Configuration(Table):
     outlier_ejection: OutlierEjectionConfig = OutlierEjectionConfig()
     cache: CacheConfig | None = None
     redis: RedisConfig | None = None
+    prices: PricesConfig | None = None
     metrics: MetricsConfig = MetricsConfig()
     tracing: TracingConfig | None = None
     routes: list[RouteConfig] = []
@@ -274,6 +265,7 @@ SECTIONS: dict[str, type[Table]] = {
     "outlier_ejection": OutlierEjectionConfig,
     "cache": CacheConfig,
     "redis": RedisConfig,
+    "prices": PricesConfig,
     "metrics": MetricsConfig,
     "tracing": TracingConfig,
 }

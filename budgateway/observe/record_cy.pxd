@@ -3,7 +3,7 @@ cimport cython
 from budgateway.exchange_cy cimport Exchange
 
 cdef Py_ssize_t _ROUTE, _PROVIDER, _MODEL, _STATUS, _OUTCOME, _ATTEMPTS, _STREAM
-cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _CELLS
+cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _NOW, _ASKED, _CELLS
 
 
 cdef class Recorder:
@@ -12,9 +12,9 @@ cdef class Recorder:
     cdef long long _epoch_ns
     cdef Py_ssize_t _block_bytes
 
-    @cython.locals(row="long long[::1]", principal=str, waiting=Py_ssize_t)
+    @cython.locals(row="long long[::1]", principal=str, tenant=str, waiting=Py_ssize_t)
     cpdef record(
-        self, Exchange x, int outcome, int route_label, int provider_label, str upstream, long long now_ns
+        self, Exchange x, int outcome, int route_label, int provider_label, str upstream, price, long long now_ns
     )
     @cython.locals(row="long long[::1]", cell=Py_ssize_t)
     cpdef refuse(self, str client, str request_id, error, long long now_ns)

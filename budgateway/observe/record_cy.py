@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from budgateway.errors import GatewayError
-    from budgateway.native import AccessLog, Metrics
+    from budgateway.native import AccessLog, Metrics, Price
 
 # Cells of the ledger's row.
 _ROUTE = 0
@@ -28,7 +28,9 @@ _UNIX_MS = 9
 _DURATION = 10
 _OVERHEAD = 11
 _FIRST_BYTE = 12
-_CELLS = 13
+_NOW = 13
+_ASKED = 14
+_CELLS = 15
 
 
 class Recorder:
@@ -51,9 +53,17 @@ class Recorder:
         self._flush = flush
 
     def record(
-        self, x: Exchange, outcome: int, route_label: int, provider_label: int, upstream: str, now_ns: int
+        self,
+        x: Exchange,
+        outcome: int,
+        route_label: int,
+        provider_label: int,
+        upstream: str,
+        price: Price | None,
+        now_ns: int,
     ) -> None:
-        """Count an exchange that ended now, and write its line. `upstream` is the label of the last attempt's target."""
+        """Count an exchange that ended now, settle its limits by what it used, and write its line. `upstream` is the label
+        of the last attempt's target."""
         row = self._row
         row[_ROUTE] = route_label
         row[_PROVIDER] = provider_label
@@ -68,9 +78,25 @@ class Recorder:
         row[_DURATION] = now_ns - x.started_ns
         row[_OVERHEAD] = x.overhead_ns
         row[_FIRST_BYTE] = x.first_byte_ns - x.started_ns if x.first_byte_ns else 0
-        principal = "" if x.principal is None else x.principal.id
+        row[_NOW] = now_ns
+        row[_ASKED] = x.asked
+        principal = tenant = ""
+        if x.principal is not None:
+            principal = x.principal.id
+            tenant = x.principal.tenant
         waiting = self._record(
-            x.head, x.pump, x.document, x.request_id, x.client, principal, upstream, x.model, x.error
+            x.head,
+            x.pump,
+            x.document,
+            x.grant,
+            price,
+            x.request_id,
+            x.client,
+            principal,
+            tenant,
+            upstream,
+            x.model,
+            x.error,
         )
         if waiting > self._block_bytes and self._flush is not None:
             self._flush()
@@ -83,4 +109,4 @@ class Recorder:
         row[_STATUS] = error.status
         row[_OUTCOME] = REFUSED
         row[_UNIX_MS] = (self._epoch_ns + now_ns) // 1_000_000
-        self._record(None, None, None, request_id, client, "", "", "", error.code)
+        self._record(None, None, None, None, None, request_id, client, "", "", "", "", error.code)

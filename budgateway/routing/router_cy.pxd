@@ -16,7 +16,7 @@ cdef class RouteRoom:
     cdef public object record           # records.Route
     cdef public str name, access
     cdef public int label
-    cdef public object take             # of the route's own native.RateLimit, or None
+    cdef public object limits           # limits.stage_cy.RouteLimits
     cdef public tuple legs, fallbacks   # of Leg
     cdef public object shape            # routing.shape.Shape, or None
     cdef public object mirror           # balance.mirror.Mirroring, or None

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from budgateway.exchange_cy import Exchange
-    from budgateway.native import RateLimit
     from budgateway.records import Route
 
 # Flags of the native scan, as C numbers.
@@ -52,7 +51,6 @@ class RouteRoom:
         *,
         access: Access,
         label: int,
-        limit: RateLimit | None,
         legs: Sequence[Leg],
         fallbacks: Sequence[Leg] = (),
         shape: Any = None,
@@ -63,7 +61,7 @@ class RouteRoom:
         self.name = record.name
         self.access = access
         self.label = label
-        self.take = None if limit is None else limit.take
+        self.limits: Any = None  # limits.stage_cy.RouteLimits, given when all rooms are there
         self.legs = tuple(legs)
         self.fallbacks = tuple(fallbacks)
         self.shape = shape

@@ -61,7 +61,7 @@ def response_bytes(error: GatewayError, request_id: str, path: str, close: bool)
         options.append("upgrade")
     if options:
         lines.append(f"connection: {', '.join(options)}")
-    return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + body
+    return "\r\n".join(lines).encode("ascii") + b"\r\n" + error.lines + b"\r\n" + body
 
 
 def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:

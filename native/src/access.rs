@@ -84,6 +84,9 @@ impl AccessLog {
             tokens_in,
             tokens_out,
             tokens_cached,
+            tokens_reasoning: -1,
+            cost_micros: -1,
+            is_estimated: false,
         })
     }
 

@@ -7,6 +7,7 @@ use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
+use crate::decide::Grant;
 use crate::error::{Class, Error};
 
 pub(crate) use core::flag;
@@ -297,7 +298,7 @@ impl ResponseHeadWriter {
             .map_err(|error| Error::value(error.to_string()))
     }
 
-    #[pyo3(signature = (head, content_length, keep_alive, request_id, lines, attempts, overhead_us, /))]
+    #[pyo3(signature = (head, content_length, keep_alive, request_id, lines, attempts, overhead_us, grant = None, /))]
     #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write<'py>(
         &self,
@@ -309,11 +310,14 @@ impl ResponseHeadWriter {
         lines: &[u8],
         attempts: u64,
         overhead_us: u64,
+        grant: Option<&Grant>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
+        let limits = limit_lines(grant);
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
+            limits: &limits,
             attempts,
             overhead_us,
         };
@@ -328,7 +332,7 @@ impl ResponseHeadWriter {
         })?)
     }
 
-    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, /))]
+    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, grant = None, /))]
     #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write_whole<'py>(
         &self,
@@ -339,14 +343,17 @@ impl ResponseHeadWriter {
         lines: &[u8],
         attempts: u64,
         overhead_us: u64,
+        grant: Option<&Grant>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
+        let limits = limit_lines(grant);
         let body = head
             .whole(py)
             .ok_or_else(|| Error::value("the message has no whole body"))?;
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
+            limits: &limits,
             attempts,
             overhead_us,
         };
@@ -374,6 +381,15 @@ fn join<'py>(
         }
         Ok(())
     })?)
+}
+
+/// What a client is told of its limits.
+fn limit_lines(grant: Option<&Grant>) -> Vec<u8> {
+    let mut lines = Vec::new();
+    if let Some(grant) = grant {
+        grant.write_lines(&mut lines);
+    }
+    lines
 }
 
 /// Bytes around a head that are not worth a copy of it.

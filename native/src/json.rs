@@ -105,7 +105,7 @@ impl BodyPeek {
     }
 
     #[getter]
-    fn max_tokens(&self, py: Python<'_>) -> Option<u64> {
+    pub(crate) fn max_tokens(&self, py: Python<'_>) -> Option<u64> {
         let peeker = self.peeker.get();
         self.count(py, peeker.max_completion_tokens)
             .or_else(|| self.count(py, peeker.max_tokens))

@@ -1,27 +1,38 @@
 //! The ledger: one crossing at an exchange's end, for its metrics and its access line.
 
+use std::sync::{Mutex, PoisonError};
+
 use budgateway_core::access::Line;
-use budgateway_core::metrics::Observation;
+use budgateway_core::metrics::{Observation, Outcome};
 use budgateway_core::segment::LabelId;
-use budgateway_core::sse::{Usage, usage_of_document};
+use budgateway_core::sse::usage_of_document;
+use budgateway_core::usage::{Answer, UsageTable, generates};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::access::AccessLog;
+use crate::decide::{Grant, Price};
 use crate::error::Error;
-use crate::head::{RequestHead, ResponseHead};
+use crate::head::{RequestHead, ResponseHead, flag};
 use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
 use crate::pump::BodyPump;
 
 /// Cells of the row, in the order that `record_cy.py` fills them.
-const CELLS: usize = 13;
+const CELLS: usize = 15;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Ledger {
     metrics: Py<Metrics>,
     access: Option<Py<AccessLog>>,
     row: PyBuffer<i64>,
+    state: Mutex<State>,
+}
+
+struct State {
+    table: UsageTable,
+    /// What the exchange recorded last is to be debited with: tokens, and micro-dollars.
+    used: (u64, u64),
 }
 
 #[pymethods]
@@ -29,7 +40,16 @@ impl Ledger {
     #[new]
     fn new(metrics: Py<Metrics>, access: Option<Py<AccessLog>>, row: PyBuffer<i64>) -> Result<Self, Error> {
         if row.item_count() == CELLS && row.is_c_contiguous() {
-            Ok(Self { metrics, access, row })
+            let state = Mutex::new(State {
+                table: UsageTable::new(metrics.get().segment()),
+                used: (0, 0),
+            });
+            Ok(Self {
+                metrics,
+                access,
+                row,
+                state,
+            })
         } else {
             Err(Error::value(format!(
                 "the row must be {CELLS} contiguous cells of 64 bits"
@@ -44,9 +64,12 @@ impl Ledger {
         head: Option<&RequestHead>,
         pump: Option<&BodyPump>,
         document: Option<&Bound<'_, PyAny>>,
+        grant: Option<&Grant>,
+        price: Option<&Price>,
         request_id: &Bound<'_, PyString>,
         client: &Bound<'_, PyString>,
         principal: &Bound<'_, PyString>,
+        tenant: &Bound<'_, PyString>,
         upstream: &Bound<'_, PyString>,
         model: &Bound<'_, PyString>,
         error: &Bound<'_, PyString>,
@@ -68,16 +91,59 @@ impl Ledger {
             duration_ns,
             overhead_ns,
             first_byte_ns,
+            now_ns,
+            asked,
         ] = cells;
-        let usage = match (pump, document) {
-            (Some(pump), _) => pump.usage(),
-            (None, Some(document)) => usage_in(document),
-            (None, None) => None,
-        }
-        .unwrap_or_default();
         let outcome = usize::try_from(outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
         let label = |cell: i64| LabelId::new(u32::try_from(cell).unwrap_or(0));
+        let (method, path, is_json): (&[u8], &[u8], bool) = head.map_or((b"", b"", false), |head| {
+            let (head, bytes) = head.core(py);
+            (head.method(bytes), head.path(bytes), head.flags & flag::JSON != 0)
+        });
+        let (reported, events, is_terminated, document_bytes) = match (pump, document) {
+            (Some(pump), _) => {
+                let (events, is_terminated, document) = pump.told();
+                (pump.usage(), events, is_terminated, document)
+            }
+            (None, Some(document)) => {
+                let document = whole(document).unwrap_or_default();
+                (usage_of_document(document), 0, true, document.len() as u64)
+            }
+            (None, None) => (None, 0, false, 0),
+        };
+        // Lossy, because a log line must never be what fails an exchange.
+        let [request_id, client, principal, tenant, upstream, model, error] =
+            [request_id, client, principal, tenant, upstream, model, error].map(|text| text.to_string_lossy());
+        let counted = Answer {
+            reported,
+            is_whole: is_terminated || outcome == Outcome::Complete,
+            is_terminated,
+            is_asked: asked != 0 && is_json && !model.is_empty(),
+            generates: generates(path),
+            status: u16::try_from(status).unwrap_or(0),
+            bytes_in: count(bytes_in),
+            document_bytes,
+            events,
+        }
+        .usage();
+        let (usage, is_estimated) = counted;
+        let micros = price.map(|price| {
+            price
+                .inner
+                .micros(usage.tokens_in, usage.tokens_out, usage.tokens_cached)
+        });
+        let used = (usage.tokens_in.saturating_add(usage.tokens_out), micros.unwrap_or(0));
+        if let Some(grant) = grant {
+            grant.settle(used.0, used.1, count(now_ns));
+        }
+        {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.used = used;
+            state
+                .table
+                .add(&principal, &tenant, label(model_label), label(route), &counted, used.1);
+        }
         self.metrics.get().inner().observe(&Observation {
             route: label(route),
             provider: label(provider),
@@ -91,17 +157,13 @@ impl Ledger {
             bytes_out: count(bytes_out),
             tokens_in: usage.tokens_in,
             tokens_out: usage.tokens_out,
+            tokens_cached: usage.tokens_cached,
+            tokens_reasoning: usage.tokens_reasoning,
+            cost_micros: used.1,
         });
         let Some(access) = &self.access else {
             return Ok(0);
         };
-        let (method, path): (&[u8], &[u8]) = head.map_or((b"", b""), |head| {
-            let (head, bytes) = head.core(py);
-            (head.method(bytes), head.path(bytes))
-        });
-        // Lossy, because a log line must never be what fails an exchange.
-        let [request_id, client, principal, upstream, model, error] =
-            [request_id, client, principal, upstream, model, error].map(|text| text.to_string_lossy());
         let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         Ok(access.get().lines().append(&Line {
             unix_ms,
@@ -127,14 +189,22 @@ impl Ledger {
             tokens_in: tokens(usage.tokens_in),
             tokens_out: tokens(usage.tokens_out),
             tokens_cached: tokens(usage.tokens_cached),
+            tokens_reasoning: tokens(usage.tokens_reasoning),
+            cost_micros: micros.map_or(-1, tokens),
+            is_estimated,
         }))
+    }
+
+    #[getter]
+    fn used(&self) -> (u64, u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).used
     }
 }
 
-/// The usage in a whole document: its bytes, or the head that it came behind.
-fn usage_in(document: &Bound<'_, PyAny>) -> Option<Usage> {
-    if let Ok(head) = document.cast::<ResponseHead>() {
-        return usage_of_document(head.get().whole(document.py())?);
+/// A whole document: its bytes, or those behind the head that it came with.
+fn whole<'a>(document: &'a Bound<'_, PyAny>) -> Option<&'a [u8]> {
+    match document.cast::<ResponseHead>() {
+        Ok(head) => head.get().whole(document.py()),
+        Err(_) => Some(document.cast::<PyBytes>().ok()?.as_bytes()),
     }
-    usage_of_document(document.cast::<PyBytes>().ok()?.as_bytes())
 }

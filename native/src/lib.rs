@@ -2,6 +2,7 @@
 
 mod access;
 mod chunk;
+mod decide;
 mod error;
 mod frame;
 mod head;
@@ -18,11 +19,12 @@ mod segment;
 mod select;
 mod shape;
 mod sse;
+mod usage;
 
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 3;
+const ABI: u32 = 4;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -33,6 +35,8 @@ mod _native {
     // Hot state: one shared mapping.
     #[pymodule_export]
     use crate::access::AccessLog;
+    #[pymodule_export]
+    use crate::decide::{Grant, LimitSet, Price, Refusal};
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
@@ -47,6 +51,8 @@ mod _native {
     use crate::select::{Selector, Vitals};
     #[pymodule_export]
     use crate::shape::{Rendezvous, Split};
+    #[pymodule_export]
+    use crate::usage::UsageTable;
 
     // Gauges have no meaning in the core; the numbers are the order of a worker's row.
     #[pymodule_export]
@@ -92,6 +98,19 @@ mod _native {
     const WAIT_TIMED_OUT: u8 = crate::queue::WAIT_TIMED_OUT;
     #[pymodule_export]
     const WAIT_GONE: u8 = crate::queue::WAIT_GONE;
+
+    #[pymodule_export]
+    const BY_USER: u8 = budgateway_core::limit::by::USER;
+    #[pymodule_export]
+    const BY_KEY: u8 = budgateway_core::limit::by::KEY;
+    #[pymodule_export]
+    const BY_TENANT: u8 = budgateway_core::limit::by::TENANT;
+    #[pymodule_export]
+    const BY_MODEL: u8 = budgateway_core::limit::by::MODEL;
+    #[pymodule_export]
+    const BY_ROUTE: u8 = budgateway_core::limit::by::ROUTE;
+    #[pymodule_export]
+    const BY_ADDRESS: u8 = budgateway_core::limit::by::ADDRESS;
 
     #[pymodule_export]
     const VERDICT_NEUTRAL: u8 = crate::select::VERDICT_NEUTRAL;

@@ -1,5 +1,7 @@
 //! Counters and histograms.
 
+use std::sync::Arc;
+
 use budgateway_core::metrics::{self as core, Outcome};
 use budgateway_core::segment::LabelId;
 use pyo3::prelude::*;
@@ -56,6 +58,9 @@ impl Metrics {
             bytes_out: count(bytes_out),
             tokens_in: count(tokens_in),
             tokens_out: count(tokens_out),
+            tokens_cached: 0,
+            tokens_reasoning: 0,
+            cost_micros: 0,
         });
         Ok(())
     }
@@ -75,6 +80,10 @@ impl Metrics {
 impl Metrics {
     pub(crate) fn inner(&self) -> &core::Metrics {
         &self.inner
+    }
+
+    pub(crate) fn segment(&self) -> Arc<budgateway_core::segment::Segment> {
+        self.segment.get().inner.clone()
     }
 }
 
@@ -139,6 +148,21 @@ impl Series {
     #[getter]
     fn tokens_out(&self) -> u64 {
         self.inner.tokens_out
+    }
+
+    #[getter]
+    fn tokens_cached(&self) -> u64 {
+        self.inner.tokens_cached
+    }
+
+    #[getter]
+    fn tokens_reasoning(&self) -> u64 {
+        self.inner.tokens_reasoning
+    }
+
+    #[getter]
+    fn cost_micros(&self) -> u64 {
+        self.inner.cost_micros
     }
 }
 

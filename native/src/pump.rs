@@ -111,6 +111,14 @@ impl BodyPump {
         self.state().pump.usage()
     }
 
+    /// (events, the end was seen, bytes if it is a document's).
+    pub(crate) fn told(&self) -> (u64, bool, u64) {
+        let state = self.state();
+        let pump = &state.pump;
+        let document = if pump.is_document() { pump.passed() } else { 0 };
+        (pump.events(), pump.is_done(), document)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }

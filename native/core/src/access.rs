@@ -40,6 +40,11 @@ pub struct Line<'a> {
     pub tokens_in: i64,
     pub tokens_out: i64,
     pub tokens_cached: i64,
+    pub tokens_reasoning: i64,
+    /// What they cost.
+    pub cost_micros: i64,
+    /// The tokens are an estimate.
+    pub is_estimated: bool,
 }
 
 /// Lines waiting to be written out.
@@ -186,6 +191,11 @@ impl AccessLog {
         number(out, b",\"tokens_in\":", line.tokens_in);
         number(out, b",\"tokens_out\":", line.tokens_out);
         number(out, b",\"tokens_cached\":", line.tokens_cached);
+        number(out, b",\"tokens_reasoning\":", line.tokens_reasoning);
+        millionths(out, b",\"cost_usd\":", line.cost_micros);
+        if line.is_estimated {
+            out.put(b",\"usage\":\"estimated\"");
+        }
         out.put(b"}\n");
     }
 
@@ -262,6 +272,18 @@ fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
         out.put(member);
         out.put(Decimal::new(value as u64 / 1000).as_bytes());
         out.put(&[b'.', a, b, c]);
+    }
+}
+
+/// A number of millionths, with six decimals.
+#[inline(always)]
+fn millionths(out: &mut Out<'_>, member: &[u8], value: i64) {
+    if value >= 0 {
+        let mut decimals = *b".000000";
+        digits(&mut decimals[1..], value as u64 % 1_000_000);
+        out.put(member);
+        out.put(Decimal::new(value as u64 / 1_000_000).as_bytes());
+        out.put(&decimals);
     }
 }
 
@@ -424,6 +446,9 @@ mod tests {
         tokens_in: -1,
         tokens_out: -1,
         tokens_cached: -1,
+        tokens_reasoning: -1,
+        cost_micros: -1,
+        is_estimated: false,
     };
 
     fn log(capacity: usize) -> AccessLog {

@@ -123,6 +123,12 @@ pub struct Observation {
     pub tokens_in: u64,
     /// As the upstream reported.
     pub tokens_out: u64,
+    /// Of those read.
+    pub tokens_cached: u64,
+    /// Of those written.
+    pub tokens_reasoning: u64,
+    /// What all of them cost, in micro-dollars.
+    pub cost_micros: u64,
 }
 
 /// What was counted of one series, by the processes of one shard.
@@ -133,6 +139,9 @@ pub(crate) struct Counts {
     bytes_out: AtomicU64,
     tokens_in: AtomicU64,
     tokens_out: AtomicU64,
+    tokens_cached: AtomicU64,
+    tokens_reasoning: AtomicU64,
+    cost_micros: AtomicU64,
     duration: Histogram<DURATION_BUCKETS>,
     overhead: Histogram<OVERHEAD_BUCKETS>,
     first_byte: Histogram<DURATION_BUCKETS>,
@@ -178,6 +187,12 @@ pub struct Series {
     pub tokens_in: u64,
     /// See `Observation`.
     pub tokens_out: u64,
+    /// See `Observation`.
+    pub tokens_cached: u64,
+    /// See `Observation`.
+    pub tokens_reasoning: u64,
+    /// See `Observation`.
+    pub cost_micros: u64,
 }
 
 // The last place is never given to a key: it takes what found no place.
@@ -207,6 +222,9 @@ impl Metrics {
             (&counts.bytes_out, seen.bytes_out),
             (&counts.tokens_in, seen.tokens_in),
             (&counts.tokens_out, seen.tokens_out),
+            (&counts.tokens_cached, seen.tokens_cached),
+            (&counts.tokens_reasoning, seen.tokens_reasoning),
+            (&counts.cost_micros, seen.cost_micros),
         ] {
             if more > 0 {
                 count.fetch_add(more, Ordering::Relaxed);
@@ -270,6 +288,9 @@ impl Metrics {
             bytes_out: sum(|counts| &counts.bytes_out),
             tokens_in: sum(|counts| &counts.tokens_in),
             tokens_out: sum(|counts| &counts.tokens_out),
+            tokens_cached: sum(|counts| &counts.tokens_cached),
+            tokens_reasoning: sum(|counts| &counts.tokens_reasoning),
+            cost_micros: sum(|counts| &counts.cost_micros),
         };
         for counts in shards() {
             series
@@ -328,6 +349,9 @@ mod tests {
             bytes_out: 2,
             tokens_in: 3,
             tokens_out: 4,
+            tokens_cached: 5,
+            tokens_reasoning: 6,
+            cost_micros: 7,
         }
     }
 
@@ -354,6 +378,7 @@ mod tests {
         assert_eq!(ok.overhead.0[1], 2);
         assert_eq!(ok.first_byte, ([0; DURATION_BUCKETS], 0));
         assert_eq!((ok.bytes_in, ok.bytes_out, ok.tokens_in, ok.tokens_out), (2, 4, 6, 8));
+        assert_eq!((ok.tokens_cached, ok.tokens_reasoning, ok.cost_micros), (10, 12, 14));
     }
 
     #[test]

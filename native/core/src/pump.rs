@@ -128,6 +128,21 @@ impl Pump {
         self.scanner.as_ref().is_some_and(UsageScanner::error)
     }
 
+    /// Events that passed; 0 where no event stream is looked at.
+    pub fn events(&self) -> u64 {
+        self.scanner.as_ref().map_or(0, UsageScanner::events)
+    }
+
+    /// The end of what is looked at was seen: a terminator, or a document's last byte.
+    pub fn is_done(&self) -> bool {
+        self.scanner.as_ref().is_some_and(UsageScanner::done)
+    }
+
+    /// A JSON document is looked at.
+    pub fn is_document(&self) -> bool {
+        self.scanner.as_ref().is_some_and(UsageScanner::is_document)
+    }
+
     /// What the scanner saw.
     pub fn usage(&self) -> Option<Usage> {
         self.scanner.as_ref().and_then(UsageScanner::usage)

@@ -1,7 +1,7 @@
 //! The shared mapping that holds hot state: fixed tables of atomics in one anonymous file, the same in every process.
 //!
 //! ```text
-//! header | labels | upstreams | queues | rows, one a worker | rate limit cells | rotations | series keys | counts, in shards
+//! header | labels | upstreams | queues | rows, one a worker | limits | rotations | series keys | usage | counts, in shards
 //! ```
 //!
 //! Every field is an atomic for which all zeroes is the empty state, so that a new mapping needs no filling in and only
@@ -16,10 +16,11 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::hash::HashKey;
-use crate::limit::CellSet;
+use crate::limit::{CellSet, LEASE_SETS, LEASE_SLOTS, LeaseSet};
 use crate::metrics::Counts;
 use crate::names::Names;
 use crate::queue::{SharedCounts, Waiting};
+use crate::usage::{PRINCIPALS, SUMS, Sum};
 use crate::vitals::{ModelSet, Signals, Vitals};
 
 /// Names that metrics and logs may carry; id 0 stands for all the others.
@@ -38,6 +39,8 @@ pub const QUEUES: usize = 256;
 pub const ROTATIONS: usize = 1024;
 /// Sets of eleven rate limit cells: room for 90,112 keys.
 pub const CELL_SETS: usize = 8192;
+/// Sets of eleven cells of budgets: room for 22,528 keys.
+pub const BUDGET_SETS: usize = 2048;
 /// Series of metrics; the last one takes what found no place.
 pub const SERIES: usize = 2048;
 /// Copies of the metrics' counts: processes add to different ones, so that they do not fight over cache lines.
@@ -139,10 +142,18 @@ pub(crate) struct Layout {
     rows: [Row; WORKERS],
     /// Rate limits (`limit`).
     pub(crate) cell_sets: [CellSet; CELL_SETS],
+    /// Budgets (`limit`).
+    pub(crate) budget_sets: [CellSet; BUDGET_SETS],
+    /// Whose leases are counted where (`limit`).
+    pub(crate) lease_sets: [LeaseSet; LEASE_SETS],
     /// Tickets drawn by selectors over the same upstreams (`select`).
     pub(crate) rotations: [Rotation; ROTATIONS],
     /// Which series is where (`metrics`).
     pub(crate) series: [AtomicU64; SERIES],
+    /// Whose usage is summed up (`usage`).
+    pub(crate) principals: Names<PRINCIPALS>,
+    /// What was used.
+    pub(crate) sums: [Sum; SUMS],
     /// What was counted, by shard and series.
     pub(crate) counts: [[Counts; SERIES]; SHARDS],
 }
@@ -154,6 +165,7 @@ struct Header {
     size: AtomicU64,
     workers: AtomicU64,
     hash_key: [AtomicU64; 2],
+    limit_key: [AtomicU64; 2],
     attached: AtomicU64,
 }
 
@@ -165,6 +177,8 @@ pub(crate) struct Row {
     pub(crate) in_flight: [AtomicU32; UPSTREAMS],
     /// Exchanges that wait for an upstream, by queue (`queue`).
     pub(crate) queues: [Waiting; QUEUES],
+    /// Leases, by slot (`limit`).
+    pub(crate) leases: [AtomicU32; LEASE_SLOTS],
 }
 
 /// A ticket counter, claimed by the hash of what draws from it.
@@ -200,8 +214,10 @@ impl Segment {
         header.version.store(VERSION, Ordering::Relaxed);
         header.size.store(size_of::<Layout>() as u64, Ordering::Relaxed);
         header.workers.store(workers as u64, Ordering::Relaxed);
-        for (word, random) in header.hash_key.iter().zip(random_words()?) {
-            word.store(random, Ordering::Relaxed);
+        for key in [&header.hash_key, &header.limit_key] {
+            for (word, random) in key.iter().zip(random_words()?) {
+                word.store(random, Ordering::Relaxed);
+            }
         }
         header.magic.store(MAGIC, Ordering::Release);
         Ok(segment.known())
@@ -318,6 +334,7 @@ impl Segment {
         let row = self.row(worker);
         row.in_flight.iter().for_each(|count| count.store(0, Ordering::Relaxed));
         row.queues.iter().for_each(Waiting::clear);
+        row.leases.iter().for_each(|count| count.store(0, Ordering::Relaxed));
         row.gauges.iter().for_each(|gauge| gauge.store(0, Ordering::Relaxed));
     }
 
@@ -418,6 +435,17 @@ impl Segment {
     /// The secret that all processes hash with.
     pub(crate) fn hash_key(&self) -> HashKey {
         self.hash_key
+    }
+
+    /// The number of a principal, given out on first sight; `None` when all are taken. 0 and 1 stay empty.
+    pub(crate) fn principal(&self, name: &str) -> Option<usize> {
+        self.layout().principals.intern(self.hash_key, name, 2)
+    }
+
+    /// The secret that limits hash with: another one, as it outlives the segment (`limit::state`).
+    pub(crate) fn limit_key(&self) -> HashKey {
+        let [first, second] = [0, 1].map(|word: usize| self.layout().header.limit_key[word].load(Ordering::Relaxed));
+        HashKey(first, second)
     }
 
     /// The rotation of whoever has this name; when all are taken, one shared with others.

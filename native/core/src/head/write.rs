@@ -135,6 +135,8 @@ pub struct Disclosure<'a> {
     pub request_id: &'a [u8],
     /// Complete header lines, each with its CRLF, trusted.
     pub lines: &'a [u8],
+    /// The same, of the client's limits: in their place what an upstream says of its own is dropped.
+    pub limits: &'a [u8],
     /// How often an upstream was asked; 0 says nothing about attempts and overhead.
     pub attempts: u64,
     /// What the gateway itself took.
@@ -157,6 +159,7 @@ pub struct ResponsePlan<'a> {
     reason: &'a [u8],
     request_id: &'a [u8],
     lines: &'a [u8],
+    limits: &'a [u8],
     /// Attempts and overhead.
     told: Option<[Decimal; 2]>,
     close: &'static [u8],
@@ -365,6 +368,7 @@ impl ResponseHeadWriter {
         let &Disclosure {
             request_id,
             lines,
+            limits,
             attempts,
             overhead_us,
         } = disclosure;
@@ -380,7 +384,9 @@ impl ResponseHeadWriter {
         let reason = if clean { reason } else { standard_reason(head.status) };
         let close: &[u8] = if keep_alive { b"" } else { b"connection: close\r\n" };
         let framing = FramingLine::new(framing);
-        let (fields, fields_len) = choose(&head.fields, |field| self.passes(field, head, bytes));
+        let (fields, fields_len) = choose(&head.fields, |field| {
+            self.passes(field, head, bytes) && (limits.is_empty() || !is_limit(field, bytes))
+        });
         let len = STATUS_START.len()
             + 4
             + reason.len()
@@ -391,6 +397,7 @@ impl ResponseHeadWriter {
             + request_id.len()
             + 2
             + lines.len()
+            + limits.len()
             + told_len
             + close.len()
             + 2;
@@ -400,6 +407,7 @@ impl ResponseHeadWriter {
             reason,
             request_id,
             lines,
+            limits,
             told,
             close,
             fields,
@@ -456,6 +464,7 @@ impl ResponsePlan<'_> {
         out.put(self.request_id);
         out.put(b"\r\n");
         out.put(self.lines);
+        out.put(self.limits);
         if let Some([attempts, overhead]) = &self.told {
             out.put(ATTEMPTS);
             out.put(attempts.as_bytes());
@@ -509,6 +518,24 @@ fn chosen(fields: &[Field], mut set: FieldSet) -> impl Iterator<Item = &Field> {
 
 fn contains(names: &[Vec<u8>], name: &[u8]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other))
+}
+
+/// Whether a header tells of rate limits, in any of the spellings there are.
+fn is_limit(field: &Field, head: &[u8]) -> bool {
+    let name = field.name(head);
+    let starts = |with: &[u8]| {
+        name.get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with))
+    };
+    field.known == Known::Other
+        && [
+            &b"x-ratelimit-"[..],
+            b"anthropic-ratelimit-",
+            b"ratelimit",
+            b"rate-limit-",
+        ]
+        .into_iter()
+        .any(starts)
 }
 
 /// Whether a `Connection` header names `name`, and so keeps it to that one connection.

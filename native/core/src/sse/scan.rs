@@ -96,6 +96,7 @@ struct Seen {
     finished: bool,
     error: bool,
     first: First,
+    events: u64,
     scratch: Vec<u8>,
     // A document's wanted value that has begun: its text so far.
     value: Vec<u8>,
@@ -177,6 +178,16 @@ impl UsageScanner {
         self.seen.done
     }
 
+    /// Events so far; of a document, none.
+    pub fn events(&self) -> u64 {
+        self.seen.events
+    }
+
+    /// One JSON document is looked at.
+    pub fn is_document(&self) -> bool {
+        matches!(self.framing, Framing::Document(_))
+    }
+
     /// What has left ends with a whole event or comment: another may be put there. Never so inside a document.
     pub fn is_between_events(&self) -> bool {
         match &self.framing {
@@ -207,7 +218,7 @@ pub fn usage_of_document(bytes: &[u8]) -> Option<Usage> {
 fn usage_at_end(bytes: &[u8]) -> Option<Report> {
     let from = bytes.len().saturating_sub(MAX_TAIL_BYTES);
     let end = bytes.get(from..)?;
-    let key = from + quick_key(end).or_else(|| USAGE_KEY.find_iter(end).last())?;
+    let key = from + tail::quick_key(end).or_else(|| USAGE_KEY.find_iter(end).last())?;
     let (before, tail) = bytes.split_at(key);
     // Within a string every quote has a backslash before it.
     if before.ends_with(b"\\") {
@@ -222,20 +233,12 @@ fn usage_at_end(bytes: &[u8]) -> Option<Report> {
     Report::usage(Object::read(&EVENT, &object)?.text(USAGE)?)
 }
 
-/// Where the key stands when its value is the last object but for those inside of it, as nearly always.
-fn quick_key(end: &[u8]) -> Option<usize> {
-    const KEY: &[u8] = b"\"usage\"";
-    memchr::memrchr_iter(b'{', end).take(3).find_map(|open| {
-        let before = end.get(..open)?.trim_ascii_end().strip_suffix(b":")?.trim_ascii_end();
-        before.strip_suffix(KEY).map(<[u8]>::len)
-    })
-}
-
 impl Sink for Seen {
     fn pass(&mut self, _: &[u8]) {}
 
     #[inline]
     fn event(&mut self, event: Event<'_>) {
+        self.events += 1;
         self.error |= event.is_error;
         let mut scratch = std::mem::take(&mut self.scratch);
         let data = event.data(&mut scratch);

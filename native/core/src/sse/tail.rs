@@ -187,6 +187,15 @@ impl<'a> Tail<'a> {
     }
 }
 
+/// Where the key stands when its value is the last object but for those inside of it, as nearly always.
+pub(super) fn quick_key(end: &[u8]) -> Option<usize> {
+    const KEY: &[u8] = b"\"usage\"";
+    memchr::memrchr_iter(b'{', end).take(3).find_map(|open| {
+        let before = end.get(..open)?.trim_ascii_end().strip_suffix(b":")?.trim_ascii_end();
+        before.strip_suffix(KEY).map(<[u8]>::len)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,209 @@
+"""The operator's limits: which apply to whom, what they are called, and what is said when one refuses."""
+
+from __future__ import annotations
+
+import time
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NamedTuple
+
+from budgateway import native
+from budgateway.errors import BudgetExceeded, GatewayError, Overloaded, RateLimited
+from budgateway.limits.stage_cy import Prepared, RouteLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from budgateway.records import Allowance, LimitRule, Principal, Route, Settings
+
+GATEWAY = "gateway"
+_OFFICE = "\0"  # no route is called that
+ALLOWANCE = "allowance"
+S_PER_DAY = 86_400
+_BITS = {
+    "user": native.BY_USER,
+    "key": native.BY_KEY,
+    "tenant": native.BY_TENANT,
+    "model": native.BY_MODEL,
+    "route": native.BY_ROUTE,
+    "address": native.BY_ADDRESS,
+}
+# Whoever asks is told that it is too much (429); what is too much for everybody is the gateway's trouble (503).
+_WHO = native.BY_USER | native.BY_KEY | native.BY_TENANT | native.BY_ADDRESS
+
+
+class Named(NamedTuple):
+    """One limit, in words and in the native core's."""
+
+    name: str  # the rule's; "gateway", "route:NAME" and "allowance" are those that are no rules
+    by: int  # native.BY_*
+    kind: str  # requests, tokens, concurrency, spend
+    amount: int  # spend: micro-dollars
+    period: str  # minute, hour, day, week, month; "" for concurrency
+    burst: int
+
+    @property
+    def key(self) -> str:
+        """What it is called among all limits: equal names are one limit."""
+        return f"{self.name}/{self.kind}/{self.period}"
+
+    def words(self) -> str:
+        """As it is named to a client."""
+        if self.name == GATEWAY:
+            return "the gateway's limit"
+        if self.name.startswith("route:"):
+            return f"the limit of route '{self.name.removeprefix('route:')}'"
+        if self.kind == "spend":
+            amount = f"${self.amount / 1e6:.2f} a {self.period}"
+        elif self.kind == "concurrency":
+            amount = f"{self.amount} at a time"
+        else:
+            amount = f"{self.amount} {self.kind} a {self.period}"
+        by = " and ".join(word for word, bit in _BITS.items() if self.by & bit)
+        whose = "of this credential" if self.name == ALLOWANCE else f"({'by ' + by if by else 'all together'})"
+        return f"{amount} {whose}, limit '{self.name}'"
+
+
+class Rulebook:
+    """All limits of one configuration, for one worker. Nothing here is on the path of a common request."""
+
+    def __init__(self, settings: Settings, segment: native.Segment, worker: int) -> None:
+        self._settings = settings
+        self._segment = segment
+        self._worker = worker
+        self._routes = {route.name: route for route in settings.routes}
+        self._providers = {provider.name: provider for provider in settings.providers}
+        self.is_priced = bool(settings.prices)
+
+    def today(self) -> int:
+        """Days since 1970, UTC."""
+        return int(time.time()) // S_PER_DAY
+
+    def of_route(self, route: Route) -> RouteLimits:
+        """The limits on a route."""
+        rules = [rule for rule in self._settings.limit_rules if self._concerns(rule, route.name)]
+        by_model = any(rule.models for rule in rules)
+        by_principal = any(rule.tenants or rule.roles for rule in rules)
+        return RouteLimits(self, route.name, by_model, by_principal)
+
+    def strays(self) -> RouteLimits:
+        """The limits of requests that find no route."""
+        return RouteLimits(self, "", False, False)
+
+    def of_office(self) -> RouteLimits:
+        """The limits of what the gateway answers itself: those of all requests together, and no rules."""
+        return RouteLimits(self, _OFFICE, False, False)
+
+    def prepare(self, route: str, model: str, principal: Principal | None) -> Prepared | None:
+        """The limits of such exchanges, ready to decide; None when there are none."""
+        names = tuple(self._names(route, model, principal))
+        if not names:
+            return None
+        settings = self._settings.limits
+        limits = native.LimitSet(
+            self._segment,
+            self._worker,
+            route,
+            [(name.key, name.by, name.kind, name.amount, name.period, name.burst) for name in names],
+            output_tokens=settings.output_tokens,
+            headers=settings.headers,
+        )
+        kinds = {name.kind for name in names}
+        return Prepared(limits, names, spends="spend" in kinds and self.is_priced)
+
+    def error(self, name: Named, refusal: native.Refusal) -> GatewayError:
+        """What a refused client is told: which limit, and when to come again."""
+        words = name.words()
+        if name.kind == "concurrency":
+            return self.busy(name, self.too_many(name))
+        wait_s = refusal.wait_ns / 1e9
+        if name.kind == "spend":
+            # The core counts whole days: take off what of today is over.
+            wait_s = max(1.0, wait_s - time.time() % S_PER_DAY)
+            return BudgetExceeded(f"budget used up: {words}", retry_after_s=wait_s)
+        what = "request" if name.kind == "requests" else "token"
+        if refusal.never:
+            error = RateLimited(
+                f"request too large: it asks for more tokens than {words}, holds at once", param="max_tokens"
+            )
+            error.lines = b"x-should-retry: false\r\n"
+        else:
+            error = RateLimited(f"{what} rate exceeded: {words}", retry_after_s=wait_s)
+        error.lines += refusal.lines(name.kind)
+        return error
+
+    def too_many(self, name: Named) -> str:
+        """That no lease was to be had, in words."""
+        return f"too many requests at a time: {name.words()}"
+
+    def busy(self, name: Named, message: str) -> GatewayError:
+        """A lease was not to be had."""
+        if name.by & _WHO:
+            return RateLimited(message, retry_after_s=1.0)
+        return Overloaded(message, retry_after_s=1.0)
+
+    def price(self, provider: str, model: str) -> native.Price | None:
+        """What a model's tokens cost at a provider: the operator's own word for what clients say wins, then the price
+        list's for what the provider is told."""
+        record = self._providers.get(provider)
+        told = model if record is None else record.upstream_model(model)
+        for price in self._settings.prices:
+            if price.provider not in ("", provider):
+                continue
+            if fnmatchcase(model if price.provider == "" else told, price.model):
+                return native.Price(price.input, price.cached, price.output, max_output_tokens=price.max_output_tokens)
+        return None
+
+    def _concerns(self, rule: LimitRule, route: str) -> bool:
+        return not rule.routes or any(fnmatchcase(route, pattern) for pattern in rule.routes)
+
+    def _applies(self, rule: LimitRule, route: str, model: str, principal: Principal | None) -> bool:
+        if not self._concerns(rule, route):
+            return False
+        if rule.models and not any(fnmatchcase(model, pattern) for pattern in rule.models):
+            return False
+        tenant, roles = ("", ()) if principal is None else (principal.tenant, principal.roles)
+        if rule.tenants and tenant not in rule.tenants:
+            return False
+        return not rule.roles or any(role in rule.roles for role in roles)
+
+    def _names(self, route: str, model: str, principal: Principal | None) -> Iterator[Named]:
+        overall = self._settings.rate_limit
+        if overall is not None:
+            yield Named(GATEWAY, native.BY_USER, "requests", overall.per_minute, "minute", overall.burst)
+        record = self._routes.get(route)
+        if record is not None and record.rate_limit:
+            burst = record.rate_burst or max(1, record.rate_limit // 10)
+            yield Named(f"route:{record.name}", native.BY_USER, "requests", record.rate_limit, "minute", burst)
+        if principal is not None and principal.allowance is not None:
+            by = native.BY_KEY if principal.key else native.BY_USER
+            yield from named(ALLOWANCE, by, principal.allowance)
+        for rule in self._settings.limit_rules:
+            if route == "" and (rule.routes or rule.models or "model" in rule.by or "route" in rule.by):
+                continue
+            if (record is not None or route == "") and self._applies(rule, route, model, principal):
+                by = sum(_BITS[word] for word in rule.by)
+                limits = named(rule.name, by, rule.allowance)
+                yield from (one for one in limits if route != "" or one.kind == "requests")
+
+
+def named(name: str, by: int, allowance: Allowance) -> Iterator[Named]:
+    """The limits that an allowance is made of."""
+    minute = allowance.requests_per_minute
+    for amount, period in (
+        (minute, "minute"),
+        (allowance.requests_per_hour, "hour"),
+        (allowance.requests_per_day, "day"),
+    ):
+        if amount:
+            # Where a shorter rate spreads them out, a longer one need not: it may be used at once.
+            spread = period == "minute" or not minute
+            burst = allowance.burst or max(1, amount // 10) if spread else amount
+            yield Named(name, by, "requests", amount, period, burst)
+    for amount, period in ((allowance.tokens_per_minute, "minute"), (allowance.tokens_per_day, "day")):
+        if amount:
+            yield Named(name, by, "tokens", amount, period, amount)
+    if allowance.concurrency:
+        yield Named(name, by, "concurrency", allowance.concurrency, "", 0)
+    if allowance.budget_usd:
+        micros = max(1, round(allowance.budget_usd * 1e6))
+        yield Named(name, by, "spend", micros, allowance.budget_period, 0)

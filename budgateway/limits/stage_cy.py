@@ -1,0 +1,141 @@
+"""The limits of an exchange: one decision over all of them, once it is known who asks for what."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budgateway.native import Grant
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from budgateway.exchange_cy import Exchange
+    from budgateway.limits.rules import Named, Rulebook
+    from budgateway.limits.waiting import WaitingRoom
+    from budgateway.native import LimitSet, Price, Refusal
+
+MAX_REMEMBERED = 4096  # combinations of principal and model; forgotten all at once
+
+
+class Prepared:
+    """A set of limits made ready: what decides, and what each limit is called."""
+
+    def __init__(self, limits: LimitSet, names: tuple[Named, ...], *, spends: bool) -> None:
+        self.limits = limits
+        self.decide = limits.decide
+        self.names = names
+        self.spends = spends
+        self.lease = next((name for name in names if name.kind == "concurrency"), None)
+
+
+class RouteLimits:
+    """Which limits apply on one route. Where all principals share them, that is no question."""
+
+    def __init__(self, book: Rulebook, route: str, by_model: bool, by_principal: bool) -> None:
+        self._book = book
+        self.route = route
+        self._by_model = by_model
+        self._is_shared = not (by_model or by_principal)
+        self._common = book.prepare(route, "", None) if self._is_shared else None
+        self._remembered: dict[tuple[int, str], tuple[object, Prepared | None]] = {}
+
+    def pick(self, x: Exchange) -> Prepared | None:
+        """The limits of this exchange; None when it has none."""
+        principal = x.principal
+        if self._is_shared and (principal is None or principal.allowance is None):
+            return self._common
+        model = x.model if self._by_model else ""
+        # By identity: a verified credential keeps its principal, and hashing a record costs more than deciding.
+        key = (id(principal), model)
+        known = self._remembered.get(key)
+        if known is not None and known[0] is principal:
+            return known[1]
+        prepared = self._book.prepare(self.route, model, principal)
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[key] = (principal, prepared)
+        return prepared
+
+
+class Limits:
+    """All or nothing: a request that some limit refuses has consumed nothing of the others."""
+
+    def __init__(self, book: Rulebook, strays: RouteLimits, waiting: WaitingRoom | None) -> None:
+        """`strays` are the limits of what finds no route, or may not use it; without a waiting room, what runs as often as
+        it may is refused at once."""
+        self._book = book
+        self._strays = strays
+        self._waiting = waiting
+        self._prices: dict[str, dict[str, Price | None]] = {}
+        self._priced = book.is_priced
+        # Days since 1970, UTC: whoever sweeps keeps it.
+        self.today = book.today()
+
+    def decide(self, x: Exchange, room: RouteLimits) -> Awaitable[None] | None:
+        """Take a request, the tokens it may come to, a lease and what they may cost: all of them, or refuse
+        (RateLimited, BudgetExceeded, Overloaded). An awaitable when a lease must be waited for."""
+        prepared = room.pick(x)
+        if prepared is None:
+            return None
+        if prepared.lease is not None and self._waiting is not None and self._waiting.count:
+            # Who came earlier goes first.
+            return self._waiting.wait(self, x, prepared, prepared.lease)
+        refusal = self.take(x, prepared, x.ready_ns)
+        if refusal is None:
+            return None
+        name = prepared.names[refusal.limit]
+        if name.kind == "concurrency" and self._waiting is not None:
+            return self._waiting.wait(self, x, prepared, name)
+        raise self._book.error(name, refusal)
+
+    def take(self, x: Exchange, prepared: Prepared, now_ns: int) -> Refusal | None:
+        """Decide once; the grant is the exchange's."""
+        principal = x.principal
+        key = tenant = ""
+        if principal is not None:
+            key = principal.key
+            tenant = principal.tenant
+        answer = prepared.decide(
+            x.limit_key,
+            key if key else x.limit_key,
+            tenant,
+            x.model,
+            x.client,
+            x.peek,
+            x.body_bytes,
+            self.price(x) if prepared.spends else None,
+            now_ns,
+            self.today,
+        )
+        if type(answer) is Grant:
+            x.grant = answer
+            return None
+        return answer
+
+    def stray(self, x: Exchange) -> None:
+        """Count a request that goes nowhere: RateLimited when there were too many."""
+        prepared = self._strays.pick(x)
+        if prepared is not None:
+            refusal = self.take(x, prepared, x.ready_ns)
+            if refusal is not None:
+                raise self._book.error(prepared.names[refusal.limit], refusal)
+
+    def price(self, x: Exchange) -> Price | None:
+        """What the exchange's tokens cost, where it is on its way to; None when that is not known."""
+        if not self._priced or x.leg is None or not x.model:
+            return None
+        provider: str = x.leg.provider
+        known = self._prices.get(provider)
+        if known is None:
+            known = self._prices[provider] = {}
+        if x.model in known:
+            return known[x.model]
+        if len(known) >= MAX_REMEMBERED:
+            known.clear()
+        price = known[x.model] = self._book.price(provider, x.model)
+        return price
+
+    def released(self) -> None:
+        """An exchange gave its lease back: it may be somebody's turn."""
+        if self._waiting is not None and self._waiting.count:
+            self._waiting.soon()

@@ -1,0 +1,236 @@
+//! Budgets: what a key may spend in a calendar period (UTC), in micro-dollars.
+//!
+//! A cell holds the day on which its period ends and what was spent in it: a number from an earlier period counts as
+//! nothing, so no one has to reset anything. A key has one cell, whatever the period. When all cells of a set belong to
+//! keys with running periods, the one that spent least is forgotten: more is admitted, never less.
+
+use super::LimitError;
+use super::cells::CellSet;
+use crate::segment::{BUDGET_SETS, Segment};
+
+const SPENT_BITS: u32 = 44;
+const SPENT: u64 = (1 << SPENT_BITS) - 1;
+/// 17 million dollars; sums stop there.
+const MAX_BUDGET: u64 = SPENT;
+
+/// How long a budget lasts; it begins anew at midnight UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// A day.
+    Day,
+    /// Monday to Sunday.
+    Week,
+    /// A month of the calendar.
+    Month,
+}
+
+impl std::str::FromStr for Period {
+    type Err = LimitError;
+
+    fn from_str(name: &str) -> Result<Self, LimitError> {
+        Ok(match name {
+            "day" => Self::Day,
+            "week" => Self::Week,
+            "month" => Self::Month,
+            _ => return Err(LimitError::Period(name.to_owned())),
+        })
+    }
+}
+
+impl Period {
+    /// The first day after the period that `today` is in. Days are counted from 1970-01-01.
+    #[must_use]
+    pub fn end(self, today: u32) -> u32 {
+        match self {
+            Self::Day => today + 1,
+            // Day 0 was a Thursday, day 4 a Monday.
+            Self::Week => today + 7 - (today + 3) % 7,
+            Self::Month => first_of_next_month(today),
+        }
+    }
+}
+
+/// Howard Hinnant's `civil_from_days` and back, for days after 1970.
+fn first_of_next_month(today: u32) -> u32 {
+    let days = today + 719_468;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March: 0 to 11.
+    let month = (5 * of_year + 2) / 153;
+    let (year, next) = if month == 11 {
+        (year_of_era + 1, 0)
+    } else {
+        (year_of_era, month + 1)
+    };
+    let first = (153 * next + 2) / 5;
+    era * 146_097 + year * 365 + year / 4 - year / 100 + year / 400 + first - 719_468
+}
+
+/// What may be spent in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    micros: u64,
+    period: Period,
+}
+
+impl Budget {
+    /// `micros` micro-dollars a period.
+    pub fn new(micros: u64, period: Period) -> Result<Self, LimitError> {
+        if (1..=MAX_BUDGET).contains(&micros) {
+            Ok(Self { micros, period })
+        } else {
+            Err(LimitError::Budget(micros))
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn micros(&self) -> u64 {
+        self.micros
+    }
+
+    /// What it is begun anew by.
+    #[must_use]
+    pub fn period(&self) -> Period {
+        self.period
+    }
+
+    /// What tells this budget from others of the same name: not the sum, so that raising it forgets nothing.
+    pub(super) fn identity(&self) -> [u8; 1] {
+        [self.period as u8]
+    }
+
+    /// The cell after spending, if that fits: a budget that is used up refuses what costs nothing, too.
+    #[inline]
+    pub(super) fn debited(&self, value: u64, micros: u64, today: u32) -> Option<u64> {
+        let (end, spent) = self.now(value, today);
+        let after = spent.saturating_add(micros);
+        (spent < self.micros && after <= self.micros).then(|| pack(end, after))
+    }
+
+    /// The cell after spending more, unasked, in the period until `end`; one of another period stays.
+    pub(super) fn forced(value: u64, micros: u64, end: u32) -> u64 {
+        if value >> SPENT_BITS == u64::from(end) {
+            pack(end, (value & SPENT).saturating_add(micros))
+        } else {
+            value
+        }
+    }
+
+    /// The cell after some of what was debited in the period until `end` is given back; one of another period stays.
+    pub(super) fn credited(value: u64, micros: u64, end: u32) -> u64 {
+        if value >> SPENT_BITS == u64::from(end) {
+            pack(end, (value & SPENT).saturating_sub(micros))
+        } else {
+            value
+        }
+    }
+
+    /// Micro-dollars left.
+    pub(super) fn left(&self, value: u64, today: u32) -> u64 {
+        self.micros.saturating_sub(self.now(value, today).1)
+    }
+
+    /// The day on which it begins anew.
+    pub(super) fn end(&self, today: u32) -> u32 {
+        self.period.end(today)
+    }
+
+    /// The end of the running period, and what was spent in it.
+    fn now(&self, value: u64, today: u32) -> (u32, u64) {
+        let end = self.period.end(today);
+        let same = value >> SPENT_BITS == u64::from(end);
+        (end, if same { value & SPENT } else { 0 })
+    }
+
+    /// Which cell a key is needed by: none after its period, else the more the more was spent.
+    pub(super) fn need(today: u32) -> impl Fn(u64) -> u64 {
+        move |value| if is_over(value, today) { 0 } else { value & SPENT }
+    }
+}
+
+/// Whether a cell's period is over.
+pub(super) fn is_over(value: u64, today: u32) -> bool {
+    value >> SPENT_BITS <= u64::from(today)
+}
+
+/// Where a key's cell is, if it has one.
+#[inline]
+pub(super) fn cells_of(segment: &Segment, hash: u64) -> &CellSet {
+    &segment.layout().budget_sets[(hash >> 32) as usize % BUDGET_SETS]
+}
+
+fn pack(end: u32, spent: u64) -> u64 {
+    u64::from(end) << SPENT_BITS | spent.min(SPENT - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // 2026-11-23, a Monday.
+    const TODAY: u32 = 20_780;
+
+    #[test]
+    fn periods_end_at_midnight_sunday_and_the_months_last() {
+        assert_eq!(Period::Day.end(TODAY), TODAY + 1);
+        assert_eq!(Period::Week.end(TODAY), TODAY + 7);
+        assert_eq!(Period::Week.end(TODAY + 6), TODAY + 7);
+        assert_eq!(Period::Month.end(TODAY), TODAY + 8);
+        assert_eq!(Period::Month.end(TODAY + 8), TODAY + 8 + 31);
+        // Every month from 1970 to 2100, by counting.
+        let mut first = 0;
+        for year in 1970..2101_u32 {
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let february = if leap { 29 } else { 28 };
+            for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+                for day in [0, 1, length - 1] {
+                    assert_eq!(Period::Month.end(first + day), first + length, "{year}");
+                }
+                first += length;
+            }
+        }
+    }
+
+    #[test]
+    fn a_period_begins_with_nothing_spent() {
+        let budget = Budget::new(100, Period::Day).unwrap();
+        let value = budget.debited(0, 60, TODAY).unwrap();
+        assert_eq!(budget.left(value, TODAY), 40);
+        assert_eq!(budget.debited(value, 41, TODAY), None);
+        assert_eq!(
+            budget.left(budget.debited(value, 41, TODAY + 1).unwrap(), TODAY + 1),
+            59
+        );
+        // What is given back later is not that period's.
+        let next = budget.debited(value, 10, TODAY + 1).unwrap();
+        assert_eq!(Budget::credited(next, 10, TODAY + 1), next);
+        assert_eq!(budget.left(Budget::credited(next, 10, TODAY + 2), TODAY + 1), 100);
+    }
+
+    #[test]
+    fn what_is_used_up_refuses_what_is_free() {
+        let budget = Budget::new(100, Period::Week).unwrap();
+        assert!(budget.debited(0, 0, TODAY).is_some());
+        let value = budget.debited(0, 100, TODAY).unwrap();
+        assert_eq!(budget.debited(value, 0, TODAY), None);
+        let over = Budget::forced(value, u64::MAX, TODAY + 7);
+        assert_eq!(Budget::forced(value, 5, TODAY + 14), value);
+        assert_eq!(
+            (
+                budget.left(over, TODAY),
+                is_over(over, TODAY + 6),
+                is_over(over, TODAY + 7)
+            ),
+            (0, false, true)
+        );
+    }
+
+    #[test]
+    fn budgets_that_no_cell_holds_are_refused() {
+        assert!(Budget::new(0, Period::Day).is_err());
+        assert!(Budget::new(1 << 44, Period::Day).is_err());
+        assert!("year".parse::<Period>().is_err());
+    }
+}

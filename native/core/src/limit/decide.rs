@@ -1,0 +1,520 @@
+//! One decision over all limits of an exchange: everything is taken, or nothing; and the guard that settles it.
+//!
+//! First all limits are looked at, and nothing is taken when one of them refuses. Then each is taken in turn; should one
+//! refuse after all, because another process was faster in those nanoseconds, what was taken before it is given back.
+//! Every single taking is exact, so that no limit is ever exceeded, not for a moment. What others may see for that moment
+//! is less than there is: at worst one is refused who came at the very moment in which another was.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::budget::{self, Budget};
+use super::cells::{BUSY_NS, Change};
+use super::lease::{self, Lease};
+use super::rate::{self, Bucket, to_ns, to_units};
+use super::{LimitError, MAX_LIMITS};
+use crate::segment::{Segment, Worker};
+
+/// What a limit counts by: bits, of which any may be combined; none at all counts everybody together.
+pub mod by {
+    /// The principal; the client's address while nobody is known.
+    pub const USER: u8 = 1;
+    /// The credential.
+    pub const KEY: u8 = 2;
+    /// The principal's tenant.
+    pub const TENANT: u8 = 4;
+    /// The model as the client says it.
+    pub const MODEL: u8 = 8;
+    /// The route.
+    pub const ROUTE: u8 = 16;
+    /// The client's address.
+    pub const ADDRESS: u8 = 32;
+}
+
+const SUBJECT_PARTS: usize = 6;
+const NS_PER_DAY: u64 = 86_400_000_000_000;
+
+/// What a rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// One an exchange.
+    Requests,
+    /// Read and written ones together.
+    Tokens,
+}
+
+/// How a limit limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// A bucket that refills.
+    Rate(Unit, Bucket),
+    /// So many at a time.
+    Concurrency(u32),
+    /// So many micro-dollars a period.
+    Spend(Budget),
+}
+
+/// All limits that apply to one kind of exchange, for one worker.
+#[derive(Debug)]
+pub struct Limits {
+    segment: Arc<Segment>,
+    worker: Worker,
+    limits: Box<[Limit]>,
+    /// The different things that they count by.
+    subjects: Box<[u8]>,
+}
+
+#[derive(Debug)]
+struct Limit {
+    rule: Rule,
+    /// Place in `subjects`.
+    subject: u8,
+    /// Makes another cell of the same subject.
+    key: u64,
+}
+
+/// Who asks, and for what. An exchange that lacks what a limit counts by is not counted by it.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "see `by`")]
+pub struct Asker<'a> {
+    pub user: &'a [u8],
+    pub key: &'a [u8],
+    pub tenant: &'a [u8],
+    pub model: &'a [u8],
+    pub route: &'a [u8],
+    pub address: &'a [u8],
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask {
+    /// Tokens that will be read: a guess. Guesses are cut to what a whole bucket or budget holds, as they must not be the
+    /// reason why a request can never be.
+    pub prompt: u64,
+    /// Tokens that may be written.
+    pub output: u64,
+    /// The client said so; else that is a guess, too.
+    pub is_firm: bool,
+    /// What both may cost: a guess. `None`: nothing is spent, not even a budget that is used up refuses it.
+    pub micros: Option<u64>,
+    /// Monotonic.
+    pub now_ns: u64,
+    /// Days since 1970-01-01, UTC.
+    pub today: u32,
+}
+
+/// Why nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The limit, by its place among those given. Of several it is the one that takes longest.
+    pub limit: usize,
+    /// How long until the same may fit; 0: nobody can tell (concurrency).
+    pub wait_ns: u64,
+    /// What is asked for is more than the limit ever allows.
+    pub never: bool,
+    /// How the limit stands.
+    pub standing: Standing,
+}
+
+/// How one limit stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The limit, by its place.
+    pub limit: usize,
+    /// What could be taken now.
+    pub left: u64,
+    /// Until nothing of it is used.
+    pub reset_ns: u64,
+}
+
+/// What one exchange holds until it is settled.
+#[derive(Debug)]
+pub struct Grant {
+    held: SmallVec<[Held; 6]>,
+    /// Of the limits of requests, the one with the least left.
+    pub requests: Option<Standing>,
+    /// Of the limits of tokens.
+    pub tokens: Option<Standing>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Held {
+    Requests { hash: u64, limit: u8 },
+    Tokens { hash: u64, limit: u8, amount: u64 },
+    Lease(Lease),
+    Spend { hash: u64, end: u32, amount: u64 },
+}
+
+type Hashes = SmallVec<[u64; 8]>;
+
+impl Limits {
+    /// The limits given as (name, what they count by, rule), for `worker` and the route called `route`. Limits of the same
+    /// name, subject and rule are one limit, wherever they are; a budget stays the same when its sum changes.
+    pub fn new(segment: Arc<Segment>, worker: usize, rules: &[(&str, u8, Rule)]) -> Result<Self, LimitError> {
+        if rules.len() > MAX_LIMITS {
+            return Err(LimitError::TooMany(rules.len()));
+        }
+        let mut subjects = Vec::new();
+        let limits = rules
+            .iter()
+            .map(|&(name, by, rule)| {
+                let subject = subjects.iter().position(|&known| known == by).unwrap_or_else(|| {
+                    subjects.push(by);
+                    subjects.len() - 1
+                });
+                Limit {
+                    rule,
+                    subject: subject as u8,
+                    key: segment.limit_key().hash(&identity(name, by, rule)),
+                }
+            })
+            .collect();
+        Ok(Self {
+            worker: segment.worker(worker)?,
+            segment,
+            limits,
+            subjects: subjects.into(),
+        })
+    }
+
+    /// Takes what is asked for from every limit, or nothing.
+    #[inline]
+    pub fn decide(&self, asker: &Asker<'_>, ask: &Ask) -> Result<Grant, Refusal> {
+        let hashes = self.hashes(asker);
+        // One alone cannot be taken in part.
+        if self.limits.len() > 1 {
+            self.look(&hashes, ask)?;
+        }
+        self.take(&hashes, ask)
+    }
+
+    /// Ends what `decide` began: leases are over, tokens and money debited by what they came to.
+    pub fn settle(&self, grant: &Grant, tokens: u64, micros: u64, now_ns: u64) {
+        let now = to_units(now_ns);
+        for held in &grant.held {
+            match *held {
+                Held::Requests { .. } => {}
+                Held::Tokens { hash, limit, amount } => self.settle_tokens(hash, limit, amount, tokens, now, now_ns),
+                Held::Lease(lease) => lease::release(&self.segment, self.worker, lease),
+                Held::Spend { hash, end, amount } => {
+                    budget::cells_of(&self.segment, hash).adjust(hash, |value| {
+                        Some(if micros > amount {
+                            Budget::forced(value, micros - amount, end)
+                        } else {
+                            Budget::credited(value, amount - micros, end)
+                        })
+                    });
+                }
+            }
+        }
+    }
+
+    fn settle_tokens(&self, hash: u64, limit: u8, amount: u64, tokens: u64, now: u64, now_ns: u64) {
+        let Some(Rule::Rate(_, bucket)) = self.rule(limit) else {
+            return;
+        };
+        let set = rate::cells_of(&self.segment, hash);
+        if tokens > amount {
+            // A bucket may have filled up and lost its cell meanwhile.
+            let _ = set.change(hash, now_ns, Bucket::need(now), |time| {
+                Some(bucket.forced(time, tokens - amount, now))
+            });
+        } else {
+            set.adjust(hash, |time| Some(bucket.credited(time, amount - tokens)));
+        }
+    }
+
+    /// Of each thing that is counted by, the asker's hash; 0 when it has none.
+    #[inline]
+    fn hashes(&self, asker: &Asker<'_>) -> Hashes {
+        let parts: [&[u8]; SUBJECT_PARTS] = [
+            asker.user,
+            asker.key,
+            asker.tenant,
+            asker.model,
+            asker.route,
+            asker.address,
+        ];
+        let key = self.segment.limit_key();
+        let hash = |&by: &u8| {
+            let mut wanted = (0..SUBJECT_PARTS).filter(|part| by >> part & 1 == 1);
+            match (wanted.next(), wanted.next()) {
+                (None, _) => 1,
+                (Some(only), None) if parts[only].is_empty() => 0,
+                (Some(only), None) => key.hash(parts[only]).max(1),
+                _ => joined(&parts, by).map_or(0, |text| key.hash(&text).max(1)),
+            }
+        };
+        self.subjects.iter().map(hash).collect()
+    }
+
+    /// Each limit that counts this exchange, with its place and the hash of its cell.
+    #[inline]
+    fn each<'a>(&'a self, hashes: &'a Hashes) -> impl Iterator<Item = (usize, &'a Limit, u64)> {
+        self.limits.iter().enumerate().filter_map(|(place, limit)| {
+            let subject = hashes.get(usize::from(limit.subject)).copied().unwrap_or(0);
+            (subject != 0).then(|| (place, limit, mix(subject ^ limit.key).max(1)))
+        })
+    }
+
+    #[inline]
+    fn look(&self, hashes: &Hashes, ask: &Ask) -> Result<(), Refusal> {
+        let mut worst: Option<Refusal> = None;
+        for (place, limit, hash) in self.each(hashes) {
+            if let Some(refusal) = self.refusal(place, limit, hash, ask) {
+                let is_worse = |known: &Refusal| (refusal.never, refusal.wait_ns) > (known.never, known.wait_ns);
+                if worst.as_ref().is_none_or(is_worse) {
+                    worst = Some(refusal);
+                }
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    /// Why a limit would refuse now.
+    #[inline]
+    fn refusal(&self, place: usize, limit: &Limit, hash: u64, ask: &Ask) -> Option<Refusal> {
+        match limit.rule {
+            Rule::Rate(unit, bucket) => {
+                let (now, cost) = (to_units(ask.now_ns), ask.cost(unit, &bucket));
+                let time = rate::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
+                let refused = bucket.debited(time, cost, now).is_none();
+                refused.then(|| rate_refusal(place, &bucket, time, cost, now))
+            }
+            Rule::Concurrency(most) => (lease::count(&self.segment, hash) >= most).then(|| concurrency_refusal(place)),
+            Rule::Spend(budget) => {
+                let value = budget::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
+                let micros = ask.spend(&budget)?;
+                let refused = budget.debited(value, micros, ask.today).is_none();
+                refused.then(|| spend_refusal(place, &budget, value, ask))
+            }
+        }
+    }
+
+    #[inline]
+    fn take(&self, hashes: &Hashes, ask: &Ask) -> Result<Grant, Refusal> {
+        let mut grant = Grant {
+            held: SmallVec::new(),
+            requests: None,
+            tokens: None,
+        };
+        for (place, limit, hash) in self.each(hashes) {
+            if let Err(refusal) = self.take_one(&mut grant, place, limit, hash, ask) {
+                self.give_back(&grant);
+                return Err(refusal);
+            }
+        }
+        Ok(grant)
+    }
+
+    #[inline]
+    fn take_one(&self, grant: &mut Grant, place: usize, limit: &Limit, hash: u64, ask: &Ask) -> Result<(), Refusal> {
+        let number = place as u8;
+        match limit.rule {
+            Rule::Rate(unit, bucket) => {
+                let (now, cost) = (to_units(ask.now_ns), ask.cost(unit, &bucket));
+                let set = rate::cells_of(&self.segment, hash);
+                let change = set.change(hash, ask.now_ns, Bucket::need(now), |time| {
+                    bucket.debited(time, cost, now)
+                });
+                match change {
+                    Change::Made(time) => {
+                        let standing = rate_standing(place, &bucket, time, now);
+                        let (tightest, held) = match unit {
+                            Unit::Requests => (&mut grant.requests, Held::Requests { hash, limit: number }),
+                            Unit::Tokens => (
+                                &mut grant.tokens,
+                                Held::Tokens {
+                                    hash,
+                                    limit: number,
+                                    amount: cost,
+                                },
+                            ),
+                        };
+                        if tightest.is_none_or(|known| standing.left < known.left) {
+                            *tightest = Some(standing);
+                        }
+                        grant.held.push(held);
+                        Ok(())
+                    }
+                    Change::Refused(time) => Err(rate_refusal(place, &bucket, time, cost, now)),
+                    Change::Busy => Err(busy(place)),
+                }
+            }
+            Rule::Concurrency(most) => {
+                let lease = lease::take(&self.segment, self.worker, hash, most, ask.now_ns);
+                grant
+                    .held
+                    .push(Held::Lease(lease.map_err(|()| concurrency_refusal(place))?));
+                Ok(())
+            }
+            Rule::Spend(budget) => {
+                let Some(micros) = ask.spend(&budget) else {
+                    return Ok(());
+                };
+                let set = budget::cells_of(&self.segment, hash);
+                let change = set.change(hash, ask.now_ns, Budget::need(ask.today), |value| {
+                    budget.debited(value, micros, ask.today)
+                });
+                match change {
+                    Change::Made(_) => {
+                        grant.held.push(Held::Spend {
+                            hash,
+                            end: budget.end(ask.today),
+                            amount: micros,
+                        });
+                        Ok(())
+                    }
+                    Change::Refused(value) => Err(spend_refusal(place, &budget, value, ask)),
+                    Change::Busy => Err(busy(place)),
+                }
+            }
+        }
+    }
+
+    /// Undoes a decision that was made in part.
+    #[cold]
+    fn give_back(&self, grant: &Grant) {
+        for held in &grant.held {
+            match *held {
+                Held::Requests { hash, limit } => self.credit(hash, limit, 1),
+                Held::Tokens { hash, limit, amount } => self.credit(hash, limit, amount),
+                Held::Lease(lease) => lease::release(&self.segment, self.worker, lease),
+                Held::Spend { hash, end, amount } => budget::cells_of(&self.segment, hash)
+                    .adjust(hash, |value| Some(Budget::credited(value, amount, end))),
+            }
+        }
+    }
+
+    fn credit(&self, hash: u64, limit: u8, amount: u64) {
+        if let Some(Rule::Rate(_, bucket)) = self.rule(limit) {
+            rate::cells_of(&self.segment, hash).adjust(hash, |time| Some(bucket.credited(time, amount)));
+        }
+    }
+
+    fn rule(&self, limit: u8) -> Option<Rule> {
+        self.limits.get(usize::from(limit)).map(|limit| limit.rule)
+    }
+}
+
+impl Ask {
+    /// What a rate debits. A guess is cut to what a whole bucket holds.
+    #[inline]
+    fn cost(&self, unit: Unit, bucket: &Bucket) -> u64 {
+        match unit {
+            Unit::Requests => 1,
+            Unit::Tokens => {
+                let firm = if self.is_firm { self.output } else { 0 };
+                self.prompt.saturating_add(self.output).min(bucket.burst()).max(firm)
+            }
+        }
+    }
+
+    /// What a budget debits; a guess, as what will be read is one.
+    #[inline]
+    fn spend(&self, budget: &Budget) -> Option<u64> {
+        self.micros.map(|micros| micros.min(budget.micros()))
+    }
+}
+
+fn rate_standing(limit: usize, bucket: &Bucket, time: u64, now: u64) -> Standing {
+    Standing {
+        limit,
+        left: bucket.left(time, now),
+        reset_ns: to_ns(time.saturating_sub(now)),
+    }
+}
+
+#[cold]
+fn rate_refusal(limit: usize, bucket: &Bucket, time: u64, cost: u64, now: u64) -> Refusal {
+    Refusal {
+        limit,
+        wait_ns: bucket.wait_ns(time, cost, now),
+        never: cost > bucket.burst(),
+        standing: rate_standing(limit, bucket, time, now),
+    }
+}
+
+#[cold]
+fn concurrency_refusal(limit: usize) -> Refusal {
+    Refusal {
+        limit,
+        wait_ns: 0,
+        never: false,
+        standing: Standing {
+            limit,
+            left: 0,
+            reset_ns: 0,
+        },
+    }
+}
+
+#[cold]
+fn spend_refusal(limit: usize, budget: &Budget, value: u64, ask: &Ask) -> Refusal {
+    // To the second is exact enough for a day: the stage knows the time of day, and takes it off.
+    let days = u64::from(budget.end(ask.today) - ask.today);
+    Refusal {
+        limit,
+        wait_ns: days * NS_PER_DAY,
+        never: false,
+        standing: Standing {
+            limit,
+            left: budget.left(value, ask.today),
+            reset_ns: days * NS_PER_DAY,
+        },
+    }
+}
+
+#[cold]
+fn busy(limit: usize) -> Refusal {
+    Refusal {
+        limit,
+        wait_ns: BUSY_NS,
+        never: false,
+        standing: Standing {
+            limit,
+            left: 0,
+            reset_ns: BUSY_NS,
+        },
+    }
+}
+
+/// What tells a limit from others: what it is called, what it counts by, how it counts.
+fn identity(name: &str, by: u8, rule: Rule) -> Vec<u8> {
+    let (kind, detail): (u8, Vec<u8>) = match rule {
+        Rule::Rate(Unit::Requests, bucket) => (b'r', bucket.identity().to_vec()),
+        Rule::Rate(Unit::Tokens, bucket) => (b't', bucket.identity().to_vec()),
+        Rule::Concurrency(_) => (b'c', Vec::new()),
+        Rule::Spend(budget) => (b's', budget.identity().to_vec()),
+    };
+    [&[kind, by], detail.as_slice(), name.as_bytes()].concat()
+}
+
+/// The wanted parts, each behind its length; `None` when one is missing.
+fn joined(parts: &[&[u8]; SUBJECT_PARTS], by: u8) -> Option<SmallVec<[u8; 256]>> {
+    let mut text = SmallVec::new();
+    for part in (0..SUBJECT_PARTS)
+        .filter(|part| by >> part & 1 == 1)
+        .map(|part| parts[part])
+    {
+        if part.is_empty() {
+            return None;
+        }
+        text.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        text.extend_from_slice(part);
+    }
+    Some(text)
+}
+
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Both halves of what goes in are secret.
+#[inline]
+fn mix(mut word: u64) -> u64 {
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

@@ -1,0 +1,200 @@
+//! Leases: how much runs at a time, by key, counted where each worker alone writes.
+//!
+//! A key has a slot; each worker counts its leases of that slot in its own row, and the sum over the rows is what runs. A
+//! worker that is killed leaves nothing behind once its row is zeroed.
+//!
+//! To take a lease is to add one to the own count, then to look at the sum: whoever finds it above the limit takes the one
+//! back. All of it is sequentially consistent, so of those that add at the same time the last one sees all the others: a
+//! sum above the limit is never admitted by everybody, and never by more than the limit. Two that meet at the last place
+//! may both step back; they try again a few times, and are then told that it is taken.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use super::cells::Lock;
+use crate::segment::{Row, Segment, Worker};
+
+/// Sets of keys that have or had leases.
+pub(crate) const LEASE_SETS: usize = 512;
+const KEYS: usize = 15;
+/// Keys that can have leases at a time.
+pub(crate) const SLOTS: usize = LEASE_SETS * KEYS;
+
+// The key of a slot that is being given away.
+const CHANGING: u64 = u64::MAX;
+// How often two that stepped back for each other try again.
+const TRIES: u32 = 8;
+
+/// Keys of some slots. A slot keeps its key until another needs it.
+#[repr(C, align(64))]
+pub(crate) struct LeaseSet {
+    lock: Lock,
+    keys: [AtomicU64; KEYS],
+}
+
+/// A lease that was taken: the slot it counts in, if there was one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lease(Option<u16>);
+
+/// Counts a lease of the key, unless `limit` of them run; `Err` when they do.
+///
+/// When every slot of the key's set is in use by others, the lease is not counted: more is admitted, never less.
+pub(super) fn take(segment: &Segment, worker: Worker, hash: u64, limit: u32, now_ns: u64) -> Result<Lease, ()> {
+    let row = segment.row(worker);
+    for _ in 0..TRIES {
+        let Some(slot) = slot_of(segment, hash, now_ns) else {
+            return Ok(Lease(None));
+        };
+        let own = &row.leases[slot];
+        own.fetch_add(1, Ordering::SeqCst);
+        let is_ours = key_of(segment, slot).load(Ordering::SeqCst) == hash;
+        if is_ours && running(segment, slot) <= limit {
+            return Ok(Lease(Some(slot as u16)));
+        }
+        give_back(own);
+        if is_ours && running(segment, slot) >= limit {
+            return Err(());
+        }
+        std::hint::spin_loop();
+    }
+    Err(())
+}
+
+/// Leases of the key that run now, of all workers.
+pub(super) fn count(segment: &Segment, hash: u64) -> u32 {
+    find(segment, hash).map_or(0, |slot| running(segment, slot))
+}
+
+/// Ends a lease.
+pub(super) fn release(segment: &Segment, worker: Worker, lease: Lease) {
+    if let Lease(Some(slot)) = lease {
+        give_back(&segment.row(worker).leases[usize::from(slot)]);
+    }
+}
+
+/// Not below zero: the row may have been cleared.
+fn give_back(count: &AtomicU32) {
+    let _ = count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
+}
+
+fn running(segment: &Segment, slot: usize) -> u32 {
+    let count = |row: &Row| row.leases[slot].load(Ordering::SeqCst);
+    segment.rows().iter().map(count).fold(0, u32::saturating_add)
+}
+
+fn home(hash: u64) -> usize {
+    (hash >> 32) as usize % LEASE_SETS
+}
+
+fn key_of(segment: &Segment, slot: usize) -> &AtomicU64 {
+    &segment.layout().lease_sets[slot / KEYS].keys[slot % KEYS]
+}
+
+#[inline]
+fn find(segment: &Segment, hash: u64) -> Option<usize> {
+    let home = home(hash);
+    let keys = &segment.layout().lease_sets[home].keys;
+    let place = keys.iter().position(|key| key.load(Ordering::SeqCst) == hash)?;
+    Some(home * KEYS + place)
+}
+
+/// The key's slot, given to it if it has none; `None` when there is none to give.
+fn slot_of(segment: &Segment, hash: u64, now_ns: u64) -> Option<usize> {
+    if let Some(slot) = find(segment, hash) {
+        return Some(slot);
+    }
+    let home = home(hash);
+    let set = &segment.layout().lease_sets[home];
+    let held = set.lock.take(now_ns)?;
+    let slot = find(segment, hash).or_else(|| {
+        (home * KEYS..home * KEYS + KEYS).find(|&slot| {
+            let key = key_of(segment, slot);
+            let before = key.load(Ordering::SeqCst);
+            if running(segment, slot) > 0 {
+                return false;
+            }
+            // Whoever adds to the old key's count from here on sees that it is gone, and steps back; who did before is in
+            // the sum. One left CHANGING was abandoned by a holder that died.
+            key.store(CHANGING, Ordering::SeqCst);
+            let is_free = running(segment, slot) == 0;
+            key.store(if is_free { hash } else { before }, Ordering::SeqCst);
+            is_free
+        })
+    });
+    set.lock.release(held);
+    slot
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicI64;
+
+    use super::*;
+
+    #[test]
+    fn all_workers_count_together_and_the_dead_leave_nothing() {
+        let segment = Segment::new(2).unwrap();
+        let (one, two) = (segment.worker(0).unwrap(), segment.worker(1).unwrap());
+        let lease = take(&segment, one, 7, 2, 1).unwrap();
+        take(&segment, two, 7, 2, 1).unwrap();
+        assert_eq!(take(&segment, one, 7, 2, 1), Err(()));
+        assert_eq!((count(&segment, 7), count(&segment, 8)), (2, 0));
+        segment.clear(two);
+        assert_eq!(count(&segment, 7), 1);
+        release(&segment, one, lease);
+        // Of a row that was cleared meanwhile, nothing is left to give back.
+        release(&segment, one, lease);
+        assert_eq!(count(&segment, 7), 0);
+    }
+
+    #[test]
+    fn slots_in_use_keep_their_keys_and_others_are_given_away() {
+        let segment = Segment::new(1).unwrap();
+        let worker = segment.worker(0).unwrap();
+        // All of one set.
+        for key in 1..=KEYS as u64 {
+            take(&segment, worker, key, 9, 1).unwrap();
+        }
+        let uncounted = take(&segment, worker, 100, 1, 1).unwrap();
+        assert_eq!((uncounted, count(&segment, 100)), (Lease(None), 0));
+        let slot = find(&segment, 3).unwrap();
+        release(&segment, worker, Lease(Some(slot as u16)));
+        let counted = take(&segment, worker, 101, 1, 1).unwrap();
+        assert_eq!(counted, Lease(Some(slot as u16)));
+        assert_eq!(
+            (count(&segment, 3), count(&segment, 101), count(&segment, 4)),
+            (0, 1, 1)
+        );
+    }
+
+    /// Threads of several workers take and release as fast as they can, keys come and go: never more than the limit.
+    #[test]
+    fn threads_never_run_more_than_the_limit() {
+        let segment = Arc::new(Segment::new(4).unwrap());
+        let held = [const { AtomicI64::new(0) }; 40];
+        let most = AtomicI64::new(0);
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let (segment, held, most) = (&segment, &held, &most);
+                scope.spawn(move || {
+                    let worker = segment.worker(number).unwrap();
+                    for step in 0..40_000_usize {
+                        // More keys than slots of their one set.
+                        let key = (step * (number + 1)) % held.len();
+                        if let Ok(lease) = take(segment, worker, key as u64 + 1, 3, 1) {
+                            if lease != Lease(None) {
+                                let now = held[key].fetch_add(1, Ordering::SeqCst) + 1;
+                                most.fetch_max(now, Ordering::SeqCst);
+                                std::hint::spin_loop();
+                                held[key].fetch_sub(1, Ordering::SeqCst);
+                            }
+                            release(segment, worker, lease);
+                        }
+                    }
+                });
+            }
+        });
+        assert!((1..=3).contains(&most.load(Ordering::SeqCst)), "{most:?}");
+        assert!((0..SLOTS).all(|slot| running(&segment, slot) == 0));
+    }
+}

@@ -1,0 +1,200 @@
+//! What tokens cost, how many a body may come to, and what clients are told of their limits.
+
+use crate::decimal::Decimal;
+use crate::limit::Standing;
+
+/// Bytes of a request's JSON that make a token, for estimates: English prose has some 4, code and JSON fewer.
+const BYTES_PER_TOKEN: u64 = 4;
+// Dollars for a million tokens are micro-dollars for one: kept in millionths of these.
+const SCALE: f64 = 1e6;
+const PER_MICRO: u128 = 1_000_000;
+/// A dollar a token is dearer than anything there is.
+const MAX_PRICE: f64 = 1e6;
+
+/// Why a price cannot be.
+#[derive(Debug, thiserror::Error)]
+#[error("a price is 0 to 1,000,000 dollars for a million tokens, got {0}")]
+pub struct PriceError(f64);
+
+/// What a model's tokens cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Price {
+    input: u64,
+    cached: u64,
+    output: u64,
+    /// The most it writes; 0: unknown.
+    pub max_output_tokens: u64,
+}
+
+impl Price {
+    /// In dollars for a million tokens.
+    pub fn new(input: f64, cached: f64, output: f64, max_output_tokens: u64) -> Result<Self, PriceError> {
+        let scaled = |dollars: f64| {
+            if (0.0..=MAX_PRICE).contains(&dollars) {
+                Ok((dollars * SCALE).round() as u64)
+            } else {
+                Err(PriceError(dollars))
+            }
+        };
+        Ok(Self {
+            input: scaled(input)?,
+            cached: scaled(cached)?,
+            output: scaled(output)?,
+            max_output_tokens,
+        })
+    }
+
+    /// Micro-dollars, to the nearest. Cached tokens are among those read.
+    #[must_use]
+    pub fn micros(&self, tokens_in: u64, tokens_out: u64, tokens_cached: u64) -> u64 {
+        let cached = tokens_cached.min(tokens_in);
+        let sum = u128::from(tokens_in - cached) * u128::from(self.input)
+            + u128::from(cached) * u128::from(self.cached)
+            + u128::from(tokens_out) * u128::from(self.output);
+        u64::try_from((sum + PER_MICRO / 2) / PER_MICRO).unwrap_or(u64::MAX)
+    }
+}
+
+/// Tokens that a body of so many bytes may come to.
+#[must_use]
+pub fn prompt_tokens(body_bytes: u64) -> u64 {
+    body_bytes.div_ceil(BYTES_PER_TOKEN)
+}
+
+/// Appends the header lines that say how limits stand, each given with what it allows a period: OpenAI's by unit, and
+/// the general ones of the tightest of the two that there is (requests first).
+pub fn write_limit_lines(out: &mut Vec<u8>, requests: Option<(u64, Standing)>, tokens: Option<(u64, Standing)>) {
+    for (unit, told) in [(&b"requests"[..], requests), (&b"tokens"[..], tokens)] {
+        let Some((amount, standing)) = told else { continue };
+        let (amount, left) = (Decimal::new(amount), Decimal::new(standing.left));
+        for (name, value) in [(&b"limit-"[..], &amount), (&b"remaining-"[..], &left)] {
+            put(out, &[b"x-ratelimit-", name, unit, b": ", value.as_bytes(), b"\r\n"]);
+        }
+        put(out, &[b"x-ratelimit-reset-", unit, b": "]);
+        write_duration(out, standing.reset_ns);
+        put(out, &[b"\r\n"]);
+    }
+    if let Some((amount, standing)) = requests.or(tokens) {
+        let seconds = Decimal::new(standing.reset_ns.div_ceil(1_000_000_000));
+        for (name, value) in [
+            (&b"limit"[..], Decimal::new(amount)),
+            (b"remaining", Decimal::new(standing.left)),
+            (b"reset", seconds),
+        ] {
+            put(out, &[b"rate-limit-", name, b": ", value.as_bytes(), b"\r\n"]);
+        }
+    }
+}
+
+/// As OpenAI writes it, which is Go's way: `60ms`, `1.5s`, `6m0s`, `23h59m0s`.
+fn write_duration(out: &mut Vec<u8>, ns: u64) {
+    let ms = ns.div_ceil(1_000_000);
+    if ms < 1_000 {
+        put(out, &[Decimal::new(ms).as_bytes(), if ms == 0 { b"s" } else { b"ms" }]);
+        return;
+    }
+    let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
+    if hours > 0 {
+        put(out, &[Decimal::new(hours).as_bytes(), b"h"]);
+    }
+    if ms >= 60_000 {
+        put(out, &[Decimal::new(minutes).as_bytes(), b"m"]);
+        // Rounded up, but not to a 60th.
+        let seconds = (ms % 60_000).div_ceil(1_000).min(59);
+        put(out, &[Decimal::new(seconds).as_bytes(), b"s"]);
+        return;
+    }
+    put(out, &[Decimal::new(ms / 1_000).as_bytes()]);
+    let rest = ms % 1_000;
+    if rest > 0 {
+        let digits = [
+            b'0' + (rest / 100) as u8,
+            b'0' + (rest / 10 % 10) as u8,
+            b'0' + (rest % 10) as u8,
+        ];
+        let shown = digits
+            .iter()
+            .rposition(|digit| *digit != b'0')
+            .map_or(0, |last| last + 1);
+        put(out, &[b".", &digits[..shown]]);
+    }
+    put(out, &[b"s"]);
+}
+
+fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
+    for piece in pieces {
+        out.extend_from_slice(piece);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_exact_to_the_micro_dollar() {
+        let price = Price::new(2.5, 1.25, 10.0, 0).unwrap();
+        assert_eq!(price.micros(1_000, 500, 0), 7_500);
+        assert_eq!(price.micros(1_000, 500, 400), 7_000);
+        assert_eq!(price.micros(10, 0, 400), 13);
+        let cheap = Price::new(0.02, 0.02, 0.0, 0).unwrap();
+        assert_eq!(
+            [24, 25, 1_000_000].map(|tokens| cheap.micros(tokens, 0, 0)),
+            [0, 1, 20_000]
+        );
+        let dear = Price::new(1e6, 1e6, 1e6, 0).unwrap();
+        assert_eq!(dear.micros(u64::MAX, u64::MAX, 0), u64::MAX);
+        for wrong in [-0.1, 1e7, f64::NAN, f64::INFINITY] {
+            assert!(Price::new(wrong, 0.0, 0.0, 0).is_err());
+        }
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        let shown = |ns| {
+            let mut out = Vec::new();
+            write_duration(&mut out, ns);
+            String::from_utf8(out).unwrap()
+        };
+        for (ms, text) in [
+            (0, "0s"),
+            (60, "60ms"),
+            (1_000, "1s"),
+            (1_500, "1.5s"),
+            (1_234, "1.234s"),
+            (59_010, "59.01s"),
+            (60_000, "1m0s"),
+            (359_400, "5m59s"),
+            (360_000, "6m0s"),
+            (3_600_000, "1h0m0s"),
+            (86_340_000, "23h59m0s"),
+        ] {
+            assert_eq!(shown(ms * 1_000_000), text);
+        }
+        assert_eq!(shown(1), "1ms");
+    }
+
+    #[test]
+    fn lines_tell_both_units_and_the_requests_twice() {
+        let standing = |left, reset_ns| Standing {
+            limit: 0,
+            left,
+            reset_ns,
+        };
+        let mut out = Vec::new();
+        write_limit_lines(
+            &mut out,
+            Some((60, standing(9, 1_000_000_000))),
+            Some((5000, standing(40, 1))),
+        );
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "x-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 9\r\nx-ratelimit-reset-requests: 1s\r\n\
+             x-ratelimit-limit-tokens: 5000\r\nx-ratelimit-remaining-tokens: 40\r\nx-ratelimit-reset-tokens: 1ms\r\n\
+             rate-limit-limit: 60\r\nrate-limit-remaining: 9\r\nrate-limit-reset: 1\r\n"
+        );
+        let mut out = Vec::new();
+        write_limit_lines(&mut out, None, None);
+        assert!(out.is_empty());
+    }
+}

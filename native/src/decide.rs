@@ -1,0 +1,286 @@
+//! Decisions over all limits of an exchange.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use budgateway_core::limit as core;
+use budgateway_core::limit::{Ask, Asker, Bucket, Budget, LimitError, Rule, Standing, Unit};
+use budgateway_core::price as prices;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+use crate::error::Error;
+use crate::json::BodyPeek;
+use crate::segment::Segment;
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Price {
+    pub(crate) inner: prices::Price,
+}
+
+#[pymethods]
+impl Price {
+    #[new]
+    #[pyo3(signature = (input, cached, output, *, max_output_tokens = 0))]
+    fn new(input: f64, cached: f64, output: f64, max_output_tokens: u64) -> Result<Self, Error> {
+        prices::Price::new(input, cached, output, max_output_tokens)
+            .map(|inner| Self { inner })
+            .map_err(|error| Error::value(error.to_string()))
+    }
+
+    fn micros(&self, tokens_in: u64, tokens_out: u64, tokens_cached: u64) -> u64 {
+        self.inner.micros(tokens_in, tokens_out, tokens_cached)
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct LimitSet {
+    inner: core::Limits,
+    route: String,
+    /// What each limit allows a period, for headers.
+    amounts: Box<[u64]>,
+    output_tokens: u64,
+    headers: bool,
+}
+
+#[pymethods]
+impl LimitSet {
+    #[new]
+    #[pyo3(signature = (segment, worker, route, limits, *, output_tokens = 1024, headers = true))]
+    fn new(
+        segment: &Segment,
+        worker: usize,
+        route: String,
+        limits: Vec<(String, u8, String, u64, String, u64)>,
+        output_tokens: u64,
+        headers: bool,
+    ) -> Result<Self, Error> {
+        let rules = limits
+            .iter()
+            .map(|(name, by, kind, amount, period, burst)| {
+                Ok((name.as_str(), *by, rule(kind, *amount, period, *burst)?))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self {
+            inner: core::Limits::new(segment.inner.clone(), worker, &rules)?,
+            route,
+            amounts: limits.iter().map(|limit| limit.3).collect(),
+            output_tokens,
+            headers,
+        })
+    }
+
+    #[pyo3(signature = (user, key, tenant, model, address, peek, body_bytes, price, now_ns, today, /))]
+    #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
+    fn decide<'py>(
+        slf: &Bound<'py, Self>,
+        user: &Bound<'py, PyString>,
+        key: &Bound<'py, PyString>,
+        tenant: &Bound<'py, PyString>,
+        model: &Bound<'py, PyString>,
+        address: &Bound<'py, PyString>,
+        peek: Option<&BodyPeek>,
+        body_bytes: u64,
+        price: Option<&Price>,
+        now_ns: u64,
+        today: u32,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let set = slf.get();
+        // Lossy, because nothing that a token says may be what fails an exchange.
+        let [user, key, tenant, model, address] =
+            [user, key, tenant, model, address].map(|text| text.to_string_lossy());
+        let asker = Asker {
+            user: user.as_bytes(),
+            key: key.as_bytes(),
+            tenant: tenant.as_bytes(),
+            model: model.as_bytes(),
+            route: set.route.as_bytes(),
+            address: address.as_bytes(),
+        };
+        let ask = if model.is_empty() {
+            Ask {
+                now_ns,
+                today,
+                ..Ask::default()
+            }
+        } else {
+            set.ask(py, peek, body_bytes, price, now_ns, today)
+        };
+        Ok(match set.inner.decide(&asker, &ask) {
+            Ok(inner) => Bound::new(
+                py,
+                Grant {
+                    set: slf.clone().unbind(),
+                    inner,
+                    prompt: ask.prompt,
+                    open: AtomicBool::new(true),
+                },
+            )?
+            .into_any(),
+            Err(inner) => Bound::new(
+                py,
+                Refusal {
+                    set: slf.clone().unbind(),
+                    inner,
+                },
+            )?
+            .into_any(),
+        })
+    }
+}
+
+impl LimitSet {
+    fn ask(
+        &self,
+        py: Python<'_>,
+        peek: Option<&BodyPeek>,
+        body_bytes: u64,
+        price: Option<&Price>,
+        now_ns: u64,
+        today: u32,
+    ) -> Ask {
+        let prompt = prices::prompt_tokens(body_bytes);
+        let wanted = peek.and_then(|peek| peek.max_tokens(py));
+        let usual = || match price {
+            Some(price) if price.inner.max_output_tokens > 0 => self.output_tokens.min(price.inner.max_output_tokens),
+            _ => self.output_tokens,
+        };
+        let output = wanted.unwrap_or_else(usual);
+        Ask {
+            prompt,
+            output,
+            is_firm: wanted.is_some(),
+            micros: Some(price.map_or(0, |price| price.inner.micros(prompt, output, 0))),
+            now_ns,
+            today,
+        }
+    }
+
+    fn amount(&self, limit: usize) -> u64 {
+        self.amounts.get(limit).copied().unwrap_or(0)
+    }
+}
+
+/// What an exchange holds of its limits until it is settled; what nobody settles is given back when it is dropped.
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Grant {
+    set: Py<LimitSet>,
+    inner: core::Grant,
+    prompt: u64,
+    open: AtomicBool,
+}
+
+#[pymethods]
+impl Grant {
+    pub(crate) fn settle(&self, tokens: u64, micros: u64, now_ns: u64) -> bool {
+        let first = self.open.swap(false, Ordering::Relaxed);
+        if first {
+            self.set.get().inner.settle(&self.inner, tokens, micros, now_ns);
+        }
+        first
+    }
+
+    #[getter]
+    fn prompt_tokens(&self) -> u64 {
+        self.prompt
+    }
+
+    #[getter]
+    fn requests(&self) -> Option<(usize, u64, u64)> {
+        self.inner.requests.map(tuple)
+    }
+
+    #[getter]
+    fn tokens(&self) -> Option<(usize, u64, u64)> {
+        self.inner.tokens.map(tuple)
+    }
+
+    fn lines<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut lines = Vec::new();
+        self.write_lines(&mut lines);
+        PyBytes::new(py, &lines)
+    }
+}
+
+impl Grant {
+    /// The header lines that tell a client how its limits stand.
+    pub(crate) fn write_lines(&self, out: &mut Vec<u8>) {
+        let set = self.set.get();
+        if set.headers {
+            let told = |standing: Standing| (set.amount(standing.limit), standing);
+            out.reserve(384);
+            prices::write_limit_lines(out, self.inner.requests.map(told), self.inner.tokens.map(told));
+        }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        // The time plays no part where nothing is debited.
+        self.settle(0, 0, 0);
+    }
+}
+
+/// Why nothing was taken.
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Refusal {
+    set: Py<LimitSet>,
+    inner: core::Refusal,
+}
+
+#[pymethods]
+impl Refusal {
+    #[getter]
+    fn limit(&self) -> usize {
+        self.inner.limit
+    }
+
+    #[getter]
+    fn wait_ns(&self) -> u64 {
+        self.inner.wait_ns
+    }
+
+    #[getter]
+    fn never(&self) -> bool {
+        self.inner.never
+    }
+
+    #[getter]
+    fn left(&self) -> u64 {
+        self.inner.standing.left
+    }
+
+    fn lines<'py>(&self, py: Python<'py>, unit: &str) -> Bound<'py, PyBytes> {
+        let set = self.set.get();
+        let told = Some((set.amount(self.inner.limit), self.inner.standing)).filter(|_| set.headers);
+        let (requests, tokens) = match unit {
+            "requests" => (told, None),
+            "tokens" => (None, told),
+            _ => (None, None),
+        };
+        let mut lines = Vec::new();
+        prices::write_limit_lines(&mut lines, requests, tokens);
+        PyBytes::new(py, &lines)
+    }
+}
+
+fn rule(kind: &str, amount: u64, period: &str, burst: u64) -> Result<Rule, LimitError> {
+    let seconds = || match period {
+        "minute" => Ok(60),
+        "hour" => Ok(3_600),
+        "day" => Ok(86_400),
+        _ => Err(LimitError::Period(period.to_owned())),
+    };
+    Ok(match kind {
+        "requests" => Rule::Rate(Unit::Requests, Bucket::new(amount, seconds()?, burst)?),
+        "tokens" => Rule::Rate(Unit::Tokens, Bucket::new(amount, seconds()?, burst)?),
+        "concurrency" if amount == 0 => return Err(LimitError::Concurrency),
+        "concurrency" => Rule::Concurrency(u32::try_from(amount).unwrap_or(u32::MAX)),
+        "spend" => Rule::Spend(Budget::new(amount, period.parse()?)?),
+        _ => return Err(LimitError::Kind(kind.to_owned())),
+    })
+}
+
+fn tuple(standing: Standing) -> (usize, u64, u64) {
+    (standing.limit, standing.left, standing.reset_ns)
+}
