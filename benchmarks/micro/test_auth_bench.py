@@ -1,0 +1,99 @@
+"""What a credential costs: the first time, when it is verified, and every time after, when it is remembered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from budgateway.auth.authenticator_cy import CredentialAuthenticator
+from budgateway.auth.bearer import Bearers
+from budgateway.auth.keys import digest_of, new_secret, start_of
+from budgateway.auth.roles import Roles
+from budgateway.auth.vault import Trust, Vault
+from budgateway.exchange_cy import Exchange
+from budgateway.native import RequestHead
+from budgateway.records import ApiKey, Auth, Grant, Issuer, Secret
+
+SECRET = "a secret of more than thirty-two bytes"
+PRIVATE = rsa.generate_private_key(65537, 2048)
+PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+KEY = new_secret()
+ISSUERS = (
+    Issuer("own", "", ("HS256",), secret=Secret(SECRET)),
+    Issuer("corp", "https://login.example.com/", ("RS256",), public_keys=PEM, audience=("gw",)),
+)
+GRANTS = (Grant("chat", routes=("chat",), methods=("POST",), models=("gpt-4o*", "vllm/*")),)
+
+
+def claims(number: int = 0) -> dict[str, Any]:
+    now = int(time.time())
+    return {"sub": f"user-{number}", "iat": now, "exp": now + 3600, "roles": ["chat"], "tenant": "acme"}
+
+
+def hs256(number: int = 0) -> str:
+    return jwt.encode(claims(number), SECRET, "HS256")
+
+
+def rs256(number: int = 0) -> str:
+    return jwt.encode({**claims(number), "iss": "https://login.example.com/", "aud": "gw"}, PRIVATE, "RS256")
+
+
+def stage() -> CredentialAuthenticator:
+    keys = (ApiKey("k", digest_of(KEY), start_of(KEY), roles=("chat",), tenant="acme"),)
+    return CredentialAuthenticator(Bearers(ISSUERS), Vault(Trust({}, keys)), Roles(Auth(grants=GRANTS)), False)
+
+
+def exchange(header: str) -> Exchange:
+    head = RequestHead.parse(f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n".encode())
+    assert head is not None
+    x = Exchange(head, None, "127.0.0.1", time.monotonic_ns())
+    x.model = "gpt-4o-mini"
+    return x
+
+
+def known(header: str) -> Callable[[], None]:
+    """Both calls of the stage for a credential that was seen before."""
+    auth, x = stage(), exchange(header)
+    auth.identify(x)
+    auth.authorize(x, "authenticated", "chat")
+    assert x.principal is not None
+
+    def run() -> None:
+        auth.identify(x)
+        auth.authorize(x, "authenticated", "chat")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "header",
+    [f"authorization: Bearer {hs256()}", f"authorization: Bearer {rs256()}", f"x-api-key: {KEY}"],
+    ids=["hs256", "rs256", "key"],
+)
+def test_known_credential_compiled(benchmark: Any, header: str) -> None:
+    benchmark.pedantic(known(header), rounds=200, iterations=500, warmup_rounds=5)
+
+
+@pytest.mark.parametrize("make", [hs256, rs256])
+def test_first_token(benchmark: Any, make: Callable[[int], str]) -> None:
+    bearers = Bearers(ISSUERS)
+    tokens = [make(number) for number in range(64)]
+    turn = iter(range(10**9))
+    now = time.time()
+    bearers.verify(tokens[0], now)
+    benchmark.pedantic(lambda: bearers.verify(tokens[next(turn) % 64], now), rounds=100, iterations=20, warmup_rounds=2)
+
+
+def test_first_key(benchmark: Any) -> None:
+    ring = stage_ring()
+    benchmark.pedantic(lambda: ring.find(KEY, 0.0), rounds=100, iterations=500, warmup_rounds=2)
+
+
+def stage_ring() -> Any:
+    return Vault(Trust({}, (ApiKey("k", digest_of(KEY), start_of(KEY)),))).ring
