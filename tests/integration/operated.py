@@ -29,6 +29,7 @@ CHAT = "/v1/chat/completions"
 JSON = [("content-type", "application/json")]
 PLAIN_BODY = b'{"model":"demo","messages":[]}'
 STREAM_BODY = b'{"model":"demo","stream":true,"messages":[]}'
+ENDLESS_BODY = b'{"model":"demo","stream":true,"messages":[],"n":1}'  # of a stream that does not go on
 EVENTS = faults.chat_events("one", "two", "three")
 
 
@@ -106,9 +107,10 @@ class Operated:
         )  # fmt: skip
 
     @asynccontextmanager
-    async def successor(self) -> AsyncIterator[Server]:
-        """Another gateway of the same configuration, told to take this one's place; ready when the context begins."""
-        context = running([*self._command, "--take-over"], self._environment)
+    async def successor(self, *words: str) -> AsyncIterator[Server]:
+        """Another gateway of the same configuration, told (`--take-over`) to take this one's place, or on its own; ready when
+        the context begins."""
+        context = running([*self._command, *words], self._environment)
         server = await asyncio.to_thread(context.__enter__)
         try:
             async with asyncio.timeout(20):
@@ -182,6 +184,8 @@ def model_server(gate: asyncio.Event) -> Answer:
             await peer.send(faults.chat_bytes())
             return
         await peer.send(head(200, [faults.EVENT_STREAM, faults.CHUNKED], reason="OK") + chunk(EVENTS[0]))
+        if request.body == ENDLESS_BODY:
+            await peer.gone()
         await gate.wait()
         for event in EVENTS[1:]:
             await peer.send(chunk(event))
@@ -215,15 +219,15 @@ class Streams:
 
 
 @asynccontextmanager
-async def streams(url: str, count: int) -> AsyncIterator[Streams]:
+async def streams(url: str, count: int, body: bytes = STREAM_BODY) -> AsyncIterator[Streams]:
     """So many streams, each past its first event."""
     clients = [Downstream(url) for _ in range(count)]
     try:
         for client in clients:
             await client.__aenter__()
             lines = [f"POST {CHAT} HTTP/1.1", "Host: gateway", "Content-Type: application/json"]
-            lines.append(f"Content-Length: {len(STREAM_BODY)}")
-            await client.send("\r\n".join([*lines, "", ""]).encode() + STREAM_BODY)
+            lines.append(f"Content-Length: {len(body)}")
+            await client.send("\r\n".join([*lines, "", ""]).encode() + body)
         for client in clients:
             await client.until_body(len(EVENTS[0]))
         yield Streams(clients)

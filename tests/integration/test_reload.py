@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from integration.operated import (
     operated,
     streams,
 )
+from integration.sizes import long
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
@@ -137,7 +139,7 @@ async def test_connections_to_a_removed_upstream_close_when_their_exchange_ends(
 
 
 @pytest.mark.parametrize(
-    ("reloads", "count"), [(20, 40), pytest.param(1000, 1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])]
+    ("reloads", "count"), [(20, 40), long("RELOADS", 1000, int(os.environ.get("BUDGATEWAY_SOAK_STREAMS", "1000")))]
 )
 async def test_reloads_under_load_cut_nothing(reloads: int, count: int, gate: asyncio.Event) -> None:
     """Half of them invalid, with streams open all the while."""

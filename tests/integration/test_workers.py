@@ -17,6 +17,7 @@ import pytest
 from downstream import Downstream
 from integration.operated import (
     CHAT,
+    ENDLESS_BODY,
     JSON,
     PLAIN_BODY,
     Clients,
@@ -28,6 +29,7 @@ from integration.operated import (
     operated,
     streams,
 )
+from integration.sizes import long
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
@@ -48,13 +50,15 @@ async def kill_and_wait(gateway: Operated) -> float:
     )
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
-async def test_a_killed_worker_costs_its_own_exchanges_and_no_connection(kills: int, gate: asyncio.Event) -> None:
+@pytest.mark.parametrize(("kills", "pause_s"), [(3, 0.3), long("KILLS", 100, 2.0)])
+async def test_a_killed_worker_costs_its_own_exchanges_and_no_connection(
+    kills: int, pause_s: float, gate: asyncio.Event
+) -> None:
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
         took = []
         async with Clients(gateway.url, 6) as clients:
             for _ in range(kills):
-                await asyncio.sleep(0.3)
+                await asyncio.sleep(pause_s)
                 took.append(await kill_and_wait(gateway))
             await asyncio.sleep(0.3)
         print(f"respawn s: median {sorted(took)[kills // 2]:.3f}, worst {max(took):.3f}; {dict(clients.ends)}")
@@ -153,7 +157,7 @@ async def test_streams_of_a_killed_worker_end_and_the_others_go_on(gate: asyncio
             assert await opened.ends() == {"cut": victim["in_flight"], "whole": 12 - victim["in_flight"]}
 
 
-@pytest.mark.parametrize("rolls", [2, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("rolls", [2, long("ROLLS", 50)])
 async def test_a_rolling_restart_refuses_and_resets_nobody(rolls: int, gate: asyncio.Event) -> None:
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
         async with Clients(gateway.url, 6) as clients:
@@ -196,7 +200,11 @@ async def test_an_upgrade_refuses_and_resets_nobody(gate: asyncio.Event) -> None
     """A new supervisor takes the sockets of the old one, which then drains."""
     settings = {"drain_settle": 0.5, "drain_timeout": 20.0}
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:
-        async with streams(gateway.url, 6) as opened, Clients(gateway.url, 6) as clients, gateway.successor() as server:
+        async with (
+            streams(gateway.url, 6) as opened,
+            Clients(gateway.url, 6) as clients,
+            gateway.successor("--take-over") as server,
+        ):
             await asyncio.sleep(1.5)
             served = clients.ends["200"]
             assert gateway.server.process.poll() is None, "it has streams to finish"
@@ -231,6 +239,31 @@ async def test_sigterm_is_not_ready_first_then_drains(gate: asyncio.Event) -> No
             gate.set()
             assert await opened.ends() == {"whole": 8}
         assert await gateway.ended() == 0
+
+
+@pytest.mark.parametrize("count", [40, long("STREAMS", 2000)])
+async def test_sigterm_with_many_streams(count: int, gate: asyncio.Event) -> None:
+    """Not ready first; what can finish does; the rest is told at the deadline, and then it ends."""
+    settings = {"drain_settle": 2.0, "drain_timeout": 4.0, "max_connections": 20_000}
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:
+        async with (
+            streams(gateway.url, count // 2) as ending,
+            streams(gateway.url, count // 2, ENDLESS_BODY) as endless,
+            Downstream(gateway.url) as probe,
+        ):
+            assert (await probe.ask("GET", "/readyz")).status == 200
+            await gateway.until(lambda facts: facts["connections"] == count + 1)
+            began = time.monotonic()
+            gateway.signal(signal.SIGTERM)
+            while (await probe.ask("GET", "/readyz")).status == 200:
+                await asyncio.sleep(0.01)
+            assert await once(gateway.url) == "200", "while it settles it serves"
+            gate.set()
+            assert await ending.ends() == {"whole": count // 2}
+            assert await endless.ends() == {"told": count // 2}
+            told_s = time.monotonic() - began
+        assert await gateway.ended() == 0
+        print(f"{count} streams: the last was told after {told_s:.1f} s, exit after {time.monotonic() - began:.1f} s")
 
 
 async def test_streams_that_outlast_the_drain_are_told(gate: asyncio.Event) -> None:
@@ -268,6 +301,27 @@ async def test_without_its_supervisor_a_worker_drains_and_ends(gate: asyncio.Eve
             async with asyncio.timeout(10):
                 while any(is_alive(pid) for pid in pids):
                     await asyncio.sleep(0.02)
+
+
+async def test_the_next_gateway_starts_beside_the_workers_of_a_killed_supervisor(gate: asyncio.Event) -> None:
+    """On the same port, at once, while they finish what they have."""
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], settings={"drain_timeout": 20.0}) as gateway:
+            pids = await gateway.pids()
+            supervisor = gateway.server.process.pid
+            spare = (await waits(supervisor, *pids))[0]
+            async with streams(gateway.url, 6) as opened:
+                gateway.server.process.kill()
+                await refuses(gateway.url)
+                async with gateway.successor():
+                    assert all(is_alive(pid) for pid in pids) and not is_alive(spare)
+                    assert await once(gateway.url) == "200"
+                    gate.set()
+                    assert await opened.ends() == {"whole": 6}
+                    async with asyncio.timeout(10):
+                        while any(is_alive(pid) for pid in pids):
+                            await asyncio.sleep(0.02)
+                    assert await once(gateway.url) == "200"
 
 
 async def refuses(url: str) -> None:
