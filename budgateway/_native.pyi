@@ -269,6 +269,9 @@ class Selector:
     def rest(self, index: int, for_ns: int, now_ns: int) -> bool:
         """Leave an upstream alone for a while, as it asked: whether it now rests. It does not without `eject_after`, when too
         many are out, or when it is the last one."""
+    def answered(self, index: int, now_ns: int) -> bool:
+        """The upstream begins to answer: a success at once where its breaker is half open, as a stream may take minutes.
+        Whether it counted; then a success at the end is for `release` a neutral verdict."""
     def suspect(self, index: int, now_ns: int) -> None:
         """`Segment.suspect` of an upstream."""
     def lacking(self, model: str) -> int:

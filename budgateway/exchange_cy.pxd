@@ -39,6 +39,7 @@ cdef class Exchange:
     cdef public object waiter           # balance.queue.Waiter, while it stands in a queue
     cdef public bint reused             # the connection had served before
     cdef public bint fresh              # a stale connection failed it: dial a new one
+    cdef public bint vouched_early      # its beginning closed a breaker's trial: its end says no more
     cdef public bint streamed           # its body went upstream as it came: it cannot be sent again
     cdef public bint asked              # an upstream was sent the request, or a part of it
     cdef public bint rename             # the upstream knows the model by another name

@@ -62,6 +62,7 @@ class Exchange:
         self.waiter: Any = None
         self.reused = False
         self.fresh = False
+        self.vouched_early = False
         self.streamed = False
         self.asked = False
         self.rename = False

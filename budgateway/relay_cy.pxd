@@ -53,7 +53,7 @@ cdef class Relay(Carrier):
         sent_ns=cython.longlong, overhead_us=cython.longlong,
     )
     cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
-    @cython.locals(route=RouteRoom, now_ns=cython.longlong)
+    @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
     cdef _began(self, Exchange x)
     @cython.locals(downstream=ServerConnection, status=cython.int, verdict=cython.int)
     cdef _done(self, Exchange x, long long now_ns)

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 # An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
 SUSPECT_NS = 750_000_000
-SEND_NS = 60_000_000_000  # for a client to read on, once its stream has stood still for chunk_timeout (nginx send_timeout)
+SEND_NS = (
+    60_000_000_000  # for a client to read on, once its stream has stood still for chunk_timeout (nginx send_timeout)
+)
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
@@ -464,6 +466,10 @@ class Relay(Carrier):
         x.peek = None
         x.overhead_ns += now_ns - x.first_byte_ns
         x.deadline_ns = now_ns + route.chunk_ns
+        if x.index >= 0 and x.status < 500 and x.status != 429:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.answered(x, now_ns)
 
     # ---------------------------------------------------------------- endings
 

@@ -7,7 +7,7 @@ cdef int _FULL
 cdef class Balancer:
     cdef public object selector         # native.Selector
     cdef public tuple targets           # of transport.client_cy.Target
-    cdef object _pick, _release
+    cdef object _pick, _release, _answered
     cdef object _best                   # of a native.Rendezvous, where exchanges may be pinned
     cdef list _others                   # by index, a mask of all others
     cdef str _provider
@@ -24,6 +24,7 @@ cdef class Balancer:
     cdef int _pinned(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1
     cdef _nobody(self)
+    cpdef answered(self, Exchange x, long long now_ns)
     cpdef suspect(self, Exchange x, long long now_ns)
     cpdef rest(self, Exchange x, double seconds, long long now_ns)
     cpdef follow_models(self, long long version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import NoUpstream
-from budgateway.native import VERDICT_FAILURE
+from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +40,7 @@ class Balancer:
         self.targets = tuple(targets)
         self._pick = selector.pick
         self._release = selector.release
+        self._answered = selector.answered
         self._provider = provider
         self._queue = queue
         self._best = None if pins is None else pins.best
@@ -74,6 +75,10 @@ class Balancer:
 
     def release(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give the slot back, and tell the breaker how it went."""
+        if x.vouched_early:
+            x.vouched_early = False
+            if verdict == VERDICT_SUCCESS:
+                verdict = VERDICT_NEUTRAL
         self._release(x.index, verdict, now_ns)
         x.index = -1
         if self._queue is not None:
@@ -91,6 +96,10 @@ class Balancer:
             x.index = index
             x.target = self.targets[index]
         return index
+
+    def answered(self, x: Exchange, now_ns: int) -> None:
+        """The exchange's upstream begins a good answer."""
+        x.vouched_early = self._answered(x.index, now_ns)
 
     def suspect(self, x: Exchange, now_ns: int) -> None:
         """Nothing has been heard of the exchange's upstream for a while: have it asked."""

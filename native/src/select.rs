@@ -113,6 +113,10 @@ impl Selector {
         Ok(self.inner.rest(index, for_ns, now_ns)?)
     }
 
+    fn answered(&self, index: usize, now_ns: Unsigned) -> Result<bool, Error> {
+        Ok(self.inner.answered(index, now_ns.0)?)
+    }
+
     fn suspect(&self, index: usize, now_ns: u64) -> Result<(), Error> {
         Ok(self.inner.suspect(index, now_ns)?)
     }

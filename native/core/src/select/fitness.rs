@@ -90,6 +90,19 @@ impl Selector {
             .is_some_and(|settings| outlier::rest(word, for_ns, now_ns, || self.is_spared(index, settings, now_ns))))
     }
 
+    /// Counts an answer that has only begun as a success, where a breaker waits for one: a stream may take minutes, and its
+    /// end says nothing more of whether the upstream is back. Whether it counted; `release` is then told neutral.
+    pub fn answered(&self, index: usize, now_ns: u64) -> Result<bool, SelectError> {
+        self.check(index)?;
+        let vitals = self.vitals(&self.candidates[index]);
+        let Some(settings) = self.breaker else { return Ok(false) };
+        if breaker::closed_since_ms(vitals.breaker.load(Ordering::Relaxed)).is_some() {
+            return Ok(false);
+        }
+        breaker::record(&vitals.breaker, &vitals.window, settings, Verdict::Success, now_ns);
+        Ok(true)
+    }
+
     /// Notes that traffic hears nothing of an upstream.
     pub fn suspect(&self, index: usize, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;

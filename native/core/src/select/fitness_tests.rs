@@ -115,6 +115,24 @@ fn panic_floods_no_breaker() {
 }
 
 #[test]
+fn trials_that_begin_to_answer_close_a_breaker() {
+    let mut selector = selector(Policy::RoundRobin, 1);
+    selector.breaker = Some(breaker::Settings::new(1, 10 * SECOND, 2));
+    assert!(!selector.answered(0, SECOND).unwrap());
+    fail(&selector, 0, 1, SECOND);
+    for _ in 0..2 {
+        assert_eq!(selector.pick(20 * SECOND, 0), Some(0));
+    }
+    assert!(selector.answered(0, 21 * SECOND).unwrap());
+    assert_eq!(selector.state(0, 21 * SECOND).unwrap(), Some(State::HalfOpen));
+    assert!(selector.answered(0, 21 * SECOND).unwrap());
+    assert_eq!(selector.state(0, 21 * SECOND).unwrap(), Some(State::Closed));
+    // One of them breaks off: it is a failure like any other.
+    selector.release(0, Verdict::Failure, 22 * SECOND).unwrap();
+    assert_eq!(selector.state(0, 22 * SECOND).unwrap(), Some(State::Open));
+}
+
+#[test]
 fn a_doubtful_upstream_is_better_than_one_that_was_tried() {
     let selector = selector(Policy::LeastConnections, 2);
     fail(&selector, 0, 5, SECOND);
