@@ -27,6 +27,7 @@ cdef class Relay(Carrier):
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 
+    @cython.locals(route=RouteRoom)
     cdef _plan(self, Exchange x)
     cpdef waited(self, Exchange x, error)
     cdef _crash(self, Exchange x, error)

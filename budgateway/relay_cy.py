@@ -111,8 +111,9 @@ class Relay(Carrier):
                 raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
             waiting = plan(x)
             if waiting is None:
-                if x.route.mirror is not None:
-                    x.route.mirror.copy(x, self._spawn)
+                route: RouteRoom = x.route
+                if route.mirror is not None:
+                    route.mirror.copy(x, self._spawn)
                 self.execute(x)
             else:
                 # What is waited for is the time of a store or a queue, not ours.
@@ -532,8 +533,8 @@ class Relay(Carrier):
         self.in_flight -= 1
         x.deadline_ns = 0
         route: RouteRoom | None = x.route
+        leg: Leg = x.leg
         if x.index >= 0:
-            leg: Leg = x.leg
             balancer: Balancer = leg.balancer
             balancer.release(x, verdict, now_ns)
         connection: ClientConnection | None = x.connection
@@ -556,7 +557,7 @@ class Relay(Carrier):
             snapshot: Snapshot = x.snapshot
             limits: Limits = snapshot.limits
             # Settles the limits, too, by what it finds that was used.
-            self._recorder.record(x, outcome, route.label, x.leg.label, upstream, limits.price(x), now_ns)
+            self._recorder.record(x, outcome, route.label, leg.label, upstream, limits.price(x), now_ns)
             if x.grant is not None:
                 x.grant = None
                 limits.released()

@@ -17,6 +17,7 @@ cdef class Pool:
     cdef public bint closed
     cdef public object read_head        # of the native.HeadReader that writes into `facts`
     cdef long long[::1] facts
+    cdef bytearray room
 
     @cython.locals(connection=ClientConnection)
     cpdef checkout(self, long long now_ns)
@@ -64,6 +65,9 @@ cdef class ClientConnection:
     cpdef abort(self)
     cpdef surrender(self)
     cpdef bint is_usable(self) except -1
+    @cython.locals(raw="char *")
+    cpdef buffer_updated(self, Py_ssize_t size)
+    cdef _read(self, bytes data)
     @cython.locals(pool=Pool)
     cdef _read_head(self, Exchange x, bytes data)
     cdef _switch(self, Exchange x, head, bytes data)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_INTERIM = 8  # 1xx heads before the real one
 WRITE_HIGH_BYTES = 256 * 1024  # then a streamed request body pauses its client
+READ_BYTES = 16 * 1024  # R13: what a read adds to the 32 KiB that wait for a slow client, and to an event in pieces
 
 # Cells of the pool's facts: what the head that was scanned last says.
 _SIZE = 0
@@ -56,6 +57,8 @@ class Pool:
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
         self.read_head = HeadReader(facts).response
+        # Where reads go; taken out again before the next one, so that all connections have one.
+        self.room = bytearray(READ_BYTES)
 
     def checkout(self, now_ns: int) -> ClientConnection | None:
         """A warm connection, or None: then dial."""
@@ -218,8 +221,20 @@ class ClientConnection:
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._pool.open.add(self)
 
+    def get_buffer(self, size_hint: int) -> bytearray:
+        """Where uvloop is to read to: its own choice would be 256 KiB."""
+        return self._pool.room
+
+    def buffer_updated(self, size: int) -> None:
+        """So many bytes from the upstream are there."""
+        raw = self._pool.room
+        self._read(bytes(raw[:size]))
+
     def data_received(self, data: bytes) -> None:
-        """Bytes from the upstream."""
+        """Bytes from the upstream, by a loop that asks a mere cdef class for no buffer (asyncio's own)."""
+        self._read(data)
+
+    def _read(self, data: bytes) -> None:
         x = self._exchange
         if x is None:
             # Nobody asked: whatever it is, it must not become the next client's answer.
