@@ -356,6 +356,18 @@ WAIT_TIMED_OUT: Final[int]
 WAIT_GONE: Final[int]
 
 @final
+class RetryBudget:
+    """What a provider's exchanges may be tried again: `percent` of them and `reserve` on top, over all workers. Every
+    exchange that ends (see Ledger) pays back; nothing is saved above the reserve."""
+
+    def __new__(cls, segment: Segment, provider: int, percent: int = 20, reserve: int = 3) -> RetryBudget:
+        """`provider` is the label that the ledger knows it by."""
+    def take(self) -> bool:
+        """Take a retry out of the budget; False when there is none left."""
+    def give_back(self) -> None:
+        """Give one back that was not made."""
+
+@final
 class Metrics:
     """Counters and histograms by (route, provider, model, status), as label ids, bounded; recorded once an exchange.
 
@@ -422,6 +434,9 @@ class Series:
     def tokens_reasoning(self) -> int: ...
     @property
     def cost_micros(self) -> int: ...
+    @property
+    def retries(self) -> list[int]:
+        """Further attempts, by reason (`balance.attempts_cy`)."""
 
 DURATION_BOUNDS_S: Final[tuple[float, ...]]
 OVERHEAD_BOUNDS_S: Final[tuple[float, ...]]
@@ -476,9 +491,10 @@ class Ledger:
     """Metrics, usage, limits and the access line of an exchange in one crossing. Its numbers lie in `row`, which the caller
     fills.
 
-    `row` is an array of 15 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
+    `row` is an array of 16 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
     bytes in, bytes out, unix time in ms, duration, overhead and time to the first byte in ns, the time now in ns
-    (monotonic), and whether an upstream was asked.
+    (monotonic), whether an upstream was asked, and retries (eight counts of eight bits). An exchange recorded pays back
+    to its provider's retry budget.
     """
 
     def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
@@ -769,6 +785,8 @@ SEEN_OTHER_FIRST: Final[int]
 # A terminator (see UsageScanner.done), or a `finish_reason` that is not null.
 SEEN_END: Final[int]
 SEEN_ERROR: Final[int]
+# The first was of an API whose streams say where they end: OpenAI's chat, completions or responses, Anthropic's messages.
+SEEN_PROMISE: Final[int]
 
 @final
 class BodyPump:

@@ -202,6 +202,15 @@ class UpstreamProtocolError(GatewayError):
     retry = "unsent"
 
 
+class UpstreamError(GatewayError):
+    """An upstream answered 200 with what is no answer: nothing, or an error in disguise."""
+
+    status = 502
+    code = "upstream_error"
+    who = "upstream"
+    retry = "unsent"
+
+
 class UpstreamTimeout(GatewayError):
     """An upstream was too slow in a phase: connect, first_byte, chunk or total."""
 

@@ -32,6 +32,12 @@ cdef class Exchange:
     cdef public int index               # of the upstream, while its slot is held; else -1
     cdef public unsigned long long tried
     cdef public int attempts
+    cdef public int leg_attempts        # of them, on this leg
+    cdef public int fallback            # the route's fallbacks gone to so far
+    cdef public long long retries       # why it was tried again: balance.attempts_cy's counters
+    cdef public long long until_ns      # when the exchange must be over; 0: when its route says
+    cdef public long long answer_ns     # when its answer must have begun, whoever gives it; 0: not yet known
+    cdef public object timer            # a further attempt that waits for its time
     cdef public object target           # transport.client_cy.Target of this attempt
     cdef public bytes send_body         # what goes upstream: the body after edits
     cdef public object connection       # transport.client_cy.ClientConnection
@@ -61,7 +67,13 @@ cdef class Exchange:
     cdef public long long overhead_ns   # the gateway's own share
     cdef public Py_ssize_t bytes_out
     cdef public object pump             # native.BodyPump, once a body streams
-    cdef public bytes held              # a head that waits for what came behind it in the same read
+    cdef public bytes held              # a head that waits for what comes behind it
+    cdef public int hold                # what it waits for: judge_cy's HOLD_*
+    cdef public bint ends               # the response is a stream that says where it ends
+    cdef public object doubt            # why the response is none
+    cdef public list waiting            # of bytes: what already came behind the head
+    cdef public Py_ssize_t waiting_bytes
+    cdef public long long spoke_ns      # when a byte of the stream was last seen, by the sweep's clock
     cdef public object document         # else a whole JSON body: its bytes, or the native.ResponseHead before it
 
 

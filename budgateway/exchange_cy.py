@@ -55,6 +55,12 @@ class Exchange:
         self.index = -1
         self.tried = 0
         self.attempts = 0
+        self.leg_attempts = 0
+        self.fallback = 0
+        self.retries = 0
+        self.until_ns = 0
+        self.answer_ns = 0
+        self.timer: Any = None
         self.target: Any = None
         self.send_body: bytes | None = None
         self.connection: Any = None
@@ -86,6 +92,12 @@ class Exchange:
         self.pump: Any = None  # a BodyPump once a body streams
         self.document: bytes | ResponseHead | None = None
         self.held: bytes | None = None
+        self.hold = 0
+        self.ends = False
+        self.doubt: GatewayError | None = None
+        self.waiting: list[bytes] | None = None
+        self.waiting_bytes = 0
+        self.spoke_ns = now_ns
 
 
 class Carrier:

@@ -169,6 +169,8 @@ class Provider:
     queue_timeout_s: float = 10.0
     tls_verify: bool = True
     tls_ca_file: str = ""
+    hold_bytes: int = 64 * 1024  # of an answer, held until it has shown that it is one; 0: passed on at once
+    first_event_s: float = 0.0  # a stream's first event; then another upstream is asked. 0: half of the route's timeout
 
     def upstream_model(self, model: str) -> str:
         """What the upstream is told for what the client said: an alias of the whole name wins; else the prefix goes, and
@@ -178,6 +180,38 @@ class Provider:
             return aliases[model]
         bare = model.removeprefix(self.strip_model_prefix) or model
         return aliases.get(bare, bare)
+
+
+FallbackReason = Literal["error", "429", "5xx", "context_length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Where a route's exchanges go when its provider fails them."""
+
+    provider: str
+    model: str = ""  # what its upstreams are told; "": as its own settings have it
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """When an exchange whose client has heard nothing yet is tried again."""
+
+    max_attempts: int = 3  # on each provider
+    statuses: tuple[int, ...] = (429, 502, 503, 504)  # answers that another upstream may better
+    max_retry_after_s: float = 2.0  # a longer wait is the client's
+    replay_bytes: int = 64 * 1024  # of a streamed body, kept to send it again
+    hedge_after_s: float = 0.0  # a second attempt beside a first that is silent for so long; 0: never
+    fallbacks: tuple[Fallback, ...] = ()
+    fallback_on: tuple[FallbackReason, ...] = ("error", "429", "5xx")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLimit:
+    """How many exchanges of a provider may be tried again: a share of them, and a few on top."""
+
+    percent: int = 20
+    reserve: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +279,8 @@ class Route:
     pin_by: str = ""  # "user", "key" or "header:name": what keeps requests together at one provider and upstream
     mirror: Mirror | None = None
     maintenance: Maintenance | None = None
+    retries: Retries = field(default_factory=Retries)
+    stream_keepalive_s: float = 0.0  # a comment in a stream that is silent for so long; 0: none
 
     def answerers(self) -> tuple[str, ...]:
         """The providers that may answer: those of the split, then the canary's."""
@@ -512,6 +548,7 @@ class Settings:
     outliers: OutlierSettings | None = None
     panic_percent: int = 50  # with fewer of a provider's upstreams available, doubtful ones are used, too
     store: StoreSettings | None = None
+    retry_limit: RetryLimit = field(default_factory=RetryLimit)
     jwt_secret: Secret | None = None
     jwt_expiration_s: int = 3600
     auth: Auth = field(default_factory=Auth)

@@ -1,7 +1,10 @@
 cimport cython
 
+from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
-from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.courier_cy cimport Courier, chunk
+from budgateway.exchange_cy cimport Exchange
+from budgateway.judge_cy cimport frame, hold, is_doubtful, judge, judge_document, judge_end, scan_of, verdict_of
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
@@ -10,16 +13,17 @@ from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.server.websocket_cy cimport SocketCounts, Tunnel
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
-cdef Py_ssize_t JOINED_BYTES
 cdef long long SUSPECT_NS
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
-cdef int _KEEP_ALIVE, _CHUNKED, _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY, _NAMED
+cdef Py_ssize_t MAX_ERROR_BYTES
+cdef int _PASS, _WAIT, _CONTEXT
+cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED
 
 
-cdef class Relay(Carrier):
+cdef class Relay(Courier):
     # process
     cdef Recorder _recorder
-    cdef object _spawn, _next_id, _write_head, _write_whole, _write_switch
+    cdef object _next_id, _write_head, _write_whole, _write_switch
     cdef public SocketCounts sockets
     # configuration
     cdef public Snapshot snapshot
@@ -32,40 +36,43 @@ cdef class Relay(Carrier):
     cpdef waited(self, Exchange x, error)
     cdef _crash(self, Exchange x, error)
     cdef _enter(self, Exchange x)
-    @cython.locals(target=Target, connection=ClientConnection)
-    cpdef execute(self, Exchange x)
-    cpdef connected(self, Exchange x, ClientConnection connection)
-    cpdef unreachable(self, Exchange x, error)
-    @cython.locals(body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, now_ns=cython.longlong, done=bint)
-    cdef _send(self, Exchange x, ClientConnection connection)
     @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
     cdef _listen(self, Exchange x, long long now_ns)
     @cython.locals(leg=Leg, balancer=Balancer)
     cdef _rest(self, Exchange x, head, long long now_ns)
-    @cython.locals(downstream=ServerConnection, last=bytes, target=Target)
+    @cython.locals(downstream=ServerConnection, leg=Leg, target=Target)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
+    @cython.locals(downstream=ServerConnection, last=bytes)
+    cdef _ended(self, Exchange x, bytes out, long long now_ns)
     @cython.locals(
         target=Target, downstream=ServerConnection, tunnel=Tunnel, now_ns=cython.longlong, attempts=cython.int, data=bytes,
     )
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
-        target=Target, disclosure=bytes, attempts=cython.int, data=bytes, downstream=ServerConnection, route=RouteRoom,
-        sent_ns=cython.longlong, overhead_us=cython.longlong,
+        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes,
+        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong,
     )
     cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
     @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
     cdef _began(self, Exchange x)
-    @cython.locals(downstream=ServerConnection, status=cython.int, verdict=cython.int)
+    @cython.locals(downstream=ServerConnection)
     cdef _done(self, Exchange x, long long now_ns)
-    cdef _again(self, Exchange x, error)
+    @cython.locals(may=bint)
+    cdef bint _is_held(self, Exchange x, int judgement) except -1
+    @cython.locals(out=bytes)
+    cdef bytes _let_go(self, Exchange x)
+    @cython.locals(downstream=ServerConnection, deadline_ns=cython.longlong)
+    cdef _comment(self, Exchange x, long long now_ns)
+    cdef _answer_stream(self, Exchange x, head, long long now_ns)
+    @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
+    cdef bint _is_turned_away(self, Exchange x, head, bint complete, long long now_ns) except -1
+    @cython.locals(attempts=Attempts)
+    cdef _refuse(self, Exchange x, error)
     cdef _expire(self, Exchange x, phase)
-    cdef _give_up(self, Exchange x, error)
+    cpdef give_up(self, Exchange x, error)
     @cython.locals(
         route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str,
         snapshot=Snapshot, limits=Limits,
     )
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
-
-
-cdef bytes _chunk(bytes data)

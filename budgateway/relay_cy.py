@@ -9,12 +9,14 @@ import logging
 from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
-from budgateway.errors import GatewayError, InternalError, NoUpstream, Overloaded, UpstreamTimeout
-from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Carrier, Exchange
+from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
+from budgateway.courier_cy import Courier, chunk
+from budgateway.errors import GatewayError, InternalError, Overloaded, UpstreamTimeout
+from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
+from budgateway.judge_cy import frame, hold, is_doubtful, judge, judge_document, judge_end, scan_of, verdict_of
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
-    VERDICT_SUCCESS,
     BodyPump,
     ModelRewriter,
     RequestIds,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
+    from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.limits.stage_cy import Limits
     from budgateway.observe.record_cy import Recorder
@@ -39,13 +42,11 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
 
-MAX_ATTEMPTS = 3
 # An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
 SUSPECT_NS = 750_000_000
 SEND_NS = (
     60_000_000_000  # for a client to read on, once its stream has stood still for chunk_timeout (nginx send_timeout)
 )
-JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
 
@@ -56,10 +57,6 @@ SWITCH_LINES = (
 
 _KEEP_ALIVE = 1
 _CHUNKED = 2
-_HTTP_10 = 16
-_JSON = 32
-_EVENT_STREAM = 128
-_ENCODED = 256
 _NO_BODY = 512
 _NAMED = 1024
 
@@ -67,22 +64,33 @@ _NAMED = 1024
 _SCAN_DOCUMENT = 1
 _SCAN_EVENTS = 2
 
+# The judge's.
+_PASS = 0
+_WAIT = 1
+_CONTEXT = 3
+
+_COMMENT = b"d\r\n: keep-alive\n\n\r\n"
+
+# A longer 200 is no error in disguise: there is more in it than words about one.
+MAX_ERROR_BYTES = 4 * 1024
+
 _log = logging.getLogger("budgateway.relay")
 
 
-class Relay(Carrier):
+class Relay(Courier):
     """One per worker. `snapshot` is swapped by one assignment; an exchange keeps the one it started under."""
 
     def __init__(
         self,
         recorder: Recorder,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        later: Callable[[float, Callable[[Exchange], None], Exchange], asyncio.TimerHandle],
         *,
         id_prefix: str,
     ) -> None:
         # process
+        super().__init__(spawn, later)
         self._recorder = recorder
-        self._spawn = spawn
         self._next_id = RequestIds(id_prefix).take
         writer = ResponseHeadWriter()
         self._write_head = writer.write
@@ -120,9 +128,18 @@ class Relay(Carrier):
                 x.overhead_ns += monotonic_ns() - x.ready_ns
                 x.task = self._spawn(go_on(self, x, waiting))
         except GatewayError as error:
-            self._give_up(x, error)
+            self._refuse(x, error)
         except Exception as error:  # noqa: BLE001 - the pipeline's edge: this exchange's alone
             self._crash(x, error)
+
+    def _refuse(self, x: Exchange, error: GatewayError) -> None:
+        """A stage said no. If it was the choice of an upstream, one of the route's fallbacks may have one."""
+        if x.route is not None and not x.attempts and x.leg is not None:
+            attempts: Attempts = x.route.attempts
+            if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
+                self.execute(x)
+                return
+        self.give_up(x, error)
 
     def waited(self, x: Exchange, error: Exception | None) -> None:
         """What a stage waited for came, or failed."""
@@ -133,38 +150,19 @@ class Relay(Carrier):
         if error is None:
             self._plan(x)
         elif isinstance(error, GatewayError):
-            self._give_up(x, error)
+            self._refuse(x, error)
         else:
             self._crash(x, error)
 
     def _crash(self, x: Exchange, error: Exception) -> None:
         _log.error("exchange %s failed in the pipeline", x.request_id, exc_info=error)
-        self._give_up(x, InternalError(f"internal error ({type(error).__name__})"))
+        self.give_up(x, InternalError(f"internal error ({type(error).__name__})"))
 
     def _enter(self, x: Exchange) -> None:
         """Count an exchange in, under its name."""
         self.in_flight += 1
         given = x.head.request_id if x.flags & _NAMED else None
         x.request_id = self._next_id() if given is None else given
-
-    def body(self, x: Exchange, data: bytes) -> None:
-        """A piece of a streamed request body."""
-        connection = x.connection
-        if x.closed:
-            return
-        if connection is None:
-            # Still dialling: keep it, and let the client wait.
-            x.send_body = data if x.send_body is None else x.send_body + data
-            x.downstream.pause_reading()
-        else:
-            connection.send_more(data if x.head.content_length >= 0 else _chunk(data), False)
-
-    def body_end(self, x: Exchange) -> None:
-        """The last byte of a streamed request body has come."""
-        if x.closed or x.connection is None:
-            return
-        x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
-        x.deadline_ns = monotonic_ns() + x.route.first_byte_ns
 
     def gone(self, x: Exchange) -> None:
         """The client left: so does the upstream request, whatever its phase."""
@@ -186,7 +184,7 @@ class Relay(Carrier):
         """The request went wrong while it was read."""
         if not x.request_id:
             self._enter(x)
-        self._give_up(x, error)
+        self.give_up(x, error)
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError) -> None:
         """Answer what never became an exchange: there is no head to believe."""
@@ -199,12 +197,14 @@ class Relay(Carrier):
         route = x.route
         if x.closed or route is None:
             return
-        if now_ns - x.started_ns > route.total_ns:
+        if now_ns - x.started_ns > route.total_ns or (x.until_ns and now_ns > x.until_ns):
             self._expire(x, "total")
         elif x.progressed:
             x.progressed = False
             x.stalled = False
-            x.deadline_ns = now_ns + (route.chunk_ns if x.head_sent else route.first_byte_ns)
+            x.spoke_ns = now_ns
+            if x.head_sent or x.held is not None:
+                x.deadline_ns = now_ns + route.chunk_ns
         elif x.deadline_ns and now_ns > x.deadline_ns:
             if x.head_sent and not x.downstream.writable:
                 # The stall is the client's: the upstream is not to blame while we hold it back. Nor is it held for ever.
@@ -216,14 +216,19 @@ class Relay(Carrier):
                 x.deadline_ns = now_ns + SEND_NS
             else:
                 self._expire(x, "chunk" if x.head_sent else "first_byte")
-        elif x.deadline_ns and x.index >= 0 and x.connection is not None:
-            self._listen(x, now_ns)
+        else:
+            if route.comment_ns and x.sse and now_ns - x.spoke_ns > route.comment_ns:
+                self._comment(x, now_ns)
+            if x.deadline_ns and x.index >= 0 and x.connection is not None:
+                self._listen(x, now_ns)
 
     def _listen(self, x: Exchange, now_ns: int) -> None:
         """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
         route: RouteRoom = x.route
         target: Target = x.target
-        since_ns = x.deadline_ns - (route.chunk_ns if x.head_sent else route.first_byte_ns)
+        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
+        if x.ready_ns > since_ns:
+            since_ns = x.ready_ns
         if target.heard_ns > since_ns:
             since_ns = target.heard_ns
         if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
@@ -231,89 +236,13 @@ class Relay(Carrier):
             balancer: Balancer = leg.balancer
             balancer.suspect(x, now_ns)
 
-    # ---------------------------------------------------------------- executing
-
-    def execute(self, x: Exchange) -> None:
-        """Send the request of the plan: on a warm connection, else on one that is dialled now."""
-        x.attempts += 1
-        if x.attempts > 1:
-            # Of an answer that broke before it was passed on.
-            x.held = None
-            x.pump = None
-            x.chunked = False
-            x.to_close = False
-            x.sse = False
-        target: Target = x.target
-        # A body that streams can be sent once only: not on a connection that may turn out to be closed.
-        connection: ClientConnection | None = None
-        if x.body_done and not x.fresh and x.handshake is None:
-            connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
-        if connection is None:
-            x.reused = False
-            # Connecting is the upstream's time, not ours.
-            x.overhead_ns += monotonic_ns() - x.ready_ns
-            x.task = self._spawn(target.dialler.dial(target, x, self))
-        else:
-            x.reused = True
-            self._send(x, connection)
-
-    def connected(self, x: Exchange, connection: ClientConnection) -> None:
-        """A dial came through."""
-        x.task = None
-        if x.closed:
-            connection.abort()
-        else:
-            x.ready_ns = monotonic_ns()
-            self._send(x, connection)
-
-    def unreachable(self, x: Exchange, error: GatewayError) -> None:
-        """A dial failed: nothing was sent, so any method may go to the next upstream."""
-        x.task = None
-        if not x.closed:
-            x.ready_ns = monotonic_ns()
-            self._again(x, error)
-
-    def _send(self, x: Exchange, connection: ClientConnection) -> None:
-        x.connection = connection
-        body = x.send_body
-        done = x.body_done
-        if done:
-            length = -1 if body is None else len(body)
-        else:
-            length = x.head.content_length
-            if length < 0:
-                length = -2
-                if body is not None:
-                    body = _chunk(body)
-        target: Target = x.target
-        route: RouteRoom = x.route
-        x.asked = True
-        if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
-            connection.send(x, target.write_whole(x.head, x.request_id, body), None, x.to_head, True)
-        else:
-            head = target.write_head(x.head, x.request_id, length)
-            if x.handshake is not None:
-                head = x.handshake.request(head, x.head)
-            if x.vouched is not None:
-                # For the back office alone: the lines go before the blank one.
-                head = head[: len(head) - 2] + x.vouched + b"\r\n"
-            connection.send(x, head, body, x.to_head, done)
-        now_ns = monotonic_ns()
-        x.overhead_ns += now_ns - x.ready_ns
-        if done:
-            x.deadline_ns = now_ns + route.first_byte_ns
-        else:
-            x.streamed = True
-            x.body = None
-            x.send_body = None
-            self.upstream_writable(x, connection.writable)
-
     # ---------------------------------------------------------------- sink of the upstream connection
 
     def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
         """What one read of the upstream brought: a whole response, its head, or what the pump made of a piece."""
         target: Target = x.target
-        target.heard_ns = now_ns
+        if now_ns:
+            target.heard_ns = now_ns
         if complete:
             x.connection = None
         if head is not None:
@@ -322,19 +251,75 @@ class Relay(Carrier):
             self._answer(x, head, out, complete, now_ns)
             return
         downstream: ServerConnection = x.downstream
+        if x.held is not None:
+            if out is not None:
+                if x.waiting is None:
+                    x.waiting = []
+                x.waiting.append(out)
+                x.waiting_bytes += len(out)
+            if x.hold:
+                leg: Leg = x.leg
+                if self._is_held(x, judge(x, complete, leg.hold_bytes)):
+                    return
+            out = self._let_go(x)
         x.progressed = True
         if complete:
-            # What was held back, and our own terminator.
-            last = x.pump.finish()
-            out = last if out is None else out + last
-        if x.held is not None:
-            out = x.held if out is None else x.held + out
-            x.held = None
-            self._began(x)
+            self._ended(x, out, now_ns)
+        elif out:
+            downstream.write(out)
+
+    def _ended(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
+        """A body is over; `out` is the last of it."""
+        downstream: ServerConnection = x.downstream
+        if x.ends and judge_end(x) != _PASS:
+            if out:
+                downstream.write(out)
+            self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
+            return
+        # What was held back, and our own terminator.
+        last = x.pump.finish()
+        out = last if out is None else out + last
         if out:
             downstream.write(out)
-        if complete:
-            self._done(x, now_ns)
+        self._done(x, now_ns)
+
+    def _is_held(self, x: Exchange, judgement: int) -> bool:
+        """Whether an answer is not to be passed on: not yet, or not at all, as another attempt is under way or the client
+        was told of an error."""
+        if judgement == _PASS:
+            return False
+        if judgement == _WAIT:
+            if not x.sse:
+                # Of a document every byte counts; of a stream comments do not.
+                x.progressed = True
+            return True
+        may = not x.streamed and x.route.may_replay(x)
+        if judgement == _CONTEXT:
+            return may and self._another(x, VERDICT_NEUTRAL, FALLBACK, -1, monotonic_ns())
+        if not may or not self._another(x, VERDICT_FAILURE, BROKEN, -1, monotonic_ns()):
+            self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
+        return True
+
+    def _let_go(self, x: Exchange) -> bytes:
+        """The response's head leaves, with what waited behind it."""
+        out: bytes = x.held  # type: ignore[assignment]  # only called while there is one
+        x.held = None
+        if x.waiting is not None:
+            out += b"".join(x.waiting)
+            x.waiting = None
+        self._began(x)
+        return out
+
+    def _comment(self, x: Exchange, now_ns: int) -> None:
+        """Show a client of a silent stream that somebody is there. It asked for that: the answer has begun with it."""
+        downstream: ServerConnection = x.downstream
+        x.spoke_ns = now_ns
+        if x.held is not None:
+            deadline_ns = x.deadline_ns
+            downstream.write(self._let_go(x))
+            x.deadline_ns = deadline_ns
+        if x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
+            downstream.write(_COMMENT)
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
         """The upstream connection ended before its response."""
@@ -342,24 +327,17 @@ class Relay(Carrier):
         if x.closed:
             return
         if not x.head_sent and not x.streamed and x.route.may_replay(x):
-            if x.reused and not x.fresh:
+            now_ns = monotonic_ns()
+            if x.reused and not x.fresh and x.held is None:
                 # The keep-alive race: it closed as we wrote. One more try, on a connection that cannot be stale.
                 x.fresh = True
-                self.execute(x)
-            else:
-                self._again(x, error)
-        else:
-            self._give_up(x, error)
-
-    def upstream_writable(self, x: Exchange, ok: bool) -> None:
-        """The upstream takes a streamed body too slowly, or caught up: the client follows."""
-        if ok:
-            x.downstream.resume_reading()
-        else:
-            x.downstream.pause_reading()
-        if not x.head_sent and not x.body_done:
-            # The wait for a response begins with the request's end; before it, only who takes nothing of it is late.
-            x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
+                x.leg_attempts -= 1
+                x.retries += 1 << (8 * STALE)
+                self._retry(x, 0, now_ns)
+                return
+            if self._another(x, VERDICT_FAILURE, BROKEN, -1, now_ns):
+                return
+        self.give_up(x, error)
 
     def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
         """The upstream took the handshake: what goes over the two connections now is the tunnel's."""
@@ -395,46 +373,48 @@ class Relay(Carrier):
         status = x.status
         flags = x.told_flags
         length = x.told_length
+        if status >= 400 and self._is_turned_away(x, head, complete, now_ns):
+            return
         keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
-        scan = 0
-        if not flags & _ENCODED:
-            if flags & _EVENT_STREAM:
-                scan = _SCAN_EVENTS
-            elif flags & _JSON:
-                scan = _SCAN_DOCUMENT
+        scan = scan_of(flags)
         x.sse = scan == _SCAN_EVENTS
         rename = x.rename and scan != 0 and status < 300
+        leg: Leg = x.leg
         if complete and not flags & _NO_BODY:
+            if status == 200 and leg.hold_bytes and length <= MAX_ERROR_BYTES:
+                body = head.body() or b""
+                if is_doubtful(body) and self._is_held(x, judge_document(x, status, body)):
+                    return
+                body = None
+            if x.sse and length:
+                # Its events are looked at as if they had come one by one.
+                self._answer_stream(x, head, now_ns)
+                return
             if scan == _SCAN_DOCUMENT:
                 x.document = head
             if rename:
                 rewriter = ModelRewriter(False, x.model)
                 body = rewriter.feed(head.body() or b"") + rewriter.finish()
                 length = len(body)
-        elif flags & _NO_BODY:
-            # The length that GET would have is HEAD's only message; 204 and 304 have none.
-            length = length if x.to_head else -1
-        elif length >= 0 and not rename:
-            pass
-        elif x.flags & _HTTP_10:
-            length = -1
-            keep_alive = False
-            x.to_close = True
         else:
-            length = -2
-            x.chunked = True
+            length = frame(x, flags, length, rename or x.sse)
+        if x.to_close:
+            keep_alive = False
         if not complete:
             x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, x.model if rename else None)
+            if scan != 0 and leg.hold_bytes:
+                attempts: Attempts = x.route.attempts
+                hold(x, status, attempts.minds_context)
         x.keep_alive = keep_alive
         target: Target = x.target
         disclosure = target.disclosure
-        attempts = x.attempts if disclosure else 0
+        count = x.attempts if disclosure else 0
         overhead_us = x.overhead_ns // 1000
         if complete and not rename and not flags & _NO_BODY:
-            data = self._write_whole(head, keep_alive, x.request_id, disclosure, attempts, overhead_us, x.grant)
+            data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant)
             x.bytes_out = length
         else:
-            data = self._write_head(head, length, keep_alive, x.request_id, disclosure, attempts, overhead_us, x.grant)
+            data = self._write_head(head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant)
             if not complete:
                 x.held = data
                 return
@@ -472,36 +452,53 @@ class Relay(Carrier):
             balancer: Balancer = leg.balancer
             balancer.answered(x, now_ns)
 
+    def _answer_stream(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """A whole event stream came in one read: framed anew, so that its end is ours to tell."""
+        self._answer(x, head, None, False, now_ns)
+        out = x.pump.feed(head.body())
+        self.received(x, None, out, True, now_ns)
+
+    def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
+        """Whether the answer is an error, and the exchange is tried again rather than told of it."""
+        attempts: Attempts = x.route.attempts
+        if x.status == 400:
+            if not (complete and attempts.minds_context):
+                return False
+            return self._is_held(x, judge_document(x, 400, head.body() or b""))
+        delay_ns = attempts.better(x, head, now_ns)
+        if delay_ns < 0:
+            return False
+        self._retry(x, delay_ns, now_ns)
+        return True
+
     # ---------------------------------------------------------------- endings
 
     def _done(self, x: Exchange, now_ns: int) -> None:
         downstream: ServerConnection = x.downstream
-        status = x.status
-        if status < 500 or status == 501:
-            verdict = VERDICT_NEUTRAL if status == 429 else VERDICT_SUCCESS
+        if x.error:
+            self._close(x, TRUNCATED, VERDICT_NEUTRAL, now_ns)
         else:
-            verdict = VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
-        self._close(x, COMPLETE, verdict, now_ns)
+            self._close(x, COMPLETE, verdict_of(x.status), now_ns)
         downstream.finish(x.keep_alive)
-
-    def _again(self, x: Exchange, error: GatewayError) -> None:
-        """This upstream failed before the client heard anything: the next one, or the error."""
-        if x.attempts >= MAX_ATTEMPTS:
-            self._give_up(x, error)
-            return
-        x.fresh = False
-        try:
-            x.leg.balancer.next_after_failure(x, monotonic_ns())
-        except NoUpstream:
-            self._give_up(x, error)
-            return
-        self.execute(x)
 
     def _expire(self, x: Exchange, phase: Any) -> None:
         name = x.target.label if x.target is not None else "?"
-        self._give_up(x, UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase))
+        now_ns = monotonic_ns()
+        early = phase == "first_byte" and now_ns < x.answer_ns
+        if (
+            early
+            and not x.streamed
+            and x.route.may_replay(x)
+            and self._another(x, VERDICT_FAILURE, TIMEOUT, -1, now_ns)
+        ):
+            return
+        if early:
+            # Nobody else to ask: it gets the rest of the time.
+            x.deadline_ns = x.answer_ns
+            return
+        self.give_up(x, UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase))
 
-    def _give_up(self, x: Exchange, error: GatewayError) -> None:
+    def give_up(self, x: Exchange, error: GatewayError) -> None:
         """End an exchange with an error: told in the dialect while nothing was sent, else by breaking the stream off."""
         if x.closed:
             return
@@ -513,13 +510,16 @@ class Relay(Carrier):
             if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
                 # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
                 # Half an event has not left the pump: only inside one that is too long to be held there is no place.
-                downstream.write(_chunk(event_bytes(error, x.request_id, x.head.path)))
+                downstream.write(chunk(event_bytes(error, x.request_id, x.head.path)))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
             downstream.break_off(not x.to_close)
             return
         x.status = error.status
+        x.sse = False
+        x.pump = None
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
-        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive)
+        count = x.attempts if x.target is not None and x.target.disclosure else 0
+        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive, count)
         x.bytes_out = len(data) - data.find(b"\r\n\r\n") - 4
         self._close(x, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict, monotonic_ns())
         downstream.write(data)
@@ -549,6 +549,10 @@ class Relay(Carrier):
         if task is not None:
             x.task = None
             task.cancel()
+        timer = x.timer
+        if timer is not None:
+            x.timer = None
+            timer.cancel()
         target: Target | None = x.target
         upstream = "" if target is None else target.label
         if route is None:
@@ -566,8 +570,3 @@ class Relay(Carrier):
         x.send_body = None
         x.document = None
         x.peek = None
-
-
-def _chunk(data: bytes) -> bytes:
-    """One chunk of chunked framing (RFC 9112 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -103,7 +103,7 @@ class DataPlane:
             FLUSH_BYTES,
             None if self._access is None else self._access.flush,
         )
-        self.relay = Relay(recorder, self.spawn, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
+        self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
         self.relay.snapshot = self.snapshot
         self.door = Door(
             self.relay,

@@ -11,6 +11,7 @@ from budgateway.auth.authenticator_cy import Authenticator, CredentialAuthentica
 from budgateway.auth.bearer import Bearers
 from budgateway.auth.roles import Roles
 from budgateway.auth.vault import Vault
+from budgateway.balance.attempts_cy import Attempts
 from budgateway.balance.balancer_cy import Balancer
 from budgateway.balance.mirror import MirrorCounts, Mirroring
 from budgateway.balance.queue import Queues
@@ -185,6 +186,10 @@ def _route_room(
     worker: int,
     queues: Queues | None = None,
 ) -> RouteRoom:
+    fallbacks = [
+        _leg(route, providers[one.provider], targets[one.provider], settings, segment, worker, queues, one.model)
+        for one in route.retries.fallbacks
+    ]
     legs = [
         _leg(route, providers[name], targets[name], settings, segment, worker, queues) for name in route.answerers()
     ]
@@ -194,6 +199,8 @@ def _route_room(
         label=segment.intern(route.name),
         legs=legs,
         shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
+        fallbacks=fallbacks,
+        attempts=Attempts(route.retries, fallbacks),
     )
 
 
@@ -205,8 +212,9 @@ def _leg(
     segment: native.Segment,
     worker: int,
     queues: Queues | None,
+    model: str = "",
 ) -> Leg:
-    """One provider behind a route."""
+    """One provider behind a route; `model` is what its upstreams are told, whatever the client says."""
     selector = native.Selector(
         segment,
         worker,
@@ -217,13 +225,22 @@ def _leg(
         max_in_flight=[upstream.max_in_flight for upstream in provider.upstreams],
     )
     queue = None if queues is None else queues.of(provider)
+    label = segment.intern(provider.name)
     return Leg(
-        OpenAIAdapter(provider),
+        OpenAIAdapter(provider, model),
         Balancer(
-            selector, targets, provider.name, queue, _pins(provider) if route.pin_by else None, provider.upstream_model
+            selector,
+            targets,
+            provider.name,
+            queue,
+            _pins(provider) if route.pin_by else None,
+            (lambda _: model) if model else provider.upstream_model,
         ),
         provider.name,
-        segment.intern(provider.name),
+        label,
+        budget=native.RetryBudget(segment, label, settings.retry_limit.percent, settings.retry_limit.reserve),
+        hold_bytes=provider.hold_bytes,
+        first_event_s=provider.first_event_s,
     )
 
 
@@ -243,7 +260,7 @@ def _office_rooms(
     """The back office as one more upstream, behind a unix socket; it answers whatever its last answers were."""
     settings = replace(settings, breaker=None, outliers=None)
     upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
-    provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8)
+    provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
     targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
     rooms = []
     for path, access, priority, methods in _OFFICE_PATHS:

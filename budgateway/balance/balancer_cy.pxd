@@ -1,3 +1,5 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Exchange
 
 
@@ -18,8 +20,11 @@ cdef class Balancer:
     cdef object _queue                  # balance.queue.Queue, where upstreams have limits
 
     cpdef next(self, Exchange x)
-    cpdef next_after_failure(self, Exchange x, long long now_ns)
+    cpdef bint another(self, Exchange x, int verdict, long long now_ns) except -1
+    @cython.locals(index=cython.int)
+    cpdef bint same(self, Exchange x, int verdict, long long now_ns) except -1
     cpdef release(self, Exchange x, int verdict, long long now_ns)
+    cpdef give_back(self, int index, int verdict, long long now_ns)
     cpdef bint is_available(self, long long now_ns) except -1
     cdef int _pinned(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1

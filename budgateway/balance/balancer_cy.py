@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import NoUpstream
-from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS
+from budgateway.native import VERDICT_NEUTRAL, VERDICT_SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -66,12 +66,21 @@ class Balancer:
             raise self._nobody()
         return None
 
-    def next_after_failure(self, x: Exchange, now_ns: int) -> None:
-        """Report the failed attempt and choose another target; NoUpstream when all were tried."""
-        if x.index < 64:
+    def another(self, x: Exchange, verdict: int, now_ns: int) -> bool:
+        """Move the exchange to an upstream that it has not tried, and report how it went at the one it was at. False, and
+        nothing changed, when there is none."""
+        if 0 <= x.index < 64:
             x.tried |= 1 << x.index
-        self.release(x, VERDICT_FAILURE, now_ns)
-        self._choose(x, now_ns)
+        return self.same(x, verdict, now_ns)
+
+    def same(self, x: Exchange, verdict: int, now_ns: int) -> bool:
+        """The same, but the one it was at may be chosen again."""
+        index = x.index
+        if self.try_next(x, now_ns) < 0:
+            return False
+        if index >= 0:
+            self.give_back(index, verdict, now_ns)
+        return True
 
     def release(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give the slot back, and tell the breaker how it went."""
@@ -79,8 +88,12 @@ class Balancer:
             x.vouched_early = False
             if verdict == VERDICT_SUCCESS:
                 verdict = VERDICT_NEUTRAL
-        self._release(x.index, verdict, now_ns)
+        self.give_back(x.index, verdict, now_ns)
         x.index = -1
+
+    def give_back(self, index: int, verdict: int, now_ns: int) -> None:
+        """Give back a slot that the exchange holds no longer."""
+        self._release(index, verdict, now_ns)
         if self._queue is not None:
             self._queue.serve()
 

@@ -47,6 +47,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _LABELS = ("route", "provider", "model", "status")
 # By OUTCOME_*; "complete" is no error.
 _OUTCOMES = ("complete", "refused", "upstream_failed", "truncated", "client_gone")
+# By balance.attempts_cy's reasons.
+_REASONS = ("connect", "stale", "broken", "timeout", "pressure", "status", "hedge", "fallback")
 _GAUGES = (
     ("budgateway_connections", "Open downstream connections.", GAUGE_CONNECTIONS),
     ("budgateway_in_flight", "Exchanges in flight.", GAUGE_EXCHANGES),
@@ -75,7 +77,7 @@ class SegmentCollector:
         self._segment = segment
         self._metrics = Metrics(segment)
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Metric]:  # noqa: C901 - a family after the other
         """Every family, for one scrape."""
         requests = CounterMetricFamily("budgateway_requests", "Requests answered.", labels=_LABELS)
         errors = CounterMetricFamily("budgateway_errors", "Exchanges that ended badly.", labels=(*_LABELS, "outcome"))
@@ -93,6 +95,9 @@ class SegmentCollector:
         tokens = CounterMetricFamily(
             "budgateway_tokens", "Tokens, as upstreams report them.", labels=(*_LABELS, "kind")
         )
+        retries = CounterMetricFamily(
+            "budgateway_retries", "Further attempts, by why they were made.", labels=(*_LABELS, "reason")
+        )
         sizes = CounterMetricFamily("budgateway_body_bytes", "Body bytes.", labels=(*_LABELS, "direction"))
         for row in self._metrics.collect():
             labels = (row.route, row.provider, row.model, str(row.status))
@@ -105,9 +110,12 @@ class SegmentCollector:
             _histogram(first_byte, labels, row.first_byte, DURATION_BOUNDS_S)
             for kind, value in (("in", row.tokens_in), ("out", row.tokens_out)):
                 tokens.add_metric((*labels, kind), value)
+            for reason, value in zip(_REASONS, row.retries, strict=True):
+                if value:
+                    retries.add_metric((*labels, reason), value)
             for direction, value in (("in", row.bytes_in), ("out", row.bytes_out)):
                 sizes.add_metric((*labels, direction), value)
-        yield from (requests, errors, duration, overhead, first_byte, tokens, sizes)
+        yield from (requests, errors, duration, overhead, first_byte, tokens, sizes, retries)
         for name, text, gauge in _GAUGES:
             family = GaugeMetricFamily(name, text, labels=("worker",))
             for worker in range(self._segment.workers):

@@ -3,7 +3,7 @@ cimport cython
 from budgateway.exchange_cy cimport Exchange
 
 cdef Py_ssize_t _ROUTE, _PROVIDER, _MODEL, _STATUS, _OUTCOME, _ATTEMPTS, _STREAM
-cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _NOW, _ASKED, _CELLS
+cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _NOW, _ASKED, _RETRIES, _CELLS
 
 
 cdef class Recorder:

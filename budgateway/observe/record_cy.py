@@ -30,7 +30,8 @@ _OVERHEAD = 11
 _FIRST_BYTE = 12
 _NOW = 13
 _ASKED = 14
-_CELLS = 15
+_RETRIES = 15
+_CELLS = 16
 
 
 class Recorder:
@@ -78,6 +79,7 @@ class Recorder:
         row[_DURATION] = now_ns - x.started_ns
         row[_OVERHEAD] = x.overhead_ns
         row[_FIRST_BYTE] = x.first_byte_ns - x.started_ns if x.first_byte_ns else 0
+        row[_RETRIES] = x.retries
         row[_NOW] = now_ns
         row[_ASKED] = x.asked
         principal = tenant = ""

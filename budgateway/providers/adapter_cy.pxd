@@ -3,6 +3,7 @@ from budgateway.exchange_cy cimport Exchange
 
 cdef class OpenAIAdapter:
     cdef dict _aliases                  # what clients say -> JSON text for the upstream
+    cdef bytes _told                    # JSON text of the one model, or None
     cdef object _provider               # records.Provider
     cdef str _prefix
 

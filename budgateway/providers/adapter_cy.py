@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 class OpenAIAdapter:
     """vLLM, SGLang, LiteLLM and every other server of the OpenAI API: they differ in settings, not in bytes."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, model: str = "") -> None:
+        """`model` is what the upstreams are told in place of every name."""
+        self._told = json.dumps(model).encode() if model else None
         # What clients say -> the JSON text that the upstream is told.
         self._aliases = {said: json.dumps(told).encode() for said, told in provider.aliases}
         self._provider = provider
@@ -28,7 +30,9 @@ class OpenAIAdapter:
                 told_name = self._provider.upstream_model(x.model)
                 x.handshake.model = "" if told_name == x.model else told_name
             return
-        told = self._aliases.get(x.model)
+        told = self._told
+        if told is None:
+            told = self._aliases.get(x.model)
         if told is None:
             if not self._prefix or not x.model.startswith(self._prefix):
                 return

@@ -10,6 +10,9 @@ cdef class Leg:
     cdef public object balancer         # balance.balancer_cy.Balancer
     cdef public str provider
     cdef public int label               # of the provider
+    cdef public object budget           # native.RetryBudget, or None
+    cdef public Py_ssize_t hold_bytes
+    cdef public long long first_event_ns    # 0: half of what is left
 
 
 cdef class RouteRoom:
@@ -20,8 +23,9 @@ cdef class RouteRoom:
     cdef public tuple legs, fallbacks   # of Leg
     cdef public object shape            # routing.shape.Shape, or None
     cdef public object mirror           # balance.mirror.Mirroring, or None
+    cdef public object attempts         # balance.attempts_cy.Attempts
     cdef public Py_ssize_t max_body_bytes
-    cdef public long long first_byte_ns, chunk_ns, total_ns
+    cdef public long long first_byte_ns, chunk_ns, total_ns, comment_ns
 
     cpdef bint may_replay(self, Exchange x) except -1
 

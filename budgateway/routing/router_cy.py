@@ -34,12 +34,25 @@ class Leg:
     """One provider behind a route: how to speak to it, and the choice among its upstreams. An exchange is on one leg at
     a time (`x.leg`)."""
 
-    def __init__(self, adapter: Any, balancer: Any, provider: str, label: int) -> None:
+    def __init__(
+        self,
+        adapter: Any,
+        balancer: Any,
+        provider: str,
+        label: int,
+        *,
+        budget: Any = None,
+        hold_bytes: int = 0,
+        first_event_s: float = 0.0,
+    ) -> None:
         """`label` is the provider's name as metrics know it."""
         self.adapter = adapter
         self.balancer = balancer
         self.provider = provider
         self.label = label
+        self.budget = budget
+        self.hold_bytes = hold_bytes
+        self.first_event_ns = int(first_event_s * 1e9)
 
 
 class RouteRoom:
@@ -55,8 +68,10 @@ class RouteRoom:
         fallbacks: Sequence[Leg] = (),
         shape: Any = None,
         mirror: Any = None,
+        attempts: Any,
     ) -> None:
-        """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there."""
+        """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there, as `attempts`
+        (balance.attempts_cy.Attempts) has it."""
         self.record = record
         self.name = record.name
         self.access = access
@@ -66,6 +81,8 @@ class RouteRoom:
         self.fallbacks = tuple(fallbacks)
         self.shape = shape
         self.mirror = mirror
+        self.attempts = attempts
+        self.comment_ns = int(record.stream_keepalive_s * 1e9)
         self.max_body_bytes = record.max_body_bytes
         self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
         self.chunk_ns = int(record.timeouts.chunk_s * 1e9)

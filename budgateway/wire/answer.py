@@ -40,8 +40,8 @@ def error_document(error: GatewayError, request_id: str, path: str) -> dict[str,
     }
 
 
-def response_bytes(error: GatewayError, request_id: str, path: str, close: bool) -> bytes:
-    """A whole response for an error."""
+def response_bytes(error: GatewayError, request_id: str, path: str, close: bool, attempts: int = 0) -> bytes:
+    """A whole response for an error; says how many `attempts` there were unless that is 0."""
     body = json.dumps(error_document(error, request_id, path)).encode()
     lines = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
@@ -54,6 +54,8 @@ def response_bytes(error: GatewayError, request_id: str, path: str, close: bool)
         lines.append(f"retry-after: {int(error.retry_after_s) + 1}")
     if error.status == HTTPStatus.UNAUTHORIZED:
         lines.append('www-authenticate: Bearer realm="budgateway"')
+    if attempts:
+        lines.append(f"x-budgateway-attempts: {attempts}")
     options = ["close"] if close else []
     if error.status == HTTPStatus.UPGRADE_REQUIRED:
         # RFC 9110 15.5.22 and 7.8, RFC 6455 4.2.2.
@@ -65,6 +67,17 @@ def response_bytes(error: GatewayError, request_id: str, path: str, close: bool)
 
 
 def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:
-    """The error as a server-sent event."""
-    name = b"event: error\n" if path.startswith("/v1/messages") else b""
-    return name + b"data: " + json.dumps(error_document(error, request_id, path)).encode() + b"\n\n"
+    """The error as a server-sent event, as the streams of that path tell of one."""
+    if path.endswith("/v1/responses"):
+        document = {
+            "type": "error",
+            "code": error.code,
+            "message": str(error),
+            "param": error.param,
+            "sequence_number": 0,
+            "request_id": request_id,
+        }
+    else:
+        document = error_document(error, request_id, path)
+    name = b"event: error\n" if "type" in document else b""
+    return name + b"data: " + json.dumps(document).encode() + b"\n\n"

@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
 use crate::pump::BodyPump;
 
 /// Cells of the row, in the order that `record_cy.py` fills them.
-const CELLS: usize = 15;
+const CELLS: usize = 16;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Ledger {
@@ -93,6 +93,7 @@ impl Ledger {
             first_byte_ns,
             now_ns,
             asked,
+            retries,
         ] = cells;
         let outcome = usize::try_from(outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
@@ -144,7 +145,9 @@ impl Ledger {
                 .table
                 .add(&principal, &tenant, label(model_label), label(route), &counted, used.1);
         }
-        self.metrics.get().inner().observe(&Observation {
+        let metrics = self.metrics.get().inner();
+        metrics.repay(label(provider));
+        metrics.observe(&Observation {
             route: label(route),
             provider: label(provider),
             model: label(model_label),
@@ -160,6 +163,7 @@ impl Ledger {
             tokens_cached: usage.tokens_cached,
             tokens_reasoning: usage.tokens_reasoning,
             cost_micros: used.1,
+            retries: retries as u64,
         });
         let Some(access) = &self.access else {
             return Ok(0);

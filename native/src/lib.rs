@@ -14,6 +14,7 @@ mod metrics;
 mod number;
 mod pump;
 mod queue;
+mod retry;
 mod route;
 mod segment;
 mod select;
@@ -45,6 +46,8 @@ mod _native {
     use crate::metrics::{Metrics, Series};
     #[pymodule_export]
     use crate::queue::Queue;
+    #[pymodule_export]
+    use crate::retry::RetryBudget;
     #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]
@@ -147,6 +150,8 @@ mod _native {
     const SEEN_END: u8 = crate::pump::SEEN_END;
     #[pymodule_export]
     const SEEN_ERROR: u8 = crate::pump::SEEN_ERROR;
+    #[pymodule_export]
+    const SEEN_PROMISE: u8 = crate::pump::SEEN_PROMISE;
 
     // HTTP/1.1 heads.
     #[pymodule_export]

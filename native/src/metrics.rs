@@ -61,6 +61,7 @@ impl Metrics {
             tokens_cached: 0,
             tokens_reasoning: 0,
             cost_micros: 0,
+            retries: 0,
         });
         Ok(())
     }
@@ -163,6 +164,11 @@ impl Series {
     #[getter]
     fn cost_micros(&self) -> u64 {
         self.inner.cost_micros
+    }
+
+    #[getter]
+    fn retries(&self) -> Vec<u64> {
+        self.inner.retries.to_vec()
     }
 }
 

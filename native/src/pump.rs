@@ -77,6 +77,7 @@ impl BodyPump {
         let first = match pump.first() {
             First::Nothing => 0,
             First::Event => SEEN_EVENT,
+            First::Promise => SEEN_EVENT | SEEN_PROMISE,
             First::Error => SEEN_EVENT | SEEN_ERROR_FIRST,
             First::Other => SEEN_EVENT | SEEN_OTHER_FIRST,
         };
@@ -105,6 +106,8 @@ pub(crate) const SEEN_OTHER_FIRST: u8 = 4;
 pub(crate) const SEEN_END: u8 = 8;
 /// An error event, wherever.
 pub(crate) const SEEN_ERROR: u8 = 16;
+/// The first one was of an API whose streams say where they end.
+pub(crate) const SEEN_PROMISE: u8 = 32;
 
 impl BodyPump {
     pub(crate) fn usage(&self) -> Option<Usage> {

@@ -64,8 +64,17 @@ async def test_in_the_middle_of_a_stream(server: Server, upstream: FaultyUpstrea
     await left_soon(upstream, time.monotonic_ns())
 
 
-async def test_in_the_middle_of_a_plain_body(server: Server, upstream: FaultyUpstream) -> None:
+async def test_in_the_middle_of_a_document_that_is_held(server: Server, upstream: FaultyUpstream) -> None:
     wire = head(200, [faults.JSON, ("content-length", "1000")]) + b"{"
+    upstream.script(faults.stall(wire, len(wire)))
+    async with Downstream(server.url) as client:
+        await client.send(request_bytes(client.host, "POST", CHAT, BODY, JSON))
+        await upstream.until(lambda up: up.sent_bytes == len(wire))
+    await left_soon(upstream, time.monotonic_ns())
+
+
+async def test_in_the_middle_of_a_plain_body(server: Server, upstream: FaultyUpstream) -> None:
+    wire = head(200, [("content-type", "audio/wav"), ("content-length", "1000")]) + b"RIFF"
     upstream.script(faults.stall(wire, len(wire)))
     async with Downstream(server.url) as client:
         await client.send(request_bytes(client.host, "POST", CHAT, BODY, JSON))
@@ -83,7 +92,7 @@ async def test_in_the_middle_of_its_own_upload(server: Server, upstream: FaultyU
 
 
 async def test_while_it_reads_nothing(server: Server, upstream: FaultyUpstream) -> None:
-    upstream.script(faults.endless(b"data: " + b"x" * 4000 + b"\n\n"))
+    upstream.script(faults.endless(faults.filler(4000)))
     async with Downstream(server.url) as client:
         await client.send(request_bytes(client.host, "POST", CHAT, BODY, JSON))
         await client.until_body()
@@ -114,7 +123,7 @@ async def held_back(upstream: FaultyUpstream) -> None:
 
 
 async def test_a_slow_reader_holds_the_upstream_back_and_costs_little(server: Server, upstream: FaultyUpstream) -> None:
-    upstream.script(faults.endless(b"data: " + b"x" * 16_000 + b"\n\n"))
+    upstream.script(faults.endless(faults.filler(16_000)))
     async with Downstream(server.url) as client:
         await client.send(request_bytes(client.host, "POST", CHAT, BODY, JSON))
         await client.until_body()

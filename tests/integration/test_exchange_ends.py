@@ -109,7 +109,7 @@ async def test_gone_in_the_middle_of_a_stream(gateway: Inside, upstream: FaultyU
 
 
 async def test_gone_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpstream) -> None:
-    upstream.script(faults.endless(b"data: " + b"x" * 8000 + b"\n\n"))
+    upstream.script(faults.endless(faults.filler(8000)))
     async with Downstream(gateway.url) as client:
         await client.send(ASK)
         await client.until_body()
@@ -120,7 +120,7 @@ async def test_gone_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpst
 
 async def test_half_closed_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpstream) -> None:
     """What is still to be written must not keep the exchange alive."""
-    upstream.script(faults.endless(b"data: " + b"x" * 8000 + b"\n\n"))
+    upstream.script(faults.endless(faults.filler(8000)))
     async with Downstream(gateway.url) as client:
         await client.send(ASK)
         await client.until_body()
@@ -290,7 +290,7 @@ async def test_a_client_that_pauses_does_not_run_out_the_upstreams_clock(
     gateway: Inside, upstream: FaultyUpstream
 ) -> None:
     """The upstream may pause 0.3 s between chunks; for so long as we hold it back nobody counts."""
-    events = [b"data: " + b"x" * 50_000 + b"\n\n"] * 400
+    events = [faults.filler(50_000)] * 400 + faults.sse("[DONE]")
     upstream.script(faults.stream(events))
     async with Downstream(gateway.url) as client:
         await client.send(ASK)
@@ -322,7 +322,7 @@ async def test_a_stream_that_stalls_is_truncated_in_time(gateway: Inside, upstre
 
 
 async def test_a_slow_reader_costs_64_kib(gateway: Inside, upstream: FaultyUpstream) -> None:
-    upstream.script(faults.endless(b"data: " + b"x" * 16_000 + b"\n\n"))
+    upstream.script(faults.endless(faults.filler(16_000)))
     async with Downstream(gateway.url) as client:
         await client.send(ASK)
         await client.until_body()

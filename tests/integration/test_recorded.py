@@ -42,7 +42,9 @@ async def test_recorded_streams_arrive_byte_for_byte_and_their_usage_is_read(
 
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     exchanges = [line for line in lines if line["provider"] == "openai"]
-    assert {line["outcome"] for line in exchanges} == {"complete"}
+    # Three of them broke off with an error event of their own.
+    assert [line["outcome"] for line in exchanges].count("truncated") == 3
+    assert {line["outcome"] for line in exchanges} == {"complete", "truncated"}
     told = [
         (0, 0, 0) if "usage" in line else (line["tokens_in"], line["tokens_out"], line["tokens_cached"])
         for line in exchanges

@@ -31,7 +31,7 @@ LAYERS = {
         "admin",
         "banner",
     ],
-    4: ["server", "pipeline", "relay", "waiting"],
+    4: ["server", "pipeline", "relay", "courier", "waiting"],
     3: [
         "auth",
         "limits",
@@ -46,7 +46,7 @@ LAYERS = {
         "store",
         "demo",
     ],
-    2: ["exchange", "config"],
+    2: ["exchange", "judge", "config"],
     1: ["records", "native", "wire", "jose"],
     0: ["errors"],
 }

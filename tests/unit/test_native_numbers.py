@@ -28,9 +28,11 @@ def numbers(path: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
+        ("relay_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY", "_NAMED"}),
+        ("judge_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
         (
-            "relay_cy",
-            {"_KEEP_ALIVE", "_CHUNKED", "_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY", "_NAMED"},
+            "judge_cy",
+            {"_SEEN_EVENT", "_SEEN_ERROR_FIRST", "_SEEN_OTHER_FIRST", "_SEEN_END", "_SEEN_ERROR", "_SEEN_PROMISE"},
         ),
         ("relay_cy", {"_SCAN_DOCUMENT", "_SCAN_EVENTS"}),
         ("routing/router_cy", {"_JSON", "_MULTIPART", "_ENCODED"}),

@@ -161,7 +161,12 @@ def dribble(wire: bytes, size: int = 1, pause_s: float = 0.0) -> Answer:
     return answer
 
 
-def endless(event: bytes = b"data: x\n\n") -> Answer:
+def filler(size_bytes: int) -> bytes:
+    """An event with so much text."""
+    return sse('{"choices": [{"index": 0, "delta": {"content": "%s"}, "finish_reason": null}]}' % ("x" * size_bytes))[0]
+
+
+def endless(event: bytes = b'data: {"choices": []}\n\n') -> Answer:
     """A stream that goes on for as long as the gateway reads."""
 
     async def answer(peer: Peer, request: Received) -> None:

@@ -64,7 +64,7 @@ def path_of(uri: str) -> str:
     for end in ("/chat/completions", "/completions", "/responses", "/messages"):
         if path.endswith(end):
             return f"/v1{end}"
-    return "/v1/chat/completions"
+    return "/v1/of-another-api"
 
 
 def pieces(body: bytes, chunking: Chunking) -> Iterator[bytes]:

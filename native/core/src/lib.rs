@@ -27,6 +27,7 @@ pub mod frame;
 pub mod head;
 pub mod json;
 pub mod pump;
+pub mod retry;
 pub mod route;
 pub mod shape;
 pub mod sse;

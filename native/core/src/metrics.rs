@@ -129,7 +129,12 @@ pub struct Observation {
     pub tokens_reasoning: u64,
     /// What all of them cost, in micro-dollars.
     pub cost_micros: u64,
+    /// Why it was tried again: a count of 8 bits for each of `RETRY_REASONS`, the first in the lowest.
+    pub retries: u64,
 }
+
+/// Reasons there are for trying an exchange again.
+pub const RETRY_REASONS: usize = 8;
 
 /// What was counted of one series, by the processes of one shard.
 #[repr(C, align(64))]
@@ -142,6 +147,7 @@ pub(crate) struct Counts {
     tokens_cached: AtomicU64,
     tokens_reasoning: AtomicU64,
     cost_micros: AtomicU64,
+    retries: [AtomicU64; RETRY_REASONS],
     duration: Histogram<DURATION_BUCKETS>,
     overhead: Histogram<OVERHEAD_BUCKETS>,
     first_byte: Histogram<DURATION_BUCKETS>,
@@ -193,6 +199,8 @@ pub struct Series {
     pub tokens_reasoning: u64,
     /// See `Observation`.
     pub cost_micros: u64,
+    /// By reason.
+    pub retries: [u64; RETRY_REASONS],
 }
 
 // The last place is never given to a key: it takes what found no place.
@@ -217,6 +225,10 @@ impl Metrics {
         if seen.first_byte_ns > 0 {
             counts.first_byte.add(seen.first_byte_ns, &DURATION_BOUNDS_NS);
         }
+        if seen.retries > 0 {
+            let more = counts.retries.iter().zip(seen.retries.to_le_bytes());
+            more.for_each(|(count, more)| _ = count.fetch_add(u64::from(more), Ordering::Relaxed));
+        }
         for (count, more) in [
             (&counts.bytes_in, seen.bytes_in),
             (&counts.bytes_out, seen.bytes_out),
@@ -230,6 +242,12 @@ impl Metrics {
                 count.fetch_add(more, Ordering::Relaxed);
             }
         }
+    }
+
+    /// An exchange with a provider has ended: it pays for the retries of others.
+    #[inline]
+    pub fn repay(&self, provider: LabelId) {
+        crate::retry::repay(&self.segment, provider);
     }
 
     /// Every series that was ever observed.
@@ -291,6 +309,7 @@ impl Metrics {
             tokens_cached: sum(|counts| &counts.tokens_cached),
             tokens_reasoning: sum(|counts| &counts.tokens_reasoning),
             cost_micros: sum(|counts| &counts.cost_micros),
+            retries: [0; RETRY_REASONS],
         };
         for counts in shards() {
             series
@@ -298,6 +317,8 @@ impl Metrics {
                 .iter_mut()
                 .zip(&counts.outcomes)
                 .for_each(|(to, from)| *to += from.load(Ordering::Relaxed));
+            let retries = series.retries.iter_mut().zip(&counts.retries);
+            retries.for_each(|(to, from)| *to += from.load(Ordering::Relaxed));
             counts.duration.add_to(&mut series.duration);
             counts.overhead.add_to(&mut series.overhead);
             counts.first_byte.add_to(&mut series.first_byte);
@@ -352,6 +373,7 @@ mod tests {
             tokens_cached: 5,
             tokens_reasoning: 6,
             cost_micros: 7,
+            retries: 0x02_00_00_01,
         }
     }
 
@@ -377,6 +399,7 @@ mod tests {
         assert_eq!((ok.duration.0[2], ok.duration.1), (2, 10 * NS_PER_MS));
         assert_eq!(ok.overhead.0[1], 2);
         assert_eq!(ok.first_byte, ([0; DURATION_BUCKETS], 0));
+        assert_eq!(ok.retries, [2, 0, 0, 4, 0, 0, 0, 0]);
         assert_eq!((ok.bytes_in, ok.bytes_out, ok.tokens_in, ok.tokens_out), (2, 4, 6, 8));
         assert_eq!((ok.tokens_cached, ok.tokens_reasoning, ok.cost_micros), (10, 12, 14));
     }

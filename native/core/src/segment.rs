@@ -139,6 +139,8 @@ pub(crate) struct Layout {
     pub(crate) models: [ModelSet; UPSTREAMS],
     /// Counts the changes of any of these lists.
     pub(crate) models_version: AtomicU64,
+    /// What each provider owes for its retries (`retry`).
+    pub(crate) retry_debts: [AtomicU64; LABELS],
     rows: [Row; WORKERS],
     /// Rate limits (`limit`).
     pub(crate) cell_sets: [CellSet; CELL_SETS],

@@ -1,0 +1,30 @@
+cimport cython
+
+from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.exchange_cy cimport Exchange
+from budgateway.judge_cy cimport verdict_of
+
+cdef int _STALE
+
+
+cdef class Attempts:
+    cdef public object rules            # records.Retries
+    cdef public int max_attempts        # on each leg
+    cdef public object statuses, fallback_on
+    cdef tuple _fallbacks               # of routing.router_cy.Leg
+    cdef public bint minds_context
+    cdef long long _max_wait_ns
+
+    @cython.locals(balancer=Balancer)
+    cpdef long long next(self, Exchange x, int verdict, int reason, long long wait_ns, long long now_ns) except? -2
+    @cython.locals(status=cython.int, reason=cython.int)
+    cpdef long long better(self, Exchange x, head, long long now_ns) except? -2
+    @cython.locals(balancer=Balancer, former=Balancer, index=cython.int, tried=cython.ulonglong)
+    cpdef bint fall_back(self, Exchange x, int verdict, int reason, long long now_ns) except -1
+    cpdef bint falls_on(self, error) except -1
+    cpdef long long patience(self, Exchange x, long long now_ns) except? -2
+    @cython.locals(balancer=Balancer, bits=cython.ulonglong)
+    cdef bint _has_other(self, Exchange x) except -1
+    cdef bint _falls(self, int reason) except -1
+    cdef long long _backoff(self, Exchange x) except? -2
+    cdef _count(self, Exchange x, int reason)

@@ -1,0 +1,151 @@
+"""Attempts: whether an exchange that failed before its client heard anything is tried again, where, and when."""
+
+from __future__ import annotations
+
+from random import random
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from budgateway.errors import GatewayError
+from budgateway.judge_cy import verdict_of
+from budgateway.wire.retry_after import seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from budgateway.balance.balancer_cy import Balancer
+    from budgateway.exchange_cy import Exchange
+    from budgateway.native import ResponseHead
+    from budgateway.records import Retries
+
+# Why an exchange was tried again: eight counters of eight bits in `Exchange.retries`, the native core's RETRY_*.
+CONNECT = 0  # the connection did not come about: nothing was sent
+STALE = 1  # a kept-alive connection was closed as we wrote
+BROKEN = 2  # no HTTP, cut off, empty, or an error in disguise
+TIMEOUT = 3  # silent for too long
+PRESSURE = 4  # 429 or 503
+FAILURE = 5  # any other status that is retried
+HEDGE = 6  # a second one beside the first
+FALLBACK = 7  # another provider
+
+# The first of them cost the upstreams nothing, and no budget.
+_STALE = 1
+
+BACKOFF_NS = 25_000_000  # doubled with each attempt after the second; where in it is left to chance (full jitter)
+MAX_BACKOFF_NS = 250_000_000
+
+
+class Attempts:
+    """The rules of one route (RELIABILITY 2). What it chooses it leaves in the exchange, as the balancer does."""
+
+    def __init__(self, rules: Retries, fallbacks: Sequence[Any]) -> None:
+        """`fallbacks` are the legs to go to in turn."""
+        self.rules = rules
+        self.max_attempts = rules.max_attempts
+        self.statuses = frozenset(rules.statuses)
+        self.fallback_on = frozenset(rules.fallback_on)
+        # A refusal for the prompt's length is worth a look.
+        self.minds_context = bool(fallbacks) and "context_length" in self.fallback_on
+        self._fallbacks = tuple(fallbacks)
+        self._max_wait_ns = int(rules.max_retry_after_s * 1e9)
+
+    def next(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> int:
+        """Choose where the exchange goes next and take its slot there: nanoseconds to wait before that, or -1 for nowhere,
+        and nothing changed. `wait_ns` is what the upstream asks for (Retry-After), -1 when it does not."""
+        if x.until_ns and now_ns >= x.until_ns:
+            return -1
+        budget = None if reason <= _STALE else x.leg.budget
+        if reason != FALLBACK and x.leg_attempts < self.max_attempts and (budget is None or budget.take()):
+            balancer: Balancer = x.leg.balancer
+            if balancer.another(x, verdict, now_ns):
+                x.fresh = False
+                self._count(x, reason)
+                return self._backoff(x)
+            if 0 <= wait_ns <= self._max_wait_ns and (not x.until_ns or now_ns + wait_ns < x.until_ns):
+                # There is no other: the one that asked for a moment gets it.
+                x.tried = 0
+                if balancer.same(x, verdict, now_ns):
+                    x.fresh = False
+                    self._count(x, reason)
+                    return wait_ns
+            if budget is not None:
+                budget.give_back()
+        return 0 if self.fall_back(x, verdict, reason, now_ns) else -1
+
+    def better(self, x: Exchange, head: ResponseHead, now_ns: int) -> int:
+        """The same for an error that an upstream answered with: -1 when it is to be passed on."""
+        status = x.status
+        is_retried = status in self.statuses
+        if x.streamed or not (is_retried or status >= 500) or not x.route.may_replay(x):
+            return -1
+        reason = PRESSURE if status in (429, 503) else FAILURE
+        if is_retried:
+            words = head.header("retry-after")
+            wait_ns = -1 if words is None else int(seconds_of(words, time()) * 1e9)
+            return self.next(x, verdict_of(status), reason, wait_ns, now_ns)
+        return 0 if self.fall_back(x, verdict_of(status), reason, now_ns) else -1
+
+    def fall_back(self, x: Exchange, verdict: int, reason: int, now_ns: int) -> bool:
+        """Go to the next of the route's fallbacks that has an upstream to spare."""
+        while x.fallback < len(self._fallbacks) and self._falls(reason):
+            leg = self._fallbacks[x.fallback]
+            x.fallback += 1
+            balancer: Balancer = leg.balancer
+            former: Balancer = x.leg.balancer
+            index, tried = x.index, x.tried
+            x.index, x.tried = -1, 0
+            if balancer.try_next(x, now_ns) >= 0:
+                if index >= 0:
+                    former.give_back(index, verdict, now_ns)
+                x.leg = leg
+                x.leg_attempts = 0
+                x.fresh = False
+                x.rename = False
+                if x.body_done:
+                    leg.adapter.adapt(x)
+                self._count(x, FALLBACK)
+                return True
+            x.index, x.tried = index, tried
+        return False
+
+    def falls_on(self, error: GatewayError) -> bool:
+        """Whether an error of ours is a reason to go to a fallback: no upstream could be chosen, or none has room."""
+        return bool(self._fallbacks) and error.code in ("no_upstream", "overloaded") and "error" in self.fallback_on
+
+    def patience(self, x: Exchange, now_ns: int) -> int:
+        """Until when this attempt's answer may take to begin. A stream that could be asked for elsewhere gets what the
+        provider says, or half of the time that is left: whoever is silent for so long may never speak. What is answered
+        whole is silent for as long as it is computed, and gets all of it."""
+        if x.peek is None or not x.peek.stream or x.leg_attempts >= self.max_attempts or not self._has_other(x):
+            return x.answer_ns
+        first_event_ns = x.leg.first_event_ns or (x.answer_ns - now_ns) // 2
+        return min(x.answer_ns, now_ns + first_event_ns)
+
+    def _has_other(self, x: Exchange) -> bool:
+        balancer: Balancer = x.leg.balancer
+        bits = x.tried
+        left = len(balancer.targets) - 1
+        while bits:
+            bits &= bits - 1
+            left -= 1
+        return left > 0 or (x.fallback < len(self._fallbacks) and "error" in self.fallback_on)
+
+    def _falls(self, reason: int) -> bool:
+        if reason == PRESSURE:
+            return "429" in self.fallback_on
+        if reason == FAILURE:
+            return "5xx" in self.fallback_on
+        if reason == FALLBACK:
+            return "context_length" in self.fallback_on
+        return "error" in self.fallback_on
+
+    def _backoff(self, x: Exchange) -> int:
+        """The first other upstream is asked at once: it is not the one in trouble."""
+        if x.leg_attempts < 2:
+            return 0
+        longest_ns = min(BACKOFF_NS << (x.leg_attempts - 2), MAX_BACKOFF_NS)
+        return int(random() * longest_ns)  # noqa: S311 - a matter of chance, not of secrecy
+
+    def _count(self, x: Exchange, reason: int) -> None:
+        if (x.retries >> (8 * reason)) & 0xFF < 0xFF:
+            x.retries += 1 << (8 * reason)

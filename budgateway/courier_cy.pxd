@@ -1,0 +1,32 @@
+cimport cython
+
+from budgateway.balance.attempts_cy cimport Attempts
+from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.routing.router_cy cimport RouteRoom
+from budgateway.transport.client_cy cimport ClientConnection, Target
+
+cdef Py_ssize_t JOINED_BYTES
+
+
+cdef class Courier(Carrier):
+    # process
+    cdef object _spawn, _later
+
+    cpdef give_up(self, Exchange x, error)
+    @cython.locals(target=Target, connection=ClientConnection)
+    cpdef execute(self, Exchange x)
+    cpdef connected(self, Exchange x, ClientConnection connection)
+    cpdef unreachable(self, Exchange x, error)
+    @cython.locals(
+        body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, attempts=Attempts,
+        now_ns=cython.longlong, done=bint,
+    )
+    cdef _send(self, Exchange x, ClientConnection connection)
+    @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
+    cdef bint _another(self, Exchange x, int verdict, int reason, long long wait_ns, long long now_ns) except -1
+    @cython.locals(connection=ClientConnection)
+    cdef _retry(self, Exchange x, long long delay_ns, long long now_ns)
+    cpdef _resume(self, Exchange x)
+
+
+cpdef bytes chunk(bytes data)

@@ -1,0 +1,190 @@
+"""The courier: brings an exchange's request to an upstream, again if it must. The sending half of the relay."""
+
+from __future__ import annotations
+
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from budgateway.balance.attempts_cy import CONNECT
+from budgateway.errors import GatewayError
+from budgateway.exchange_cy import Carrier, Exchange
+from budgateway.native import VERDICT_FAILURE
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from budgateway.balance.attempts_cy import Attempts
+    from budgateway.routing.router_cy import RouteRoom
+    from budgateway.transport.client_cy import ClientConnection, Target
+
+JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
+
+
+class Courier(Carrier):
+    """Sends what was planned, on a warm connection or one that is dialled. What comes back is the relay's."""
+
+    def __init__(
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        later: Callable[[float, Callable[[Exchange], None], Exchange], asyncio.TimerHandle],
+    ) -> None:
+        # process
+        self._spawn = spawn
+        self._later = later
+
+    def give_up(self, x: Exchange, error: GatewayError) -> None:
+        """End an exchange with an error: there is nobody else to ask."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- the request's body, as it streams
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """A piece of a streamed request body."""
+        connection = x.connection
+        if x.closed:
+            return
+        if connection is None:
+            # Still dialling: keep it, and let the client wait.
+            x.send_body = data if x.send_body is None else x.send_body + data
+            x.downstream.pause_reading()
+        else:
+            connection.send_more(data if x.head.content_length >= 0 else chunk(data), False)
+
+    def body_end(self, x: Exchange) -> None:
+        """The last byte of a streamed request body has come."""
+        if x.closed or x.connection is None:
+            return
+        x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
+        x.answer_ns = monotonic_ns() + x.route.first_byte_ns
+        x.deadline_ns = x.answer_ns
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """The upstream takes a streamed body too slowly, or caught up: the client follows."""
+        if ok:
+            x.downstream.resume_reading()
+        else:
+            x.downstream.pause_reading()
+        if not x.head_sent and not x.body_done:
+            # The wait for a response begins with the request's end; before it, only who takes nothing of it is late.
+            x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
+
+    # ---------------------------------------------------------------- attempts
+
+    def execute(self, x: Exchange) -> None:
+        """Send the request of the plan: on a warm connection, else on one that is dialled now."""
+        x.attempts += 1
+        x.leg_attempts += 1
+        target: Target = x.target
+        # A body that streams can be sent once only: not on a connection that may turn out to be closed.
+        connection: ClientConnection | None = None
+        if x.body_done and not x.fresh and x.handshake is None:
+            connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
+        if connection is None:
+            x.reused = False
+            # Connecting is the upstream's time, not ours.
+            x.overhead_ns += monotonic_ns() - x.ready_ns
+            x.task = self._spawn(target.dialler.dial(target, x, self))
+        else:
+            x.reused = True
+            self._send(x, connection)
+
+    def connected(self, x: Exchange, connection: ClientConnection) -> None:
+        """A dial came through."""
+        x.task = None
+        if x.closed:
+            connection.abort()
+        else:
+            x.ready_ns = monotonic_ns()
+            self._send(x, connection)
+
+    def unreachable(self, x: Exchange, error: GatewayError) -> None:
+        """A dial failed: nothing was sent, so any method may go to the next upstream."""
+        x.task = None
+        if not x.closed:
+            x.ready_ns = monotonic_ns()
+            if not self._another(x, VERDICT_FAILURE, CONNECT, -1, x.ready_ns):
+                self.give_up(x, error)
+
+    def _send(self, x: Exchange, connection: ClientConnection) -> None:
+        x.connection = connection
+        body = x.send_body
+        done = x.body_done
+        if done:
+            length = -1 if body is None else len(body)
+        else:
+            length = x.head.content_length
+            if length < 0:
+                length = -2
+                if body is not None:
+                    body = chunk(body)
+        target: Target = x.target
+        route: RouteRoom = x.route
+        x.asked = True
+        if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
+            connection.send(x, target.write_whole(x.head, x.request_id, body), None, x.to_head, True)
+        else:
+            head = target.write_head(x.head, x.request_id, length)
+            if x.handshake is not None:
+                head = x.handshake.request(head, x.head)
+            if x.vouched is not None:
+                # For the back office alone: the lines go before the blank one.
+                head = head[: len(head) - 2] + x.vouched + b"\r\n"
+            connection.send(x, head, body, x.to_head, done)
+        now_ns = monotonic_ns()
+        x.overhead_ns += now_ns - x.ready_ns
+        if done:
+            if not x.answer_ns:
+                x.answer_ns = now_ns + route.first_byte_ns
+            x.deadline_ns = x.answer_ns
+            attempts: Attempts = route.attempts
+            x.deadline_ns = attempts.patience(x, now_ns)
+        else:
+            x.streamed = True
+            x.body = None
+            x.send_body = None
+            self.upstream_writable(x, connection.writable)
+
+    def _another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
+        """Try the exchange again, somewhere else; False when it is not to be. Its client has heard nothing yet."""
+        attempts: Attempts = x.route.attempts
+        delay_ns = attempts.next(x, verdict, reason, wait_ns, now_ns)
+        if delay_ns < 0:
+            return False
+        self._retry(x, delay_ns, now_ns)
+        return True
+
+    def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
+        """Leave the attempt that failed behind, and make the next one."""
+        connection: ClientConnection | None = x.connection
+        if connection is not None:
+            x.connection = None
+            connection.abort()
+        x.held = None
+        x.waiting = None
+        x.waiting_bytes = 0
+        x.hold = 0
+        x.ends = False
+        x.pump = None
+        x.document = None
+        x.chunked = False
+        x.to_close = False
+        x.sse = False
+        x.progressed = False
+        x.deadline_ns = 0
+        x.ready_ns = now_ns
+        if delay_ns:
+            x.timer = self._later(delay_ns / 1e9, self._resume, x)
+        else:
+            self.execute(x)
+
+    def _resume(self, x: Exchange) -> None:
+        x.timer = None
+        if not x.closed:
+            x.ready_ns = monotonic_ns()
+            self.execute(x)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of chunked framing (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

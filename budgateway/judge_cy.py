@@ -1,0 +1,136 @@
+"""The judge: what a response is worth, seen before a byte of it reaches the client."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budgateway.errors import GatewayError, UpstreamError, UpstreamProtocolError
+from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS
+from budgateway.wire.inference import ERROR_BODIES, is_context_error, is_inference, told_error
+
+if TYPE_CHECKING:
+    from budgateway.exchange_cy import Exchange
+
+# What a response's head waits for.
+HOLD_NOTHING = 0
+HOLD_EVENT = 1  # the first event of a stream
+HOLD_DOCUMENT = 2  # the end of a document
+
+# Flags of heads.
+_HTTP_10 = 16
+_JSON = 32
+_EVENT_STREAM = 128
+_ENCODED = 256
+_NO_BODY = 512
+
+# The pump's SEEN_*.
+_SEEN_EVENT = 1
+_SEEN_ERROR_FIRST = 2
+_SEEN_OTHER_FIRST = 4
+_SEEN_END = 8
+_SEEN_ERROR = 16
+_SEEN_PROMISE = 32
+
+# What a judgement can be besides an error.
+PASS = 0  # an answer
+WAIT = 1  # not yet known
+FAIL = 2  # none; `x.doubt` says why
+CONTEXT = 3  # a refusal: the prompt is longer than the model's context
+
+
+def verdict_of(status: int) -> int:
+    """What a status says about the upstream (RELIABILITY 2.6): of 4xx nothing bad, of back-pressure nothing at all."""
+    if status < 500 or status == 501:
+        return VERDICT_NEUTRAL if status == 429 else VERDICT_SUCCESS
+    return VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
+
+
+def scan_of(flags: int) -> int:
+    """What the pump is to look for in a body whose head has these flags: its SCAN_*, 0 for nothing."""
+    if flags & _ENCODED:
+        return 0
+    return 2 if flags & _EVENT_STREAM else 1 if flags & _JSON else 0
+
+
+def frame(x: Exchange, flags: int, length: int, changes: bool) -> int:
+    """How a body that is not here whole goes to the client, as ResponseHeadWriter is told; `length` is what its head says,
+    and `changes` that it may get longer or shorter on its way."""
+    if flags & _NO_BODY:
+        # The length that GET would have is HEAD's only message; 204 and 304 have none.
+        return length if x.to_head else -1
+    if length >= 0 and not changes:
+        return length
+    if x.flags & _HTTP_10:
+        x.to_close = True
+        return -1
+    x.chunked = True
+    return -2
+
+
+def hold(x: Exchange, status: int, context: bool) -> None:
+    """Decide what the head of a response that is not here whole waits for. `context`: a 400 may be one for a fallback."""
+    if 200 <= status < 300:
+        if x.head.method == "POST" and is_inference(x.head.path):
+            x.hold = HOLD_EVENT if x.sse else HOLD_DOCUMENT
+    elif status == 400 and context:
+        x.hold = HOLD_DOCUMENT
+
+
+def judge(x: Exchange, complete: bool, limit: int) -> int:
+    """Judge what was held so far; more than `limit` bytes are not held for long."""
+    if x.hold == HOLD_DOCUMENT:
+        if complete:
+            return judge_document(x, x.status, b"".join(x.waiting or ()))
+        return WAIT if x.waiting_bytes <= limit else PASS
+    seen: int = x.pump.seen
+    if seen & _SEEN_ERROR_FIRST:
+        return _lie(x, b"".join(x.waiting or ()), "began its stream with an error")
+    if seen & _SEEN_OTHER_FIRST:
+        return _fail(x, UpstreamError(f"upstream {x.target.label} began its stream with what is no event of its API"))
+    if complete and not seen & _SEEN_EVENT:
+        return _fail(x, UpstreamError(f"upstream {x.target.label} answered with an empty stream"))
+    x.ends = seen & _SEEN_PROMISE != 0
+    if complete and x.ends and not seen & (_SEEN_END | _SEEN_ERROR):
+        return _fail(x, UpstreamProtocolError(f"upstream {x.target.label} ended its stream too early"))
+    return PASS if seen & _SEEN_EVENT or x.waiting_bytes > limit else WAIT
+
+
+def is_doubtful(body: bytes) -> bool:
+    """Whether a whole 200 needs a closer look: it is empty, or begins like an error."""
+    return not body or body.startswith(ERROR_BODIES)
+
+
+def judge_document(x: Exchange, status: int, body: bytes) -> int:
+    """Judge a whole document: under a 200 nothing and errors are no answers."""
+    if status == 400:
+        return CONTEXT if is_context_error(body) else PASS
+    if status != 200 or x.head.method != "POST" or not is_inference(x.head.path):
+        return PASS
+    if not body.strip():
+        return _fail(x, UpstreamError(f"upstream {x.target.label} answered with nothing"))
+    return _lie(x, body, "answered 200 with an error") if body.startswith(ERROR_BODIES) else PASS
+
+
+def judge_end(x: Exchange) -> int:
+    """Judge a stream that is over: it must have said that it is whole. One that told of an error is passed on as it came,
+    and counts as cut off."""
+    seen: int = x.pump.seen
+    if seen & _SEEN_ERROR:
+        x.error = UpstreamError.code
+    elif not seen & _SEEN_END:
+        return _fail(x, UpstreamProtocolError(f"upstream {x.target.label} ended its stream too early"))
+    return PASS
+
+
+def _lie(x: Exchange, text: bytes, what: str) -> int:
+    """An error under a 200. When it says that the request was wrong, the client is told in the upstream's words."""
+    status, message = told_error(text)
+    if status < 500 and status != 429:
+        return PASS
+    what = f"upstream {x.target.label} {what}"
+    return _fail(x, UpstreamError(f"{what}: {message}" if message else what))
+
+
+def _fail(x: Exchange, error: GatewayError) -> int:
+    x.doubt = error
+    return FAIL

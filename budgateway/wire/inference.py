@@ -1,0 +1,79 @@
+"""What inference APIs have in common: on which paths they answer, and what the errors in their answers look like."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from budgateway.records import INFERENCE_PATHS
+
+# A 200 that begins like this holds no answer.
+ERROR_BODIES = (
+    b'{"error":{',
+    b'{"error": {',
+    b'{"error":"',
+    b'{"error": "',
+    b'{"object":"error"',
+    b'{"object": "error"',
+)
+# More of an upstream's own words than this is a stack trace.
+MAX_MESSAGE = 300
+
+
+def is_inference(path: str) -> bool:
+    """Whether a client's path is one of the inference APIs'; what stands before its last `/v1/` does not matter."""
+    return path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
+
+
+def told_error(text: bytes) -> tuple[int, str]:
+    """Status and message of the error that a document, or the first event of a stream, tells of; 500 and "" when it does
+    not say."""
+    document = _document(text)
+    error = document.get("error", document)
+    if isinstance(error, str):
+        return _status(document), error[:MAX_MESSAGE]
+    if not isinstance(error, dict):
+        return 500, ""
+    message = error.get("message")
+    return _status(error) or _status(document) or 500, message[:MAX_MESSAGE] if isinstance(message, str) else ""
+
+
+def is_context_error(text: bytes) -> bool:
+    """Whether a refusal says that the prompt is longer than the model's context (OpenAI's code; vLLM's and SGLang's
+    words)."""
+    return b"context_length_exceeded" in text or b"maximum context length" in text or b"context length" in text
+
+
+def _document(text: bytes) -> dict[str, Any]:
+    """The JSON object of a document, or of the first event with data."""
+    if not text.lstrip().startswith(b"{"):
+        lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        text = next((line[5:] for line in lines if line.startswith(b"data:") and line[5:].strip()), b"")
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+# Anthropic's and OpenAI's words, where there is no number.
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "rate_limit_error": 429,
+    "BadRequestError": 400,
+    "context_length_exceeded": 400,
+    "rate_limit_exceeded": 429,
+}
+
+
+def _status(error: dict[str, Any]) -> int:
+    for name in ("code", "status", "status_code", "type"):
+        value = error.get(name)
+        if isinstance(value, str):
+            value = int(value) if value.isdecimal() and len(value) == 3 else _STATUSES.get(value)
+        if isinstance(value, int) and 400 <= value < 600:
+            return value
+    return 0
