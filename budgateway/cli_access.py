@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -16,6 +16,7 @@ from budgateway.errors import GatewayError
 from budgateway.terminal import EXIT_CONFIG, Command, ask, config_option, console, escaped, load, reaching
 
 if TYPE_CHECKING:
+    from budgateway.admin.keystore import KeyStore
     from budgateway.auth.keybook import Changed, Keys
     from budgateway.records import Principal, Settings
 
@@ -220,28 +221,33 @@ def _change(
         answer: dict[str, Any] = ask(None, options["url"], options["token"], method, f"/admin/keys{path}", document)
         return answer
     from budgateway.auth import keybook
-    from budgateway.auth.keyfile import KeyFile
 
     edit: Callable[[Keys], Changed] = partial(getattr(keybook, operation), **given)
-    changed = _or_fail(partial(KeyFile(_file(options)).change, edit))
+    changed = _at_store(options, lambda store: store.change(edit))
     told = keybook.shown(changed.key, time.time())
     return {**told, "secret": changed.secret} if changed.secret else told
 
 
 def _read(options: dict[str, Any]) -> Keys:
-    from budgateway.auth.keyfile import KeyFile
-
-    return _or_fail(KeyFile(_file(options)).read)
+    return _at_store(options, lambda store: store.read())
 
 
-def _file(options: dict[str, Any]) -> str:
-    """The keys file."""
-    if options["file"]:
-        return str(options["file"])
-    found = load(options["path"]).auth.keys_file
-    if not found:
-        _fail('the configuration has no keys file: write [auth] keys_file = "keys.json", or give --file')
-    return found
+def _at_store(options: dict[str, Any], work: Callable[[KeyStore], Awaitable[Result]]) -> Result:
+    """Do something where the keys are: in the file that is named, else where the configuration says."""
+    from budgateway.admin.keystore import FileKeys, opened
+
+    settings = None if options["file"] else load(options["path"])
+
+    async def run() -> Result:
+        store: KeyStore | None = FileKeys(str(options["file"])) if settings is None else opened(settings)
+        if store is None:
+            _fail('the configuration keeps no keys: write [auth] keys_file = "keys.json", or give --file')
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return _or_fail(lambda: asyncio.run(run()))
 
 
 def _print_secret(key: dict[str, Any], as_json: bool) -> None:
@@ -295,7 +301,7 @@ def check_access(
     from budgateway.routing.table import RouteTable
 
     settings = load(path)
-    principal = _principal(settings, token, key, roles, tenant)
+    principal = _principal(settings, path, token, key, roles, tenant)
     who = "nobody" if principal is None else principal.id
     click.echo(f"principal  {who}" + (f" of tenant {principal.tenant}" if principal and principal.tenant else ""))
     if principal is not None:
@@ -328,7 +334,7 @@ def check_access(
 
 
 def _principal(
-    settings: Settings, token: str | None, key: str | None, roles: tuple[str, ...], tenant: str
+    settings: Settings, path: str | None, token: str | None, key: str | None, roles: tuple[str, ...], tenant: str
 ) -> Principal | None:
     """Who is meant: a credential's, or somebody made up."""
     from budgateway.records import Principal
@@ -336,12 +342,9 @@ def _principal(
     if sum(map(bool, (token, key, roles or tenant))) > 1:
         raise click.UsageError("give one of --token, --key, --role")
     if key:
-        from budgateway.auth.keyfile import KeyFile
         from budgateway.auth.keys import KeyRing
 
-        if not settings.auth.keys_file:
-            _fail("the configuration has no keys file")
-        found = KeyRing(_or_fail(KeyFile(settings.auth.keys_file).read)).find(key, time.time())
+        found = KeyRing(_read({"file": None, "path": path})).find(key, time.time())
         if found is None:
             _fail("the key is unknown, disabled or expired")
         return found.principal

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from budgateway.admin.keysets import fetch_key_set
-from budgateway.auth.keyfile import KeyFile
+from budgateway.admin.keystore import StoreUnavailable, opened, store_name
 from budgateway.auth.vault import COOLDOWN_S, Trust
 from budgateway.errors import ConfigError, GatewayError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from budgateway.auth.keybook import Changed, Keys, KeyStore
+    from budgateway.admin.keystore import KeyStore
+    from budgateway.auth.keybook import Changed, Keys
     from budgateway.records import Issuer, Settings
 
 LOOK_S = 0.5  # between two looks at the keys
@@ -43,39 +44,43 @@ class Custodian:
         self._watches: dict[Issuer, _Watch] = {}
         self._documents: dict[str, object] = {}
         self._keys: Keys = ()
-        self._store_name = settings.auth.keys_file
+        self._store_name = store_name(settings)
         self._store: KeyStore | None = None
         self._seen: object = None
         self._store_failed = ""
+        self._missing = False
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, settings: Settings) -> None:
         """Read the keys, begin to read key sets, and to look at both. ConfigError when there are keys that cannot be read."""
         try:
-            await asyncio.to_thread(self._open_store, settings)
+            await self._open_store(settings)
         except (OSError, ValueError) as error:
             raise _unreadable(settings, error) from error
-        self.trust = Trust({}, self._keys)
+        self.trust = Trust({}, self._keys, self._missing)
         self._watch_issuers(settings)
         self._task = asyncio.get_running_loop().create_task(self._look(), name="keys")
 
     async def look_at(self, settings: Settings) -> None:
         """Whether a reload could be followed. ConfigError when not."""
-        if settings.auth.keys_file not in ("", self._store_name):
+        if store_name(settings) != self._store_name and not settings.auth.keys_in_redis:
+            store = opened(settings)
             try:
-                await asyncio.to_thread(KeyFile(settings.auth.keys_file).read)
+                if store is not None:
+                    await store.read()
             except (OSError, ValueError) as error:
                 raise _unreadable(settings, error) from error
 
     async def adopt(self, settings: Settings) -> None:
         """Follow a reload that was looked at."""
         self._watch_issuers(settings)
-        if settings.auth.keys_file != self._store_name:
-            try:
-                await asyncio.to_thread(self._open_store, settings)
-            except (OSError, ValueError) as error:
-                _log.error("API keys cannot be read: %s", _why(error))
+        if store_name(settings) != self._store_name:
+            async with self._changing:
+                try:
+                    await self._open_store(settings)
+                except (OSError, ValueError) as error:
+                    _log.error("API keys cannot be read: %s", _why(error))
         await self._tell()
 
     async def wanted(self, issuer: str) -> None:
@@ -92,13 +97,16 @@ class Custodian:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._store is not None:
+            await self._store.close()
+            self._store = None
 
     # ---------------------------------------------------------------- API keys
 
     async def keys(self) -> Keys:
         """All keys as they are now. KeysClosed without a place for them."""
         store = self._opened()
-        self._keys = await asyncio.to_thread(store.read)
+        self._keys = await store.read()
         await self._tell()
         return self._keys
 
@@ -106,8 +114,8 @@ class Custodian:
         """Change the keys; when this returns, the workers have been told."""
         store = self._opened()
         async with self._changing:
-            changed = await asyncio.to_thread(store.change, edit)
-            self._seen = await asyncio.to_thread(store.version)
+            changed = await store.change(edit)
+            self._seen = await store.version()
             self._keys = changed.keys
             await self._tell()
         return changed
@@ -117,32 +125,37 @@ class Custodian:
             raise KeysClosed("this gateway keeps no API keys", hint='set [auth] keys_file = "keys.json"')
         return self._store
 
-    def _open_store(self, settings: Settings) -> None:
-        self._store_name = settings.auth.keys_file
-        self._store = KeyFile(self._store_name) if self._store_name else None
-        self._keys = ()
+    async def _open_store(self, settings: Settings) -> None:
+        """Read the keys where this configuration has them. Redis may be away; a file must be good."""
+        before, self._store = self._store, opened(settings)
+        self._store_name, self._keys, self._missing = store_name(settings), (), False
+        if before is not None:
+            await before.close()
         if self._store is not None:
-            self._seen = self._store.version()
-            self._keys = self._store.read()
+            try:
+                self._seen = await self._store.version()
+                self._keys = await self._store.read()
+            except StoreUnavailable as error:
+                self._seen, self._missing = None, True
+                _log.error("API keys cannot be read: %s", error)
 
     async def _look(self) -> None:
         """Notice that the keys were changed by somebody else."""
         while True:
             await asyncio.sleep(LOOK_S)
-            store = self._store
-            if store is None:
-                continue
             async with self._changing:
                 try:
-                    version = await asyncio.to_thread(store.version)
-                    if version == self._seen:
+                    if self._store is None or (version := await self._store.version()) == self._seen:
                         continue
-                    self._seen = version
-                    self._keys = await asyncio.to_thread(store.read)
-                except (OSError, ValueError) as error:
+                    self._keys = await self._store.read()
+                    self._seen, self._missing = version, False
+                except (OSError, ValueError, StoreUnavailable) as error:
                     if (why := _why(error)) != self._store_failed:
                         self._store_failed = why
                         _log.error("API keys cannot be read: %s; those from before stay", why)
+                    continue
+                except Exception:  # noqa: BLE001 - a background task's edge: the next look may do better
+                    _log.exception("API keys cannot be read")
                     continue
                 self._store_failed = ""
                 _log.info("API keys were read again: %d", len(self._keys))
@@ -167,7 +180,7 @@ class Custodian:
             await self._tell()
 
     async def _tell(self) -> None:
-        trust = Trust(dict(self._documents), self._keys)
+        trust = Trust(dict(self._documents), self._keys, self._missing)
         if trust != self.trust:
             self.trust = trust
             await self._entrust(trust)

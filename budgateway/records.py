@@ -511,7 +511,8 @@ class Auth:
     issuers: tuple[Issuer, ...] = ()
     grants: tuple[Grant, ...] = ()
     tenants: tuple[Tenant, ...] = ()
-    keys_file: str = ""  # API keys; empty: none are kept
+    keys_file: str = ""  # API keys; empty: none are kept there
+    keys_in_redis: bool = False  # but in the store
     leeway_s: float = 30.0  # between our clock and that of another gateway under the same JWT_SECRET
 
 

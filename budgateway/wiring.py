@@ -163,7 +163,7 @@ def _limits(settings: Settings, book: Rulebook) -> Limits:
 def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
     """Who checks credentials; without a way to check any, who says so."""
     issuers = issuers_of(settings)
-    if not issuers and not settings.auth.keys_file:
+    if not issuers and not settings.auth.keys_file and not settings.auth.keys_in_redis:
         return Authenticator()
     lists_openly = any(not route.auth_required for route in settings.routes)
     return CredentialAuthenticator(Bearers(issuers), vault, Roles(settings.auth), lists_openly)

@@ -190,6 +190,8 @@ class CredentialAuthenticator(Authenticator):
                     return KeysUnavailable("the keys of the token's issuer cannot be had just now", retry_after_s=5.0)
             except Refused:
                 pass
+        elif self._vault.trust.keys_missing:
+            return KeysUnavailable("the API keys cannot be had just now", retry_after_s=5.0)
         # One message for unknown, expired, foreign and forged: the difference helps only who should not know it.
         return Unauthenticated("the credential is not valid")
 

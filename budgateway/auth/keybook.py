@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.errors import BadRequest, GatewayError
@@ -47,19 +47,6 @@ class Changed(NamedTuple):
     keys: Keys
     key: ApiKey
     secret: str = ""
-
-
-class KeyStore(Protocol):
-    """Where keys are kept. May block; safe against others who change them at the same time."""
-
-    def read(self) -> Keys:
-        """All keys. OSError or ValueError when that cannot be."""
-
-    def change(self, edit: Callable[[Keys], Changed]) -> Changed:
-        """Replace the keys by what `edit` makes of them: all of it, or nothing when it raises."""
-
-    def version(self) -> object:
-        """Something that is another after each change, and cheap to ask."""
 
 
 def named(keys: Keys, name: str) -> ApiKey:

@@ -15,7 +15,7 @@ MAX_BYTES = 256 << 20
 
 
 class KeyFile:
-    """A KeyStore. The file comes into being with its first key, readable by nobody else (0600)."""
+    """The file comes into being with its first key, readable by nobody else (0600)."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)

@@ -23,6 +23,7 @@ class Trust:
 
     key_sets: Mapping[str, object] = field(default_factory=dict)  # issuer's name -> JWK Set
     api_keys: tuple[ApiKey, ...] = ()
+    keys_missing: bool = False  # there are API keys, but they could not be read so far
 
 
 class Vault:

@@ -86,7 +86,6 @@ class _Assembly:
         certificate = self._resolve.tls(tls.cert_file, tls.key_file) if tls else None
         secret = self._resolve.jwt_secret(auth.jwt_secret)
         providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
-        believed = AuthResolver(self._resolve, routes).auth(auth)
         how_limited = resolve_limits.settings(limiting, self._problems, self._source.folder_of)
         rules = resolve_limits.rules(limiting, routes, self._problems)
         prices = resolve_limits.prices(priced, providers)
@@ -94,6 +93,7 @@ class _Assembly:
         host = self._host(gateway, providers, routes)
         workers = gateway.workers or cores()
         store = self._store(workers)
+        believed = AuthResolver(self._resolve, routes).auth(auth, has_store=store is not None)
         self._note_what_waits(routes)
         self._note_keys_that_wait(gateway, providers)
         if self._problems.lines:

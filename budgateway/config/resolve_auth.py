@@ -25,8 +25,8 @@ class AuthResolver:
         self._problems: Problems = resolver.problems
         self._routes = routes
 
-    def auth(self, table: AuthConfig) -> Auth:
-        """The record, as far as it is valid."""
+    def auth(self, table: AuthConfig, *, has_store: bool) -> Auth:
+        """The record, as far as it is valid. `has_store`: there is a Redis."""
         issuers = [self._issuer(index, entry, table) for index, entry in enumerate(table.issuers)]
         self._check_twice("issuers", "issuer", [entry.issuer for entry in table.issuers])
         self._check_twice("issuers", "name", [issuer.name for issuer in issuers])
@@ -40,6 +40,7 @@ class AuthResolver:
                 Tenant(name, tuple(tenant.roles), tuple(tenant.models)) for name, tenant in table.tenants.items()
             ),
             keys_file=self._keys_file(table),
+            keys_in_redis=self._in_redis(table, has_store),
             leeway_s=table.clock_skew,
         )
 
@@ -187,6 +188,17 @@ class AuthResolver:
             self._problems.add(path, f"cannot be a file: {shown(str(file))}")
         return str(file)
 
+    def _in_redis(self, table: AuthConfig, has_store: bool) -> bool:
+        """Whether keys are in Redis, which is then there."""
+        path: KeyPath = ("auth", "key_store")
+        if table.key_store == "redis" and table.keys_file is not None:
+            self._problems.add(path, "keys_file names another place: keep one of the two")
+        elif table.key_store == "redis" and not has_store and not self._problems.within(("redis",)):
+            self._problems.add(path, 'is "redis", but there is none: write [redis] url = "env:REDIS_URL"')
+        elif table.key_store == "file" and table.keys_file is None:
+            self._problems.add(path, 'is "file", but keys_file names none')
+        return table.key_store == "redis"
+
 
 def _is_meant(route: Route, pattern: str) -> bool:
     """Whether a role's pattern means a route: by name, or by path."""
@@ -198,4 +210,4 @@ def _is_meant(route: Route, pattern: str) -> bool:
 
 def authenticates(table: AuthConfig) -> bool:
     """Whether anybody can be known at all."""
-    return bool(table.jwt_secret or table.issuers or table.keys_file)
+    return bool(table.jwt_secret or table.issuers or table.keys_file or table.key_store)

@@ -129,6 +129,8 @@ class AuthConfig(Table):
     """Seconds by which an issuer's clock may be off."""
     keys_file: Text | None = None
     """API keys (`budgateway keys`); relative to the file that names it, made when the first key is."""
+    key_store: Literal["file", "redis"] | None = None
+    """Where API keys are: in `keys_file`, or in Redis, where several gateways share them. Default: the file, if one is named."""
     issuers: list[IssuerConfig] = []
     """Whose tokens are believed, besides the gateway's own."""
     roles: list[RoleConfig] = []

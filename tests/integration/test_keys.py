@@ -171,8 +171,8 @@ async def test_the_command_line_reaches_a_gateway_elsewhere(gateway: Operated) -
         assert status == 0, printed
         return json.loads(printed)
 
-    made = await keys("create", "far", "--role", "chat", "--rpm", "5", "--expires", "1d", "--budget", "2.5")
-    assert made["limits"] == {"requests_per_minute": 5, "budget_usd": 2.5}
+    made = await keys("create", "far", "--role", "chat", "--rpm", "60000", "--expires", "1d", "--budget", "2.5")
+    assert made["limits"] == {"requests_per_minute": 60000, "budget_usd": 2.5}
     assert await used(gateway.url, made["secret"]) == 200
     assert [key["name"] for key in await keys("list")] == ["far"]
     assert (await keys("rotate", "far", "--grace", "60"))["secret"] != made["secret"]

@@ -1,0 +1,124 @@
+"""Where API keys are kept, as the custodian sees it: in a file, or in Redis, where the gateways of several hosts share them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from budgateway.auth.keybook import Changed, Keys, keys_of, written
+from budgateway.auth.keyfile import KeyFile
+from budgateway.errors import GatewayError
+from budgateway.store.client import Store
+from budgateway.store.reply import StoreError
+
+if TYPE_CHECKING:
+    from budgateway.records import Settings, StoreSettings
+
+REDIS = "redis"
+TIMEOUT_S = 5.0  # nobody's request waits for it
+READY_S = 2.0
+MAX_TRIES = 20  # of a change, while others change the keys, too
+
+# Puts or removes (an empty document) one key, if nobody has changed any since the version that was read.
+_CHANGE = """
+if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[2]) else redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
+redis.call('INCR', KEYS[2])
+return 1
+"""
+
+
+class StoreUnavailable(GatewayError):
+    """Redis does not answer: the keys can be neither seen nor changed."""
+
+    status = 503
+    code = "store_unavailable"
+
+
+class KeyStore(Protocol):
+    """Safe against others who change the keys at the same time. OSError or ValueError: they cannot be read just now."""
+
+    async def read(self) -> Keys: ...
+    async def change(self, edit: Callable[[Keys], Changed]) -> Changed: ...
+    async def version(self) -> object: ...
+    async def close(self) -> None: ...
+
+
+class FileKeys:
+    """In a file, read and written beside the loop."""
+
+    def __init__(self, path: str) -> None:
+        self._file = KeyFile(path)
+
+    async def read(self) -> Keys:
+        return await asyncio.to_thread(self._file.read)
+
+    async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
+        return await asyncio.to_thread(self._file.change, edit)
+
+    async def version(self) -> object:
+        return await asyncio.to_thread(self._file.version)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+class RedisKeys:
+    """In a hash, `api_key:{namespace}`: a field for each key, its name, and a counter of changes beside it.
+
+    What is kept is what a file would hold: hashes, never a secret. Changes are optimistic: who was overtaken reads again.
+    """
+
+    def __init__(self, settings: StoreSettings) -> None:
+        self._hash = f"api_key:{{{settings.namespace}}}"
+        self._counter = f"{self._hash}:version"
+        self._store = Store(settings)
+        self._store.open()
+
+    async def read(self) -> Keys:
+        found = await self._call("HGETALL", self._hash)
+        assert isinstance(found, list)
+        values = found[1::2]
+        documents = [json.loads(value) for value in values if isinstance(value, bytes)]
+        return tuple(sorted(keys_of({"version": 1, "keys": documents}), key=lambda key: (key.created_s, key.name)))
+
+    async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
+        for _ in range(MAX_TRIES):
+            version = await self.version()
+            changed = edit(await self.read())
+            key = changed.key
+            document = json.dumps(written(key)) if any(key is kept for kept in changed.keys) else ""
+            words = (_CHANGE, 2, self._hash, self._counter, version, key.name, document)
+            if await self._call("EVAL", *words):
+                return changed
+        raise StoreUnavailable("others change the keys all the time: try again", retry_after_s=1.0)
+
+    async def version(self) -> str:
+        found = await self._call("GET", self._counter)
+        return found.decode() if isinstance(found, bytes) else "0"
+
+    async def close(self) -> None:
+        await self._store.close()
+
+    async def _call(self, *command: str | int) -> object:
+        if not await self._store.ready(READY_S):
+            raise StoreUnavailable(f"redis: {self._store.reason}", retry_after_s=1.0)
+        try:
+            return await self._store.call(*command, timeout_s=TIMEOUT_S)
+        except StoreError as error:
+            raise StoreUnavailable(f"redis: {error}", retry_after_s=1.0) from error
+
+
+def store_name(settings: Settings) -> object:
+    """What a key store is made of: another value, another store."""
+    auth = settings.auth
+    return settings.store if auth.keys_in_redis else auth.keys_file
+
+
+def opened(settings: Settings) -> KeyStore | None:
+    """The key store of a configuration; None without one. Must be closed."""
+    if settings.auth.keys_in_redis:
+        return None if settings.store is None else RedisKeys(settings.store)
+    return FileKeys(settings.auth.keys_file) if settings.auth.keys_file else None
