@@ -136,6 +136,9 @@ class BackOffice(Carrier):
         self.fail(x, ModelNotFound(f"no model '{name}'", param="model"))
 
     async def _admin(self, x: Exchange, api: AdminApi) -> None:
+        if x.head.method not in ("GET", "HEAD"):
+            asker = vouched_for(x.head.headers())
+            _log.info("%s %s by %s", x.head.method, x.head.path, "the office's socket" if asker is None else asker.id)
         # What was begun is finished when the asker leaves: half a reload would be worse than one nobody waits for.
         work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body))
         self._work.add(work)
