@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from budgateway.records import ADMIN, Auth, Grant, Principal, Route, Tenant
 
-MAX_DECISIONS = 4096  # remembered by profile: clients choose the model's name
-MAX_PROFILES = 4096
+MAX_DECISIONS = 256  # remembered by profile: clients choose the model's name
+MAX_PROFILES = 1024
+MAX_MODEL_CHARS = 256  # who asks for a longer one asks for none that a pattern means
 _BUILT_IN = Grant(role=ADMIN, admin=("*",))
 
 
@@ -28,13 +28,14 @@ class Patterns:
     def __init__(self, patterns: Sequence[str]) -> None:
         self.text = ", ".join(patterns)
         self._any = "*" in patterns
-        globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
-        self._exact = frozenset(patterns) - frozenset(globs)
-        self._globs = re.compile("|".join(map(_glob, globs)), re.DOTALL) if globs else None
+        self._globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
+        self._exact = frozenset(patterns) - frozenset(self._globs)
 
     def match(self, name: str) -> bool:
         """Whether a name is one of them."""
-        return self._any or name in self._exact or (self._globs is not None and self._globs.fullmatch(name) is not None)
+        if self._any or name in self._exact:
+            return True
+        return len(name) <= MAX_MODEL_CHARS and any(_fits(pattern, name) for pattern in self._globs)
 
     def takes(self, model: str | None) -> bool:
         """`match` for a request's model. Without one ("") there is nothing to restrict; where a body hides it (None) it
@@ -58,6 +59,8 @@ class Profile:
 
     def may(self, route: str, method: str, model: str | None) -> Decision:
         """Whether it may use a route with a model: "" when there is none, None when it cannot be seen."""
+        if model is not None and len(model) > MAX_MODEL_CHARS:
+            return self._decide(route, method, model)
         key = (route, method, model)
         decision = self.known.get(key)
         if decision is None:
@@ -67,7 +70,7 @@ class Profile:
         return decision
 
     def _decide(self, route: str, method: str, model: str | None) -> Decision:
-        named = "a model that the gateway cannot see" if model is None else f"the model '{model}'"
+        named = "a model that the gateway cannot see" if model is None else f"the model '{model[:MAX_MODEL_CHARS]}'"
         for whose, patterns in self._narrowings:
             if not patterns.takes(model):
                 return Decision(False, f"{whose} allows the models {patterns.text or '(none)'}, not {named}")
@@ -177,5 +180,21 @@ class Visibility:
         return False
 
 
-def _glob(pattern: str) -> str:
-    return "".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern)
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a name is what a glob means: in steps of their product at most, where a regular expression with several
+    stars may take for ever. On a mismatch the last star takes one character more."""
+    at = place = 0
+    star, taken = -1, 0
+    while place < len(name):
+        if at < len(pattern) and pattern[at] == "*":
+            star, taken = at, place
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", name[place]):
+            at += 1
+            place += 1
+        elif star >= 0:
+            taken += 1
+            at, place = star + 1, taken
+        else:
+            return False
+    return pattern[at:].strip("*") == ""

@@ -25,7 +25,7 @@ _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 _CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
-class KeyUnfit(Exception):
+class KeyUnfit(ValueError):
     """A key cannot be used, and why: for the operator who configured it."""
 
 

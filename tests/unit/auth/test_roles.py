@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from fnmatch import fnmatchcase
 from itertools import product
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from budgateway.auth.roles import MAX_DECISIONS, Patterns, Roles, Visibility, admin_action
 from budgateway.records import Auth, Grant, Principal, Route, Tenant
@@ -153,6 +156,23 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(MAX_DECISIONS + 10):
         profile.may("chat", "POST", f"model-{number}")
     assert len(profile.known) <= MAX_DECISIONS
+
+
+def test_a_name_or_a_glob_of_any_kind_takes_a_short_time() -> None:
+    began = time.process_time()
+    assert not Patterns(["*a*a*a*a*a*a*a*a*a*a*a*a*b"]).match("a" * 256)
+    assert not Patterns(["a*"]).match("a" * 257)
+    assert Patterns(["*"]).match("a" * 257)
+    assert time.process_time() - began < 1
+    profile = Roles(Auth(grants=GRANTS)).profile(who("chatter"))
+    assert not profile.may("chat", "POST", "gpt-4o" * 1_000_000).allowed
+    assert len(profile.may("chat", "POST", "gpt-4o" * 1_000_000).why) < 1000
+    assert profile.known == {}
+
+
+@given(pattern=st.text("ab*?.", max_size=12), name=st.text("ab.\n", max_size=12))
+def test_a_glob_is_what_fnmatch_says(pattern: str, name: str) -> None:
+    assert Patterns([pattern]).match(name) == fnmatchcase(name, pattern)
 
 
 def test_models_are_shown_to_who_may_use_them() -> None:
