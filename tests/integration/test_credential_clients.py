@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import shutil
 from collections.abc import AsyncIterator
 from typing import Any
@@ -46,7 +47,7 @@ async def gateway(upstream: FaultyUpstream) -> AsyncIterator[Operated]:
 
 
 async def a_key(gateway: Operated, **wishes: Any) -> str:
-    status, made = await asyncio.to_thread(_made, gateway, wishes)
+    status, made = await asyncio.to_thread(_made, gateway, wishes | {"name": secrets.token_hex(4)})
     assert status == 201
     secret: str = made["secret"]
     return secret
@@ -56,7 +57,7 @@ def _made(gateway: Operated, wishes: dict[str, Any]) -> tuple[int, Any]:
     from budgateway.admin.client import AdminClient
 
     client = AdminClient(url=gateway.url, token=own(SECRET, roles=["admin"]))
-    return client.call("POST", "/admin/keys", {"name": "k", **wishes})
+    return client.call("POST", "/admin/keys", wishes)
 
 
 def upstreams_saw(upstream: FaultyUpstream, *secrets: str) -> list[str]:
@@ -64,26 +65,25 @@ def upstreams_saw(upstream: FaultyUpstream, *secrets: str) -> list[str]:
     return [secret for secret in secrets if secret in sent]
 
 
-@pytest.mark.parametrize("kind", ["key", "token"])
-async def test_the_openai_sdk(gateway: Operated, upstream: FaultyUpstream, kind: str) -> None:
-    credential = await a_key(gateway) if kind == "key" else own(SECRET)
+async def test_the_openai_sdk(gateway: Operated, upstream: FaultyUpstream) -> None:
     messages: Any = [{"role": "user", "content": "hi"}]
 
     def said(api_key: str) -> str | None:
         with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=api_key, max_retries=0) as client:
             return client.chat.completions.create(model="demo", messages=messages).choices[0].message.content
 
-    assert await asyncio.to_thread(said, credential) == "hello"
+    for credential in (await a_key(gateway), own(SECRET)):
+        assert await asyncio.to_thread(said, credential) == "hello"
+        assert upstreams_saw(upstream, credential) == []
     with pytest.raises(openai.AuthenticationError, match="not valid"):
         await asyncio.to_thread(said, "sk-nobody")
-    assert upstreams_saw(upstream, credential, "sk-nobody") == []
+    assert upstreams_saw(upstream, "sk-nobody") == []
 
 
-@pytest.mark.parametrize("how", ["api_key", "auth_token"])
-async def test_the_anthropic_sdk(gateway: Operated, upstream: FaultyUpstream, how: str) -> None:
+async def test_the_anthropic_sdk(gateway: Operated, upstream: FaultyUpstream) -> None:
     credential = await a_key(gateway, models=["demo"])
 
-    def said(value: str, model: str) -> str:
+    def said(how: str, value: str, model: str) -> str:
         given: Any = {how: value}
         with anthropic.Anthropic(base_url=gateway.url, max_retries=0, **given) as client:
             answered = client.messages.create(model=model, max_tokens=8, messages=[{"role": "user", "content": "hi"}])
@@ -91,11 +91,12 @@ async def test_the_anthropic_sdk(gateway: Operated, upstream: FaultyUpstream, ho
             assert block.type == "text"
             return block.text
 
-    assert await asyncio.to_thread(said, credential, "demo") == "hello"
-    with pytest.raises(anthropic.PermissionDeniedError, match="the model 'other'"):
-        await asyncio.to_thread(said, credential, "other")
-    with pytest.raises(anthropic.AuthenticationError, match="not valid"):
-        await asyncio.to_thread(said, "sk-ant-nobody", "demo")
+    for how in ("api_key", "auth_token"):
+        assert await asyncio.to_thread(said, how, credential, "demo") == "hello"
+        with pytest.raises(anthropic.PermissionDeniedError, match="the model 'other'"):
+            await asyncio.to_thread(said, how, credential, "other")
+        with pytest.raises(anthropic.AuthenticationError, match="not valid"):
+            await asyncio.to_thread(said, how, "sk-ant-nobody", "demo")
     assert upstreams_saw(upstream, credential, "sk-ant-nobody") == []
 
 

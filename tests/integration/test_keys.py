@@ -140,19 +140,19 @@ async def test_a_new_worker_knows_the_keys(gateway: Operated) -> None:
     assert {await used(gateway.url, secret) for _ in range(6)} == {200}
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "document", "status"),
-    [
-        ("POST", "", {}, 400), ("POST", "", {"name": "a b"}, 400), ("POST", "", {"name": "x", "rolez": []}, 400),
-        ("POST", "", [], 400), ("PUT", "", {}, 405), ("GET", "/nobody", None, 404), ("POST", "/nobody", {}, 405),
-        ("POST", "/nobody/rotate", {}, 404), ("POST", "/nobody/explode", {}, 404), ("GET", "/nobody/rotate", None, 405),
-        ("POST", "/nobody/rotate", {"grace_s": "x"}, 400), ("POST", "/nobody/disable", {"x": 1}, 400),
-        ("DELETE", "/no%2fsuch", None, 400), ("DELETE", "/%2e%2e%2fetc", None, 400),
-    ],
-)  # fmt: skip
-async def test_a_wrong_request_is_told_so(method: str, path: str, document: object, status: int) -> None:
+WRONG = [
+    ("POST", "", {}, 400), ("POST", "", {"name": "a b"}, 400), ("POST", "", {"name": "x", "rolez": []}, 400),
+    ("POST", "", [], 400), ("PUT", "", {}, 405), ("GET", "/nobody", None, 404), ("POST", "/nobody", {}, 405),
+    ("POST", "/nobody/rotate", {}, 404), ("POST", "/nobody/explode", {}, 404), ("GET", "/nobody/rotate", None, 405),
+    ("POST", "/nobody/rotate", {"grace_s": "x"}, 400), ("POST", "/nobody/disable", {"x": 1}, 400),
+    ("DELETE", "/no%2fsuch", None, 400), ("DELETE", "/%2e%2e%2fetc", None, 400),
+]  # fmt: skip
+
+
+async def test_a_wrong_request_is_told_so() -> None:
     async with operated(["http://127.0.0.1:9"], extra=ROLES, workers=1) as gateway:
-        assert (await admin(gateway.url, method, path, document)).status == status
+        for method, path, document, status in WRONG:
+            assert (await admin(gateway.url, method, path, document)).status == status, (method, path, document)
 
 
 async def test_keys_are_for_who_has_the_action(gateway: Operated) -> None:
