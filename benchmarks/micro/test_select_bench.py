@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from budgateway._native import VERDICT_SUCCESS, Segment, Selector
 
 UPSTREAMS = 16
-POLICIES = ["round_robin", "weighted", "least_connections", "random", "power_of_two"]
+POLICIES = ["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
 NOW_NS = time.monotonic_ns()
 
 
@@ -22,13 +22,24 @@ def selector(policy: str) -> Selector:
         other = Selector(segment, worker, "random", upstreams)
         for _ in range(100):
             other.pick(NOW_NS)
-    return Selector(segment, 0, policy, upstreams, failure_threshold=5)
+    return Selector(
+        segment, 0, policy, upstreams,
+        failure_threshold=5, failure_ratio=0.5, eject_after=5, slow_start_ns=10_000_000_000,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_pick_native(benchmark: BenchmarkFixture, policy: str) -> None:
     pick = selector(policy).pick
     assert benchmark.pedantic(pick, (NOW_NS,), rounds=200, iterations=5000, warmup_rounds=5) >= 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_pick_native_while_one_starts_slowly(benchmark: BenchmarkFixture, policy: str) -> None:
+    chosen = selector(policy)
+    chosen.drain(3, True)
+    chosen.drain(3, False, NOW_NS - 5_000_000_000)
+    assert benchmark.pedantic(chosen.pick, (NOW_NS,), rounds=200, iterations=5000, warmup_rounds=5) >= 0
 
 
 def test_release_native(benchmark: BenchmarkFixture) -> None:

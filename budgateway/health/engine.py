@@ -25,6 +25,9 @@ _NAMES = {
 }
 
 
+COUNT_MAX = 1_000_000  # more requests than any engine holds
+
+
 class Load(NamedTuple):
     """Requests computed and waiting; the share of the KV cache in use, 0 to 1."""
 
@@ -42,15 +45,12 @@ def read_load(body: bytes) -> Load | None:
 
 def read_models(body: bytes) -> list[str] | None:
     """The ids of a model list; None when it is none."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return None
+    document = _json(body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
         return None
     names = [entry.get("id") for entry in data if isinstance(entry, dict)]
-    return [name for name in names if isinstance(name, str) and name]
+    return [name for name in names if isinstance(name, str) and name and _is_text(name)]
 
 
 def _from_metrics(text: str) -> Load | None:
@@ -71,7 +71,7 @@ def _from_metrics(text: str) -> Load | None:
         orders = sorted(order for at, order in found if at == place)
         return found[(place, orders[0])] if orders else [0.0]
 
-    return Load(int(sum(values(0))), int(sum(values(1))), min(1.0, max(values(2))))
+    return _load(sum(values(0)), sum(values(1)), max(values(2)))
 
 
 def _number(words: list[str]) -> float | None:
@@ -85,17 +85,14 @@ def _number(words: list[str]) -> float | None:
 
 def _from_report(body: bytes) -> Load | None:
     """`/v1/loads`: an object of `loads`; `/get_load`, before it: a list by rank whose num_reqs counts those that wait, too."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return None
+    document = _json(body)
     ranks = document.get("loads") if isinstance(document, dict) else document
     if not isinstance(ranks, list):
         return None
     loads = [load for rank in ranks if isinstance(rank, dict) and (load := _of_rank(rank)) is not None]
     if not loads:
         return None
-    return Load(
+    return _load(
         sum(load.running for load in loads), sum(load.waiting for load in loads), max(load.kv_usage for load in loads)
     )
 
@@ -110,7 +107,26 @@ def _of_rank(rank: dict[str, Any]) -> Load | None:
         running = max(0, total - (waiting or 0))
     usage = rank.get("token_usage")
     share = float(usage) if isinstance(usage, int | float) and math.isfinite(usage) else 0.0
-    return Load(running, waiting or 0, min(1.0, max(0.0, share)))
+    return _load(running, waiting or 0, share)
+
+
+def _load(running: float, waiting: float, kv_usage: float) -> Load:
+    """Within what is kept of it."""
+    return Load(int(min(running, COUNT_MAX)), int(min(waiting, COUNT_MAX)), min(1.0, max(0.0, kv_usage)))
+
+
+def _json(body: bytes) -> object:
+    """An upstream's document is hostile input: what cannot be read is None, however it is made."""
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return document
+
+
+def _is_text(name: str) -> bool:
+    """JSON can spell half of a surrogate pair, which nothing else can."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _count(value: object) -> int | None:

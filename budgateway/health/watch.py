@@ -157,15 +157,21 @@ class Watch:
     async def _probe(self, one: Watched) -> None:
         await self._pause(one, self._chance() * min(SPREAD_S, one.check.interval_s))
         while True:
-            suspected, one.suspected = one.suspected, False
             check = one.check
-            answer, body = await self._question(one, check, suspected)
-            # Or meanwhile.
-            suspected, one.suspected = suspected or one.suspected, False
-            self._hear(one, check, answer, suspected)
-            if not answer.reason:
-                await self._list_models(one, check, body)
+            try:
+                await self._examine(one, check)
+            except Exception:  # noqa: BLE001 - a background task's edge: an odd answer must not end the questions
+                _log.exception("asking upstream %s went wrong", one.name)
             await self._pause(one, one.standing.pause_s(check, self._chance()))
+
+    async def _examine(self, one: Watched, check: HealthCheck) -> None:
+        suspected, one.suspected = one.suspected, False
+        answer, body = await self._question(one, check, suspected)
+        # Or meanwhile.
+        suspected, one.suspected = suspected or one.suspected, False
+        self._hear(one, check, answer, suspected)
+        if not answer.reason:
+            await self._list_models(one, check, body)
 
     async def _pause(self, one: Watched, seconds: float) -> None:
         one.wake.clear()
@@ -233,7 +239,10 @@ class Watch:
         await asyncio.sleep(self._chance() * min(SPREAD_S, one.check.interval_s))
         while True:
             check = one.check
-            await self._read_load(one, check)
+            try:
+                await self._read_load(one, check)
+            except Exception:  # noqa: BLE001 - a background task's edge
+                _log.exception("asking upstream %s for its load went wrong", one.name)
             often = one.by_load and one.load is not None
             pause_s = min(LOAD_S, check.interval_s) if often else check.interval_s
             await asyncio.sleep(pause_s)

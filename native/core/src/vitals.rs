@@ -31,8 +31,6 @@ pub(crate) struct Vitals {
     pub(crate) ejections: AtomicU64,
     /// `breaker`: calls and failures of late.
     pub(crate) window: Window,
-    /// Seconds to the first byte of late (`latency`).
-    pub(crate) latency: AtomicU64,
 }
 
 /// What operator and probes say of an upstream. All zeroes is: nobody said anything, and traffic may go there.

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from budgateway._native import Segment
 from budgateway.health.engine import Load, read_load, read_models
 
 VLLM = b"""# HELP vllm:num_requests_running Number of requests in model execution batches.
@@ -77,6 +80,33 @@ def test_sglangs_report_is_read_in_both_its_forms(document: object, load: Load |
 @pytest.mark.parametrize("body", [b"{", b"[", b"{]", b"\xff\xfe", b"vllm:num_requests_running \xff"])
 def test_garbage_is_no_load(body: bytes) -> None:
     assert read_load(body) is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"loads": ' + b"[" * 100_000,
+        b'{"data": ' + b"[" * 100_000,
+        json.dumps(
+            {"loads": [{"num_running_reqs": 10**30, "num_waiting_reqs": 10**30, "token_usage": 1e308}]}
+        ).encode(),
+        b"vllm:num_requests_running 1e300\nvllm:num_requests_waiting 1e300\nvllm:kv_cache_usage_perc 1e300\n",
+        b'{"data": [{"id": "half \\ud800"}]}',
+    ],
+)
+def test_hostile_answers_become_something_that_can_be_kept(body: bytes) -> None:
+    segment = Segment()
+    slot = segment.upstream("a")
+    load = read_load(body)
+    if load is not None:
+        segment.signal(slot, load.running, load.waiting, load.kv_usage, 1)
+    segment.set_models(slot, read_models(body) or [])
+
+
+@given(st.binary())
+def test_any_bytes_can_be_read(body: bytes) -> None:
+    read_load(body)
+    read_models(body)
 
 
 def test_a_model_list_is_its_ids() -> None:

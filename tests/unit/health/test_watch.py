@@ -149,6 +149,17 @@ async def test_a_token_is_generated_where_that_is_asked_for() -> None:
     await rig.watch.close()
 
 
+async def test_an_answer_that_goes_wrong_does_not_end_the_questions() -> None:
+    rig = Rig()
+    rig.engines.answers[("a", "/health")] = RuntimeError("no such thing")
+    watched = rig.watch.of(rig.slots[0])
+    assert watched is not None
+    await rig.until(lambda: rig.engines.asked.count(("a", "/health", None)) > 2)
+    rig.engines.answers[("a", "/health")] = (200, b"")
+    await rig.until(lambda: rig.healthy() == [True, True])
+    await rig.watch.close()
+
+
 async def test_a_reload_keeps_what_is_known_and_forgets_who_left() -> None:
     rig = Rig()
     rig.engines.answers[("b", "/health")] = (500, b"")
