@@ -20,6 +20,9 @@ from upstreams import faults
 from upstreams.engine import Engine
 from upstreams.llamacpp import MODEL
 
+from budgateway.gateway import Gateway
+from budgateway.records import HealthCheck, Provider, Route, Settings, Upstream
+
 pytestmark = pytest.mark.integration
 
 PROBED: dict[str, Any] = {"health_check_enabled": True, "health_check_interval": 30}
@@ -283,3 +286,26 @@ async def test_a_real_engine_is_probed_by_its_model_list(llamacpp_url: str) -> N
     async with operated([llamacpp_url], provider=generate | {"health_check_timeout": 20.0}) as gateway:
         await until(gateway, lambda found: (found[0]["probe"] or {}).get("healthy") is True)
         assert (await shown(gateway))[0]["probe"]["path"] == MODEL
+
+
+async def test_a_gateway_in_a_program_asks_as_it_is_told() -> None:
+    async with engines(("qwen",)) as [upstream]:
+        host, _, port = upstream.url.removeprefix("http://").partition(":")
+        there = Upstream(url=upstream.url, tls=False, host=host, port=int(port))
+        check = HealthCheck(interval_s=0.1, unhealthy_threshold=2)
+        settings = Settings(
+            host="127.0.0.1",
+            port=0,
+            metrics_port=0,
+            access_log="off",
+            drain_s=0.1,
+            providers=(Provider("vllm", "vllm", (there,), health_check=check),),
+            routes=(Route(name="chat", path=CHAT, provider="vllm", auth_required=False),),
+        )
+        async with Gateway(settings) as gateway:
+            upstream.health = faults.status(500)
+            async with asyncio.timeout(10):
+                while upstream.asked.get("/health", 0) < 4:
+                    await asyncio.sleep(0.02)
+            # The only one there is: used all the same.
+            assert await ask(gateway.url, model="qwen") == {200: 1}
