@@ -163,6 +163,7 @@ class Desk:
         if now_ns / 1e9 >= self._rates_due:
             self._rates_due = now_ns / 1e9 + SAMPLE_S
             self._rates.sample()
+            self._health.routes_without_upstream(time.monotonic())  # since when is known by looking
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 

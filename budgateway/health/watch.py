@@ -201,7 +201,8 @@ class Watch:
         except TimeoutError:
             reason, silent = f"no answer within {(monotonic_ns() - began_ns) / 1e9:.1f} s", True
         except GatewayError as error:
-            reason, silent = str(error), True
+            # The name stands before it wherever it is shown.
+            reason, silent = str(error).removeprefix(f"upstream {one.name}").lstrip(": "), True
         finally:
             one.timer = None
         return Answer(time.time(), (monotonic_ns() - began_ns) / 1e6, status, reason, silent), said

@@ -68,7 +68,7 @@ async def test_answers_reach_the_segment() -> None:
     assert {rig.selector.pick(monotonic_ns()) for _ in range(4)} == {0}
     watched = rig.watch.of(rig.slots[1])
     assert watched is not None
-    assert watched.standing.reason == "upstream b: connection refused"
+    assert watched.standing.reason == "connection refused"
     rig.engines.answers[("b", "/health")] = (200, b"")
     await rig.until(lambda: rig.healthy() == [True, True])
     await rig.watch.close()
