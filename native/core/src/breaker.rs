@@ -442,6 +442,20 @@ mod tests {
     }
 
     #[test]
+    fn what_it_did_before_it_opened_is_forgotten() {
+        let (word, window) = (AtomicU64::new(0), Window::default());
+        let fail = |now| record(&word, &window, BY_RATIO, Verdict::Failure, now);
+        assert_eq!([0, 1, 2].map(|_| fail(0)), [false, false, true]);
+        for _ in 0..2 {
+            assert!(permit(&word, BY_RATIO, 10 * MS));
+            record(&word, &window, BY_RATIO, Verdict::Success, 10 * MS);
+        }
+        assert_eq!(state(&word, BY_RATIO, 10 * MS), State::Closed);
+        // Within the same window: three calls are needed once more.
+        assert_eq!([0, 1, 2].map(|_| fail(11 * MS)), [false, false, true]);
+    }
+
+    #[test]
     fn half_of_many_opens_it_and_less_does_not() {
         let settings = Settings::new(100, 10 * MS, 1).with_ratio(500, 20, 10_000 * MS);
         for (one_in, opens) in [(2, true), (3, false)] {
