@@ -10,7 +10,6 @@ from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
 from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
-from budgateway.server.websocket_cy cimport SocketCounts, Tunnel
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
 cdef long long SUSPECT_NS
@@ -24,7 +23,7 @@ cdef class Relay(Courier):
     # process
     cdef Recorder _recorder
     cdef object _next_id, _write_head, _write_whole, _write_switch
-    cdef public SocketCounts sockets
+    cdef public object sockets          # server.websocket.SocketCounts
     # configuration
     cdef public Snapshot snapshot
     cdef public str shedding
@@ -45,7 +44,7 @@ cdef class Relay(Courier):
     @cython.locals(downstream=ServerConnection, last=bytes)
     cdef _ended(self, Exchange x, bytes out, long long now_ns)
     @cython.locals(
-        target=Target, downstream=ServerConnection, tunnel=Tunnel, now_ns=cython.longlong, attempts=cython.int, data=bytes,
+        target=Target, downstream=ServerConnection, now_ns=cython.longlong, attempts=cython.int, data=bytes,
     )
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(

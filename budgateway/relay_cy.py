@@ -24,7 +24,7 @@ from budgateway.native import (
     ResponseHeadWriter,
 )
 from budgateway.pipeline_cy import plan
-from budgateway.server.websocket_cy import SocketCounts, Tunnel
+from budgateway.server.websocket import SocketCounts, Tunnel
 from budgateway.waiting import go_on
 from budgateway.wire.answer import event_bytes, response_bytes
 from budgateway.wire.retry_after import seconds_of

@@ -94,6 +94,17 @@ def _alone(environ: Mapping[str, str]) -> tuple[dict[str, object], list[object]]
         }
         for name in names
     ]
+    if "openai" in names:
+        # The realtime API is a WebSocket of its own.
+        routes.append(
+            {
+                "name": "realtime",
+                "path": "/v1/realtime",
+                "provider": "openai",
+                "auth_required": bool(environ.get(JWT_SECRET)),
+                "websocket": True,
+            }
+        )
     return providers, routes
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange_cy import Carrier
     from budgateway.server.connection_cy import ServerConnection
-    from budgateway.server.websocket_cy import Tunnel
+    from budgateway.server.websocket import Tunnel
 
 _log = logging.getLogger("budgateway.server")
 

@@ -22,7 +22,7 @@ from budgateway.gateway import Gateway
 from budgateway.records import Canary, Maintenance, Mirror, Provider, Route, Settings
 
 pytestmark = pytest.mark.integration
-LOOPS = ("uvloop", "asyncio")
+LOOPS = ("uvloop",)
 
 CHAT = "/v1/chat/completions"
 JSON = [("Content-Type", "application/json")]

@@ -234,7 +234,8 @@ def alone(**environ: str) -> Settings:
 
 def test_one_provider_from_the_environment_alone() -> None:
     settings = alone(OPENAI_API_KEY="sk-1")
-    (provider,), (route,) = settings.providers, settings.routes
+    (provider,), (route, realtime) = settings.providers, settings.routes
+    assert (realtime.path, realtime.websocket is not None) == ("/v1/realtime", True)
     assert (provider.upstreams[0].url, provider.api_key) == ("https://api.openai.com", Secret("sk-1"))
     assert (route.path, route.models, route.provider, provider.strip_model_prefix) == ("/v1/*", (), "openai", "")
     assert settings.sources == ("OPENAI_API_KEY",)
@@ -266,6 +267,7 @@ def test_several_providers_from_the_environment_alone() -> None:
         ("sglang", ("sglang/*",)),
         ("litellm", ("litellm/*",)),
         ("openai", ("openai/*",)),
+        ("openai", ()),  # realtime
     ]
     assert [u.url for u in settings.providers[0].upstreams] == ["http://a", "http://b"]
     assert [provider.strip_model_prefix for provider in settings.providers] == [

@@ -37,6 +37,8 @@ _INTERNAL = 1011
 class SocketCounts:
     """What one worker's sockets have passed on since it began, and how many are open."""
 
+    __slots__ = ("bytes_in", "bytes_out", "frames_in", "frames_out", "open")
+
     def __init__(self) -> None:
         self.open = 0
         self.frames_in = 0
@@ -48,6 +50,11 @@ class SocketCounts:
 class Tunnel:
     """Owns both transports from the upstream's 101 on, and the exchange's end. Stands among the door's connections in
     place of the client's own."""
+
+    __slots__ = (
+        "_carrier", "_counts", "_deadline_ns", "_door", "_down", "_flush_ns", "_idle_at_ns", "_idle_ns", "_idle_s",
+        "_over", "_up", "_x", "active",
+    )  # fmt: skip
 
     def __init__(
         self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any
@@ -118,6 +125,9 @@ class Tunnel:
             other.say_close(_INTERNAL, "the upstream closed the connection")
         if self._down.is_gone() and self._up.is_gone():
             self._door.connections.discard(self)
+            # Nothing is reported any more: without these circles all of it goes at once.
+            self._down.part()
+            self._up.part()
 
     # ---------------------------------------------------------------- for the door
 
@@ -198,8 +208,18 @@ class Tunnel:
 class End:
     """One of the two: an asyncio protocol that passes on what its peer sends, and by which its peer is told."""
 
+    __slots__ = (
+        "_ending", "_feed", "_frames", "_scanner", "_slow_since_ns", "_transport", "_tunnel", "_write",
+        "is_client", "other", "passed", "said_close", "told_close", "uncounted",
+    )  # fmt: skip
+
+    __slots__ = (
+        "_ending", "_feed", "_frames", "_scanner", "_slow_since_ns", "_transport", "_tunnel", "_write",
+        "is_client", "other", "passed", "said_close", "told_close", "uncounted",
+    )  # fmt: skip
+
     def __init__(self, tunnel: Tunnel, is_client: bool, scanner: FrameScanner) -> None:
-        self._tunnel = tunnel
+        self._tunnel: Any = tunnel
         self._scanner = scanner
         self._feed = scanner.feed
         self._transport: Any = None
@@ -312,6 +332,11 @@ class End:
             self._transport.close()
         else:
             self.hold(False)
+
+    def part(self) -> None:
+        """Forget the tunnel and the other end."""
+        self._tunnel = None
+        self.other = None
 
     def drop(self) -> None:
         """Cut the peer off, unless it has said goodbye."""
