@@ -358,7 +358,10 @@ class Relay(Courier):
         x.deadline_ns = 0
         lines += target.disclosure
         attempts = x.attempts if target.disclosure else 0
-        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, x.overhead_ns // 1000)
+        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, x.overhead_ns // 1000, x.grant)
+        if x.index >= 0:
+            # A trial of its breaker does not last as long as the socket.
+            x.leg.balancer.answered(x, now_ns)
         client, early, door = downstream.surrender()
         tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets)
         tunnel.open(client, connection.surrender(), data, rest, early)

@@ -213,11 +213,6 @@ class End:
         "is_client", "other", "passed", "said_close", "told_close", "uncounted",
     )  # fmt: skip
 
-    __slots__ = (
-        "_ending", "_feed", "_frames", "_scanner", "_slow_since_ns", "_transport", "_tunnel", "_write",
-        "is_client", "other", "passed", "said_close", "told_close", "uncounted",
-    )  # fmt: skip
-
     def __init__(self, tunnel: Tunnel, is_client: bool, scanner: FrameScanner) -> None:
         self._tunnel: Any = tunnel
         self._scanner = scanner

@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from budgateway.records import Secret, Tls, WebSocket
+from budgateway.server import websocket
 from budgateway.wire.upgrade import accept_of
 
 pytestmark = pytest.mark.integration
@@ -489,6 +490,61 @@ async def test_a_slow_reader_holds_the_other_back(tmp_path: Path) -> None:
                 writer.write(masked(0x88, b"\x03\xe8"))
         writer.close()
         assert sent == 2000
+        await gateway.at_rest()
+
+
+async def test_inside_a_frame_there_is_no_place_for_another(tmp_path: Path) -> None:
+    """Half a frame and no more: the upstream is cut off (1006), not told in the middle of it."""
+    half = masked(0x82, b"x" * 1000)[:500]
+
+    async with FaultyUpstream(switching(nothing)) as upstream:
+        route = {"websocket": WebSocket(), "methods": ("GET",)}
+        async with inside(upstream.url, tmp_path, route=route) as gateway:
+            _, writer, _ = await raw(gateway.url + "/v1/realtime")
+            writer.write(half)
+            connection = upstream.connections[0]
+            await gateway.until(lambda: connection.received.endswith(half))
+            writer.transport.abort()
+            await upstream.until(lambda up: up.open_connections == 0)
+            assert connection.received.endswith(b"\r\n\r\n" + half)
+            await gateway.at_rest()
+            assert (await gateway.lines(1))[0]["outcome"] == "client_gone"
+        upstream.violations.clear()
+
+
+async def test_a_close_that_nobody_answers_ends_at_its_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket, "CLOSE_NS", 300_000_000)
+    async with FaultyUpstream(switching(nothing)) as upstream:
+        route = {"websocket": WebSocket(), "methods": ("GET",)}
+        async with inside(upstream.url, tmp_path, route=route) as gateway:
+            reader, writer, _ = await raw(gateway.url + "/v1/realtime")
+            writer.write(masked(0x88, b"\x03\xe8"))
+            assert await reader.read() == b""
+            writer.close()
+            await gateway.until(lambda: not gateway.plane.door.connections)
+            await gateway.at_rest()
+            assert (await gateway.lines(1))[0]["error"] == "close_timeout"
+        upstream.violations.clear()  # a close frame is no HTTP, and this server knows nothing else
+
+
+async def test_who_reads_nothing_is_let_go(tmp_path: Path) -> None:
+    codes: list[int | None] = []
+
+    async def server(peer: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await peer.send(b"x" * 65_536)
+        codes.append(peer.close_code)
+
+    limits = WebSocket(idle_s=0.5)
+    async with sockets(server, tmp_path, limits, serve_with={"compression": None}) as (gateway, url):
+        _, writer, _ = await raw(url)
+        writer.transport.pause_reading()
+        await gateway.until(lambda: not gateway.in_flight and bool(gateway.plane.relay.sockets.bytes_out))
+        writer.transport.abort()
+        await gateway.until(lambda: codes == [1001])
         await gateway.at_rest()
 
 
