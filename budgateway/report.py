@@ -30,7 +30,7 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
         workers.add_row(
             str(worker["worker"]),
             str(worker["pid"]),
-            f"{worker['state']}, sheds" if worker["shedding"] else worker["state"],
+            worker["state"] + (", sheds" if worker["shedding"] else "") + ("" if worker["accepts"] else ", full"),
             _duration(worker["uptime_s"]),
             _size(worker["rss_bytes"]),
             str(worker["connections"]),
@@ -50,6 +50,12 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
             _engine(upstream["engine"]),
         )
     console.print(upstreams)
+    if any(queue["queued"] or queue["refused"] for queue in facts["queues"]):
+        queues = _table("queue of", "waiting", "queued", "served", "timed out", "left", "refused")
+        for queue in facts["queues"]:
+            counts = (str(queue[key]) for key in ("waiting", "queued", "served", "timed_out", "left", "refused"))
+            queues.add_row(escape(queue["provider"]), *counts)
+        console.print(queues)
     routes = _table("route", "requests", "ended badly", "tokens in", "tokens out")
     for name, counts in facts["routes"].items():
         routes.add_row(escape(name), *(str(counts[key]) for key in ("requests", "errors", "tokens_in", "tokens_out")))

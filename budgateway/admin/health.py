@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgateway import native
 from budgateway.health.watch import Watch, Watched
+from budgateway.observe.metrics import queues
 from budgateway.wiring import Pools, care_of, targets_of, upstream_label
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Health:
     def queues(self) -> list[dict[str, Any]]:
         """Each provider's queue of exchanges that wait for an upstream with room, and what became of those that waited."""
         names = ("provider", "waiting", "queued", "served", "timed_out", "left", "refused", "waited_s")
-        return [dict(zip(names, row, strict=True)) for row in native.Queue.collect(self._segment)]
+        return [dict(zip(names, (name, *counts), strict=True)) for name, counts in queues(self._segment).items()]
 
     def drain(self, name: str, drained: bool) -> list[dict[str, Any]]:
         """Take upstreams out of every worker's choice, or back in: by label, or provider (all of its own). The

@@ -59,9 +59,12 @@ class Balancer:
         if queue is None:
             self._choose(x, x.ready_ns)
             return None
-        # Behind those that came first, in whichever worker they wait.
-        if queue.is_busy() or self.try_next(x, x.ready_ns) == _FULL:
-            return queue.join(x, self)
+        if self._filters:
+            self._leave_out(x)
+        # Behind those that came first and may go to the same upstreams, in whichever worker they wait.
+        lane = queue.lane(x.tried)
+        if lane.is_busy() or self.try_next(x, x.ready_ns) == _FULL:
+            return lane.join(x, self)
         if x.index < 0:
             raise self._nobody()
         return None

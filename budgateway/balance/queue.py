@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 # What nobody rings for: a wait that is over, a breaker that closes, the places of a worker that was killed.
 POLL_S = 0.05
 FULL = -2  # of Selector.pick
+# Sets of upstreams that exchanges of one provider wait for; who comes with another one waits with those who may go anywhere.
+MAX_LANES = 16
+# Between a provider's name and its lane, in the segment.
+LANE = "\x1f"
 
 
 class Chooser(Protocol):
@@ -37,12 +41,12 @@ class Chooser(Protocol):
 
 
 class Waiter:
-    """One exchange's place in a queue; awaitable until there is an upstream. `leave` whenever the exchange ends."""
+    """One exchange's place in a lane; awaitable until there is an upstream. `leave` whenever the exchange ends."""
 
-    __slots__ = ("_done", "_queue", "chooser", "since_ns", "x")
+    __slots__ = ("_done", "_lane", "chooser", "since_ns", "x")
 
-    def __init__(self, queue: Queue, x: Exchange, chooser: Chooser, since_ns: int) -> None:
-        self._queue = queue
+    def __init__(self, lane: Lane, x: Exchange, chooser: Chooser, since_ns: int) -> None:
+        self._lane = lane
         self._done: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
         self.x = x
         self.chooser = chooser
@@ -62,25 +66,29 @@ class Waiter:
 
     def leave(self) -> None:
         """The exchange ended: nobody is behind it for its sake."""
-        self._queue.abandon(self)
+        self._lane.abandon(self)
 
 
-class Queue:
-    """One provider's, in one worker. Outlives a reload: who came first goes first under any configuration."""
+class Lane:
+    """Those who wait for the same upstreams, in one worker: what the first one cannot get, none of them can."""
 
-    def __init__(self, provider: Provider, ledger: native.Queue, bells: Sequence[int]) -> None:
-        """`bells`: an eventfd for each row of the segment; empty where there is no other worker."""
+    def __init__(self, queue: Queue, ledger: native.Queue, bells: Sequence[int]) -> None:
+        self._queue = queue
         self._ledger = ledger
         self._bells = bells
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._poll: asyncio.TimerHandle | None = None
-        self.adopt(provider)
 
-    def adopt(self, provider: Provider) -> None:
-        """Follow a reload."""
-        self._name = provider.name
-        self._limit = provider.max_queue
-        self._timeout_s = provider.queue_timeout_s
+    @property
+    def depth(self) -> int:
+        """How many wait, in all workers together."""
+        return self._ledger.depth
+
+    @property
+    def since_ns(self) -> int:
+        """Since when the first one of this worker waits; 0 when nobody does."""
+        first = next(iter(self._waiting), None)
+        return 0 if first is None else first.since_ns
 
     def is_busy(self) -> bool:
         """Whether anybody waits, here or in another worker: then who comes now is behind them."""
@@ -88,9 +96,10 @@ class Queue:
 
     def join(self, x: Exchange, chooser: Chooser) -> Waiter:
         """A place at the end. Overloaded when the queue is full."""
-        if not self._ledger.join(self._limit):
+        queue = self._queue
+        if not self._ledger.join(queue.room_for(self)):
             raise Overloaded(
-                f"every upstream of provider '{self._name}' is at its limit, and {self._limit} exchanges wait already",
+                f"every upstream of provider '{queue.name}' is at its limit, and {queue.limit} exchanges wait already",
                 retry_after_s=self._retry_after_s(),
             )
         waiter = Waiter(self, x, chooser, monotonic_ns())
@@ -131,13 +140,14 @@ class Queue:
 
     def _look(self) -> None:
         """Now and then, while anybody waits."""
-        oldest_ns = monotonic_ns() - int(self._timeout_s * 1e9)
+        timeout_s = self._queue.timeout_s
+        oldest_ns = monotonic_ns() - int(timeout_s * 1e9)
         while self._waiting and (waiter := next(iter(self._waiting))).since_ns <= oldest_ns:
             retry_after_s = self._retry_after_s()
             self._take_out(waiter, native.WAIT_TIMED_OUT)
             waiter.end(
                 Overloaded(
-                    f"no upstream of provider '{self._name}' had room within {self._timeout_s:g} s",
+                    f"no upstream of provider '{self._queue.name}' had room within {timeout_s:g} s",
                     retry_after_s=retry_after_s,
                 )
             )
@@ -149,19 +159,70 @@ class Queue:
         del self._waiting[waiter]
         self._ledger.leave(ending, monotonic_ns() - waiter.since_ns)
         if was_first:
-            first = next(iter(self._waiting), None)
-            self._ledger.say_first(0 if first is None else first.since_ns)
+            self._ledger.say_first(self.since_ns)
         if not self._waiting and self._poll is not None:
             self._poll.cancel()
             self._poll = None
 
     def _retry_after_s(self) -> float:
         """As long as the first one has waited: what the queue takes at present."""
-        first = next(iter(self._waiting), None)
-        return 1.0 if first is None else max(1.0, (monotonic_ns() - first.since_ns) / 1e9)
+        since_ns = self.since_ns
+        return 1.0 if since_ns == 0 else max(1.0, (monotonic_ns() - since_ns) / 1e9)
 
     def _nobody(self) -> NoUpstream:
-        return NoUpstream(f"no upstream of provider '{self._name}' is available", retry_after_s=1.0)
+        return NoUpstream(f"no upstream of provider '{self._queue.name}' is available", retry_after_s=1.0)
+
+
+class Queue:
+    """One provider's, in one worker. Outlives a reload: who came first goes first under any configuration.
+
+    It has a lane for each set of upstreams that exchanges wait for, as some serve other models than others: who waits
+    for a full one does not stand in the way of who could go to another.
+    """
+
+    def __init__(self, provider: Provider, segment: native.Segment, worker: int, bells: Sequence[int]) -> None:
+        """`bells`: an eventfd for each row of the segment; empty where there is no other worker."""
+        self._segment = segment
+        self._worker = worker
+        self._bells = bells
+        self.adopt(provider)
+        self._lanes = {0: self._lane(0)}
+
+    def adopt(self, provider: Provider) -> None:
+        """Follow a reload."""
+        self.name = provider.name
+        self.limit = provider.max_queue
+        self.timeout_s = provider.queue_timeout_s
+
+    @property
+    def depth(self) -> int:
+        """How many wait, in all workers together."""
+        return sum(lane.depth for lane in self._lanes.values())
+
+    def lane(self, without: int) -> Lane:
+        """The lane of those who may not go to some upstreams (a mask, as Selector.pick takes it)."""
+        lane = self._lanes.get(without)
+        if lane is None:
+            if len(self._lanes) >= MAX_LANES:
+                return self._lanes[0]
+            lane = self._lanes[without] = self._lane(without)
+        return lane
+
+    def room_for(self, lane: Lane) -> int:
+        """How many may wait in that lane, as the limit is over all lanes."""
+        return self.limit if len(self._lanes) == 1 else max(0, self.limit - (self.depth - lane.depth))
+
+    def serve(self) -> None:
+        """Something may be free: those who have waited longest are asked first."""
+        if len(self._lanes) == 1:
+            self._lanes[0].serve()
+            return
+        for lane in sorted(self._lanes.values(), key=lambda lane: lane.since_ns):
+            lane.serve()
+
+    def _lane(self, without: int) -> Lane:
+        name = f"{self.name}{LANE}{without:x}" if without else self.name
+        return Lane(self, native.Queue(self._segment, self._worker, name), self._bells)
 
 
 class Queues:
@@ -179,8 +240,7 @@ class Queues:
             return None
         queue = self._queues.get(provider.name)
         if queue is None:
-            ledger = native.Queue(self._segment, self._worker, provider.name)
-            queue = self._queues[provider.name] = Queue(provider, ledger, self._bells)
+            queue = self._queues[provider.name] = Queue(provider, self._segment, self._worker, self._bells)
         return queue
 
     def adopt(self, providers: Iterable[Provider]) -> None:

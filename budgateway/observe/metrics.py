@@ -159,13 +159,23 @@ class QueueCollector:
         wait = SummaryMetricFamily(
             "budgateway_queue_wait_seconds", "What those that got an upstream had waited.", labels=("provider",)
         )
-        for name, waiting, joined, served, timed_out, gone, refused, waited_s in Queue.collect(self._segment):
+        for name, counts in queues(self._segment).items():
+            waiting, joined, served, timed_out, gone, refused, waited_s = counts
             depth.add_metric((name,), waiting)
             queued.add_metric((name,), joined)
             for reason, count in (("timeout", timed_out), ("full", refused), ("left", gone)):
                 unserved.add_metric((name, reason), count)
-            wait.add_metric((name,), served, waited_s)
+            wait.add_metric((name,), int(served), waited_s)
         yield from (depth, queued, unserved, wait)
+
+
+def queues(segment: Segment) -> dict[str, list[float]]:
+    """What `Queue.collect` says of every provider, its lanes together: who waits for these upstreams and who for those."""
+    found: dict[str, list[float]] = {}
+    for name, *counts in Queue.collect(segment):
+        provider = name.partition("\x1f")[0]
+        found[provider] = [a + b for a, b in zip(found.get(provider, [0] * len(counts)), counts, strict=True)]
+    return found
 
 
 class WorkerCollector:

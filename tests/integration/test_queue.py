@@ -21,6 +21,7 @@ from upstreams.faulty import Answer, FaultyUpstream, Peer
 from upstreams.wire import Received
 
 from budgateway import native
+from budgateway.observe.metrics import queues
 
 ASK = request_bytes("a", "POST", CHAT, PLAIN_BODY, JSON)
 
@@ -71,7 +72,7 @@ def queue_of(gateway: Inside) -> Any:
 
 
 async def waiting(gateway: Inside, count: int) -> None:
-    await gateway.until(lambda: queue_of(gateway)._ledger.depth == count, f"{count} in the queue")
+    await gateway.until(lambda: queue_of(gateway).depth == count, f"{count} in the queue")
 
 
 @pytest.mark.integration
@@ -197,6 +198,36 @@ async def test_what_is_left_to_wait_for_nothing_is_told_so(tmp_path: Path) -> No
         assert (answer.status, answer.json()["error"]["code"]) == (503, "no_upstream")
         slow.go_on()
         assert (await one.answer()).status == 200
+
+
+@pytest.mark.integration
+async def test_who_waits_for_one_upstream_is_in_nobodys_way_to_another(tmp_path: Path) -> None:
+    """Two upstreams of one provider serve a model each; one of them is full."""
+    one, two = Slow(), Slow()
+    async with FaultyUpstream(one.answer) as first, FaultyUpstream(two.answer) as second:
+        urls = [first.url, second.url]
+        async with inside(urls, tmp_path, provider={"max_queue": 3}, upstream={"max_in_flight": 1}) as gateway:
+            segment = gateway.plane._segment
+            for url, model in zip(urls, ("a", "b"), strict=True):
+                segment.set_models(segment.upstream(url), [model])
+            gateway.plane._follow_models()
+            async with AsyncExitStack() as stack:
+                clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in range(6)]
+                for client, model, depth in zip(clients, "aaabbb", (0, 1, 2, 2, 3, 3), strict=True):
+                    body = PLAIN_BODY.replace(b"demo", model.encode())
+                    await client.send(request_bytes("a", "POST", CHAT, body, JSON))
+                    await gateway.until(lambda: gateway.slots > 0)
+                    await waiting(gateway, depth)
+                # The bound is over both.
+                assert (await clients[5].answer()).status == 503
+                assert (one.now, two.now) == (1, 1)
+                two.go_on(2)
+                assert [(await clients[number].answer()).status for number in (3, 4)] == [200, 200]
+                await waiting(gateway, 2)
+                one.go_on(3)
+                assert [(await client.answer()).status for client in clients[:3]] == [200, 200, 200]
+            (row,) = queues(segment).items()
+            assert row[0] == "p" and row[1][:6] == [0, 3, 3, 0, 0, 1]
 
 
 @pytest.mark.parametrize("limit", [3])
