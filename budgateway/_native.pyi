@@ -168,6 +168,8 @@ class LimitSet:
         """Take one request, the tokens it may come to, a lease, and what they may cost. Empty text: there is none. Tokens
         are estimated when there is a model: a quarter of `body_bytes`, and `max_tokens` of the body. `today` is days since
         1970, UTC."""
+    def refusal(self, limit: int, wait_ns: int, never: bool, left: int, reset_ns: int) -> Refusal:
+        """One that was decided elsewhere, for the limit at that place."""
 
 @final
 class Grant:
@@ -175,6 +177,12 @@ class Grant:
 
     def settle(self, tokens: int, micros: int, now_ns: int) -> bool:
         """End it: the lease is over, tokens and money are debited by what they came to. False when it was ended before."""
+    def debits(self) -> list[tuple[int, int, int]]:
+        """What was debited, by limit: its place, the amount, and the day on which a budget's period ends (since 1970)."""
+    def undo(self) -> None:
+        """Give back everything, the request too."""
+    def stand(self, requests: tuple[int, int, int] | None, tokens: tuple[int, int, int] | None) -> None:
+        """How limits stand over all hosts, for `lines`: as `requests` and `tokens`. The first time counts."""
     @property
     def prompt_tokens(self) -> int:
         """The estimate of what is read."""

@@ -20,6 +20,7 @@ cdef class Exchange:
     cdef public object standing         # auth.authenticator_cy.Standing
     cdef public bytes vouched           # header lines that tell the back office who asks
     cdef public str limit_key           # whom limits count: the principal, or the address
+    cdef public object claim            # limits.across.Claim: what it holds of all hosts' limits
     cdef public object grant            # native.Grant: what it holds of its limits
     cdef public object peek             # native.BodyPeek
     cdef public str model               # as the client says it

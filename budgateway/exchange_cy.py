@@ -44,6 +44,7 @@ class Exchange:
         self.vouched: bytes | None = None
         self.limit_key = client
         self.grant: Grant | None = None
+        self.claim: Any = None
         self.peek: BodyPeek | None = None
         self.model = ""
         self.model_label = 0

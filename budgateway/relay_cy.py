@@ -565,6 +565,9 @@ class Relay(Courier):
             limits: Limits = snapshot.limits
             # Settles the limits, too, by what it finds that was used.
             self._recorder.record(x, outcome, route.label, leg.label, upstream, limits.price(x), now_ns)
+            if x.claim is not None:
+                x.claim.settle(*self._recorder.used())
+                x.claim = None
             if x.grant is not None:
                 x.grant = None
                 limits.released()

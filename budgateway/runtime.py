@@ -93,6 +93,7 @@ class DataPlane:
         self.snapshot = build_snapshot(
             settings, segment, worker, self.pools, office_path,
             queues=self.queues, vault=self.vault, copies=self.copies,
+            shared=None if self.sharing is None else self.sharing.limits,
         )  # fmt: skip
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access = None if access is None else AccessWriter(access, settings.access_log, loop)
@@ -174,13 +175,13 @@ class DataPlane:
         certificates) when it cannot be."""
         server_tls(settings)
         pools: Pools = {}
-        snapshot = build_snapshot(
-            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
-            self.copies,
-        )  # fmt: skip
         sharing = self.sharing
         if settings.store != self.snapshot.settings.store:
             sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
+        snapshot = build_snapshot(
+            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
+            self.copies, None if sharing is None else sharing.limits,
+        )  # fmt: skip
         return Successor(settings, snapshot, pools, sharing)
 
     def commit(self, successor: Successor) -> None:

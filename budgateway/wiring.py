@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from budgateway import native
 from budgateway.auth.authenticator_cy import Authenticator, CredentialAuthenticator
@@ -15,6 +15,7 @@ from budgateway.balance.attempts_cy import Attempts
 from budgateway.balance.balancer_cy import Balancer
 from budgateway.balance.mirror import MirrorCounts, Mirroring
 from budgateway.balance.queue import Queues
+from budgateway.limits.across import Across
 from budgateway.limits.rules import Rulebook
 from budgateway.limits.stage_cy import Limits
 from budgateway.limits.waiting import WaitingRoom
@@ -25,6 +26,9 @@ from budgateway.routing.router_cy import Access, Leg, Router, RouteRoom
 from budgateway.routing.shape import Shape, split_of
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
+
+if TYPE_CHECKING:
+    from budgateway.limits.demand import SharedLimits
 
 OFFICE = "gateway"
 
@@ -128,9 +132,10 @@ def build_snapshot(
     queues: Queues | None = None,
     vault: Vault | None = None,
     copies: MirrorCounts | None = None,
+    shared: SharedLimits | None = None,
 ) -> Snapshot:
     """Wire all rooms for one configuration. No side effects but names interned in the segment. `queues` outlive it; without
-    them nobody waits for an upstream that is full. So do the `copies` that are counted."""
+    them nobody waits for an upstream that is full. So do the `copies` that are counted. `shared` are the limits of all hosts."""
     providers = {provider.name: provider for provider in settings.providers}
     disclose = settings.disclose
     targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
@@ -151,13 +156,16 @@ def build_snapshot(
     auth = _authenticator(settings, vault or Vault())
     labels = {name: segment.intern(name) for name in _model_names(settings)}
     routes = Router(rooms, labels, largest_body(settings))
-    return Snapshot(settings, auth, _limits(settings, book), routes, targets)
+    return Snapshot(settings, auth, _limits(settings, book, shared), routes, targets)
 
 
-def _limits(settings: Settings, book: Rulebook) -> Limits:
+def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> Limits:
     how = settings.limits
     waiting = WaitingRoom(book, how.queue_size, how.queue_timeout_s) if how.queue_size else None
-    return Limits(book, book.strays(), waiting)
+    across = None
+    if shared is not None:
+        across = Across(shared, book, queue_size=how.queue_size, queue_timeout_s=how.queue_timeout_s)
+    return Limits(book, book.strays(), waiting, across)
 
 
 def _authenticator(settings: Settings, vault: Vault) -> Authenticator:

@@ -44,7 +44,7 @@ class Verdict(NamedTuple):
 
     refused_by: int  # index of the demand that refused; -1: admitted
     retry_after_s: float  # seconds until the refusing demand may fit; 0: unknown (concurrency) or admitted
-    standings: tuple[Standing, ...]  # one a demand, in order
+    standings: tuple[Standing, ...]  # one a demand, in order; none: the store is away, and `open`
     lease: str  # names the leases of this decision's CONCURRENCY demands for `release`; "" without
 
 
@@ -69,10 +69,20 @@ class Release(NamedTuple):
 class SharedLimits(Protocol):
     """Limits that hold over all hosts. Every wait has a deadline of milliseconds, inside."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it can tell at the moment. When not, `failure` says at once what `decide` would."""
+
+    def take(self, demands: Sequence[Demand]) -> Verdict | None:
+        """The verdict, where it is known without asking anybody (leased mode)."""
+
+    def failure(self, demands: Sequence[Demand]) -> Verdict | None:
+        """What the operator's word for a store that is away comes to (see `decide`)."""
+
     def decide(self, demands: Sequence[Demand]) -> Awaitable[Verdict | None]:
         """Take all demands or none. None: the store cannot tell and the operator said `local`; the stage then decides
-        on this host alone. Raises GatewayError when the operator said `closed`. `open` is an admission with standings
-        as if nothing were used."""
+        on this host alone. Raises GatewayError when the operator said `closed`. `open` is an admission without
+        standings, that has debited nothing."""
 
     def settle(self, adjustments: Sequence[Adjustment]) -> None:
         """Correct debits: fire and forget, sent in batches. Never raises."""

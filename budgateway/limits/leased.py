@@ -81,6 +81,15 @@ class LeasedLimits:
 
     # ---------------------------------------------------------------- SharedLimits
 
+    @property
+    def is_up(self) -> bool:
+        """Whether Redis answers."""
+        return self._exact.is_up
+
+    def failure(self, demands: Sequence[Demand]) -> Outcome:
+        """As `SharedLimits.failure`."""
+        return self._exact.failure(demands)
+
     def take(self, demands: Sequence[Demand]) -> Verdict | None:
         """All demands from the shares that are here, or None: ask Redis (`decide`)."""
         found = []

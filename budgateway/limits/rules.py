@@ -46,6 +46,12 @@ class Named(NamedTuple):
         """What it is called among all limits: equal names are one limit."""
         return f"{self.name}/{self.kind}/{self.period}"
 
+    def divided(self, parts: int) -> Named:
+        """What one of so many gateways may admit of it, at least one."""
+        return self._replace(
+            amount=max(1, self.amount // parts), burst=max(1, self.burst // parts) if self.burst else 0
+        )
+
     def words(self) -> str:
         """As it is named to a client."""
         if self.name == GATEWAY:
@@ -98,6 +104,17 @@ class Rulebook:
         names = tuple(self._names(route, model, principal))
         if not names:
             return None
+        store = self._settings.store
+        if store is None or route in ("", _OFFICE):
+            return self._prepared(route, names)
+        # While Redis is away, each of the gateways admits its part.
+        parts = store.replicas
+        alone = self._prepared(route, tuple(name.divided(parts) for name in names)) if parts > 1 else None
+        return self._prepared(route, names, is_shared=True, alone=alone)
+
+    def _prepared(
+        self, route: str, names: tuple[Named, ...], *, is_shared: bool = False, alone: Prepared | None = None
+    ) -> Prepared:
         settings = self._settings.limits
         limits = native.LimitSet(
             self._segment,
@@ -107,18 +124,19 @@ class Rulebook:
             output_tokens=settings.output_tokens,
             headers=settings.headers,
         )
-        kinds = {name.kind for name in names}
-        return Prepared(limits, names, spends="spend" in kinds and self.is_priced)
+        spends = self.is_priced and any(name.kind == "spend" for name in names)
+        return Prepared(limits, names, spends=spends, route=route, is_shared=is_shared, alone=alone)
 
-    def error(self, name: Named, refusal: native.Refusal) -> GatewayError:
-        """What a refused client is told: which limit, and when to come again."""
+    def error(self, name: Named, refusal: native.Refusal, *, is_exact: bool = False) -> GatewayError:
+        """What a refused client is told: which limit, and when to come again. `is_exact`: a budget's wait is from now."""
         words = name.words()
         if name.kind == "concurrency":
             return self.busy(name, self.too_many(name))
         wait_s = refusal.wait_ns / 1e9
         if name.kind == "spend":
             # The core counts whole days: take off what of today is over.
-            wait_s = max(1.0, wait_s - time.time() % S_PER_DAY)
+            if not is_exact:
+                wait_s = max(1.0, wait_s - time.time() % S_PER_DAY)
             return BudgetExceeded(f"budget used up: {words}", retry_after_s=wait_s)
         what = "request" if name.kind == "requests" else "token"
         if refusal.never:

@@ -165,6 +165,15 @@ class RedisLimits:
         decision = self.begin(demands)
         return self._told(decision)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether Redis answers."""
+        return self._line.is_up
+
+    def take(self, demands: Sequence[Demand]) -> Verdict | None:
+        """Nothing is known without asking."""
+        return None
+
     def begin(self, demands: Sequence[Demand], extra: Sequence[int] = ()) -> Decision:
         """Ask for all demands or none, and for up to `extra` units more of each if there are any."""
         last = len(demands) - 1
@@ -218,7 +227,7 @@ class RedisLimits:
             raise StoreUnavailable("limits cannot be checked: redis is away", retry_after_s=1.0)
         if word == "local":
             return None
-        return Verdict(-1, 0.0, tuple(Standing(demand.burst or demand.limit, 0.0) for demand in demands), "")
+        return Verdict(-1, 0.0, (), "")
 
     def give_back(self, decision: Decision) -> None:
         """Undo what was admitted for somebody who is gone."""

@@ -8,6 +8,9 @@ cdef class Prepared:
     cdef public object decide           # its method
     cdef public tuple names             # of rules.Named, by the set's index
     cdef public bint spends             # a price is needed
+    cdef public str route
+    cdef public bint is_shared          # over all hosts
+    cdef public Prepared alone          # what holds while others cannot be asked; None: the same
     cdef public object lease            # the first of the names that limits concurrency, or None
 
 
@@ -23,6 +26,7 @@ cdef class RouteLimits:
 
 cdef class Limits:
     cdef object _book, _waiting         # rules.Rulebook; waiting.WaitingRoom or None
+    cdef object _across                 # across.Across or None
     cdef RouteLimits _strays
     cdef dict _prices                   # provider -> model -> native.Price or None
     cdef bint _priced

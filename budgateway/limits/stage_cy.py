@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from budgateway.exchange_cy import Exchange
+    from budgateway.limits.across import Across
     from budgateway.limits.rules import Named, Rulebook
     from budgateway.limits.waiting import WaitingRoom
     from budgateway.native import LimitSet, Price, Refusal
@@ -20,11 +21,24 @@ MAX_REMEMBERED = 4096  # combinations of principal and model; forgotten all at o
 class Prepared:
     """A set of limits made ready: what decides, and what each limit is called."""
 
-    def __init__(self, limits: LimitSet, names: tuple[Named, ...], *, spends: bool) -> None:
+    def __init__(
+        self,
+        limits: LimitSet,
+        names: tuple[Named, ...],
+        *,
+        spends: bool,
+        route: str = "",
+        is_shared: bool = False,
+        alone: Prepared | None = None,
+    ) -> None:
+        """`is_shared`: they hold over all hosts. `alone` is what holds while this host cannot ask the others."""
         self.limits = limits
         self.decide = limits.decide
         self.names = names
         self.spends = spends
+        self.route = route
+        self.is_shared = is_shared
+        self.alone = alone
         self.lease = next((name for name in names if name.kind == "concurrency"), None)
 
 
@@ -60,12 +74,15 @@ class RouteLimits:
 class Limits:
     """All or nothing: a request that some limit refuses has consumed nothing of the others."""
 
-    def __init__(self, book: Rulebook, strays: RouteLimits, waiting: WaitingRoom | None) -> None:
+    def __init__(
+        self, book: Rulebook, strays: RouteLimits, waiting: WaitingRoom | None, across: Across | None = None
+    ) -> None:
         """`strays` are the limits of what finds no route, or may not use it; without a waiting room, what runs as often as
-        it may is refused at once."""
+        it may is refused at once. `across` asks the other hosts, where there are any."""
         self._book = book
         self._strays = strays
         self._waiting = waiting
+        self._across = across
         self._prices: dict[str, dict[str, Price | None]] = {}
         self._priced = book.is_priced
         # Days since 1970, UTC: whoever sweeps keeps it.
@@ -73,19 +90,24 @@ class Limits:
 
     def decide(self, x: Exchange, room: RouteLimits) -> Awaitable[None] | None:
         """Take a request, the tokens it may come to, a lease and what they may cost: all of them, or refuse
-        (RateLimited, BudgetExceeded, Overloaded). An awaitable when a lease must be waited for."""
+        (RateLimited, BudgetExceeded, Overloaded). An awaitable when a lease or the other hosts must be waited for."""
         prepared = room.pick(x)
         if prepared is None:
             return None
+        across = self._across if prepared.is_shared else None
+        if across is not None and prepared.alone is not None and not across.is_up:
+            prepared = prepared.alone
         if prepared.lease is not None and self._waiting is not None and self._waiting.count:
             # Who came earlier goes first.
-            return self._waiting.wait(self, x, prepared, prepared.lease)
+            waiting = self._waiting.wait(self, x, prepared, prepared.lease)
+            return waiting if across is None else across.after(waiting, x, prepared)
         refusal = self.take(x, prepared, x.ready_ns)
         if refusal is None:
-            return None
+            return None if across is None else across.confirm(x, prepared)
         name = prepared.names[refusal.limit]
         if name.kind == "concurrency" and self._waiting is not None:
-            return self._waiting.wait(self, x, prepared, name)
+            waiting = self._waiting.wait(self, x, prepared, name)
+            return waiting if across is None else across.after(waiting, x, prepared)
         raise self._book.error(name, refusal)
 
     def take(self, x: Exchange, prepared: Prepared, now_ns: int) -> Refusal | None:

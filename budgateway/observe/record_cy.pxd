@@ -8,7 +8,7 @@ cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BY
 
 cdef class Recorder:
     cdef long long[::1] _row
-    cdef object _record, _flush
+    cdef object _ledger, _record, _flush
     cdef long long _epoch_ns
     cdef Py_ssize_t _block_bytes
 
@@ -16,5 +16,6 @@ cdef class Recorder:
     cpdef record(
         self, Exchange x, int outcome, int route_label, int provider_label, str upstream, price, long long now_ns
     )
+    cpdef tuple used(self)
     @cython.locals(row="long long[::1]", cell=Py_ssize_t)
     cpdef refuse(self, str client, str request_id, error, long long now_ns)

@@ -48,7 +48,8 @@ class Recorder:
         """`epoch_ns` makes a wall-clock time of a monotonic one; `flush` is called when `block_bytes` of lines wait."""
         row = array("q", bytes(8 * _CELLS))
         self._row = row
-        self._record = Ledger(metrics, access, row).record
+        self._ledger = Ledger(metrics, access, row)
+        self._record = self._ledger.record
         self._epoch_ns = epoch_ns
         self._block_bytes = block_bytes
         self._flush = flush
@@ -102,6 +103,10 @@ class Recorder:
         )
         if waiting > self._block_bytes and self._flush is not None:
             self._flush()
+
+    def used(self) -> tuple[int, int]:
+        """What the exchange recorded last came to: tokens, and micro-dollars."""
+        return self._ledger.used
 
     def refuse(self, client: str, request_id: str, error: GatewayError, now_ns: int) -> None:
         """Count a request that never became an exchange."""

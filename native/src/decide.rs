@@ -1,5 +1,6 @@
 //! Decisions over all limits of an exchange.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use budgateway_core::limit as core;
@@ -114,6 +115,7 @@ impl LimitSet {
                     inner,
                     prompt: ask.prompt,
                     open: AtomicBool::new(true),
+                    elsewhere: OnceLock::new(),
                 },
             )?
             .into_any(),
@@ -126,6 +128,19 @@ impl LimitSet {
             )?
             .into_any(),
         })
+    }
+
+    /// A refusal that was decided elsewhere.
+    fn refusal(slf: &Bound<'_, Self>, limit: usize, wait_ns: u64, never: bool, left: u64, reset_ns: u64) -> Refusal {
+        Refusal {
+            set: slf.clone().unbind(),
+            inner: core::Refusal {
+                limit,
+                wait_ns,
+                never,
+                standing: Standing { limit, left, reset_ns },
+            },
+        }
     }
 }
 
@@ -168,6 +183,8 @@ pub(crate) struct Grant {
     inner: core::Grant,
     prompt: u64,
     open: AtomicBool,
+    /// How the limits stand over all hosts, requests and tokens, once that is known.
+    elsewhere: OnceLock<[Option<Standing>; 2]>,
 }
 
 #[pymethods]
@@ -178,6 +195,22 @@ impl Grant {
             self.set.get().inner.settle(&self.inner, tokens, micros, now_ns);
         }
         first
+    }
+
+    /// What was debited, by limit: place, amount, and the day on which a budget's period ends.
+    fn debits(&self) -> Vec<(usize, u64, u32)> {
+        self.inner.debits().collect()
+    }
+
+    fn undo(&self) {
+        if self.open.swap(false, Ordering::Relaxed) {
+            self.set.get().inner.give_back(&self.inner);
+        }
+    }
+
+    fn stand(&self, requests: Option<(usize, u64, u64)>, tokens: Option<(usize, u64, u64)>) {
+        // Once a grant, and before anybody reads it: what a second call would say is not needed.
+        let _ = self.elsewhere.set([requests.map(standing), tokens.map(standing)]);
     }
 
     #[getter]
@@ -209,7 +242,11 @@ impl Grant {
         if set.headers {
             let told = |standing: Standing| (set.amount(standing.limit), standing);
             out.reserve(384);
-            prices::write_limit_lines(out, self.inner.requests.map(told), self.inner.tokens.map(told));
+            let [requests, tokens] = *self
+                .elsewhere
+                .get()
+                .unwrap_or(&[self.inner.requests, self.inner.tokens]);
+            prices::write_limit_lines(out, requests.map(told), tokens.map(told));
         }
     }
 }
@@ -279,6 +316,10 @@ fn rule(kind: &str, amount: u64, period: &str, burst: u64) -> Result<Rule, Limit
         "spend" => Rule::Spend(Budget::new(amount, period.parse()?)?),
         _ => return Err(LimitError::Kind(kind.to_owned())),
     })
+}
+
+fn standing((limit, left, reset_ns): (usize, u64, u64)) -> Standing {
+    Standing { limit, left, reset_ns }
 }
 
 fn tuple(standing: Standing) -> (usize, u64, u64) {

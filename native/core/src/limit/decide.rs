@@ -140,10 +140,37 @@ pub struct Grant {
 
 #[derive(Clone, Copy, Debug)]
 enum Held {
-    Requests { hash: u64, limit: u8 },
-    Tokens { hash: u64, limit: u8, amount: u64 },
-    Lease(Lease),
-    Spend { hash: u64, end: u32, amount: u64 },
+    Requests {
+        hash: u64,
+        limit: u8,
+    },
+    Tokens {
+        hash: u64,
+        limit: u8,
+        amount: u64,
+    },
+    Lease {
+        lease: Lease,
+        limit: u8,
+    },
+    Spend {
+        hash: u64,
+        limit: u8,
+        end: u32,
+        amount: u64,
+    },
+}
+
+impl Grant {
+    /// What was debited, in the order of the limits: place, amount, and the day on which a budget's period ends (days since
+    /// 1970, else 0).
+    pub fn debits(&self) -> impl Iterator<Item = (usize, u64, u32)> + '_ {
+        self.held.iter().map(|held| match *held {
+            Held::Requests { limit, .. } | Held::Lease { limit, .. } => (usize::from(limit), 1, 0),
+            Held::Tokens { limit, amount, .. } => (usize::from(limit), amount, 0),
+            Held::Spend { limit, end, amount, .. } => (usize::from(limit), amount, end),
+        })
+    }
 }
 
 type Hashes = SmallVec<[u64; 8]>;
@@ -196,8 +223,8 @@ impl Limits {
             match *held {
                 Held::Requests { .. } => {}
                 Held::Tokens { hash, limit, amount } => self.settle_tokens(hash, limit, amount, tokens, now, now_ns),
-                Held::Lease(lease) => lease::release(&self.segment, self.worker, lease),
-                Held::Spend { hash, end, amount } => {
+                Held::Lease { lease, .. } => lease::release(&self.segment, self.worker, lease),
+                Held::Spend { hash, end, amount, .. } => {
                     budget::cells_of(&self.segment, hash).adjust(hash, |value| {
                         Some(if micros > amount {
                             Budget::forced(value, micros - amount, end)
@@ -344,9 +371,8 @@ impl Limits {
             }
             Rule::Concurrency(most) => {
                 let lease = lease::take(&self.segment, self.worker, hash, most, ask.now_ns);
-                grant
-                    .held
-                    .push(Held::Lease(lease.map_err(|()| concurrency_refusal(place))?));
+                let lease = lease.map_err(|()| concurrency_refusal(place))?;
+                grant.held.push(Held::Lease { lease, limit: number });
                 Ok(())
             }
             Rule::Spend(budget) => {
@@ -361,6 +387,7 @@ impl Limits {
                     Change::Made(_) => {
                         grant.held.push(Held::Spend {
                             hash,
+                            limit: number,
                             end: budget.end(ask.today),
                             amount: micros,
                         });
@@ -373,15 +400,15 @@ impl Limits {
         }
     }
 
-    /// Undoes a decision that was made in part.
+    /// Undoes a decision: nothing of it is consumed.
     #[cold]
-    fn give_back(&self, grant: &Grant) {
+    pub fn give_back(&self, grant: &Grant) {
         for held in &grant.held {
             match *held {
                 Held::Requests { hash, limit } => self.credit(hash, limit, 1),
                 Held::Tokens { hash, limit, amount } => self.credit(hash, limit, amount),
-                Held::Lease(lease) => lease::release(&self.segment, self.worker, lease),
-                Held::Spend { hash, end, amount } => budget::cells_of(&self.segment, hash)
+                Held::Lease { lease, .. } => lease::release(&self.segment, self.worker, lease),
+                Held::Spend { hash, end, amount, .. } => budget::cells_of(&self.segment, hash)
                     .adjust(hash, |value| Some(Budget::credited(value, amount, end))),
             }
         }

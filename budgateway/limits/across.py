@@ -1,0 +1,230 @@
+"""Limits of an exchange over all hosts: asked once this one has agreed, and settled when the exchange ends."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+from budgateway import native
+from budgateway.limits.demand import Adjustment, Demand, Kind, Release
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Sequence
+
+    from budgateway.errors import GatewayError
+    from budgateway.exchange_cy import Exchange
+    from budgateway.limits.demand import SharedLimits, Verdict
+    from budgateway.limits.rules import Named, Rulebook
+    from budgateway.limits.stage_cy import Prepared
+
+S_PER_DAY = 86_400
+_PERIODS = {"minute": 60, "hour": 3_600, "day": S_PER_DAY, "week": 7 * S_PER_DAY, "month": 31 * S_PER_DAY}
+_KINDS = {"requests": Kind.RATE, "tokens": Kind.RATE, "concurrency": Kind.CONCURRENCY, "spend": Kind.SPEND}
+# Between two tries for a lease that other hosts have: nobody tells us when one ends.
+POLL_S = 0.025
+
+
+class Claim:
+    """What an exchange holds of shared limits, until it is settled; it belongs to the exchange's end."""
+
+    __slots__ = ("_counts", "_demands", "_lease", "_names", "_shared")
+
+    def __init__(
+        self, shared: SharedLimits, names: Sequence[Named], demands: Sequence[Demand], lease: str, *, counts: bool
+    ) -> None:
+        """`counts`: the demands were debited there; else what is spent is still to be told."""
+        self._shared = shared
+        self._names = names
+        self._demands = demands
+        self._lease = lease
+        self._counts = counts
+
+    def settle(self, tokens: int, micros: int) -> None:
+        """End it: leases are over, tokens and money are debited by what they came to."""
+        adjustments = []
+        for name, demand in zip(self._names, self._demands):
+            used = tokens if name.kind == "tokens" else micros if name.kind == "spend" else demand.cost
+            delta = used - (demand.cost if self._counts else 0)
+            if delta and demand.kind is not Kind.CONCURRENCY and (self._counts or demand.kind is Kind.SPEND):
+                adjustments.append(Adjustment(demand, delta))
+        if adjustments:
+            self._shared.settle(adjustments)
+        if self._lease:
+            keys = tuple(demand.key for demand in self._demands if demand.kind is Kind.CONCURRENCY)
+            self._shared.release((Release(self._lease, keys),))
+
+
+class _Asked(NamedTuple):
+    """A question to all hosts: for each demand, its place among the prepared limits."""
+
+    prepared: Prepared
+    places: tuple[int, ...]
+    names: tuple[Named, ...]
+    demands: tuple[Demand, ...]
+
+
+class Across:
+    """Between the stage and whoever holds limits for all hosts. This host's own limits have agreed before: they are never
+    above what all hosts together may, and so are ready for the day that this host is alone."""
+
+    def __init__(self, shared: SharedLimits, book: Rulebook, *, queue_size: int, queue_timeout_s: float) -> None:
+        self._shared = shared
+        self._book = book
+        self._queue_size = queue_size
+        self._queue_timeout_s = queue_timeout_s
+        self._queued = 0
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._shared.is_up
+
+    def confirm(self, x: Exchange, prepared: Prepared) -> Awaitable[None] | None:
+        """Take the same of all hosts' limits as was taken of this one's; None when that is decided already. Raises what
+        refuses the exchange, which then holds nothing."""
+        asked = self._question(x, prepared)
+        if not asked.demands:
+            return None
+        if not self._shared.is_up:
+            try:
+                verdict = self._shared.failure(asked.demands)
+            except BaseException:
+                _let_go(x)
+                raise
+            self._conclude(x, asked, verdict)
+            return None
+        verdict = self._shared.take(asked.demands)
+        if verdict is not None:
+            self._conclude(x, asked, verdict)
+            return None
+        # Sent with all others of this turn, whenever the task begins to wait.
+        return self._confirmed(x, asked, self._shared.decide(asked.demands))
+
+    async def after(self, waiting: Awaitable[None], x: Exchange, prepared: Prepared) -> None:
+        """The same, behind this host's own queue."""
+        await waiting
+        more = self.confirm(x, prepared)
+        if more is not None:
+            await more
+
+    async def _confirmed(self, x: Exchange, asked: _Asked, answer: Awaitable[Verdict | None]) -> None:
+        try:
+            verdict = await answer
+            if verdict is not None and verdict.refused_by >= 0 and self._may_wait(asked, verdict):
+                verdict = await self._wait(asked)
+            refusal = self._conclude(x, asked, verdict)
+        except BaseException:
+            _let_go(x)
+            raise
+        if refusal is not None:
+            raise refusal
+
+    def _conclude(self, x: Exchange, asked: _Asked, verdict: Verdict | None) -> GatewayError | None:
+        """Note what an answer means: a claim, or (returned) why not."""
+        if verdict is None:
+            # This host alone: what it spends is told later.
+            x.claim = Claim(self._shared, asked.names, asked.demands, "", counts=False)
+            return None
+        if verdict.refused_by >= 0:
+            refusal = self._refusal(asked, verdict)
+            _let_go(x)
+            return refusal
+        counts = bool(verdict.standings)
+        x.claim = Claim(self._shared, asked.names, asked.demands, verdict.lease, counts=counts)
+        grant = x.grant
+        if counts and grant is not None:
+            requests, tokens = _tightest(asked, verdict, "requests"), _tightest(asked, verdict, "tokens")
+            grant.stand(requests or grant.requests, tokens or grant.tokens)
+        return None
+
+    def _refusal(self, asked: _Asked, verdict: Verdict) -> GatewayError:
+        index = verdict.refused_by
+        name, place, standing = asked.names[index], asked.places[index], verdict.standings[index]
+        refusal = asked.prepared.limits.refusal(
+            place, int(verdict.retry_after_s * 1e9), False, standing.remaining, int(standing.reset_s * 1e9)
+        )
+        return self._book.error(name, refusal, is_exact=True)
+
+    # ---------------------------------------------------------------- leases that others have
+
+    def _may_wait(self, asked: _Asked, verdict: Verdict) -> bool:
+        return asked.names[verdict.refused_by].kind == "concurrency" and self._queued < self._queue_size
+
+    async def _wait(self, asked: _Asked) -> Verdict | None:
+        """Ask again until there is a lease, or it took too long."""
+        deadline = monotonic() + self._queue_timeout_s
+        self._queued += 1
+        try:
+            while True:
+                await asyncio.sleep(POLL_S)
+                verdict = await self._shared.decide(asked.demands)
+                if verdict is None or verdict.refused_by < 0 or not self._may_wait_on(asked, verdict, deadline):
+                    return verdict
+        finally:
+            self._queued -= 1
+
+    def _may_wait_on(self, asked: _Asked, verdict: Verdict, deadline: float) -> bool:
+        return asked.names[verdict.refused_by].kind == "concurrency" and monotonic() < deadline
+
+    # ---------------------------------------------------------------- the question
+
+    def _question(self, x: Exchange, prepared: Prepared) -> _Asked:
+        places, names, demands = [], [], []
+        for place, amount, end in [] if x.grant is None else x.grant.debits():
+            name: Named = prepared.names[place]
+            if not amount and name.kind == "tokens":
+                continue  # no tokens are asked for, and none will be used
+            places.append(place)
+            names.append(name)
+            demands.append(
+                Demand(
+                    f"{name.key}/{_subject(x, name.by, prepared)}",
+                    _KINDS[name.kind],
+                    name.amount,
+                    amount,
+                    name.burst,
+                    _PERIODS.get(name.period, 0),
+                    end * S_PER_DAY,
+                )
+            )
+        return _Asked(prepared, tuple(places), tuple(names), tuple(demands))
+
+
+def _let_go(x: Exchange) -> None:
+    """What was refused elsewhere consumes nothing here."""
+    if x.grant is not None:
+        x.grant.undo()
+        x.grant = None
+
+
+def _subject(x: Exchange, by: int, prepared: Prepared) -> str:
+    """Whom a limit counts, in text: equal for equal subjects on every host, never for two that differ."""
+    principal = x.principal
+    parts = []
+    if by & native.BY_USER:
+        parts.append(x.limit_key)
+    if by & native.BY_KEY:
+        parts.append(principal.key if principal is not None and principal.key else x.limit_key)
+    if by & native.BY_TENANT:
+        parts.append("" if principal is None else principal.tenant)
+    if by & native.BY_MODEL:
+        parts.append(x.model)
+    if by & native.BY_ROUTE:
+        parts.append(prepared.route)
+    if by & native.BY_ADDRESS:
+        parts.append(x.client)
+    return parts[0] if len(parts) == 1 else "/".join(f"{len(part)}:{part}" for part in parts)
+
+
+def _tightest(asked: _Asked, verdict: Verdict, kind: str) -> tuple[int, int, int] | None:
+    """Of the limits of a kind, the one with the least left, as a grant says it."""
+    found = [
+        (standing.remaining, place, int(standing.reset_s * 1e9))
+        for place, name, standing in zip(asked.places, asked.names, verdict.standings)
+        if name.kind == kind
+    ]
+    if not found:
+        return None
+    left, place, reset_ns = min(found)
+    return place, left, reset_ns
