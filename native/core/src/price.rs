@@ -2,12 +2,26 @@
 
 use crate::decimal::Decimal;
 use crate::limit::Standing;
+use crate::out::Out;
 
 /// Bytes of a request's JSON that make a token, for estimates: English prose has some 4, code and JSON fewer.
 const BYTES_PER_TOKEN: u64 = 4;
 // Dollars for a million tokens are micro-dollars for one: kept in millionths of these.
 const SCALE: f64 = 1e6;
 const PER_MICRO: u128 = 1_000_000;
+/// Nine lines of at most 54 bytes.
+const LINES_MAX: usize = 512;
+/// Between the values of a unit: few long pieces, as each costs the same.
+const REQUESTS: [&[u8]; 3] = [
+    b"x-ratelimit-limit-requests: ",
+    b"\r\nx-ratelimit-remaining-requests: ",
+    b"\r\nx-ratelimit-reset-requests: ",
+];
+const TOKENS: [&[u8]; 3] = [
+    b"x-ratelimit-limit-tokens: ",
+    b"\r\nx-ratelimit-remaining-tokens: ",
+    b"\r\nx-ratelimit-reset-tokens: ",
+];
 /// A dollar a token is dearer than anything there is.
 const MAX_PRICE: f64 = 1e6;
 
@@ -64,30 +78,36 @@ pub fn prompt_tokens(body_bytes: u64) -> u64 {
 /// Appends the header lines that say how limits stand, each given with what it allows a period: OpenAI's by unit, and
 /// the general ones of the tightest of the two that there is (requests first).
 pub fn write_limit_lines(out: &mut Vec<u8>, requests: Option<(u64, Standing)>, tokens: Option<(u64, Standing)>) {
-    for (unit, told) in [(&b"requests"[..], requests), (&b"tokens"[..], tokens)] {
-        let Some((amount, standing)) = told else { continue };
-        let (amount, left) = (Decimal::new(amount), Decimal::new(standing.left));
-        for (name, value) in [(&b"limit-"[..], &amount), (&b"remaining-"[..], &left)] {
-            put(out, &[b"x-ratelimit-", name, unit, b": ", value.as_bytes(), b"\r\n"]);
-        }
-        put(out, &[b"x-ratelimit-reset-", unit, b": "]);
-        write_duration(out, standing.reset_ns);
-        put(out, &[b"\r\n"]);
-    }
-    if let Some((amount, standing)) = requests.or(tokens) {
-        let seconds = Decimal::new(standing.reset_ns.div_ceil(1_000_000_000));
-        for (name, value) in [
-            (&b"limit"[..], Decimal::new(amount)),
-            (b"remaining", Decimal::new(standing.left)),
-            (b"reset", seconds),
-        ] {
-            put(out, &[b"rate-limit-", name, b": ", value.as_bytes(), b"\r\n"]);
+    let Some((amount, standing)) = requests.or(tokens) else {
+        return;
+    };
+    let mut buffer = [0; LINES_MAX];
+    let mut lines = Out::new(&mut buffer);
+    for (names, told) in [(&REQUESTS, requests), (&TOKENS, tokens)] {
+        if let Some((amount, standing)) = told {
+            let [limit, remaining, reset] = *names;
+            lines.put(limit);
+            lines.put(Decimal::new(amount).as_bytes());
+            lines.put(remaining);
+            lines.put(Decimal::new(standing.left).as_bytes());
+            lines.put(reset);
+            write_duration(&mut lines, standing.reset_ns);
+            lines.put(b"\r\n");
         }
     }
+    lines.put(b"rate-limit-limit: ");
+    lines.put(Decimal::new(amount).as_bytes());
+    lines.put(b"\r\nrate-limit-remaining: ");
+    lines.put(Decimal::new(standing.left).as_bytes());
+    lines.put(b"\r\nrate-limit-reset: ");
+    lines.put(Decimal::new(standing.reset_ns.div_ceil(1_000_000_000)).as_bytes());
+    lines.put(b"\r\n");
+    let room = lines.room();
+    out.extend_from_slice(buffer.get(..LINES_MAX - room).unwrap_or_default());
 }
 
 /// As OpenAI writes it, which is Go's way: `60ms`, `1.5s`, `6m0s`, `23h59m0s`.
-fn write_duration(out: &mut Vec<u8>, ns: u64) {
+fn write_duration(out: &mut Out<'_>, ns: u64) {
     let ms = ns.div_ceil(1_000_000);
     if ms < 1_000 {
         put(out, &[Decimal::new(ms).as_bytes(), if ms == 0 { b"s" } else { b"ms" }]);
@@ -121,9 +141,10 @@ fn write_duration(out: &mut Vec<u8>, ns: u64) {
     put(out, &[b"s"]);
 }
 
-fn put(out: &mut Vec<u8>, pieces: &[&[u8]]) {
+#[inline(always)]
+fn put(out: &mut Out<'_>, pieces: &[&[u8]]) {
     for piece in pieces {
-        out.extend_from_slice(piece);
+        out.put(piece);
     }
 }
 
@@ -152,9 +173,11 @@ mod tests {
     #[test]
     fn durations_are_gos() {
         let shown = |ns| {
-            let mut out = Vec::new();
+            let mut buffer = [0; 32];
+            let mut out = Out::new(&mut buffer);
             write_duration(&mut out, ns);
-            String::from_utf8(out).unwrap()
+            let length = 32 - out.room();
+            String::from_utf8(buffer[..length].to_vec()).unwrap()
         };
         for (ms, text) in [
             (0, "0s"),
@@ -196,5 +219,8 @@ mod tests {
         let mut out = Vec::new();
         write_limit_lines(&mut out, None, None);
         assert!(out.is_empty());
+        let most = Some((u64::MAX, standing(u64::MAX, u64::MAX)));
+        write_limit_lines(&mut out, most, most);
+        assert!(out.ends_with(b"rate-limit-reset: 18446744074\r\n"));
     }
 }
