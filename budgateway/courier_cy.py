@@ -9,6 +9,7 @@ from budgateway.balance.attempts_cy import CONNECT
 from budgateway.errors import GatewayError
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE
+from budgateway.wire.patience import timeout_ns
 
 if TYPE_CHECKING:
     import asyncio
@@ -75,6 +76,11 @@ class Courier(Carrier):
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""
         x.attempts += 1
         x.leg_attempts += 1
+        if x.attempts == 1:
+            words = x.head.header("x-request-timeout")
+            if words is not None:
+                wait_ns = timeout_ns(words)
+                x.until_ns = x.started_ns + wait_ns if wait_ns else 0
         target: Target = x.target
         # A body that streams can be sent once only: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
@@ -136,6 +142,8 @@ class Courier(Carrier):
         if done:
             if not x.answer_ns:
                 x.answer_ns = now_ns + route.first_byte_ns
+                if 0 < x.until_ns < x.answer_ns:
+                    x.answer_ns = x.until_ns
             x.deadline_ns = x.answer_ns
             attempts: Attempts = route.attempts
             x.deadline_ns = attempts.patience(x, now_ns)

@@ -200,8 +200,6 @@ class Retries:
     max_attempts: int = 3  # on each provider
     statuses: tuple[int, ...] = (429, 502, 503, 504)  # answers that another upstream may better
     max_retry_after_s: float = 2.0  # a longer wait is the client's
-    replay_bytes: int = 64 * 1024  # of a streamed body, kept to send it again
-    hedge_after_s: float = 0.0  # a second attempt beside a first that is silent for so long; 0: never
     fallbacks: tuple[Fallback, ...] = ()
     fallback_on: tuple[FallbackReason, ...] = ("error", "429", "5xx")
 
@@ -289,7 +287,8 @@ class Route:
 
     def leads_to(self) -> tuple[str, ...]:
         """Every provider that it sends anything to."""
-        return self.answerers() if self.mirror is None else (*self.answerers(), self.mirror.provider)
+        names = (*self.answerers(), *(fallback.provider for fallback in self.retries.fallbacks))
+        return names if self.mirror is None else (*names, self.mirror.provider)
 
     def replays(self, method: str, path: str) -> bool:
         """Whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query; whatever

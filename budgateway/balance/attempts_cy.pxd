@@ -27,4 +27,5 @@ cdef class Attempts:
     cdef bint _has_other(self, Exchange x) except -1
     cdef bint _falls(self, int reason) except -1
     cdef long long _backoff(self, Exchange x) except? -2
+    @cython.locals(one=cython.longlong)
     cdef _count(self, Exchange x, int reason)

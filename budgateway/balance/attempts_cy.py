@@ -147,5 +147,7 @@ class Attempts:
         return int(random() * longest_ns)  # noqa: S311 - a matter of chance, not of secrecy
 
     def _count(self, x: Exchange, reason: int) -> None:
+        one = 1
+        one <<= 8 * reason  # as a C number it is a long one
         if (x.retries >> (8 * reason)) & 0xFF < 0xFF:
-            x.retries += 1 << (8 * reason)
+            x.retries += one

@@ -27,6 +27,7 @@ from budgateway.config.schema import (
     TlsConfig,
     TracingConfig,
 )
+from budgateway.config.schema_attempts import RetriesConfig
 from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectionConfig
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
@@ -34,7 +35,16 @@ from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import Table
 from budgateway.errors import ConfigError
-from budgateway.records import LimitRule, LimitSettings, ModelPrice, Provider, Route, Settings, StoreSettings
+from budgateway.records import (
+    LimitRule,
+    LimitSettings,
+    ModelPrice,
+    Provider,
+    RetryLimit,
+    Route,
+    Settings,
+    StoreSettings,
+)
 
 HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
 NO_AUTHENTICATOR = (
@@ -77,6 +87,7 @@ class _Assembly:
         limiting = self._table(("rate_limiting",), RateLimitingConfig)
         priced = self._table(("prices",), PricesConfig)
         breaker = self._table(("circuit_breaker",), CircuitBreakerConfig)
+        retries = self._table(("retries",), RetriesConfig) or RetriesConfig()
         ejection = self._table(("outlier_ejection",), OutlierEjectionConfig) or OutlierEjectionConfig()
         if metrics.enabled and metrics.port == gateway.port != 0:
             written = "metrics" in self._source.tables
@@ -125,6 +136,7 @@ class _Assembly:
             limits=how_limited,
             prices=prices,
             breaker=breaker_of(breaker),
+            retry_limit=RetryLimit(retries.percent, retries.reserve),
             outliers=outliers_of(ejection),
             panic_percent=ejection.panic_threshold,
             store=store,

@@ -17,8 +17,10 @@ from budgateway.config.source import KeyPath
 from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.records import (
     INFERENCE_PATHS,
+    Fallback,
     Provider,
     ProviderKind,
+    Retries,
     Route,
     Secret,
     Timeouts,
@@ -152,6 +154,8 @@ class Resolver:
             max_idle=table.max_idle_connections,
             max_queue=table.max_queue,
             queue_timeout_s=table.queue_timeout,
+            hold_bytes=table.hold_bytes,
+            first_event_s=table.first_event_timeout or 0.0,
             tls_verify=table.tls_verify,
             tls_ca_file=self.authorities((*here, "tls_ca_file"), table.tls_ca_file),
         )
@@ -281,6 +285,13 @@ class Resolver:
             replay_safe=literal if table.replay_safe is None else table.replay_safe,
             replay_inference=table.replay_safe is None,
             cache_ttl_s=int(table.cache_ttl or 0),
+            retries=Retries(
+                max_attempts=table.max_attempts,
+                statuses=tuple(table.retry_on),
+                fallbacks=tuple(Fallback(one.provider, one.model or "") for one in table.fallback),
+                fallback_on=tuple(table.fallback_on),
+            ),
+            stream_keepalive_s=table.stream_keepalive or 0.0,
             **shaping(here, table, methods_of(table), self.problems),
         )
 

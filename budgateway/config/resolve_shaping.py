@@ -33,6 +33,8 @@ def named(table: RouteConfig) -> dict[KeyPath, str]:
         names["provider",] = table.provider
     for index, share in enumerate(table.providers):
         names["providers", index, "name"] = share.name
+    for index, fallback in enumerate(table.fallback):
+        names["fallback", index, "provider"] = fallback.provider
     if table.canary is not None:
         names["canary", "provider"] = table.canary.provider
     if table.mirror is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
+from budgateway.config.schema_attempts import AttemptKeys, HoldKeys, RetriesConfig
 from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
@@ -123,7 +124,7 @@ class TracingConfig(Table):
     """A span for each request, besides those of the upstream calls."""
 
 
-class RouteConfig(Table):
+class RouteConfig(AttemptKeys):
     """One route: what it matches, which provider answers, and under what conditions."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["provider"]}, {"required": ["providers"]}]})
@@ -193,7 +194,7 @@ class EndpointConfig(Table):
     """Exchanges it takes at once, from all workers together; 0 for no bound. Default the provider's."""
 
 
-class ProviderConfig(HealthKeys):
+class ProviderConfig(HealthKeys, HoldKeys):
     """A named group of upstreams and how to speak to them."""
 
     name: Text | None = None
@@ -246,6 +247,7 @@ class Configuration(Table):
     rate_limiting: RateLimitingConfig | None = None
     circuit_breaker: CircuitBreakerConfig | None = None
     outlier_ejection: OutlierEjectionConfig = OutlierEjectionConfig()
+    retries: RetriesConfig = RetriesConfig()
     cache: CacheConfig | None = None
     redis: RedisConfig | None = None
     prices: PricesConfig | None = None
@@ -263,6 +265,7 @@ SECTIONS: dict[str, type[Table]] = {
     "rate_limiting": RateLimitingConfig,
     "circuit_breaker": CircuitBreakerConfig,
     "outlier_ejection": OutlierEjectionConfig,
+    "retries": RetriesConfig,
     "cache": CacheConfig,
     "redis": RedisConfig,
     "prices": PricesConfig,

@@ -98,4 +98,7 @@ def leads_to(route: Mapping[str, object]) -> set[str]:
     shares = route.get("providers")
     if isinstance(shares, list):
         found += [share.get("name") if isinstance(share, dict) else share for share in shares]
+    fallbacks = route.get("fallback")
+    for one in fallbacks if isinstance(fallbacks, list) else [fallbacks]:
+        found.append(one.get("provider") if isinstance(one, dict) else one)
     return {name for name in found if isinstance(name, str) and name}

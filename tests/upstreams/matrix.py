@@ -1,0 +1,105 @@
+"""The failure matrix: what an upstream does wrong, what its client gets, what is counted; tests and a page are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from upstreams import faults
+from upstreams.faulty import Answer
+from upstreams.wire import head
+
+EVENTS = faults.chat_events("one", "two", "three")
+STREAM = faults.stream_bytes(EVENTS)
+GOOD = faults.chat_bytes("all is well")
+BODY_AT = GOOD.index(b"\r\n\r\n") + 4
+FIRST_EVENT = STREAM.index(EVENTS[1])
+UNENDED = faults.stream_bytes(EVENTS[:3])  # properly framed, without finish_reason and [DONE]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fault. `status` is what the client gets when there is nobody else; 200 with `event` is a stream that ends with
+    an error event and without a last chunk. `retried` is the reason counted when another upstream answers instead, ""
+    when none is asked."""
+
+    fault: str
+    phase: str
+    stream: bool
+    answer: Callable[[], Answer]
+    status: int
+    outcome: str
+    error: str = ""
+    event: bool = False
+    retried: str = "broken"
+
+
+def _both(fault: str, phase: str, answer: Callable[[], Answer], status: int, error: str, retried: str) -> list[Row]:
+    outcome = "upstream_failed" if error else "complete"
+    return [Row(fault, phase, stream, answer, status, outcome, error, retried=retried) for stream in (False, True)]
+
+
+ROWS: tuple[Row, ...] = (
+    *_both("closes at once", "before the head", lambda: faults.cut(GOOD, 0), 502, "upstream_protocol", "broken"),
+    *_both("resets", "before the head", lambda: faults.cut(GOOD, 0, reset=True), 502, "upstream_protocol", "broken"),
+    *_both("speaks no HTTP", "head", faults.garbage, 502, "upstream_protocol", "broken"),
+    *_both("half a head", "head", lambda: faults.cut(GOOD, 20), 502, "upstream_protocol", "broken"),
+    *_both("429", "head", lambda: faults.status(429), 429, "", "pressure"),
+    *_both("429, `Retry-After: 30`", "head", lambda: faults.status(429, retry_after="30"), 429, "", "pressure"),
+    *_both("500", "head", lambda: faults.status(500), 500, "", ""),
+    *_both("502", "head", lambda: faults.status(502), 502, "", "status"),
+    *_both("503", "head", lambda: faults.status(503), 503, "", "pressure"),
+    *_both("504", "head", lambda: faults.status(504), 504, "", "status"),
+    *_both("400", "head", lambda: faults.status(400), 400, "", ""),
+    *_both("empty 200", "body", faults.empty_ok, 502, "upstream_error", "broken"),
+    Row("silent", "before the head", False, faults.silent, 504, "upstream_failed", "upstream_timeout", retried=""),
+    Row("silent", "before the head", True, faults.silent, 504, "upstream_failed", "upstream_timeout", retried="timeout"),
+    Row("200 with an error in it", "body", False,
+        lambda: faults.raw(faults.json_bytes({"error": {"message": "m", "code": 500}})),
+        502, "upstream_failed", "upstream_error"),
+    Row("cut", "body", False, lambda: faults.cut(GOOD, BODY_AT + 9), 502, "upstream_failed", "upstream_protocol"),
+    Row("stalls", "body", False, lambda: faults.stall(GOOD, BODY_AT + 9), 504, "upstream_failed", "upstream_timeout",
+        retried=""),
+    Row("head, then silence", "first event", True, lambda: faults.stall(STREAM, STREAM.index(b"\r\n\r\n") + 4),
+        504, "upstream_failed", "upstream_timeout", retried="timeout"),
+    Row("ends before its first event", "first event", True, faults.empty_stream,
+        502, "upstream_failed", "upstream_error"),
+    Row("only `[DONE]`", "first event", True, lambda: faults.stream(faults.sse("[DONE]")),
+        502, "upstream_failed", "upstream_error"),
+    Row("an error as first event", "first event", True, faults.error_event_first,
+        502, "upstream_failed", "upstream_error"),
+    Row("a first event that is no JSON", "first event", True,
+        lambda: faults.stream([b"data: <html>\n\n", *EVENTS]), 502, "upstream_failed", "upstream_error"),
+    Row("a bad chunk from the start", "first event", True,
+        lambda: faults.raw(head(200, [faults.EVENT_STREAM, faults.CHUNKED]) + b"zz\r\n"),
+        502, "upstream_failed", "upstream_protocol"),
+    Row("cut inside the first event", "first event", True, lambda: faults.cut(STREAM, FIRST_EVENT - 40),
+        502, "upstream_failed", "upstream_protocol"),
+    Row("cut at an event's end", "later", True, lambda: faults.cut(STREAM, FIRST_EVENT + len(EVENTS[1])),
+        200, "truncated", "upstream_protocol", event=True, retried=""),
+    Row("cut inside an event", "later", True, lambda: faults.cut(STREAM, STREAM.index(b"two")),
+        200, "truncated", "upstream_protocol", event=True, retried=""),
+    Row("half-closes", "later", True, lambda: faults.half_close(STREAM, STREAM.index(b"two")),
+        200, "truncated", "upstream_protocol", event=True, retried=""),
+    Row("stalls", "later", True, lambda: faults.stall(STREAM, STREAM.index(b"two")),
+        200, "truncated", "upstream_timeout", event=True, retried=""),
+    Row("a bad chunk", "later", True, faults.bad_chunk,
+        200, "truncated", "upstream_protocol", event=True, retried=""),
+    Row("ends without `[DONE]` and `finish_reason`", "end", True,
+        lambda: faults.dribble(UNENDED, 200, 0.005), 200, "truncated", "upstream_protocol", event=True, retried=""),
+)  # fmt: skip
+
+
+def table() -> str:
+    """The matrix as the page has it."""
+    lines = [
+        "| upstream | phase | request | client | outcome, error | with another upstream |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in ROWS:
+        client = "200, an error event, cut off" if row.event else str(row.status)
+        told = f"`{row.outcome}`" + (f", `{row.error}`" if row.error else "")
+        other = f"its answer; `{row.retried}`" if row.retried else "the same"
+        kind = "stream" if row.stream else "whole"
+        lines.append(f"| {row.fault} | {row.phase} | {kind} | {client} | {told} | {other} |")
+    return "\n".join(lines)
