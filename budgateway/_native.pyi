@@ -58,6 +58,11 @@ class Segment:
     @property
     def models_version(self) -> int:
         """Rises with every `set_models`."""
+    def save_limits(self, now_ns: int, unix_s: int, today: int) -> bytes:
+        """Budgets, and rates that take more than ten seconds to refill, for `load_limits` of a later segment. Holds a
+        secret: whoever reads it could choose keys that collide."""
+    def load_limits(self, state: bytes, now_ns: int, unix_s: int, today: int) -> None:
+        """Go on from there: before anything was counted, and before a `LimitSet` is made. ValueError for anything else."""
     def clear_worker(self, worker: int) -> None:
         """Zero the row of a worker that died: its in-flight counts and gauges."""
     def gauge(self, worker: int, gauge: int) -> int:

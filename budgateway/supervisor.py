@@ -28,6 +28,7 @@ from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.fleet import Fleet
 from budgateway.handover import METRICS, SLOT, Giver, Named, take
+from budgateway.limits.keeping import StateFile
 from budgateway.notify import notify
 from budgateway.overload import MemoryGuard, memory_limit
 from budgateway.reload import Difference, FileWatch, compare, refusals
@@ -88,6 +89,8 @@ class Supervisor:
         self._load = load
         self._tasks: set[asyncio.Task[None]] = set()
         self._fleet = Fleet(settings.workers, self._spawn)
+        self._kept = StateFile(settings.limits.state_file, self._fleet.segment)
+        self._kept.load()
         self._slots: list[Slot] = []
         self._guard = MemoryGuard(memory_limit())
         self._changing = asyncio.Lock()
@@ -111,11 +114,16 @@ class Supervisor:
             self._fleet.open(self._slots, self._desk.path)
             await self._open_custodian()
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
-            watch = asyncio.create_task(self._watch(), name="watch")
+            beside = [
+                asyncio.create_task(self._watch(), name="watch"),
+                asyncio.create_task(self._kept.run(), name="limits"),
+            ]
             await self._stopping.wait()
-            watch.cancel()
+            for task in beside:
+                task.cancel()
             await self._stop()
-            await asyncio.gather(watch, *keepers, return_exceptions=True)
+            await asyncio.gather(*beside, *keepers, return_exceptions=True)
+            self._kept.save()
         finally:
             if self._giver is not None:
                 self._giver.close()

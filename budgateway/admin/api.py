@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from budgateway.admin.keys import PATH as KEYS
 from budgateway.admin.keys import KeyOperations
@@ -19,6 +19,7 @@ from budgateway.reload import Difference, plain
 if TYPE_CHECKING:
     from budgateway.admin.health import Health
     from budgateway.admin.rates import Rates
+    from budgateway.admin.usage import UsageReport
     from budgateway.custodian import Custodian
     from budgateway.records import Settings
 
@@ -48,6 +49,7 @@ class Request:
     path: str
     body: bytes = b""
     name: str = ""
+    query: str = ""
 
     def document(self) -> dict[str, Any]:
         """The body as a JSON object; empty without one. BadRequest when it is something else."""
@@ -66,15 +68,17 @@ class AdminApi:
     """Dispatches by path and method. Trusts its callers: the worker in front has authorized them, and the unix socket is
     the operator's own."""
 
-    def __init__(self, operations: Operations, health: Health, rates: Rates, version: str) -> None:
+    def __init__(self, operations: Operations, health: Health, rates: Rates, version: str, usage: UsageReport) -> None:
         self._operations = operations
         self._health = health
         self._rates = rates
         self._version = version
+        self._report = usage
         self._keys = KeyOperations(operations.custodian)
         self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[Answer]]]] = {
             "/routes": {"GET": self._routes},
             "/stats": {"GET": self._stats},
+            "/usage": {"GET": self._usage},
             "/providers/health": {"GET": self._providers},
             "/config": {"GET": self._config},
             "/openapi.json": {"GET": self._openapi},
@@ -85,7 +89,7 @@ class AdminApi:
             "/upstreams/undrain": {"POST": self._undrain},
         }
 
-    async def answer(self, method: str, path: str, body: bytes | None) -> Answer:
+    async def answer(self, method: str, path: str, body: bytes | None, query: str = "") -> Answer:
         """Status and JSON document for a request. Raises GatewayError."""
         operation = path.removeprefix(PREFIX)
         name = ""
@@ -100,7 +104,7 @@ class AdminApi:
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             raise MethodNotAllowed(f"{path} takes {', '.join(handlers)}")
-        return await handler(Request(method, path, body or b"", name))
+        return await handler(Request(method, path, body or b"", name, query))
 
     # ---------------------------------------------------------------- seeing
 
@@ -122,6 +126,9 @@ class AdminApi:
             "upstreams": self._health.upstreams(),
             "queues": self._health.queues(),
         }
+
+    async def _usage(self, request: Request) -> Answer:
+        return 200, self._report.document(dict(parse_qsl(request.query, keep_blank_values=True)))
 
     async def _providers(self, request: Request) -> Answer:
         return 200, {"providers": self._health.providers()}

@@ -18,6 +18,7 @@ from budgateway.admin.health import Health, watched
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
+from budgateway.admin.usage import UsageReport
 from budgateway.auth.roles import Roles, Visibility
 from budgateway.health.watch import Watch
 from budgateway.observe.metrics import Exposition
@@ -44,6 +45,7 @@ class Desk:
         self._health = Health(segment, settings, self._watch)
         self._rates = Rates(native.Metrics(segment))
         self._rates_due = 0.0
+        self._usage = UsageReport(native.UsageTable(segment))
         self._offices: list[BackOffice] = []
         self._card: Path | None = None
         self._metrics_sock: socket.socket | None = None
@@ -77,7 +79,7 @@ class Desk:
         exposition = Exposition(self._segment, self._operations.facts, self._health.upstreams)
         self._watch.adopt(*watched(settings, self._segment))
         running = version("budgateway")
-        api = AdminApi(self._operations, self._health, self._rates, running)
+        api = AdminApi(self._operations, self._health, self._rates, running, self._usage)
 
         def office(public_only: bool) -> BackOffice:
             made = BackOffice(

@@ -140,7 +140,7 @@ class BackOffice(Carrier):
             asker = vouched_for(x.head.headers())
             _log.info("%s %s by %s", x.head.method, x.head.path, "the office's socket" if asker is None else asker.id)
         # What was begun is finished when the asker leaves: half a reload would be worse than one nobody waits for.
-        work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body))
+        work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body, x.head.query))
         self._work.add(work)
         work.add_done_callback(self._worked)
         try:

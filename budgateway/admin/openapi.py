@@ -15,6 +15,14 @@ _NO_KEYS = {"409": "This gateway keeps no keys"}
 _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
     ("/admin/routes", "get", "listRoutes", "The routes, in the order of the configuration", {}, "Routes"),
     ("/admin/stats", "get", "stats", "Workers, connections, rates and upstreams, now", {}, "Stats"),
+    (
+        "/admin/usage",
+        "get",
+        "usage",
+        "What was used, by principal, model and route: `by`, `top`, and a value for any of these",
+        {"400": "A parameter that there is not"},
+        "Usage",
+    ),
     ("/admin/providers/health", "get", "providersHealth", "The state of every upstream", {}, "Providers"),
     ("/admin/config", "get", "config", "The configuration in effect; secrets are ***", {}, "Config"),
     (
@@ -257,6 +265,7 @@ def _schemas() -> dict[str, Any]:
         ),
         "Restarting": _record(status=text, workers=whole),
         "Upstreams": _record(upstreams=_list(upstream)),
+        "Usage": _record(since=text, by=_list(text), usage=_list(_OBJECT), total=_OBJECT),
         "Document": _OBJECT,
         "Key": key,
         "Keys": _record(keys=_list(key)),

@@ -93,11 +93,12 @@ class SegmentCollector:
             "budgateway_first_byte_seconds", "From the request's head to the upstream's first byte.", labels=_LABELS
         )
         tokens = CounterMetricFamily(
-            "budgateway_tokens", "Tokens, as upstreams report them.", labels=(*_LABELS, "kind")
+            "budgateway_tokens", "Tokens, as upstreams report them, or estimated.", labels=(*_LABELS, "kind")
         )
         retries = CounterMetricFamily(
             "budgateway_retries", "Further attempts, by why they were made.", labels=(*_LABELS, "reason")
         )
+        cost = CounterMetricFamily("budgateway_cost_usd", "What tokens cost, where a price is known.", labels=_LABELS)
         sizes = CounterMetricFamily("budgateway_body_bytes", "Body bytes.", labels=(*_LABELS, "direction"))
         for row in self._metrics.collect():
             labels = (row.route, row.provider, row.model, str(row.status))
@@ -108,14 +109,20 @@ class SegmentCollector:
             _histogram(duration, labels, row.duration, DURATION_BOUNDS_S)
             _histogram(overhead, labels, row.overhead, OVERHEAD_BOUNDS_S)
             _histogram(first_byte, labels, row.first_byte, DURATION_BOUNDS_S)
-            for kind, value in (("in", row.tokens_in), ("out", row.tokens_out)):
+            for kind, value in (
+                ("in", row.tokens_in),
+                ("out", row.tokens_out),
+                ("cached", row.tokens_cached),
+                ("reasoning", row.tokens_reasoning),
+            ):
                 tokens.add_metric((*labels, kind), value)
             for reason, value in zip(_REASONS, row.retries, strict=True):
                 if value:
                     retries.add_metric((*labels, reason), value)
+            cost.add_metric(labels, row.cost_micros / 1e6)
             for direction, value in (("in", row.bytes_in), ("out", row.bytes_out)):
                 sizes.add_metric((*labels, direction), value)
-        yield from (requests, errors, duration, overhead, first_byte, tokens, sizes, retries)
+        yield from (requests, errors, duration, overhead, first_byte, tokens, cost, sizes, retries)
         for name, text, gauge in _GAUGES:
             family = GaugeMetricFamily(name, text, labels=("worker",))
             for worker in range(self._segment.workers):

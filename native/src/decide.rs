@@ -154,7 +154,8 @@ impl LimitSet {
         now_ns: u64,
         today: u32,
     ) -> Ask {
-        let prompt = prices::prompt_tokens(body_bytes);
+        // Of an upload the bytes say nothing.
+        let prompt = peek.map_or(0, |_| prices::prompt_tokens(body_bytes));
         let wanted = peek.and_then(|peek| peek.max_tokens(py));
         let usual = || match price {
             Some(price) if price.inner.max_output_tokens > 0 => self.output_tokens.min(price.inner.max_output_tokens),

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use budgateway_core::limit;
 use budgateway_core::segment as core;
 use budgateway_core::select::SelectError;
 use budgateway_core::vitals::Signals;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::error::Error;
 
@@ -98,6 +100,14 @@ impl Segment {
     #[getter]
     fn models_version(&self) -> u64 {
         self.inner.models_version()
+    }
+
+    fn save_limits<'py>(&self, py: Python<'py>, now_ns: u64, unix_s: u64, today: u32) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &limit::save(&self.inner, now_ns, unix_s, today))
+    }
+
+    fn load_limits(&self, state: &[u8], now_ns: u64, unix_s: u64, today: u32) -> Result<(), Error> {
+        limit::load(&self.inner, state, now_ns, unix_s, today).map_err(|error| Error::value(error.to_string()))
     }
 
     fn clear_worker(&self, worker: usize) -> Result<(), Error> {

@@ -439,15 +439,17 @@ impl Segment {
         self.hash_key
     }
 
-    /// The number of a principal, given out on first sight; `None` when all are taken. 0 and 1 stay empty.
-    pub(crate) fn principal(&self, name: &str) -> Option<usize> {
-        self.layout().principals.intern(self.hash_key, name, 2)
-    }
-
     /// The secret that limits hash with: another one, as it outlives the segment (`limit::state`).
     pub(crate) fn limit_key(&self) -> HashKey {
-        let [first, second] = [0, 1].map(|word: usize| self.layout().header.limit_key[word].load(Ordering::Relaxed));
-        HashKey(first, second)
+        let words = &self.layout().header.limit_key;
+        HashKey(words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed))
+    }
+
+    /// Hashes as an earlier segment did: before anything was counted.
+    pub(crate) fn set_limit_key(&self, first: u64, second: u64) {
+        let words = &self.layout().header.limit_key;
+        words[0].store(first, Ordering::Relaxed);
+        words[1].store(second, Ordering::Relaxed);
     }
 
     /// The rotation of whoever has this name; when all are taken, one shared with others.

@@ -233,7 +233,11 @@ impl UsageTable {
             return number;
         }
         let name = String::from_utf8_lossy(&self.scratch);
-        let number = self.segment.principal(&name).map_or(OTHERS, |place| place as u64);
+        // Places 0 and 1 are those of the nameless.
+        let names = &self.segment.layout().principals;
+        let number = names
+            .intern(self.segment.hash_key(), &name, 2)
+            .map_or(OTHERS, |place| place as u64);
         if self.known.len() >= MAX_KNOWN {
             self.known.clear();
         }

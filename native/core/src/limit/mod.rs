@@ -3,6 +3,7 @@
 //! - `rate`: buckets that refill steadily, for requests and tokens (GCRA);
 //! - `lease`: what runs at a time;
 //! - `budget`: what may be spent in a calendar period;
+//! - `state`: what of them outlives the gateway;
 //! - `decide`: all dimensions of one exchange, all or nothing, and the guard that settles them.
 
 mod budget;
@@ -10,12 +11,14 @@ mod cells;
 mod decide;
 mod lease;
 mod rate;
+mod state;
 
 pub use budget::{Budget, Period};
 pub(crate) use cells::CellSet;
 pub use decide::{Ask, Asker, Grant, Limits, Refusal, Rule, Standing, Unit, by};
 pub(crate) use lease::{LEASE_SETS, LeaseSet, SLOTS as LEASE_SLOTS};
 pub use rate::{Bucket, RateLimit};
+pub use state::{StateError, load, save};
 
 /// Why a limit cannot be.
 #[derive(Debug, thiserror::Error)]

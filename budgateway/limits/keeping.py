@@ -1,0 +1,62 @@
+"""Keeps budgets and long rates in a file, so that a restart forgets none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from budgateway.native import Segment
+
+# What a crash forgets at most.
+SAVE_S = 5.0
+S_PER_DAY = 86_400
+
+_log = logging.getLogger("budgateway.limits")
+
+
+class StateFile:
+    """The supervisor's: read before workers start, written every few seconds and when they have ended."""
+
+    def __init__(self, path: str, segment: Segment) -> None:
+        """`path`: empty for none."""
+        self.path = path
+        self._segment = segment
+        self._last = b""
+
+    def load(self) -> None:
+        """Go on from what the file says. Without one, or with one that is no state, everything begins anew. Blocks."""
+        if not self.path:
+            return
+        try:
+            state = Path(self.path).read_bytes()
+            self._segment.load_limits(state, time.monotonic_ns(), int(time.time()), int(time.time()) // S_PER_DAY)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            _log.warning("limits begin anew: %s cannot be used: %s", self.path, error)
+
+    def save(self) -> None:
+        """Write the file, whole or not at all, for the gateway's user alone. Blocks."""
+        if not self.path:
+            return
+        unix_s = int(time.time())
+        state = self._segment.save_limits(time.monotonic_ns(), unix_s, unix_s // S_PER_DAY)
+        beside = f"{self.path}.{os.getpid()}"
+        try:
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(state)
+            Path(beside).replace(self.path)
+        except OSError as error:
+            _log.warning("limits are not kept: %s cannot be written: %s", self.path, error)
+
+    async def run(self) -> None:
+        """Write it every few seconds, for ever."""
+        while True:
+            await asyncio.sleep(SAVE_S)
+            await asyncio.to_thread(self.save)

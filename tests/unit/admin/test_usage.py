@@ -1,0 +1,58 @@
+"""`GET /admin/usage`: sums as asked, bounded."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import pytest
+
+from budgateway.admin.usage import UsageReport
+from budgateway.errors import BadRequest
+from budgateway.native import Ledger, Metrics, Price, Segment, UsageTable
+
+DOCUMENT = b'{"usage":{"prompt_tokens":%d,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":5}}}'
+
+
+@pytest.fixture
+def report() -> UsageReport:
+    segment = Segment()
+    row = array("q", bytes(8 * 16))
+    ledger = Ledger(Metrics(segment), None, row)
+    price = Price(1000.0, 0.0, 1000.0)
+    for place, (who, tenant, model, route, tokens) in enumerate(
+        [("anna", "a", "m", "r", 100), ("anna", "a", "n", "r", 50), ("bob", "b", "m", "s", 30), ("", "", "", "s", 10)]
+    ):
+        row[0], row[2], row[3] = segment.intern(route), segment.intern(model), 200
+        ledger.record(
+            None, None, DOCUMENT % tokens, None, price if place else None, "id", "1.2.3.4", who, tenant, "", model, ""
+        )
+    return UsageReport(UsageTable(segment))
+
+
+def told(report: UsageReport, *names: str, **query: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[name] for name in names) for row in report.document(query)["usage"]]
+
+
+def test_everything_is_told_apart_by_cost(report: UsageReport) -> None:
+    assert told(report, "principal", "model", "route", "tokens_in", "cost_usd") == [
+        ("anna", "n", "r", 50, 0.055),
+        ("bob", "m", "s", 30, 0.035),
+        ("", "other", "s", 10, 0.015),
+        ("anna", "m", "r", 100, 0.0),
+    ]
+    total = report.document({})["total"]
+    assert (total["requests"], total["tokens_out"], total["tokens_cached"]) == (4, 40, 20)
+
+
+def test_sums_filters_and_the_rest(report: UsageReport) -> None:
+    assert told(report, "principal", "requests", by="principal") == [("anna", 2), ("bob", 1), ("", 1)]
+    assert told(report, "tenant", "model", by="tenant,model", principal="anna") == [("a", "n"), ("a", "m")]
+    assert told(report, "principal", "tokens_in", by="principal", top="1") == [("anna", 150), ("other", 40)]
+    assert told(report, "route", by="route", tenant="nobody") == []
+
+
+@pytest.mark.parametrize("query", [{"by": "colour"}, {"by": ""}, {"top": "0"}, {"top": "x"}, {"user": "anna"}])
+def test_other_questions_are_refused(report: UsageReport, query: dict[str, str]) -> None:
+    with pytest.raises(BadRequest):
+        report.document(query)
