@@ -28,7 +28,7 @@ class Courier(Carrier):
     def __init__(
         self,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        later: Callable[[float, Callable[[Exchange], None], Exchange], asyncio.TimerHandle],
+        later: Callable[..., asyncio.TimerHandle],
     ) -> None:
         # process
         self._spawn = spawn

@@ -84,7 +84,7 @@ class Relay(Courier):
         self,
         recorder: Recorder,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
-        later: Callable[[float, Callable[[Exchange], None], Exchange], asyncio.TimerHandle],
+        later: Callable[..., asyncio.TimerHandle],
         *,
         id_prefix: str,
     ) -> None:

@@ -38,6 +38,7 @@ class Chooser(Protocol):
 
     def try_next(self, x: Exchange, now_ns: int) -> int:
         """The index now held by the exchange; negative as of Selector.pick."""
+        ...
 
 
 class Waiter:

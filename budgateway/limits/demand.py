@@ -72,6 +72,7 @@ class SharedLimits(Protocol):
     @property
     def is_up(self) -> bool:
         """Whether it can tell at the moment. When not, `failure` says at once what `decide` would."""
+        ...
 
     def take(self, demands: Sequence[Demand]) -> Verdict | None:
         """The verdict, where it is known without asking anybody (leased mode)."""
@@ -83,6 +84,7 @@ class SharedLimits(Protocol):
         """Take all demands or none. None: the store cannot tell and the operator said `local`; the stage then decides
         on this host alone. Raises GatewayError when the operator said `closed`. `open` is an admission without
         standings, that has debited nothing."""
+        ...
 
     def settle(self, adjustments: Sequence[Adjustment]) -> None:
         """Correct debits: fire and forget, sent in batches. Never raises."""

@@ -37,7 +37,7 @@ _OPERATION = struct.Struct("<BBddddd")
 _LETTERS = {Kind.RATE: "r", Kind.CONCURRENCY: "c", Kind.SPEND: "s"}
 # By kind, the word of `on_store_failure`.
 FEATURES = {Kind.RATE: "rates", Kind.CONCURRENCY: "concurrency", Kind.SPEND: "budgets"}
-_STRICTNESS: dict[OnStoreFailure, int] = {"open": 0, "local": 1, "closed": 2}
+_STRICTNESS: dict[str, int] = {"open": 0, "local": 1, "closed": 2}
 
 
 class Failure(Protocol):
@@ -48,6 +48,7 @@ class Failure(Protocol):
     @property
     def is_unfit(self) -> bool:
         """Whether it is about the server, rather than the command."""
+        ...
 
 
 class Line(Protocol):
@@ -134,7 +135,9 @@ class RedisLimits:
         self._line = line
         self.worker = worker  # what its leases are called
         self._prefix = f"rate_limit:{{{namespace}}}:"
-        self._policies = {kind: (on_failure or {}).get(name, "local") for kind, name in FEATURES.items()}
+        self._policies: dict[Kind, OnStoreFailure] = {
+            kind: (on_failure or {}).get(name, "local") for kind, name in FEATURES.items()
+        }
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Decision] = deque()
         self._settlements: dict[_Settled, int] = {}
@@ -222,7 +225,8 @@ class RedisLimits:
     def failure(self, demands: Sequence[Demand]) -> Outcome:
         """What holds while Redis does not answer: the strictest word of the kinds concerned."""
         self.tally.fallbacks += 1
-        word = max((self._policies[demand.kind] for demand in demands), key=_STRICTNESS.__getitem__, default="local")
+        words = [self._policies[demand.kind] for demand in demands]
+        word = max(words, key=_STRICTNESS.__getitem__, default="local")
         if word == "closed":
             raise StoreUnavailable("limits cannot be checked: redis is away", retry_after_s=1.0)
         if word == "local":
