@@ -220,7 +220,7 @@ async def test_the_operator_sees_probes_signals_and_reasons() -> None:
             words = " ".join(printed.split())
             assert "7 run, 2 wait, KV 50%" in words
             assert "unhealthy" in words
-            assert await ask(gateway.url, 20) == {200: 20}
+            assert await ask(gateway.url, 20, model="qwen") == {200: 20}
             assert upstreams[1].chats == 0
 
 

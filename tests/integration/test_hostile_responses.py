@@ -26,8 +26,10 @@ LOOPS = ("uvloop",)
 # What llhttp takes and we do not (RELIABILITY 3.12): an upstream speaks HTTP/1.x from its first byte, and its framing can be
 # read in one way only.
 STRICTER = {
+    "llhttp/response/sample/001": "a 200 without a body: no answer to a chat",
     "llhttp/response/sample/002": "RTSP",
     "llhttp/response/sample/003": "ICE",
+    "llhttp/response/sample/013": "a 200 without a body: no answer to a chat",
     "llhttp/response/sample/018": "HTTP/0.9",
     "llhttp/response/sample/020": "an empty line before the status line",
     "llhttp/response/transfer-encoding/002": "chunked is not the last coding",
@@ -109,7 +111,8 @@ async def test_one_question_one_answer(gateway: Inside, upstream: FaultyUpstream
 async def clean(client: Downstream, answer: Answer) -> None:
     """The first answer is either what the upstream said, cut where it cut, or our own error."""
     if answer.status == 502 and answer.header("content-type") == "application/json":
-        assert answer.json()["error"]["code"] == "upstream_protocol"
+        # A 200 without a body is no answer to a chat, however well it is framed.
+        assert answer.json()["error"]["code"] in ("upstream_protocol", "upstream_error")
         assert answer.is_complete
     names = [name.lower() for name, _ in answer.headers]
     assert len(set(names) & {"content-length", "transfer-encoding"}) <= 1

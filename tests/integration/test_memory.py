@@ -30,7 +30,7 @@ async def test_slow_readers_cost_little(count: int, most_kib: float) -> None:
     bears more of what the first ones cost.)"""
     ask = request_bytes("a", "POST", CHAT, b'{"model":"demo","stream":true,"messages":[]}', JSON)
     async with (
-        FaultyUpstream(faults.endless(b"data: " + b"x" * 4000 + b"\n\n")) as upstream,
+        FaultyUpstream(faults.endless(b'data: {"x": "' + b"x" * 4000 + b'"}\n\n')) as upstream,
         operated([upstream.url], settings={"max_connections": 20_000}) as gateway,
         AsyncExitStack() as stack,
     ):

@@ -199,7 +199,12 @@ impl Selector {
                 refusal = Refusal::Full;
             }
         }
-        let ticket = self.ticket();
+        // A further attempt takes no turn: of two upstreams every exchange would then begin at the same one.
+        let ticket = if tried == 0 {
+            self.ticket()
+        } else {
+            self.random_below(1 << 32)
+        };
         loop {
             let chosen = if slow {
                 self.choose_slowly(&left, ticket, now_ns)

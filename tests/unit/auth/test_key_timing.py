@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import time
@@ -44,11 +45,14 @@ def steps(work: Callable[[], object]) -> list[tuple[str, int]]:
         return trace
 
     before = sys.gettrace()
+    gc.collect()  # or else hooks of the collector are traced, too
+    gc.disable()
     sys.settrace(trace)
     try:
         work()
     finally:
         sys.settrace(before)
+        gc.enable()
     return done
 
 

@@ -36,8 +36,30 @@ fn weighted_is_nginxs_sequence() {
     let selector = selector(Policy::Weighted, &[5, 1, 1], None);
     assert_eq!(picks(&selector, 14, 0), [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
     // Without the first, the others share evenly.
-    let rest = picks(&selector, 100, 0b001);
+    selector.drain(0, true, 0).unwrap();
+    let rest = picks(&selector, 100, 0);
     assert_eq!(rest.iter().filter(|&&index| index == 1).count(), 50);
+}
+
+#[test]
+fn a_further_attempt_takes_no_turn() {
+    for (policy, weights) in [(Policy::RoundRobin, [1, 1, 1]), (Policy::Weighted, [2, 2, 2])] {
+        let selector = selector(policy, &weights, None);
+        let mut firsts = vec![];
+        let mut seconds = [0; 3];
+        for _ in 0..600 {
+            let first = picks(&selector, 1, 0)[0];
+            firsts.push(first);
+            if first == 0 {
+                seconds[picks(&selector, 1, 0b001)[0]] += 1;
+            }
+        }
+        assert!((0..3).all(|index| firsts.iter().filter(|&&first| first == index).count() == 200));
+        assert!(
+            seconds[0] == 0 && seconds[1..].iter().all(|&count| count > 50),
+            "{seconds:?}"
+        );
+    }
 }
 
 #[test]
