@@ -104,6 +104,16 @@ class Downstream(asyncio.Protocol):
             )
         return answer
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether an answer waits to be taken, or none can come any more."""
+        return not self._answers.empty()
+
+    async def changed(self) -> None:
+        """Wait for more bytes, or the end."""
+        self._changed.clear()
+        await self._changed.wait()
+
     async def until_body(self, size_bytes: int = 1) -> Answer:
         """Wait for so much of the body that is arriving; what is there is returned."""
         while len(self._answer.body) < size_bytes and not self.is_closed:

@@ -1,0 +1,135 @@
+"""R1: whatever befalls upstreams, no byte of a stream is lost, doubled, moved, damaged or given to another, and the books agree."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+from downstream import Answer, Downstream, request_bytes
+from integration.inside import inside
+from integration.sizes import long
+from upstreams.ledger import DONE, ERROR, FAULTS, Attempt, Rig, Sight, Tampered, event, join, read, tally
+
+pytestmark = pytest.mark.integration
+LOOPS = ("uvloop",)
+
+CHAT = "/v1/chat/completions"
+JSON = ("Content-Type", "application/json")
+EVENTS = 100  # of a stream, on average
+
+
+def ask(host: str, exchange: int) -> bytes:
+    """The request of an exchange: it is named in a header and in the body."""
+    body = b'{"model":"demo","stream":true,"messages":[],"user":"%d"}' % exchange
+    return request_bytes(host, "POST", CHAT, body, [JSON, ("X-Request-Id", str(exchange))])
+
+
+def sight(exchange: int, answer: Answer, *, left: bool = False) -> Sight:
+    """What an answer shows; raises Tampered."""
+    body = bytes(answer.body)
+    if left:
+        attempt, events, _ = read(exchange, body)
+        return Sight("left", attempt, events, len(body))
+    if answer.header("x-request-id") != str(exchange):
+        raise Tampered(f"exchange {exchange} got the answer {answer.headers}")
+    if answer.status != 200:
+        return Sight("failed", body_bytes=len(body), code=json.loads(body)["error"]["code"])
+    attempt, events, rest = read(exchange, body)
+    if answer.is_complete:
+        if rest not in (DONE, ERROR):
+            raise Tampered(f"exchange {exchange} is whole and ends with {rest!r}")
+        if rest == ERROR:
+            return Sight("error", attempt, events, len(body), "upstream_error")
+        return Sight("whole", attempt, events, len(body))
+    if not (rest.startswith(b'data: {"error":') and rest.endswith(b"}\n\n") and rest.count(b"\n\n") == 1):
+        raise Tampered(f"exchange {exchange} is cut and ends with {rest!r}")
+    # What the gateway adds of its own is not among the bytes that the access log counts.
+    return Sight("cut", attempt, events, len(body) - len(rest), json.loads(rest[6:])["error"]["code"])
+
+
+async def begun(connection: Downstream, size_bytes: int) -> Answer | None:
+    """Wait for so much of an answer; None when it has come to its end before."""
+    while not connection.has_answer:
+        if len(connection.partial.body) >= size_bytes:
+            return connection.partial
+        await connection.changed()
+    return None
+
+
+async def client(url: str, exchanges: list[int], dice: Random, sights: dict[int, Sight]) -> None:
+    """Ask for one exchange after the other on a connection that is kept for as long as it lives; one in fifteen is left."""
+    while exchanges:
+        async with Downstream(url) as connection:
+            for _ in range(20):
+                if not exchanges or connection.is_closed:
+                    break
+                exchange = exchanges.pop()
+                await connection.send(ask(connection.host, exchange))
+                if dice.random() < 1 / 15 and (part := await begun(connection, dice.randint(1, 9000))) is not None:
+                    sights[exchange] = sight(exchange, part, left=True)
+                    break
+                sights[exchange] = sight(exchange, await connection.answer())
+                connection.bytes_read.clear()
+
+
+@pytest.mark.parametrize("events", [20_000, long("EVENTS", 1_000_000)])
+async def test_no_byte_is_lost_doubled_moved_damaged_or_crossed(events: int, tmp_path: Path) -> None:
+    rig = Rig(seed=events, events=EVENTS)
+    await rig.start(2)
+    sights: dict[int, Sight] = {}
+    # Faults and clients that leave keep some of the events back: there are more exchanges than would be needed.
+    left = list(range(events * 4 // 3 // EVENTS))
+    asked = len(left)
+    try:
+        async with inside(rig.urls, tmp_path, timeouts={"first_byte_s": 0.5, "chunk_s": 0.5}) as gateway:
+            async with asyncio.TaskGroup() as clients:
+                for number in range(24):
+                    clients.create_task(client(gateway.url, left, Random(number), sights))
+            await gateway.at_rest()
+            lines = await gateway.lines(asked)
+            await gateway.until(lambda: len(rig.open) == gateway.upstream_connections, "the end of left connections")
+    finally:
+        await rig.close()
+    assert not rig.violations
+    ends = tally(sights, rig.attempts)
+    seen = sum(one.events for one in sights.values())
+    print(f"{asked} exchanges, {seen} events seen, {sum(map(len, rig.attempts.values()))} attempts, {dict(ends)}")
+    assert sorted(sights) == list(range(asked))
+    assert not (wrong := join(sights, rig.attempts, lines)), (len(wrong), wrong[:5])
+    assert seen >= events
+    # The dice did throw every fault, and each was met in the middle of a stream.
+    assert {fault for fault, end in ends if end == "cut"} == set(FAULTS) - {"clean", "error event"}
+    assert {end for _, end in ends} >= {"whole", "cut", "error", "left"}
+
+
+def test_the_ledger_finds_what_is_amiss() -> None:
+    """The books are worth nothing if they always agree."""
+    stream = [event(7, 0, place, b"abc") for place in range(4)]
+    assert read(7, b"".join(stream) + DONE) == (0, 4, DONE)
+    amiss = {
+        "lost": [*stream[:1], *stream[2:]],
+        "doubled": [*stream[:2], *stream[1:]],
+        "moved": [stream[0], stream[2], stream[1], stream[3]],
+        "damaged": [stream[0], stream[1].replace(b"abc", b"abd"), *stream[2:]],
+        "another's": [stream[0], event(8, 0, 1, b"abc"), *stream[2:]],
+        "another attempt's": [stream[0], event(7, 1, 1, b"abc"), *stream[2:]],
+    }
+    for what, events in amiss.items():
+        with pytest.raises(Tampered):
+            pytest.fail(f"{what} is not noticed: {read(7, b''.join(events))}")
+    assert read(7, stream[0] + b"x" + stream[1])[2] == b"x" + stream[1]
+    line = {"request_id": "7", "outcome": "truncated", "attempts": 1, "bytes_out": 90, "error": "upstream_protocol"}
+    seen = Sight("cut", 0, 3, 90, "upstream_protocol")
+    sent = Attempt("closed", 9, sent=3)
+    assert not join({7: seen}, {7: [sent]}, [line])
+    assert join({7: seen}, {7: [Attempt("closed", 9, sent=4)]}, [line])  # an event was lost
+    assert join({7: seen}, {7: [Attempt("clean", 3, sent=3)]}, [line])  # cut by nobody
+    assert join({7: seen}, {7: [sent]}, [])
+    assert join({7: seen}, {7: [sent]}, [line, line])
+    assert join({7: seen}, {7: [sent]}, [line | {"outcome": "complete"}])
+    assert join({7: seen}, {7: [sent]}, [line | {"bytes_out": 91}])
+    assert join({7: seen}, {7: [sent, sent]}, [line])
+    assert join({}, {7: [sent]}, [line])
