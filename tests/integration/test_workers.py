@@ -310,14 +310,15 @@ async def test_the_next_gateway_starts_beside_the_workers_of_a_killed_supervisor
             pids = await gateway.pids()
             supervisor = gateway.server.process.pid
             spare = (await waits(supervisor, *pids))[0]
-            async with streams(gateway.url, 6) as opened:
+            # So many that each worker has some: one without any ends at once.
+            async with streams(gateway.url, 16) as opened:
                 gateway.server.process.kill()
                 await refuses(gateway.url)
                 async with gateway.successor():
                     assert all(is_alive(pid) for pid in pids) and not is_alive(spare)
                     assert await once(gateway.url) == "200"
                     gate.set()
-                    assert await opened.ends() == {"whole": 6}
+                    assert await opened.ends() == {"whole": 16}
                     async with asyncio.timeout(10):
                         while any(is_alive(pid) for pid in pids):
                             await asyncio.sleep(0.02)
