@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from budgateway.admin.keysets import fetch_key_set
-from budgateway.admin.keystore import StoreUnavailable, opened, store_name
+from budgateway.admin.keystore import opened, store_name
 from budgateway.auth.vault import COOLDOWN_S, Trust
-from budgateway.errors import ConfigError, GatewayError
+from budgateway.errors import ConfigError, GatewayError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -178,7 +178,8 @@ class NoUpstream(GatewayError):
 
 
 class StoreUnavailable(GatewayError):
-    """Redis is away, and the operator said that nothing is let through without it."""
+    """Redis is away: API keys can be neither seen nor changed there, and where the operator said so nothing is let through
+    without it."""
 
     status = 503
     code = "store_unavailable"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from budgateway.auth.keybook import Changed, Keys, keys_of, written
 from budgateway.auth.keyfile import KeyFile
-from budgateway.errors import GatewayError
+from budgateway.errors import StoreUnavailable
 from budgateway.store.client import Store
 from budgateway.store.reply import StoreError
 
@@ -28,13 +28,6 @@ if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[2]) else redis.call('HSET
 redis.call('INCR', KEYS[2])
 return 1
 """
-
-
-class StoreUnavailable(GatewayError):
-    """Redis does not answer: the keys can be neither seen nor changed."""
-
-    status = 503
-    code = "store_unavailable"
 
 
 class KeyStore(Protocol):

@@ -16,8 +16,9 @@ from tokens import own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.admin.keystore import RedisKeys, StoreUnavailable
+from budgateway.admin.keystore import RedisKeys
 from budgateway.auth import keybook
+from budgateway.errors import StoreUnavailable
 from budgateway.records import StoreSettings
 
 pytestmark = [pytest.mark.integration, needs_redis]

@@ -126,7 +126,6 @@ def test_prices_of_the_operators_own(tmp_path: Path) -> None:
 
 
 def test_prices_that_are_known_of_a_hosted_service(tmp_path: Path) -> None:
-    pytest.importorskip("genai_prices")
     own = '[prices.models]\n"gpt-4o" = { input = 1 }\n'
     first, *known = settings(tmp_path, own, HOSTED).prices
     assert (first.model, first.provider, first.input) == ("gpt-4o", "", 1)
