@@ -144,7 +144,6 @@ class Courier(Carrier):
                 x.answer_ns = now_ns + route.first_byte_ns
                 if 0 < x.until_ns < x.answer_ns:
                     x.answer_ns = x.until_ns
-            x.deadline_ns = x.answer_ns
             attempts: Attempts = route.attempts
             x.deadline_ns = attempts.patience(x, now_ns)
         else:

@@ -73,9 +73,6 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         adapter: OpenAIAdapter = leg.adapter
         adapter.adapt(x)  # the upstream's name for the model
         balancer: Balancer = leg.balancer
-        # filter -> score -> pick
-        waiting = balancer.next(x)
-        if waiting is not None:
-            x.stage = 4
-            return waiting
+        x.stage = 4  # nothing is left but to find an upstream: where there is none, a fallback may have one
+        return balancer.next(x)  # filter -> score -> pick
     return None

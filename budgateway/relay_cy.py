@@ -44,9 +44,8 @@ if TYPE_CHECKING:
 
 # An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
 SUSPECT_NS = 750_000_000
-SEND_NS = (
-    60_000_000_000  # for a client to read on, once its stream has stood still for chunk_timeout (nginx send_timeout)
-)
+# For a client to read on, once its stream has stood still for chunk_timeout (nginx: send_timeout).
+SEND_NS = 60_000_000_000
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
 
@@ -133,8 +132,9 @@ class Relay(Courier):
             self._crash(x, error)
 
     def _refuse(self, x: Exchange, error: GatewayError) -> None:
-        """A stage said no. If it was the choice of an upstream, one of the route's fallbacks may have one."""
-        if x.route is not None and not x.attempts and x.leg is not None:
+        """A stage said no. If it was the choice of an upstream, one of the route's fallbacks may have one; no other
+        refusal is to be got around."""
+        if x.stage == 4 and not x.attempts:
             attempts: Attempts = x.route.attempts
             if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
                 self.execute(x)

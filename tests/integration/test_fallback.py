@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from downstream import Downstream
+from downstream import Downstream, request_bytes
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
@@ -61,3 +61,21 @@ async def test_another_provider_answers_under_the_name_that_was_asked_for(fault:
         assert answer.json()["model"] == "big"
         assert answer.header("x-budgateway-attempts") == "2"
         assert [json.loads(request.body)["model"] for request in second.requests] == ["small"]
+
+
+async def test_a_limit_is_not_got_around(tmp_path: Path) -> None:
+    """503 of a limit that everybody shares is no upstream that cannot be had."""
+    rule = '[rate_limiting]\nqueue_size = 0\n[[rate_limiting.rules]]\nby = "global"\nconcurrency = 1\n'
+    async with FaultyUpstream(faults.silent()) as first, FaultyUpstream(faults.chat("from the other")) as second:
+        (tmp_path / "gateway.toml").write_text(TOML % (first.url, second.url) + rule)
+        settings = await asyncio.to_thread(load_config, tmp_path / "gateway.toml", environ={})
+        async with (
+            Gateway(settings) as gateway,
+            Downstream(gateway.url) as holder,
+            Downstream(gateway.url) as client,
+        ):
+            await holder.send(request_bytes("a", "POST", CHAT, BODY, JSON))
+            await first.until(lambda upstream: len(upstream.requests) == 1)
+            answer = await client.ask("POST", CHAT, BODY, JSON)
+            assert (answer.status, answer.json()["error"]["code"]) == (503, "overloaded")
+        assert not second.requests
