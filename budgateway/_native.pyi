@@ -809,14 +809,18 @@ class BodyPump:
         """`unframe`: the upstream's body is chunked; `frame`: the client's is to be. `scan`: 0 or a `SCAN_*`. `model`:
         the name to give, as ModelRewriter does."""
     def feed(self, data: bytes, /) -> bytes | None:
-        """What goes out for the next bytes of the body, framed; None for nothing. UpstreamProtocolError when the
-        chunked framing is broken or exceeds its limits (see ChunkScanner). Of an event stream only whole events leave;
-        one above 1 MiB leaves as it comes."""
+        """What goes out for the next bytes of the body, framed; None for nothing. Where the chunked framing is broken or
+        exceeds its limits (see ChunkScanner), what came before: `fault` then says why. Of an event stream only whole
+        events leave; one above 1 MiB leaves as it comes."""
     def finish(self) -> bytes:
         """What is still to be sent when the upstream's body is whole: what was held back, and the last chunk."""
     @property
     def end(self) -> int:
-        """Where the body ends in the bytes fed last, when its chunked framing says so; else -1."""
+        """Where the body ends in the bytes fed last, when its chunked framing says so; else -1, and -2 where that is
+        broken."""
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the chunked framing. Nothing of the body leaves any more."""
     @property
     def between_events(self) -> bool:
         """What has left ends with a whole event: another may be put there. False where no event stream is scanned, and

@@ -68,7 +68,7 @@ _PASS = 0
 _WAIT = 1
 _CONTEXT = 3
 
-_COMMENT = b"d\r\n: keep-alive\n\n\r\n"
+_COMMENT = b": keep-alive\n\n"
 
 # A longer 200 is no error in disguise: there is more in it than words about one.
 MAX_ERROR_BYTES = 4 * 1024
@@ -319,7 +319,8 @@ class Relay(Courier):
             downstream.write(self._let_go(x))
             x.deadline_ns = deadline_ns
         if x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
-            downstream.write(_COMMENT)
+            x.bytes_out += len(_COMMENT)
+            downstream.write(chunk(_COMMENT))
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
         """The upstream connection ended before its response."""
@@ -513,7 +514,9 @@ class Relay(Courier):
             if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
                 # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
                 # Half an event has not left the pump: only inside one that is too long to be held there is no place.
-                downstream.write(chunk(event_bytes(error, x.request_id, x.head.path)))
+                told = event_bytes(error, x.request_id, x.head.path)
+                x.bytes_out += len(told)
+                downstream.write(chunk(told))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
             downstream.break_off(not x.to_close)
             return

@@ -76,7 +76,7 @@ cdef class ClientConnection:
     )
     cdef _begin(self, Exchange x, head, bytes data)
     cdef _read_body(self, Exchange x, bytes data)
-    cdef bint _parse(self, Exchange x, piece) except -1
+    cdef bint _parse(self, Exchange x, piece, bytes out) except -1
     @cython.locals(framing=Framing, now_ns=cython.longlong)
     cdef _deliver(self, Exchange x, head, bytes out, Py_ssize_t end, Py_ssize_t have)
-    cdef _broken(self, Exchange x, str why)
+    cdef _broken(self, Exchange x, str why, bytes out)

@@ -300,7 +300,7 @@ class ClientConnection:
             try:
                 head = pool.read_head(data, self._to_head)
             except UpstreamProtocolError as error:
-                self._broken(x, str(error))
+                self._broken(x, str(error), None)
                 return
             if head is None:
                 self._pending = bytearray(data)
@@ -313,7 +313,7 @@ class ClientConnection:
                 return
             self._interim += 1
             if self._interim > MAX_INTERIM or pool.facts[_STATUS] == 101:
-                self._broken(x, f"sent an unexpected {pool.facts[_STATUS]}")
+                self._broken(x, f"sent an unexpected {pool.facts[_STATUS]}", None)
                 return
             data = data[pool.facts[_SIZE] :]
             if not data:
@@ -327,9 +327,9 @@ class ClientConnection:
         except HttpParserUpgrade:
             self._sink.switched(x, self, head, data[head.size :])
         except HttpParserError as error:
-            self._broken(x, str(error).lower())
+            self._broken(x, str(error).lower(), None)
         else:
-            self._broken(x, "its framing can be read in two ways")
+            self._broken(x, "its framing can be read in two ways", None)
 
     def _begin(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
         """A head is whole: `data` starts with it and may go on with its body, or all of it."""
@@ -351,7 +351,7 @@ class ClientConnection:
             self._framed = _BY_CLOSE
         end = size + length
         if self._framed == _BY_LENGTH and end <= have:
-            if not self._parse(x, data if end == have else memoryview(data)[:end]):
+            if not self._parse(x, data if end == have else memoryview(data)[:end], None):
                 return
             framing = self._framing
             if flags & _NO_BODY and not framing.complete:
@@ -360,7 +360,7 @@ class ClientConnection:
                 framing.complete = True
             self._deliver(x, head, None, end, have)
             return
-        if not self._parse(x, memoryview(data)[:size]):
+        if not self._parse(x, memoryview(data)[:size], None):
             return
         self._head = head
         self._left = length
@@ -383,25 +383,24 @@ class ClientConnection:
                 end = self._left
                 if end < have:
                     data = data[:end]
-        try:
-            out = pump.feed(data)
-        except UpstreamProtocolError as error:
-            self._broken(x, str(error))
-            return
+        out = pump.feed(data)
         if self._framed == _BY_CHUNKS:
             end = pump.end
+            if end < -1:
+                self._broken(x, pump.fault, out)
+                return
             if 0 <= end < have:
                 data = data[:end]
-        if self._parse(x, data):
+        if self._parse(x, data, out):
             self._deliver(x, None, out, end, have)
 
-    def _parse(self, x: Exchange, piece: Any) -> bool:
+    def _parse(self, x: Exchange, piece: Any, out: bytes | None) -> bool:
         try:
             self._feed(piece)
         except HttpParserUpgrade:
             self._feed = HttpResponseParser(self._framing).feed_data
         except HttpParserError as error:
-            self._broken(x, str(error).lower())
+            self._broken(x, str(error).lower(), out)
             return False
         return True
 
@@ -409,7 +408,7 @@ class ClientConnection:
         """Hand on what this read brought; a whole response frees the connection first, so that it can serve again."""
         framing = self._framing
         if (end >= 0) != framing.complete:
-            self._broken(x, "its framing can be read in two ways")
+            self._broken(x, "its framing can be read in two ways", out)
         elif end >= 0:
             now_ns = monotonic_ns()
             self._exchange = None
@@ -426,8 +425,13 @@ class ClientConnection:
         elif out is not None:
             self._sink.received(x, None, out, False, 0)
 
-    def _broken(self, x: Exchange, why: str) -> None:
-        """The response is not HTTP: end the connection and the attempt."""
+    def _broken(self, x: Exchange, why: str, out: bytes | None) -> None:
+        """The response is not HTTP: end the connection and the attempt. `out` came before what is wrong: a client that has
+        heard of this answer gets it; for any other it is none, and another upstream may have one."""
+        if out is not None and x.head_sent:
+            self._sink.received(x, None, out, False, 0)
+            if self._exchange is not x:
+                return
         self._exchange = None
         self._transport.abort()
         self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name}: {why}"))

@@ -2,12 +2,11 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use budgateway_core::chunk::ChunkError;
 use budgateway_core::pump as core;
 use budgateway_core::sse::{self, First, Usage};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-
-use crate::error::{Class, Error};
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct BodyPump {
@@ -17,6 +16,7 @@ pub(crate) struct BodyPump {
 struct State {
     pump: core::Pump,
     end: isize,
+    fault: Option<ChunkError>,
 }
 
 #[pymethods]
@@ -31,19 +31,21 @@ impl BodyPump {
             inner: Mutex::new(State {
                 pump: core::Pump::new(unframe, frame, scanner, rewriter),
                 end: -1,
+                fault: None,
             }),
         }
     }
 
     #[pyo3(signature = (data, /))]
-    fn feed<'py>(&self, py: Python<'py>, data: &Bound<'py, PyBytes>) -> Result<Option<Bound<'py, PyBytes>>, Error> {
+    fn feed<'py>(&self, py: Python<'py>, data: &Bound<'py, PyBytes>) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let mut state = self.state();
         let bytes = data.as_bytes();
-        let fed = state
-            .pump
-            .feed(bytes)
-            .map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?;
+        let fed = state.pump.feed(bytes);
         state.end = fed.end.map_or(-1, |end| end as isize);
+        if fed.fault.is_some() {
+            state.end = BROKEN;
+            state.fault = fed.fault;
+        }
         if fed.is_verbatim(bytes) {
             return Ok(Some(data.clone()));
         }
@@ -63,6 +65,11 @@ impl BodyPump {
     #[getter]
     fn end(&self) -> isize {
         self.state().end
+    }
+
+    #[getter]
+    fn fault(&self) -> Option<String> {
+        self.state().fault.map(|fault| fault.to_string())
     }
 
     #[getter]
@@ -90,6 +97,9 @@ impl BodyPump {
         self.state().pump.passed()
     }
 }
+
+/// The end of a body whose framing is broken.
+const BROKEN: isize = -2;
 
 /// What to look for: a JSON document's usage.
 pub(crate) const SCAN_DOCUMENT: u8 = 1;

@@ -46,8 +46,7 @@ def sight(exchange: int, answer: Answer, *, left: bool = False) -> Sight:
         return Sight("whole", attempt, events, len(body))
     if not (rest.startswith(b'data: {"error":') and rest.endswith(b"}\n\n") and rest.count(b"\n\n") == 1):
         raise Tampered(f"exchange {exchange} is cut and ends with {rest!r}")
-    # What the gateway adds of its own is not among the bytes that the access log counts.
-    return Sight("cut", attempt, events, len(body) - len(rest), json.loads(rest[6:])["error"]["code"])
+    return Sight("cut", attempt, events, len(body), json.loads(rest[6:])["error"]["code"])
 
 
 async def begun(connection: Downstream, size_bytes: int) -> Answer | None:

@@ -307,8 +307,8 @@ def differences(sight: Sight, tried: list[Attempt], line: Mapping[str, Any]) -> 
         checks["error of its own"] = last.fault == "error event" and sight.events == last.sent
     elif sight.end == "cut":
         checks["cut for nothing"] = last.fault != "clean"
-        # A RST may throw away what the gateway had not read, and broken framing what came in the same read.
-        checks["lost"] = sight.events == last.sent or (last.is_hasty and last.fault in ("reset", "bad chunk"))
+        # A RST may throw away what the gateway had not read.
+        checks["lost"] = sight.events == last.sent or (last.is_hasty and last.fault == "reset")
         checks["reason"] = (last.fault == "stall") == (sight.code == "upstream_timeout")
     elif sight.end == "failed":
         checks["failed for nothing"] = last.fault != "clean" and not sight.events

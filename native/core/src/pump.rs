@@ -22,6 +22,8 @@ pub struct Pump {
 pub struct Fed {
     /// Where the body ends in the bytes fed, when its chunked framing says that it ends there.
     pub end: Option<usize>,
+    /// What is wrong with the chunked framing; what goes out came before it. Final, as the scanner's is.
+    pub fault: Option<ChunkError>,
     /// What goes out, unframed.
     out: Out,
     frame: bool,
@@ -45,13 +47,13 @@ impl Pump {
     }
 
     /// Takes the next bytes of the body, however cut.
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<Fed, ChunkError> {
+    pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut spans = SmallVec::new();
-        let end = match &mut self.unframe {
-            Some(scanner) => scanner.feed_with(bytes, |from, to| spans.push((from, to)))?,
+        let framing = match &mut self.unframe {
+            Some(scanner) => scanner.feed_with(bytes, |from, to| spans.push((from, to))),
             None => {
                 spans.push((0, bytes.len()));
-                None
+                Ok(None)
             }
         };
         let out = match (&mut self.scanner, &mut self.rewriter) {
@@ -71,12 +73,13 @@ impl Pump {
             }
         };
         let fed = Fed {
-            end,
+            end: framing.unwrap_or(None),
+            fault: framing.err(),
             out,
             frame: self.frame,
         };
         self.passed += fed.size() as u64;
-        Ok(fed)
+        fed
     }
 
     /// What is still to be sent when the upstream's body is whole: what was held back, and the last chunk.
@@ -236,7 +239,7 @@ mod tests {
     use super::*;
 
     fn pumped(pump: &mut Pump, bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
-        let fed = pump.feed(bytes).unwrap();
+        let fed = pump.feed(bytes);
         let mut out = vec![0; fed.framed_size()];
         fed.write(bytes, &mut out);
         (out, fed.end)
@@ -269,9 +272,9 @@ mod tests {
     #[test]
     fn what_needs_no_framing_passes_as_it_came() {
         let mut pump = Pump::new(false, false, None, None);
-        assert!(pump.feed(b"abc").unwrap().is_verbatim(b"abc"));
+        assert!(pump.feed(b"abc").is_verbatim(b"abc"));
         let mut pump = Pump::new(false, true, None, None);
-        assert!(!pump.feed(b"abc").unwrap().is_verbatim(b"abc"));
+        assert!(!pump.feed(b"abc").is_verbatim(b"abc"));
         assert_eq!(pumped(&mut pump, &[b'x'; 256]).0[..5], *b"100\r\n");
     }
 
@@ -322,6 +325,26 @@ mod tests {
         assert!(pump.is_between_events() && !pump.is_whole());
         assert_eq!(pumped(&mut pump, b"ta: y").0, b"");
         assert_eq!(pump.passed(), whole.len() as u64);
+    }
+
+    #[test]
+    fn what_came_before_broken_framing_leaves_whatever_the_cut() {
+        let wire = b"f\r\ndata: {\"a\":1}\n\n\r\n13\r\ndata: {\"b\":1}\n\ndata\r\nzz\r\ndata: c\n\n";
+        for cut in 1..=wire.len() {
+            let mut pump = Pump::new(true, false, Some(UsageScanner::new(true)), None);
+            let mut out = Vec::new();
+            let mut fault = None;
+            for piece in wire.chunks(cut) {
+                let fed = pump.feed(piece);
+                assert!(fault.is_none() || (fed.fault == fault && fed.size() == 0));
+                fault = fed.fault;
+                let at = out.len();
+                out.resize(at + fed.framed_size(), 0);
+                fed.write(piece, &mut out[at..]);
+            }
+            assert_eq!(fault, Some(ChunkError::Size));
+            assert_eq!(out, b"data: {\"a\":1}\n\ndata: {\"b\":1}\n\n");
+        }
     }
 
     #[test]
