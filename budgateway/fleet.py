@@ -1,16 +1,19 @@
-"""The processes that carry the traffic: workers in their slots, each with a row of the segment, and a spare that waits."""
+"""The processes that carry the traffic: workers in their slots, each with a row of the segment, and the spare they are forks of."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from budgateway import native
-from budgateway.overload import resident
+from budgateway.errors import GatewayError
+from budgateway.overload import proportional, resident
 from budgateway.slot import Slot, Worker
+from budgateway.spare import Spare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -25,11 +28,7 @@ _log = logging.getLogger("budgateway.supervisor")
 
 
 class Fleet:
-    """Starts processes and knows which are alive; when to is the supervisor's business.
-
-    Starting an interpreter and importing everything takes 0.1 s of a core, several times that on a busy machine. So one
-    process that has done so waits as a spare: it serves a few milliseconds after it is told to.
-    """
+    """Starts processes and knows which are alive; when to is the supervisor's business."""
 
     def __init__(self, workers: int, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """`spawn` runs what goes on beside."""
@@ -44,9 +43,7 @@ class Fleet:
         # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
         self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * workers)]
         self._office = ""
-        self._spare: Worker | None = None
-        self._making_spare = False
-        self._wants_spare = False
+        self._spare: Spare | None = None
 
     def open(self, slots: list[Slot], office: str) -> None:
         """The slots to serve in, and where workers reach the back office."""
@@ -58,69 +55,89 @@ class Fleet:
         for bell in self._bells:
             os.close(bell)
 
-    async def start(
-        self, slot: Slot, served: Callable[[], tuple[Settings, int, Trust]], *, fresh: bool = False
-    ) -> Worker:
-        """A worker for the slot, followed by a task to its end: the spare, else (or when it must be `fresh`: exec'ed from
-        what is installed now) a new process. `served` says the configuration of the moment, its generation, and the keys. OSError
-        when the system has no process to spare."""
-        if fresh:
-            self.dismiss_spare()
+    async def start(self, slot: Slot, served: Callable[[], tuple[Settings, int, Trust]]) -> Worker:
+        """A worker for the slot, followed by a task to its end. `served` says the configuration of the moment, its generation,
+        and the keys. OSError when the system has no process to spare."""
         while not self._free_rows:  # noqa: ASYNC110 - until an old worker has drained
             await asyncio.sleep(0.05)
         row = self._free_rows.pop(0)
-        worker = self._spare
-        if worker is not None and worker.lives:
-            self._spare = None
-        else:
-            try:
-                worker = await self._process()
-            except OSError:
-                self._free_rows.append(row)
-                raise
+        try:
+            worker = await self._process()
+        except OSError:
+            self._free_rows.append(row)
+            raise
         settings, worker.generation, trust = served()
         self.alive.add(worker)
         await worker.serve(slot, row, settings, trust)
         return worker
 
     def keep_spare(self, wanted: bool) -> None:
-        """See to it that there is a spare, or none."""
-        self._wants_spare = wanted
-        if not wanted:
-            self.dismiss_spare()
-        elif self._spare is None and not self._making_spare:
-            self._making_spare = True
-            self._spawn(self._make_spare())
-
-    def dismiss_spare(self) -> None:
-        """End the spare: it holds copies of the listening sockets."""
-        if self._spare is not None:
-            self._spare.kill()
+        """See to it that there is a spare, or none. To be called again and again: nobody says when one dies."""
+        if self._spare is not None and not (wanted and self._spare.lives):
+            self._spare.end()  # it holds copies of the listening sockets
             self._spare = None
+        if wanted and self._spare is None:
+            try:
+                self._spare = self._new_spare()
+            except OSError as error:
+                _log.warning("no spare process can be started: %s", error)
 
-    async def _make_spare(self) -> None:
+    async def renew(self) -> None:
+        """From here on workers run what is installed now. GatewayError when that does not start."""
+        if self._spare is None:
+            return  # each is started by exec
         try:
-            spare = await self._process()
+            spare = self._new_spare()
         except OSError as error:
-            _log.warning("no spare worker can be started: %s", error)
-            return
-        finally:
-            self._making_spare = False
+            raise GatewayError(f"no process can be started: {error}") from error
+        try:
+            await spare.ready()
+        except BaseException as error:
+            spare.end()
+            if isinstance(error, OSError):
+                raise GatewayError(f"what is installed now does not start: {error}") from error
+            raise
+        if self._spare is not None:
+            self._spare.end()
         self._spare = spare
-        if not self._wants_spare:
-            self.dismiss_spare()
 
     async def _process(self) -> Worker:
-        worker = await Worker.spawn(self.slots, segment=self.segment, office=self._office, bells=self._bells)
+        worker = None
+        if (spare := self._spare) is not None:
+            try:
+                worker = await Worker.fork(spare)
+            except OSError as error:
+                _log.warning("the spare makes no worker, one is started without it: %s", error)
+                spare.end()
+        if worker is None:
+            worker = await Worker.spawn([*self._command(), "--control"], self._inherited())
         worker.on_wanted = self.on_wanted
         self._spawn(self._follow(worker))
         return worker
 
+    def _new_spare(self) -> Spare:
+        return Spare.spawn([*self._command(), "--spare"], self._inherited())
+
+    def _command(self) -> list[str]:
+        """A process that has the segment, every slot's socket and every row's bell; how it is told more comes after this."""
+        listening = [str(slot.sock.fileno()) for slot in self.slots]
+        command = [
+            sys.executable,
+            "-m",
+            "budgateway.worker",
+            "--segment",
+            str(self.segment.fd),
+            "--office",
+            self._office,
+        ]
+        return [*command, "--listening", *listening, "--bells", *map(str, self._bells)]
+
+    def _inherited(self) -> list[int]:
+        return [self.segment.fd, *(slot.sock.fileno() for slot in self.slots), *self._bells]
+
     async def _follow(self, worker: Worker) -> None:
         await worker.run()
         self.alive.discard(worker)
-        if self._spare is worker:
-            self._spare = None
         if worker.row >= 0:
             self.segment.clear_worker(worker.row)
             self._free_rows.append(worker.row)
@@ -147,11 +164,14 @@ class Fleet:
 
     def pids(self) -> set[int]:
         """Of all processes of ours."""
-        return {worker.pid for worker in (*self.alive, self._spare) if worker is not None}
+        return {process.pid for process in (*self.alive, self._spare) if process is not None}
 
-    def held_bytes(self) -> int:
-        """Memory that this process and its children hold."""
-        return resident(os.getpid()) + sum(map(resident, self.pids()))
+    async def held_bytes(self, matters_bytes: int) -> int:
+        """Memory that this process and its children hold: at most this, or from `matters_bytes` on exactly."""
+        pids = {os.getpid(), *self.pids()}
+        most = sum(map(resident, pids))
+        # A thread, as each look walks through all pages.
+        return most if most < matters_bytes else await asyncio.to_thread(lambda: sum(map(proportional, pids)))
 
     def facts(self) -> list[dict[str, Any]]:
         """Each worker's state, for the back office; draining ones too."""

@@ -23,6 +23,16 @@ def resident(pid: int) -> int:
         return 0
 
 
+def proportional(pid: int) -> int:
+    """The same with what several processes share divided among them, as workers share most of what they imported. Walks
+    every page: milliseconds for a GiB."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    except (OSError, IndexError, ValueError, StopIteration):
+        return resident(pid)
+
+
 def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that the processes may hold together: the control group's limit, else the machine's memory."""
     limits = [os.sysconf("SC_PHYS_PAGES") * _PAGE]
@@ -44,6 +54,11 @@ class MemoryGuard:
         self.limit_bytes = limit_bytes
         self.is_shedding = False
         self.accepts = True
+
+    @property
+    def matters_bytes(self) -> int:
+        """Below this nothing is decided."""
+        return int(self.limit_bytes * RESUME_SHARE)
 
     def judge(self, resident_bytes: int) -> bool:
         """Take note of what is held; whether anything is to be done otherwise than before."""

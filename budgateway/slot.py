@@ -1,12 +1,10 @@
-"""A worker as its supervisor sees it: the process from exec to its end, and the slot whose socket outlives it."""
+"""A worker as its supervisor sees it: the process from its start to its end, and the slot whose socket outlives it."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -23,12 +21,13 @@ from budgateway.control import (
     Wanted,
 )
 from budgateway.overload import Heartbeat
+from budgateway.spare import Fork, Spare, launch
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Sequence
     from typing import Self
 
-    from budgateway import native
     from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
@@ -42,7 +41,7 @@ class WorkerGone(Exception):
 class Worker:
     """One process. `run` must be awaited in a task of its own: it hears what the worker says and when it ends."""
 
-    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | Fork, channel: Channel) -> None:
         # process
         self.pid = process.pid
         self.status: int | None = None
@@ -65,25 +64,21 @@ class Worker:
         self.ready_at = 0.0
 
     @classmethod
-    async def spawn(cls, slots: Sequence[Slot], *, segment: native.Segment, office: str, bells: Sequence[int]) -> Self:
-        """Exec a process that inherits the segment, every slot's socket, one end of a control channel and every row's bell.
-        It waits to be told what to serve. OSError when the system has no process or descriptor to spare."""
+    async def spawn(cls, command: Sequence[str], inherited: Sequence[int]) -> Self:
+        """Exec `command`, which gets the descriptor of its control channel as a last word. It waits to be told what to serve.
+        OSError when the system has no process or descriptor to spare."""
         ours, theirs = socket.socketpair()
-        listening = [slot.sock.fileno() for slot in slots]
-        command = [sys.executable, "-m", "budgateway.worker"]
-        command += ["--segment", str(segment.fd), "--control", str(theirs.fileno()), "--office", office]
-        command += ["--listening", *map(str, listening), "--bells", *map(str, bells)]
-        inherited = (segment.fd, theirs.fileno(), *listening, *bells)
         try:
-            # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
-            process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own interpreter and module; exec takes a millisecond
-                command, pass_fds=inherited, stdin=subprocess.DEVNULL, start_new_session=True
-            )
+            process = launch(command, inherited, theirs)
         except OSError:
             ours.close()
             raise
-        finally:
-            theirs.close()
+        return cls(process, await Channel.over(ours))
+
+    @classmethod
+    async def fork(cls, spare: Spare) -> Self:
+        """The same, of a spare. OSError when it can make none."""
+        process, ours = await spare.fork()
         return cls(process, await Channel.over(ours))
 
     async def serve(self, slot: Slot, row: int, settings: Settings, trust: Trust) -> None:
@@ -153,11 +148,6 @@ class Worker:
         """Have it write to its standard error where it stands."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGUSR1)
-
-    @property
-    def lives(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
 
     async def _tell(self, message: Message) -> None:
         try:

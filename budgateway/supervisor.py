@@ -112,6 +112,7 @@ class Supervisor:
             metrics_sock = self._bind(self._inherited())
             await self._open_desk(metrics_sock)
             self._fleet.open(self._slots, self._desk.path)
+            self._keep_spare()
             await self._open_custodian()
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
             beside = [
@@ -150,7 +151,8 @@ class Supervisor:
         self._stopping.set()
 
     def _bury_orphans(self) -> None:
-        """As process 1 of a container we inherit what others leave behind; workers are waited for elsewhere."""
+        """We inherit what our descendants leave behind, and as process 1 of a container what others do; workers are waited
+        for elsewhere."""
         ours = self._fleet.pids()
         while True:
             try:
@@ -306,8 +308,7 @@ class Supervisor:
             await self._sleep_unless_stopping(backoff_s)
 
     def _keep_spare(self) -> None:
-        """Once all is up, so that nobody waits for the spare's start."""
-        self._fleet.keep_spare(self._announced and self.settings.spare_worker and not self._stopping.is_set())
+        self._fleet.keep_spare(self.settings.spare_worker and not self._stopping.is_set())
 
     async def _sleep_unless_stopping(self, seconds: float) -> None:
         try:
@@ -316,9 +317,9 @@ class Supervisor:
         except TimeoutError:
             pass
 
-    async def _start(self, slot: Slot, *, fresh: bool = False) -> Worker:
+    async def _start(self, slot: Slot) -> Worker:
         """A worker for the slot. OSError when the system has no process to spare."""
-        worker = await self._fleet.start(slot, self._served, fresh=fresh)
+        worker = await self._fleet.start(slot, self._served)
         if self._guard.is_shedding:
             await self._tell_memory(worker)
         if self._stopping.is_set():
@@ -356,9 +357,10 @@ class Supervisor:
     async def roll(self) -> None:
         """Replace every worker, one after the other: the new one is ready before the old one drains."""
         async with self._changing:
+            await self._fleet.renew()
             for slot in self._slots:
                 old = slot.worker
-                new = await self._start(slot, fresh=True)
+                new = await self._start(slot)
                 await self._until_ready(new)
                 if not new.ready.is_set() or self._stopping.is_set():
                     raise GatewayError(f"worker {slot.index}: the new one did not start; the old one goes on")
@@ -366,7 +368,6 @@ class Supervisor:
                 if old is not None:
                     old.drain()
                 _log.info("worker %d: pid %d follows %d", slot.index, new.pid, old.pid if old is not None else 0)
-        self._keep_spare()
 
     # ---------------------------------------------------------------- configuration
 
@@ -436,8 +437,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(WATCH_S)
             looked, before = time.monotonic(), looked
-            if os.getpid() == 1:
-                self._bury_orphans()  # not on SIGCHLD, which uvloop keeps for itself
+            self._bury_orphans()  # not on SIGCHLD, which uvloop keeps for itself
             await self._guard_memory()
             await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
             self._keep_spare()
@@ -446,7 +446,7 @@ class Supervisor:
                 self._spawn_change("reload", self.reload)
 
     async def _guard_memory(self) -> None:
-        held = self._fleet.held_bytes()
+        held = await self._fleet.held_bytes(self._guard.matters_bytes)
         if not self._guard.judge(held):
             return
         _log.log(

@@ -34,6 +34,7 @@ from budgateway.control import (
 )
 from budgateway.errors import GatewayError
 from budgateway.runtime import DataPlane, settle_memory
+from budgateway.spare import become
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +111,6 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     channel = await Channel.over(socket.socket(fileno=control))
-    # A spare waits here, everything imported.
     first = await channel.receive()
     for index, descriptor in enumerate(listening):
         # A socket stays open for as long as anybody holds it: those of others are not ours to hold.
@@ -151,19 +151,22 @@ async def serve(
 def main() -> int:
     """Take what the supervisor hands over by descriptor, and serve when told to."""
     parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
-    for name in ("segment", "control"):
-        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--segment", type=int, required=True)
     for name in ("listening", "bells"):
         parser.add_argument(f"--{name}", type=int, nargs="+", required=True)
     parser.add_argument("--office", required=True)
+    told = parser.add_mutually_exclusive_group(required=True)
+    told.add_argument("--control", type=int, help="the channel of one worker")
+    told.add_argument("--spare", type=int, help="where to be told of the channel of each worker to make")
     given = parser.parse_args()
     # Of one whose event loop stands still the supervisor asks where it stands, before it ends it.
     faulthandler.register(signal.SIGUSR1)
-    segment = native.Segment.attach(given.segment)
     gc.collect()
     gc.freeze()
+    control = given.control if given.spare is None else become(socket.socket(fileno=given.spare))
+    segment = native.Segment.attach(given.segment)  # not before: each has its own shard of what is counted
     with contextlib.suppress(KeyboardInterrupt, ConnectionError):
-        uvloop.run(serve(segment, given.listening, given.office, given.control, given.bells))
+        uvloop.run(serve(segment, given.listening, given.office, control, given.bells))
     return 0
 
 

@@ -102,42 +102,91 @@ async def test_nobody_is_ended_because_all_stood_still(gate: asyncio.Event) -> N
             assert "stood still" not in gateway.server.output
 
 
-def serves(pid: int, facts: dict[str, Any]) -> bool:
-    return [(worker["pid"], worker["state"]) for worker in facts["workers"]] == [(pid, "ready")]
-
-
 def is_ready(facts: dict[str, Any], workers: int) -> bool:
     return [worker["state"] for worker in facts["workers"]] == ["ready"] * workers
 
 
-async def test_a_spare_takes_a_dead_workers_place(gate: asyncio.Event) -> None:
+async def test_workers_are_forks_of_the_spare(gate: asyncio.Event) -> None:
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], workers=1) as gateway:
         supervisor = gateway.server.process.pid
         (served,) = await gateway.pids()
-        for _ in range(3):
-            (spare,) = await waits(supervisor, served)
-            os.kill(served, signal.SIGKILL)
-            await gateway.until(partial(serves, spare))
-            served = spare
-        # A spare that dies is replaced, too, and a restart begins with what is installed now.
         (spare,) = await waits(supervisor, served)
+        for _ in range(3):
+            os.kill(served, signal.SIGKILL)
+            served = await follows(gateway, served)
+            assert started_by(served) == supervisor and command(served) == command(spare)
+            assert await waits(supervisor, served) == [spare]
+        # Without one a worker is started all the same, and there is another spare soon.
         os.kill(spare, signal.SIGKILL)
+        os.kill(served, signal.SIGKILL)
+        served = await follows(gateway, served)
+        assert await once(gateway.url) == "200"
         (other,) = await waits(supervisor, served, spare)
+        # A restart begins with what is installed now.
         gateway.signal(signal.SIGUSR2)
-        await gateway.until(partial(replaced, [served]))
-        assert await gateway.pids() != [other]
+        served = await follows(gateway, served)
+        (newest,) = await waits(supervisor, served, spare, other)
+        assert command(served) == command(newest)
         # Its copies of the sockets keep nobody waiting.
         gateway.signal(signal.SIGTERM)
         await refuses(gateway.url)
         assert await gateway.ended() == 0
 
 
+async def test_a_spare_that_is_stopped_keeps_no_worker_from_its_place(gate: asyncio.Event) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], workers=1) as gateway:
+        supervisor = gateway.server.process.pid
+        (served,) = await gateway.pids()
+        (spare,) = await waits(supervisor, served)
+        os.kill(spare, signal.SIGSTOP)
+        os.kill(served, signal.SIGKILL)
+        served = await follows(gateway, served)
+        assert "the spare makes no worker" in gateway.server.output
+        assert await once(gateway.url) == "200"
+        await waits(supervisor, served, spare)
+        assert not is_alive(spare)
+
+
+async def test_without_a_spare_workers_are_started_by_exec(gate: asyncio.Event) -> None:
+    settings = {"spare_worker": False}
+    async with FaultyUpstream(model_server(gate)) as upstream:
+        async with operated([upstream.url], workers=1, settings=settings) as gateway:
+            supervisor = gateway.server.process.pid
+            (served,) = await gateway.pids()
+            os.kill(served, signal.SIGKILL)
+            served = await follows(gateway, served)
+            gateway.signal(signal.SIGUSR2)
+            served = await follows(gateway, served)
+            assert children(supervisor) == [served]
+            assert await once(gateway.url) == "200"
+
+
+async def follows(gateway: Operated, before: int) -> int:
+    """Wait until another worker than this one serves alone: which."""
+    await gateway.until(lambda facts: replaced([before], facts) and len(facts["workers"]) == 1)
+    (pid,) = await gateway.pids()
+    return pid
+
+
+def started_by(pid: int) -> int:
+    """A process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def command(pid: int) -> bytes:
+    """What a process was started with; a fork says what the one said that it is a fork of."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 async def waits(supervisor: int, *known: int) -> list[int]:
     """Wait for a child besides those that are known."""
     async with asyncio.timeout(15):
         while True:
-            children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-            if others := [int(pid) for pid in children if int(pid) not in known]:
+            if others := [pid for pid in children(supervisor) if pid not in known]:
                 return others
             await asyncio.sleep(0.02)
 
@@ -392,18 +441,14 @@ async def test_as_process_1_it_serves_buries_orphans_and_stops_when_told() -> No
     before = ["unshare", "--fork", "--pid", "--mount-proc", "--kill-child"]
     async with operated(["http://127.0.0.1:9"], before=before) as gateway:
         outer = gateway.server.process.pid
-        supervisor = int(Path(f"/proc/{outer}/task/{outer}/children").read_text())
+        (supervisor,) = children(outer)
         assert Path(f"/proc/{supervisor}/status").read_text().split("NSpid:")[1].split()[:2] == [str(supervisor), "1"]
         orphan = ["nsenter", "--target", str(supervisor), "--pid", "sh", "-c", "sleep 0.2 & exit 0"]
         await asyncio.to_thread(subprocess.run, orphan, check=True)
-
-        def children() -> int:
-            return len(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split())
-
         async with asyncio.timeout(5):
-            while children() != 4:  # two workers and a spare
+            while len(children(supervisor)) != 4:  # two workers and a spare
                 await asyncio.sleep(0.005)
-            while children() != 3:
+            while len(children(supervisor)) != 3:
                 await asyncio.sleep(0.02)
         os.kill(supervisor, signal.SIGTERM)
         assert await gateway.ended() == 0

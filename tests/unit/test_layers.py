@@ -23,6 +23,7 @@ LAYERS = {
         "control",
         "sharing",
         "slot",
+        "spare",
         "fleet",
         "handover",
         "overload",

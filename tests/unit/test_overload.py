@@ -7,13 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.overload import Heartbeat, MemoryGuard, memory_limit, resident
+from budgateway.fleet import Fleet
+from budgateway.overload import Heartbeat, MemoryGuard, memory_limit, proportional, resident
 from budgateway.supervisor import respawn_delay_s
 
 
 def test_this_process_holds_some_memory_and_a_dead_one_none() -> None:
     assert resident(os.getpid()) > 1 << 20
     assert resident(2**22 + 1) == 0
+    assert 1 << 20 < proportional(os.getpid()) < resident(os.getpid())
+    assert proportional(2**22 + 1) == 0
+
+
+async def test_what_processes_share_is_counted_once_where_it_matters() -> None:
+    fleet = Fleet(1, lambda work: work.close())
+    try:
+        most = await fleet.held_bytes(1 << 60)
+        assert 1 << 20 < await fleet.held_bytes(1 << 20) < most
+    finally:
+        fleet.close()
 
 
 def test_the_limit_is_the_control_groups_where_it_has_one(tmp_path: Path) -> None:

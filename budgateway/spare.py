@@ -1,0 +1,221 @@
+"""The spare: a process with everything imported and no event loop. Workers are forks of it.
+
+A fork is there within milliseconds, where an interpreter that imports everything takes 0.1 s of a core; and what was
+imported, two thirds of what a worker holds, lies in memory once, however many workers there are. Nothing is forked that
+runs: no loop, no thread, no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from typing import Self
+
+START_S = 30.0  # an interpreter that imports everything, on the busiest of machines
+FORK_S = 2.0  # who takes longer is stopped, or worse
+
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_PID = struct.Struct("=i")
+
+
+class Spare:
+    """The process as the supervisor sees it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._sock = sock
+        self._asking = asyncio.Lock()
+        self._is_ready = False
+
+    @classmethod
+    def spawn(cls, command: Sequence[str], inherited: Sequence[int]) -> Self:
+        """Exec `command`, which ends in `become` and is given the descriptor of its socket as a last word. OSError when the
+        system has no process or descriptor to spare."""
+        adopt_orphans()
+        # Each message is one packet: there is no half of one.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            process = launch(command, inherited, theirs)
+        except OSError:
+            ours.close()
+            raise
+        ours.setblocking(False)
+        return cls(process, ours)
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    async def ready(self) -> None:
+        """Wait until everything is imported. OSError when that fails."""
+        async with self._turn():
+            pass
+
+    async def fork(self) -> tuple[Fork, socket.socket]:
+        """A new process, a child of ours, and our end of its control channel. OSError when there can be none."""
+        async with self._turn():
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    socket.send_fds(self._sock, [b"."], [theirs.fileno()])
+                pid = await self._answer(FORK_S)
+                if pid < 0:
+                    raise OSError(-pid, os.strerror(-pid))
+                return Fork(pid), ours
+            except BaseException:
+                # Whoever was born meanwhile sees that nobody is there.
+                ours.close()
+                raise
+
+    def end(self) -> None:
+        """End it. Idempotent."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        if not self._asking.locked():  # whoever waits for an answer hears that there is none
+            self._sock.close()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One question at a time, once it is ready."""
+        async with self._asking:
+            if self._sock.fileno() < 0:
+                raise ConnectionError("the process ended")
+            try:
+                if not self._is_ready:
+                    await self._answer(START_S)
+                    self._is_ready = True
+                yield
+            finally:
+                if not self.lives:
+                    self._sock.close()
+
+    async def _answer(self, seconds: float) -> int:
+        try:
+            async with asyncio.timeout(seconds):
+                packet = await asyncio.get_running_loop().sock_recv(self._sock, _PID.size)
+        except TimeoutError:
+            raise OSError(f"no answer within {seconds:.0f} s") from None
+        if not packet:
+            raise ConnectionError("the process ended")
+        number: int = _PID.unpack(packet)[0]
+        return number
+
+
+class Fork:
+    """A child that nobody but us waits for: as much of subprocess.Popen as a worker's process needs."""
+
+    def __init__(self, pid: int) -> None:
+        """OSError when it is no child of ours."""
+        self.pid = pid
+        self.returncode: int | None = None
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+
+    def poll(self) -> int | None:
+        """How it ended: its exit status, or minus the signal; None while it runs."""
+        if self.returncode is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                self.returncode = 255  # somebody else was told
+            else:
+                if pid:
+                    self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Nothing happens when it has ended: until it was waited for its number is nobody else's."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Tell it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+def launch(command: Sequence[str], inherited: Sequence[int], sock: socket.socket) -> subprocess.Popen[bytes]:
+    """Exec `command` with a descriptor of `sock` as its last word, and these; `sock` is closed here. OSError when the system has
+    no process to spare."""
+    with sock:
+        # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [*command, str(sock.fileno())],
+            pass_fds=(*inherited, sock.fileno()), stdin=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+
+
+def adopt_orphans() -> None:
+    """Have descendants whose parent ended become children of this process. OSError where that is not to be had."""
+    import ctypes  # nobody else needs it, and workers would hold it too
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not sys.platform.startswith("linux") or libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot adopt orphans")
+
+
+def become(sock: socket.socket) -> int:
+    """Be the spare from here on. Returns in each fork, with the descriptor of its control channel; the spare itself ends
+    when the supervisor does."""
+    sock.sendall(_PID.pack(os.getpid()))
+    while True:
+        packet, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
+        if not packet:
+            sys.exit(0)
+        (control,) = descriptors
+        try:
+            pid = _fork_orphan()
+        except OSError as error:
+            pid = -(error.errno or 1)
+        if pid == 0:
+            sock.close()
+            os.setsid()
+            return control
+        os.close(control)
+        sock.sendall(_PID.pack(pid))
+
+
+def _fork_orphan() -> int:
+    """Fork twice, so that the supervisor adopts the new process: its pid here, 0 in it."""
+    reading, writing = os.pipe()
+    try:
+        between = os.fork()
+        if between == 0:
+            return _fork_and_leave(writing, reading)
+        os.waitpid(between, 0)
+        os.set_blocking(reading, False)
+        packet = os.read(reading, _PID.size)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    pid: int = _PID.unpack(packet)[0]
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid))
+    return pid
+
+
+def _fork_and_leave(writing: int, reading: int) -> int:
+    """In the process between: 0 in its child; it does not return itself."""
+    try:
+        pid = os.fork()
+    except OSError as error:
+        pid = -(error.errno or 1)
+    if pid:
+        os.write(writing, _PID.pack(pid))
+        os._exit(0)
+    return 0
