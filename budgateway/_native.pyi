@@ -42,9 +42,9 @@ class Segment:
         """The name behind an id; "other" for 0 and for ids never given out."""
     def upstream(self, url: str) -> int:
         """The slot of an upstream, by URL; kept across reloads. ValueError when all slots are taken."""
-    def judge(self, upstream: int, healthy: bool | None, now_ns: int) -> None:
-        """A probe's word about the upstream in this slot; None: nobody probes it any more. ValueError, as for all that
-        follow, for a slot that was never given out."""
+    def judge(self, upstream: int, healthy: bool | None, now_ns: int, *, silent: bool = False) -> None:
+        """A probe's word about the upstream in this slot, `silent` when traffic hears as little; None: nobody probes it any
+        more. ValueError, as for all that follow, for a slot that was never given out."""
     def welcome(self, upstream: int, now_ns: int) -> None:
         """The upstream is new beside others: it starts slowly."""
     def suspect(self, upstream: int, now_ns: int) -> None:
@@ -52,7 +52,8 @@ class Segment:
     def take_suspicion(self, upstream: int) -> int:
         """When somebody first suspected it since this was last asked, in monotonic nanoseconds; 0 if nobody did."""
     def signal(self, upstream: int, running: int, waiting: int, kv_usage: float, now_ns: int) -> None:
-        """What its engine says of its load: requests computed and waiting, share of the KV cache in use (0 to 1)."""
+        """What its engine says of its load: requests computed and waiting, share of the KV cache in use (0 to 1). At time 0
+        what it said is forgotten."""
     def set_models(self, upstream: int, models: Sequence[str]) -> None:
         """The models it lists; none, or more than 255: not known."""
     @property
@@ -242,8 +243,9 @@ class Selector:
 
     `eject_after` failures in a row (0: never) take an upstream out for `eject_ns` times the times that this happened, no
     longer than `eject_max_ns`, give or take 15 %; no more than `eject_percent` of the list at a time, and never the last
-    one. When fewer than `panic_percent` are available, those that are ejected or unhealthy are used, too; open breakers
-    stay open. Who comes back from anything gets its share within `slow_start_ns`, little by little.
+    one: who fails beyond that is set aside for as long, and used only when nobody answers. When fewer than `panic_percent`
+    are available, those that rest or are unhealthy are used, too, but whom traffic found failing only when nobody answers;
+    open breakers stay open. Who comes back from anything gets its share within `slow_start_ns`, little by little.
     """
 
     def __new__(
@@ -296,7 +298,8 @@ class Selector:
 @final
 class Vitals:
     """An upstream's health as it was when looked at: `breaker` closed, open or half_open, and the calls and failures of late
-    that its ratio is taken of; until when it is out (0: it is in), and whether because it `asked` to; failures in a row and
+    that its ratio is taken of; until when it is out (0: it is in), whether because it `asked` to, and whether only while
+    another one answers (`aside`); failures in a row and
     ejections in all; a probe's word; how much of its weight counts; running, waiting, KV usage, and when it said so."""
 
     drained: Final[bool]
@@ -304,6 +307,7 @@ class Vitals:
     window: Final[tuple[int, int]]
     out_until_ns: Final[int]
     asked: Final[bool]
+    aside: Final[bool]
     failures: Final[int]
     ejections: Final[int]
     healthy: Final[bool | None]
@@ -379,6 +383,8 @@ class RetryBudget:
         """Take a retry out of the budget; False when there is none left."""
     def give_back(self) -> None:
         """Give one back that was not made."""
+    def repay(self) -> None:
+        """Pay back for an exchange that goes on with another provider: here it has ended."""
 
 @final
 class Metrics:

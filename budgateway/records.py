@@ -285,6 +285,13 @@ class Route:
         names = tuple(name for name, _ in self.split) or (self.provider,)
         return names if self.canary is None else (*names, self.canary.provider)
 
+    def holds(self) -> tuple[str, ...]:
+        """The providers of which one is enough to answer: those of the split, and fallbacks that are gone to when there is
+        nobody. Not the canary's, which is there for a part."""
+        fallbacks = self.retries.fallbacks if "error" in self.retries.fallback_on else ()
+        shares = [name for name, weight in self.split if weight] or [self.provider]
+        return (*shares, *(fallback.provider for fallback in fallbacks))
+
     def leads_to(self) -> tuple[str, ...]:
         """Every provider that it sends anything to."""
         names = (*self.answerers(), *(fallback.provider for fallback in self.retries.fallbacks))

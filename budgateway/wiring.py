@@ -28,6 +28,8 @@ from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from budgateway.limits.demand import SharedLimits
 
 OFFICE = "gateway"
@@ -112,6 +114,25 @@ def care_of(settings: Settings, provider: Provider) -> Care:
     return care
 
 
+def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
+    """Under which name the segment knows an upstream, by provider and URL: the URL, so that providers that share one share
+    what is known of it. Those that ask it otherwise how it is (another path, another key) may be answered otherwise:
+    each way of asking has a name of its own. Who asks nothing hears what the first one is told."""
+    names: dict[str, dict[object, str]] = {}
+    keys: dict[tuple[str, str], str] = {}
+    for provider in settings.providers:
+        check = provider.health_check
+        for upstream in provider.upstreams:
+            name = upstream.url
+            if check is not None:
+                manner = (check.path, check.statuses, check.body, check.generate_model, provider.tls_verify,
+                          provider.tls_ca_file, provider.api_key, provider.headers)  # fmt: skip
+                known = names.setdefault(upstream.url, {})
+                name = known.setdefault(manner, f"{upstream.url} {provider.name}" if known else upstream.url)
+            keys[provider.name, upstream.url] = name
+    return keys
+
+
 def upstream_label(provider: Provider, number: int) -> str:
     """What an upstream is called in headers, logs, errors and the back office."""
     return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
@@ -140,14 +161,17 @@ def build_snapshot(
     disclose = settings.disclose
     targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
     book = Rulebook(settings, segment, worker)
-    rooms = [_route_room(route, providers, targets, settings, segment, worker, queues) for route in settings.routes]
+    keys = upstream_keys(settings)
+    rooms = [
+        _route_room(route, providers, targets, settings, keys, segment, worker, queues) for route in settings.routes
+    ]
     for room in rooms:
         room.limits = book.of_route(room.record)
         mirror = room.record.mirror
         if mirror is not None:
             # No connection of a copy is ever another's: what goes wrong with it stays with it.
             shadow = replace(providers[mirror.provider], max_idle=0)
-            leg = _leg(room.record, shadow, targets_of(shadow, pools, warm), settings, segment, worker, None)
+            leg = _leg(room.record, shadow, targets_of(shadow, pools, warm), settings, keys, segment, worker, None)
             room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
     office = _office_rooms(settings, segment, worker, pools, office_path, warm)
     for room in office:
@@ -190,16 +214,18 @@ def _route_room(
     providers: dict[str, Provider],
     targets: dict[str, tuple[Target, ...]],
     settings: Settings,
+    keys: Mapping[tuple[str, str], str],
     segment: native.Segment,
     worker: int,
     queues: Queues | None = None,
 ) -> RouteRoom:
     fallbacks = [
-        _leg(route, providers[one.provider], targets[one.provider], settings, segment, worker, queues, one.model)
+        _leg(route, providers[one.provider], targets[one.provider], settings, keys, segment, worker, queues, one.model)
         for one in route.retries.fallbacks
     ]
     legs = [
-        _leg(route, providers[name], targets[name], settings, segment, worker, queues) for name in route.answerers()
+        _leg(route, providers[name], targets[name], settings, keys, segment, worker, queues)
+        for name in route.answerers()
     ]
     return RouteRoom(
         route,
@@ -217,6 +243,7 @@ def _leg(
     provider: Provider,
     targets: tuple[Target, ...],
     settings: Settings,
+    keys: Mapping[tuple[str, str], str],
     segment: native.Segment,
     worker: int,
     queues: Queues | None,
@@ -227,7 +254,7 @@ def _leg(
         segment,
         worker,
         route.load_balancer,
-        [(segment.upstream(upstream.url), upstream.weight) for upstream in provider.upstreams],
+        [(segment.upstream(keys[provider.name, upstream.url]), upstream.weight) for upstream in provider.upstreams],
         seed=secrets.randbits(63),
         **care_of(settings, provider),
         max_in_flight=[upstream.max_in_flight for upstream in provider.upstreams],
@@ -270,10 +297,11 @@ def _office_rooms(
     upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
     provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
     targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
+    keys = {(OFFICE, upstream.url): upstream.url}
     rooms = []
     for path, access, priority, methods in _OFFICE_PATHS:
         route = Route(name=OFFICE, path=path, provider=OFFICE, methods=methods, priority=priority, auth_required=False)
-        room = _route_room(route, {OFFICE: provider}, targets, settings, segment, worker)
+        room = _route_room(route, {OFFICE: provider}, targets, settings, keys, segment, worker)
         room.access = access
         rooms.append(room)
     return rooms

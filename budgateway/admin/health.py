@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from budgateway import native
 from budgateway.health.watch import Watch, Watched
 from budgateway.observe.metrics import queues
-from budgateway.wiring import Pools, care_of, targets_of, upstream_label
+from budgateway.wiring import Pools, care_of, targets_of, upstream_keys, upstream_label
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -47,9 +47,10 @@ class Health:
         """Show these upstreams from now on."""
         self._settings = settings
         self._rows = []
+        keys = upstream_keys(settings)
         for provider in settings.providers:
             for number, upstream in enumerate(provider.upstreams):
-                slot = self._segment.upstream(upstream.url)
+                slot = self._segment.upstream(keys[provider.name, upstream.url])
                 # Only to look: a selector of one never picks.
                 selector = native.Selector(self._segment, 0, "round_robin", [(slot, 1)], **care_of(settings, provider))
                 self._rows.append(_Row(provider, upstream, upstream_label(provider, number), slot, selector))
@@ -75,18 +76,19 @@ class Health:
             taking = [one["state"] in TAKING for one in shown]
             entry["status"] = "up" if all(taking) else "degraded" if any(taking) else "down"
             there = [one for one in shown if not one["drained"]]
-            available = sum(one["state"] in TAKING for one in there)
+            # Who is aside would be there if the others were not.
+            available = sum(one["state"] in TAKING or one["ejections"]["aside"] for one in there)
             doubtful = any(one["state"] in ("ejected", "resting", "unhealthy") for one in there)
             entry["panic"] = doubtful and available * 100 < self._settings.panic_percent * len(there)
         return list(found.values())
 
     def routes_without_upstream(self, now_s: float) -> list[str]:
-        """Routes of which no upstream took traffic for a while, by name."""
+        """Routes of which no upstream took traffic for a while, nor one of their fallbacks, by name."""
         states: dict[str, bool] = {}
         for row, shown in zip(self._rows, self.upstreams(), strict=True):
             states[row.provider.name] = states.get(row.provider.name, False) or shown["state"] in TAKING
         for route in self._settings.routes:
-            if states.get(route.provider, True):
+            if any(states.get(name, True) for name in route.holds()):
                 self._without.pop(route.name, None)
             else:
                 self._without.setdefault(route.name, now_s)
@@ -129,6 +131,7 @@ class Health:
                 "count": vitals.ejections,
                 "failures_in_a_row": vitals.failures,
                 "out_for_s": round(max(0, vitals.out_until_ns - now_ns) / 1e9, 1),
+                "aside": vitals.aside,
             },
             "probe": None if watched is None else _probe(watched),
             "engine": _engine(vitals, now_ns),
@@ -143,11 +146,12 @@ def watched(
     with whether its provider had others before. `known` are the URLs of the configuration before."""
     pools: Pools = {}
     by_load = {route.provider for route in settings.routes if route.load_balancer == "least_load"}
+    keys = upstream_keys(settings)
     wanted: list[Watched] = []
     upstreams: list[tuple[int, bool]] = []
     for provider in settings.providers:
         beside = any(upstream.url in known for upstream in provider.upstreams)
-        slots = [segment.upstream(upstream.url) for upstream in provider.upstreams]
+        slots = [segment.upstream(keys[provider.name, upstream.url]) for upstream in provider.upstreams]
         upstreams += [(slot, beside) for slot in slots]
         if provider.health_check is not None:
             for slot, target in zip(slots, targets_of(provider, pools), strict=True):
@@ -164,7 +168,9 @@ def _state(vitals: native.Vitals, watched: Watched | None, now_ns: int) -> tuple
     if vitals.breaker != "closed":
         return vitals.breaker, "too many exchanges failed"
     if vitals.out_until_ns > now_ns:
-        return ("resting", "it asked for a pause") if vitals.asked else ("ejected", "several exchanges in a row failed")
+        if vitals.asked:
+            return "resting", "it asked for a pause"
+        return "ejected", "several exchanges in a row failed" + (": aside while others answer" if vitals.aside else "")
     if vitals.healthy is False:
         return "unhealthy", "" if watched is None else watched.standing.reason
     if vitals.share < 1:

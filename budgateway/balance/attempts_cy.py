@@ -97,6 +97,8 @@ class Attempts:
             if balancer.try_next(x, now_ns) >= 0:
                 if index >= 0:
                     former.give_back(index, verdict, now_ns)
+                if x.leg.budget is not None:
+                    x.leg.budget.repay()
                 x.leg = leg
                 x.leg_attempts = 0
                 x.fresh = False

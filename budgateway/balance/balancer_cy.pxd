@@ -26,6 +26,7 @@ cdef class Balancer:
     cpdef release(self, Exchange x, int verdict, long long now_ns)
     cpdef give_back(self, int index, int verdict, long long now_ns)
     cpdef bint is_available(self, long long now_ns) except -1
+    cpdef bint has_room(self, long long now_ns) except -1
     cdef int _pinned(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1
     cdef _nobody(self)

@@ -154,6 +154,22 @@ class Balancer:
                 return True
         return False
 
+    def has_room(self, now_ns: int) -> bool:
+        """Whether an exchange would not have to wait: an available upstream takes more, and nobody waits for it."""
+        if self._queue is None:
+            return True
+        if self._queue.lane(0).is_busy():
+            return False
+        for index, target in enumerate(self.targets):
+            vitals = self.selector.look(index, now_ns)
+            out = vitals.out_until_ns > now_ns or vitals.healthy is False
+            if vitals.drained or vitals.breaker == "open" or out:
+                continue
+            bound = target.upstream.max_in_flight
+            if not bound or self.selector.in_flight(index) < bound:
+                return True
+        return False
+
     def _pinned(self, x: Exchange, now_ns: int) -> int:
         """The upstream that the pin always gets; when that one cannot be had, the one it would get without it."""
         best: Any = self._best

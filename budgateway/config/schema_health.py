@@ -71,9 +71,10 @@ class OutlierEjectionConfig(Table):
     max_ejection_time: Seconds = 300
     """Seconds out at most."""
     max_ejection_percent: Percent = 50
-    """Of a provider's upstreams that may be out at a time; never the last one, whatever this says."""
+    """Of a provider's upstreams that may be out at a time; more only while another one answers, and never the last one. 0:
+    none at all."""
     panic_threshold: Percent = 50
-    """Percent of a provider's upstreams: when fewer are available, ejected and unhealthy ones are used, too."""
+    """Percent of a provider's upstreams: when fewer are available, resting and unhealthy ones are used, too."""
 
 
 class GenerateConfig(Table):

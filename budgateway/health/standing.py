@@ -30,11 +30,12 @@ class Answer:
 class Standing:
     """Counts answers. `healthy` is None until there was one."""
 
-    __slots__ = ("answer", "failed", "failures_in_all", "healthy", "in_row", "probes", "reason", "since_s")
+    __slots__ = ("answer", "failed", "failures_in_all", "healthy", "in_row", "probes", "reason", "silent", "since_s")
 
     def __init__(self) -> None:
         self.healthy: bool | None = None
         self.reason = ""
+        self.silent = False  # unhealthy, and traffic hears as little of it
         self.since_s = 0.0
         self.answer: Answer | None = None
         # answers of the present kind, good or bad, one after the other
@@ -44,25 +45,28 @@ class Standing:
         self.failures_in_all = 0
 
     def hear(self, answer: Answer, check: HealthCheck, *, suspected: bool) -> bool:
-        """Count an answer: whether that changed `healthy`. One that is `suspected` by traffic and does not answer is
-        unhealthy at once: two witnesses are enough."""
+        """Count an answer: whether that changed `healthy` or `silent`. One that is `suspected` by traffic and does not answer
+        is unhealthy at once: two witnesses are enough."""
         bad = bool(answer.reason)
         self.answer = answer
         self.probes += 1
         self.failures_in_all += bad
         self.in_row = self.in_row + 1 if bad == self.failed and self.probes > 1 else 1
         self.failed = bad
-        before = self.healthy
+        before = self.healthy, self.silent
         if bad:
-            if self.in_row >= check.unhealthy_threshold or (suspected and answer.silent):
+            agreed = suspected and answer.silent
+            if self.in_row >= check.unhealthy_threshold or agreed:
                 self.healthy = False
                 self.reason = answer.reason
+            self.silent = agreed or (self.silent and answer.silent)
         elif self.healthy is None or self.in_row >= check.healthy_threshold:
             self.healthy = True
+            self.silent = False
             self.reason = ""
-        if self.healthy != before:
+        if self.healthy != before[0]:
             self.since_s = answer.at_s
-        return self.healthy != before
+        return (self.healthy, self.silent) != before
 
     def pause_s(self, check: HealthCheck, chance: float) -> float:
         """Until the next question; `chance` is 0 to 1."""

@@ -27,6 +27,7 @@ SUSPICION_S = 0.1  # between two looks at what workers suspect
 SPREAD_S = 1.0  # first questions are asked within
 LOAD_S = 1.0  # between two looks at an engine's load, where that decides who gets the next exchange
 LOAD_TIMEOUT_S = 2.0
+FORGET_AFTER = 3  # questions in a row that brought no load: what it was is no guide any more
 
 _log = logging.getLogger("budgateway.health")
 
@@ -54,6 +55,7 @@ class Watched:
         self.load: Load | None = None
         # where in load_paths the last one was found; past the end: nowhere
         self.load_path = 0
+        self.unheard = 0
         self.suspected = False
         self.suspicions = 0
         self.wake = asyncio.Event()
@@ -212,7 +214,9 @@ class Watch:
         was = standing.healthy
         if not standing.hear(answer, check, suspected=suspected):
             return
-        self._segment.judge(one.slot, standing.healthy, monotonic_ns())
+        self._segment.judge(one.slot, standing.healthy, monotonic_ns(), silent=standing.silent)
+        if standing.healthy is was:
+            return
         if standing.healthy is False:
             _log.warning("upstream %s is unhealthy: %s", one.name, standing.reason)
         elif was is False:
@@ -249,19 +253,31 @@ class Watch:
             await asyncio.sleep(pause_s)
 
     async def _read_load(self, one: Watched, check: HealthCheck) -> None:
+        """What the engine has to do, until it has not said so for a while."""
+        load = await self._ask_load(one, check)
+        if load is not None:
+            one.load, one.unheard = load, 0
+            self._segment.signal(one.slot, load.running, load.waiting, load.kv_usage, monotonic_ns())
+        elif one.load is not None:
+            one.unheard += 1
+            if one.unheard >= FORGET_AFTER:
+                one.load = None
+                self._segment.signal(one.slot, 0, 0, 0.0, 0)
+
+    async def _ask_load(self, one: Watched, check: HealthCheck) -> Load | None:
         """Ask where it told its load before; else everywhere once, and again when the next interval is over."""
         found = check.load_paths[one.load_path : one.load_path + 1] or check.load_paths
         for path in found:
             try:
                 status, body = await self._ask(one.target, path, LOAD_TIMEOUT_S)
             except (GatewayError, TimeoutError):
-                return
+                return None
             load = read_load(body) if status == 200 else None
             if load is not None:
-                one.load, one.load_path = load, check.load_paths.index(path)
-                self._segment.signal(one.slot, load.running, load.waiting, load.kv_usage, monotonic_ns())
-                return
+                one.load_path = check.load_paths.index(path)
+                return load
         one.load_path = len(check.load_paths)
+        return None
 
 
 def _ended(task: asyncio.Task[None]) -> None:

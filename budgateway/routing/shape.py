@@ -103,7 +103,8 @@ class Shape:
         return x.limit_key
 
     def _choose(self, x: Exchange, split: Split) -> Any:
-        """The leg of its turn or its pin; one whose upstreams are all out is passed over."""
+        """The leg of its turn or its pin; one whose upstreams are all out is passed over, and without a pin one that is full.
+        Where all are, the exchange waits for the one whose turn it was. A canary gets no more than its part."""
         legs = self._legs
         canary = self._canary
         if canary is not None and canary.header:
@@ -113,11 +114,15 @@ class Shape:
                 if leg.balancer.is_available(x.ready_ns):
                     return leg
         excluded = 0
+        full: Any = None
         while True:
             index = split.pick(x.pin, excluded)
             if index < 0:
-                return legs[0]  # nobody: its balancer says so
+                return legs[0] if full is None else full  # nobody: its balancer says so
             leg = legs[index]
-            if leg.balancer.is_available(x.ready_ns):
-                return leg
+            spilled = full is not None and canary is not None and leg is legs[-1]
+            if not spilled and leg.balancer.is_available(x.ready_ns):
+                if x.pin is not None or leg.balancer.has_room(x.ready_ns):
+                    return leg
+                full = full or leg
             excluded |= 1 << index

@@ -28,4 +28,8 @@ impl RetryBudget {
     fn give_back(&self) {
         self.inner.give_back();
     }
+
+    fn repay(&self) {
+        self.inner.repay();
+    }
 }

@@ -60,9 +60,9 @@ impl Segment {
         Ok(self.inner.upstream(url)?.get())
     }
 
-    #[pyo3(signature = (upstream, healthy, now_ns))]
-    fn judge(&self, upstream: usize, healthy: Option<bool>, now_ns: u64) -> Result<(), Error> {
-        self.inner.judge(self.slot(upstream)?, healthy, now_ns);
+    #[pyo3(signature = (upstream, healthy, now_ns, *, silent = false))]
+    fn judge(&self, upstream: usize, healthy: Option<bool>, now_ns: u64, silent: bool) -> Result<(), Error> {
+        self.inner.judge(self.slot(upstream)?, healthy, silent, now_ns);
         Ok(())
     }
 

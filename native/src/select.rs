@@ -166,6 +166,11 @@ impl Vitals {
     }
 
     #[getter]
+    fn aside(&self) -> bool {
+        self.look.aside
+    }
+
+    #[getter]
     fn failures(&self) -> u64 {
         self.look.failures
     }

@@ -40,8 +40,7 @@ async def shaped(
         Provider(
             name=name,
             kind="openai",
-            upstreams=tuple(upstream_of(one.url) for one in ups),
-            **(providers or {}).get(name, {}),
+            **({"upstreams": tuple(upstream_of(one.url) for one in ups)} | (providers or {}).get(name, {})),
         )
         for name, ups in upstreams.items()
     )
@@ -93,6 +92,39 @@ async def test_a_leg_whose_upstreams_are_drained_is_passed_over(tmp_path: Path) 
                 leg.balancer.selector.drain(0, True)
             answer = await ask(client)
             assert (answer.status, answer.json()["error"]["code"]) == (503, "no_upstream")
+
+
+async def test_who_finds_its_leg_full_goes_to_another_one(tmp_path: Path) -> None:
+    """Unless it is pinned there; and where all are full, it waits for the one whose turn it was. A canary is no overflow."""
+    gate = asyncio.Event()
+    async with FaultyUpstream(faults.held(gate, faults.chat())) as one, FaultyUpstream(faults.chat()) as two:
+        bound = {"a": {"upstreams": (replace(upstream_of(one.url), max_in_flight=1),)}}
+        split = (("a", 1000), ("b", 1))
+        async with (
+            shaped(tmp_path, {"a": [one], "b": [two]}, bound, split=split, pin_by="header:x-pin") as gateway,
+            Downstream(gateway.url) as holder,
+            Downstream(gateway.url) as pinned,
+            Downstream(gateway.url) as client,
+        ):
+            held = asyncio.create_task(ask(holder))
+            await one.until(lambda upstream: len(upstream.requests) == 1)
+            assert {name_of(await ask(client)) for _ in range(5)} == {"b"}
+            waits = asyncio.create_task(ask(pinned, 0, ("X-Pin", "k")))
+            await gateway.until(lambda: gateway.in_flight == 2, "the pinned one's wait")
+            gate.set()
+            assert {name_of(answer) for answer in await asyncio.gather(held, waits)} == {"a"}
+        gate.clear()
+        async with (
+            shaped(tmp_path, {"a": [one], "b": [two]}, bound, canary=Canary("b", 0.001, "", "")) as gateway,
+            Downstream(gateway.url) as holder,
+            Downstream(gateway.url) as client,
+        ):
+            held = asyncio.create_task(ask(holder))
+            await one.until(lambda upstream: len(upstream.requests) == 3)
+            waits = asyncio.create_task(ask(client))
+            await gateway.until(lambda: gateway.in_flight == 2, "the wait")
+            gate.set()
+            assert {name_of(answer) for answer in await asyncio.gather(held, waits)} == {"a"}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.25, 1.0])

@@ -1,13 +1,15 @@
 //! Outlier ejection: an upstream that fails several times in a row takes no traffic for a while, and longer each time.
 //!
 //! ```text
-//!             `after` failures in a row, others are left
+//!             `after` failures in a row, others answer
 //!   in -----------------------------------------------------> out until base x times (jittered, capped)
+//!   in -----------------------------------------------------> aside for as long, where enough are out already
 //!   in -----------------------------------------------------> out until its own `retry-after`
 //! ```
 //!
-//! Back in is a matter of the clock. A length without ejection takes one off the times (Envoy's multiplier). Who is out
-//! does not count failures: those are of exchanges that began before.
+//! Aside is out for as long as another one answers: so that of many that fail none gets traffic, but when nobody answers
+//! no more than the share that may be out is missing. Back in is a matter of the clock. A length without ejection takes one
+//! off the times (Envoy's multiplier). Who is out does not count failures: those are of exchanges that began before.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,14 +25,26 @@ pub struct Settings {
 /// An upstream's ejections. All zeroes is in, and never was out.
 ///
 /// ```text
-/// out until, in ms (bits 20 to 61) | it asked for it (16) | times ejected (8 to 15) | failures in a row (0 to 7)
+/// out until, in ms (bits 20 to 61) | aside (17) | it asked for it (16) | times ejected (8 to 15) | failures in a row (0 to 7)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outlier {
     pub(crate) until_ms: u64,
+    pub(crate) aside: bool,
     pub(crate) asked: bool,
     pub(crate) times: u64,
     pub(crate) failures: u64,
+}
+
+/// What may be done with one that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// Nothing: no other one answers.
+    Stay,
+    /// Passed over while another one answers.
+    Aside,
+    /// Out for its time.
+    Out,
 }
 
 pub(crate) const MS_SHIFT: u32 = 20;
@@ -53,9 +67,20 @@ impl Settings {
         }
     }
 
-    /// Whether one more may be out, of `all`, of whom `out` are.
-    pub(crate) fn spares(self, out: usize, all: usize) -> bool {
-        out + 1 < all && (out as u64 + 1) * 100 <= self.percent * all as u64
+    /// Whether one more may go, of `all`, of whom `out` are out and `well` others answer.
+    pub(crate) fn leave(self, out: usize, well: usize, all: usize) -> Leave {
+        if well == 0 || self.percent == 0 {
+            Leave::Stay
+        } else if out + 1 < all && (out as u64 + 1) * 100 <= self.percent * all as u64 {
+            Leave::Out
+        } else {
+            Leave::Aside
+        }
+    }
+
+    /// Whether an upstream fails, in the row that it has now.
+    pub(crate) fn fails(self, outlier: Outlier) -> bool {
+        outlier.failures >= self.after
     }
 }
 
@@ -69,17 +94,22 @@ pub(crate) fn succeeded(word: &AtomicU64) {
 }
 
 /// Hears of a failure: whether that ejected it. `may` is asked when it would; `jitter` is any number.
-pub(crate) fn failed(word: &AtomicU64, settings: Settings, now_ns: u64, jitter: u64, may: impl Fn() -> bool) -> bool {
-    let mut may_eject = None;
+pub(crate) fn failed(word: &AtomicU64, settings: Settings, now_ns: u64, jitter: u64, may: impl Fn() -> Leave) -> bool {
+    let mut may_leave = None;
     let mut before = word.load(Ordering::Relaxed);
     loop {
         let now = Outlier::unpack(before);
         if now.is_out(now_ns) {
             return false;
         }
-        let ejects = now.failures + 1 >= settings.after && *may_eject.get_or_insert_with(&may);
+        let leave = if now.failures + 1 >= settings.after {
+            *may_leave.get_or_insert_with(&may)
+        } else {
+            Leave::Stay
+        };
+        let ejects = leave != Leave::Stay;
         let after = if ejects {
-            now.ejected(settings, now_ns, jitter)
+            now.ejected(settings, leave, now_ns, jitter)
         } else {
             Outlier {
                 failures: (now.failures + 1).min(SMALL),
@@ -93,17 +123,19 @@ pub(crate) fn failed(word: &AtomicU64, settings: Settings, now_ns: u64, jitter: 
     }
 }
 
-/// Leaves it alone for `for_ns`, as it asked; a rest that is longer already stays. `may` is asked as in `failed`.
-pub(crate) fn rest(word: &AtomicU64, for_ns: u64, now_ns: u64, may: impl Fn() -> bool) -> bool {
+/// Leaves it alone for `for_ns`, as it asked; a rest that is longer already stays. `may` is asked as in `failed`: it asks
+/// for less, not for nothing, and too many at rest are too much for the others.
+pub(crate) fn rest(word: &AtomicU64, for_ns: u64, now_ns: u64, may: impl Fn() -> Leave) -> bool {
     let until_ms = now_ns.saturating_add(for_ns).div_ceil(NS_PER_MS).min(MS_MASK);
     let mut before = word.load(Ordering::Relaxed);
     loop {
         let now = Outlier::unpack(before);
-        if now.until_ms >= until_ms || (!now.is_out(now_ns) && !may()) {
+        if now.until_ms >= until_ms || (!now.is_out(now_ns) && may() != Leave::Out) {
             return false;
         }
         let after = Outlier {
             until_ms,
+            aside: now.is_out(now_ns) && now.aside,
             asked: true,
             times: now.remembered(now_ns, until_ms),
             ..now
@@ -120,6 +152,7 @@ impl Outlier {
     pub(crate) fn unpack(word: u64) -> Self {
         Self {
             until_ms: word >> MS_SHIFT & MS_MASK,
+            aside: word >> 17 & 1 == 1,
             asked: word >> 16 & 1 == 1,
             times: word >> 8 & SMALL,
             failures: word & SMALL,
@@ -132,15 +165,17 @@ impl Outlier {
     }
 
     fn pack(self) -> u64 {
-        self.until_ms.min(MS_MASK) << MS_SHIFT | u64::from(self.asked) << 16 | self.times << 8 | self.failures
+        let flags = u64::from(self.aside) << 17 | u64::from(self.asked) << 16;
+        self.until_ms.min(MS_MASK) << MS_SHIFT | flags | self.times << 8 | self.failures
     }
 
-    fn ejected(self, settings: Settings, now_ns: u64, jitter: u64) -> Self {
+    fn ejected(self, settings: Settings, leave: Leave, now_ns: u64, jitter: u64) -> Self {
         let times = (self.remembered(now_ns, settings.base_ms) + 1).min(SMALL);
         let length_ms = settings.base_ms.saturating_mul(times).min(settings.max_ms);
         let per_mille = 1000 - JITTER + jitter % (2 * JITTER + 1);
         Self {
             until_ms: now_ns.div_ceil(NS_PER_MS) + (length_ms.saturating_mul(per_mille) / 1000).max(1),
+            aside: leave == Leave::Aside,
             asked: false,
             times,
             failures: 0,
@@ -170,6 +205,7 @@ mod tests {
     struct Oracle {
         row: u64,
         out_until: u64,
+        aside: bool,
         times: u64,
     }
 
@@ -178,12 +214,13 @@ mod tests {
             now < self.out_until
         }
 
-        fn failed(&mut self, now: u64, spared: bool) {
+        fn failed(&mut self, now: u64, leave: Leave) {
             if self.is_out(now) {
                 return;
             }
             self.row += 1;
-            if self.row >= 2 && spared {
+            if self.row >= 2 && leave != Leave::Stay {
+                self.aside = leave == Leave::Aside;
                 let forgotten = (now - self.out_until) / 10;
                 self.times = self.times.saturating_sub(forgotten) + 1;
                 self.out_until = now + (10 * self.times).min(25);
@@ -192,26 +229,26 @@ mod tests {
         }
     }
 
-    /// Every sequence of nine events, against the oracle, after each event.
+    /// Every sequence of seven events, against the oracle, after each event.
     #[test]
     fn every_short_history_is_the_oracles() {
         fn explore(word: u64, oracle: &Oracle, now: u64, depth: u32) -> u64 {
+            let outlier = Outlier::unpack(word);
             assert_eq!(
-                Outlier::unpack(word).is_out(now * MS),
-                oracle.is_out(now),
-                "{:?} {oracle:?} {now}",
-                Outlier::unpack(word)
+                (outlier.is_out(now * MS), outlier.aside, settings().fails(outlier)),
+                (oracle.is_out(now), oracle.aside, oracle.row >= 2),
+                "{outlier:?} {oracle:?} {now}",
             );
             if depth == 0 {
                 return 1;
             }
             let mut seen = 1;
-            for spared in [true, false] {
+            for leave in [Leave::Stay, Leave::Aside, Leave::Out] {
                 let (cell, mut told) = (AtomicU64::new(word), oracle.clone());
                 let before = told.out_until;
-                told.failed(now, spared);
+                told.failed(now, leave);
                 assert_eq!(
-                    failed(&cell, settings(), now * MS, MIDDLE, || spared),
+                    failed(&cell, settings(), now * MS, MIDDLE, || leave),
                     told.out_until != before
                 );
                 seen += explore(cell.into_inner(), &told, now, depth - 1);
@@ -225,15 +262,15 @@ mod tests {
             }
             seen
         }
-        let seen = explore(0, &Oracle::default(), 100, 8);
-        assert_eq!(seen, (0..=8).map(|depth| 6_u64.pow(depth)).sum::<u64>());
+        let seen = explore(0, &Oracle::default(), 100, 7);
+        assert_eq!(seen, (0..=7).map(|depth| 7_u64.pow(depth)).sum::<u64>());
     }
 
     #[test]
     fn lengths_are_jittered_and_capped() {
         for jitter in [0, 1, 77, 300, 301, u64::MAX] {
             let word = AtomicU64::new(0);
-            let eject = |now| (0..2).any(|_| failed(&word, settings(), now * MS, jitter, || true));
+            let eject = |now| (0..2).any(|_| failed(&word, settings(), now * MS, jitter, || Leave::Out));
             let mut now = 1000;
             for length in [10, 20, 25, 25] {
                 assert!(eject(now));
@@ -247,22 +284,28 @@ mod tests {
 
     #[test]
     fn half_may_be_out_and_never_the_last() {
-        let spares = |out, all| settings().spares(out, all);
-        assert!(!spares(0, 1) && spares(0, 2) && !spares(1, 2));
-        assert!(spares(0, 3) && !spares(1, 3) && spares(1, 4) && !spares(2, 4));
-        assert!(!Settings::new(1, 1, 1, 100).spares(3, 4));
+        let leave = |out, all| settings().leave(out, 1, all);
+        assert_eq!([leave(0, 2), leave(1, 2)], [Leave::Out, Leave::Aside]);
+        assert_eq!([leave(0, 3), leave(1, 3)], [Leave::Out, Leave::Aside]);
+        assert_eq!([leave(1, 4), leave(2, 4)], [Leave::Out, Leave::Aside]);
+        assert_eq!(Settings::new(1, 1, 1, 100).leave(3, 1, 4), Leave::Aside);
+        // Nobody else answers, or none is to be missed.
+        assert_eq!(settings().leave(0, 0, 2), Leave::Stay);
+        assert_eq!(Settings::new(1, 1, 1, 0).leave(0, 1, 2), Leave::Stay);
     }
 
     #[test]
     fn a_rest_that_was_asked_for_counts_no_ejection_and_never_shortens_one() {
         let word = AtomicU64::new(0);
-        assert!(rest(&word, 30 * MS, 100 * MS, || true));
+        assert!(rest(&word, 30 * MS, 100 * MS, || Leave::Out));
         let rested = Outlier::unpack(word.load(Ordering::Relaxed));
         assert_eq!((rested.until_ms, rested.asked, rested.times), (130, true, 0));
-        assert!(!rest(&word, 5 * MS, 110 * MS, || true));
-        assert!(!rest(&AtomicU64::new(0), 5 * MS, 0, || false));
+        assert!(!rest(&word, 5 * MS, 110 * MS, || Leave::Out));
+        for may in [Leave::Stay, Leave::Aside] {
+            assert!(!rest(&AtomicU64::new(0), 5 * MS, 0, || may));
+        }
         // Back again, it is ejected as for the first time.
-        assert!((0..2).any(|_| failed(&word, settings(), 130 * MS, MIDDLE, || true)));
+        assert!((0..2).any(|_| failed(&word, settings(), 130 * MS, MIDDLE, || Leave::Out)));
         assert_eq!(Outlier::unpack(word.load(Ordering::Relaxed)).until_ms, 140);
     }
 }

@@ -52,6 +52,11 @@ impl RetryBudget {
         pay(self.debt(), self.cost);
     }
 
+    /// An exchange leaves the provider for another one: here it has ended.
+    pub fn repay(&self) {
+        repay(&self.segment, self.provider);
+    }
+
     fn debt(&self) -> &AtomicU64 {
         &self.segment.layout().retry_debts[self.provider.get() as usize]
     }
@@ -106,6 +111,8 @@ mod tests {
         (0..1_000).for_each(|_| repay(&segment, LabelId::new(7)));
         assert_eq!((0..10).filter(|_| budget.take()).count(), 3);
         budget.give_back();
+        assert_eq!((0..10).filter(|_| budget.take()).count(), 1);
+        (0..5).for_each(|_| budget.repay());
         assert_eq!((0..10).filter(|_| budget.take()).count(), 1);
     }
 

@@ -341,9 +341,9 @@ impl Segment {
     }
 
     /// Hears from a probe whether an upstream is well; `None`: nobody probes it any more.
-    pub fn judge(&self, slot: UpstreamSlot, healthy: Option<bool>, now_ns: u64) {
+    pub fn judge(&self, slot: UpstreamSlot, healthy: Option<bool>, silent: bool, now_ns: u64) {
         match healthy {
-            Some(healthy) => self.vitals(slot).judge(healthy, now_ns),
+            Some(healthy) => self.vitals(slot).judge(healthy, silent, now_ns),
             None => self.vitals(slot).unjudge(),
         }
     }

@@ -36,13 +36,15 @@ pub(crate) struct Vitals {
 /// What operator and probes say of an upstream. All zeroes is: nobody said anything, and traffic may go there.
 ///
 /// ```text
-/// drained (bit 63) | unhealthy (62) | good again since, in ms (20 to 61) | probed (0)
+/// drained (bit 63) | unhealthy (62) | good again since, in ms (20 to 61) | silent (1) | probed (0)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) drained: bool,
     pub(crate) unhealthy: bool,
     pub(crate) since_ms: u64,
+    /// Neither probes nor traffic hear anything of it.
+    pub(crate) silent: bool,
     pub(crate) probed: bool,
 }
 
@@ -53,6 +55,7 @@ impl Standing {
             drained: word >> 63 == 1,
             unhealthy: word >> 62 & 1 == 1,
             since_ms: word >> MS_SHIFT & MS_MASK,
+            silent: word >> 1 & 1 == 1,
             probed: word & 1 == 1,
         }
     }
@@ -61,6 +64,7 @@ impl Standing {
         u64::from(self.drained) << 63
             | u64::from(self.unhealthy) << 62
             | self.since_ms.min(MS_MASK) << MS_SHIFT
+            | u64::from(self.silent) << 1
             | u64::from(self.probed)
     }
 }
@@ -92,10 +96,11 @@ impl Vitals {
         });
     }
 
-    /// A probe's word.
-    pub(crate) fn judge(&self, healthy: bool, now_ns: u64) {
+    /// A probe's word; `silent` when traffic says the same.
+    pub(crate) fn judge(&self, healthy: bool, silent: bool, now_ns: u64) {
         self.change(|standing| Standing {
             unhealthy: !healthy,
+            silent: silent && !healthy,
             probed: true,
             since_ms: if standing.unhealthy && healthy {
                 now_ns / NS_PER_MS
@@ -110,10 +115,16 @@ impl Vitals {
     pub(crate) fn unjudge(&self) {
         self.change(|standing| Standing {
             unhealthy: false,
+            silent: false,
             probed: false,
             ..standing
         });
         self.suspected_ms.store(0, Ordering::Relaxed);
+        self.forget_signals();
+    }
+
+    /// The engine does not say any more what it has to do.
+    fn forget_signals(&self) {
         self.signals_ms.store(0, Ordering::Relaxed);
         self.signals.store(0, Ordering::Relaxed);
         self.foreign.store(0, Ordering::Relaxed);
@@ -135,9 +146,12 @@ impl Vitals {
             .compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The engine's own word, while this gateway had `ours` in flight there.
+    /// The engine's own word, while this gateway had `ours` in flight there; at time 0 it is forgotten.
     pub(crate) fn signal(&self, said: Signals, ours: u64) {
         const MOST: u64 = (1 << 24) - 1;
+        if said.at_ns == 0 {
+            return self.forget_signals();
+        }
         let (running, waiting) = (said.running.min(MOST), said.waiting.min(MOST));
         let word = running << 40 | waiting << 16 | said.kv_per_mille.min(1000);
         self.signals.store(word, Ordering::Relaxed);

@@ -6,8 +6,20 @@ from dataclasses import replace
 from time import monotonic_ns
 
 from budgateway import native
-from budgateway.admin.health import Health
-from budgateway.records import BreakerSettings, OutlierSettings, Provider, Route, Settings, Upstream
+from budgateway.admin.health import Health, watched
+from budgateway.records import (
+    BreakerSettings,
+    Fallback,
+    HealthCheck,
+    OutlierSettings,
+    Provider,
+    Retries,
+    Route,
+    Secret,
+    Settings,
+    Upstream,
+)
+from budgateway.wiring import upstream_keys
 
 ONE, TWO = (Upstream(url=f"http://u{n}:1", tls=False, host=f"u{n}", port=1) for n in (1, 2))
 SETTINGS = Settings(
@@ -98,3 +110,51 @@ def test_a_route_is_without_upstream_when_it_lasts() -> None:
     assert health.routes_without_upstream(120.0) == []
     segment.judge(segment.upstream(ONE.url), False, now)
     assert health.routes_without_upstream(121.0) == []
+
+
+def test_a_route_whose_fallback_or_other_share_is_there_is_not_without() -> None:
+    segment = native.Segment(1)
+    spare = Retries(fallbacks=(Fallback("solo"),))
+    routes = (
+        Route("falls", "/a", "vllm", retries=spare),
+        Route("falls_on_429", "/b", "vllm", retries=replace(spare, fallback_on=("429",))),
+        Route("split", "/c", "vllm", split=(("vllm", 9), ("solo", 1))),
+        Route("not_yet", "/d", "vllm", split=(("vllm", 9), ("solo", 0))),
+    )
+    providers = (Provider("vllm", "vllm", (ONE,)), Provider("solo", "openai", (TWO,)))
+    health = Health(segment, Settings(providers=providers, routes=routes))
+    segment.judge(segment.upstream(ONE.url), False, monotonic_ns())
+    assert health.routes_without_upstream(100.0) == []
+    assert health.routes_without_upstream(105.0) == ["falls_on_429", "not_yet"]
+    segment.judge(segment.upstream(TWO.url), False, monotonic_ns())
+    assert health.routes_without_upstream(110.0) == ["falls_on_429", "not_yet"]
+    assert health.routes_without_upstream(115.0) == ["falls", "falls_on_429", "not_yet", "split"]
+
+
+def test_who_asks_a_shared_upstream_otherwise_has_a_word_of_its_own() -> None:
+    check = HealthCheck()
+    providers = (
+        Provider("blind", "openai", (ONE,)),
+        Provider("first", "openai", (ONE, TWO), health_check=check),
+        Provider("alike", "openai", (ONE,), health_check=replace(check, interval_s=3.0)),
+        Provider("strict", "openai", (ONE,), health_check=replace(check, body="ready")),
+        Provider("keyed", "openai", (ONE,), health_check=check, api_key=Secret("k")),
+    )
+    settings = Settings(providers=providers)
+    keys = upstream_keys(settings)
+    assert {name: key for (name, url), key in keys.items() if url == ONE.url} == {
+        "blind": ONE.url,
+        "first": ONE.url,
+        "alike": ONE.url,
+        "strict": f"{ONE.url} strict",
+        "keyed": f"{ONE.url} keyed",
+    }
+    segment = native.Segment(1)
+    wanted, upstreams = watched(settings, segment)
+    slots = {one.name: one.slot for one in wanted}
+    assert slots["first/0"] == slots["alike"] == segment.upstream(ONE.url)
+    assert len({slots["first/0"], slots["strict"], slots["keyed"]}) == 3
+    assert len(upstreams) == 6
+    segment.judge(slots["strict"], False, monotonic_ns())
+    shown = {one["name"]: one["state"] for one in Health(segment, settings).upstreams()}
+    assert [name for name, state in shown.items() if state == "unhealthy"] == ["strict"]

@@ -47,6 +47,16 @@ def test_silence_to_traffic_and_probe_is_enough_at_once() -> None:
     assert heard(GOOD, BAD, suspected=True).healthy is True
 
 
+def test_silence_is_remembered_until_it_speaks() -> None:
+    standing = heard(GOOD, SILENT, suspected=True)
+    assert standing.silent
+    assert not heard(SILENT, SILENT, SILENT).silent  # nobody but the probe says so
+    assert not standing.hear(SILENT, CHECK, suspected=False)
+    # It speaks: what was agreed upon holds no more.
+    assert standing.hear(BAD, CHECK, suspected=False)
+    assert (standing.healthy, standing.silent) == (False, False)
+
+
 def test_changes_are_told_once() -> None:
     standing = Standing()
     told = [standing.hear(answer, CHECK, suspected=False) for answer in (GOOD, GOOD, BAD, BAD, BAD, BAD, GOOD, GOOD)]

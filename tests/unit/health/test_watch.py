@@ -129,6 +129,20 @@ async def test_models_and_load_are_read_on_the_way() -> None:
     await rig.watch.close()
 
 
+async def test_a_load_that_is_told_no_more_is_forgotten() -> None:
+    rig = Rig(HealthCheck(interval_s=0.02, load_paths=("/metrics",)))
+    rig.engines.answers[("a", "/metrics")] = (200, b"vllm:num_requests_running 4\n")
+    await rig.until(lambda: rig.selector.look(0, monotonic_ns()).signals == (4, 0, 0.0))
+    rig.engines.answers[("a", "/metrics")] = UpstreamConnectError("upstream a: connection refused")
+    before = rig.engines.asked.count(("a", "/metrics", None))
+    await rig.until(lambda: rig.selector.look(0, monotonic_ns()).signals is None)
+    # One that goes missing is no reason.
+    assert rig.engines.asked.count(("a", "/metrics", None)) >= before + 3
+    rig.engines.answers[("a", "/metrics")] = (200, b"vllm:num_requests_running 5\n")
+    await rig.until(lambda: rig.selector.look(0, monotonic_ns()).signals == (5, 0, 0.0))
+    await rig.watch.close()
+
+
 async def test_a_pattern_among_the_models_means_any() -> None:
     rig = Rig()
     rig.engines.answers[("a", "/v1/models")] = (200, json.dumps({"data": [{"id": "openai/*"}]}).encode())

@@ -2,13 +2,24 @@
 //!
 //! Drained, or refused by its breaker: out, whatever that means for the others. Ejected, resting, or unhealthy: out as long
 //! as enough others are left. Back since a moment ago: in with a part of its weight that grows with time.
+//!
+//! Who gets traffic, when some answer it and when nobody does:
+//!
+//! ```text
+//!                      | some answer                          | nobody does
+//!   enough are left    | those that are neither out nor aside | those that are not out
+//!   too few (panic)    | all but whom traffic found failing   | all
+//! ```
+//!
+//! A probe may be wrong about an upstream, traffic is not: however few are left, what it found failing is worth no request
+//! that another one would answer.
 
 use std::sync::atomic::Ordering;
 
 use super::{Candidate, Policy, SelectError, Selector};
 use crate::breaker::{self, State, Verdict};
 use crate::mask::Mask;
-use crate::outlier::{self, MS_SHIFT, Outlier};
+use crate::outlier::{self, Leave, MS_SHIFT, Outlier};
 use crate::vitals::{Signals, Standing, Vitals};
 
 const NS_PER_MS: u64 = 1_000_000;
@@ -38,6 +49,8 @@ pub struct Look {
     pub out_until_ns: u64,
     /// It rests because it asked to.
     pub asked: bool,
+    /// It is out for as long as another one answers.
+    pub aside: bool,
     /// Failures in a row.
     pub failures: u64,
     /// Times that it was ejected.
@@ -87,7 +100,7 @@ impl Selector {
         Ok(self
             .care
             .outliers
-            .is_some_and(|settings| outlier::rest(word, for_ns, now_ns, || self.is_spared(index, settings, now_ns))))
+            .is_some_and(|settings| outlier::rest(word, for_ns, now_ns, || self.may_leave(index, settings, now_ns))))
     }
 
     /// Counts an answer that has only begun as a success, where a breaker waits for one: a stream may take minutes, and its
@@ -128,6 +141,7 @@ impl Selector {
                 .map_or((0, 0), |settings| settings.counts(&vitals.window, now_ns)),
             out_until_ns: if out { outlier.until_ms * NS_PER_MS } else { 0 },
             asked: out && outlier.asked,
+            aside: out && outlier.aside,
             failures: outlier.failures,
             ejections: vitals.ejections.load(Ordering::Relaxed),
             healthy: standing.probed.then_some(!standing.unhealthy),
@@ -170,9 +184,9 @@ impl Selector {
     #[cold]
     pub(super) fn examine(&self, now_ns: u64, tried: u64) -> (Mask, bool) {
         let mut willing = Mask::none(self.candidates.len());
-        let mut well = willing;
+        let (mut sound, mut present, mut well) = (willing, willing, willing);
         let mut all = 0;
-        let mut slow = false;
+        let (mut some_answer, mut slow) = (false, false);
         for (index, candidate) in self.candidates.iter().enumerate() {
             let vitals = self.vitals(candidate);
             let standing = Standing::unpack(vitals.standing.load(Ordering::Relaxed));
@@ -185,12 +199,29 @@ impl Selector {
             }
             willing.insert(index);
             slow |= self.ramp(candidate, now_ns) < FULL;
-            if !standing.unhealthy && !is_out(vitals, now_ns) {
+            let outlier = Outlier::unpack(vitals.outlier.load(Ordering::Relaxed));
+            let out = outlier.is_out(now_ns);
+            if !(out && (outlier.aside || !outlier.asked) || standing.unhealthy && standing.silent) {
+                sound.insert(index);
+            }
+            if standing.unhealthy {
+                continue;
+            }
+            if !out || outlier.aside {
+                present.insert(index);
+            }
+            if !out {
                 well.insert(index);
+                some_answer |= !self.fails(outlier);
             }
         }
-        let enough = well.count() as u64 * 100 >= self.care.panic_percent * all;
-        let mut left = if enough { well } else { willing };
+        let enough = present.count() as u64 * 100 >= self.care.panic_percent * all;
+        let mut left = match (enough, some_answer) {
+            (true, true) => well,
+            (true, false) => present,
+            (false, true) => sound,
+            (false, false) => willing,
+        };
         left.exclude(tried);
         if left.count() == 0 {
             // Of what was not tried, a doubtful one is better than none.
@@ -249,9 +280,9 @@ impl Selector {
             Verdict::Neutral => {}
             Verdict::Success => outlier::succeeded(&vitals.outlier),
             Verdict::Failure => {
-                let spared = || self.is_spared(index, settings, now_ns);
+                let may = || self.may_leave(index, settings, now_ns);
                 let jitter = self.random_below(u64::MAX);
-                if outlier::failed(&vitals.outlier, settings, now_ns, jitter, spared) {
+                if outlier::failed(&vitals.outlier, settings, now_ns, jitter, may) {
                     vitals.ejections.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -263,8 +294,8 @@ impl Selector {
         self.segment.vitals(candidate.slot)
     }
 
-    /// Whether this one may be taken out: not too many are, and another one is well.
-    fn is_spared(&self, index: usize, settings: outlier::Settings, now_ns: u64) -> bool {
+    /// Whether this one may be taken out: another one answers, and for its time if not too many are out.
+    fn may_leave(&self, index: usize, settings: outlier::Settings, now_ns: u64) -> Leave {
         let (mut all, mut out, mut well) = (0, 0, 0);
         for (other, candidate) in self.candidates.iter().enumerate() {
             let vitals = self.vitals(candidate);
@@ -273,13 +304,22 @@ impl Selector {
                 continue;
             }
             all += 1;
-            if is_out(vitals, now_ns) {
-                out += 1;
-            } else if other != index && !standing.unhealthy && self.lets_through(vitals, now_ns) {
+            let outlier = Outlier::unpack(vitals.outlier.load(Ordering::Relaxed));
+            if outlier.is_out(now_ns) {
+                out += usize::from(!outlier.aside);
+            } else if other != index
+                && !standing.unhealthy
+                && !settings.fails(outlier)
+                && self.lets_through(vitals, now_ns)
+            {
                 well += 1;
             }
         }
-        well > 0 && settings.spares(out, all)
+        settings.leave(out, well, all)
+    }
+
+    fn fails(&self, outlier: Outlier) -> bool {
+        self.care.outliers.is_some_and(|settings| settings.fails(outlier))
     }
 
     fn lets_through(&self, vitals: &Vitals, now_ns: u64) -> bool {
@@ -306,8 +346,4 @@ impl Selector {
         let elapsed_ms = (now_ns / NS_PER_MS).saturating_sub(since);
         (elapsed_ms.saturating_mul(FULL) / self.care.slow_ms).clamp(FIRST, FULL)
     }
-}
-
-fn is_out(vitals: &Vitals, now_ns: u64) -> bool {
-    Outlier::unpack(vitals.outlier.load(Ordering::Relaxed)).is_out(now_ns)
 }

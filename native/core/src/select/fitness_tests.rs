@@ -14,6 +14,10 @@ const POLICIES: [Policy; 6] = [
     Policy::LeastLoad,
 ];
 
+fn ejection() -> outlier::Settings {
+    outlier::Settings::new(5, 10 * SECOND, 300 * SECOND, 50)
+}
+
 fn selector(policy: Policy, count: usize) -> Selector {
     let segment = Arc::new(Segment::new(2).unwrap());
     let upstreams: Vec<_> = (0..count)
@@ -21,7 +25,7 @@ fn selector(policy: Policy, count: usize) -> Selector {
         .collect();
     Selector::new(segment, 0, policy, &upstreams, 1, None)
         .unwrap()
-        .ejecting(outlier::Settings::new(5, 10 * SECOND, 300 * SECOND, 50))
+        .ejecting(ejection())
         .panicking_below(50)
 }
 
@@ -71,10 +75,13 @@ fn half_of_them_may_be_ejected_and_never_the_last() {
     for index in 0..4 {
         fail(&four, index, 50, SECOND);
     }
+    // The third is aside, and there all the same: nobody else answers.
+    assert!(four.look(2, SECOND).unwrap().aside);
     assert_eq!(picked(&four, SECOND), [2, 3]);
-    // When the first two are back, the others' failures still count.
-    fail(&four, 2, 1, 20 * SECOND);
-    assert_eq!(picked(&four, 20 * SECOND), [0, 1, 3]);
+    // When the others are back, the last one's failures still count.
+    assert_eq!(picked(&four, 20 * SECOND), [0, 1, 2, 3]);
+    fail(&four, 3, 1, 20 * SECOND);
+    assert_eq!(picked(&four, 20 * SECOND), [0, 1, 2]);
     for count in [1, 2] {
         let few = selector(Policy::RoundRobin, count);
         (0..count).for_each(|index| fail(&few, index, 50, SECOND));
@@ -88,7 +95,7 @@ fn below_half_available_all_are_used_but_those_with_open_breakers() {
     let judge = |index: usize, healthy| {
         selector
             .segment
-            .judge(selector.candidates[index].slot, Some(healthy), SECOND);
+            .judge(selector.candidates[index].slot, Some(healthy), false, SECOND);
     };
     judge(0, false);
     judge(1, false);
@@ -101,6 +108,132 @@ fn below_half_available_all_are_used_but_those_with_open_breakers() {
     judge(2, true);
     // Two of four: half is enough.
     assert_eq!(picked(&selector, SECOND), [2, 3]);
+}
+
+/// R12: no request goes to one that fails while another one answers, whatever the cap; and back when their time is over.
+#[test]
+fn with_three_of_four_failing_the_fourth_gets_everything() {
+    for policy in POLICIES {
+        let selector = selector(policy, 4);
+        (0..3).for_each(|index| fail(&selector, index, 5, SECOND));
+        let aside: Vec<_> = (0..4)
+            .map(|index| selector.look(index, SECOND).unwrap().aside)
+            .collect();
+        assert_eq!(aside, [false, false, true, false], "{policy:?}");
+        assert_eq!(picked(&selector, SECOND), [3], "{policy:?}");
+        // It cannot carry the load: then what may be missing is half, and no more.
+        fail(&selector, 3, 5, SECOND);
+        assert_eq!(picked(&selector, SECOND), [2, 3], "{policy:?}");
+        selector.release(3, Verdict::Success, SECOND).unwrap();
+        assert_eq!(picked(&selector, SECOND), [3], "{policy:?}");
+        let back = (0..3)
+            .map(|index| selector.look(index, SECOND).unwrap().out_until_ns)
+            .max();
+        assert_eq!(picked(&selector, back.unwrap()), [0, 1, 2, 3], "{policy:?}");
+    }
+}
+
+/// What may be the matter with an upstream, and what that means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ill {
+    Well,
+    Failing,
+    Ejected,
+    Aside,
+    Resting,
+    Unhealthy,
+    Silent,
+    Open,
+    Drained,
+}
+
+const ILLS: [Ill; 9] = [
+    Ill::Well,
+    Ill::Failing,
+    Ill::Ejected,
+    Ill::Aside,
+    Ill::Resting,
+    Ill::Unhealthy,
+    Ill::Silent,
+    Ill::Open,
+    Ill::Drained,
+];
+
+impl Ill {
+    fn put_on(self, selector: &Selector, index: usize) {
+        let vitals = selector.vitals(&selector.candidates[index]);
+        let slot = selector.candidates[index].slot;
+        vitals.outlier.store(0, Ordering::Relaxed);
+        vitals.breaker.store(0, Ordering::Relaxed);
+        vitals.standing.store(0, Ordering::Relaxed);
+        let out = |leave: fn() -> outlier::Leave, times| {
+            (0..times).for_each(|_| {
+                outlier::failed(&vitals.outlier, ejection(), SECOND, 0, leave);
+            });
+        };
+        match self {
+            Self::Well => {}
+            Self::Failing => out(|| outlier::Leave::Stay, 7),
+            Self::Ejected => out(|| outlier::Leave::Out, 5),
+            Self::Aside => out(|| outlier::Leave::Aside, 5),
+            Self::Resting => assert!(outlier::rest(&vitals.outlier, SECOND, SECOND, || outlier::Leave::Out)),
+            Self::Unhealthy => selector.segment.judge(slot, Some(false), false, SECOND),
+            Self::Silent => selector.segment.judge(slot, Some(false), true, SECOND),
+            Self::Open => {
+                breaker::record(
+                    &vitals.breaker,
+                    &vitals.window,
+                    selector.breaker.unwrap(),
+                    Verdict::Failure,
+                    SECOND,
+                );
+            }
+            Self::Drained => vitals.drain(true, SECOND),
+        }
+    }
+}
+
+/// Every state of four upstreams, against what the page about health says.
+#[test]
+fn every_state_of_four_upstreams_is_the_pages() {
+    use Ill::*;
+    let mut selector = selector(Policy::RoundRobin, 4);
+    selector.breaker = Some(breaker::Settings::new(1, 10 * SECOND, 1));
+    let mut seen = 0;
+    for code in 0..ILLS.len().pow(4) {
+        let ills: Vec<_> = (0..4)
+            .map(|place| ILLS[code / ILLS.len().pow(place) % ILLS.len()])
+            .collect();
+        ills.iter()
+            .enumerate()
+            .for_each(|(index, ill)| ill.put_on(&selector, index));
+        let those = |which: &[Ill]| -> Vec<usize> { (0..4).filter(|&at| which.contains(&ills[at])).collect() };
+        let there = 4 - those(&[Drained]).len();
+        let available = those(&[Well, Failing, Aside]);
+        let some_answer = !those(&[Well]).is_empty();
+        let expected = if available.len() * 2 >= there {
+            if some_answer {
+                those(&[Well, Failing])
+            } else {
+                available
+            }
+        } else if some_answer {
+            those(&[Well, Failing, Resting, Unhealthy])
+        } else {
+            those(&[Well, Failing, Ejected, Aside, Resting, Unhealthy, Silent])
+        };
+        let (left, _) = selector.available(SECOND, 0);
+        assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{ills:?}");
+        // A further attempt goes anywhere but where it was, and not where nobody may go.
+        let (left, _) = selector.available(SECOND, 0b1);
+        let mut further: Vec<_> = expected.into_iter().filter(|&index| index != 0).collect();
+        if further.is_empty() {
+            further = (1..4).filter(|&at| ills[at] != Open && ills[at] != Drained).collect();
+        }
+        assert_eq!(left.iter().collect::<Vec<_>>(), further, "{ills:?}");
+        seen += 1;
+    }
+    assert_eq!(seen, 6561);
 }
 
 #[test]
@@ -245,10 +378,10 @@ fn recovery_begins_the_ramp() {
     assert_eq!(ramp(&selector, until + 5 * SECOND), 500);
     // From a probe's word.
     let slot = selector.candidates[0].slot;
-    selector.segment.judge(slot, Some(true), 50 * SECOND);
+    selector.segment.judge(slot, Some(true), false, 50 * SECOND);
     assert_eq!(ramp(&selector, 50 * SECOND), 1000);
-    selector.segment.judge(slot, Some(false), 50 * SECOND);
-    selector.segment.judge(slot, Some(true), 60 * SECOND);
+    selector.segment.judge(slot, Some(false), false, 50 * SECOND);
+    selector.segment.judge(slot, Some(true), false, 60 * SECOND);
     assert_eq!(ramp(&selector, 62 * SECOND), 200);
     // From a breaker.
     selector.breaker = Some(settings);
