@@ -174,6 +174,19 @@ class LimitSet:
         """Take one request, the tokens it may come to, a lease, and what they may cost. Empty text: there is none. Tokens
         are estimated when there is a model: a quarter of `body_bytes`, and `max_tokens` of the body. `today` is days since
         1970, UTC."""
+    def follow(
+        self,
+        user: str,
+        key: str,
+        tenant: str,
+        model: str,
+        address: str,
+        peek: BodyPeek | None,
+        body_bytes: int,
+        now_ns: int,
+        /,
+    ) -> Grant:
+        """Count along while others decide: take of the rates as much of it as is there, and refuse nothing."""
     def refusal(self, limit: int, wait_ns: int, never: bool, left: int, reset_ns: int) -> Refusal:
         """One that was decided elsewhere, for the limit at that place."""
 

@@ -23,7 +23,7 @@ from budgateway.observe.record_cy import Recorder
 from budgateway.relay_cy import Relay
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
-from budgateway.sharing import Sharing
+from budgateway.sharing import Sharing, Voice
 from budgateway.wiring import build_snapshot, largest_body
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ class DataPlane:
         self.pools: Pools = {}
         self._bell = bells[worker] if bells else -1
         self.queues = Queues(segment, worker, bells)
-        self.sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
+        self._voice = Voice(segment, worker)
+        self.sharing = None if settings.store is None else Sharing(settings.store, settings.workers, self._voice)
         self._past: list[Sharing] = []  # until the exchanges that use them have ended
         self.vault = Vault(trust)
         self.copies = MirrorCounts()
@@ -177,7 +178,7 @@ class DataPlane:
         pools: Pools = {}
         sharing = self.sharing
         if settings.store != self.snapshot.settings.store:
-            sharing = None if settings.store is None else Sharing(settings.store, settings.workers)
+            sharing = None if settings.store is None else Sharing(settings.store, settings.workers, self._voice)
         snapshot = build_snapshot(
             settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
             self.copies, None if sharing is None else sharing.limits,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from budgateway import native
@@ -18,16 +19,50 @@ if TYPE_CHECKING:
 
 # Workers start with Redis' word if it is there, and without if it is not.
 START_S = 1.0
+# Log lines of a kind that a gateway writes about its Redis, whatever the number of workers.
+LINES_PER_MINUTE = 6
+
+
+class Voice:
+    """Which of a gateway's workers says that Redis went away, or came back: the first to notice."""
+
+    def __init__(self, segment: native.Segment, worker: int) -> None:
+        self._segment = segment
+        self._worker = worker
+        self._lines = native.RateLimit(segment, "store: log lines", LINES_PER_MINUTE, 1)
+
+    def __call__(self, is_up: bool) -> bool | None:
+        """Whether this worker is to say it; None: nobody has, and nobody may so soon behind the line before."""
+        said = not is_up and self._others_away()
+        # Before asking for the line: who is refused it must see whether somebody else got it.
+        away = int(not is_up)
+        self._segment.add(
+            self._worker, native.GAUGE_STORE_AWAY, away - self._segment.gauge(self._worker, native.GAUGE_STORE_AWAY)
+        )
+        if said:
+            return False
+        if self._lines.take("up" if is_up else "away", 1, time.monotonic_ns()) >= 0:
+            return True
+        return False if is_up or self._others_away() else None
+
+    def _others_away(self) -> bool:
+        return any(
+            self._segment.gauge(worker, native.GAUGE_STORE_AWAY)
+            for worker in range(self._segment.workers)
+            if worker != self._worker
+        )
 
 
 class Sharing:
     """One per worker and `[redis]`; begins with `open`, so that a configuration that is never served connects to nothing."""
 
-    def __init__(self, settings: StoreSettings, workers: int) -> None:
+    def __init__(self, settings: StoreSettings, workers: int, voice: Voice | None = None) -> None:
         self.settings = settings
         # Of one gateway and the workers that follow during a restart.
         self.store = Store(
-            settings, connections=max(1, min(settings.pool_size, settings.max_connections // 2) // workers)
+            settings,
+            connections=max(1, min(settings.pool_size, settings.max_connections // 2) // workers),
+            voice=voice,
         )
         self._exact = RedisLimits(
             self.store,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
+from time import monotonic, monotonic_ns
 from typing import TYPE_CHECKING, NamedTuple
 
 from budgateway import native
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.limits.demand import SharedLimits, Verdict
     from budgateway.limits.rules import Named, Rulebook
-    from budgateway.limits.stage_cy import Prepared
+    from budgateway.limits.stage_cy import Limits, Prepared
 
 S_PER_DAY = 86_400
 _PERIODS = {"minute": 60, "hour": 3_600, "day": S_PER_DAY, "week": 7 * S_PER_DAY, "month": 31 * S_PER_DAY}
@@ -28,17 +28,26 @@ POLL_S = 0.025
 class Claim:
     """What an exchange holds of shared limits, until it is settled; it belongs to the exchange's end."""
 
-    __slots__ = ("_counts", "_demands", "_lease", "_names", "_shared")
+    __slots__ = ("_counts", "_demands", "_lease", "_names", "_shadow", "_shared")
 
     def __init__(
-        self, shared: SharedLimits, names: Sequence[Named], demands: Sequence[Demand], lease: str, *, counts: bool
+        self,
+        shared: SharedLimits,
+        names: Sequence[Named],
+        demands: Sequence[Demand],
+        lease: str,
+        *,
+        counts: bool,
+        shadow: native.Grant | None = None,
     ) -> None:
-        """`counts`: the demands were debited there; else what is spent is still to be told."""
+        """`counts`: the demands were debited there; else what is spent is still to be told. `shadow` is what counts along
+        of this host's part."""
         self._shared = shared
         self._names = names
         self._demands = demands
         self._lease = lease
         self._counts = counts
+        self._shadow = shadow
 
     def settle(self, tokens: int, micros: int) -> None:
         """End it: leases are over, tokens and money are debited by what they came to."""
@@ -53,11 +62,14 @@ class Claim:
         if self._lease:
             keys = tuple(demand.key for demand in self._demands if demand.kind is Kind.CONCURRENCY)
             self._shared.release((Release(self._lease, keys),))
+        if self._shadow is not None:
+            self._shadow.settle(tokens, micros, monotonic_ns())
 
 
 class _Asked(NamedTuple):
     """A question to all hosts: for each demand, its place among the prepared limits."""
 
+    limits: Limits
     prepared: Prepared
     places: tuple[int, ...]
     names: tuple[Named, ...]
@@ -66,7 +78,8 @@ class _Asked(NamedTuple):
 
 class Across:
     """Between the stage and whoever holds limits for all hosts. This host's own limits have agreed before: they are never
-    above what all hosts together may, and so are ready for the day that this host is alone."""
+    above what all hosts together may. Of several hosts each has a part that is its own when it is alone: what is admitted
+    counts along there, so that an outage begins with what is left and not with full buckets."""
 
     def __init__(self, shared: SharedLimits, book: Rulebook, *, queue_size: int, queue_timeout_s: float) -> None:
         self._shared = shared
@@ -80,10 +93,10 @@ class Across:
         """Whether there is anybody to ask."""
         return self._shared.is_up
 
-    def confirm(self, x: Exchange, prepared: Prepared) -> Awaitable[None] | None:
+    def confirm(self, limits: Limits, x: Exchange, prepared: Prepared) -> Awaitable[None] | None:
         """Take the same of all hosts' limits as was taken of this one's; None when that is decided already. Raises what
         refuses the exchange, which then holds nothing."""
-        asked = self._question(x, prepared)
+        asked = self._question(limits, x, prepared)
         if not asked.demands:
             return None
         if not self._shared.is_up:
@@ -92,19 +105,19 @@ class Across:
             except BaseException:
                 _let_go(x)
                 raise
-            self._conclude(x, asked, verdict)
+            self._concluded(x, asked, verdict)
             return None
         verdict = self._shared.take(asked.demands)
         if verdict is not None:
-            self._conclude(x, asked, verdict)
+            self._concluded(x, asked, verdict)
             return None
         # Sent with all others of this turn, whenever the task begins to wait.
         return self._confirmed(x, asked, self._shared.decide(asked.demands))
 
-    async def after(self, waiting: Awaitable[None], x: Exchange, prepared: Prepared) -> None:
+    async def after(self, waiting: Awaitable[None], limits: Limits, x: Exchange, prepared: Prepared) -> None:
         """The same, behind this host's own queue."""
         await waiting
-        more = self.confirm(x, prepared)
+        more = self.confirm(limits, x, prepared)
         if more is not None:
             await more
 
@@ -120,10 +133,22 @@ class Across:
         if refusal is not None:
             raise refusal
 
+    def _concluded(self, x: Exchange, asked: _Asked, verdict: Verdict | None) -> None:
+        refusal = self._conclude(x, asked, verdict)
+        if refusal is not None:
+            raise refusal
+
     def _conclude(self, x: Exchange, asked: _Asked, verdict: Verdict | None) -> GatewayError | None:
         """Note what an answer means: a claim, or (returned) why not."""
+        alone = asked.prepared.alone
         if verdict is None:
-            # This host alone: what it spends is told later.
+            if alone is not None:
+                # There is no word of all hosts: of this one's part, then.
+                _let_go(x)
+                own = asked.limits.take(x, alone, monotonic_ns())
+                if own is not None:
+                    return self._book.error(alone.names[own.limit], own)
+            # What it spends is told later.
             x.claim = Claim(self._shared, asked.names, asked.demands, "", counts=False)
             return None
         if verdict.refused_by >= 0:
@@ -131,7 +156,8 @@ class Across:
             _let_go(x)
             return refusal
         counts = bool(verdict.standings)
-        x.claim = Claim(self._shared, asked.names, asked.demands, verdict.lease, counts=counts)
+        shadow = asked.limits.follow(x, alone, monotonic_ns()) if counts and alone is not None else None
+        x.claim = Claim(self._shared, asked.names, asked.demands, verdict.lease, counts=counts, shadow=shadow)
         grant = x.grant
         if counts and grant is not None:
             requests, tokens = _tightest(asked, verdict, "requests"), _tightest(asked, verdict, "tokens")
@@ -169,7 +195,7 @@ class Across:
 
     # ---------------------------------------------------------------- the question
 
-    def _question(self, x: Exchange, prepared: Prepared) -> _Asked:
+    def _question(self, limits: Limits, x: Exchange, prepared: Prepared) -> _Asked:
         places, names, demands = [], [], []
         for place, amount, end in [] if x.grant is None else x.grant.debits():
             name: Named = prepared.names[place]
@@ -188,7 +214,7 @@ class Across:
                     end * S_PER_DAY,
                 )
             )
-        return _Asked(prepared, tuple(places), tuple(names), tuple(demands))
+        return _Asked(limits, prepared, tuple(places), tuple(names), tuple(demands))
 
 
 def _let_go(x: Exchange) -> None:

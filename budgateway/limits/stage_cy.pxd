@@ -36,6 +36,8 @@ cdef class Limits:
     cpdef decide(self, Exchange x, RouteLimits room)
     @cython.locals(key=str, tenant=str)
     cpdef take(self, Exchange x, Prepared prepared, long long now_ns)
+    @cython.locals(key=str, tenant=str)
+    cpdef follow(self, Exchange x, Prepared prepared, long long now_ns)
     @cython.locals(prepared=Prepared)
     cpdef stray(self, Exchange x)
     @cython.locals(known=dict)

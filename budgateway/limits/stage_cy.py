@@ -100,14 +100,14 @@ class Limits:
         if prepared.lease is not None and self._waiting is not None and self._waiting.count:
             # Who came earlier goes first.
             waiting = self._waiting.wait(self, x, prepared, prepared.lease)
-            return waiting if across is None else across.after(waiting, x, prepared)
+            return waiting if across is None else across.after(waiting, self, x, prepared)
         refusal = self.take(x, prepared, x.ready_ns)
         if refusal is None:
-            return None if across is None else across.confirm(x, prepared)
+            return None if across is None else across.confirm(self, x, prepared)
         name = prepared.names[refusal.limit]
         if name.kind == "concurrency" and self._waiting is not None:
             waiting = self._waiting.wait(self, x, prepared, name)
-            return waiting if across is None else across.after(waiting, x, prepared)
+            return waiting if across is None else across.after(waiting, self, x, prepared)
         raise self._book.error(name, refusal)
 
     def take(self, x: Exchange, prepared: Prepared, now_ns: int) -> Refusal | None:
@@ -133,6 +133,18 @@ class Limits:
             x.grant = answer
             return None
         return answer
+
+    def follow(self, x: Exchange, prepared: Prepared, now_ns: int) -> Grant:
+        """Count along with who decided: what the rates are debited. It is settled like a grant."""
+        principal = x.principal
+        key = tenant = ""
+        if principal is not None:
+            key = principal.key
+            tenant = principal.tenant
+        grant: Grant = prepared.limits.follow(
+            x.limit_key, key if key else x.limit_key, tenant, x.model, x.client, x.peek, x.body_bytes, now_ns
+        )
+        return grant
 
     def stray(self, x: Exchange) -> None:
         """Count a request that goes nowhere: RateLimited when there were too many."""

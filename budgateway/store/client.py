@@ -41,9 +41,12 @@ class Store:
     memory, loading ...) and the store is down.
     """
 
-    def __init__(self, settings: StoreSettings, *, connections: int = 1) -> None:
+    def __init__(
+        self, settings: StoreSettings, *, connections: int = 1, voice: Callable[[bool], bool | None] | None = None
+    ) -> None:
         """`connections` at most: decisions have the first to themselves, other commands share the rest. Nothing is done
-        before `open`."""
+        before `open`. `voice(is_up)` tells whether a change is for this process to log: no when another of the gateway's
+        has said it, None: nobody may at the moment."""
         self.settings = settings
         # Told of each change, with the reason or "".
         self.on_change: Callable[[str], None] | None = None
@@ -69,6 +72,7 @@ class Store:
         self._down_since = time.monotonic()
         self._up_since = 0.0
         self._needed = 1
+        self._voice = voice
         self._said: dict[bool, float] = {}
         self._unsaid = True
         self._keeper: asyncio.Task[None] | None = None
@@ -285,12 +289,16 @@ class Store:
             self._go_down(str(error))
 
     def _say(self, good: bool, text: str, *values: object) -> bool:
-        """Log a change, though not every one of a Redis that comes and goes; whether it was said."""
+        """Log a change, though not every one of a Redis that comes and goes; whether it was said, by whomever."""
         now = time.monotonic()
         if now - self._said.get(good, -QUIET_S) < QUIET_S:
             return False
+        mine = True if self._voice is None else self._voice(good)
+        if mine is None:
+            return False
         self._said[good] = now
-        _log.log(logging.INFO if good else logging.WARNING, text, *values)
+        if mine:
+            _log.log(logging.INFO if good else logging.WARNING, text, *values)
         return True
 
 

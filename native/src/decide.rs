@@ -108,17 +108,7 @@ impl LimitSet {
             set.ask(py, peek, body_bytes, price, now_ns, today)
         };
         Ok(match set.inner.decide(&asker, &ask) {
-            Ok(inner) => Bound::new(
-                py,
-                Grant {
-                    set: slf.clone().unbind(),
-                    inner,
-                    prompt: ask.prompt,
-                    open: AtomicBool::new(true),
-                    elsewhere: OnceLock::new(),
-                },
-            )?
-            .into_any(),
+            Ok(inner) => Bound::new(py, Grant::new(slf, inner, &ask))?.into_any(),
             Err(inner) => Bound::new(
                 py,
                 Refusal {
@@ -128,6 +118,41 @@ impl LimitSet {
             )?
             .into_any(),
         })
+    }
+
+    #[pyo3(signature = (user, key, tenant, model, address, peek, body_bytes, now_ns, /))]
+    #[allow(clippy::too_many_arguments, reason = "as decide")]
+    fn follow<'py>(
+        slf: &Bound<'py, Self>,
+        user: &Bound<'py, PyString>,
+        key: &Bound<'py, PyString>,
+        tenant: &Bound<'py, PyString>,
+        model: &Bound<'py, PyString>,
+        address: &Bound<'py, PyString>,
+        peek: Option<&BodyPeek>,
+        body_bytes: u64,
+        now_ns: u64,
+    ) -> Grant {
+        let set = slf.get();
+        let [user, key, tenant, model, address] =
+            [user, key, tenant, model, address].map(|text| text.to_string_lossy());
+        let asker = Asker {
+            user: user.as_bytes(),
+            key: key.as_bytes(),
+            tenant: tenant.as_bytes(),
+            model: model.as_bytes(),
+            route: set.route.as_bytes(),
+            address: address.as_bytes(),
+        };
+        let ask = if model.is_empty() {
+            Ask {
+                now_ns,
+                ..Ask::default()
+            }
+        } else {
+            set.ask(slf.py(), peek, body_bytes, None, now_ns, 0)
+        };
+        Grant::new(slf, set.inner.follow(&asker, &ask), &ask)
     }
 
     /// A refusal that was decided elsewhere.
@@ -237,6 +262,16 @@ impl Grant {
 }
 
 impl Grant {
+    fn new(set: &Bound<'_, LimitSet>, inner: core::Grant, ask: &Ask) -> Self {
+        Self {
+            set: set.clone().unbind(),
+            inner,
+            prompt: ask.prompt,
+            open: AtomicBool::new(true),
+            elsewhere: OnceLock::new(),
+        }
+    }
+
     /// The header lines that tell a client how its limits stand.
     pub(crate) fn write_lines(&self, out: &mut Vec<u8>) {
         let set = self.set.get();

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -9,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -114,3 +116,78 @@ def redis_server(folder: Path, *options: str, port: int = 0) -> Iterator[Redis]:
         yield server
     finally:
         server.kill()
+
+
+# ---------------------------------------------------------------- what befalls them
+
+
+def killed(server: Redis) -> None:
+    server.kill()
+
+
+def stopped(server: Redis) -> None:
+    server.signal(signal.SIGSTOP)
+
+
+def read_only(server: Redis) -> None:
+    server.say("REPLICAOF", "127.0.0.1", "1")
+
+
+def full(server: Redis) -> None:
+    server.say("CONFIG", "SET", "maxmemory", "1")
+
+
+def loses_its_password(server: Redis) -> None:
+    server.say("CONFIG", "SET", "requirepass", "other")
+    server.password = "other"
+    server.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def back(server: Redis) -> None:
+    """Whatever was done to it, undone."""
+    with contextlib.suppress(AssertionError):
+        server.signal(signal.SIGCONT)
+        for words in (
+            ("REPLICAOF", "NO", "ONE"),
+            ("CONFIG", "SET", "maxmemory", "0"),
+            ("CONFIG", "SET", "requirepass", ""),
+        ):
+            server.say(*words)
+        server.password = ""
+        return
+    server.start()
+
+
+@contextlib.asynccontextmanager
+async def slow_proxy(port: int) -> AsyncIterator[tuple[int, list[float]]]:
+    """A way to a port on which replies take as long as `delay[0]` says."""
+    delay = [0.0]
+    tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
+        writers.append(writer)
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if slow and delay[0]:
+                    await asyncio.sleep(delay[0])
+                writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        for work in (pump(reader, back, False), pump(there, writer, True)):
+            task = asyncio.get_running_loop().create_task(work)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], delay
+    finally:
+        server.close()
+        for task in tuple(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.close()

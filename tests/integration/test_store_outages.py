@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from integration.redises import Redis, needs_redis, redis_server
+from integration.redises import (
+    Redis,
+    back,
+    full,
+    killed,
+    loses_its_password,
+    needs_redis,
+    read_only,
+    redis_server,
+    slow_proxy,
+    stopped,
+)
 
 from budgateway.errors import StoreUnavailable
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
@@ -27,43 +37,6 @@ TIMEOUT_S = 0.04
 MANY = Demand("many", Kind.RATE, limit=1_000_000, cost=1, burst=1_000_000, period_s=60)
 SLOTS = Demand("slots", Kind.CONCURRENCY, limit=5, cost=1)
 MONEY = Demand("money", Kind.SPEND, limit=1_000_000, cost=10, period_s=86_400, ends_s=int(time.time()) + 3600)
-
-
-def killed(server: Redis) -> None:
-    server.kill()
-
-
-def stopped(server: Redis) -> None:
-    server.signal(signal.SIGSTOP)
-
-
-def read_only(server: Redis) -> None:
-    server.say("REPLICAOF", "127.0.0.1", "1")
-
-
-def full(server: Redis) -> None:
-    server.say("CONFIG", "SET", "maxmemory", "1")
-
-
-def loses_its_password(server: Redis) -> None:
-    server.say("CONFIG", "SET", "requirepass", "other")
-    server.password = "other"
-    server.say("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-
-
-def back(server: Redis) -> None:
-    """Whatever was done to it, undone."""
-    with contextlib.suppress(AssertionError):
-        server.signal(signal.SIGCONT)
-        for words in (
-            ("REPLICAOF", "NO", "ONE"),
-            ("CONFIG", "SET", "maxmemory", "0"),
-            ("CONFIG", "SET", "requirepass", ""),
-        ):
-            server.say(*words)
-        server.password = ""
-        return
-    server.start()
 
 
 @pytest.fixture
@@ -119,41 +92,6 @@ async def test_an_outage(server: Redis, break_it: Callable[[Redis], None], caplo
         assert time.monotonic() - began <= 2
         assert await limits.decide([MANY]) is not None
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-
-
-@contextlib.asynccontextmanager
-async def slow_proxy(port: int) -> AsyncIterator[tuple[int, list[float]]]:
-    """A way to a port on which replies take as long as `delay[0]` says."""
-    delay = [0.0]
-    tasks: set[asyncio.Task[None]] = set()
-    writers: list[asyncio.StreamWriter] = []
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, slow: bool) -> None:
-        writers.append(writer)
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65536):
-                if slow and delay[0]:
-                    await asyncio.sleep(delay[0])
-                writer.write(data)
-        writer.close()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", port)
-        for work in (pump(reader, back, False), pump(there, writer, True)):
-            task = asyncio.get_running_loop().create_task(work)
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1], delay
-    finally:
-        server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for writer in writers:
-            writer.close()
 
 
 async def test_a_slow_redis_is_an_absent_one(server: Redis) -> None:

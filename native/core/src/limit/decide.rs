@@ -5,6 +5,7 @@
 //! Every single taking is exact, so that no limit is ever exceeded, not for a moment. What others may see for that moment
 //! is less than there is: at worst one is refused who came at the very moment in which another was.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -149,6 +150,13 @@ enum Held {
         limit: u8,
         amount: u64,
     },
+    /// Of a bucket that counts along: never into a debt.
+    Followed {
+        hash: u64,
+        limit: u8,
+        amount: u64,
+        unit: Unit,
+    },
     Lease {
         lease: Lease,
         limit: u8,
@@ -167,7 +175,9 @@ impl Grant {
     pub fn debits(&self) -> impl Iterator<Item = (usize, u64, u32)> + '_ {
         self.held.iter().map(|held| match *held {
             Held::Requests { limit, .. } | Held::Lease { limit, .. } => (usize::from(limit), 1, 0),
-            Held::Tokens { limit, amount, .. } => (usize::from(limit), amount, 0),
+            Held::Tokens { limit, amount, .. } | Held::Followed { limit, amount, .. } => {
+                (usize::from(limit), amount, 0)
+            }
             Held::Spend { limit, end, amount, .. } => (usize::from(limit), amount, end),
         })
     }
@@ -216,12 +226,48 @@ impl Limits {
         self.take(&hashes, ask)
     }
 
+    /// Takes of the rates what is asked for, as far as it is there, and refuses nothing: limits that count along while
+    /// somebody else decides. Leases and money are not looked at.
+    pub fn follow(&self, asker: &Asker<'_>, ask: &Ask) -> Grant {
+        let mut held = SmallVec::new();
+        let now = to_units(ask.now_ns);
+        for (place, limit, hash) in self.each(&self.hashes(asker)) {
+            if let Rule::Rate(unit, bucket) = limit.rule {
+                let (cost, taken) = (ask.cost(unit, &bucket), Cell::new(0));
+                let change = rate::cells_of(&self.segment, hash).change(hash, ask.now_ns, Bucket::need(now), |time| {
+                    taken.set(cost.min(bucket.left(time, now)));
+                    bucket.debited(time, taken.get(), now)
+                });
+                let amount = taken.get();
+                if amount > 0 && matches!(change, Change::Made(_)) {
+                    held.push(Held::Followed {
+                        hash,
+                        limit: place as u8,
+                        amount,
+                        unit,
+                    });
+                }
+            }
+        }
+        Grant {
+            held,
+            requests: None,
+            tokens: None,
+        }
+    }
+
     /// Ends what `decide` began: leases are over, tokens and money debited by what they came to.
     pub fn settle(&self, grant: &Grant, tokens: u64, micros: u64, now_ns: u64) {
         let now = to_units(now_ns);
         for held in &grant.held {
             match *held {
-                Held::Requests { .. } => {}
+                Held::Requests { .. }
+                | Held::Followed {
+                    unit: Unit::Requests, ..
+                } => {}
+                Held::Followed {
+                    hash, limit, amount, ..
+                } => self.credit(hash, limit, amount.saturating_sub(tokens)),
                 Held::Tokens { hash, limit, amount } => self.settle_tokens(hash, limit, amount, tokens, now, now_ns),
                 Held::Lease { lease, .. } => lease::release(&self.segment, self.worker, lease),
                 Held::Spend { hash, end, amount, .. } => {
@@ -406,7 +452,12 @@ impl Limits {
         for held in &grant.held {
             match *held {
                 Held::Requests { hash, limit } => self.credit(hash, limit, 1),
-                Held::Tokens { hash, limit, amount } => self.credit(hash, limit, amount),
+                Held::Tokens { hash, limit, amount }
+                | Held::Followed {
+                    hash, limit, amount, ..
+                } => {
+                    self.credit(hash, limit, amount);
+                }
                 Held::Lease { lease, .. } => lease::release(&self.segment, self.worker, lease),
                 Held::Spend { hash, end, amount, .. } => budget::cells_of(&self.segment, hash)
                     .adjust(hash, |value| Some(Budget::credited(value, amount, end))),

@@ -140,6 +140,33 @@ fn settling_debits_what_it_came_to() {
 }
 
 #[test]
+fn what_counts_along_empties_a_bucket_at_most() {
+    let limits = limits(&[
+        ("all", 0, rate(Unit::Requests, 60, 2)),
+        ("all", 0, rate(Unit::Tokens, 60, 100)),
+        ("all", 0, Rule::Concurrency(1)),
+    ]);
+    let anna = asker("anna", "m");
+    let along: Vec<_> = (0..5).map(|_| limits.follow(&anna, &ask(10, 20, 0))).collect();
+    // 30, 30, 30, the 10 that were left, nothing; of requests two.
+    let amounts: Vec<Vec<u64>> = along
+        .iter()
+        .map(|grant| grant.debits().map(|(_, amount, _)| amount).collect())
+        .collect();
+    assert_eq!(amounts, [vec![1, 30], vec![1, 30], vec![30], vec![10], vec![]]);
+    let refused = limits.decide(&anna, &ask(1, 0, 0)).unwrap_err();
+    assert_eq!((refused.limit, refused.wait_ns), (0, SECOND));
+    // No lease was taken; what was not used goes back, and more than was taken makes no debt.
+    limits.settle(&along[0], 5, 0, 100 * SECOND);
+    limits.settle(&along[3], 5000, 0, 100 * SECOND);
+    let later = Ask {
+        now_ns: 101 * SECOND,
+        ..ask(26, 0, 0)
+    };
+    assert!(limits.decide(&anna, &later).is_ok());
+}
+
+#[test]
 fn a_guess_is_no_reason_to_refuse_for_ever() {
     let limits = limits(&[
         ("a", by::USER, rate(Unit::Tokens, 60, 100)),

@@ -1,0 +1,204 @@
+"""RELIABILITY L2: what clients of a gateway notice when its Redis breaks, beside a gateway whose Redis does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from integration.operated import Operated, operated
+from integration.pressed import NS, Passage, Press, excess, windows
+from integration.redises import (
+    Redis,
+    back,
+    full,
+    killed,
+    needs_redis,
+    read_only,
+    redis_server,
+    slow_proxy,
+    stopped,
+)
+from integration.sizes import long
+
+pytestmark = [pytest.mark.integration, needs_redis]
+LOOPS = ("uvloop",)
+
+PER_S = 200  # of both gateways together
+ADDED_MS = 5.0
+RECOVERY_S = 2.0
+# Nothing is refused here: what is asked is what an outage adds.
+RULES = """
+[rate_limiting]
+[[rate_limiting.rules]]
+name = "all"
+by = "global"
+requests_per_minute = 1000000
+burst = 100000
+tokens_per_minute = 100000000
+concurrency = 1000
+"""
+
+
+def redis_at(port: int) -> str:
+    """All as it is by default."""
+    return f'[redis]\nurl = "redis://127.0.0.1:{port}"\n'
+
+
+def p99_ms(passages: list[Passage], url: str) -> float:
+    taken = sorted(passage.answered_ns - passage.sent_ns for passage in passages if passage.url == url)
+    return round(taken[int(len(taken) * 0.99)] / 1e6, 2)
+
+
+async def recovered(gateway: Operated) -> float:
+    """Wait until none of its workers misses its Redis: the seconds it took."""
+    began = time.monotonic()
+    while True:
+        lines = [line for line in (await gateway.metrics()).splitlines() if line.startswith("budgateway_store_away")]
+        assert lines
+        if not any(float(line.split()[-1]) for line in lines):
+            return time.monotonic() - began
+        assert time.monotonic() - began < 15
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def scripts_are_flushed(server: Redis) -> AsyncIterator[None]:
+    """Again and again."""
+
+    async def flush() -> None:
+        while True:
+            await asyncio.to_thread(server.say, "SCRIPT", "FLUSH")
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(flush())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+BREAKS: dict[str, Callable[[Redis], None]] = {
+    "killed": killed,
+    "stopped": stopped,
+    "read-only": read_only,
+    "out of memory": full,
+}
+SLOW_S = {"slow": 0.05, "nearly too slow": 0.003}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fault"),
+    [(1, "stopped"), *(long("OUTAGE_S", 20, fault) for fault in (*BREAKS, *SLOW_S, "scripts flushed"))],
+)
+async def test_an_outage_costs_clients_next_to_nothing(
+    tmp_path: Path, fault: str, seconds: int, request: pytest.FixtureRequest
+) -> None:
+    is_long = request.node.get_closest_marker("soak") is not None
+    workers = 4 if is_long else 2
+    async with contextlib.AsyncExitStack() as stack:
+        press = await stack.enter_async_context(Press())
+        breaks = stack.enter_context(redis_server(tmp_path / "breaks"))
+        holds = stack.enter_context(redis_server(tmp_path / "holds"))
+        port, delay = await stack.enter_async_context(slow_proxy(breaks.port))
+        ports = (port if fault in SLOW_S else breaks.port, holds.port)
+        hit, well = [
+            await stack.enter_async_context(operated([press.upstream.url], workers=workers, extra=RULES + redis_at(at)))
+            for at in ports
+        ]
+
+        async def phase() -> tuple[float, float]:
+            """p99 of both, milliseconds; requests go to them in turn."""
+            began = time.monotonic_ns()
+            await press.push([hit.url, well.url], "any", PER_S, seconds)
+            taken = [passage for passage in press.of("any") if passage.sent_ns >= began]
+            return p99_ms(taken, hit.url), p99_ms(taken, well.url)
+
+        await phase()  # connections are made, scripts are there
+        healthy = await phase()
+        if fault == "scripts flushed":
+            async with scripts_are_flushed(breaks):
+                broken = await phase()
+        elif fault in SLOW_S:
+            delay[0] = SLOW_S[fault]
+            broken = await phase()
+            delay[0] = 0
+        else:
+            BREAKS[fault](breaks)
+            broken = await phase()
+            back(breaks)
+        recovery_s = await recovered(hit)
+        after = await phase()
+        await press.let_go()
+        lines = [line for line in hit.server.output.splitlines() if "budgateway.store" in line]
+    print(
+        f"{fault}: {len(press.passages)} requests; p99 ms beside the other: healthy {healthy}, broken {broken}, after "
+        f"{after}; added {broken[0] - broken[1]:.2f}; recovered after {recovery_s:.2f} s; {len(lines)} lines"
+    )
+    assert not press.failures
+    assert {passage.status for passage in press.of("any")} == {200}
+    assert recovery_s <= RECOVERY_S
+    if fault in BREAKS or fault == "slow":
+        # Once a gateway, not once a worker.
+        assert [line.split()[2] for line in lines] == ["WARNING", "INFO"], lines
+    if is_long:
+        assert broken[0] - broken[1] <= ADDED_MS
+
+
+PER_MINUTE, BURST, TOKENS_PER_MINUTE = 1200, 40, 24_000
+LIMITED = f"""
+[rate_limiting]
+queue_size = 0
+[[rate_limiting.rules]]
+name = "rate"
+by = "global"
+models = ["rate"]
+requests_per_minute = {PER_MINUTE}
+burst = {BURST}
+[[rate_limiting.rules]]
+name = "tokens"
+by = "global"
+models = ["tokens"]
+tokens_per_minute = {TOKENS_PER_MINUTE}
+"""
+
+
+@pytest.mark.parametrize(("seconds", "workers"), [(2, 2), long("ALONE_S", 20, 4, timeout_s=120)])
+async def test_alone_gateways_admit_no_more_than_together(tmp_path: Path, seconds: int, workers: int) -> None:
+    """An outage begins with what is left of a limit, over the moment at which it begins, too."""
+    async with contextlib.AsyncExitStack() as stack:
+        press = await stack.enter_async_context(Press())
+        server = stack.enter_context(redis_server(tmp_path / "redis"))
+        extra = LIMITED + redis_at(server.port) + "replicas = 2\n"
+        gateways = [
+            await stack.enter_async_context(operated([press.upstream.url], workers=workers, extra=extra))
+            for _ in range(2)
+        ]
+        urls = [gateway.url for gateway in gateways]
+        token_load = 5 * TOKENS_PER_MINUTE * (1 + seconds / 60) / seconds / 150
+        for _ in range(2):
+            await asyncio.gather(
+                press.push(urls, "rate", 5 * PER_MINUTE / 60, seconds), press.push(urls, "tokens", token_load, seconds)
+            )
+            server.kill()
+        await press.let_go()
+    assert not press.failures
+    rate, tokens = press.admitted("rate"), press.admitted("tokens")
+    figures = []
+    for taken, burst, per_minute, of in (
+        (rate, BURST, PER_MINUTE, "requests"),
+        (tokens, TOKENS_PER_MINUTE, TOKENS_PER_MINUTE, "tokens"),
+    ):
+        amounts = windows(taken, tokens=of == "tokens")
+        lasted = (max(one.sent_ns for one in taken) - min(one.arrived_ns for one in taken)) / NS
+        figures.append((sum(amount for *_, amount in amounts), burst + lasted * per_minute / 60))
+        print(
+            f"{of}: {figures[-1][0]:.0f} admitted, {figures[-1][1]:.1f} allowed, a window's excess {excess(amounts, burst, per_minute / 60):.1f}"
+        )
+    for admitted, allowed in figures:
+        assert admitted <= 1.1 * allowed
+        assert admitted >= 0.8 * allowed

@@ -1,0 +1,133 @@
+"""RELIABILITY L1: rates of requests and tokens and requests at once, over workers and hosts, under five times the load.
+
+What was admitted is what reached the upstream, and the oracle computes from those times alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import pytest
+from integration.operated import Operated, operated
+from integration.pressed import NS, Passage, Press, excess, mean_at_once, most_at_once, windows
+from integration.redises import Redis, needs_redis, redis_server
+from integration.sizes import long
+
+pytestmark = [pytest.mark.integration, needs_redis]
+LOOPS = ("uvloop",)
+
+LOAD = 5
+PER_MINUTE, BURST = 2400, 40
+TOKENS_PER_MINUTE = 24_000
+SLOTS, HOLD_S = 40, 1.0
+LEDGER = 50_000
+RULES = f"""
+[rate_limiting]
+queue_size = 0
+# Refills a request an hour: what is left of it says to the unit what was consumed.
+[[rate_limiting.rules]]
+name = "ledger"
+by = "global"
+requests_per_day = 24
+burst = {LEDGER}
+[[rate_limiting.rules]]
+name = "rate"
+by = "global"
+models = ["rate"]
+requests_per_minute = {PER_MINUTE}
+burst = {BURST}
+[[rate_limiting.rules]]
+name = "tokens"
+by = "global"
+models = ["tokens"]
+tokens_per_minute = {TOKENS_PER_MINUTE}
+[[rate_limiting.rules]]
+name = "slots"
+by = "global"
+models = ["slots"]
+concurrency = {SLOTS}
+"""
+
+
+def redis_at(server: Redis, timeout_s: float = 2.0, replicas: int = 2) -> str:
+    return f'[redis]\nurl = "redis://127.0.0.1:{server.port}"\ntimeout = {timeout_s}\nreplicas = {replicas}\n'
+
+
+def spans(passages: list[Passage]) -> list[tuple[int, int]]:
+    return [(passage.arrived_ns, passage.replied_ns) for passage in passages]
+
+
+def lasted_s(passages: list[Passage]) -> float:
+    """From the first decision to the last; no longer than it was."""
+    return (max(passage.sent_ns for passage in passages) - min(passage.arrived_ns for passage in passages)) / NS
+
+
+async def left_of_the_ledger(press: Press, url: str) -> int:
+    """What the ledger's limit still holds, before this request."""
+    _, answer = await press.ask(url, "ledger")
+    assert answer is not None
+    return int(answer.header("x-ratelimit-remaining-requests") or -1) + 1
+
+
+@contextlib.asynccontextmanager
+async def gateways(press: Press, workers: int, extra: str, count: int = 2):
+    async with contextlib.AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(operated([press.upstream.url], workers=workers, extra=extra))
+            for _ in range(count)
+        ]
+
+
+async def fallbacks(gateways: list[Operated]) -> float:
+    """Decisions that Redis did not answer."""
+    found = 0.0
+    for gateway in gateways:
+        for line in (await gateway.metrics()).splitlines():
+            if line.startswith("budgateway_store_fallbacks_total"):
+                found += float(line.split()[-1])
+    return found
+
+
+@pytest.mark.parametrize(("seconds", "workers"), [(5, 2), long("PRESSED", 30, 4)])
+async def test_two_gateways_on_one_redis_admit_the_limits(tmp_path: Path, seconds: int, workers: int) -> None:
+    token_load = LOAD * (TOKENS_PER_MINUTE * (1 + seconds / 60)) / seconds / 150
+    async with contextlib.AsyncExitStack() as stack:
+        press = await stack.enter_async_context(Press(HOLD_S))
+        server = stack.enter_context(redis_server(tmp_path / "redis"))
+        both = await stack.enter_async_context(gateways(press, workers, RULES + redis_at(server)))
+        urls = [gateway.url for gateway in both]
+        await asyncio.gather(
+            press.push(urls, "rate", LOAD * PER_MINUTE / 60, seconds),
+            press.push(urls, "tokens", token_load, seconds),
+            press.push(urls, "slots", LOAD * SLOTS / HOLD_S, seconds),
+        )
+        consumed = LEDGER - await left_of_the_ledger(press, urls[0])
+        asked = sum(len(press.of(model)) for model in ("rate", "tokens", "slots"))
+        admitted = sum(len(press.admitted(model)) for model in ("rate", "tokens", "slots"))
+        alone = await fallbacks(both)
+        await press.let_go()
+    assert not press.failures
+    assert not alone, "decisions that Redis did not make"
+    rate, tokens, slots = (press.admitted(model) for model in ("rate", "tokens", "slots"))
+
+    ideal = BURST + lasted_s(rate) * PER_MINUTE / 60
+    used = sum(passage.tokens for passage in tokens)
+    ideal_tokens = TOKENS_PER_MINUTE + lasted_s(tokens) * TOKENS_PER_MINUTE / 60
+    over = excess(windows(rate), BURST, PER_MINUTE / 60)
+    over_tokens = excess(windows(tokens, tokens=True), TOKENS_PER_MINUTE, TOKENS_PER_MINUTE / 60)
+    most = most_at_once(spans(slots))
+    full = min(p.arrived_ns for p in slots) + int(HOLD_S * NS)
+    mean = mean_at_once(spans(slots), full, max(p.sent_ns for p in press.of("slots")))
+    print(
+        f"asked {asked}, admitted {admitted}, consumed {consumed}; requests {len(rate)} of {ideal:.1f} ({over=:.2f}); "
+        f"tokens {used} of {ideal_tokens:.0f} (over {over_tokens:.0f}); at once {most}, mean {mean:.2f}; {alone=}"
+    )
+    assert consumed == admitted, "what was refused has consumed nothing"
+    assert len(rate) == pytest.approx(ideal, rel=0.01, abs=1)
+    assert over <= 0
+    assert used == pytest.approx(ideal_tokens, rel=0.01, abs=200)
+    assert over_tokens <= 0
+    assert most == SLOTS
+    assert mean >= 0.97 * SLOTS
