@@ -23,6 +23,7 @@ from budgateway.observe.record_cy import Recorder
 from budgateway.relay_cy import Relay
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.server.watch import Watch
 from budgateway.sharing import Sharing, Voice
 from budgateway.wiring import build_snapshot, largest_body
 
@@ -107,6 +108,7 @@ class DataPlane:
         )
         self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
         self.relay.snapshot = self.snapshot
+        self._watch = Watch(loop.add_reader)
         self.door = Door(
             self.relay,
             loop.call_soon,
@@ -114,6 +116,7 @@ class DataPlane:
             head_timeout_ns=int(settings.head_timeout_s * 1e9),
             max_body_bytes=largest_body(settings),
             max_connections=settings.max_connections,
+            watch=self._watch,
         )
         self._sweep_due = loop.time() + SWEEP_S
         self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)
@@ -265,6 +268,7 @@ class DataPlane:
                 upstream.abort()
         # One turn of the loop, so that every connection hears of its end and releases what its exchange held.
         await asyncio.sleep(0)
+        self._watch.close(self._loop.remove_reader)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

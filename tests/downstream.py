@@ -130,6 +130,11 @@ class Downstream(asyncio.Protocol):
         assert self._transport is not None
         self._transport.pause_reading()
 
+    def receive_at_most(self, size_bytes: int) -> None:
+        """Have the kernel hold little of what was not read."""
+        assert self._transport is not None
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size_bytes)
+
     def read_on(self) -> None:
         """Be a reader again."""
         assert self._transport is not None

@@ -61,7 +61,6 @@ cdef class ServerConnection:
     cdef _go_on(self)
     cpdef _next(self)
     cdef bint _is_full(self) except -1
-    cdef bint _has_left(self) except -1
     cdef _fail(self, Exchange x, error)
     cdef _too_large(self)
     cdef _linger(self)

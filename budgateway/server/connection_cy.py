@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -61,7 +60,6 @@ _LINGERING = 3  # answered early: the rest of the request is thrown away
 _CLOSED = 4
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
-_ESTABLISHED = 1  # tcpi_state, the first byte of TCP_INFO
 
 
 def protocols(door: Door) -> Callable[[], Any]:
@@ -154,8 +152,15 @@ class ServerConnection:
         self._write = None
         self._pending = None
         self._parts = None
+        if not self._reading:
+            self._door.watch.discard(self)
         if x is not None:
             self._handler.gone(x)
+
+    def left(self) -> None:
+        """The client went while it was not read (Watch); what is still in front of its FIN was for an exchange that ends."""
+        if self._exchange is not None:
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         """The client reads slower than the upstream writes."""
@@ -415,10 +420,12 @@ class ServerConnection:
         if self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
+            self._door.watch.add(self, self._transport.get_extra_info("socket"))
 
     def resume_reading(self) -> None:
         """Undo pause_reading."""
         if not self._reading and self._state != _CLOSED:
+            self._door.watch.discard(self)
             self._reading = True
             self._transport.resume_reading()
 
@@ -495,9 +502,6 @@ class ServerConnection:
     def sweep(self, now_ns: int) -> None:
         """Look at the deadlines: of the exchange in flight, else of the connection."""
         x = self._exchange
-        if x is not None and not self._reading and self._has_left():
-            self._transport.abort()
-            return
         if x is not None and self._started:
             self._handler.sweep(x, now_ns)
         if not self._deadline_ns or now_ns < self._deadline_ns:
@@ -552,22 +556,14 @@ class ServerConnection:
         data = bytes(self._pending)
         self._pending = None
         self._read_head(data)
-        if not self._reading and not self._is_full():
-            self.resume_reading()
+        if not self._reading:
+            if self._is_full():
+                self._door.watch.add(self, self._transport.get_extra_info("socket"))
+            else:
+                self.resume_reading()
 
     def _is_full(self) -> bool:
         return self._pending is not None and len(self._pending) > MAX_PIPELINED_BYTES
-
-    def _has_left(self) -> bool:
-        """Whether the client's FIN or RST lies behind bytes that we do not read for now; only Linux can tell."""
-        sock = self._transport.get_extra_info("socket")
-        if sys.platform != "linux" or sock is None or sock.family == socket.AF_UNIX:
-            return False
-        try:
-            state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-        except OSError:
-            return True
-        return state != _ESTABLISHED
 
     def _fail(self, x: Exchange, error: GatewayError) -> None:
         """The request went wrong before it was whole: the handler answers it as it answers every other failure."""

@@ -8,6 +8,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from budgateway.native import FACTS, HeadReader
+from budgateway.server.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,10 +33,12 @@ class Door:
         head_timeout_ns: int,
         max_body_bytes: int,
         max_connections: int,
+        watch: Watch | None = None,
     ) -> None:
         # process
         self.handler = handler
         self.call_soon = call_soon
+        self.watch = Watch() if watch is None else watch
         self.keepalive_ns = keepalive_ns
         self.head_timeout_ns = head_timeout_ns
         self.max_body_bytes = max_body_bytes
