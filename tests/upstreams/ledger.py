@@ -1,33 +1,30 @@
-"""A ledger of streams: model servers that fail by the dice, and the join of what they sent with what clients saw.
+"""A ledger of streams: what model servers that fail by the dice send, and its join with what clients saw.
 
 Every event names its exchange, its attempt and its place in the stream, and carries a checksum of itself. So a client can tell
-an event that was lost, doubled, moved, damaged or meant for somebody else from its bytes alone. What a server does to an attempt
-follows from the seed, the exchange and the attempt; what it did stands in `Rig.attempts`.
+an event that was lost, doubled, moved, damaged or meant for somebody else from its bytes alone. What a server (`mortal.py`) does
+to an attempt follows from the seed, the exchange and the attempt; how far it came stands in its book.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import socket
-import struct
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, cast
+from typing import Any
 from zlib import crc32
 
-from upstreams.wire import NotHttp, Received, RequestScanner, chunk, head
+from upstreams.wire import chunk, head
 
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
 HEAD = head(200, [("content-type", "text/event-stream"), ("transfer-encoding", "chunked")], reason="OK")
 DONE = b"data: [DONE]\n\n"
 ERROR = b'data: {"error":{"message":"the engine died","type":"server_error","param":null,"code":null}}\n\n'
-PATIENCE_S = 0.03  # turns of the event loop in which the gateway reads what was sent
+PAUSES_S = [0, 0, 0, 0.005]
 PADS = [b"x" * size for size in (0, 3, 17, 40, 160)]
 
+_SIZE_LINE = re.compile(rb"([0-9a-f]+)\r\n")
 _EVENT = re.compile(rb'data: (\{"id":"(\d+)\.(\d+)\.(\d+)","choices":\[[^\]]*\],"crc":)(\d+)\}\n\n')
 
 # How often each: a stall costs the deadline between two reads, the others nothing.
@@ -61,12 +58,26 @@ def event(exchange: int, attempt: int, place: int, pad: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Attempt:
-    """What an upstream did to one request. `sent` counts whole events."""
+    """What an upstream did to one request, in whole events: it sent `sent` at most, and `least` were the kernel's to deliver."""
 
     fault: str
     events: int
+    least: int = 0
     sent: int = 0
+    pause_s: float = 0.0  # between its writes
     is_hasty: bool = False  # nobody waited for the gateway to read what was sent before the fault
+    is_over: bool = True  # it came to its end, fault and all
+    was_killed: bool = False  # its process was, some time
+
+
+@dataclass(slots=True)
+class Entry:
+    """How far an attempt came, in bytes of its answer: `begun_bytes` were handed on, `left_bytes` are the kernel's."""
+
+    life: int  # of the process
+    begun_bytes: int
+    left_bytes: int
+    is_over: bool
 
 
 @dataclass(slots=True)
@@ -101,68 +112,59 @@ def read(exchange: int, body: bytes) -> tuple[int, int, bytes]:
     return attempt, place, body[at:]
 
 
-class Rig:
-    """Model servers whose answers follow from a seed, and the ledger of their attempts by exchange."""
+def plan(seed: int, mean: int, exchange: int, number: int) -> tuple[Attempt, list[bytes]]:
+    """What an upstream does to an attempt of an exchange, and its writes; `mean` is the length of streams in events."""
+    dice = Random(f"{seed}.{exchange}.{number}")
+    (fault,) = dice.choices([*FAULTS], [*FAULTS.values()])
+    length, is_hasty, pause_s = dice.randint(1, 2 * mean), dice.random() < 0.5, dice.choice(PAUSES_S)
+    attempt = Attempt(fault, length, is_hasty=is_hasty, pause_s=pause_s)
+    events = [event(exchange, number, place, dice.choice(PADS)) for place in range(attempt.events)]
+    if fault == "clean":
+        attempt.least = attempt.sent = attempt.events
+        return attempt, writes(HEAD + framed(b"".join([*events, DONE]), dice) + chunk(b""), dice)
+    ends, at = [], 0
+    for one in events:
+        ends.append(at := at + len(one))
+    cut = dice.choice([dice.randint(0, at), dice.choice(ends)])
+    if fault == "error event":
+        cut = dice.choice([0, *ends])
+    attempt.least = attempt.sent = bisect_right(ends, cut)
+    plain = b"".join(events)
+    if fault == "error event":
+        return attempt, writes(HEAD + framed(plain[:cut] + ERROR, dice) + chunk(b""), dice)
+    wire = HEAD
+    if fault == "bad chunk":
+        bad = dice.choice([b"zz\r\n", b"\n", b"-1\r\n", b"5 \r\n"]) + b"data: x\n\n\r\n"
+        wire += framed(plain[:cut], dice)
+        return attempt, writes(wire + bad, dice) if attempt.is_hasty else [*writes(wire, dice), bad]
+    if fault == "cut" or dice.random() < 0.5:  # a chunk says that it is longer than it is
+        begun = dice.randint(0, cut)
+        wire += framed(plain[:begun], dice) + b"%x\r\n" % (len(plain) + 100 - begun) + plain[begun:cut]
+    else:
+        wire += framed(plain[:cut], dice)
+    return attempt, writes(wire, dice)
 
-    def __init__(self, seed: int, events: int) -> None:
-        """`events` is the mean length of a stream."""
-        self.seed = seed
-        self.events = events
-        self.attempts: defaultdict[int, list[Attempt]] = defaultdict(list)
-        self.violations: list[str] = []
-        self.urls: list[str] = []
-        self.open: set[Server] = set()
-        self._servers: list[asyncio.Server] = []
 
-    async def start(self, servers: int) -> None:
-        """Listen on so many ports."""
-        for _ in range(servers):
-            server = await asyncio.get_running_loop().create_server(lambda: Server(self), "127.0.0.1", 0, backlog=4096)
-            self._servers.append(server)
-            self.urls.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+def remembered(seed: int, mean: int, exchange: int, number: int, entry: Entry, was_killed: bool) -> Attempt:
+    """An attempt as the book knows it: of one that did not come to its end, how much of it there was."""
+    attempt, pieces = plan(seed, mean, exchange, number)
+    attempt.was_killed = was_killed
+    attempt.is_over = entry.is_over
+    if not entry.is_over:
+        wire = b"".join(pieces)[len(HEAD) :]
+        attempt.least = whole_events(wire[: max(0, entry.left_bytes - len(HEAD))])
+        attempt.sent = whole_events(wire[: max(0, entry.begun_bytes - len(HEAD))])
+    return attempt
 
-    async def close(self) -> None:
-        """Stop listening, and drop who is left."""
-        for server in self._servers:
-            server.close()
-        for one in list(self.open):
-            one.drop()
-        while self.open:
-            await asyncio.sleep(0.001)
 
-    def plan(self, exchange: int) -> tuple[Attempt, list[bytes]]:
-        """The next attempt of an exchange: what it will do, and its writes."""
-        number = len(self.attempts[exchange])
-        dice = Random(f"{self.seed}.{exchange}.{number}")
-        (fault,) = dice.choices([*FAULTS], [*FAULTS.values()])
-        attempt = Attempt(fault, dice.randint(1, 2 * self.events), is_hasty=dice.random() < 0.5)
-        self.attempts[exchange].append(attempt)
-        events = [event(exchange, number, place, dice.choice(PADS)) for place in range(attempt.events)]
-        if fault == "clean":
-            events.append(DONE)
-            attempt.sent = attempt.events
-            return attempt, writes(HEAD + framed(b"".join(events), dice) + chunk(b""), dice)
-        ends, at = [], 0
-        for one in events:
-            ends.append(at := at + len(one))
-        cut = dice.choice([dice.randint(0, at), dice.choice(ends)])
-        if fault == "error event":
-            cut = dice.choice([0, *ends])
-        attempt.sent = bisect_right(ends, cut)
-        plain = b"".join(events)
-        if fault == "error event":
-            return attempt, writes(HEAD + framed(plain[:cut] + ERROR, dice) + chunk(b""), dice)
-        wire = HEAD
-        if fault == "bad chunk":
-            bad = dice.choice([b"zz\r\n", b"\n", b"-1\r\n", b"5 \r\n"]) + b"data: x\n\n\r\n"
-            wire += framed(plain[:cut], dice)
-            return attempt, writes(wire + bad, dice) if attempt.is_hasty else [*writes(wire, dice), bad]
-        if fault == "cut" or dice.random() < 0.5:  # a chunk says that it is longer than it is
-            begun = dice.randint(0, cut)
-            wire += framed(plain[:begun], dice) + b"%x\r\n" % (len(plain) + 100 - begun) + plain[begun:cut]
-        else:
-            wire += framed(plain[:cut], dice)
-        return attempt, writes(wire, dice)
+def whole_events(wire: bytes) -> int:
+    """Events in a chunked body that breaks off somewhere."""
+    plain, at = b"", 0
+    while (size := _SIZE_LINE.match(wire, at)) is not None:
+        end = size.end() + int(size[1], 16)
+        plain += wire[size.end() : end]
+        at = end + 2
+    return len(_EVENT.findall(plain))
 
 
 def framed(plain: bytes, dice: Random) -> bytes:
@@ -189,81 +191,12 @@ def writes(wire: bytes, dice: Random) -> list[bytes]:
     return out
 
 
-class Server(asyncio.Protocol):
-    """One accepted connection of a rig."""
-
-    def __init__(self, rig: Rig) -> None:
-        self._rig = rig
-        self._scanner = RequestScanner()
-        self._transport: asyncio.Transport | None = None
-        self._loop = asyncio.get_running_loop()
-        self._attempt: Attempt | None = None
-        self._left: list[bytes] = []
-
-    def drop(self) -> None:
-        """Leave at once."""
-        assert self._transport is not None
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's are none by inheritance
-        self._rig.open.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._scanner.feed(data)
-        try:
-            received = self._scanner.take(0)
-        except NotHttp as error:
-            self._rig.violations.append(str(error))
-            self.drop()
-            return
-        if received is not None:
-            self._answer(received)
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._rig.open.discard(self)
-
-    def _answer(self, received: Received) -> None:
-        exchange = received.header("x-request-id")
-        assert exchange is not None
-        if self._attempt is not None or b'"user":"%b"' % exchange.encode() not in received.body:
-            self._rig.violations.append(f"crossed, or sent behind another: {received.raw!r}")
-        self._attempt, self._left = self._rig.plan(int(exchange))
-        self._left.reverse()
-        self._go()
-
-    def _go(self) -> None:
-        assert self._transport is not None
-        if self._attempt is None or self._transport.is_closing():
-            return
-        attempt = self._attempt
-        if self._left:
-            self._transport.write(self._left.pop())
-            if attempt.fault in ("bad chunk", "reset") and not attempt.is_hasty and len(self._left) < 2:
-                self._loop.call_later(PATIENCE_S, self._go)
-            else:
-                self._loop.call_soon(self._go)
-            return
-        if attempt.fault == "stall":
-            return  # until the gateway leaves
-        if attempt.fault == "half-closed":
-            self._transport.write_eof()
-            return
-        self._attempt = None
-        if attempt.fault == "reset":
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            self._transport.abort()
-        elif attempt.fault not in ("clean", "error event"):
-            self._transport.close()
-
-
 def join(
-    sights: Mapping[int, Sight], attempts: Mapping[int, list[Attempt]], lines: Iterable[Mapping[str, Any]]
+    sights: Mapping[int, Sight],
+    attempts: Mapping[int, list[Attempt]],
+    lines: Iterable[Mapping[str, Any]],
+    *,
+    kills: bool = False,
 ) -> list[str]:
     """Where the clients, the upstreams and the access log do not agree; empty when they do."""
     wrong: list[str] = []
@@ -278,23 +211,27 @@ def join(
             wrong.append(f"exchange {exchange}: {len(told)} lines in the access log")
             continue
         wrong += [
-            f"exchange {exchange}: {what}: {sight} {tried} {told[0]}" for what in differences(sight, tried, told[0])
+            f"exchange {exchange}: {what}: {sight} {tried} {told[0]}"
+            for what in differences(sight, tried, told[0], kills)
         ]
     return wrong
 
 
-def differences(sight: Sight, tried: list[Attempt], line: Mapping[str, Any]) -> list[str]:
-    """What does not agree about one exchange."""
+def differences(sight: Sight, tried: list[Attempt], line: Mapping[str, Any], kills: bool) -> list[str]:
+    """What does not agree about one exchange. Where processes are killed, some attempts find nobody who takes a note of them."""
     if not tried:
-        return ["no upstream was asked"]
+        return [] if kills and sight.end in ("failed", "left") else ["no upstream was asked"]
     last = tried[-1]
     ends = {OUTCOMES[sight.end]}
     if sight.end == "left":  # it may have been over just then
         ends |= {"complete", "truncated"}
+    if sight.code == "no_upstream" and kills:
+        ends.add("refused")
+    cut_down = last.was_killed and not last.is_over
     checks = {
         "outcome": line["outcome"] in ends,
-        "attempts": line["attempts"] == len(tried),
-        "tried again without need": all(one.fault != "clean" for one in tried[:-1]),
+        "attempts": line["attempts"] >= len(tried) if kills else line["attempts"] == len(tried),
+        "tried again without need": all(one.fault != "clean" or not one.is_over for one in tried[:-1]),
         "another attempt's events": sight.attempt in (-1, len(tried) - 1),
         "more than was sent": sight.events <= last.sent,
     }
@@ -302,20 +239,24 @@ def differences(sight: Sight, tried: list[Attempt], line: Mapping[str, Any]) -> 
         checks["bytes"] = line["bytes_out"] == sight.body_bytes
         checks["error"] = line.get("error", "") == sight.code
     if sight.end == "whole":
-        checks["not whole"] = last.fault == "clean" and sight.events == last.sent
+        checks["not whole"] = last.fault == "clean" and sight.events == last.events
     elif sight.end == "error":
         checks["error of its own"] = last.fault == "error event" and sight.events == last.sent
     elif sight.end == "cut":
-        checks["cut for nothing"] = last.fault != "clean"
+        checks["cut for nothing"] = last.fault != "clean" or cut_down
         # A RST may throw away what the gateway had not read.
-        checks["lost"] = sight.events == last.sent or (last.is_hasty and last.fault == "reset")
-        checks["reason"] = (last.fault == "stall") == (sight.code == "upstream_timeout")
+        checks["lost"] = sight.events >= last.least or (last.is_hasty and last.fault == "reset")
+        if not last.was_killed:
+            checks["reason"] = (last.fault == "stall") == (sight.code == "upstream_timeout")
     elif sight.end == "failed":
-        checks["failed for nothing"] = last.fault != "clean" and not sight.events
+        checks["failed for nothing"] = (last.fault != "clean" or cut_down) and not sight.events
     return [what for what, is_so in checks.items() if not is_so]
 
 
 def tally(sights: Mapping[int, Sight], attempts: Mapping[int, list[Attempt]]) -> Counter[tuple[str, str]]:
     """How often each fault (of the last attempt) ended in each way."""
-    last = {exchange: tried[-1].fault for exchange, tried in attempts.items()}
+    last = {
+        exchange: "killed" if tried[-1].was_killed and not tried[-1].is_over else tried[-1].fault
+        for exchange, tried in attempts.items()
+    }
     return Counter((last.get(exchange, "never asked"), sight.end) for exchange, sight in sights.items())
