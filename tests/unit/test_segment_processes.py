@@ -9,7 +9,22 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from budgateway._native import VERDICT_SUCCESS, Metrics, RateLimit, Segment, Selector
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from budgateway._native import (
+    BY_MODEL,
+    BY_USER,
+    VERDICT_SUCCESS,
+    Grant,
+    LimitSet,
+    Metrics,
+    Peeker,
+    Price,
+    RateLimit,
+    Segment,
+    Selector,
+)
 
 PROCESSES = 4
 NOW_NS = 10**15
@@ -205,3 +220,76 @@ while True:
         later_ns = time.monotonic_ns() + 2 * 10**9
         assert all(limit.take(str(number), 1, later_ns) == 9 for number in range(20_000))
         assert segment.label(segment.intern("label-1")) in {"label-1", "other"}
+
+
+# Asks for one thing or another, gives some of it back at once or at the end, and says what it held and still holds.
+DECIDE = """
+from budgateway._native import Grant, LimitSet, Peeker, Price
+dice = random.Random(SEED * 100 + worker)
+limits = LimitSet(segment, worker, "r", RULES)
+price, held = Price(1.0, 1.0, 1.0), []
+for _ in range(1500):
+    body = json.dumps({"max_tokens": dice.randrange(1, 30)}).encode()
+    got = limits.decide("anna", "", "", "m", "", Peeker().peek(body), 40, price, NOW_NS, 20_780)
+    if isinstance(got, Grant):
+        held.append(got)
+        if dice.random() < 0.7:
+            held.pop(dice.randrange(len(held))).undo()
+debits = [0] * len(RULES)
+for grant in held:
+    for place, amount, _ in grant.debits():
+        debits[place] += amount
+print(json.dumps(debits), flush=True)
+sys.stdin.readline()  # a process that ends lets go of what it holds
+"""
+
+
+@settings(max_examples=4, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    requests=st.integers(20, 400),
+    tokens=st.integers(100, 4000),
+    slots=st.integers(1, 60),
+    micros=st.integers(100, 4000),
+)
+def test_decisions_of_several_processes_never_exceed_a_limit_and_lose_nothing(
+    seed: int, requests: int, tokens: int, slots: int, micros: int
+) -> None:
+    """All at one moment, so that nothing refills: what all hold together is what is missing of each limit."""
+    rules = [
+        ("r", 0, "requests", 60, "minute", requests),
+        ("t", BY_USER, "tokens", 60, "minute", tokens),
+        ("c", BY_MODEL, "concurrency", slots, "", 0),
+        ("s", BY_USER | BY_MODEL, "spend", micros, "month", 0),
+    ]
+    segment = Segment(PROCESSES)
+    work = DECIDE.replace("RULES", repr(rules)).replace("SEED", str(seed)).replace("NOW_NS", str(NOW_NS))
+    with children(segment, work) as started:
+        printed = [child.stdout.readline() for child in started if child.stdout is not None]
+        used = [sum(debits) for debits in zip(*map(json.loads, printed))]
+        wholes = (requests, tokens, slots, micros)
+        assert all(one <= whole for one, whole in zip(used, wholes)), (used, wholes)
+        assert max(one / whole for one, whole in zip(used, wholes)) > 0.5, "they were pressed"
+        assert [left_of(segment, rule, whole - one) for rule, one, whole in zip(rules, used, wholes)] == [
+            whole - one for one, whole in zip(used, wholes)
+        ]
+        for child in started:
+            child.communicate("end\n", timeout=30)
+
+
+def left_of(segment: Segment, rule: tuple[str, int, str, int, str, int], at_most: int) -> int:
+    """How many units a limit still gives, found out by taking them."""
+    limits = LimitSet(segment, 0, "r", [rule])
+    taken, held = 0, []
+    while taken <= at_most:
+        # One unit each: a request, a lease, one token of the answer, a micro-dollar for it.
+        got = limits.decide(
+            "anna", "", "", "m", "", Peeker().peek(b'{"max_tokens":1}'), 0, Price(1.0, 1.0, 1.0), NOW_NS, 20_780
+        )
+        if not isinstance(got, Grant):
+            break
+        held.append(got)
+        taken += 1
+    for grant in held:
+        grant.undo()
+    return taken
