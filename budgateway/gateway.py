@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from budgateway import native
 from budgateway.admin.desk import Desk
 from budgateway.custodian import Custodian
 from budgateway.errors import ConfigError
+from budgateway.limits.keeping import StateFile
 from budgateway.overload import resident
 from budgateway.records import Settings
 from budgateway.runtime import DataPlane, bound_socket
@@ -32,6 +34,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._segment = native.Segment(1)
+        self._kept = StateFile(settings.limits.state_file, self._segment)
+        self._keeping: asyncio.Task[None] | None = None
         self.custodian = Custodian(settings, self._entrust)
         self._desk: Desk | None = None
         self._plane: DataPlane | None = None
@@ -63,11 +67,13 @@ class Gateway:
         try:
             await self._desk.open()
             await self.custodian.open(self.settings)
+            await asyncio.to_thread(self._kept.load)
             self._plane = DataPlane(self.settings, self._segment, 0, self._desk.path, trust=self.custodian.trust)
             self._plane.vault.ask = self._on_wanted
             sock = bound_socket(self.settings.host, self.settings.port)
             self._port = sock.getsockname()[1]
             await self._plane.listen(sock)
+            self._keeping = asyncio.create_task(self._kept.run(), name="limits")
         except BaseException:
             await self._shut()
             raise
@@ -128,5 +134,11 @@ class Gateway:
         await self.custodian.close()
         if self._plane is not None:
             await self._plane.close()
+        if self._keeping is not None:
+            # Not before it has served: a start that fails leaves the file as it is.
+            keeping, self._keeping = self._keeping, None
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await asyncio.to_thread(self._kept.save)
         if self._desk is not None:
             await self._desk.close()

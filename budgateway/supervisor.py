@@ -406,6 +406,7 @@ class Supervisor:
             raise ConfigError(problems)
         # From here on it is what new workers start with.
         self._generation, self._previous, self.settings = generation, self.settings, settings
+        self._kept.path = settings.limits.state_file
         await asyncio.gather(*(worker.commit(generation) for worker in voters))
         # A worker that started while the others were asked began with the old one.
         for worker in tuple(self._fleet.alive):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +21,14 @@ _log = logging.getLogger("budgateway.limits")
 
 
 class StateFile:
-    """The supervisor's: read before workers start, written every few seconds and when they have ended."""
+    """Read before anything is served, written every few seconds and when all has ended: by the supervisor, or by the
+    program that a gateway runs in."""
 
     def __init__(self, path: str, segment: Segment) -> None:
-        """`path`: empty for none."""
+        """`path`: empty for none. It may change while the gateway runs: what was counted goes on, and is written there."""
         self.path = path
         self._segment = segment
-        self._last = b""
+        self._writing = threading.Lock()
 
     def load(self) -> None:
         """Go on from what the file says. Without one, or with one that is no state, everything begins anew. Blocks."""
@@ -44,6 +46,11 @@ class StateFile:
         """Write the file, whole or not at all, for the gateway's user alone. Blocks."""
         if not self.path:
             return
+        # The last one, at the end, waits for one that is under way.
+        with self._writing:
+            self._save()
+
+    def _save(self) -> None:
         unix_s = int(time.time())
         state = self._segment.save_limits(time.monotonic_ns(), unix_s, unix_s // S_PER_DAY)
         beside = f"{self.path}.{os.getpid()}"
