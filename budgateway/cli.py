@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from budgateway.cli_access import check_access, keys, token
-from budgateway.errors import ConfigError
+from budgateway.config.reader import Reader
+from budgateway.errors import ConfigError, GatewayError
 from budgateway.terminal import EXIT_CONFIG, ask, config_option, console, counted, escaped, load, reaching, refuse
 
 if TYPE_CHECKING:
@@ -57,26 +56,22 @@ def serve(
     if demo and path is not None:
         raise click.UsageError("--demo brings its own configuration: leave out --config")
     options: dict[str, Any] = {"host": host, "port": port, "workers": workers, "log_level": log_level}
-    if watch:
+    if watch and not demo:
         options["watch"] = True
+    read = Reader(path, demo=demo, **options)
     try:
-        if demo:
-            from budgateway.config.demo import demo_settings
+        read.begin()
+        from budgateway import supervisor  # meanwhile
 
-            options.pop("watch", None)
-            read: Callable[[], Settings] = partial(demo_settings, **options)
-        else:
-            from budgateway.config.load import load_config
-
-            read = partial(load_config, path, **options)
         settings = read()
     except ConfigError as error:
         refuse(error)
+    except GatewayError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
     if validate_config:
         summarise(settings)
         return
-    from budgateway import supervisor
-
     sys.exit(supervisor.run(settings, demo=demo, load=read, take_over=take_over))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from budgateway.config.load import FILES
+from budgateway.config.source import FILES
 from budgateway.records import Provider, Route, Secret, Settings
 
 # Settings that are fixed for as long as the process lives: each owns a socket, a process or a file. field -> key.

@@ -6,8 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from budgateway.admin.fetch import fetch
-from budgateway.config.endpoint import parse_endpoint
-from budgateway.config.schema_auth import key_url
+from budgateway.config.endpoint import key_url, parse_endpoint
 from budgateway.jose.jws import Refused, json_object
 from budgateway.jose.key import KeySet, KeyUnfit
 from budgateway.records import Provider

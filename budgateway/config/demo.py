@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from budgateway.config import environment
-from budgateway.config.assemble import settings_from
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.config.source import Source
 from budgateway.records import Settings
@@ -32,6 +30,10 @@ def demo_settings(
 
     Raises ConfigError, as load_config does.
     """
+    # The supervisor knows this module, and not the schema.
+    from budgateway.config import environment
+    from budgateway.config.assemble import settings_from
+
     if environ is None:
         environ = environment.variables(Path(".env"))
     source = Source(

@@ -81,3 +81,11 @@ def _host(host: str, url: str) -> str:
 
 def _with_scheme(url: str) -> str:
     return f"; did you mean 'http://{url[:60]}'?" if re.match(r"[A-Za-z0-9.\[\]_-]+(:\d+)?(/|$)", url) else ""
+
+
+def key_url(value: str) -> str:
+    """Where a key set is: over HTTPS, or on this machine."""
+    upstream = parse_endpoint(value)
+    if not upstream.tls and not is_loopback(upstream.host):
+        raise ValueError(f"must begin with https:// (http:// for this machine alone), got {shown(value)}")
+    return value

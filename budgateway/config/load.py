@@ -10,11 +10,10 @@ from budgateway.config import environment
 from budgateway.config.assemble import settings_from
 from budgateway.config.problems import did_you_mean
 from budgateway.config.schema import TABLES
-from budgateway.config.source import Source
+from budgateway.config.source import FILES, Source
 from budgateway.errors import ConfigError
 from budgateway.records import Settings
 
-FILES = ("gateway.toml", "routes.toml", "providers.toml")
 DEFAULT_FOLDER = Path("config")
 NOTHING_HINT = (
     "try `budgateway serve --demo`; or set VLLM_ENDPOINTS, SGLANG_ENDPOINTS, LITELLM_ENDPOINT or OPENAI_API_KEY; "

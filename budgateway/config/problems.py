@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Any
 
 from budgateway.config.source import KeyPath
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 # pydantic's name for what was expected, in the words of TOML.
 EXPECTED = {
@@ -159,6 +160,8 @@ def known_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:
 
 
 def _table_within(annotation: Any) -> type[BaseModel] | None:
+    from pydantic import BaseModel  # the supervisor's way to this module does not lead here
+
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):

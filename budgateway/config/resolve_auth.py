@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from budgateway.config.endpoint import key_url
 from budgateway.config.problems import Problems, did_you_mean, shown
 from budgateway.config.resolve import MAX_SECRET_BYTES, Resolver
-from budgateway.config.schema_auth import AuthConfig, IssuerConfig, RoleConfig, key_url
+from budgateway.config.schema_auth import AuthConfig, IssuerConfig, RoleConfig
 from budgateway.config.source import KeyPath
 from budgateway.jose.key import HMAC_BYTES, Key, KeySet, KeyUnfit
 from budgateway.records import ADMIN, OWN_ISSUER, Auth, ClaimPaths, Grant, Issuer, Route, Secret, Tenant

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from budgateway.config.endpoint import is_loopback, parse_endpoint
+from budgateway.config.endpoint import key_url
 from budgateway.config.problems import did_you_mean, shown
 from budgateway.config.words import Methods, SecretRef, Table, Text, Texts, one_or_many
 
@@ -16,14 +16,6 @@ Algorithm = Literal[
     "ES256", "ES384", "ES512", "EdDSA",
 ]  # fmt: skip
 ALGORITHMS: tuple[str, ...] = get_args(Algorithm)
-
-
-def key_url(value: str) -> str:
-    """Where a key set is: over HTTPS, or on this machine."""
-    upstream = parse_endpoint(value)
-    if not upstream.tls and not is_loopback(upstream.host):
-        raise ValueError(f"must begin with https:// (http:// for this machine alone), got {shown(value)}")
-    return value
 
 
 def algorithm(value: str) -> str:

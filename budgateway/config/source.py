@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
+FILES = ("gateway.toml", "routes.toml", "providers.toml")  # of a folder
 
 
 @dataclass(slots=True)

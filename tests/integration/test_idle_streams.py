@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from downstream import request_bytes
@@ -82,13 +83,11 @@ async def test_idle_streams_cost_little(count: int, limit_mib: float, body_bytes
     ask = request_bytes("a", "POST", "/v1/chat/completions", body.encode(), [("Content-Type", "application/json")])
     clients: list[Idle] = []
     first = 0.0
-    async with gateway_async(
-        f"http://127.0.0.1:{port}",
-        settings=settings,
-        route={"chunk_timeout": 600},
-        provider={"health_check_interval": 3600.0},
-    ) as server:
+    options: dict[str, Any] = {"route": {"chunk_timeout": 600}, "provider": {"health_check_interval": 3600.0}}
+    async with upstream, gateway_async(f"http://127.0.0.1:{port}", settings=settings, **options) as server:
         empty = await settled(server)
+        for pid in tree(server.process.pid):
+            assert "_pydantic_core" not in Path(f"/proc/{pid}/maps").read_text(), "who read the configuration stayed"
         address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         while len(clients) < count:
             opened = await asyncio.gather(
@@ -110,8 +109,6 @@ async def test_idle_streams_cost_little(count: int, limit_mib: float, body_bytes
         async with asyncio.timeout(30):
             while transports:
                 await asyncio.sleep(0.05)
-    upstream.close()
-    await upstream.wait_closed()
     assert pss <= limit_mib
     assert each <= 12.0
 

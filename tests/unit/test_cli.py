@@ -21,7 +21,8 @@ from budgateway.banner import banner, curl_line
 from budgateway.cli import cli
 from budgateway.config import environment, schema
 from budgateway.config.demo import demo_settings, moved
-from budgateway.config.load import FILES, load_config
+from budgateway.config.load import load_config
+from budgateway.config.source import FILES
 from budgateway.records import Provider, Route, Secret, Settings, Tls
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,174 @@
+"""Reads the configuration in a process that ends afterwards.
+
+The schema's library and all that it builds are 11 MiB, needed for milliseconds, and a supervisor runs for months.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import select
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from budgateway.errors import ConfigError, GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from io import BufferedRWPair
+
+    from budgateway.records import Settings
+
+# Not as __main__: what it pickles must be found by whoever reads that.
+RUN = "from budgateway.config.reader import main; main()"
+KEEP_S = 10.0  # that a process waits for the next reload: many in a row are as quick as here
+
+_log = logging.getLogger("budgateway.config")
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to read: the demo's configuration, or the one at `path`; and what the command line says besides."""
+
+    path: str | None
+    demo: bool
+    options: Mapping[str, Any]
+    keep_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of it."""
+
+    settings: Settings | None = None
+    problems: tuple[str, ...] = ()
+    hint: str = ""
+    defect: str = ""
+
+
+class Reader:
+    """Call it for the configuration as it is now. ConfigError as `load_config` raises it; GatewayError when no process can
+    read it. Blocks; one call at a time."""
+
+    def __init__(self, path: str | None = None, *, demo: bool = False, **options: Any) -> None:
+        self._wish = partial(Wish, path, demo, options)
+        self._turn = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pipe: BufferedRWPair | None = None
+        self._asked = False
+
+    def begin(self) -> None:
+        """Have it read while the caller does something else: the next call has only to wait for the rest. No process stays."""
+        with self._turn:
+            self._ask(0.0)
+            self._asked = True
+
+    def __call__(self) -> Settings:
+        with self._turn:
+            asked, self._asked = self._asked, False
+            if not asked:
+                self._ask(KEEP_S)
+            found = self._answer()
+            if found is None and not asked:
+                # It had waited long enough just when we asked.
+                self._ask(KEEP_S)
+                found = self._answer()
+            if asked:
+                self._drop()
+        if found is None:
+            raise GatewayError("the process that reads the configuration ended")
+        if found.defect:
+            raise GatewayError(f"the configuration cannot be read: {found.defect}")
+        if found.settings is None:
+            raise ConfigError(list(found.problems), hint=found.hint)
+        return found.settings
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that was asked last, if it was not waited for."""
+        return None if self._process is None else self._process.pid
+
+    def close(self) -> None:
+        """Have no process any more, until the next call."""
+        with self._turn:
+            self._drop()
+
+    def _ask(self, keep_s: float) -> None:
+        try:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+            assert self._pipe is not None
+            pickle.dump(self._wish(keep_s), self._pipe)
+            self._pipe.flush()
+        except BrokenPipeError:
+            pass  # there will be no answer
+        except OSError as error:
+            raise GatewayError(f"no process can be started that reads the configuration: {error}") from error
+
+    def _start(self) -> None:
+        self._drop()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            # In the folder and under the environment that the gateway was started in. Ctrl-C is not meant for it.
+            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-c", RUN, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
+            )  # fmt: skip
+            self._pipe = ours.makefile("rwb")
+
+    def _answer(self) -> Found | None:
+        """None when nobody is there any more."""
+        assert self._pipe is not None
+        try:
+            # Written by our own child, over a descriptor that nobody else has.
+            found: Found = pickle.load(self._pipe)  # noqa: S301
+        except (EOFError, ConnectionError, pickle.UnpicklingError):
+            self._drop()
+            return None
+        return found
+
+    def _drop(self) -> None:
+        if self._pipe is not None:
+            try:
+                self._pipe.close()
+            except OSError:
+                pass  # what it could not write before
+            self._pipe = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+
+def read(wish: Wish) -> Found:
+    """Read what is wished for."""
+    from budgateway.config.demo import demo_settings
+    from budgateway.config.load import load_config
+
+    load: Callable[..., Settings] = demo_settings if wish.demo else partial(load_config, wish.path)
+    try:
+        return Found(load(**wish.options))
+    except ConfigError as error:
+        return Found(problems=tuple(error.problems), hint=error.hint)
+    except Exception as error:  # noqa: BLE001 - the edge of what an operator may write
+        _log.exception("reading the configuration failed")
+        return Found(defect=f"internal error ({type(error).__name__})")
+
+
+def main() -> None:
+    """Read as often as the other end of the descriptor asks for it; end when it has not for a while."""
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    pipe = sock.makefile("rwb")
+    keep_s: float | None = None
+    while select.select([sock], [], [], keep_s)[0]:
+        try:
+            wish: Wish = pickle.load(pipe)  # noqa: S301 - our own parent's
+        except EOFError:
+            return
+        pickle.dump(read(wish), pipe)
+        pipe.flush()
+        keep_s = wish.keep_s
