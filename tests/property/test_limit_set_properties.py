@@ -88,6 +88,8 @@ def test_every_decision_is_the_oracles(
     oracle = SlowLimits(rules)
     held: list[tuple[Grant, SlowGrant]] = []
     now_ns, today = START_NS, TODAY
+    got: Grant | Refusal | None = None
+    grant: Grant | None
     for number, (what, ask, which, came_to, pause_ns, is_tomorrow) in enumerate(steps):
         now_ns += pause_ns
         today += is_tomorrow and number % 7 == 0
@@ -111,5 +113,5 @@ def test_every_decision_is_the_oracles(
                 grant.undo()
                 oracle.undo(slow, now_ns)
             else:
-                del grant
+                grant = got = None  # nobody knows it any more
                 oracle.settle(slow, 0, 0, now_ns)
