@@ -4,7 +4,7 @@ Conventions: time is an argument, monotonic nanoseconds; bytes are borrowed for 
 None or -1, never an exception. What is wrong with a message raises a class of `budgateway.errors`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 from typing_extensions import Buffer
@@ -551,6 +551,84 @@ class Ledger:
     @property
     def used(self) -> tuple[int, int]:
         """What the exchange recorded last came to: tokens, and micro-dollars."""
+
+# ---------------------------------------------------------------- plain TCP connections
+
+@final
+class Sockets:
+    """An epoll set for listeners and transports, nested in an event loop's: `loop.add_reader(sockets.fileno(), sockets.turn)`.
+
+    `complain(what, error, whom)` hears of what a protocol raises, which ends its connection, and of what a listener runs
+    out of. What is written during a turn leaves at its end; outside of one, at once.
+    """
+
+    def __new__(
+        cls,
+        call_soon: Callable[[Callable[[], None]], object],
+        call_later: Callable[[float, Callable[[], None]], object],
+        complain: Callable[[str, Exception, object], object],
+        /,
+    ) -> Sockets: ...
+    def fileno(self) -> int:
+        """The set's descriptor: readable when something is to be done."""
+    def turn(self) -> None:
+        """Deal with what is ready: for each connection one read at most, for each listener 16 connections."""
+    def listen(self, fd: int, factory: Callable[[], object], most: int, /) -> Listener:
+        """Accept connections from a socket that listens, which is duplicated; a protocol of `factory` for each. `most`
+        bytes are read at a time, 65,536 at the most. OSError."""
+    def adopt(self, fd: int, protocol: object, most: int, /) -> Transport:
+        """Carry a connection: the socket, which does not block, is duplicated, and the protocol told. OSError."""
+    def unsent(self) -> list[int]:
+        """Bytes that wait, of each connection."""
+    def close(self) -> None:
+        """End all that is open. The set's descriptor is closed when nobody holds it."""
+
+@final
+class Listener:
+    """Accepts connections until it is closed. Out of descriptors, it leaves them waiting for a tenth of a second."""
+
+    def close(self) -> None:
+        """Accept no more. What waits in the socket's queue stays there for others that listen to it. Idempotent."""
+
+@final
+class Transport:
+    """A plain TCP connection as asyncio's transports are, as far as our protocols use them.
+
+    Of its protocol it calls what asyncio's do and, if it is there, `left`: the peer's FIN came while nothing is read.
+    Once the peer takes nothing any more, writes go nowhere, and what it sent before is read to its end.
+    """
+
+    def write(self, data: bytes, /) -> None:
+        """Send, in order; what the kernel does not take is kept, and sent when it does."""
+    def writelines(self, pieces: tuple[bytes, bytes], /) -> None:
+        """Send two pieces."""
+    def write_eof(self) -> None:
+        """Say that nothing follows, once all that was written is out."""
+    def can_write_eof(self) -> bool:
+        """True."""
+    def pause_reading(self) -> None:
+        """Read nothing for now. A peer that resets the connection is heard all the same; one that ends it is told of once,
+        and once more when this is called again."""
+    def resume_reading(self) -> None:
+        """Undo pause_reading."""
+    def is_reading(self) -> bool:
+        """Not paused, not at its end, not closing."""
+    def close(self) -> None:
+        """Read no more, send what is left, and close."""
+    def abort(self) -> None:
+        """Close now, whatever is left. The protocol hears of it in a later step of the loop."""
+    def reset(self) -> None:
+        """Abort, and have the kernel send RST where it would send FIN."""
+    def is_closing(self) -> bool:
+        """After close and abort."""
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Above so many bytes that wait the protocol pauses; at a quarter of them it goes on."""
+    def get_write_buffer_size(self) -> int:
+        """Bytes that wait."""
+    def set_protocol(self, protocol: object, /) -> None:
+        """Whom to tell from now on."""
+    def get_extra_info(self, name: str, default: object = None, /) -> object:
+        """`peername` and `sockname`; the default for all else."""
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 

@@ -11,6 +11,7 @@ cdef Py_ssize_t JOINED_BYTES
 cdef class Courier(Carrier):
     # process
     cdef object _spawn, _later
+    cdef public object plain            # transport.sockets.PlainSockets
 
     cpdef give_up(self, Exchange x, error)
     @cython.locals(target=Target, connection=ClientConnection)

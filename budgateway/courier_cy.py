@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from budgateway.balance.attempts_cy import Attempts
     from budgateway.routing.router_cy import RouteRoom
     from budgateway.transport.client_cy import ClientConnection, Target
+    from budgateway.transport.sockets import PlainSockets
 
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 
@@ -33,6 +34,8 @@ class Courier(Carrier):
         # process
         self._spawn = spawn
         self._later = later
+        # whose connections to upstreams are, where they are plain TCP; without it the loop's
+        self.plain: PlainSockets | None = None
 
     def give_up(self, x: Exchange, error: GatewayError) -> None:
         """End an exchange with an error: there is nobody else to ask."""
@@ -90,7 +93,7 @@ class Courier(Carrier):
             x.reused = False
             # Connecting is the upstream's time, not ours.
             x.overhead_ns += monotonic_ns() - x.ready_ns
-            x.task = self._spawn(target.dialler.dial(target, x, self))
+            x.task = self._spawn(target.dialler.dial(target, x, self, self.plain))
         else:
             x.reused = True
             self._send(x, connection)

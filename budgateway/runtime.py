@@ -25,6 +25,7 @@ from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
 from budgateway.server.watch import Watch
 from budgateway.sharing import Sharing, Voice
+from budgateway.transport.sockets import PlainSockets
 from budgateway.wiring import build_snapshot, largest_body
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ class DataPlane:
         each row of the segment, where there are other workers."""
         loop = asyncio.get_running_loop()
         self._loop = loop
+        self._plain = PlainSockets.of(loop)
         self._segment = segment
         self._worker = worker
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: list[socket.socket] = []
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[asyncio.Server | native.Listener] = []
         self._accepts = True
         self._office_path = office_path
         self._tls = server_tls(settings)
@@ -108,6 +110,7 @@ class DataPlane:
         )
         self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
         self.relay.snapshot = self.snapshot
+        self.relay.plain = self._plain
         self._watch = Watch(loop.add_reader)
         self.door = Door(
             self.relay,
@@ -156,8 +159,13 @@ class DataPlane:
             self._stop_accepting()
 
     async def _accept_from(self, sock: socket.socket) -> None:
-        # A server closes its socket when it ends; the copy's queue is the same.
-        server = await self._loop.create_server(protocols(self.door), sock=sock.dup(), backlog=BACKLOG, ssl=self._tls)
+        server: asyncio.Server | native.Listener
+        if self._plain is not None and self._tls is None:
+            server = self._plain.listen(sock, BACKLOG, protocols(self.door))
+        else:
+            # A server closes its socket when it ends; the copy's queue is the same.
+            copy = sock.dup()
+            server = await self._loop.create_server(protocols(self.door), sock=copy, backlog=BACKLOG, ssl=self._tls)
         if self._accepts and self._listening:
             self._servers.append(server)
         else:
@@ -278,6 +286,8 @@ class DataPlane:
             await self._access.close()
             self._access = None
         self._publish()
+        if self._plain is not None:
+            self._plain.close()
 
     def _sweep(self) -> None:
         now_ns = time.monotonic_ns()

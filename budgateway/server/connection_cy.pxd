@@ -60,6 +60,7 @@ cdef class ServerConnection:
     cpdef end(self, error)
     cdef _go_on(self)
     cpdef _next(self)
+    cdef _look_out(self)
     cdef bint _is_full(self) except -1
     cdef _fail(self, Exchange x, error)
     cdef _too_large(self)

@@ -6,8 +6,6 @@ differently is refused. One exchange is in flight at a time; pipelined bytes wai
 
 from __future__ import annotations
 
-import socket
-import struct
 from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
@@ -16,8 +14,9 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout, RequestTooLarge
 from budgateway.exchange_cy import Exchange
-from budgateway.native import ChunkScanner
+from budgateway.native import ChunkScanner, Transport
 from budgateway.server.door_cy import Door
+from budgateway.transport.sockets import reset
 from budgateway.wire.answer import response_bytes
 from budgateway.wire.framing_cy import HeadFraming
 
@@ -58,8 +57,6 @@ _BODY = 1  # reading a body
 _ANSWERING = 2  # the request is whole, its response is not
 _LINGERING = 3  # answered early: the rest of the request is thrown away
 _CLOSED = 4
-
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
 
 
 def protocols(door: Door) -> Callable[[], Any]:
@@ -158,7 +155,7 @@ class ServerConnection:
             self._handler.gone(x)
 
     def left(self) -> None:
-        """The client went while it was not read (Watch); what is still in front of its FIN was for an exchange that ends."""
+        """The client went while it was not read; what is still in front of its FIN was for an exchange that ends."""
         if self._exchange is not None:
             self._transport.abort()
 
@@ -420,7 +417,7 @@ class ServerConnection:
         if self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
-            self._door.watch.add(self, self._transport.get_extra_info("socket"))
+            self._look_out()
 
     def resume_reading(self) -> None:
         """Undo pause_reading."""
@@ -472,9 +469,7 @@ class ServerConnection:
         """Drop the connection with RST, where FIN would say that the response is whole. (TLS says so by itself: abort
         sends no close_notify.)"""
         if self._state != _CLOSED:
-            sock = self._transport.get_extra_info("socket")
-            if sock is not None and sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset(self._transport)
         self.abort()
 
     def break_off(self, framed: bool) -> None:
@@ -558,9 +553,17 @@ class ServerConnection:
         self._read_head(data)
         if not self._reading:
             if self._is_full():
-                self._door.watch.add(self, self._transport.get_extra_info("socket"))
+                self._look_out()
             else:
                 self.resume_reading()
+
+    def _look_out(self) -> None:
+        """Be told (`left`) when the client leaves while it is not read, also if it did before this exchange."""
+        transport = self._transport
+        if isinstance(transport, Transport):
+            transport.pause_reading()
+        else:
+            self._door.watch.add(self, transport.get_extra_info("socket"))
 
     def _is_full(self) -> bool:
         return self._pending is not None and len(self._pending) > MAX_PIPELINED_BYTES

@@ -11,6 +11,7 @@ from budgateway.transport.client_cy import ClientConnection, Target
 
 if TYPE_CHECKING:
     from budgateway.exchange_cy import Carrier, Exchange
+    from budgateway.transport.sockets import PlainSockets
 
 
 class Dialled(Protocol):
@@ -37,19 +38,20 @@ class Dialler:
         self._connect_s = connect_s
         self._tls = tls
 
-    async def dial(self, target: Target, x: Exchange, relay: Any) -> None:
+    async def dial(self, target: Target, x: Exchange, relay: Any, sockets: PlainSockets | None = None) -> None:
         """Connect, and tell the relay how it went (a Dialled and a Carrier); cancelled when the exchange ends first."""
         try:
-            connection = await self.connect(target, relay)
+            connection = await self.connect(target, relay, sockets)
         except GatewayError as error:
             relay.unreachable(x, error)
         else:
             relay.connected(x, connection)
 
-    async def connect(self, target: Target, sink: Carrier) -> ClientConnection:
+    async def connect(self, target: Target, sink: Carrier, sockets: PlainSockets | None = None) -> ClientConnection:
         """A new connection. UpstreamConnectError or UpstreamTimeout(connect) when there is none to be had.
 
-        An upstream whose host begins with `/` is a unix socket.
+        An upstream whose host begins with `/` is a unix socket. Plain TCP connections are those `sockets`', if there are
+        any; all others are the loop's.
         """
         loop = asyncio.get_running_loop()
         upstream = target.upstream
@@ -61,6 +63,8 @@ class Dialler:
             async with asyncio.timeout(self._connect_s):
                 if upstream.host.startswith("/"):
                     _, connection = await loop.create_unix_connection(protocol, upstream.host)
+                elif not upstream.tls and sockets is not None:
+                    connection = await sockets.connect(upstream.host, upstream.port, protocol)
                 else:
                     tls = self._tls if upstream.tls else None
                     _, connection = await loop.create_connection(

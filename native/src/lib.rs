@@ -19,6 +19,7 @@ mod route;
 mod segment;
 mod select;
 mod shape;
+mod sockets;
 mod sse;
 mod usage;
 
@@ -54,6 +55,8 @@ mod _native {
     use crate::select::{Selector, Vitals};
     #[pymodule_export]
     use crate::shape::{Rendezvous, Split};
+    #[pymodule_export]
+    use crate::sockets::{Listener, Sockets, Transport};
     #[pymodule_export]
     use crate::usage::UsageTable;
 

@@ -1,6 +1,7 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
 
 mod decimal;
+pub mod descriptor;
 
 // Hot state: one shared mapping.
 pub mod access;
@@ -26,9 +27,11 @@ pub mod chunk;
 pub mod frame;
 pub mod head;
 pub mod json;
+pub mod places;
 pub mod pump;
 pub mod retry;
 pub mod route;
 pub mod shape;
 pub mod sse;
+pub mod unsent;
 pub mod usage;

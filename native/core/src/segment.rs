@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
+use crate::descriptor;
 use crate::hash::HashKey;
 use crate::limit::{CellSet, LEASE_SETS, LEASE_SLOTS, LeaseSet};
 use crate::metrics::Counts;
@@ -227,19 +228,13 @@ impl Segment {
 
     /// Another mapping of the segment behind `fd`, which is duplicated: the caller keeps its own.
     pub fn attach(fd: RawFd) -> Result<Self, SegmentError> {
-        // SAFETY: fcntl takes any number and fails on one that is no descriptor.
-        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
-        if copy < 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        // SAFETY: fcntl just made it, nobody else has it.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(copy) });
+        let file = File::from(descriptor::copy_of(fd)?);
         if file.metadata()?.len() != size_of::<Layout>() as u64 {
             return Err(SegmentError::Foreign(fd));
         }
         // A file that could shrink under the mapping would turn a read into SIGBUS.
         // SAFETY: F_GET_SEALS takes no argument and fails on what has no seals.
-        if unsafe { libc::fcntl(copy, libc::F_GET_SEALS) } & libc::F_SEAL_SHRINK == 0 {
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) } & libc::F_SEAL_SHRINK == 0 {
             return Err(SegmentError::Foreign(fd));
         }
         let segment = Self::map(file.into())?;

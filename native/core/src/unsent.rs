@@ -1,0 +1,85 @@
+//! What was written to a connection and has not left yet.
+
+/// Bytes in order. Empty, it holds no memory: most connections never wait.
+#[derive(Debug, Default)]
+pub struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Unsent {
+    /// How much there is.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds to the end.
+    pub fn push(&mut self, data: &[u8]) {
+        if self.sent > self.bytes.len() / 2 {
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+        self.bytes.extend_from_slice(data);
+    }
+
+    /// What is to leave, from its beginning.
+    #[must_use]
+    pub fn rest(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    /// So much of it has left.
+    pub fn advance(&mut self, count: usize) {
+        self.sent = self.bytes.len().min(self.sent + count);
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Forgets it all.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_leave_in_the_order_they_came() {
+        let mut unsent = Unsent::default();
+        let (mut left, mut pushed) = (Vec::new(), Vec::new());
+        for round in 0..200_u8 {
+            let data = vec![round; usize::from(round) % 7];
+            unsent.push(&data);
+            pushed.extend_from_slice(&data);
+            let count = usize::from(round) % 5;
+            left.extend_from_slice(&unsent.rest()[..count.min(unsent.len())]);
+            unsent.advance(count);
+            assert_eq!(left.len() + unsent.len(), pushed.len());
+        }
+        left.extend_from_slice(unsent.rest());
+        assert_eq!(left, pushed);
+    }
+
+    #[test]
+    fn what_has_left_does_not_pile_up() {
+        let mut unsent = Unsent::default();
+        for _ in 0..1000 {
+            unsent.push(&[7; 100]);
+            unsent.advance(unsent.len() - 10);
+        }
+        assert!(unsent.bytes.len() < 400, "{}", unsent.bytes.len());
+        unsent.advance(10);
+        assert!(unsent.is_empty());
+        assert_eq!(unsent.bytes.capacity(), 0);
+    }
+}

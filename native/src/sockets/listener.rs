@@ -1,0 +1,124 @@
+//! Where connections arrive.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use budgateway_core::places::Key;
+use pyo3::intern;
+use pyo3::prelude::*;
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+
+use super::set::{Entry, Set, failed};
+use super::transport::Transport;
+
+/// Connections accepted in one turn: what is open already comes in between.
+const AT_ONCE: usize = 16;
+/// How long none is accepted when there are no descriptors left: they wait in the queue meanwhile.
+const REST_S: f64 = 0.1;
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Listener {
+    set: Arc<Set>,
+    factory: Py<PyAny>,
+    most: usize,
+    place: Mutex<Option<Place>>,
+}
+
+struct Place {
+    fd: OwnedFd,
+    key: Key,
+    short: bool,
+}
+
+impl Listener {
+    pub(crate) fn open(
+        py: Python<'_>,
+        set: &Arc<Set>,
+        fd: OwnedFd,
+        factory: Py<PyAny>,
+        most: usize,
+    ) -> PyResult<Py<Self>> {
+        let own = Py::new(
+            py,
+            Self {
+                set: set.clone(),
+                factory,
+                most,
+                place: Mutex::default(),
+            },
+        )?;
+        let key = set.add(&fd, Entry::Listener(own.clone_ref(py)), EventFlags::IN)?;
+        *own.get().place() = Some(Place { fd, key, short: false });
+        Ok(own)
+    }
+
+    pub(crate) fn on_ready(own: &Bound<'_, Self>) -> PyResult<()> {
+        let this = own.get();
+        for _ in 0..AT_ONCE {
+            match this.accept() {
+                Ok(fd) => this.welcome(own, fd)?,
+                Err(Errno::AGAIN) => break,
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    return this.rest(own, error);
+                }
+                // The connection that it was about is gone (accept(2): treat network errors as EAGAIN).
+                Err(_) => (),
+            }
+        }
+        Ok(())
+    }
+
+    fn accept(&self) -> Result<OwnedFd, Errno> {
+        let mut place = self.place();
+        let place = place.as_mut().ok_or(Errno::AGAIN)?;
+        let accepted = accept_with(&place.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        if accepted.is_ok() {
+            place.short = false;
+        }
+        accepted
+    }
+
+    fn welcome(&self, own: &Bound<'_, Self>, fd: OwnedFd) -> PyResult<()> {
+        let py = own.py();
+        let opened = self.factory.bind(py).call0();
+        match opened.and_then(|protocol| Transport::open(py, &self.set, fd, &protocol, self.most)) {
+            Ok(_) => Ok(()),
+            Err(error) => self.set.complain("a connection could not be taken", error, own),
+        }
+    }
+
+    /// Leaves connections waiting for a moment; complains once, and again when some were accepted in between.
+    fn rest(&self, own: &Bound<'_, Self>, error: Errno) -> PyResult<()> {
+        let mut short = true;
+        if let Some(place) = self.place().as_mut() {
+            self.set.modify(&place.fd, place.key, EventFlags::empty());
+            short = std::mem::replace(&mut place.short, true);
+        }
+        if !short {
+            self.set.complain("no connection can be accepted", failed(error), own)?;
+        }
+        self.set.call_later(REST_S, &own.getattr(intern!(own.py(), "_rested"))?)
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[pymethods]
+impl Listener {
+    pub(crate) fn close(&self) {
+        let place = self.place().take();
+        if let Some(place) = place {
+            self.set.remove(&place.fd, place.key);
+        }
+    }
+
+    fn _rested(&self) {
+        if let Some(place) = self.place().as_ref() {
+            self.set.modify(&place.fd, place.key, EventFlags::IN);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Plain TCP connections: an epoll set of our own inside the event loop's, and transports over it.
+
+mod listener;
+mod set;
+mod state;
+mod transport;
+
+use std::sync::Arc;
+
+use budgateway_core::descriptor;
+use pyo3::prelude::*;
+
+pub(crate) use listener::Listener;
+pub(crate) use transport::Transport;
+
+use set::{Entry, Ready, Set};
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Sockets {
+    set: Arc<Set>,
+}
+
+#[pymethods]
+impl Sockets {
+    #[new]
+    #[pyo3(signature = (call_soon, call_later, complain, /))]
+    fn new(call_soon: Py<PyAny>, call_later: Py<PyAny>, complain: Py<PyAny>) -> PyResult<Self> {
+        let set = Arc::new(Set::new(call_soon, call_later, complain)?);
+        Ok(Self { set })
+    }
+
+    fn fileno(&self) -> i32 {
+        self.set.fileno()
+    }
+
+    fn turn(&self, py: Python<'_>) -> PyResult<()> {
+        let ready = self.set.ready()?;
+        self.set.begin();
+        let answered = self.answer(py, &ready);
+        let left = self.set.finish(py);
+        answered.and(left)
+    }
+
+    #[pyo3(signature = (fd, factory, most, /))]
+    fn listen(&self, py: Python<'_>, fd: i32, factory: Py<PyAny>, most: usize) -> PyResult<Py<Listener>> {
+        Listener::open(py, &self.set, descriptor::copy_of(fd)?, factory, most)
+    }
+
+    #[pyo3(signature = (fd, protocol, most, /))]
+    fn adopt(&self, py: Python<'_>, fd: i32, protocol: &Bound<'_, PyAny>, most: usize) -> PyResult<Py<Transport>> {
+        Transport::open(py, &self.set, descriptor::copy_of(fd)?, protocol, most)
+    }
+
+    fn unsent(&self, py: Python<'_>) -> Vec<usize> {
+        self.set
+            .transports(py)
+            .iter()
+            .map(|one| one.get().get_write_buffer_size(py))
+            .collect()
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.set.close(py)
+    }
+}
+
+impl Sockets {
+    fn answer(&self, py: Python<'_>, ready: &[Ready]) -> PyResult<()> {
+        for ready in ready {
+            // Looked up one by one: what ran before may have closed this one, and given its place to another.
+            match self.set.entry(py, ready.key) {
+                Some(Entry::Transport(transport)) => Transport::on_ready(transport.bind(py), ready.flags)?,
+                Some(Entry::Listener(listener)) => Listener::on_ready(listener.bind(py))?,
+                None => (),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! The epoll set, whose events are whose, and what has been written in a turn.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use budgateway_core::places::{Key, Places};
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use smallvec::SmallVec;
+
+use super::{Listener, Transport};
+
+/// Events of one turn: with more, the loop comes back when it has looked at everything else.
+const EVENTS: usize = 64;
+/// What is read at a time, at most.
+pub(crate) const ROOM: usize = 64 * 1024;
+
+pub(crate) struct Set {
+    epoll: OwnedFd,
+    owners: Mutex<Places<Entry>>,
+    /// Where all read to, one after the other.
+    room: Mutex<Box<[u8]>>,
+    turning: AtomicBool,
+    /// Who has written in this turn.
+    written: Mutex<Vec<Py<Transport>>>,
+    // The loop's.
+    call_soon: Py<PyAny>,
+    call_later: Py<PyAny>,
+    complain: Py<PyAny>,
+}
+
+/// Whom events are for.
+pub(crate) enum Entry {
+    Transport(Py<Transport>),
+    Listener(Py<Listener>),
+}
+
+/// What the kernel says of one descriptor.
+pub(crate) struct Ready {
+    pub(crate) key: Key,
+    pub(crate) flags: EventFlags,
+}
+
+impl Set {
+    pub(crate) fn new(call_soon: Py<PyAny>, call_later: Py<PyAny>, complain: Py<PyAny>) -> PyResult<Self> {
+        Ok(Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC).map_err(failed)?,
+            owners: Mutex::default(),
+            room: Mutex::new(vec![0; ROOM].into_boxed_slice()),
+            turning: AtomicBool::new(false),
+            written: Mutex::default(),
+            call_soon,
+            call_later,
+            complain,
+        })
+    }
+
+    pub(crate) fn fileno(&self) -> i32 {
+        self.epoll.as_raw_fd()
+    }
+
+    // ---------------------------------------------------------------- who is in it
+
+    /// Puts a descriptor in.
+    pub(crate) fn add(&self, fd: impl AsFd, entry: Entry, flags: EventFlags) -> PyResult<Key> {
+        let key = self.owners().add(entry);
+        if let Err(error) = epoll::add(&self.epoll, fd, EventData::new_u64(key.number()), flags) {
+            drop(self.take(key));
+            return Err(failed(error));
+        }
+        Ok(key)
+    }
+
+    pub(crate) fn modify(&self, fd: impl AsFd, key: Key, flags: EventFlags) {
+        // It fails for what is not in the set, and all that ask are.
+        let _ = epoll::modify(&self.epoll, fd, EventData::new_u64(key.number()), flags);
+    }
+
+    /// Takes a descriptor out: what was reported of it already finds nobody.
+    pub(crate) fn remove(&self, fd: impl AsFd, key: Key) {
+        let _ = epoll::delete(&self.epoll, fd);
+        // Dropped with the lock open again, as it may be the last of its kind.
+        drop(self.take(key));
+    }
+
+    pub(crate) fn entry(&self, py: Python<'_>, key: Key) -> Option<Entry> {
+        Some(match self.owners().owner(key)? {
+            Entry::Transport(transport) => Entry::Transport(transport.clone_ref(py)),
+            Entry::Listener(listener) => Entry::Listener(listener.clone_ref(py)),
+        })
+    }
+
+    pub(crate) fn transports(&self, py: Python<'_>) -> Vec<Py<Transport>> {
+        let owners = self.owners();
+        let transports = owners.iter().filter_map(|entry| match entry {
+            Entry::Transport(transport) => Some(transport.clone_ref(py)),
+            Entry::Listener(_) => None,
+        });
+        transports.collect()
+    }
+
+    /// Ends all that is in it.
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let entries = self.owners().clear();
+        for entry in entries {
+            match entry {
+                Entry::Transport(transport) => Transport::end(transport.bind(py), None)?,
+                Entry::Listener(listener) => listener.get().close(),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, key: Key) -> Option<Entry> {
+        self.owners().remove(key)
+    }
+
+    fn owners(&self) -> MutexGuard<'_, Places<Entry>> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---------------------------------------------------------------- a turn
+
+    /// What is ready now; some of it, if it is much.
+    pub(crate) fn ready(&self) -> PyResult<SmallVec<[Ready; EVENTS]>> {
+        let nothing = Event {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        };
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let mut events = [nothing; EVENTS];
+        let count = match epoll::wait(&self.epoll, &mut events[..], Some(&at_once)) {
+            Ok(count) => count,
+            Err(Errno::INTR) => 0,
+            Err(error) => return Err(failed(error)),
+        };
+        let ready = events.iter().take(count).map(|event| {
+            let Event { flags, data } = *event;
+            let key = Key::of_number(data.u64());
+            Ready { key, flags }
+        });
+        Ok(ready.collect())
+    }
+
+    /// From here on what is written waits for the turn's end.
+    pub(crate) fn begin(&self) {
+        self.turning.store(true, Ordering::Relaxed);
+    }
+
+    /// What was written in a turn leaves all at once. A peer that is woken by the first of it finds the rest there, too; one
+    /// by one it would be woken, and sleep, for each.
+    pub(crate) fn finish(&self, py: Python<'_>) -> PyResult<()> {
+        self.turning.store(false, Ordering::Relaxed);
+        let mut written = std::mem::take(&mut *self.written());
+        let mut left = Ok(());
+        for transport in written.drain(..) {
+            left = left.and(Transport::leave(transport.bind(py)));
+        }
+        let mut place = self.written();
+        if place.is_empty() {
+            *place = written;
+        }
+        left
+    }
+
+    /// Whether what this one has written may wait for the end of a turn.
+    pub(crate) fn may_wait(&self, transport: &Bound<'_, Transport>) -> bool {
+        let turning = self.turning.load(Ordering::Relaxed);
+        if turning {
+            self.written().push(transport.clone().unbind());
+        }
+        turning
+    }
+
+    pub(crate) fn room(&self) -> MutexGuard<'_, Box<[u8]>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Vec<Py<Transport>>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---------------------------------------------------------------- the loop
+
+    pub(crate) fn call_soon(&self, what: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.call_soon.call1(what.py(), (what,)).map(drop)
+    }
+
+    pub(crate) fn call_later(&self, seconds: f64, what: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.call_later.call1(what.py(), (seconds, what)).map(drop)
+    }
+
+    /// Reports what went wrong with `whom`; what is no `Exception` goes on.
+    pub(crate) fn complain(&self, what: &str, error: PyErr, whom: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !error.is_instance_of::<PyException>(whom.py()) {
+            return Err(error);
+        }
+        self.complain.call1(whom.py(), (what, error, whom)).map(drop)
+    }
+}
+
+pub(crate) fn failed(error: Errno) -> PyErr {
+    std::io::Error::from(error).into()
+}

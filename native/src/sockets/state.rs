@@ -1,0 +1,210 @@
+//! What a transport knows, and what it does to its descriptor.
+
+use std::io::IoSlice;
+use std::os::fd::OwnedFd;
+
+use budgateway_core::places::Key;
+use budgateway_core::unsent::Unsent;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
+use smallvec::SmallVec;
+
+use super::set::Set;
+
+/// As asyncio's: a transport that nobody told better.
+const HIGH: usize = 64 * 1024;
+
+pub(crate) struct State {
+    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) key: Key,
+    /// What the set looks for.
+    pub(crate) told: EventFlags,
+    /// Bytes of one read.
+    most: usize,
+    pub(crate) protocol: Option<Py<PyAny>>,
+    /// Its `data_received`, bound.
+    pub(crate) received: Option<Py<PyAny>>,
+    /// Written in this turn.
+    pub(crate) waiting: SmallVec<[Py<PyBytes>; 2]>,
+    /// Written, and not taken by the kernel yet.
+    pub(crate) unsent: Unsent,
+    high: usize,
+    low: usize,
+    pub(crate) phase: Phase,
+    pub(crate) error: Option<PyErr>,
+}
+
+/// Where a connection is; each is for good, but `paused`, `left` and `full`.
+#[derive(Default)]
+pub(crate) struct Phase {
+    /// The protocol wants to read nothing for now.
+    pub(crate) paused: bool,
+    /// The peer ended while nothing is read.
+    pub(crate) left: bool,
+    /// The peer has said that nothing follows.
+    pub(crate) heard_end: bool,
+    /// The protocol has said so.
+    pub(crate) told_end: bool,
+    /// The protocol was told to write no more for now.
+    pub(crate) full: bool,
+    /// The peer takes nothing any more. What it said before can still be read.
+    pub(crate) broken: bool,
+    /// Nothing more is read; what is unsent leaves.
+    pub(crate) closing: bool,
+    /// `connection_lost` is on its way.
+    pub(crate) over: bool,
+}
+
+pub(crate) enum Read {
+    Bytes(Py<PyBytes>),
+    End,
+    Nothing,
+    Failed(Errno),
+}
+
+impl State {
+    pub(crate) fn new(most: usize, told: EventFlags) -> Self {
+        Self {
+            fd: None,
+            key: Key::of_number(u64::MAX),
+            told,
+            most,
+            protocol: None,
+            received: None,
+            waiting: SmallVec::new(),
+            unsent: Unsent::default(),
+            high: HIGH,
+            low: HIGH / 4,
+            phase: Phase::default(),
+            error: None,
+        }
+    }
+
+    pub(crate) fn read(&mut self, set: &Set, py: Python<'_>) -> Read {
+        let Some(fd) = self.fd.as_ref() else {
+            return Read::Nothing;
+        };
+        let mut room = set.room();
+        let Some(room) = room.get_mut(..self.most) else {
+            return Read::Nothing;
+        };
+        match recv(fd, &mut *room, RecvFlags::empty()) {
+            // It was reset, and that was told to who wrote.
+            Ok((0, _)) if self.phase.broken => Read::Failed(Errno::CONNRESET),
+            Ok((0, _)) => Read::End,
+            Ok((count, _)) => Read::Bytes(PyBytes::new(py, room.get(..count).unwrap_or_default()).unbind()),
+            Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
+            Err(error) => Read::Failed(error),
+        }
+    }
+
+    /// Sends what waited; what the kernel does not take is unsent.
+    pub(crate) fn send_waiting(&mut self, py: Python<'_>) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut sent = 0;
+        if self.unsent.is_empty()
+            && let Some(fd) = self.fd.as_ref()
+        {
+            let result = match waiting.as_slice() {
+                [one] => send(fd, one.as_bytes(py), SendFlags::NOSIGNAL),
+                many => {
+                    let slices = many.iter().map(|piece| IoSlice::new(piece.as_bytes(py)));
+                    let slices: SmallVec<[IoSlice<'_>; 8]> = slices.collect();
+                    sendmsg(fd, &slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
+                }
+            };
+            sent = self.taken(result);
+        }
+        if self.phase.broken {
+            return;
+        }
+        for piece in &waiting {
+            let piece = piece.as_bytes(py);
+            if let Some(rest) = piece.get(sent..) {
+                self.unsent.push(rest);
+            }
+            sent = sent.saturating_sub(piece.len());
+        }
+    }
+
+    /// Sends what was unsent, as far as the kernel takes it.
+    pub(crate) fn flush(&mut self) {
+        if let Some(fd) = self.fd.as_ref()
+            && !self.unsent.is_empty()
+        {
+            let sent = send(fd, self.unsent.rest(), SendFlags::NOSIGNAL);
+            let count = self.taken(sent);
+            self.unsent.advance(count);
+        }
+    }
+
+    pub(crate) fn say_end(&self) {
+        if let Some(fd) = self.fd.as_ref() {
+            // It fails when the peer is gone, and that is heard of by reading.
+            let _ = shutdown(fd, Shutdown::Write);
+        }
+    }
+
+    pub(crate) fn takes_nothing(&self) -> bool {
+        self.phase.closing || self.phase.broken || self.phase.told_end
+    }
+
+    pub(crate) fn reads_nothing(&self) -> bool {
+        self.phase.paused || self.phase.heard_end || self.phase.closing
+    }
+
+    pub(crate) fn limit(&mut self, high: usize) {
+        self.high = high;
+        self.low = high / 4;
+    }
+
+    /// Whether there is more unsent than the protocol wanted: it is to be told, once.
+    pub(crate) fn became_full(&mut self) -> bool {
+        let became = !self.phase.full && self.unsent.len() > self.high;
+        self.phase.full |= became;
+        became
+    }
+
+    /// Whether there is room again: it is to be told that, too.
+    pub(crate) fn became_free(&mut self) -> bool {
+        let became = self.phase.full && self.unsent.len() <= self.low;
+        self.phase.full &= !became;
+        became
+    }
+
+    /// Lets the set look for what is waited for, and no more: what is reported is reported until it is dealt with.
+    pub(crate) fn tell(&mut self, set: &Set) {
+        let phase = &self.phase;
+        let mut wanted = EventFlags::empty();
+        if !self.reads_nothing() {
+            wanted |= EventFlags::IN | EventFlags::RDHUP;
+        } else if phase.paused && !(phase.left || phase.heard_end || phase.closing) {
+            wanted |= EventFlags::RDHUP;
+        }
+        if !self.unsent.is_empty() {
+            wanted |= EventFlags::OUT;
+        }
+        if wanted != self.told
+            && !phase.over
+            && let Some(fd) = self.fd.as_ref()
+        {
+            self.told = wanted;
+            set.modify(fd, self.key, wanted);
+        }
+    }
+
+    fn taken(&mut self, sent: Result<usize, Errno>) -> usize {
+        match sent {
+            Ok(count) => count,
+            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => 0,
+            Err(_) => {
+                self.phase.broken = true;
+                self.unsent.clear();
+                0
+            }
+        }
+    }
+}
