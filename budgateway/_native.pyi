@@ -386,6 +386,16 @@ WAIT_TIMED_OUT: Final[int]
 WAIT_GONE: Final[int]
 
 @final
+class Pace:
+    """How long something takes of late: about a thousand times count, older ones less and less."""
+
+    def __new__(cls) -> Pace: ...
+    def hear(self, ns: int) -> None:
+        """It took so long."""
+    def quantile(self, percent: int) -> int:
+        """What that share took no longer than, in nanoseconds, at most an eighth too high; -1 before it was heard 32 times."""
+
+@final
 class RetryBudget:
     """What a provider's exchanges may be tried again: `percent` of them and `reserve` on top, over all workers. Every
     exchange that ends (see Ledger) pays back; nothing is saved above the reserve."""

@@ -1,6 +1,8 @@
 cimport cython
 
 from budgateway.balance.attempts_cy cimport Attempts
+from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.balance.hedge_cy cimport Hedging
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.routing.router_cy cimport RouteRoom
 from budgateway.transport.client_cy cimport ClientConnection, Target
@@ -14,7 +16,7 @@ cdef class Courier(Carrier):
     cdef public object plain            # transport.sockets.PlainSockets
 
     cpdef give_up(self, Exchange x, error)
-    @cython.locals(target=Target, connection=ClientConnection)
+    @cython.locals(target=Target, connection=ClientConnection, attempts=Attempts)
     cpdef execute(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)
     cpdef unreachable(self, Exchange x, error)
@@ -28,6 +30,18 @@ cdef class Courier(Carrier):
     @cython.locals(connection=ClientConnection)
     cdef _retry(self, Exchange x, long long delay_ns, long long now_ns)
     cpdef _resume(self, Exchange x)
+    @cython.locals(delay_ns=cython.longlong)
+    cdef _arm(self, Exchange x, Hedging hedging)
+    @cython.locals(attempts=Attempts, h=Exchange)
+    cpdef _hedge(self, Exchange x)
+    @cython.locals(loser=Exchange, main=Exchange, attempts=Attempts, now_ns=cython.longlong)
+    cdef Exchange _won(self, Exchange x)
+    @cython.locals(other=Exchange, main=Exchange)
+    cdef _fall_out(self, Exchange x, int verdict, long long now_ns)
+    @cython.locals(h=Exchange)
+    cdef _part(self, Exchange main, Exchange loser)
+    @cython.locals(balancer=Balancer, connection=ClientConnection, bit=cython.ulonglong)
+    cdef _call_off(self, Exchange x, int verdict, long long now_ns)
 
 
 cpdef bytes chunk(bytes data)

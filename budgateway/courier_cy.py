@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from budgateway.balance.attempts_cy import CONNECT
 from budgateway.errors import GatewayError
 from budgateway.exchange_cy import Carrier, Exchange
-from budgateway.native import VERDICT_FAILURE
+from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
 from budgateway.wire.patience import timeout_ns
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from budgateway.balance.attempts_cy import Attempts
+    from budgateway.balance.balancer_cy import Balancer
+    from budgateway.balance.hedge_cy import Hedging
     from budgateway.routing.router_cy import RouteRoom
     from budgateway.transport.client_cy import ClientConnection, Target
     from budgateway.transport.sockets import PlainSockets
@@ -84,6 +86,9 @@ class Courier(Carrier):
             if words is not None:
                 wait_ns = timeout_ns(words)
                 x.until_ns = x.started_ns + wait_ns if wait_ns else 0
+            attempts: Attempts = x.route.attempts
+            if attempts.hedging is not None:
+                self._arm(x, attempts.hedging)
         target: Target = x.target
         # A body that streams can be sent once only: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
@@ -101,6 +106,10 @@ class Courier(Carrier):
     def connected(self, x: Exchange, connection: ClientConnection) -> None:
         """A dial came through."""
         x.task = None
+        if x.main is not None and x.rival is None and not x.closed:
+            # The first attempt fell out meanwhile: this one is the exchange's.
+            x = x.main
+            x.task = None
         if x.closed:
             connection.abort()
         else:
@@ -110,6 +119,10 @@ class Courier(Carrier):
     def unreachable(self, x: Exchange, error: GatewayError) -> None:
         """A dial failed: nothing was sent, so any method may go to the next upstream."""
         x.task = None
+        if x.main is not None and x.rival is None and not x.closed:
+            # The first attempt fell out meanwhile: this one is the exchange's.
+            x = x.main
+            x.task = None
         if not x.closed:
             x.ready_ns = monotonic_ns()
             if not self._another(x, VERDICT_FAILURE, CONNECT, -1, x.ready_ns):
@@ -157,6 +170,9 @@ class Courier(Carrier):
 
     def _another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
         """Try the exchange again, somewhere else; False when it is not to be. Its client has heard nothing yet."""
+        if x.rival is not None:
+            self._fall_out(x, verdict, now_ns)
+            return True
         attempts: Attempts = x.route.attempts
         delay_ns = attempts.next(x, verdict, reason, wait_ns, now_ns)
         if delay_ns < 0:
@@ -166,6 +182,10 @@ class Courier(Carrier):
 
     def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
         """Leave the attempt that failed behind, and make the next one."""
+        x.began_ns = 0
+        if x.timer is not None:
+            x.timer.cancel()
+            x.timer = None
         connection: ClientConnection | None = x.connection
         if connection is not None:
             x.connection = None
@@ -193,6 +213,83 @@ class Courier(Carrier):
         if not x.closed:
             x.ready_ns = monotonic_ns()
             self.execute(x)
+
+    # ---------------------------------------------------------------- two attempts at a time
+
+    def _arm(self, x: Exchange, hedging: Hedging) -> None:
+        """See to it that a second upstream is asked when the first one is late."""
+        if not x.body_done or x.handshake is not None or not x.route.may_replay(x):
+            return
+        x.began_ns = x.ready_ns
+        delay_ns = hedging.delay_ns(x)
+        if delay_ns >= 0:
+            x.timer = self._later(delay_ns / 1e9, self._hedge, x)
+
+    def _hedge(self, x: Exchange) -> None:
+        """The first upstream is late. A document that has begun is on its way; of a stream the first event counts."""
+        x.timer = None
+        if x.closed or x.head_sent or (x.held is not None and not x.sse):
+            return
+        attempts: Attempts = x.route.attempts
+        h = attempts.hedge(x, monotonic_ns())
+        if h is not None:
+            x.rival = h
+            self.execute(h)
+
+    def _won(self, x: Exchange) -> Exchange:
+        """An answer begins that others may have to be compared with; it is the exchange's, and its other attempt, if there is
+        one, is called off. What goes on is what is returned."""
+        now_ns = monotonic_ns()
+        main: Exchange = x if x.main is None else x.main
+        attempts: Attempts = x.route.attempts
+        attempts.hedging.heard(x, now_ns - x.began_ns)
+        main.began_ns = 0
+        loser: Exchange | None = x.rival
+        if loser is not None:
+            self._part(main, loser)
+            self._call_off(loser, VERDICT_NEUTRAL, now_ns)
+            if main is not x:
+                main.become(x)
+        return main
+
+    def _fall_out(self, x: Exchange, verdict: int, now_ns: int) -> None:
+        """One of two attempts failed: the exchange goes on with the other one."""
+        other: Exchange = x.rival
+        main: Exchange = x if x.main is None else x.main
+        main.began_ns = 0
+        self._part(main, x)
+        self._call_off(x, verdict, now_ns)
+        if main is x:
+            main.become(other)
+        else:
+            main.tried = x.tried
+
+    def _part(self, main: Exchange, loser: Exchange) -> None:
+        h: Exchange = main.rival
+        main.rival = None
+        h.rival = None
+        main.asked = main.asked or h.asked
+        if loser is h:
+            h.closed = True
+        else:
+            main.tried = h.tried
+
+    def _call_off(self, x: Exchange, verdict: int, now_ns: int) -> None:
+        """Give back what an attempt holds."""
+        if x.index >= 0:
+            balancer: Balancer = x.leg.balancer
+            if x.index < 64:
+                bit = 1
+                bit <<= x.index  # as a C number it is a long one
+                x.tried |= bit
+            balancer.release(x, verdict, now_ns)
+        connection: ClientConnection | None = x.connection
+        if connection is not None:
+            x.connection = None
+            connection.abort()
+        if x.task is not None:
+            x.task.cancel()
+            x.task = None
 
 
 def chunk(data: bytes) -> bytes:

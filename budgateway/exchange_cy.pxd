@@ -1,4 +1,6 @@
 # An exchange's fields, by lifetime. Times are monotonic nanoseconds.
+cimport cython
+
 
 cdef class Exchange:
     # request
@@ -39,6 +41,9 @@ cdef class Exchange:
     cdef public long long until_ns      # when the exchange must be over; 0: when its route says
     cdef public long long answer_ns     # when its answer must have begun, whoever gives it; 0: not yet known
     cdef public object timer            # a further attempt that waits for its time
+    cdef public Exchange rival          # a second attempt beside this one (a twin), until one of the two answers
+    cdef public Exchange main           # of a twin: the exchange
+    cdef public long long began_ns      # when its first attempt began, where hedging goes by that; else 0
     cdef public object target           # transport.client_cy.Target of this attempt
     cdef public bytes send_body         # what goes upstream: the body after edits
     cdef public object connection       # transport.client_cy.ClientConnection
@@ -76,6 +81,10 @@ cdef class Exchange:
     cdef public Py_ssize_t waiting_bytes
     cdef public long long spoke_ns      # when a byte of the stream was last seen, by the sweep's clock
     cdef public object document         # else a whole JSON body: its bytes, or the native.ResponseHead before it
+
+    @cython.locals(h=Exchange, bit=cython.ulonglong)
+    cpdef Exchange twin(self, long long now_ns)
+    cpdef become(self, Exchange h)
 
 
 cdef class Carrier:

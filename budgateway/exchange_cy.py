@@ -62,6 +62,9 @@ class Exchange:
         self.until_ns = 0
         self.answer_ns = 0
         self.timer: Any = None
+        self.rival: Any = None
+        self.main: Any = None
+        self.began_ns = 0
         self.target: Any = None
         self.send_body: bytes | None = None
         self.connection: Any = None
@@ -99,6 +102,76 @@ class Exchange:
         self.waiting: list[bytes] | None = None
         self.waiting_bytes = 0
         self.spoke_ns = now_ns
+
+    def twin(self, now_ns: int) -> Exchange:
+        """A second attempt of the same request, beside the first: it has a slot, a connection and an answer of its own. It is
+        nobody's exchange: `become` makes its attempt the first one's."""
+        h = Exchange(self.head, self.downstream, self.client, self.started_ns)
+        h.ready_ns = now_ns
+        h.flags = self.flags
+        h.request_id = self.request_id
+        h.body_done = True
+        h.to_head = self.to_head
+        h.grant = self.grant
+        h.peek = self.peek
+        h.model = self.model
+        h.route = self.route
+        h.leg = self.leg
+        h.pin = self.pin
+        bit = 1
+        bit <<= self.index  # as a C number it is a long one
+        h.tried = self.tried | bit
+        h.attempts = self.attempts
+        h.leg_attempts = self.leg_attempts
+        h.fallback = self.fallback
+        h.until_ns = self.until_ns
+        h.answer_ns = self.answer_ns
+        h.send_body = self.send_body
+        h.rename = self.rename
+        h.began_ns = self.began_ns
+        h.rival = self
+        h.main = self
+        return h
+
+    def become(self, h: Exchange) -> None:
+        """Go on with the attempt of a twin; what it held is this exchange's from here on."""
+        # attempt
+        self.index = h.index
+        h.index = -1
+        self.tried = h.tried
+        self.target = h.target
+        self.answer_ns = h.answer_ns
+        self.ready_ns = h.ready_ns
+        self.connection = h.connection
+        h.connection = None
+        self.task = h.task
+        h.task = None
+        self.reused = h.reused
+        self.fresh = h.fresh
+        self.overhead_ns += h.overhead_ns
+        # response
+        self.status = h.status
+        self.told_flags = h.told_flags
+        self.told_length = h.told_length
+        self.deadline_ns = h.deadline_ns
+        self.progressed = h.progressed
+        self.chunked = h.chunked
+        self.sse = h.sse
+        self.to_close = h.to_close
+        self.keep_alive = h.keep_alive
+        self.head_sent = h.head_sent
+        self.first_byte_ns = h.first_byte_ns
+        self.bytes_out = h.bytes_out
+        self.pump = h.pump
+        self.document = h.document
+        self.held = h.held
+        self.hold = h.hold
+        self.ends = h.ends
+        self.doubt = h.doubt
+        self.waiting = h.waiting
+        self.waiting_bytes = h.waiting_bytes
+        if self.connection is not None:
+            self.connection.rebind(self)
 
 
 class Carrier:

@@ -53,6 +53,7 @@ from budgateway._native import (
     Listener,
     Metrics,
     ModelRewriter,
+    Pace,
     Peeker,
     Price,
     Queue,
@@ -127,6 +128,7 @@ __all__ = [
     "Listener",
     "Metrics",
     "ModelRewriter",
+    "Pace",
     "Peeker",
     "Price",
     "Queue",
@@ -152,7 +154,7 @@ __all__ = [
 ]
 
 # Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 5
+ABI = 6
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

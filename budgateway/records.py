@@ -194,6 +194,15 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class Hedge:
+    """When a second upstream is asked beside one that is slow to answer: after so long, or when so many percent of late had
+    begun to answer; with both, whichever is later."""
+
+    after_s: float = 0.0
+    percentile: int = 0  # 0: after_s alone
+
+
+@dataclass(frozen=True, slots=True)
 class Retries:
     """When an exchange whose client has heard nothing yet is tried again."""
 
@@ -202,6 +211,7 @@ class Retries:
     max_retry_after_s: float = 2.0  # a longer wait is the client's
     fallbacks: tuple[Fallback, ...] = ()
     fallback_on: tuple[FallbackReason, ...] = ("error", "429", "5xx")
+    hedge: Hedge | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,6 @@ cdef class Relay(Courier):
     cpdef give_up(self, Exchange x, error)
     @cython.locals(
         route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str,
-        snapshot=Snapshot, limits=Limits,
+        snapshot=Snapshot, limits=Limits, rival=Exchange,
     )
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)

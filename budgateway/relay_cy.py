@@ -261,6 +261,8 @@ class Relay(Courier):
                 leg: Leg = x.leg
                 if self._is_held(x, judge(x, complete, leg.hold_bytes)):
                     return
+            if x.began_ns:
+                x = self._won(x)
             out = self._let_go(x)
         x.progressed = True
         if complete:
@@ -315,6 +317,8 @@ class Relay(Courier):
         downstream: ServerConnection = x.downstream
         x.spoke_ns = now_ns
         if x.held is not None:
+            if x.began_ns:
+                x = self._won(x)
             deadline_ns = x.deadline_ns
             downstream.write(self._let_go(x))
             x.deadline_ns = deadline_ns
@@ -329,14 +333,15 @@ class Relay(Courier):
             return
         if not x.head_sent and not x.streamed and x.route.may_replay(x):
             now_ns = monotonic_ns()
-            if x.reused and not x.fresh and x.held is None:
+            stale = x.reused and not x.fresh and x.held is None
+            if stale and x.rival is None:
                 # The keep-alive race: it closed as we wrote. One more try, on a connection that cannot be stale.
                 x.fresh = True
                 x.leg_attempts -= 1
                 x.retries += 1 << (8 * STALE)
                 self._retry(x, 0, now_ns)
                 return
-            if self._another(x, VERDICT_FAILURE, BROKEN, -1, now_ns):
+            if self._another(x, VERDICT_NEUTRAL if stale else VERDICT_FAILURE, BROKEN, -1, now_ns):
                 return
         self.give_up(x, error)
 
@@ -465,6 +470,9 @@ class Relay(Courier):
     def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
         """Whether the answer is an error, and the exchange is tried again rather than told of it."""
         attempts: Attempts = x.route.attempts
+        if x.rival is not None and (x.status >= 500 or x.status == 429):
+            # Whatever is retried otherwise: an answer that the other one may better.
+            return self._another(x, verdict_of(x.status), BROKEN, -1, now_ns)
         if x.status == 400:
             if not (complete and attempts.minds_context):
                 return False
@@ -479,6 +487,8 @@ class Relay(Courier):
 
     def _done(self, x: Exchange, now_ns: int) -> None:
         downstream: ServerConnection = x.downstream
+        if x.began_ns:
+            x = self._won(x)
         if x.error:
             self._close(x, TRUNCATED, VERDICT_NEUTRAL, now_ns)
         else:
@@ -538,6 +548,10 @@ class Relay(Courier):
         x.closed = True
         self.in_flight -= 1
         x.deadline_ns = 0
+        rival = x.rival
+        if rival is not None:
+            self._part(x, rival)
+            self._call_off(rival, VERDICT_NEUTRAL, now_ns)
         route: RouteRoom | None = x.route
         leg: Leg = x.leg
         if x.index >= 0:

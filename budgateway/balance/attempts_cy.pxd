@@ -1,6 +1,7 @@
 cimport cython
 
 from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.balance.hedge_cy cimport Hedging
 from budgateway.exchange_cy cimport Exchange
 from budgateway.judge_cy cimport verdict_of
 
@@ -13,10 +14,13 @@ cdef class Attempts:
     cdef public object statuses, fallback_on
     cdef tuple _fallbacks               # of routing.router_cy.Leg
     cdef public bint minds_context
+    cdef public Hedging hedging         # or None
     cdef long long _max_wait_ns
 
     @cython.locals(balancer=Balancer)
     cpdef long long next(self, Exchange x, int verdict, int reason, long long wait_ns, long long now_ns) except? -2
+    @cython.locals(balancer=Balancer, h=Exchange)
+    cpdef Exchange hedge(self, Exchange x, long long now_ns)
     @cython.locals(status=cython.int, reason=cython.int)
     cpdef long long better(self, Exchange x, head, long long now_ns) except? -2
     @cython.locals(balancer=Balancer, former=Balancer, index=cython.int, tried=cython.ulonglong)

@@ -6,6 +6,7 @@ from random import random
 from time import time
 from typing import TYPE_CHECKING, Any
 
+from budgateway.balance.hedge_cy import Hedging
 from budgateway.errors import GatewayError
 from budgateway.judge_cy import verdict_of
 from budgateway.wire.retry_after import seconds_of
@@ -46,6 +47,7 @@ class Attempts:
         self.fallback_on = frozenset(rules.fallback_on)
         # A refusal for the prompt's length is worth a look.
         self.minds_context = bool(fallbacks) and "context_length" in self.fallback_on
+        self.hedging: Any = None if rules.hedge is None else Hedging(rules.hedge)
         self._fallbacks = tuple(fallbacks)
         self._max_wait_ns = int(rules.max_retry_after_s * 1e9)
 
@@ -71,6 +73,24 @@ class Attempts:
             if budget is not None:
                 budget.give_back()
         return 0 if self.fall_back(x, verdict, reason, now_ns) else -1
+
+    def hedge(self, x: Exchange, now_ns: int) -> Exchange | None:
+        """A second attempt beside the one that is slow, its slot taken at another upstream; None when it is not to be."""
+        if x.leg_attempts >= self.max_attempts or not 0 <= x.index < 64 or (x.until_ns and now_ns >= x.until_ns):
+            return None
+        budget = x.leg.budget
+        if budget is not None and not budget.take():
+            return None
+        h = x.twin(now_ns)
+        balancer: Balancer = x.leg.balancer
+        if not balancer.spare(h, now_ns):
+            if budget is not None:
+                budget.give_back()
+            return None
+        x.attempts += 1
+        x.leg_attempts += 1
+        self._count(x, HEDGE)
+        return h
 
     def better(self, x: Exchange, head: ResponseHead, now_ns: int) -> int:
         """The same for an error that an upstream answered with: -1 when it is to be passed on."""

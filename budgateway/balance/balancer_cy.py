@@ -113,6 +113,16 @@ class Balancer:
             x.target = self.targets[index]
         return index
 
+    def spare(self, x: Exchange, now_ns: int) -> bool:
+        """Choose for a second attempt beside one that is under way: somebody who is wholly well, or nobody."""
+        if self.try_next(x, now_ns) < 0:
+            return False
+        vitals = self.selector.look(x.index, now_ns)
+        if vitals.breaker != "closed" or vitals.healthy is False or vitals.out_until_ns > now_ns:
+            self.release(x, VERDICT_NEUTRAL, now_ns)
+            return False
+        return True
+
     def answered(self, x: Exchange, now_ns: int) -> None:
         """The exchange's upstream begins a good answer."""
         x.vouched_early = self._answered(x.index, now_ns)

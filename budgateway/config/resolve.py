@@ -18,6 +18,7 @@ from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEAD
 from budgateway.records import (
     INFERENCE_PATHS,
     Fallback,
+    Hedge,
     Provider,
     ProviderKind,
     Retries,
@@ -290,6 +291,7 @@ class Resolver:
                 statuses=tuple(table.retry_on),
                 fallbacks=tuple(Fallback(one.provider, one.model or "") for one in table.fallback),
                 fallback_on=tuple(table.fallback_on),
+                hedge=None if table.hedge is None else Hedge(table.hedge.after or 0.0, table.hedge.percentile or 0),
             ),
             stream_keepalive_s=table.stream_keepalive or 0.0,
             **shaping(here, table, methods_of(table), self.problems),

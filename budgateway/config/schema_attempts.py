@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from budgateway.config.words import Seconds, Size, Table, Text
 from budgateway.records import FallbackReason
@@ -25,6 +26,33 @@ def fallback_tables(value: object) -> object:
     return [{"provider": item} if isinstance(item, str) else item for item in items]
 
 
+class HedgeConfig(Table):
+    """When a second upstream is asked beside a first one that is slow; the one that answers first is believed."""
+
+    after: Seconds | None = None
+    """Seconds until the first one's answer (of a stream: its first event) is late."""
+    percentile: Annotated[int, Field(ge=50, le=99)] | None = None
+    """It is late when so many percent of this route's answers of late had begun; with `after`, not before that."""
+
+    @model_validator(mode="after")
+    def _says_when(self) -> Self:
+        if self.after is None and self.percentile is None:
+            raise ValueError("says nothing: set after, percentile, or both")
+        return self
+
+
+def hedge_table(value: object) -> object:
+    """Seconds alone, or a percentile such as "p95"."""
+    if isinstance(value, str) and (found := re.fullmatch(r"[pP](\d\d)", value.strip())):
+        return {"percentile": int(found[1])}
+    return value if isinstance(value, dict) else {"after": value}
+
+
+HedgeWord = Annotated[str, Field(pattern=r"^\s*[pP][5-9]\d\s*$")]
+HedgeKey = Annotated[
+    HedgeConfig,
+    BeforeValidator(hedge_table, json_schema_input_type=Seconds | HedgeWord | HedgeConfig),
+]
 Fallbacks = Annotated[
     list[FallbackConfig],
     BeforeValidator(fallback_tables, json_schema_input_type=str | FallbackConfig | list[str | FallbackConfig]),
@@ -43,6 +71,8 @@ class AttemptKeys(Table):
     """Providers to go to in turn when the route's own fails: names, or tables with `provider` and `model`."""
     fallback_on: list[FallbackReason] = ["error", "429", "5xx"]
     """When: `error` (no answer, or none that counts), `429` (and 503), `5xx`, `context_length`."""
+    hedge: HedgeKey | None = None
+    """Ask a second upstream beside one that is slow: seconds, "p95", or a table with `after` and `percentile`; default never."""
     stream_keepalive: Seconds | None = None
     """A comment goes into a stream that is silent for so long; default none. The answer has then begun."""
 

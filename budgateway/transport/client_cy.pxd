@@ -63,6 +63,7 @@ cdef class ClientConnection:
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef abort(self)
+    cpdef rebind(self, Exchange x)
     cpdef surrender(self)
     cpdef bint is_usable(self) except -1
     @cython.locals(raw="char *")

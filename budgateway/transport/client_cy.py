@@ -197,6 +197,13 @@ class ClientConnection:
         if self._transport is not None:
             self._transport.abort()
 
+    def rebind(self, x: Exchange) -> None:
+        """Go on as another exchange's: the one whose twin began it."""
+        if self._exchange is not None:
+            self._exchange = x
+            if not x.downstream.writable:
+                self.pause_reading()
+
     def surrender(self) -> Any:
         """Let go of the transport, which never comes back to the pool."""
         transport = self._transport

@@ -12,6 +12,7 @@ mod ledger;
 mod limit;
 mod metrics;
 mod number;
+mod pace;
 mod pump;
 mod queue;
 mod retry;
@@ -26,7 +27,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 5;
+const ABI: u32 = 6;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -45,6 +46,8 @@ mod _native {
     use crate::limit::RateLimit;
     #[pymodule_export]
     use crate::metrics::{Metrics, Series};
+    #[pymodule_export]
+    use crate::pace::Pace;
     #[pymodule_export]
     use crate::queue::Queue;
     #[pymodule_export]

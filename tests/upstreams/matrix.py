@@ -103,3 +103,66 @@ def table() -> str:
         kind = "stream" if row.stream else "whole"
         lines.append(f"| {row.fault} | {row.phase} | {kind} | {client} | {told} | {other} |")
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Hedged:
+    """Two upstreams, of which the second is asked as the first one is late. `winner` answers; `whole` are answers after
+    which a connection is kept."""
+
+    first: str
+    second: str
+    stream: bool
+    answers: tuple[Callable[[], Answer], Callable[[], Answer]]
+    status: int
+    winner: str = ""
+    whole: tuple[Callable[[], Answer], ...] = ()
+
+
+def _later(seconds: float, answer: Answer) -> Callable[[], Answer]:
+    return lambda: faults.slow_head(seconds, answer)
+
+
+# The second one is asked after 0.05 s.
+FIRST, SECOND = faults.chat("from the first"), faults.chat("from the second")
+REFUSES, FAILS = _later(0.15, faults.status(503)), _later(0.15, faults.status(500))
+RESETS = _later(0.15, faults.cut(GOOD, 0, reset=True))
+LIES = _later(0.15, faults.empty_ok())
+SLOW_STREAM = _later(0.3, faults.raw(STREAM))
+
+HEDGED: tuple[Hedged, ...] = (
+    Hedged("silent", "answers", False, (faults.silent, _later(0.1, SECOND)), 200, "second"),
+    Hedged("answers after all", "silent", False, (_later(0.3, FIRST), faults.silent), 200, "first"),
+    Hedged("503", "answers later", False, (REFUSES, _later(0.3, SECOND)), 200, "second", (REFUSES,)),
+    Hedged("500", "answers later", False, (FAILS, _later(0.3, SECOND)), 200, "second", (FAILS,)),
+    Hedged("resets", "answers later", False, (RESETS, _later(0.3, SECOND)), 200, "second", (RESETS,)),
+    Hedged("empty 200", "answers later", False, (LIES, _later(0.3, SECOND)), 200, "second", (LIES,)),
+    Hedged("answers after all", "503", False, (_later(0.4, FIRST), REFUSES), 200, "first", (REFUSES,)),
+    Hedged("answers after all", "resets", False, (_later(0.4, FIRST), RESETS), 200, "first", (RESETS,)),
+    Hedged("503", "500, later", False, (REFUSES, _later(0.3, faults.status(500))), 500, "second", (REFUSES,)),
+    Hedged("silent", "400", False, (faults.silent, lambda: faults.status(400)), 400, "second"),
+    Hedged("silent", "silent", False, (faults.silent, faults.silent), 504),
+    Hedged("head, then silence", "streams", True,
+           (lambda: faults.stall(STREAM, STREAM.index(b"\r\n\r\n") + 4), _later(0.1, faults.raw(STREAM))), 200, "second"),
+    Hedged("streams after all", "head, then silence", True,
+           (SLOW_STREAM, lambda: faults.stall(STREAM, STREAM.index(b"\r\n\r\n") + 4)), 200, "first"),
+    Hedged("streams after all", "half an event, then silence", True,
+           (SLOW_STREAM, lambda: faults.stall(STREAM, FIRST_EVENT - 40)), 200, "first"),
+    Hedged("streams after all", "an error as first event", True,
+           (SLOW_STREAM, faults.error_event_first), 200, "first", (faults.error_event_first,)),
+)  # fmt: skip
+
+
+def hedged_table() -> str:
+    """The same for two attempts at a time."""
+    lines = ["| first upstream | second, asked meanwhile | request | client | called off |", "|---|---|---|---|---|"]
+    for row in HEDGED:
+        client = f"{row.status}" + (f", the {row.winner}'s" if row.winner else "")
+        off = [
+            name for name, answer in zip(("first", "second"), row.answers, strict=True)
+            if name != row.winner and answer not in row.whole
+        ]  # fmt: skip
+        lines.append(
+            f"| {row.first} | {row.second} | {'stream' if row.stream else 'whole'} | {client} | {', '.join(off) or '-'} |"
+        )
+    return "\n".join(lines)

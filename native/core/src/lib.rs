@@ -14,6 +14,7 @@ mod names;
 mod occupancy;
 mod out;
 pub mod outlier;
+pub mod pace;
 pub mod price;
 pub mod queue;
 mod rotation;

@@ -260,15 +260,18 @@ impl Selector {
         }
     }
 
-    /// Whether, for a policy by load, it has more to do than any of the others.
+    /// Whether, for a policy by load, it has far more to do than any of the others: of two that are alike one has somewhat
+    /// more than the other half of the time, and would give its turn away as often.
     fn is_behind(&self, index: usize, others: &Mask) -> bool {
         let score = |index: usize| self.score(&self.candidates[index]);
-        match self.policy {
-            Policy::RoundRobin | Policy::Weighted | Policy::Random => false,
-            Policy::LeastConnections | Policy::PowerOfTwo | Policy::LeastLoad => {
-                others.iter().all(|other| score(index) > score(other))
-            }
-        }
+        let one = match self.policy {
+            Policy::RoundRobin | Policy::Weighted | Policy::Random => return false,
+            Policy::LeastConnections | Policy::PowerOfTwo => self.candidates[index].share,
+            Policy::LeastLoad => self.candidates[index].share.saturating_mul(16),
+        };
+        others
+            .iter()
+            .all(|other| score(index) > score(other).saturating_mul(2).saturating_add(one))
     }
 
     /// What an exchange's end says of its upstream, to its ejections.

@@ -1,0 +1,125 @@
+//! How long answers take to begin, of late: quantiles of a distribution that forgets.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+// Eight buckets an octave: what is told is at most an eighth too high. Below 2^16 ns all is one.
+const SUB_BITS: u32 = 3;
+const FIRST_OCTAVE: u32 = 16;
+const OCTAVES: u32 = 26;
+const BUCKETS: usize = (OCTAVES as usize) << SUB_BITS;
+
+/// Observations below which nothing is told.
+pub const ENOUGH: u32 = 32;
+// Then all counts are halved: what happened counts half after about a thousand more.
+const FULL: u32 = 1 << 11;
+
+/// The distribution. All zeroes is nothing heard.
+#[derive(Debug)]
+pub struct Pace {
+    buckets: [AtomicU32; BUCKETS],
+    count: AtomicU32,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| AtomicU32::new(0)),
+            count: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Pace {
+    /// Takes down that it took so long.
+    pub fn hear(&self, ns: u64) {
+        self.buckets[bucket(ns)].fetch_add(1, Ordering::Relaxed);
+        if self.count.fetch_add(1, Ordering::Relaxed) + 1 >= FULL {
+            let halved = |bucket: &AtomicU32| {
+                let half = bucket.load(Ordering::Relaxed) / 2;
+                bucket.store(half, Ordering::Relaxed);
+                half
+            };
+            let left = self.buckets.iter().map(halved).sum();
+            self.count.store(left, Ordering::Relaxed);
+        }
+    }
+
+    /// What `percent` of late took no longer than; `None` before enough was heard.
+    pub fn quantile(&self, percent: u32) -> Option<u64> {
+        let count = self.count.load(Ordering::Relaxed);
+        if count < ENOUGH {
+            return None;
+        }
+        let wanted = (u64::from(count) * u64::from(percent.min(100))).div_ceil(100).max(1);
+        let mut seen = 0;
+        let found = self.buckets.iter().position(|bucket| {
+            seen += u64::from(bucket.load(Ordering::Relaxed));
+            seen >= wanted
+        });
+        Some(bound(found.unwrap_or(BUCKETS - 1)))
+    }
+}
+
+fn bucket(ns: u64) -> usize {
+    let octave = ns.max(1).ilog2();
+    if octave < FIRST_OCTAVE {
+        return 0;
+    }
+    let sub = ns >> (octave - SUB_BITS) & ((1 << SUB_BITS) - 1);
+    let at = (u64::from(octave - FIRST_OCTAVE) << SUB_BITS | sub) as usize;
+    at.min(BUCKETS - 1)
+}
+
+/// The end of a bucket.
+fn bound(at: usize) -> u64 {
+    let (octave, sub) = (
+        FIRST_OCTAVE + (at as u32 >> SUB_BITS),
+        at as u64 & ((1 << SUB_BITS) - 1),
+    );
+    (1 << octave) + ((sub + 1) << (octave - SUB_BITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn quantiles_are_the_sorted_lists_to_an_eighth() {
+        let pace = Pace::default();
+        let mut all: Vec<u64> = (0..1_500_u64).map(|step| MS + step * step * 997).collect();
+        all.iter().for_each(|&ns| pace.hear(ns));
+        all.sort_unstable();
+        for percent in [1, 50, 90, 95, 99, 100] {
+            let exact = all[(all.len() * percent as usize).div_ceil(100) - 1];
+            let told = pace.quantile(percent).unwrap();
+            assert!(
+                (exact..=exact + exact / 8 + 1).contains(&told),
+                "{percent}: {told}, not {exact}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_of_little_and_nothing_is_out_of_range() {
+        let pace = Pace::default();
+        for _ in 1..ENOUGH {
+            pace.hear(MS);
+        }
+        assert_eq!(pace.quantile(50), None);
+        pace.hear(0);
+        assert!(pace.quantile(100).unwrap() >= MS);
+        for ns in [0, 1, 1 << 15, 1 << 16, 1 << 41, u64::MAX] {
+            assert!(bucket(ns) < BUCKETS && (bucket(ns) == BUCKETS - 1 || ns < bound(bucket(ns))));
+        }
+    }
+
+    #[test]
+    fn what_was_long_ago_is_forgotten() {
+        let pace = Pace::default();
+        (0..5_000).for_each(|_| pace.hear(1000 * MS));
+        (0..9_000).for_each(|_| pace.hear(MS));
+        assert!(pace.quantile(95).unwrap() < 2 * MS);
+    }
+}
