@@ -23,6 +23,7 @@ from budgateway.observe.record_cy import Recorder
 from budgateway.relay_cy import Relay
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.server.proxies import Proxies
 from budgateway.server.watch import Watch
 from budgateway.sharing import Sharing, Voice
 from budgateway.transport.sockets import PlainSockets
@@ -121,6 +122,7 @@ class DataPlane:
             max_connections=settings.max_connections,
             watch=self._watch,
         )
+        self.door.proxies = proxies_of(settings)
         self._sweep_due = loop.time() + SWEEP_S
         self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)
         if self._bell >= 0:
@@ -219,6 +221,7 @@ class DataPlane:
         self.relay.snapshot = successor.snapshot
         self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
         self.door.head_timeout_ns = int(settings.head_timeout_s * 1e9)
+        self.door.proxies = proxies_of(settings)
         self.door.max_body_bytes = largest_body(settings)
         for targets in successor.snapshot.providers.values():
             for target in targets:
@@ -355,6 +358,11 @@ class DataPlane:
             if worker != self._worker
         )
         self.door.max_connections = max(0, self.snapshot.settings.max_connections - others)
+
+
+def proxies_of(settings: Settings) -> Proxies | None:
+    """Whose `X-Forwarded-For` is believed; None: nobody's."""
+    return Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext | None:

@@ -40,6 +40,12 @@ class Standing:
         self.profile = profile
 
 
+def is_local(x: Exchange) -> bool:
+    """Whether this machine asks, and not a proxy on it for somebody else."""
+    head = x.head
+    return x.client in _LOOPBACK and head.header("x-forwarded-for") is None and head.header("forwarded") is None
+
+
 class Authenticator:
     """No authenticator is configured: open routes are open, everything else is refused with what to do about it."""
 
@@ -50,7 +56,7 @@ class Authenticator:
     def authorize(self, x: Exchange, access: str, route: str) -> None:
         """Let open routes pass, and the machine's own operator look at metrics. `access` and `route` (its name) are the
         route's."""
-        if access == "open" or access == "models" or (access == "metrics" and x.client in _LOOPBACK):
+        if access == "open" or access == "models" or (access == "metrics" and is_local(x)):
             return
         raise Unauthenticated(
             "this route needs a credential, and the gateway has no way to check one",
@@ -109,7 +115,7 @@ class CredentialAuthenticator(Authenticator):
             return
         standing: Standing | None = x.standing
         if standing is None:
-            if access == "metrics" and x.client in _LOOPBACK:
+            if access == "metrics" and is_local(x):
                 return
             if access == "models" and self._lists_openly and not self._is_credential_given(x):
                 return

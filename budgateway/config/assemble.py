@@ -106,7 +106,7 @@ class _Assembly:
         store = self._store(workers)
         believed = AuthResolver(self._resolve, routes).auth(auth, has_store=store is not None)
         self._note_what_waits(routes)
-        self._note_keys_that_wait(gateway, providers)
+        self._note_keys_that_wait(providers)
         if self._problems.lines:
             raise ConfigError(self._problems.lines, hint=HINT)
         return Settings(
@@ -341,10 +341,8 @@ class _Assembly:
         elif not how.state_file:
             self._notices.append("budgets begin anew with each start: set [rate_limiting] state_file to keep them")
 
-    def _note_keys_that_wait(self, gateway: GatewayConfig, providers: Sequence[Provider]) -> None:
+    def _note_keys_that_wait(self, providers: Sequence[Provider]) -> None:
         """The same of single keys."""
-        if gateway.trusted_proxies:
-            self._notices.append("trusted_proxies has no effect in this version: a client is the address that connects")
         written = self._source.tables.get("routes")
         routes = written if isinstance(written, list) else []
         if any("connect_timeout" in route for route in routes if isinstance(route, dict)):

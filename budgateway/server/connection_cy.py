@@ -215,7 +215,8 @@ class ServerConnection:
         fed = self._fed
         self._fed = 0
         self._started = False
-        x = Exchange(head, self, self.client, monotonic_ns())
+        peer = self.client
+        x = Exchange(head, self, peer if door.proxies is None else door.proxies.client(peer, head), monotonic_ns())
         # While draining, so that the response says that it is the last one.
         x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
         x.to_head = data[0] == _H and head.method == "HEAD"

@@ -5,6 +5,7 @@ cdef class Door:
     # process
     cdef public Carrier handler
     cdef public object call_soon
+    cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange_cy import Carrier
     from budgateway.server.connection_cy import ServerConnection
+    from budgateway.server.proxies import Proxies
     from budgateway.server.websocket import Tunnel
 
 _log = logging.getLogger("budgateway.server")
@@ -41,6 +42,7 @@ class Door:
         self.watch = Watch() if watch is None else watch
         self.keepalive_ns = keepalive_ns
         self.head_timeout_ns = head_timeout_ns
+        self.proxies: Proxies | None = None
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
         self.connections: set[ServerConnection | Tunnel] = set()

@@ -390,14 +390,12 @@ def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
         ROUTE
         + "cache_ttl = 3\nconnect_timeout = 1\n"
         + PROVIDER
-        + "[gateway]\ntrusted_proxies = ['10.0.0.0/8']\n"
         + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\n[tracing]\nenabled = true\n"
     )
     assert load(text, tmp_path).notices == (
         "provider 'sglang' has no route",
         "cache_ttl of routes has no effect in this version",
         "[tracing] has no effect in this version",
-        "trusted_proxies has no effect in this version: a client is the address that connects",
         "connect_timeout of routes has no effect in this version: the provider's counts",
     )
     quiet = (
