@@ -54,6 +54,7 @@ class Successor:
     snapshot: Snapshot
     pools: Pools
     sharing: Sharing | None
+    tls: ssl.SSLContext | None
 
 
 class DataPlane:
@@ -154,21 +155,25 @@ class DataPlane:
         if accepts == self._accepts:
             return
         self._accepts = accepts
-        if accepts:
+        self._listen_anew()
+
+    def _listen_anew(self) -> None:
+        """As is right now. Connections that are made meanwhile wait in the sockets' queues."""
+        self._stop_accepting()
+        if self._accepts:
             for sock in self._listening:
                 self.spawn(self._accept_from(sock))
-        else:
-            self._stop_accepting()
 
     async def _accept_from(self, sock: socket.socket) -> None:
+        tls = self._tls
         server: asyncio.Server | native.Listener
-        if self._plain is not None and self._tls is None:
+        if self._plain is not None and tls is None:
             server = self._plain.listen(sock, BACKLOG, protocols(self.door))
         else:
             # A server closes its socket when it ends; the copy's queue is the same.
             copy = sock.dup()
-            server = await self._loop.create_server(protocols(self.door), sock=copy, backlog=BACKLOG, ssl=self._tls)
-        if self._accepts and self._listening:
+            server = await self._loop.create_server(protocols(self.door), sock=copy, backlog=BACKLOG, ssl=tls)
+        if self._accepts and self._listening and tls is self._tls:
             self._servers.append(server)
         else:
             server.close()
@@ -187,7 +192,7 @@ class DataPlane:
     def prepare(self, settings: Settings) -> Successor:
         """Build what `settings` asks for beside what is served now; changes nothing. ValueError or OSError (files of
         certificates) when it cannot be."""
-        server_tls(settings)
+        tls = server_tls(settings)
         pools: Pools = {}
         sharing = self.sharing
         if settings.store != self.snapshot.settings.store:
@@ -196,14 +201,15 @@ class DataPlane:
             settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
             self.copies, None if sharing is None else sharing.limits,
         )  # fmt: skip
-        return Successor(settings, snapshot, pools, sharing)
+        return Successor(settings, snapshot, pools, sharing, tls)
 
     def commit(self, successor: Successor) -> None:
         """Serve it: exchanges in flight keep what they started under, unchanged upstreams their warm connections."""
         settings = successor.settings
-        if self._tls is not None and settings.tls is not None:
-            # Certificates are renewed under the same names: new connections get the new one.
-            self._tls.load_cert_chain(settings.tls.cert_file, settings.tls.key_file)
+        if self._tls is not None and successor.tls is not None:
+            # Certificates are renewed under the same names: new connections get what was read by `prepare`, a whole pair.
+            self._tls = successor.tls
+            self._listen_anew()
         for key, pool in self.pools.items():
             if key not in successor.pools:
                 pool.close()

@@ -32,7 +32,7 @@ from budgateway.limits.keeping import StateFile
 from budgateway.notify import notify
 from budgateway.overload import MemoryGuard, memory_limit
 from budgateway.reload import Difference, FileWatch, compare, refusals
-from budgateway.runtime import BACKLOG, bound_socket
+from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket
 from budgateway.slot import Slot, Worker, WorkerGone
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ RESPAWN_MAX_S = 5.0
 RESPAWN_AT_ONCE = 3  # deaths in a row without having served, before there are pauses
 STEADY_S = 0.5  # who served so long did not die of its start
 START_S = 30.0  # a worker that is not ready by then is replaced
+LOOK_S = 4 * SWEEP_S  # for every worker to say how many connections it has
+HURRY_S = 0.1
 END_S = 5.0  # beyond the drain, for last bytes and the access log
 MEMORY = "memory is short"
 WATCH_S = 1.0  # between two looks at memory, and at files where that is asked for
@@ -233,7 +235,7 @@ class Supervisor:
         """Not ready first, then (`settle_s` later) no more accepting, then the end of exchanges, then of workers."""
         notify("STOPPING=1\nSTATUS=draining")
         self._fleet.keep_spare(False)
-        if self._settles and self._announced and self._is_used():
+        if self._settles and self._announced and self.settings.settle_s and await self._is_used():
             await self._sleep_unless_hurried(self.settings.settle_s)
         for worker in self._fleet.alive:
             worker.drain()
@@ -241,18 +243,30 @@ class Supervisor:
             # Workers close theirs: whoever comes now is refused at once, rather than left to wait for nobody.
             slot.sock.close()
         await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
-        if self._hurry.is_set():
+        deadline = time.monotonic() + END_S
+        while self._hurry.is_set() and self._fleet.alive and time.monotonic() < deadline:
             for worker in self._fleet.alive:
-                worker.drain()
-            await self._all_end(END_S)
+                worker.drain()  # again and again: two signals in a row may be one to whoever gets them
+            await self._all_end(HURRY_S)
         for worker in self._fleet.alive:
             _log.error("worker %d did not end in time", worker.index)
             worker.kill()
         await self._all_end(END_S)
 
-    def _is_used(self) -> bool:
-        """Whether any client is connected: there is nobody to settle for otherwise."""
-        return any(self._fleet.segment.gauge(worker.row, native.GAUGE_CONNECTIONS) for worker in self._fleet.alive)
+    async def _is_used(self) -> bool:
+        """Whether any client is connected: there is nobody to settle for otherwise. Workers say so with each sweep: who came
+        just now counts, too."""
+        gauge = self._fleet.segment.gauge
+        asked_ns = time.monotonic_ns()
+        deadline_ns = asked_ns + int(LOOK_S * 1e9)
+        while True:
+            rows = [worker.row for worker in self._fleet.alive]
+            if any(gauge(row, native.GAUGE_CONNECTIONS) for row in rows):
+                return True
+            all_said = all(gauge(row, native.GAUGE_TICK) > asked_ns for row in rows)
+            if all_said or time.monotonic_ns() > deadline_ns or self._hurry.is_set():
+                return False
+            await asyncio.sleep(0.01)
 
     async def _sleep_unless_hurried(self, seconds: float) -> None:
         try:

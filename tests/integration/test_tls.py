@@ -248,6 +248,22 @@ async def test_a_broken_renewal_is_refused_and_the_old_certificate_served(author
             assert (await talk(gateway, authority, ask(close=True))).startswith(b"HTTP/1.1 200 ")
 
 
+async def test_half_of_a_renewal_between_vote_and_switch_is_not_served(authority: Authority, tmp_path: Path) -> None:
+    """The pair that was good when all workers said yes is the one they serve."""
+    async with FaultyUpstream(faults.chat()) as upstream:
+        async with inside(upstream.url, tmp_path, tls=Tls(*authority.server())) as gateway:
+            successor = gateway.plane.prepare(gateway.plane.snapshot.settings)
+            key = Path(tmp_path / "127.0.0.1.key").read_text()
+            authority.server()  # over the same files
+            Path(tmp_path / "127.0.0.1.key").write_text(key)
+            gateway.plane.commit(successor)
+            for _ in range(2):
+                assert (await talk(gateway, authority, ask(close=True))).startswith(b"HTTP/1.1 200 ")
+            with pytest.raises(ssl.SSLError):
+                reload(gateway)
+            assert (await talk(gateway, authority, ask(close=True))).startswith(b"HTTP/1.1 200 ")
+
+
 def reload(gateway: Inside) -> None:
     plane = gateway.plane
     plane.commit(plane.prepare(plane.snapshot.settings))

@@ -290,6 +290,19 @@ async def test_sigterm_is_not_ready_first_then_drains(gate: asyncio.Event) -> No
         assert await gateway.ended() == 0
 
 
+async def test_a_client_that_came_just_now_is_settled_for(gate: asyncio.Event) -> None:
+    """Workers publish how many connections they have with each sweep, four times a second."""
+    settings = {"drain_settle": 1.5, "drain_timeout": 5.0}
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url], settings=settings) as gateway:
+        await gateway.until(lambda facts: facts["connections"] == 0)
+        async with Downstream(gateway.url) as client:
+            gateway.signal(signal.SIGTERM)
+            await asyncio.sleep(0.5)
+            assert await once(gateway.url) == "200"
+            assert (await client.ask("GET", "/readyz")).status == 503
+        assert await gateway.ended() == 0
+
+
 @pytest.mark.parametrize("count", [40, long("STREAMS", 2000)])
 async def test_sigterm_with_many_streams(count: int, gate: asyncio.Event) -> None:
     """Not ready first; what can finish does; the rest is told at the deadline, and then it ends."""

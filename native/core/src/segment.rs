@@ -68,13 +68,13 @@ pub enum SegmentError {
     #[error("descriptor {0} is not a segment of this version")]
     Foreign(RawFd),
     /// All slots of upstreams are taken.
-    #[error("no slot left for upstream '{0}': 1024 are known already")]
+    #[error("no slot left for upstream '{0}': 1024 URLs were served since the start; `serve --take-over` begins anew")]
     UpstreamsFull(String),
     /// An upstream without a URL.
     #[error("an upstream must have a URL")]
     NoUrl,
     /// All places of queues are taken.
-    #[error("no place left for the queue of '{0}': 256 are known already")]
+    #[error("no place left for the queue of '{0}': 256 were served since the start; `serve --take-over` begins anew")]
     QueuesFull(String),
     /// The system refused memory or descriptors.
     #[error("segment: {0}")]
