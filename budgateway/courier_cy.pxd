@@ -4,9 +4,10 @@ from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.balance.hedge_cy cimport Hedging
 from budgateway.exchange_cy cimport Carrier, Exchange
-from budgateway.routing.router_cy cimport RouteRoom
+from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
+cdef int _KEEP_ALIVE
 cdef Py_ssize_t JOINED_BYTES
 
 
@@ -14,8 +15,12 @@ cdef class Courier(Carrier):
     # process
     cdef object _spawn, _later
     cdef public object plain            # transport.sockets.PlainSockets
+    # configuration
+    cdef public Py_ssize_t share
 
     cpdef give_up(self, Exchange x, error)
+    @cython.locals(leg=Leg, balancer=Balancer)
+    cdef _spread(self, Exchange x)
     @cython.locals(target=Target, connection=ClientConnection, attempts=Attempts)
     cpdef execute(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)

@@ -6,7 +6,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import CONNECT
-from budgateway.errors import GatewayError
+from budgateway.errors import GatewayError, Overloaded
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
 from budgateway.wire.patience import timeout_ns
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.balance.hedge_cy import Hedging
-    from budgateway.routing.router_cy import RouteRoom
+    from budgateway.routing.router_cy import Leg, RouteRoom
     from budgateway.transport.client_cy import ClientConnection, Target
     from budgateway.transport.sockets import PlainSockets
+
+_KEEP_ALIVE = 1
 
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 
@@ -38,6 +40,8 @@ class Courier(Carrier):
         self._later = later
         # whose connections to upstreams are, where they are plain TCP; without it the loop's
         self.plain: PlainSockets | None = None
+        # configuration
+        self.share = 1 << 30  # what one upstream without a bound may have in flight
 
     def give_up(self, x: Exchange, error: GatewayError) -> None:
         """End an exchange with an error: there is nobody else to ask."""
@@ -76,6 +80,17 @@ class Courier(Carrier):
             x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
 
     # ---------------------------------------------------------------- attempts
+
+    def _spread(self, x: Exchange) -> None:
+        """So much is in flight that one upstream may hold half of what the gateway takes: no more of it for that one, or
+        there would be nothing left for the others. Who is refused does not keep its connection either."""
+        leg: Leg = x.leg
+        balancer: Balancer = leg.balancer
+        try:
+            balancer.spread(x, self.share, x.ready_ns)
+        except Overloaded:
+            x.flags &= ~_KEEP_ALIVE
+            raise
 
     def execute(self, x: Exchange) -> None:
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""

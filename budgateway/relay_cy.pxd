@@ -27,6 +27,7 @@ cdef class Relay(Courier):
     # configuration
     cdef public Snapshot snapshot
     cdef public str shedding
+    cdef public Py_ssize_t calm
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 

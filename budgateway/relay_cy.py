@@ -100,6 +100,7 @@ class Relay(Courier):
         self.snapshot: Snapshot | None = None
         # why new exchanges are refused; empty: they are not
         self.shedding = ""
+        self.calm = 1 << 30  # in flight here: above it one upstream may have its share
         # now
         self.in_flight = 0
 
@@ -119,6 +120,8 @@ class Relay(Courier):
             waiting = plan(x)
             if waiting is None:
                 route: RouteRoom = x.route
+                if self.in_flight > self.calm:
+                    self._spread(x)
                 if route.mirror is not None:
                     route.mirror.copy(x, self._spawn)
                 self.execute(x)

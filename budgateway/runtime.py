@@ -358,12 +358,15 @@ class DataPlane:
             (native.GAUGE_MIRRORS_SKIPPED, self.copies.skipped),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
-        others = sum(
-            self._segment.gauge(worker, native.GAUGE_CONNECTIONS)
-            for worker in range(self._segment.workers)
-            if worker != self._worker
-        )
+        others = self._of_others(native.GAUGE_CONNECTIONS)
         self.door.max_connections = max(0, self.snapshot.settings.max_connections - others)
+        # RELIABILITY 1: no upstream may use up the gateway.
+        self.relay.share = max(1, self.snapshot.settings.max_connections // 2)
+        self.relay.calm = max(0, self.relay.share - self._of_others(native.GAUGE_EXCHANGES))
+
+    def _of_others(self, gauge: int) -> int:
+        rows = range(self._segment.workers)
+        return sum(self._segment.gauge(worker, gauge) for worker in rows if worker != self._worker)
 
 
 def proxies_of(settings: Settings) -> Proxies | None:

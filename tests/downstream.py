@@ -73,6 +73,13 @@ class Downstream(asyncio.Protocol):
         await self._lost.wait()
 
     @property
+    def address(self) -> tuple[str, int]:
+        """What the server knows it by."""
+        assert self._transport is not None
+        address: tuple[str, int] = self._transport.get_extra_info("sockname")
+        return address
+
+    @property
     def is_closed(self) -> bool:
         """Whether the server has closed its side."""
         return self._closed.is_set()

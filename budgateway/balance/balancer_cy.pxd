@@ -23,6 +23,7 @@ cdef class Balancer:
     cpdef bint another(self, Exchange x, int verdict, long long now_ns) except -1
     @cython.locals(index=cython.int)
     cpdef bint same(self, Exchange x, int verdict, long long now_ns) except -1
+    cpdef spread(self, Exchange x, Py_ssize_t share, long long now_ns)
     cpdef release(self, Exchange x, int verdict, long long now_ns)
     cpdef give_back(self, int index, int verdict, long long now_ns)
     cpdef bint is_available(self, long long now_ns) except -1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from budgateway.errors import NoUpstream
+from budgateway.errors import NoUpstream, Overloaded
 from budgateway.native import VERDICT_NEUTRAL, VERDICT_SUCCESS
 
 if TYPE_CHECKING:
@@ -84,6 +84,16 @@ class Balancer:
         if index >= 0:
             self.give_back(index, verdict, now_ns)
         return True
+
+    def spread(self, x: Exchange, share: int, now_ns: int) -> None:
+        """Move an exchange from an upstream that has more than `share` in flight, and no bound of its own, to one that has
+        not. Overloaded when there is none."""
+        while x.index >= 0 and not x.target.upstream.max_in_flight and self.selector.in_flight(x.index) > share:
+            if not self.another(x, VERDICT_NEUTRAL, now_ns):
+                raise Overloaded(
+                    f"upstream {x.target.label} has its share of the exchanges that the gateway takes, {share}",
+                    retry_after_s=1.0,
+                )
 
     def release(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give the slot back, and tell the breaker how it went."""

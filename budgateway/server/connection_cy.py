@@ -435,7 +435,7 @@ class ServerConnection:
             return
         if state != _ANSWERING:
             self._linger()
-        elif not keep_alive or self._door.draining:
+        elif not keep_alive:
             if self._pending is not None:
                 # Bytes that nobody will read: closing over more of them would reset the answer away.
                 self._linger()

@@ -65,9 +65,11 @@ class Door:
                 connection.abort()
 
     def drain(self, grace_ns: int) -> None:
-        """Stop keep-alive: busy connections close after their response, idle ones when nothing comes for `grace_ns`. A
-        request may be on its way, and closing under it would cost an innocent client an error."""
+        """Stop keep-alive: responses that begin now say that they are the last, idle connections close when nothing comes for
+        `grace_ns`, and so do those whose response has begun. A request may be on its way, and closing under it would cost an
+        innocent client an error."""
         self.draining = True
+        self.keepalive_ns = grace_ns
         deadline_ns = monotonic_ns() + grace_ns
         for connection in tuple(self.connections):
             connection.hasten(deadline_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -93,9 +93,11 @@ async def inside(
     timeouts: dict[str, float] | None = None,
     provider: dict[str, Any] | None = None,
     upstream: dict[str, Any] | None = None,
+    beside: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Inside]:
-    """A gateway before these upstream URLs; the mappings and keywords are fields of the records."""
+    """A gateway before these upstream URLs; the mappings and keywords are fields of the records. `beside`: further paths,
+    each with an upstream of its own."""
     urls = [upstreams] if isinstance(upstreams, str) else upstreams
     record = Provider(
         name="p",
@@ -107,10 +109,14 @@ async def inside(
         name="r", path=path, provider="p", replay_inference=True, timeouts=replace(Timeouts(), **(timeouts or {})),
         **{"auth_required": False, "max_body_bytes": settings.get("max_body_bytes", 10 << 20), **(route or {})},
     )  # fmt: skip
+    others = [
+        (at, Provider(name=at, kind="openai", upstreams=(upstream_of(url),))) for at, url in (beside or {}).items()
+    ]
+    routes = [Route(name=at, path=at, provider=at, auth_required=False) for at, _ in others]
     file = log / "access.log"
     file.touch()
     whole = Settings(
-        host="127.0.0.1", port=0, providers=(record,), routes=(only,), access_log=str(file), drain_s=1.0,
+        host="127.0.0.1", port=0, providers=(record, *(other for _, other in others)), routes=(only, *routes), access_log=str(file), drain_s=1.0,
         **({"metrics_enabled": False} | settings),
     )  # fmt: skip
     async with Gateway(whole) as gateway:

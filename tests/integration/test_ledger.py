@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import httptools
 import pytest
-from downstream import Answer, Downstream, request_bytes
 from integration.inside import inside
+from integration.ledgers import client, killing, upstreams
 from integration.sizes import long
 from upstreams.ledger import (
     DONE,
-    ERROR,
     FAULTS,
     Attempt,
     Entry,
@@ -30,98 +25,20 @@ from upstreams.ledger import (
     remembered,
     tally,
 )
-from upstreams.mortal import Book, Mortals
+from upstreams.mortal import Book
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
 
-CHAT = "/v1/chat/completions"
-JSON = ("Content-Type", "application/json")
 EVENTS = 100  # of a stream, on average
-
-
-def ask(host: str, exchange: int) -> bytes:
-    """The request of an exchange: it is named in a header and in the body."""
-    body = b'{"model":"demo","stream":true,"messages":[],"user":"%d"}' % exchange
-    return request_bytes(host, "POST", CHAT, body, [JSON, ("X-Request-Id", str(exchange))])
-
-
-def sight(exchange: int, answer: Answer, *, left: bool = False) -> Sight:
-    """What an answer shows; raises Tampered."""
-    body = bytes(answer.body)
-    if left:
-        attempt, events, _ = read(exchange, body)
-        return Sight("left", attempt, events, len(body))
-    if answer.header("x-request-id") != str(exchange):
-        raise Tampered(f"exchange {exchange} got the answer {answer.headers}")
-    if answer.status != 200:
-        return Sight("failed", body_bytes=len(body), code=json.loads(body)["error"]["code"])
-    attempt, events, rest = read(exchange, body)
-    if answer.is_complete:
-        if rest not in (DONE, ERROR):
-            raise Tampered(f"exchange {exchange} is whole and ends with {rest!r}")
-        if rest == ERROR:
-            return Sight("error", attempt, events, len(body), "upstream_error")
-        return Sight("whole", attempt, events, len(body))
-    if not (rest.startswith(b'data: {"error":') and rest.endswith(b"}\n\n") and rest.count(b"\n\n") == 1):
-        raise Tampered(f"exchange {exchange} is cut and ends with {rest!r}")
-    return Sight("cut", attempt, events, len(body), json.loads(rest[6:])["error"]["code"])
-
-
-@asynccontextmanager
-async def upstreams(folder: Path, seed: int, events: int, exchanges: int) -> AsyncIterator[Mortals]:
-    """Three model servers in processes of their own; what they did is known when they have ended."""
-    servers = Mortals(folder, seed, events, exchanges, 3)
-    await servers.start()
-    try:
-        yield servers
-    finally:
-        await servers.stop()
-
-
-@asynccontextmanager
-async def killing(servers: Mortals, dice: Random, pause_s: float) -> AsyncIterator[None]:
-    """One of them dies every so often."""
-    task = asyncio.create_task(servers.kill_for_ever(dice, pause_s))
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-async def begun(connection: Downstream, size_bytes: int) -> Answer | None:
-    """Wait for so much of an answer; None when it has come to its end before."""
-    while not connection.has_answer:
-        if len(connection.partial.body) >= size_bytes:
-            return connection.partial
-        await connection.changed()
-    return None
-
-
-async def client(url: str, exchanges: list[int], dice: Random, sights: dict[int, Sight]) -> None:
-    """Ask for one exchange after the other on a connection that is kept for as long as it lives; one in fifteen is left."""
-    while exchanges:
-        async with Downstream(url) as connection:
-            for _ in range(20):
-                if not exchanges or connection.is_closed:
-                    break
-                exchange = exchanges.pop()
-                await connection.send(ask(connection.host, exchange))
-                if dice.random() < 1 / 15 and (part := await begun(connection, dice.randint(1, 9000))) is not None:
-                    sights[exchange] = sight(exchange, part, left=True)
-                    break
-                sights[exchange] = sight(exchange, await connection.answer())
-                connection.bytes_read.clear()
 
 
 @pytest.mark.parametrize("events", [30_000, long("EVENTS", 1_000_000)])
 async def test_no_byte_is_lost_doubled_moved_damaged_or_crossed(events: int, tmp_path: Path) -> None:
     sights: dict[int, Sight] = {}
     # Faults and clients that leave keep some of the events back: there are more exchanges than would be needed.
-    left = list(range(events * 4 // 3 // EVENTS))
-    asked = len(left)
+    asked = events * 4 // 3 // EVENTS
+    numbers = iter(range(asked))
     async with upstreams(tmp_path, events, EVENTS, asked) as servers:
         timeouts = {"first_byte_s": 0.5, "chunk_s": 0.5}
         async with inside(servers.urls, tmp_path, timeouts=timeouts) as gateway:
@@ -130,7 +47,7 @@ async def test_no_byte_is_lost_doubled_moved_damaged_or_crossed(events: int, tmp
                 asyncio.TaskGroup() as clients,
             ):
                 for number in range(24):
-                    clients.create_task(client(gateway.url, left, Random(number), sights))
+                    clients.create_task(client(gateway.url, numbers, Random(number), sights))
             await gateway.at_rest()
             lines = await gateway.lines(asked)
     ends = tally(sights, servers.attempts)

@@ -54,7 +54,6 @@ class Later:
         await peer.send(self._first)
         await self.go_on.wait()
         await peer.send(self._second)
-        await peer.gone()
 
 
 # ---------------------------------------------------------------- breaking off
@@ -196,3 +195,24 @@ async def test_without_the_key_nothing_is_said(tmp_path: Path) -> None:
             await asyncio.sleep(0.6)  # two sweeps
             later.go_on.set()
             assert bytes((await client.answer()).body) == b"".join(EVENTS)
+
+
+# ---------------------------------------------------------------- a drain
+
+
+async def test_a_drain_keeps_what_a_head_has_promised(tmp_path: Path) -> None:
+    """A head that left before the drain did not say that it is the last one: who believes it is answered."""
+    later = Later(HEAD + chunk(EVENTS[0]), b"".join(map(chunk, EVENTS[1:])) + chunk(b""))
+    async with FaultyUpstream(later) as upstream, inside(upstream.url, tmp_path) as gateway:
+        async with Downstream(gateway.url) as client:
+            await client.send(request_bytes(client.host, "POST", CHAT, BODY, JSON))
+            await client.until_body(len(EVENTS[0]))
+            draining = asyncio.create_task(gateway.plane.drain(20.0))
+            await gateway.until(lambda: gateway.plane.door.draining)
+            later.go_on.set()
+            upstream.script(faults.chat("more"))
+            first = await client.answer()
+            assert (bytes(first.body), first.header("connection")) == (b"".join(EVENTS), None)
+            second = await client.ask("POST", CHAT, BODY, JSON)
+            assert (second.status, second.header("connection")) == (200, "close")
+            await draining

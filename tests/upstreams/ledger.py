@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -45,6 +45,7 @@ OUTCOMES = {
     "error": "truncated",
     "failed": "upstream_failed",
     "left": "client_gone",
+    "torn": "",  # the gateway's own process died
 }
 
 
@@ -89,6 +90,8 @@ class Sight:
     events: int = 0
     body_bytes: int = 0
     code: str = ""  # of the error that the gateway told
+    wait_s: float = 0.0  # until the head
+    ended_s: float = 0.0  # on the clock of time.monotonic
 
 
 class Tampered(AssertionError):
@@ -197,8 +200,10 @@ def join(
     lines: Iterable[Mapping[str, Any]],
     *,
     kills: bool = False,
+    may_miss: Callable[[Sight], bool] = lambda _: False,
 ) -> list[str]:
-    """Where the clients, the upstreams and the access log do not agree; empty when they do."""
+    """Where the clients, the upstreams and the access log do not agree; empty when they do. `may_miss`: a process of the
+    gateway died just then, which tears streams and takes lines along that were not written yet."""
     wrong: list[str] = []
     logged = defaultdict(list)
     for line in lines:
@@ -207,37 +212,30 @@ def join(
         wrong.append(f"exchange {stray}: nobody asked for it")
     for exchange, sight in sights.items():
         tried, told = attempts.get(exchange, []), logged[exchange]
-        if len(told) != 1:
+        if len(told) != 1 and not (not told and may_miss(sight)):
             wrong.append(f"exchange {exchange}: {len(told)} lines in the access log")
             continue
-        wrong += [
-            f"exchange {exchange}: {what}: {sight} {tried} {told[0]}"
-            for what in differences(sight, tried, told[0], kills)
-        ]
+        found = differences(sight, tried, kills)
+        if sight.end == "torn":
+            found += [] if may_miss(sight) else ["torn by nobody"]
+        elif told:
+            found += misreported(sight, tried, told[0], kills)
+        wrong += [f"exchange {exchange}: {what}: {sight} {tried} {told}" for what in found]
     return wrong
 
 
-def differences(sight: Sight, tried: list[Attempt], line: Mapping[str, Any], kills: bool) -> list[str]:
-    """What does not agree about one exchange. Where processes are killed, some attempts find nobody who takes a note of them."""
+def differences(sight: Sight, tried: list[Attempt], kills: bool) -> list[str]:
+    """What does not agree between client and upstreams. Where processes are killed, some attempts find nobody who takes a
+    note of them."""
     if not tried:
-        return [] if kills and sight.end in ("failed", "left") else ["no upstream was asked"]
+        return [] if kills and sight.end in ("failed", "left", "torn") else ["no upstream was asked"]
     last = tried[-1]
-    ends = {OUTCOMES[sight.end]}
-    if sight.end == "left":  # it may have been over just then
-        ends |= {"complete", "truncated"}
-    if sight.code == "no_upstream" and kills:
-        ends.add("refused")
     cut_down = last.was_killed and not last.is_over
     checks = {
-        "outcome": line["outcome"] in ends,
-        "attempts": line["attempts"] >= len(tried) if kills else line["attempts"] == len(tried),
         "tried again without need": all(one.fault != "clean" or not one.is_over for one in tried[:-1]),
         "another attempt's events": sight.attempt in (-1, len(tried) - 1),
         "more than was sent": sight.events <= last.sent,
     }
-    if sight.end != "left":
-        checks["bytes"] = line["bytes_out"] == sight.body_bytes
-        checks["error"] = line.get("error", "") == sight.code
     if sight.end == "whole":
         checks["not whole"] = last.fault == "clean" and sight.events == last.events
     elif sight.end == "error":
@@ -250,6 +248,23 @@ def differences(sight: Sight, tried: list[Attempt], line: Mapping[str, Any], kil
             checks["reason"] = (last.fault == "stall") == (sight.code == "upstream_timeout")
     elif sight.end == "failed":
         checks["failed for nothing"] = (last.fault != "clean" or cut_down) and not sight.events
+    return [what for what, is_so in checks.items() if not is_so]
+
+
+def misreported(sight: Sight, tried: list[Attempt], line: Mapping[str, Any], kills: bool) -> list[str]:
+    """What does not agree between client and access log."""
+    ends = {OUTCOMES[sight.end]}
+    if sight.end == "left":  # it may have been over just then
+        ends |= {"complete", "truncated"}
+    if sight.code == "no_upstream" and kills:
+        ends.add("refused")
+    checks = {
+        "outcome": line["outcome"] in ends,
+        "attempts": line["attempts"] >= len(tried) if kills else line["attempts"] == len(tried),
+    }
+    if sight.end != "left":
+        checks["bytes"] = line["bytes_out"] == sight.body_bytes
+        checks["error"] = line.get("error", "") == sight.code
     return [what for what, is_so in checks.items() if not is_so]
 
 

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import mmap
+import os
 import signal
 import socket
 import struct
@@ -39,7 +40,8 @@ class Book:
     def __init__(self, path: Path, exchanges: int = 0) -> None:
         """Open it; with `exchanges`, make it for so many."""
         if exchanges:
-            path.write_bytes(bytes(exchanges * MOST * _LINE.size))
+            path.touch()
+            os.truncate(path, exchanges * MOST * _LINE.size)
         with path.open("r+b") as file:
             self._lines = mmap.mmap(file.fileno(), 0)
 
