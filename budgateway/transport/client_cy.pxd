@@ -52,9 +52,9 @@ cdef class ClientConnection:
     cdef public bint writable           # its buffer has room for more of a streamed body
     # exchange
     cdef Exchange _exchange
-    cdef object _head                   # native.ResponseHead
     cdef bytearray _pending                 # a head in pieces
     cdef bint _to_head, _sent_all, _keep
+    cdef bint _begun                    # the response's head was passed on, which nobody keeps while its body comes
     cdef int _interim, _framed
     cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
 

@@ -144,7 +144,7 @@ class ClientConnection:
         self.writable = True
         # exchange
         self._exchange: Exchange | None = None
-        self._head: ResponseHead | None = None
+        self._begun = False
         self._pending: bytearray | None = None
         self._to_head = False
         self._sent_all = False
@@ -158,7 +158,7 @@ class ClientConnection:
     def send(self, x: Exchange, head: bytes, body: bytes | None, to_head: bool, last: bool) -> None:
         """Write a request: its head and (the beginning of) its body; `last` when there is no more of it."""
         self._exchange = x
-        self._head = None
+        self._begun = False
         self._pending = None
         self._to_head = to_head
         self._sent_all = last
@@ -247,7 +247,7 @@ class ClientConnection:
             # Nobody asked: whatever it is, it must not become the next client's answer.
             self._transport.abort()
             return
-        if self._head is None:
+        if not self._begun:
             self._read_head(x, data)
         else:
             self._read_body(x, data)
@@ -268,9 +268,9 @@ class ClientConnection:
         if x is None:
             return
         # TLS ends in close_notify, which is an EOF here; a bare FIN may be an attacker's (RFC 9112 9.8).
-        if self._framed == _BY_CLOSE and self._head is not None and error is None and self._ended:
+        if self._framed == _BY_CLOSE and self._begun and error is None and self._ended:
             self._sink.received(x, None, None, True, monotonic_ns())
-        elif self._head is not None or self._pending is not None:
+        elif self._begun or self._pending is not None:
             self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
         else:
             self._sink.lost(
@@ -369,7 +369,7 @@ class ClientConnection:
             return
         if not self._parse(x, memoryview(data)[:size], None):
             return
-        self._head = head
+        self._begun = True
         self._left = length
         self._sink.received(x, head, None, False, monotonic_ns())
         # The carrier has set up the pump, unless that was the end of the exchange.
@@ -419,7 +419,7 @@ class ClientConnection:
         elif end >= 0:
             now_ns = monotonic_ns()
             self._exchange = None
-            self._head = None
+            self._begun = False
             framing.complete = False
             if not self._reading:
                 self.resume_reading()
