@@ -9,7 +9,7 @@ from collections import Counter
 from random import Random
 from typing import Self, cast
 
-from upstreams.ledger import RESET
+from upstreams.faulty import RESET
 from upstreams.wire import NotHttp, RequestScanner, head
 
 _ID = re.compile(rb"\r\nx-request-id: ([^\r]*)\r\n", re.IGNORECASE)
