@@ -9,16 +9,10 @@ whole pipeline, without sockets. Headers that are sent on account of limits coun
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import re
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent / "micro"))
 
 from test_exchange_bench import REQUEST, RESPONSE, Sink, settings
 
+from benchmarks.paired import run
 from budgateway import native
 from budgateway.records import Allowance, Auth, Grant, LimitRule, ModelPrice, Secret, Settings
 from budgateway.runtime import DataPlane
@@ -93,72 +88,5 @@ class Driven:
         return took / count / 1e3
 
 
-async def paired(rounds: int, count: int) -> dict[str, list[float]]:
-    """By set-up, what an exchange took in each round."""
-    async with AsyncExitStack() as stack:
-        driven = {}
-        for name, chosen in setups().items():
-            driven[name] = Driven(chosen)
-            stack.push_async_callback(driven[name].plane.close)
-            driven[name].exchanges(count)
-        taken: dict[str, list[float]] = {name: [] for name in driven}
-        for number in range(rounds):
-            # Each second round backwards: what drifts, drifts for all.
-            for name in list(driven) if number % 2 else reversed(driven):
-                taken[name].append(driven[name].exchanges(count))
-        return taken
-
-
-async def alone(name: str, count: int) -> None:
-    """What callgrind looks at."""
-    one = Driven(setups()[name])
-    one.exchanges(200)
-    one.exchanges(count)
-    await one.plane.close()
-
-
-def instructions(name: str, count: int = 2000) -> float:
-    """Instructions of one exchange: a long run less a short one."""
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for size in (1, count + 1):
-            command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
-            command += [sys.executable, "-m", "benchmarks.admission", "--alone", name, "--count", str(size)]
-            said = subprocess.run(
-                command, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "0"}
-            ).stderr
-            collected = re.search(r"Collected : (\d+)", said)
-            assert collected is not None, said
-            found.append(int(collected[1]))
-    return (found[1] - found[0]) / count
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--count", type=int, default=1000, help="exchanges a round")
-    parser.add_argument("--instructions", action="store_true", help="count instead of timing")
-    parser.add_argument("--alone", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.alone:
-        asyncio.run(alone(given.alone, given.count))
-        return
-    if given.instructions:
-        counts = {name: instructions(name) for name in setups()}
-        first = counts["neither"]
-        for name, count in counts.items():
-            print(f"{name:32} {count:9,.0f} instructions {count - first:+9,.0f}")
-        return
-    took = asyncio.run(paired(given.rounds, given.count))
-    first_took = took["neither"]
-    print(f"{given.rounds} rounds of {given.count} exchanges each, CPU time of the process, microseconds")
-    for name, values in took.items():
-        more = sorted(value - bare for value, bare in zip(values, first_took))
-        low, high = more[len(more) // 4], more[len(more) * 3 // 4]
-        print(
-            f"{name:32} {statistics.median(values):6.2f}   {statistics.median(more):+5.2f} (half of the rounds: {low:+.2f} to {high:+.2f})"
-        )
-
-
 if __name__ == "__main__":
-    main()
+    run("benchmarks.admission", __doc__, {name: partial(Driven, chosen) for name, chosen in setups().items()})
