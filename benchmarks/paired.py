@@ -60,6 +60,8 @@ async def alone(make: Callable[[], Driven], count: int) -> None:
 def instructions(module: str, name: str, count: int = 2000) -> float:
     """Instructions of one exchange: a long run less a short one."""
     found = []
+    # Once without being counted: the first one compiles.
+    subprocess.run([sys.executable, "-m", module, "--alone", name, "--count", "1"], capture_output=True, check=True)
     with tempfile.TemporaryDirectory() as folder:
         for size in (1, count + 1):
             command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]

@@ -54,6 +54,8 @@ async def test_with_nobody_else_to_ask(row: Row, tmp_path: Path) -> None:
         (line,) = await gateway.lines(1)
         assert (line["outcome"], line.get("error", ""), line["attempts"]) == (row.outcome, row.error, 1)
         assert len(upstream.requests) == 1
+        if row.kept is not None:
+            assert (gateway.idle == 1, not upstream.connections[0].peer_left_ns) == (row.kept, row.kept)
         assert retries(gateway) == {}
 
 

@@ -21,7 +21,8 @@ UNENDED = faults.stream_bytes(EVENTS[:3])  # properly framed, without finish_rea
 class Row:
     """One fault. `status` is what the client gets when there is nobody else; 200 with `event` is a stream that ends with
     an error event and without a last chunk. `retried` is the reason counted when another upstream answers instead, ""
-    when none is asked."""
+    when none is asked. `kept`: the upstream's answer ends properly, and so its connection serves on; None when that is a
+    matter of how it comes in."""
 
     fault: str
     phase: str
@@ -32,11 +33,16 @@ class Row:
     error: str = ""
     event: bool = False
     retried: str = "broken"
+    kept: bool | None = False
 
 
 def _both(fault: str, phase: str, answer: Callable[[], Answer], status: int, error: str, retried: str) -> list[Row]:
     outcome = "upstream_failed" if error else "complete"
-    return [Row(fault, phase, stream, answer, status, outcome, error, retried=retried) for stream in (False, True)]
+    kept = not error or fault == "empty 200"
+    return [
+        Row(fault, phase, stream, answer, status, outcome, error, retried=retried, kept=kept)
+        for stream in (False, True)
+    ]
 
 
 ROWS: tuple[Row, ...] = (
@@ -56,20 +62,20 @@ ROWS: tuple[Row, ...] = (
     Row("silent", "before the head", True, faults.silent, 504, "upstream_failed", "upstream_timeout", retried="timeout"),
     Row("200 with an error in it", "body", False,
         lambda: faults.raw(faults.json_bytes({"error": {"message": "m", "code": 500}})),
-        502, "upstream_failed", "upstream_error"),
+        502, "upstream_failed", "upstream_error", kept=True),
     Row("cut", "body", False, lambda: faults.cut(GOOD, BODY_AT + 9), 502, "upstream_failed", "upstream_protocol"),
     Row("stalls", "body", False, lambda: faults.stall(GOOD, BODY_AT + 9), 504, "upstream_failed", "upstream_timeout",
         retried=""),
     Row("head, then silence", "first event", True, lambda: faults.stall(STREAM, STREAM.index(b"\r\n\r\n") + 4),
         504, "upstream_failed", "upstream_timeout", retried="timeout"),
     Row("ends before its first event", "first event", True, faults.empty_stream,
-        502, "upstream_failed", "upstream_error"),
+        502, "upstream_failed", "upstream_error", kept=True),
     Row("only `[DONE]`", "first event", True, lambda: faults.stream(faults.sse("[DONE]")),
-        502, "upstream_failed", "upstream_error"),
+        502, "upstream_failed", "upstream_error", kept=None),
     Row("an error as first event", "first event", True, faults.error_event_first,
-        502, "upstream_failed", "upstream_error"),
+        502, "upstream_failed", "upstream_error", kept=None),
     Row("a first event that is no JSON", "first event", True,
-        lambda: faults.stream([b"data: <html>\n\n", *EVENTS]), 502, "upstream_failed", "upstream_error"),
+        lambda: faults.stream([b"data: <html>\n\n", *EVENTS]), 502, "upstream_failed", "upstream_error", kept=None),
     Row("a bad chunk from the start", "first event", True,
         lambda: faults.raw(head(200, [faults.EVENT_STREAM, faults.CHUNKED]) + b"zz\r\n"),
         502, "upstream_failed", "upstream_protocol"),
@@ -86,22 +92,24 @@ ROWS: tuple[Row, ...] = (
     Row("a bad chunk", "later", True, faults.bad_chunk,
         200, "truncated", "upstream_protocol", event=True, retried=""),
     Row("ends without `[DONE]` and `finish_reason`", "end", True,
-        lambda: faults.dribble(UNENDED, 200, 0.005), 200, "truncated", "upstream_protocol", event=True, retried=""),
+        lambda: faults.dribble(UNENDED, 200, 0.005), 200, "truncated", "upstream_protocol", event=True, retried="",
+        kept=True),
 )  # fmt: skip
 
 
 def table() -> str:
     """The matrix as the page has it."""
     lines = [
-        "| upstream | phase | request | client | outcome, error | with another upstream |",
-        "|---|---|---|---|---|---|",
+        "| upstream | phase | request | client | the upstream sees | outcome, error | with another upstream |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in ROWS:
         client = "200, an error event, cut off" if row.event else str(row.status)
         told = f"`{row.outcome}`" + (f", `{row.error}`" if row.error else "")
         other = f"its answer; `{row.retried}`" if row.retried else "the same"
         kind = "stream" if row.stream else "whole"
-        lines.append(f"| {row.fault} | {row.phase} | {kind} | {client} | {told} | {other} |")
+        seen = {True: "1 request", False: "1 request, closed", None: "1 request, closed if not at its end"}[row.kept]
+        lines.append(f"| {row.fault} | {row.phase} | {kind} | {client} | {seen} | {told} | {other} |")
     return "\n".join(lines)
 
 
