@@ -44,6 +44,7 @@ class Fleet:
         self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * workers)]
         self._office = ""
         self._spare: Spare | None = None
+        self._why_none = ""
 
     def open(self, slots: list[Slot], office: str) -> None:
         """The slots to serve in, and where workers reach the back office."""
@@ -79,8 +80,11 @@ class Fleet:
         if wanted and self._spare is None:
             try:
                 self._spare = self._new_spare()
+                self._why_none = ""
             except OSError as error:
-                _log.warning("no spare process can be started: %s", error)
+                if str(error) != self._why_none:  # it is tried again every second
+                    _log.warning("no spare process can be started: %s", error)
+                self._why_none = str(error)
 
     async def renew(self) -> None:
         """From here on workers run what is installed now. GatewayError when that does not start."""

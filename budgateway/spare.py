@@ -8,6 +8,7 @@ runs: no loop, no thread, no connection.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -162,10 +163,14 @@ def launch(command: Sequence[str], inherited: Sequence[int], sock: socket.socket
 
 def adopt_orphans() -> None:
     """Have descendants whose parent ended become children of this process. OSError where that is not to be had."""
-    import ctypes  # nobody else needs it, and workers would hold it too
+    try:
+        import ctypes  # nobody else needs it, and workers would hold it too
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not sys.platform.startswith("linux") or libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        libc = ctypes.CDLL(None, use_errno=True)
+        refused = libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    except (ImportError, AttributeError) as error:
+        raise OSError(errno.ENOSYS, f"cannot adopt orphans: {error}") from error
+    if refused:
         raise OSError(ctypes.get_errno(), "cannot adopt orphans")
 
 
