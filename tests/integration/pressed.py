@@ -8,6 +8,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from itertools import accumulate, count
 from time import monotonic_ns
 from typing import Any, Self
@@ -129,6 +130,30 @@ class Press:
 
 
 # ---------------------------------------------------------------- the oracle
+
+
+def one_bucket(
+    passages: Iterable[Passage], burst: float, per_s: float, reserved: float = 1.0, *, tokens: bool = False
+) -> float:
+    """What a single bucket that everybody asks in person would have admitted of these requests, at the moments at which they
+    were sent: units used. Of tokens `reserved` are taken, and what was not used comes back with the answer.
+
+    Clients that were held up for longer than the bucket takes to fill are no fault of the limiter's: here, they cost the same.
+    """
+    level, then, used = burst, 0, 0.0
+    back: list[tuple[int, float]] = []
+    for passage in sorted(passages, key=lambda one: one.sent_ns):
+        while back and back[0][0] <= passage.sent_ns:
+            at, amount = heappop(back)
+            level, then = min(burst, level + max(0, at - then) * per_s / NS + amount), max(then, at)
+        level, then = min(burst, level + max(0, passage.sent_ns - then) * per_s / NS), max(then, passage.sent_ns)
+        if level >= reserved:
+            level -= reserved
+            amount = passage.tokens if tokens else 1.0
+            used += amount
+            if amount < reserved:
+                heappush(back, (passage.answered_ns, reserved - amount))
+    return used
 
 
 def windows(passages: list[Passage], *, tokens: bool = False) -> list[tuple[int, int, float]]:

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 from integration.operated import Operated, operated
-from integration.pressed import NS, Passage, Press, excess, mean_at_once, most_at_once, windows
+from integration.pressed import (
+    NS,
+    PROMPT_TOKENS,
+    Passage,
+    Press,
+    excess,
+    mean_at_once,
+    most_at_once,
+    one_bucket,
+    windows,
+)
 from integration.redises import Redis, needs_redis, redis_server
 from integration.sizes import long
 
@@ -59,11 +69,6 @@ def spans(passages: list[Passage]) -> list[tuple[int, int]]:
     return [(passage.arrived_ns, passage.replied_ns) for passage in passages]
 
 
-def lasted_s(passages: list[Passage]) -> float:
-    """From the first decision to the last; no longer than it was."""
-    return (max(passage.sent_ns for passage in passages) - min(passage.arrived_ns for passage in passages)) / NS
-
-
 async def left_of_the_ledger(press: Press, url: str) -> int:
     """What the ledger's limit still holds, before this request."""
     _, answer = await press.ask(url, "ledger")
@@ -90,13 +95,18 @@ async def fallbacks(gateways: list[Operated]) -> float:
     return found
 
 
-@pytest.mark.parametrize(("seconds", "workers"), [(5, 2), long("PRESSED", 30, 4)])
-async def test_two_gateways_on_one_redis_admit_the_limits(tmp_path: Path, seconds: int, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "workers", "hosts"), [(5, 2, 2), long("PRESSED_S", 30, 4, 2), long("PRESSED_S", 30, 4, 1)]
+)
+async def test_gateways_admit_the_limits(tmp_path: Path, seconds: int, workers: int, hosts: int) -> None:
+    """Two on one Redis, or one of several workers on its own."""
     token_load = LOAD * (TOKENS_PER_MINUTE * (1 + seconds / 60)) / seconds / 150
     async with contextlib.AsyncExitStack() as stack:
         press = await stack.enter_async_context(Press(HOLD_S))
         server = stack.enter_context(redis_server(tmp_path / "redis"))
-        both = await stack.enter_async_context(gateways(press, workers, RULES + redis_at(server)))
+        both = await stack.enter_async_context(
+            gateways(press, workers, RULES + (redis_at(server) if hosts > 1 else ""), hosts)
+        )
         urls = [gateway.url for gateway in both]
         await asyncio.gather(
             press.push(urls, "rate", LOAD * PER_MINUTE / 60, seconds),
@@ -112,9 +122,11 @@ async def test_two_gateways_on_one_redis_admit_the_limits(tmp_path: Path, second
     assert not alone, "decisions that Redis did not make"
     rate, tokens, slots = (press.admitted(model) for model in ("rate", "tokens", "slots"))
 
-    ideal = BURST + lasted_s(rate) * PER_MINUTE / 60
+    ideal = one_bucket(press.of("rate"), BURST, PER_MINUTE / 60)
     used = sum(passage.tokens for passage in tokens)
-    ideal_tokens = TOKENS_PER_MINUTE + lasted_s(tokens) * TOKENS_PER_MINUTE / 60
+    ideal_tokens = one_bucket(
+        press.of("tokens"), TOKENS_PER_MINUTE, TOKENS_PER_MINUTE / 60, 2 * PROMPT_TOKENS, tokens=True
+    )
     over = excess(windows(rate), BURST, PER_MINUTE / 60)
     over_tokens = excess(windows(tokens, tokens=True), TOKENS_PER_MINUTE, TOKENS_PER_MINUTE / 60)
     most = most_at_once(spans(slots))

@@ -107,30 +107,35 @@ async def test_a_user_who_may_do_what_is_documented_and_no_more(guarded: Redis) 
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Iterator[tuple[Redis, Redis, Redis]]:
-    """A master, its replica and a Sentinel."""
+def watched(tmp_path: Path) -> Iterator[tuple[Redis, Redis, list[Redis]]]:
+    """A master, its replica and three Sentinels, two of which must agree."""
     with contextlib.ExitStack() as stack:
         master = stack.enter_context(redis_server(tmp_path / "master", "--repl-diskless-sync-delay", "0"))
         replica = stack.enter_context(redis_server(tmp_path / "replica", "--replicaof", f"127.0.0.1 {master.port}"))
-        folder = tmp_path / "sentinel"
-        folder.mkdir()
-        (folder / "sentinel.conf").write_text(
-            f"sentinel monitor mymaster 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 500\n"
-            "sentinel failover-timeout mymaster 2000\n"
-        )
-        sentinel = Redis(folder, "--sentinel", command=str(folder / "sentinel.conf"))
-        sentinel.start()
-        stack.callback(sentinel.kill)
-        periods = ("INFO-PERIOD", "PING-PERIOD", "ASK-PERIOD", "PUBLISH-PERIOD", "DEFAULT-DOWN-AFTER")
-        sentinel.say("SENTINEL", "DEBUG", *(word for period in periods for word in (period, "100")))
+        sentinels = [started_sentinel(stack, tmp_path / f"sentinel{number}", master) for number in range(3)]
         deadline = time.monotonic() + 30
-        while "master_link_status:up" not in replica.say("INFO", "replication") or "slaves=1" not in sentinel.say(
-            "INFO", "sentinel"
+        while "master_link_status:up" not in replica.say("INFO", "replication") or not all(
+            "slaves=1,sentinels=3" in sentinel.say("INFO", "sentinel") for sentinel in sentinels
         ):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        yield master, replica, sentinel
+        yield master, replica, sentinels
+
+
+def started_sentinel(stack: contextlib.ExitStack, folder: Path, master: Redis) -> Redis:
+    """One that hurries."""
+    folder.mkdir()
+    (folder / "sentinel.conf").write_text(
+        f"sentinel monitor mymaster 127.0.0.1 {master.port} 2\n"
+        "sentinel down-after-milliseconds mymaster 500\n"
+        "sentinel failover-timeout mymaster 2000\n"
+    )
+    sentinel = Redis(folder, "--sentinel", command=str(folder / "sentinel.conf"))
+    sentinel.start()
+    stack.callback(sentinel.kill)
+    periods = ("INFO-PERIOD", "PING-PERIOD", "ASK-PERIOD", "PUBLISH-PERIOD", "DEFAULT-DOWN-AFTER")
+    sentinel.say("SENTINEL", "DEBUG", *(word for period in periods for word in (period, "100")))
+    return sentinel
 
 
 def promoted(replica: Redis) -> bool:
@@ -141,12 +146,14 @@ def promoted(replica: Redis) -> bool:
         return False
 
 
-async def test_a_sentinel_says_where_the_master_is_and_where_it_went(watched: tuple[Redis, Redis, Redis]) -> None:
-    master, replica, sentinel = watched
+async def test_a_sentinel_says_where_the_master_is_and_where_it_went(watched: tuple[Redis, Redis, list[Redis]]) -> None:
+    master, replica, sentinels = watched
     nobody = StoreNode("127.0.0.1", free_port())
-    async with store_of(sentinels=(nobody, StoreNode("127.0.0.1", sentinel.port))) as store:
+    asked = (nobody, *(StoreNode("127.0.0.1", sentinel.port) for sentinel in sentinels))
+    async with store_of(sentinels=asked) as store:
         await until_up(store)
         assert await decides(store) == 20
+        sentinels[0].kill()  # the first that answers: two are left to agree
         master.kill()
         deadline = time.monotonic() + 30
         while not promoted(replica):
