@@ -69,6 +69,7 @@ class Sharing:
             namespace=settings.namespace,
             worker=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
             on_failure=dict(settings.on_failure),
+            parts=workers * settings.replicas,
         )
         self._leased = LeasedLimits(self._exact, settings.lease_share) if settings.mode == "leased" else None
         self.limits: SharedLimits = self._leased or self._exact

@@ -40,7 +40,7 @@ class Claim:
         counts: bool,
         shadow: native.Grant | None = None,
     ) -> None:
-        """`counts`: the demands were debited there; else what is spent is still to be told. `shadow` is what counts along
+        """`counts`: the demands were debited there; else they were told afterwards, but for what is spent. `shadow` is what counts along
         of this host's part."""
         self._shared = shared
         self._names = names
@@ -51,14 +51,19 @@ class Claim:
 
     def settle(self, tokens: int, micros: int) -> None:
         """End it: leases are over, tokens and money are debited by what they came to."""
-        adjustments = []
+        adjustments, owed = [], []
         for name, demand in zip(self._names, self._demands):
             used = tokens if name.kind == "tokens" else micros if name.kind == "spend" else demand.cost
-            delta = used - (demand.cost if self._counts else 0)
-            if delta and demand.kind is not Kind.CONCURRENCY and (self._counts or demand.kind is Kind.SPEND):
-                adjustments.append(Adjustment(demand, delta))
+            if self._counts or demand.kind is Kind.SPEND:
+                delta = used - (demand.cost if self._counts else 0)
+                if delta and demand.kind is not Kind.CONCURRENCY:
+                    adjustments.append(Adjustment(demand, delta))
+            elif used != demand.cost:
+                owed.append(demand._replace(cost=used - demand.cost))
         if adjustments:
             self._shared.settle(adjustments)
+        if owed:
+            self._shared.went(owed)
         if self._lease:
             keys = tuple(demand.key for demand in self._demands if demand.kind is Kind.CONCURRENCY)
             self._shared.release((Release(self._lease, keys),))
@@ -148,8 +153,9 @@ class Across:
                 own = asked.limits.take(x, alone, monotonic_ns())
                 if own is not None:
                     return self._book.error(alone.names[own.limit], own)
-            # What it spends is told later.
-            x.claim = Claim(self._shared, asked.names, asked.demands, "", counts=False)
+            # They are told when they can hear it; what is spent, once that is known.
+            lease = self._shared.went(asked.demands)
+            x.claim = Claim(self._shared, asked.names, asked.demands, lease, counts=False)
             return None
         if verdict.refused_by >= 0:
             refusal = self._refusal(asked, verdict)
@@ -201,15 +207,16 @@ class Across:
             name: Named = prepared.names[place]
             if not amount and name.kind == "tokens":
                 continue  # no tokens are asked for, and none will be used
+            whole, burst = name.whole or (name.amount, name.burst)
             places.append(place)
             names.append(name)
             demands.append(
                 Demand(
                     f"{name.key}/{_subject(x, name.by, prepared)}",
                     _KINDS[name.kind],
-                    name.amount,
+                    whole,
                     amount,
-                    name.burst,
+                    burst,
                     _PERIODS.get(name.period, 0),
                     end * S_PER_DAY,
                 )

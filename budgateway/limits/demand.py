@@ -89,5 +89,10 @@ class SharedLimits(Protocol):
     def settle(self, adjustments: Sequence[Adjustment]) -> None:
         """Correct debits: fire and forget, sent in batches. Never raises."""
 
+    def went(self, demands: Sequence[Demand]) -> str:
+        """Tell what was admitted without being asked for (`decide` could not tell): fire and forget, for the day that it
+        can again. Costs may be negative, corrections of what was told so. Returns the name of the leases, "" without."""
+        ...
+
     def release(self, releases: Sequence[Release]) -> None:
         """End leases: fire and forget, sent in batches. Never raises; a lease that is not released expires by itself."""

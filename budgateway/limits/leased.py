@@ -126,6 +126,10 @@ class LeasedLimits:
         if self._settle_timer is None and self._later:
             self._settle_timer = self._loop.call_later(SETTLE_S, self._flush)
 
+    def went(self, demands: Sequence[Demand]) -> str:
+        """As `SharedLimits.went`."""
+        return self._exact.went(demands)
+
     def release(self, releases: Sequence[Release]) -> None:
         """As `SharedLimits.release`: a lease goes back to the share, if there is one with room."""
         for lease, keys in releases:

@@ -40,6 +40,7 @@ class Named(NamedTuple):
     amount: int  # spend: micro-dollars
     period: str  # minute, hour, day, week, month; "" for concurrency
     burst: int
+    whole: tuple[int, int] | None = None  # of a gateway's part: amount and burst of all
 
     @property
     def key(self) -> str:
@@ -49,7 +50,9 @@ class Named(NamedTuple):
     def divided(self, parts: int) -> Named:
         """What one of so many gateways may admit of it, at least one."""
         return self._replace(
-            amount=max(1, self.amount // parts), burst=max(1, self.burst // parts) if self.burst else 0
+            amount=max(1, self.amount // parts),
+            burst=max(1, self.burst // parts) if self.burst else 0,
+            whole=(self.amount, self.burst),
         )
 
     def words(self) -> str:

@@ -10,12 +10,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from budgateway.errors import StoreUnavailable
-from budgateway.limits.demand import Demand, Kind, Standing, Verdict
+from budgateway.limits.demand import Adjustment, Demand, Kind, Standing, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
-    from budgateway.limits.demand import Adjustment, Release
+    from budgateway.limits.demand import Release
     from budgateway.records import OnStoreFailure
 
 # RELIABILITY L3: the leases of a worker that is not heard of for so long are free.
@@ -129,8 +129,10 @@ class RedisLimits:
         worker: str,
         on_failure: Mapping[str, OnStoreFailure] | None = None,
         lease_s: float = LEASE_S,
+        parts: int = 1,
     ) -> None:
-        """`worker` is unique among all that share the limits, and never used again by another process."""
+        """`worker` is unique among all that share the limits, and never used again by another process; `parts`: how many of
+        them there are."""
         self.tally = Tally()
         self._line = line
         self.worker = worker  # what its leases are called
@@ -142,6 +144,8 @@ class RedisLimits:
         self._waiting: deque[Decision] = deque()
         self._settlements: dict[_Settled, int] = {}
         self._releases: dict[str, int] = {}
+        self._owed: dict[Demand, _Owed] = {}
+        self._parts = parts
         self._held: dict[str, int] = {}
         self._dirty: set[str] = set()
         self._calls = 0
@@ -159,7 +163,7 @@ class RedisLimits:
     @property
     def is_idle(self) -> bool:
         """Whether nobody holds a lease and nothing waits to be sent."""
-        return not (self._held or self._waiting or self._settlements or self._releases)
+        return not (self._held or self._waiting or self._settlements or self._releases or self._owed)
 
     # ---------------------------------------------------------------- SharedLimits
 
@@ -213,6 +217,35 @@ class RedisLimits:
                 else:
                     self.tally.lost += 1
         self._due()
+
+    def went(self, demands: Sequence[Demand]) -> str:
+        """As `SharedLimits.went`. Rates are owed, as far as they would not have refilled meanwhile."""
+        lease = ""
+        for demand in demands:
+            if demand.kind is Kind.CONCURRENCY and demand.cost:
+                lease = self.worker
+                self._hold(self._key(demand), demand.cost)
+            elif demand.kind is Kind.RATE and demand.cost:
+                what = demand._replace(cost=0)
+                if self._line.is_up:
+                    self.settle((Adjustment(what, demand.cost),))
+                elif what in self._owed or len(self._owed) < MAX_WAITING:
+                    owed = self._owed.setdefault(what, _Owed(self._loop.time() + _fill_s(what)))
+                    owed.add(demand.cost, what, self._parts, self._loop.time())
+                else:
+                    self.tally.lost += 1
+        self._due()
+        return lease
+
+    def _pay(self) -> None:
+        """Redis is there: what was admitted without it is debited."""
+        now = self._loop.time()
+        owed, self._owed = self._owed, {}
+        for demand, one in owed.items():
+            one.add(0, demand, self._parts, now)
+            if amount := round(one.amount):
+                what = self._settled(demand)
+                self._settlements[what] = self._settlements.get(what, 0) + amount
 
     def release(self, releases: Sequence[Release]) -> None:
         """End leases, at the end of this turn or once Redis is back."""
@@ -273,6 +306,8 @@ class RedisLimits:
         if not self._line.is_up:
             self._fall_back(self._waiting)
             return
+        if self._owed:
+            self._pay()
         sent = False
         while self._calls < MAX_CALLS and (self._waiting or self._settlements or self._releases or self._beat_due):
             self._send(self._gather())
@@ -413,6 +448,12 @@ class RedisLimits:
 
     # ---------------------------------------------------------------- leases
 
+    def _hold(self, key: str, count: int) -> None:
+        """Leases that Redis has not given, and is told of."""
+        self._held[key] = self._held.get(key, 0) + count
+        self._releases[key] = self._releases.get(key, 0) - count
+        self._beat_due = True
+
     def _let_go(self, key: str, count: int) -> None:
         left = self._held.get(key, 0) - count
         if left > 0:
@@ -429,7 +470,7 @@ class RedisLimits:
             self._dirty.update(self._held)
         if self._held or self._dirty:
             self._beat_due = True
-        if self._beat_due or self._settlements or self._releases:
+        if self._beat_due or self._settlements or self._releases or self._owed:
             self._due()
 
     def _key(self, demand: Demand) -> str:
@@ -438,6 +479,31 @@ class RedisLimits:
 
     def _settled(self, demand: Demand) -> _Settled:
         return _Settled(self._key(demand), demand.kind, demand.limit, _a(demand))
+
+
+class _Owed:
+    """What was admitted of a rate while Redis could not be asked."""
+
+    __slots__ = ("amount", "full_at", "then")
+
+    def __init__(self, full_at: float) -> None:
+        """`full_at`: when Redis' bucket is full by itself, at the latest; what refills from then is lost there."""
+        self.amount = 0.0
+        self.full_at = full_at
+        self.then = full_at
+
+    def add(self, units: int, demand: Demand, parts: int, now: float) -> None:
+        """More of it, less what has refilled since the bucket was full: of `parts` each counts its own. A whole bucket at most."""
+        if now > self.then:
+            refilled = (now - self.then) * demand.limit / demand.period_s / parts
+            self.amount = max(0.0, self.amount - refilled)
+            self.then = now
+        self.amount = min(max(0.0, self.amount + units), float(demand.burst))
+
+
+def _fill_s(demand: Demand) -> float:
+    """How long an empty bucket takes to fill."""
+    return demand.burst * demand.period_s / demand.limit
 
 
 class _Settled(NamedTuple):

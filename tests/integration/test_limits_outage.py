@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -169,9 +171,14 @@ tokens_per_minute = {TOKENS_PER_MINUTE}
 """
 
 
-@pytest.mark.parametrize(("seconds", "workers"), [(2, 2), long("ALONE_S", 20, 4, timeout_s=120)])
-async def test_alone_gateways_admit_no_more_than_together(tmp_path: Path, seconds: int, workers: int) -> None:
-    """An outage begins with what is left of a limit, over the moment at which it begins, too."""
+@pytest.mark.parametrize(
+    ("fault", "seconds", "workers"),
+    [("stopped", 2, 2), *(pytest.param(fault, 15, 4, marks=pytest.mark.soak) for fault in ("stopped", "killed"))],
+)
+async def test_alone_gateways_admit_no_more_than_together(
+    tmp_path: Path, fault: str, seconds: int, workers: int
+) -> None:
+    """An outage begins with what is left of a limit and, unless Redis lost its memory, ends with what was left of it."""
     async with contextlib.AsyncExitStack() as stack:
         press = await stack.enter_async_context(Press())
         server = stack.enter_context(redis_server(tmp_path / "redis"))
@@ -182,11 +189,16 @@ async def test_alone_gateways_admit_no_more_than_together(tmp_path: Path, second
         ]
         urls = [gateway.url for gateway in gateways]
         token_load = 5 * TOKENS_PER_MINUTE * (1 + seconds / 60) / seconds / 150
-        for _ in range(2):
+        for phase in ("before", "alone", "after"):
             await asyncio.gather(
                 press.push(urls, "rate", 5 * PER_MINUTE / 60, seconds), press.push(urls, "tokens", token_load, seconds)
             )
-            server.kill()
+            if phase == "before":
+                BREAKS[fault](server)
+            elif fault == "killed":
+                break  # what it knew is gone
+            elif phase == "alone":
+                back(server)
         await press.let_go()
     assert not press.failures
     rate, tokens = press.admitted("rate"), press.admitted("tokens")
@@ -204,3 +216,38 @@ async def test_alone_gateways_admit_no_more_than_together(tmp_path: Path, second
     for admitted, allowed in figures:
         assert admitted <= 1.1 * allowed
         assert admitted >= 0.8 * allowed
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("whole_host", [False, True], ids=["its workers", "the whole host"])
+async def test_leases_of_the_killed_are_free_on_other_hosts(tmp_path: Path, whole_host: bool) -> None:
+    """RELIABILITY L3: requests at once that a host held when its processes were killed."""
+    rules = '[rate_limiting]\nqueue_size = 0\n[[rate_limiting.rules]]\nname = "slots"\nby = "global"\nconcurrency = 6\n'
+    async with contextlib.AsyncExitStack() as stack:
+        press = await stack.enter_async_context(Press(hold_s=60))
+        server = stack.enter_context(redis_server(tmp_path / "redis"))
+        extra = rules + redis_at(server.port)
+        dying, other = [
+            await stack.enter_async_context(operated([press.upstream.url], workers=3, extra=extra)) for _ in range(2)
+        ]
+        held = [asyncio.create_task(press.ask(dying.url, "slots")) for _ in range(6)]
+        async with asyncio.timeout(10):
+            while len(press.admitted("slots")) < 6:
+                await asyncio.sleep(0.01)
+        assert (await press.ask(other.url, "any"))[0].status == 503
+        pids = await dying.pids()
+        if whole_host:
+            dying.server.process.kill()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        began = time.monotonic()
+        while (await press.ask(other.url, "any"))[0].status == 503:
+            await asyncio.sleep(0.05)
+            assert time.monotonic() - began < 20
+        free_s = time.monotonic() - began
+        print(f"free after {free_s:.1f} s")
+        assert free_s <= 15
+        for task in held:
+            task.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+        await press.let_go()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ name = "slots"
 by = "global"
 models = ["slots"]
 concurrency = {SLOTS}
+"""
+# Nothing is refused: two rates of requests, tokens, requests at once.
+MANY = """
+[rate_limiting]
+[[rate_limiting.rules]]
+name = "all"
+by = "global"
+requests_per_minute = 1000000
+requests_per_hour = 60000000
+tokens_per_minute = 100000000
+concurrency = 1000
 """
 
 
@@ -143,3 +155,40 @@ async def test_gateways_admit_the_limits(tmp_path: Path, seconds: int, workers: 
     assert over_tokens <= 0
     assert most == SLOTS
     assert mean >= 0.97 * SLOTS
+
+
+async def calls(gateway: Operated) -> float:
+    """Round trips to Redis so far."""
+    await asyncio.sleep(0.6)  # gauges are brought up to date four times a second
+    lines = (await gateway.metrics()).splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("budgateway_store_calls_total"))
+
+
+@pytest.mark.parametrize("count", [200, long("ADDED", 3000)])
+async def test_what_redis_adds(tmp_path: Path, count: int) -> None:
+    """Three gateways in turn: limits of their own, limits in Redis, and a share of those in advance."""
+    async with contextlib.AsyncExitStack() as stack:
+        press = await stack.enter_async_context(Press())
+        server = stack.enter_context(redis_server(tmp_path / "redis"))
+        shared = MANY + redis_at(server)
+        extras = {"segment": MANY, "exact": shared, "leased": shared + 'mode = "leased"\nnamespace = "leased"\n'}
+        made = {
+            name: await stack.enter_async_context(operated([press.upstream.url], workers=1, extra=extra))
+            for name, extra in extras.items()
+        }
+        took: dict[str, list[int]] = {name: [] for name in made}
+        for number in range(count + 20):
+            for name, gateway in made.items():
+                passage, _ = await press.ask(gateway.url, "any")
+                if number >= 20:
+                    took[name].append(passage.answered_ns - passage.sent_ns)
+        before = await calls(made["exact"])
+        for _ in range(10):
+            await asyncio.gather(*(press.ask(made["exact"].url, "any") for _ in range(32)))
+        trips = await calls(made["exact"]) - before
+        await press.let_go()
+    median_us = {name: statistics.median(values) / 1e3 for name, values in took.items()}
+    print(f"median of {count}, us: {median_us}; 320 requests, 32 at once: {trips:.0f} round trips")
+    assert {passage.status for passage in press.of("any")} == {200}
+    # Decisions of a turn travel together, with what is settled and released: alone it would be two for each.
+    assert trips < 320

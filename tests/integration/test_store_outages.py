@@ -25,7 +25,7 @@ from integration.redises import (
 
 from budgateway.errors import StoreUnavailable
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
-from budgateway.limits.shared import RedisLimits
+from budgateway.limits.shared import RedisLimits, _Owed
 from budgateway.records import OnStoreFailure, StoreSettings
 from budgateway.store.client import Store
 
@@ -193,3 +193,39 @@ async def test_without_redis_the_operators_word_holds(
             assert verdict.refused_by == -1
             assert verdict.standings == ()
         assert limits.tally.fallbacks == 1
+
+
+async def test_what_was_admitted_meanwhile_is_told_afterwards(server: Redis) -> None:
+    few = Demand("few", Kind.RATE, limit=60, cost=5, burst=20, period_s=3600)
+    async with limits_at(server.port) as (store, limits):
+        assert await limits.decide([few, SLOTS]) is not None
+        read_only(server)
+        while store.is_up:
+            await limits.decide([MANY])
+            await asyncio.sleep(0.001)
+        lease = limits.went([few, SLOTS])
+        assert limits.went([few, SLOTS]) == lease
+        limits.went([few._replace(cost=-2)])  # one of them used less
+        limits.release([Release(lease, (SLOTS.key,))])
+        back(server)
+        deadline = time.monotonic() + 10
+        while True:
+            found = await limits.decide([few._replace(cost=0), SLOTS._replace(cost=0)])
+            if found is not None and [standing.remaining for standing in found.standings] == [7, 3]:
+                break
+            assert time.monotonic() < deadline, found
+            await asyncio.sleep(0.02)
+
+
+def test_what_is_owed_shrinks_once_the_bucket_would_be_full() -> None:
+    demand = Demand("r", Kind.RATE, limit=60, cost=0, burst=10, period_s=60)
+    owed = _Owed(full_at=110.0)
+    owed.add(6, demand, 2, 100.0)
+    owed.add(8, demand, 2, 109.0)
+    assert owed.amount == 10, "a whole bucket at most"
+    owed.add(0, demand, 2, 114.0)
+    assert owed.amount == 8, "half of what refilled in four seconds"
+    owed.add(-3, demand, 2, 114.0)
+    assert owed.amount == 5
+    owed.add(1, demand, 2, 1000.0)
+    assert owed.amount == 1
