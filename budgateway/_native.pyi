@@ -654,13 +654,15 @@ EVENT_STREAM: Final[int]
 ENCODED: Final[int]  # content-encoding other than identity
 NO_BODY: Final[int]  # response: 1xx, 204, 304, or to HEAD
 NAMED: Final[int]  # the request brings a request id of its own
+TIMED: Final[int]  # the request has an x-request-timeout
 
 FACTS: Final[int]  # cells that a HeadReader fills
 
 @final
 class HeadReader:
     """Scans heads as RequestHead.parse and ResponseHead.parse do, and writes what they say in numbers into `facts`, where
-    compiled code reads them without a Python int: size, flags, content length (-1: none), status (0: a request).
+    compiled code reads them without a Python int: size, flags, content length (-1: none), status (0: a request), and when it
+    was read (`time.monotonic_ns`).
 
     `facts` is a writable array of `FACTS` signed 64-bit cells; it changes with each head that is found.
     """

@@ -9,6 +9,7 @@ from budgateway.transport.client_cy cimport ClientConnection, Target
 
 cdef int _KEEP_ALIVE
 cdef Py_ssize_t JOINED_BYTES
+cdef int _TIMED
 
 
 cdef class Courier(Carrier):

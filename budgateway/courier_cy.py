@@ -26,6 +26,8 @@ _KEEP_ALIVE = 1
 
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 
+_TIMED = 2048
+
 
 class Courier(Carrier):
     """Sends what was planned, on a warm connection or one that is dialled. What comes back is the relay's."""
@@ -96,11 +98,9 @@ class Courier(Carrier):
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""
         x.attempts += 1
         x.leg_attempts += 1
-        if x.attempts == 1:
-            words = x.head.header("x-request-timeout")
-            if words is not None:
-                wait_ns = timeout_ns(words)
-                x.until_ns = x.started_ns + wait_ns if wait_ns else 0
+        if x.attempts == 1 and x.flags & _TIMED:
+            wait_ns = timeout_ns(x.head.header("x-request-timeout") or "")
+            x.until_ns = x.started_ns + wait_ns if wait_ns else 0
             attempts: Attempts = x.route.attempts
             if attempts.hedging is not None:
                 self._arm(x, attempts.hedging)

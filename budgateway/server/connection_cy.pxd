@@ -5,7 +5,7 @@ from budgateway.server.door_cy cimport Door
 from budgateway.wire.framing_cy cimport HeadFraming
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
-cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH
+cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _READ_NS
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
 

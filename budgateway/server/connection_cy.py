@@ -35,7 +35,7 @@ LINGER_BYTES = 16 * 1024 * 1024
 FLUSH_NS = 60_000_000_000  # a client that reads nothing of its last answer is let go
 BODY_IDLE_NS = 60_000_000_000  # nginx client_body_timeout
 BODY_NS_PER_BYTE = 2_000_000  # what is kept until it is whole comes at 500 B/s at least (Apache mod_reqtimeout MinRate)
-WRITE_HIGH_BYTES = 32 * 1024  # R13: a slow reader costs no more than 64 KiB
+WRITE_HIGH_BYTES = 24 * 1024  # R13: a slow reader costs no more than 64 KiB
 
 # Flags of the native scan, as C numbers (the .pxd declares them).
 _KEEP_ALIVE = 1
@@ -50,6 +50,7 @@ _H = 72
 _SIZE = 0
 _FLAGS = 1
 _LENGTH = 2
+_READ_NS = 4
 
 # States of a connection.
 _HEAD = 0  # waiting for, or reading, a head
@@ -215,8 +216,8 @@ class ServerConnection:
         fed = self._fed
         self._fed = 0
         self._started = False
-        peer = self.client
-        x = Exchange(head, self, peer if door.proxies is None else door.proxies.client(peer, head), monotonic_ns())
+        client = self.client if door.proxies is None else door.proxies.client(self.client, head)
+        x = Exchange(head, self, client, door.facts[_READ_NS])
         # While draining, so that the response says that it is the last one.
         x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
         x.to_head = data[0] == _H and head.method == "HEAD"
@@ -467,8 +468,7 @@ class ServerConnection:
             self._transport.abort()
 
     def reset(self) -> None:
-        """Drop the connection with RST, where FIN would say that the response is whole. (TLS says so by itself: abort
-        sends no close_notify.)"""
+        """Drop the connection with RST, where FIN would say that the response is whole."""
         if self._state != _CLOSED:
             reset(self._transport)
         self.abort()

@@ -3,7 +3,7 @@ cimport cython
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.wire.framing_cy cimport Framing
 
-cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _STATUS
+cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _STATUS, _READ_NS
 cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY
 cdef int _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE
 

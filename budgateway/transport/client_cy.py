@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_INTERIM = 8  # 1xx heads before the real one
 WRITE_HIGH_BYTES = 256 * 1024  # then a streamed request body pauses its client
-READ_BYTES = 16 * 1024  # R13: what a read adds to the 32 KiB that wait for a slow client, and to an event in pieces
+READ_BYTES = 16 * 1024  # R13: what a read adds to the 24 KiB that wait for a slow client, and to an event in pieces
 
 # Cells of the pool's facts: what the head that was scanned last says.
 _SIZE = 0
 _FLAGS = 1
 _LENGTH = 2
 _STATUS = 3
+_READ_NS = 4
 
 _KEEP_ALIVE = 1
 _CHUNKED = 2
@@ -371,7 +372,7 @@ class ClientConnection:
             return
         self._begun = True
         self._left = length
-        self._sink.received(x, head, None, False, monotonic_ns())
+        self._sink.received(x, head, None, False, pool.facts[_READ_NS])
         # The carrier has set up the pump, unless that was the end of the exchange.
         if self._exchange is x:
             if have > size:
@@ -417,7 +418,7 @@ class ClientConnection:
         if (end >= 0) != framing.complete:
             self._broken(x, "its framing can be read in two ways", out)
         elif end >= 0:
-            now_ns = monotonic_ns()
+            now_ns = monotonic_ns() if head is None else self._pool.facts[_READ_NS]
             self._exchange = None
             self._begun = False
             framing.complete = False

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from budgateway.transport.client_cy import ClientConnection
 
 DOWNSTREAM_READ_BYTES = 64 * 1024  # a prompt of usual size comes in one read
-UPSTREAM_READ_BYTES = (
-    16 * 1024
-)  # R13: what a read adds to the 32 KiB that wait for a slow client, and to an event in pieces
+# R13: what a read adds to the 24 KiB that wait for a slow client, and to an event in pieces.
+UPSTREAM_READ_BYTES = 16 * 1024
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
 

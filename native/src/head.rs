@@ -6,14 +6,15 @@ use budgateway_core::head::{self as core, Field, Framing, HeadError};
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::decide::Grant;
 use crate::error::{Class, Error};
 
 pub(crate) use core::flag;
 
-/// Cells of a head's facts: size, flags, content length, status.
-pub(crate) const FACTS: usize = 4;
+/// Cells of a head's facts: size, flags, content length, status, and when it was read.
+pub(crate) const FACTS: usize = 5;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct HeadReader {
@@ -52,7 +53,13 @@ impl HeadReader {
         let inner = &head.inner;
         self.note(
             py,
-            [inner.size as i64, inner.flags.into(), signed(inner.content_length), 0],
+            [
+                inner.size as i64,
+                inner.flags.into(),
+                signed(inner.content_length),
+                0,
+                now_ns(),
+            ],
         )?;
         Ok(Some(head))
     }
@@ -65,9 +72,24 @@ impl HeadReader {
         };
         let inner = &head.inner;
         let length = signed(inner.content_length);
-        self.note(py, [inner.size as i64, inner.flags.into(), length, inner.status.into()])?;
+        self.note(
+            py,
+            [
+                inner.size as i64,
+                inner.flags.into(),
+                length,
+                inner.status.into(),
+                now_ns(),
+            ],
+        )?;
         Ok(Some(head))
     }
+}
+
+/// `time.monotonic_ns`, without the way there and back.
+fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 impl HeadReader {

@@ -1,6 +1,6 @@
 //! Bindings of `core::json`: `Peeker` and `BodyPeek`.
 
-use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::json::{Fields, Members, Splice, unescape};
 use pyo3::prelude::*;
@@ -26,7 +26,12 @@ pub(crate) struct Peeker {
     user: Option<usize>,
     max_completion_tokens: Option<usize>,
     max_tokens: Option<usize>,
+    /// As its bytes stood and as Python has it: most name the model that the one before named.
+    last_model: Mutex<Option<(Box<[u8]>, Py<PyString>)>>,
 }
+
+/// A longer name is no model's, and is not remembered.
+const MAX_REMEMBERED: usize = 256;
 
 #[pymethods]
 impl Peeker {
@@ -46,6 +51,7 @@ impl Peeker {
             user: fields.index("user"),
             max_completion_tokens: fields.index("max_completion_tokens"),
             max_tokens: fields.index("max_tokens"),
+            last_model: Mutex::default(),
             fields,
         })
     }
@@ -70,11 +76,7 @@ pub(crate) struct BodyPeek {
 impl BodyPeek {
     fn string<'py>(&self, py: Python<'py>, field: Option<usize>) -> Option<Bound<'py, PyString>> {
         let raw = self.members.raw_string(self.body.as_bytes(py), field?)?;
-        let text = match std::str::from_utf8(raw) {
-            Ok(text) if !text.contains('\\') => Cow::Borrowed(text),
-            _ => Cow::Owned(unescape(raw)),
-        };
-        Some(PyString::new(py, &text))
+        Some(text(py, raw))
     }
 
     fn count(&self, py: Python<'_>, field: Option<usize>) -> Option<u64> {
@@ -86,7 +88,19 @@ impl BodyPeek {
 impl BodyPeek {
     #[getter]
     fn model<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyString>> {
-        self.string(py, self.peeker.get().model)
+        let peeker = self.peeker.get();
+        let raw = self.members.raw_string(self.body.as_bytes(py), peeker.model?)?;
+        let mut last = peeker.last_model.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((bytes, name)) = last.as_ref()
+            && **bytes == *raw
+        {
+            return Some(name.bind(py).clone());
+        }
+        let name = text(py, raw);
+        if raw.len() <= MAX_REMEMBERED {
+            *last = Some((raw.into(), name.clone().unbind()));
+        }
+        Some(name)
     }
 
     #[getter]
@@ -135,5 +149,13 @@ impl BodyPeek {
         Ok(PyBytes::new_with_writer(py, splice.len(), |out| {
             splice.pieces(|piece| out.write_bytes(piece))
         })?)
+    }
+}
+
+/// A JSON string's content as Python has it.
+fn text<'py>(py: Python<'py>, raw: &[u8]) -> Bound<'py, PyString> {
+    match std::str::from_utf8(raw) {
+        Ok(text) if !text.contains('\\') => PyString::new(py, text),
+        _ => PyString::new(py, &unescape(raw)),
     }
 }

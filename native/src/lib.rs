@@ -192,6 +192,8 @@ mod _native {
     const NO_BODY: u16 = crate::head::flag::NO_BODY;
     #[pymodule_export]
     const NAMED: u16 = crate::head::flag::NAMED;
+    #[pymodule_export]
+    const TIMED: u16 = crate::head::flag::TIMED;
 
     // Bodies.
     #[pymodule_export]

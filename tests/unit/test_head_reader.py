@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from time import monotonic_ns
 
 import pytest
 
@@ -28,12 +29,30 @@ def test_facts_are_what_the_head_says() -> None:
     reader = HeadReader(facts)
     head = reader.request(REQUEST)
     assert head is not None
-    assert list(facts) == [head.size, head.flags, head.content_length, 0] == [len(REQUEST) - 2, head.flags, 2, 0]
+    assert list(facts[:4]) == [head.size, head.flags, head.content_length, 0] == [len(REQUEST) - 2, head.flags, 2, 0]
     assert head.flags & _native.NAMED
     assert head.flags & JSON
+    assert not head.flags & _native.TIMED
     answer = reader.response(RESPONSE, False)
     assert answer is not None
-    assert list(facts) == [answer.size, answer.flags, 2, 201]
+    assert list(facts[:4]) == [answer.size, answer.flags, 2, 201]
+
+
+def test_facts_say_when_a_head_was_read() -> None:
+    facts = array("q", bytes(8 * FACTS))
+    reader = HeadReader(facts)
+    times = [monotonic_ns()]
+    for read in (lambda: reader.request(REQUEST), lambda: reader.response(RESPONSE, False)):
+        assert read() is not None
+        times += [facts[4], monotonic_ns()]
+    assert times == sorted(times)
+
+
+def test_a_request_that_says_how_long_it_is_worth_waiting_is_flagged() -> None:
+    head = HeadReader(array("q", bytes(8 * FACTS))).request(REQUEST.replace(b"x-request-id", b"X-Request-Timeout"))
+    assert head is not None
+    assert head.flags & _native.TIMED
+    assert head.header("x-request-timeout") == "mine"
 
 
 def test_facts_stay_when_there_is_no_head() -> None:

@@ -1,5 +1,8 @@
 //! What was written to a connection and has not left yet.
 
+/// What room grows by.
+const STEP: usize = 4096;
+
 /// Bytes in order. Empty, it holds no memory: most connections never wait.
 #[derive(Debug, Default)]
 pub struct Unsent {
@@ -26,6 +29,9 @@ impl Unsent {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
+        let needed = (self.bytes.len() + data.len()).next_multiple_of(STEP);
+        // Not by doubling: what a slow reader costs is bounded, and half of it would be room that nothing comes to.
+        self.bytes.reserve_exact(needed - self.bytes.len());
         self.bytes.extend_from_slice(data);
     }
 
@@ -68,6 +74,15 @@ mod tests {
         }
         left.extend_from_slice(unsent.rest());
         assert_eq!(left, pushed);
+    }
+
+    #[test]
+    fn there_is_little_more_room_than_bytes() {
+        let mut unsent = Unsent::default();
+        for _ in 0..3 {
+            unsent.push(&[7; 16_500]);
+        }
+        assert!(unsent.bytes.capacity() < 49_500 + STEP, "{}", unsent.bytes.capacity());
     }
 
     #[test]

@@ -29,6 +29,7 @@ known! {
     StrictTransportSecurity = "strict-transport-security", OpenaiOrganization = "openai-organization",
     OpenaiProject = "openai-project", Via = "via", ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthenticationInfo = "proxy-authentication-info", Date = "date", CacheControl = "cache-control",
+    RequestTimeout = "x-request-timeout",
 }
 
 /// Where the only name with that length, first and last byte is listed; the multipliers leave no two in one slot.

@@ -54,6 +54,8 @@ pub mod flag {
     pub const NO_BODY: u16 = 1 << 9;
     /// A request that brings a request id of its own.
     pub const NAMED: u16 = 1 << 10;
+    /// A request that says how long it is worth waiting for.
+    pub const TIMED: u16 = 1 << 11;
 }
 
 /// What is wrong with a head.

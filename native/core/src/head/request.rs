@@ -69,9 +69,14 @@ impl RequestHead {
             .filter(|span| is_request_id(span.of(bytes)))
             .unwrap_or_default();
         let named = if request_id.is_empty() { 0 } else { flag::NAMED };
+        let timed = if Known::RequestTimeout.is_in(facts.seen) {
+            flag::TIMED
+        } else {
+            0
+        };
         Ok(Some(Self {
             size,
-            flags: facts.flags | named,
+            flags: facts.flags | named | timed,
             content_length: facts.content_length,
             fields,
             names_headers: facts.names_headers,
