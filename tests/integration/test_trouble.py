@@ -131,8 +131,9 @@ async def test_who_comes_back_gets_its_share_little_by_little(seconds: int, poli
     for tenth in range(11):
         since, end = (began + seconds * at / 10 for at in (tenth, tenth + 1))
         other, its = (sum(since <= at < end for at in one) for one in times)
-        ramp = min(1.0, (tenth + 0.5) / 10)
-        expected = ramp / (1 + ramp)
+        # Of each request, by when it came: they do not come evenly.
+        ramps = [min(1.0, max(0.02, (at - began) / seconds)) for one in times for at in one if since <= at < end]
+        expected = sum(ramp / (1 + ramp) for ramp in ramps) / len(ramps)
         sigma = math.sqrt(expected * (1 - expected) / (its + other))
         found.append((its / (its + other), expected, its + other, sigma))
     print(policy, [f"{share:.3f} of {asked}, not {expected:.3f}" for share, expected, asked, _ in found])
