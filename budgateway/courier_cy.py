@@ -9,6 +9,7 @@ from budgateway.balance.attempts_cy import CONNECT
 from budgateway.errors import GatewayError, Overloaded
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
+from budgateway.routing.form import look_on
 from budgateway.wire.patience import timeout_ns
 
 if TYPE_CHECKING:
@@ -56,6 +57,12 @@ class Courier(Carrier):
         connection = x.connection
         if x.closed:
             return
+        if x.form is not None:
+            try:
+                x.form = look_on(x.form, data)
+            except GatewayError as error:
+                self.give_up(x, error)
+                return
         if connection is None:
             # Still dialling: keep it, and let the client wait.
             x.send_body = data if x.send_body is None else x.send_body + data

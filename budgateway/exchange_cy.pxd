@@ -14,6 +14,7 @@ cdef class Exchange:
     cdef public bytes body              # whole, or None while it streams
     cdef public Py_ssize_t body_bytes   # received so far
     cdef public bint body_done
+    cdef public bytes form              # of one that streams: what is to be seen again with its next piece
     cdef public bint to_head            # the method is HEAD
     # stages
     cdef public int stage               # the one behind which its plan goes on, after a wait

@@ -35,6 +35,7 @@ class Exchange:
         self.body: bytes | None = None  # whole; None while it streams
         self.body_bytes = 0
         self.body_done = False
+        self.form: bytes | None = None
         self.to_head = False
         # stages
         self.stage = 0

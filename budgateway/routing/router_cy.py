@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from budgateway.errors import BadRequest, MethodNotAllowed, ModelNotFound, RouteNotFound
+from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
+from budgateway.routing.form import model_of, rest_of
 from budgateway.wire.upgrade import query_model
 
 if TYPE_CHECKING:
@@ -22,12 +22,6 @@ _MULTIPART = 64
 _ENCODED = 256
 
 Access = Literal["open", "authenticated", "models", "metrics", "admin"]
-
-# A form's `model` field (RFC 7578); file parts carry a filename and are not it.
-_FORM_MODEL = re.compile(
-    rb'content-disposition:[ \t]*form-data;[ \t]*name="model"[ \t]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n',
-    re.IGNORECASE,
-)
 
 
 class Leg:
@@ -123,12 +117,9 @@ class Router:
                 x.peek = self._peek(body)
                 model = x.peek.model
             elif flags & _MULTIPART:
-                found = _FORM_MODEL.search(body)
-                if found is not None:
-                    if _FORM_MODEL.search(body, found.end()) is not None:
-                        # As of JSON members: the upstream might believe the other one.
-                        raise BadRequest("the form has the field 'model' twice")
-                    model = found[1].decode("utf-8", "replace")
+                model = model_of(body)
+                if not x.body_done:
+                    x.form = rest_of(body)
         elif flags & _UPGRADE:
             model = query_model(x.head.query)  # OpenAI's realtime API
         if model is not None:
