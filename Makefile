@@ -171,7 +171,13 @@ rig: $(STAMPS)/rig ## the load generator and null model server, in target/releas
 bench-load: $(STAMPS)/built $(STAMPS)/group-test ## the whole gateway beside its peers (minutes)
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
-fuzz: ## each fuzz target for FUZZ_SECONDS=60 (needs cargo-fuzz and a nightly toolchain)
+$(STAMPS)/fuzz:
+	@mkdir -p $(STAMPS)
+	cargo +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
+	@touch $@
+
+fuzz: $(STAMPS)/fuzz ## each fuzz target for FUZZ_SECONDS=60
 	@cd native; targets=$$(cargo +nightly fuzz list); \
 	for target in $$targets; do cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
 

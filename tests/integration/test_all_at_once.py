@@ -100,8 +100,9 @@ class Chaos:
         kind = ["ftp://nowhere"] if number % 2 else self._servers.urls
         self._gateway.configure(kind, settings={"head_timeout": 10.0 + number % 7})
         status, _ = await self._gateway.call("POST", "/admin/reload-config")
-        # While a worker is away, or another change is under way, the answer may be no.
-        assert status in ((422, 409) if number % 2 else (200, 409, 422, 503)), status
+        # While a worker is away, or another change is under way, the answer may be no; yes to an invalid one never.
+        self.done[f"reload {status}"] += 1
+        assert not (number % 2 and status == 200)
 
     async def _restart_workers(self) -> None:
         self._gateway.signal(signal.SIGUSR2)
