@@ -75,8 +75,7 @@ class Fleet:
     def keep_spare(self, wanted: bool) -> None:
         """See to it that there is a spare, or none. To be called again and again: nobody says when one dies."""
         if self._spare is not None and not (wanted and self._spare.lives):
-            self._spare.end()  # it holds copies of the listening sockets
-            self._spare = None
+            self._replace_spare(None)
         if wanted and self._spare is None:
             try:
                 self._spare = self._new_spare()
@@ -101,8 +100,11 @@ class Fleet:
             if isinstance(error, OSError):
                 raise GatewayError(f"what is installed now does not start: {error}") from error
             raise
+        self._replace_spare(spare)
+
+    def _replace_spare(self, spare: Spare | None) -> None:
         if self._spare is not None:
-            self._spare.end()
+            self._spare.end()  # it holds copies of the listening sockets
         self._spare = spare
 
     async def _process(self) -> Worker:

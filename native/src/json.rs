@@ -26,9 +26,12 @@ pub(crate) struct Peeker {
     user: Option<usize>,
     max_completion_tokens: Option<usize>,
     max_tokens: Option<usize>,
-    /// As its bytes stood and as Python has it: most name the model that the one before named.
-    last_model: Mutex<Option<(Box<[u8]>, Py<PyString>)>>,
+    /// Most name the model that the one before named.
+    last_model: Mutex<Option<Remembered>>,
 }
+
+/// A model's name as its bytes stood, and as Python has it.
+type Remembered = (Box<[u8]>, Py<PyString>);
 
 /// A longer name is no model's, and is not remembered.
 const MAX_REMEMBERED: usize = 256;
