@@ -117,6 +117,8 @@ class Channel:
 
     async def send(self, message: Message) -> None:
         """Write a message. ConnectionError when the other end is gone."""
+        if self._writer.is_closing():  # uvloop has a RuntimeError of its own for what is written then
+            raise ConnectionResetError("the channel is closed")
         data = pickle.dumps(message)
         self._writer.write(_LENGTH.pack(len(data)) + data)
         await self._writer.drain()

@@ -55,6 +55,7 @@ class Chaos:
 
     def __init__(self, gateway: Operated, servers: Mortals, redis: Redis) -> None:
         self.done: Counter[str] = Counter()
+        self.defects: list[Any] = []
         self.worker_deaths: list[float] = []
         self._gateway = gateway
         self._servers = servers
@@ -99,9 +100,11 @@ class Chaos:
         number = self.done["reloads"] = self.done["reloads"] + 1
         kind = ["ftp://nowhere"] if number % 2 else self._servers.urls
         self._gateway.configure(kind, settings={"head_timeout": 10.0 + number % 7})
-        status, _ = await self._gateway.call("POST", "/admin/reload-config")
+        status, answer = await self._gateway.call("POST", "/admin/reload-config")
         # While a worker is away, or another change is under way, the answer may be no; yes to an invalid one never.
         self.done[f"reload {status}"] += 1
+        if status == 500:
+            self.defects.append(answer)
         assert not (number % 2 and status == 200)
 
     async def _restart_workers(self) -> None:
@@ -219,6 +222,7 @@ async def test_everything_at_once(seconds: int, tmp_path: Path) -> None:
         f"{before_s * 1000:.1f}, after {[round(one * 1000, 1) for one in windows]}; MiB of workers {size_before >> 20}, {size_after >> 20}"
     )
     assert not wrong, (len(wrong), wrong[:5])
+    assert not chaos.defects, chaos.defects[:3]
     assert {fault for fault, end in tally(sights, servers.attempts) if end == "cut"} >= {"killed", "stall", "bad chunk"}
     assert chaos.done["workers killed"] and chaos.done["upstreams killed"] and chaos.done["reloads"] > 1
     assert back_s <= 10, windows

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from budgateway.control import Channel, Commit, Prepare, Prepared, Ready, Serve
 from budgateway.records import Secret, Settings
@@ -41,3 +43,19 @@ async def test_a_lost_peer_is_the_end() -> None:
             await one.send(Ready())
             await asyncio.sleep(0)
     one.close()
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_what_is_sent_on_a_closed_channel_finds_nobody(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def send() -> None:
+        here, there = socket.socketpair()
+        one = await Channel.over(here)
+        there.close()
+        one.close()
+        for _ in range(2):  # at once, and when the loop has let go of the descriptor
+            with pytest.raises(ConnectionError):
+                await one.send(Ready())
+            await asyncio.sleep(0.01)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(send())
