@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import socket
 import statistics
 import time
 from collections import Counter
@@ -18,7 +20,8 @@ from integration.gateways import gateway_async
 from integration.inside import inside
 from integration.processes import Server
 from upstreams import faults
-from upstreams.faulty import FaultyUpstream
+from upstreams.faulty import Answer, FaultyUpstream, Peer
+from upstreams.wire import Received
 
 from budgateway import relay_cy
 from budgateway.server import connection_cy
@@ -203,15 +206,22 @@ class Slow(asyncio.Protocol):
         self.ended = time.monotonic()
 
 
-async def crowd(url: str, count: int, begin: bytes) -> list[Slow]:
-    """So many slow clients, each with the beginning of a request."""
+async def crowd(url: str, count: int, begin: bytes, window: int = 0) -> list[Slow]:
+    """So many slow clients, each with the beginning of a request; their kernels take `window` bytes (0: as usual)."""
     host, _, port = url.removeprefix("http://").partition(":")
     loop = asyncio.get_running_loop()
+
+    async def connect() -> tuple[asyncio.Transport, Slow]:
+        sock = socket.socket()
+        sock.setblocking(False)
+        if window:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+        await loop.sock_connect(sock, (host, int(port)))
+        return await loop.create_connection(Slow, sock=sock)
+
     found = []
     for at in range(0, count, 100):
-        made = await asyncio.gather(
-            *(loop.create_connection(Slow, host, int(port)) for _ in range(min(100, count - at)))
-        )
+        made = await asyncio.gather(*(connect() for _ in range(min(100, count - at))))
         for transport, slow in made:
             slow.began = time.monotonic()
             transport.write(begin)
@@ -319,7 +329,63 @@ async def test_slow_readers_are_let_go(tmp_path: Path, monkeypatch: pytest.Monke
     await slow_readers(20, tmp_path)
 
 
+ENDLESS = b'{"model":"demo","messages":[],"n":1}'
+
+
+def endless_if_asked(event: bytes) -> Answer:
+    """A stream that goes on for as long as the gateway reads it, for those that asked for `ENDLESS`."""
+    endless, chat = faults.endless(event), faults.chat()
+
+    async def answer(peer: Peer, request: Received) -> None:
+        await (endless if request.body == ENDLESS else chat)(peer, request)
+
+    return answer
+
+
 @pytest.mark.soak
-async def test_many_slow_readers_are_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_cy, "SEND_NS", 5_000_000_000)
-    await slow_readers(300, tmp_path)  # more of them, on the loop that also feeds them, are a late loop, which sheds
+@pytest.mark.timeout(240)
+async def test_a_thousand_slow_readers(tmp_path: Path) -> None:
+    """The gateway is a process of its own with the deadlines it has by default: a minute once a stream stood still."""
+    count, chunk_s, send_s = 1000, 5.0, 60.0
+    log = tmp_path / "access.log"
+    # No upstream gets more than half of the connections.
+    settings = {"max_connections": 2 * count + 200, "access_log": str(log)}
+    slow: list[Slow] = []
+    async with (
+        FaultyUpstream(endless_if_asked(faults.chat_events("x" * 8000)[1])) as upstream,
+        gateway_async(upstream.url, settings=settings, route={"chunk_timeout": chunk_s}) as server,
+    ):
+
+        async def attack() -> None:
+            if slow:
+                return
+            began = await crowd(server.url, count, b"", window=4096)
+            for one in began:
+                assert one.transport is not None
+                one.transport.pause_reading()
+                one.transport.write(HEAD + b"Content-Length: %d\r\n\r\n" % len(ENDLESS) + ENDLESS)
+            slow.extend(began)
+            await upstream.until(lambda up: sum(one.body == ENDLESS for one in up.requests) == count, 30)
+            # What they do not read has filled every buffer, and stands.
+            sent = -1
+            while sent != upstream.sent_bytes:
+                sent = upstream.sent_bytes
+                await asyncio.sleep(0.5)
+
+        try:
+            before = p99(await latencies(server.url, 2000))
+            await attack()
+            began = time.monotonic()
+            during = p99(await latencies(server.url, 2000))
+            assert upstream.open_connections > count  # all of them are still there
+            await upstream.until(lambda up: up.open_connections < 10, chunk_s + send_s + 10)
+            lasted = time.monotonic() - began
+        finally:
+            let_go(slow)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    ends = Counter(line["outcome"] for line in lines)
+    print(
+        f"{count} slow readers: p99 of others {before * 1000:.2f} ms before, {during * 1000:.2f} during; gone after {lasted:.1f} s"
+    )
+    assert during <= RATIO * before + SLACK_S
+    assert ends["client_gone"] == count, ends

@@ -154,7 +154,8 @@ async def test_gateways_admit_the_limits(tmp_path: Path, seconds: int, workers: 
     assert used == pytest.approx(ideal_tokens, rel=0.01, abs=200)
     assert over_tokens <= 0
     assert most == SLOTS
-    assert mean >= 0.9 * SLOTS  # a loaded machine asks late
+    # A loaded machine asks late, of which little is left over a longer time.
+    assert mean >= (0.9 if seconds < 30 else 0.97) * SLOTS
 
 
 async def calls(gateway: Operated) -> float:
