@@ -161,6 +161,7 @@ class Server(asyncio.Protocol):
         self._left: list[bytes] = []
         self._exchange = self._number = 0
         self._entry = Entry(life, 0, 0, False)
+        self._look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -180,9 +181,23 @@ class Server(asyncio.Protocol):
 
     def _answer(self, received: Received) -> None:
         named = received.header("x-request-id")
-        assert named is not None
-        if self._attempt is not None or b'"user":"%b"' % named.encode() not in received.body:
-            print(f"crossed, or sent behind another: {received.raw!r}", file=sys.stderr, flush=True)
+        assert named is not None and self._transport is not None
+        if b'"user":"%b"' % named.encode() not in received.body:
+            print(f"crossed: {received.raw!r}", file=sys.stderr, flush=True)
+        if self._attempt is not None:
+            if (
+                self._left
+                or self._transport.get_write_buffer_size()
+                or self._attempt.fault not in ("clean", "error event")
+            ):
+                fault, left = self._attempt.fault, len(self._left)
+                print(f"behind one with {fault=}, {left=}: {received.raw!r}", file=sys.stderr, flush=True)
+            else:
+                # All of it has left since that was last looked at.
+                assert self._look is not None
+                self._look.cancel()
+                self._entry.left_bytes = self._entry.begun_bytes
+                self._note(is_over=True)
         self._exchange = int(named)
         self._number = self._book.count(self._exchange)
         self._attempt, self._left = plan(self._seed, self._events, self._exchange, self._number)
@@ -214,7 +229,7 @@ class Server(asyncio.Protocol):
                 self._loop.call_later(attempt.pause_s, self._go)
         elif entry.left_bytes < entry.begun_bytes:
             # Over is what the kernel has.
-            self._loop.call_later(0.001, self._go)
+            self._look = self._loop.call_later(0.001, self._go)
         elif attempt.fault == "reset" and not attempt.is_hasty:
             self._loop.call_later(PATIENCE_S, self._end, attempt)
         else:
