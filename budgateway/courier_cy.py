@@ -105,9 +105,10 @@ class Courier(Carrier):
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""
         x.attempts += 1
         x.leg_attempts += 1
-        if x.attempts == 1 and x.flags & _TIMED:
-            wait_ns = timeout_ns(x.head.header("x-request-timeout") or "")
-            x.until_ns = x.started_ns + wait_ns if wait_ns else 0
+        if x.attempts == 1:
+            if x.flags & _TIMED:
+                wait_ns = timeout_ns(x.head.header("x-request-timeout") or "")
+                x.until_ns = x.started_ns + wait_ns if wait_ns else 0
             attempts: Attempts = x.route.attempts
             if attempts.hedging is not None:
                 self._arm(x, attempts.hedging)
