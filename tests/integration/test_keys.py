@@ -31,7 +31,8 @@ name = "auditor"
 routes = []
 admin = ["read"]
 """
-ADMIN = ("authorization", f"Bearer {own(SECRET, sub='op', roles=['admin'])}")
+# From when these are imported to when they run is as long as the suite takes.
+ADMIN = ("authorization", f"Bearer {own(SECRET, sub='op', roles=['admin'], exp=2**32)}")
 CHAT = "/v1/chat/completions"
 
 

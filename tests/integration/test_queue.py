@@ -220,6 +220,8 @@ async def test_who_waits_for_one_upstream_is_in_nobodys_way_to_another(tmp_path:
                     await waiting(gateway, depth)
                 # The bound is over both.
                 assert (await clients[5].answer()).status == 503
+                await first.until(lambda up: len(up.requests) > 0)
+                await second.until(lambda up: len(up.requests) > 0)
                 assert (one.now, two.now) == (1, 1)
                 two.go_on(2)
                 assert [(await clients[number].answer()).status for number in (3, 4)] == [200, 200]

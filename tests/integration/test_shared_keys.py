@@ -24,7 +24,6 @@ from budgateway.records import StoreSettings
 pytestmark = [pytest.mark.integration, needs_redis]
 
 EXTRA = '[auth]\njwt_secret = "env:JWT_SECRET"\nkey_store = "redis"\n[redis]\nurl = "redis://127.0.0.1:{port}"\n'
-ADMIN = ("authorization", f"Bearer {own(SECRET, roles=['admin'])}")
 NOW = 1_800_000_000.0
 
 
@@ -50,7 +49,8 @@ async def until(url: str, secret: str, wanted: int) -> None:
 async def call(url: str, method: str, path: str, document: object = None) -> tuple[int, dict[str, str]]:
     async with Downstream(url) as client:
         body = None if document is None else json.dumps(document).encode()
-        answer = await client.ask(method, f"/admin/keys{path}", body, [ADMIN, ("content-type", "application/json")])
+        admin = ("authorization", f"Bearer {own(SECRET, roles=['admin'])}")
+        answer = await client.ask(method, f"/admin/keys{path}", body, [admin, ("content-type", "application/json")])
         return answer.status, answer.json()
 
 
