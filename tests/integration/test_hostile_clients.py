@@ -245,7 +245,8 @@ def let_go(slow: list[Slow]) -> None:
 
 
 async def slow_heads(count: int, deadline_s: float, requests: int) -> None:
-    settings = {"head_timeout": deadline_s, "max_connections": count + 100}
+    # Each try brings a crowd of its own, beside those of the tries before it.
+    settings = {"head_timeout": deadline_s, "max_connections": count * TRIES + 100}
     async with served(settings=settings) as server:
         slow: list[Slow] = []
 
