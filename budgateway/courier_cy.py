@@ -91,8 +91,8 @@ class Courier(Carrier):
     # ---------------------------------------------------------------- attempts
 
     def _spread(self, x: Exchange) -> None:
-        """So much is in flight that one upstream may hold half of what the gateway takes: no more of it for that one, or
-        there would be nothing left for the others. Who is refused does not keep its connection either."""
+        """One upstream holds at most half of what the gateway takes, or there would be nothing left for the others: see to
+        it that the one chosen does not. Who is refused does not keep its connection either."""
         leg: Leg = x.leg
         balancer: Balancer = leg.balancer
         try:
@@ -226,6 +226,11 @@ class Courier(Carrier):
         x.progressed = False
         x.deadline_ns = 0
         x.ready_ns = now_ns
+        try:
+            self._spread(x)
+        except Overloaded as error:
+            self.give_up(x, error)
+            return
         if delay_ns:
             x.timer = self._later(delay_ns / 1e9, self._resume, x)
         else:

@@ -140,7 +140,7 @@ class Relay(Courier):
         if x.stage == 4 and not x.attempts:
             attempts: Attempts = x.route.attempts
             if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
-                self.execute(x)
+                self._retry(x, 0, monotonic_ns())
                 return
         self.give_up(x, error)
 

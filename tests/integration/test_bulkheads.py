@@ -12,11 +12,14 @@ from integration.inside import inside
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
+from budgateway.records import Fallback, Retries
+
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
 
 CHAT = "/v1/chat/completions"
 OTHER = "/v1/other"
+THIRD = "/v1/third"
 JSON = [("Content-Type", "application/json")]
 BODY = b'{"model":"demo","messages":[]}'
 ASK = request_bytes("a", "POST", CHAT, BODY, JSON)
@@ -65,6 +68,37 @@ async def test_what_is_too_much_for_one_goes_to_another(tmp_path: Path) -> None:
                 client.leave()
         assert (len(bad.requests), gateway.in_flight) == (10, 10)
         assert len(good.requests) == 50
+
+
+async def test_neither_may_the_one_that_others_fall_back_on(tmp_path: Path) -> None:
+    retries = Retries(fallbacks=(Fallback(OTHER),))
+    async with (
+        FaultyUpstream(faults.status(500)) as bad,
+        FaultyUpstream(faults.silent()) as silent,
+        FaultyUpstream(faults.chat("well")) as good,
+        inside(
+            bad.url,
+            tmp_path,
+            beside={OTHER: silent.url, THIRD: good.url},
+            route={"retries": retries},
+            max_connections=40,
+        ) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in range(35)]
+        for client in clients:
+            await client.send(ASK)
+        await gateway.until(lambda: sum(client.has_answer for client in clients) == 15)
+        assert gateway.in_flight == 20
+        for client in clients:
+            if client.has_answer:
+                answer = await client.answer()
+                assert (answer.status, answer.json()["error"]["code"]) == (503, "overloaded")
+                await client.closed()
+        for _ in range(10):
+            async with Downstream(gateway.url) as client:
+                assert (await client.ask("POST", THIRD, BODY, JSON)).status == 200
+        await gateway.until(lambda: len(silent.requests) == 20)
 
 
 async def test_who_says_how_much_an_upstream_takes_is_believed(tmp_path: Path) -> None:
