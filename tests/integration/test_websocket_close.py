@@ -51,7 +51,8 @@ async def test_close_codes_are_relayed_at_once(tmp_path: Path, closing: str, cou
                 async with connect(gateway.url.replace("http", "ws", 1) + "/v1/realtime") as client:
                     await client.send(str(code))
                     await (close(client, code) if closing == "client" else listen(client))
-                    found, at_s = await asyncio.wait_for(heard.get(), 10)
+                    async with asyncio.timeout(10):
+                        found, at_s = await heard.get()
                 assert found == code
                 waits.append(at_s - began[code])
             await gateway.at_rest()

@@ -47,7 +47,8 @@ async def test_a_client_of_ws(tmp_path: Path, deflate: str) -> None:
     async with sockets(echo, tmp_path, serve_with={"subprotocols": ["chat"]}) as (gateway, url):
         async with node("socket.mjs", SOCKET_URL=url, DEFLATE=deflate) as client:
             assert client.stdout is not None
-            told = json.loads(await asyncio.wait_for(client.stdout.read(), 60))
+            async with asyncio.timeout(60):
+                told = json.loads(await client.stdout.read())
         assert told == {
             "protocol": "chat",
             "extensions": "permessage-deflate" if deflate == "1" else "",
@@ -62,7 +63,8 @@ async def test_a_client_of_ws(tmp_path: Path, deflate: str) -> None:
 async def test_a_server_of_ws(tmp_path: Path) -> None:
     async with node("echo.mjs") as server:
         assert server.stdout is not None
-        port = int(await asyncio.wait_for(server.stdout.readline(), 60))
+        async with asyncio.timeout(60):
+            port = int(await server.stdout.readline())
         route = {"websocket": WebSocket(), "methods": ("GET",)}
         async with inside(f"http://127.0.0.1:{port}", tmp_path, route=route) as gateway:
             async with plain(gateway.url.replace("http", "ws", 1) + "/any/path") as client:
