@@ -1,5 +1,6 @@
 //! Decisions over all limits of an exchange.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -87,27 +88,9 @@ impl LimitSet {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let set = slf.get();
-        // Lossy, because nothing that a token says may be what fails an exchange.
-        let [user, key, tenant, model, address] =
-            [user, key, tenant, model, address].map(|text| text.to_string_lossy());
-        let asker = Asker {
-            user: user.as_bytes(),
-            key: key.as_bytes(),
-            tenant: tenant.as_bytes(),
-            model: model.as_bytes(),
-            route: set.route.as_bytes(),
-            address: address.as_bytes(),
-        };
-        let ask = if model.is_empty() {
-            Ask {
-                now_ns,
-                today,
-                ..Ask::default()
-            }
-        } else {
-            set.ask(py, peek, body_bytes, price, now_ns, today)
-        };
-        Ok(match set.inner.decide(&asker, &ask) {
+        let who = Who::of([user, key, tenant, model, address]);
+        let ask = set.ask(py, &who, peek, body_bytes, price, now_ns, today);
+        Ok(match set.inner.decide(&who.asker(&set.route), &ask) {
             Ok(inner) => Bound::new(py, Grant::new(slf, inner, &ask))?.into_any(),
             Err(inner) => Bound::new(
                 py,
@@ -134,25 +117,9 @@ impl LimitSet {
         now_ns: u64,
     ) -> Grant {
         let set = slf.get();
-        let [user, key, tenant, model, address] =
-            [user, key, tenant, model, address].map(|text| text.to_string_lossy());
-        let asker = Asker {
-            user: user.as_bytes(),
-            key: key.as_bytes(),
-            tenant: tenant.as_bytes(),
-            model: model.as_bytes(),
-            route: set.route.as_bytes(),
-            address: address.as_bytes(),
-        };
-        let ask = if model.is_empty() {
-            Ask {
-                now_ns,
-                ..Ask::default()
-            }
-        } else {
-            set.ask(slf.py(), peek, body_bytes, None, now_ns, 0)
-        };
-        Grant::new(slf, set.inner.follow(&asker, &ask), &ask)
+        let who = Who::of([user, key, tenant, model, address]);
+        let ask = set.ask(slf.py(), &who, peek, body_bytes, None, now_ns, 0);
+        Grant::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
     }
 
     /// A refusal that was decided elsewhere.
@@ -169,16 +136,60 @@ impl LimitSet {
     }
 }
 
+/// Whom an exchange is counted for.
+struct Who<'a> {
+    user: Cow<'a, str>,
+    key: Cow<'a, str>,
+    tenant: Cow<'a, str>,
+    model: Cow<'a, str>,
+    address: Cow<'a, str>,
+}
+
+impl<'a> Who<'a> {
+    /// Lossy, because nothing that a token says may be what fails an exchange.
+    fn of(words: [&'a Bound<'_, PyString>; 5]) -> Self {
+        let [user, key, tenant, model, address] = words.map(|text| text.to_string_lossy());
+        Self {
+            user,
+            key,
+            tenant,
+            model,
+            address,
+        }
+    }
+
+    fn asker<'b>(&'b self, route: &'b str) -> Asker<'b> {
+        Asker {
+            user: self.user.as_bytes(),
+            key: self.key.as_bytes(),
+            tenant: self.tenant.as_bytes(),
+            model: self.model.as_bytes(),
+            route: route.as_bytes(),
+            address: self.address.as_bytes(),
+        }
+    }
+}
+
 impl LimitSet {
+    /// What an exchange asks for; nothing but itself where it is no inference.
+    #[allow(clippy::too_many_arguments, reason = "as decide")]
     fn ask(
         &self,
         py: Python<'_>,
+        who: &Who<'_>,
         peek: Option<&BodyPeek>,
         body_bytes: u64,
         price: Option<&Price>,
         now_ns: u64,
         today: u32,
     ) -> Ask {
+        if who.model.is_empty() {
+            return Ask {
+                now_ns,
+                today,
+                ..Ask::default()
+            };
+        }
         // Of an upload the bytes say nothing.
         let prompt = peek.map_or(0, |_| prices::prompt_tokens(body_bytes));
         let wanted = peek.and_then(|peek| peek.max_tokens(py));
