@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
+from budgateway.transport.client_cy import READ_BYTES
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 
     from budgateway.transport.client_cy import ClientConnection
 
-DOWNSTREAM_READ_BYTES = 64 * 1024  # a prompt of usual size comes in one read
-# R13: what a read adds to the 24 KiB that wait for a slow client, and to an event in pieces.
-UPSTREAM_READ_BYTES = 16 * 1024
+DOWNSTREAM_READ_BYTES = 64 * 1024  # a prompt of usual size comes in one read; of upstreams it is READ_BYTES
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
 
@@ -59,7 +58,7 @@ class PlainSockets:
                     continue
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection = factory()
-                self._set.adopt(sock.fileno(), connection, UPSTREAM_READ_BYTES)
+                self._set.adopt(sock.fileno(), connection, READ_BYTES)
                 return connection
         raise first or OSError("the name has no address")
 
