@@ -60,6 +60,7 @@ def test_an_end_is_told_once_and_data_is_not() -> None:
         assert who.times == 2
     watch.close(loop.remove_reader)
     watch.close(loop.remove_reader)
+    assert loop.fd == -1
 
 
 def test_who_is_read_again_is_not_watched() -> None:
@@ -98,6 +99,13 @@ def test_without_a_loop_nothing_is_seen() -> None:
     watch, who, (ours, theirs) = Watch(), Client(), socket.socketpair()
     with ours, theirs:
         watch.add(who, ours)
-        watch.add(who, None)
         assert watch.count == 0
         watch.discard(who)
+
+
+def test_a_connection_without_a_socket_is_not_watched() -> None:
+    loop, who = Loop(), Client()
+    watch = Watch(loop.add_reader)
+    watch.add(who, None)
+    assert watch.count == 0
+    watch.close(loop.remove_reader)

@@ -37,6 +37,7 @@ def test_it_reads_what_load_config_reads_and_reads_it_again(tmp_path: Path) -> N
     with closing(Reader(str(folder(tmp_path, 8081)), log_level="debug", port=None)) as read:
         read.begin()
         settings = read()
+        assert read.pid is None
         assert settings == load_config(tmp_path, log_level="debug")
         folder(tmp_path, 8082)
         assert read().port == 8082
@@ -58,7 +59,8 @@ def test_reloads_in_a_row_are_read_by_one_process_and_the_next_one_by_another(tm
 
 @pytest.mark.usefixtures("environ")
 def test_problems_and_hint_are_those_of_load_config(tmp_path: Path) -> None:
-    (folder(tmp_path, 0) / "route.toml").touch()
+    for name in ("route.toml", "provider.toml"):
+        (folder(tmp_path, 0) / name).touch()
     for path in (str(tmp_path), str(tmp_path / "nowhere"), None):
         with closing(Reader(path)) as read, pytest.raises(ConfigError) as told:
             read()
@@ -78,6 +80,25 @@ def test_a_defect_is_told_without_its_details(caplog: pytest.LogCaptureFixture) 
     found = reader.read(Wish(None, True, {"no_such_option": 1}, 0.0))
     assert found == Found(defect="internal error (TypeError)")
     assert "no_such_option" in caplog.text
+
+
+@pytest.mark.usefixtures("environ")
+def test_a_defect_is_no_configuration() -> None:
+    with closing(Reader(demo=True, no_such_option=1)) as read, pytest.raises(GatewayError, match="cannot be read: int"):
+        read()
+
+
+@pytest.mark.usefixtures("environ")
+def test_a_process_that_is_asked_no_more_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "KEEP_S", 0.05)
+    with closing(Reader(demo=True)) as read:
+        read()
+        assert read.pid is not None
+        ended = os.waitid(os.P_PID, read.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        assert (ended.si_code, ended.si_status) == (os.CLD_EXITED, 0)
+        # Whoever asks now is answered by another.
+        assert read().routes[0].name == "demo"
 
 
 def test_without_a_process_there_is_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ OTHERS = [
     'form-data; name="a model"',
     'form-data; filename="name=model"',
     "form-data; name=remodel",
+    "form-data; name=models",
+    'form-data; filename="model"',
 ]
 
 
@@ -49,6 +51,7 @@ def pieces_pass(body: bytes, size: int, begin: bytes) -> bool:
 def test_the_field_is_found() -> None:
     assert model_of(PLAIN + FILE) == "m"
     assert model_of(FILE + part('form-data; name="model"', "n", "X-Y: z")) == "n"
+    assert model_of(part('form-data; name="model"\r\nContent-Type: text/plain', "n")) == "n"
     assert model_of(FILE) is None
     assert model_of(b"") is None
 
@@ -61,6 +64,11 @@ def test_a_second_one_is_refused_however_it_is_spelled(spelling: str) -> None:
     if spelling != SPELLINGS[0] and "FORM" not in spelling and spelling != SPELLINGS[2]:
         with pytest.raises(BadRequest, match="cannot be read"):
             model_of(part(spelling))
+
+
+def test_one_in_front_of_every_boundary_cannot_be_read() -> None:
+    with pytest.raises(BadRequest, match="cannot be read"):
+        model_of(PLAIN.partition(b"\r\n")[2])
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
