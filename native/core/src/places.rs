@@ -140,8 +140,11 @@ mod tests {
     fn numbers_are_keys() {
         let mut places = Places::default();
         places.add(1);
+        let before = places.add(0);
+        places.remove(before);
         let key = places.add(2);
         assert_eq!(places.owner(Key::of_number(key.number())), Some(&2));
+        assert_eq!(places.owner(Key::of_number(before.number())), None);
         assert_eq!(places.owner(Key::of_number(7)), None);
     }
 
@@ -152,6 +155,8 @@ mod tests {
         places.remove(keys[1]);
         assert_eq!(places.iter().collect::<Vec<_>>(), [&1, &3]);
         assert_eq!(places.clear(), [1, 3]);
+        let successors = [places.add(4), places.add(5), places.add(6)];
         assert!(keys.iter().all(|key| places.owner(*key).is_none()));
+        assert!(successors.iter().all(|key| key.index() < 3));
     }
 }

@@ -93,7 +93,7 @@ mod tests {
             unsent.advance(unsent.len() - 10);
         }
         assert!(unsent.bytes.len() < 400, "{}", unsent.bytes.len());
-        unsent.advance(10);
+        unsent.advance(11);
         assert!(unsent.is_empty());
         assert_eq!(unsent.bytes.capacity(), 0);
     }
