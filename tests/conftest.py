@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import io
 import os
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import pytest
+import pytest_timeout
 from blockbuster import blockbuster_ctx
 from corpora import ABSENT, FOLDER
 from flavours import PURE, is_compiled
@@ -25,6 +29,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os
 
 # How long what a test left open may take to close: a transport closes on a later turn of the loop.
 SETTLE_S = 1.0
+# How long a loop that was stopped may take to notice: a coroutine that never awaits does not.
+STOP_S = 3.0
+
+TIMER = pytest.StashKey[pytest_timeout.Settings]()
+STUCK = pytest.StashKey[str]()
 
 
 def pytest_report_header() -> list[str]:
@@ -48,6 +57,60 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.fixturenames.insert(0, "nothing_leaks" if inspect.iscoroutinefunction(item.obj) else "sockets_close")
     if item.get_closest_marker("integration"):
         item.fixturenames.insert(0, "loop_never_blocks")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> Iterator[None]:
+    """End a test that hangs in its loop by stopping the loop.
+
+    pytest-timeout raises from the signal's handler. A callback's exceptions are logged and lost, and uvloop calls the handler
+    from a callback of its own; a cancellation may be lost, too.
+    """
+    done = yield
+    if signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, None):
+        return done  # it has a thread for that
+    fail = signal.getsignal(signal.SIGALRM)
+    item.stash[TIMER] = settings
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        if pytest_timeout.is_debugging():
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            fail(number, frame)
+        signal.setitimer(signal.ITIMER_REAL, STOP_S)
+        loop.call_soon_threadsafe(loop.stop)
+        if STUCK in item.stash:
+            fail(number, frame)
+        text = io.StringIO(f"the test takes longer than its {settings.timeout:g} s: its loop was stopped\n")
+        text.seek(0, io.SEEK_END)
+        for task in asyncio.all_tasks():
+            task.print_stack(limit=4, file=text)
+        item.stash[STUCK] = text.getvalue()
+
+    signal.signal(signal.SIGALRM, ring)
+    return done
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Say where a stopped loop's tasks were, instead of how it was stopped."""
+    if call.excinfo is None:
+        return
+    if TIMER in item.stash:
+        signal.setitimer(signal.ITIMER_REAL, 0)  # or it may interrupt pytest itself
+    if STUCK in item.stash:
+        failed = pytest.fail.Exception(item.stash[STUCK], pytrace=False)
+        call.excinfo = pytest.ExceptionInfo.from_exception(failed.with_traceback(call.excinfo.tb))
+        del item.stash[STUCK]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Time what a failed test leaves behind anew: pytest-timeout's timer went with the failure."""
+    if TIMER in item.stash and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        item.config.hook.pytest_timeout_set_timer(item=item, settings=item.stash[TIMER])
 
 
 @pytest.fixture(scope="session")

@@ -63,12 +63,74 @@ def test_takes_an_hour():
     raise AssertionError
 """
 
+# Each on both loops.
+LOOPS = """
+import asyncio, uvloop
 
-@pytest.fixture(scope="module")
-def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def pytest_configure(config):
+    ours = config.pluginmanager.get_plugin("conftest")
+    ours.STOP_S, ours.SETTLE_S = 0.5, 0.1
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+"""
+HANGING = """
+import asyncio, time
+import pytest
+
+brief = pytest.mark.timeout(0.5)
+
+@brief
+async def test_waits_for_ever():
+    await asyncio.Event().wait()
+
+async def deaf():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+@brief
+async def test_loses_its_cancellation():
+    async with asyncio.TaskGroup() as group:
+        group.create_task(deaf())
+
+@brief
+async def test_is_in_a_callback():
+    def spin():
+        loop.call_soon(spin)
+        time.sleep(0.01)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(spin)
+    await asyncio.Event().wait()
+
+@brief
+async def test_never_awaits():
+    while True:
+        pass
+
+@pytest.fixture
+async def endless():
+    yield
+    await asyncio.Event().wait()
+
+@brief
+async def test_is_torn_down_for_ever(endless):
+    pass
+
+@brief
+async def test_fails_and_is_torn_down_for_ever(endless):
+    assert 0
+
+@pytest.mark.timeout(20)
+async def test_takes_as_long_as_its_mark_allows():
+    await asyncio.sleep(0.7)
+"""
+
+
+def judged(folder: Path, limit_s: float) -> dict[str, list[str]]:
     """What pytest's summary says of each bad test, by name: one line for the test, one for its teardown."""
-    folder = tmp_path_factory.mktemp("bad")
-    (folder / "test_bad.py").write_text(BAD)
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(TESTS.parent / "pyproject.toml")]
     run = subprocess.run(
         [*command, "--rootdir", str(folder), "-p", "no:cacheprovider", "-rA", "-v", str(folder)],
@@ -76,6 +138,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         cwd=folder,
         capture_output=True,
         text=True,
+        timeout=limit_s,
     )
     found: dict[str, list[str]] = {}
     for line in run.stdout.partition("short test summary info")[2].splitlines():
@@ -83,6 +146,21 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
             found.setdefault(line.partition("::")[2].split()[0], []).append(line)
     assert found, run.stdout + run.stderr
     return found
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "test_bad.py").write_text(BAD)
+    return judged(folder, 50)
+
+
+@pytest.fixture(scope="module")
+def hangs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    folder = tmp_path_factory.mktemp("hanging")
+    (folder / "conftest.py").write_text(LOOPS)
+    (folder / "test_hanging.py").write_text(HANGING)
+    return judged(folder, 50)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +191,30 @@ def test_a_good_test_is_left_alone(verdicts: dict[str, list[str]], name: str) ->
 
 def test_soak_tests_run_only_when_asked(verdicts: dict[str, list[str]]) -> None:
     assert "test_takes_an_hour" not in verdicts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_waits_for_ever",
+        "test_loses_its_cancellation",
+        "test_is_in_a_callback",
+        "test_never_awaits",
+        "test_is_torn_down_for_ever",
+        "test_fails_and_is_torn_down_for_ever",
+    ],
+)
+def test_a_test_that_hangs_is_ended(hangs: dict[str, list[str]], name: str, loop: str) -> None:
+    lines = hangs[f"{name}[{loop}]"]
+    assert any(
+        line.startswith(("FAILED", "ERROR")) and "the test takes longer than its 0.5 s" in line for line in lines
+    ), lines
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_slow_test_has_the_time_of_its_mark(hangs: dict[str, list[str]], loop: str) -> None:
+    lines = hangs[f"test_takes_as_long_as_its_mark_allows[{loop}]"]
+    assert [line.split()[0] for line in lines] == ["PASSED"]
