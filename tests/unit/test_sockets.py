@@ -1,110 +1,17 @@
-"""The native transports over real sockets, turned by hand: no loop, so that every step is one the test takes."""
+"""The native transports over real sockets, turned by hand."""
 
 from __future__ import annotations
 
 import resource
-import select
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from turned import LONG_MS, Peer, Steps, all_of, moved, pair, received, reset
 
-from budgateway.native import Listener, Sockets, Transport
-
-LONG_MS = 10_000
-BRIEF_MS = 50  # for what must not happen
-RESET = struct.pack("ii", 1, 0)
-
-
-class Steps:
-    """What a loop would run later, run when the test says so, and the sets' complaints."""
-
-    def __init__(self) -> None:
-        self.soon: list[Callable[[], None]] = []
-        self.later: list[tuple[float, Callable[[], None]]] = []
-        self.complaints: list[tuple[str, Exception]] = []
-        self.sockets = Sockets(
-            self.soon.append,
-            lambda seconds, step: self.later.append((seconds, step)),
-            lambda what, error, whom: self.complaints.append((what, error)),
-        )
-
-    def is_ready(self, milliseconds: int = BRIEF_MS) -> bool:
-        poll = select.poll()
-        poll.register(self.sockets.fileno(), select.POLLIN)
-        return bool(poll.poll(milliseconds))
-
-    def turn(self) -> None:
-        """One turn of the set, once there is something to do, and one step of the loop behind it."""
-        assert self.is_ready(LONG_MS)
-        self.sockets.turn()
-        self.step()
-
-    def settle(self) -> None:
-        """Turns until nothing is left to do."""
-        self.step()
-        for _ in range(100):
-            if not self.is_ready():
-                return
-            self.turn()
-        pytest.fail("the set is never done")
-
-    def step(self) -> None:
-        steps = self.soon[:]
-        self.soon.clear()
-        for step in steps:
-            step()
-
-
-class Peer:
-    """A protocol that writes down what it is told; `on_data` may do more."""
-
-    def __init__(self, on_data: Callable[[bytes], None] | None = None, stays: bool = False) -> None:
-        self.on_data = on_data
-        self.stays = stays
-        self.transport: Any = None
-        self.data: list[bytes] = []
-        self.told: list[str] = []
-        self.error: Exception | None = None
-
-    def connection_made(self, transport: Transport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.data.append(data)
-        if self.on_data is not None:
-            self.on_data(data)
-
-    def eof_received(self) -> bool:
-        self.told.append("eof")
-        return self.stays
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.told.append("lost")
-        self.error = error
-
-    def pause_writing(self) -> None:
-        self.told.append("pause")
-
-    def resume_writing(self) -> None:
-        self.told.append("resume")
-
-    def left(self) -> None:
-        self.told.append("left")
-
-
-@contextmanager
-def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """Two ends of one TCP connection: ours, which does not block, and the other."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as theirs:
-        ours, _ = server.accept()
-        with ours:
-            ours.setblocking(False)
-            theirs.settimeout(LONG_MS / 1000)
-            yield ours, theirs
+from budgateway.native import Listener, Transport
 
 
 @pytest.fixture
@@ -127,25 +34,6 @@ def other(steps: Steps, peer: Peer) -> Iterator[socket.socket]:
         steps.sockets.adopt(ours.fileno(), peer, 65536)
         ours.close()
         yield theirs
-
-
-def received(sock: socket.socket) -> bytes | None:
-    """What is there now; None: nothing is."""
-    ready, _, _ = select.select([sock], [], [], 0)
-    return sock.recv(1 << 20) if ready else None
-
-
-def all_of(sock: socket.socket) -> bytes:
-    """Everything up to the end."""
-    whole = b""
-    while data := sock.recv(1 << 20):
-        whole += data
-    return whole
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    sock.close()
 
 
 # ---------------------------------------------------------------- bytes
@@ -204,32 +92,57 @@ def test_many_pieces_of_one_turn_keep_their_order(steps: Steps, peer: Peer, othe
 # ---------------------------------------------------------------- back-pressure
 
 
-def test_a_peer_that_reads_slowly_pauses_the_protocol(steps: Steps, peer: Peer, other: socket.socket) -> None:
-    peer.transport.set_write_buffer_limits(high=100_000)
-    data = bytes(range(256)) * 65536
-    half = len(data) // 2
-    peer.transport.write(data[:half])
-    peer.transport.write(data[half:])
-    assert peer.told == ["pause"]
-    waits = peer.transport.get_write_buffer_size()
-    assert 100_000 < waits < len(data)
-    whole = b""
-    while peer.told == ["pause"]:
+def test_a_peer_that_reads_slowly_pauses_the_protocol(steps: Steps, peer: Peer) -> None:
+    data, high = bytes(range(256)) * 65536, 1 << 20
+    # Of such a pair the kernel holds little, and acknowledges at once.
+    ours, other = socket.socketpair()
+    with ours, other:
+        ours.setblocking(False)
+        steps.sockets.adopt(ours.fileno(), peer, 65536)
+        ours.close()
+        peer.transport.set_write_buffer_limits(high=high)
+        peer.transport.write(data[: len(data) // 2])
+        peer.transport.write(data[len(data) // 2 :])
+        assert peer.told == ["pause"]
+        assert high < peer.transport.get_write_buffer_size() < len(data)
+        whole = b""
+        while peer.told == ["pause"]:
+            assert peer.transport.get_write_buffer_size() > high // 4
+            whole += moved(steps, other)
+        assert peer.told == ["pause", "resume"]
+        assert 0 < peer.transport.get_write_buffer_size() <= high // 4
+        peer.transport.close()
+        assert peer.transport.is_closing()
+        while len(whole) < len(data):
+            whole += moved(steps, other)
+        assert whole == data
+        steps.settle()
+        assert (peer.told, peer.error) == (["pause", "resume", "lost"], None)
+        assert other.recv(1) == b""
+
+
+def test_a_protocol_says_how_much_is_too_much(steps: Steps, peer: Peer, other: socket.socket) -> None:
+    data = bytes(16 << 20)
+    peer.transport.set_write_buffer_limits(high=len(data))
+    peer.transport.write(data)
+    assert 65536 < peer.transport.get_write_buffer_size() < len(data)
+    assert steps.sockets.unsent() == [peer.transport.get_write_buffer_size()]
+    assert peer.told == []
+
+
+def test_what_waits_is_not_overtaken(steps: Steps, peer: Peer, other: socket.socket) -> None:
+    data = bytes(16 << 20)
+    peer.transport.write(data)
+    # The kernel has room again, and that has not been looked at.
+    whole, left = b"", len(data) - peer.transport.get_write_buffer_size()
+    while len(whole) < left:
         whole += other.recv(1 << 20)
-        if steps.is_ready(0):
-            steps.turn()
-    assert peer.told == ["pause", "resume"]
-    assert peer.transport.get_write_buffer_size() <= 25_000
+    assert steps.is_ready(LONG_MS)
+    peer.transport.write(b"behind")
     peer.transport.close()
-    assert peer.transport.is_closing()
-    while len(whole) < len(data):
-        whole += other.recv(1 << 20)
-        if steps.is_ready(0):
-            steps.turn()
-    assert whole == data
-    steps.settle()
-    assert (peer.told, peer.error) == (["pause", "resume", "lost"], None)
-    assert other.recv(1) == b""
+    while len(whole) < len(data) + len(b"behind"):
+        whole += moved(steps, other)
+    assert whole == data + b"behind"
 
 
 def test_a_pause_leaves_bytes_where_they_are(steps: Steps, peer: Peer, other: socket.socket) -> None:
@@ -279,26 +192,33 @@ def test_a_protocol_need_not_care_who_leaves(steps: Steps) -> None:
         assert steps.complaints == []
 
 
-def test_a_reset_is_heard_while_nothing_is_read(steps: Steps, peer: Peer, other: socket.socket) -> None:
+@pytest.mark.parametrize("writes", [(), (b"more of the upload", b"and more")])
+def test_a_reset_is_heard_while_nothing_is_read(
+    steps: Steps, peer: Peer, other: socket.socket, writes: tuple[bytes, ...]
+) -> None:
     peer.transport.pause_reading()
     reset(other)
+    for data in writes:
+        peer.transport.write(data)
+    assert peer.transport.get_write_buffer_size() == 0
     steps.turn()
     assert peer.told == ["lost"]
     assert isinstance(peer.error, ConnectionResetError)
 
 
-def test_what_a_peer_said_before_it_reset_is_read(steps: Steps, peer: Peer, other: socket.socket) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_a_peer_said_before_it_reset_is_read(steps: Steps, peer: Peer, other: socket.socket, waits: bool) -> None:
+    if waits:
+        peer.transport.write(bytes(16 << 20))
+        peer.told.clear()
     other.sendall(b"413")
-    peer.transport.pause_reading()
-    other.shutdown(socket.SHUT_RD)
-    reset_of = other.detach()
-    with socket.socket(fileno=reset_of) as sock:
-        reset(sock)
+    reset(other)
     peer.transport.write(b"more of the upload")
-    peer.transport.write(b"and more")
+    steps.turn()
+    assert peer.data == [b"413"]
     assert peer.transport.get_write_buffer_size() == 0
     steps.turn()
-    assert peer.told == ["lost"]
+    assert [what for what in peer.told if what != "resume"] == ["lost"]
     assert isinstance(peer.error, ConnectionResetError)
 
 
@@ -329,11 +249,10 @@ def test_an_end_follows_all_that_was_written(steps: Steps, peer: Peer, other: so
     peer.transport.write(b"not this")
     whole = b""
     while len(whole) < len(data):
-        whole += other.recv(1 << 20)
-        if steps.is_ready(0):
-            steps.turn()
+        whole += moved(steps, other)
     assert (whole == data, other.recv(100)) == (True, b"")
     assert "lost" not in peer.told
+    assert not steps.is_ready()
     other.sendall(b"thanks")
     steps.turn()
     assert peer.data == [b"thanks"]
@@ -343,6 +262,7 @@ def test_an_aborted_connection_drops_what_it_wrote(steps: Steps, peer: Peer, oth
     def answer(_: bytes) -> None:
         peer.transport.write(b"never")
         peer.transport.abort()
+        peer.transport.abort()
         peer.transport.write(b"never")
 
     peer.on_data = answer
@@ -350,6 +270,7 @@ def test_an_aborted_connection_drops_what_it_wrote(steps: Steps, peer: Peer, oth
     assert steps.is_ready(LONG_MS)
     steps.sockets.turn()
     assert peer.told == []  # not from inside a call of the protocol's own
+    assert len(steps.soon) == 1
     steps.step()
     assert (peer.told, peer.error) == (["lost"], None)
     assert other.recv(100) == b""
@@ -381,22 +302,44 @@ def test_a_defect_ends_one_connection(steps: Steps) -> None:
         assert (peers[0].told, peers[1].told, peers[1].data) == (["lost"], [], [b"y"])
 
 
+def test_a_protocol_that_cannot_begin_loses_its_connection(steps: Steps) -> None:
+    class Defect(Peer):
+        def connection_made(self, transport: Transport) -> None:
+            raise ValueError("a defect")
+
+    peer = Defect()
+    with pair() as (ours, theirs):
+        steps.sockets.adopt(ours.fileno(), peer, 65536)
+        ours.close()
+        steps.step()
+        assert theirs.recv(1) == b""
+    assert [(what, str(error)) for what, error in steps.complaints] == [("connection_made failed", "a defect")]
+    assert peer.told == ["lost"]
+
+
 def test_what_stops_the_program_stops_the_turn(steps: Steps, peer: Peer, other: socket.socket) -> None:
+    beside = Peer()
+
     def stop(_: bytes) -> None:
-        peer.transport.write(b"the last")
+        beside.transport.write(b"the last")
         raise KeyboardInterrupt
 
     peer.on_data = stop
-    other.sendall(b"x")
-    assert steps.is_ready(LONG_MS)
-    with pytest.raises(KeyboardInterrupt):
-        steps.sockets.turn()
-    assert steps.complaints == []
+    with pair() as (ours, theirs):
+        steps.sockets.adopt(ours.fileno(), beside, 65536)
+        other.sendall(b"x")
+        assert steps.is_ready(LONG_MS)
+        with pytest.raises(KeyboardInterrupt):
+            steps.sockets.turn()
+        assert steps.complaints == []
+        assert theirs.recv(100) == b"the last"
+        beside.transport.write(b"and no turn any more")
+        assert theirs.recv(100) == b"and no turn any more"
 
 
 def test_an_event_never_reaches_a_successor(steps: Steps) -> None:
     """Two connections have something to say in the same turn; whoever is heard first puts a third in the other's place."""
-    with pair() as (ours, theirs), pair() as (mine, yours), pair() as (fresh, _):
+    with pair() as (ours, theirs), pair() as (mine, yours), pair() as (fresh, far):
         peers: list[Peer] = []
         successor = Peer()
 
@@ -419,15 +362,21 @@ def test_an_event_never_reaches_a_successor(steps: Steps) -> None:
         assert [len(peer.data) for peer in peers] in ([1, 0], [0, 1])
         steps.settle()
         assert successor.told == []
+        successor.transport.resume_reading()
+        far.sendall(b"its own")
+        steps.turn()
+        assert successor.data == [b"its own"]
 
 
 # ---------------------------------------------------------------- listeners
 
 
 @contextmanager
-def listening(steps: Steps, peers: list[Peer]) -> Iterator[tuple[Listener, socket.socket]]:
+def listening(
+    steps: Steps, peers: list[Peer], made: Callable[[], Peer] = Peer
+) -> Iterator[tuple[Listener, socket.socket]]:
     def factory() -> Peer:
-        peers.append(Peer())
+        peers.append(made())
         return peers[-1]
 
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
@@ -435,6 +384,19 @@ def listening(steps: Steps, peers: list[Peer]) -> Iterator[tuple[Listener, socke
         listener = steps.sockets.listen(server.fileno(), factory, 65536)
         yield listener, server
         listener.close()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process may open no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as last:
+        lowest = last.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_listener_accepts_sixteen_at_a_time(steps: Steps) -> None:
@@ -467,16 +429,12 @@ def test_a_closed_listener_leaves_the_queue_to_others(steps: Steps) -> None:
 def test_without_descriptors_connections_wait(steps: Steps) -> None:
     peers: list[Peer] = []
     with listening(steps, peers) as (_, server), socket.create_connection(server.getsockname()) as client:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno() + 1, hard))
-        try:
+        with no_descriptors():
             steps.turn()
             assert not steps.is_ready()
             (rest,) = steps.later
             rest[1]()
             steps.turn()
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert (peers, rest[0], len(steps.later)) == ([], 0.1, 2)
         assert [what for what, _ in steps.complaints] == ["no connection can be accepted"]
         steps.later[1][1]()
@@ -484,6 +442,25 @@ def test_without_descriptors_connections_wait(steps: Steps) -> None:
         client.sendall(b"at last")
         steps.turn()
         assert peers[0].data == [b"at last"]
+        # Another time, another complaint.
+        with socket.create_connection(server.getsockname()), no_descriptors():
+            steps.turn()
+        assert len(steps.complaints) == 2
+
+
+def test_a_connection_without_a_protocol_ends_alone(steps: Steps) -> None:
+    peers: list[Peer] = []
+    kinds: Iterator[Any] = iter((None, Peer))
+
+    def made() -> Peer:
+        return next(kinds)()
+
+    with listening(steps, peers, made) as (_, server):
+        with socket.create_connection(server.getsockname()) as first, socket.create_connection(server.getsockname()):
+            steps.turn()
+            assert first.recv(1) == b""
+    assert len(peers) == 1
+    assert [what for what, _ in steps.complaints] == ["a connection could not be taken"]
 
 
 def test_numbers_that_are_no_sockets_are_refused(steps: Steps, tmp_path: Any) -> None:
@@ -492,3 +469,15 @@ def test_numbers_that_are_no_sockets_are_refused(steps: Steps, tmp_path: Any) ->
     with open(tmp_path / "file", "wb") as file, pytest.raises(OSError, match="not permitted"):
         steps.sockets.adopt(file.fileno(), Peer(), 65536)
     assert steps.complaints == []
+    assert steps.sockets.unsent() == []
+
+
+def test_another_protocol_hears_all_that_follows(steps: Steps, peer: Peer, other: socket.socket) -> None:
+    successor = Peer()
+    peer.transport.set_protocol(successor)
+    other.sendall(b"upgraded")
+    other.shutdown(socket.SHUT_WR)
+    steps.turn()
+    steps.turn()
+    assert (peer.data, peer.told) == ([], [])
+    assert (successor.data, successor.told) == ([b"upgraded"], ["eof", "lost"])
