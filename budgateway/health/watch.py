@@ -59,8 +59,10 @@ class Watched:
         self.suspected = False
         self.suspicions = 0
         self.wake = asyncio.Event()
-        # of the question that is out
+        # of the question that is out, and how long it may take from when its upstream is suspected: 0 for one that can
+        # wait itself, None for one that takes the time it takes
         self.timer: asyncio.Timeout | None = None
+        self.hurried_s: float | None = None
 
 
 class Watch:
@@ -147,11 +149,11 @@ class Watch:
                     self._hurry(one)
 
     def _hurry(self, one: Watched) -> None:
-        """A question that is out already has no longer than one that would be asked now."""
+        """A question that is out already has no longer than one that would be asked now, and is not in its way."""
         timer = one.timer
-        if timer is None or one.check.generate_model:
+        if timer is None or one.hurried_s is None:
             return
-        soonest = asyncio.get_running_loop().time() + SUSPECT_TIMEOUT_S
+        soonest = asyncio.get_running_loop().time() + one.hurried_s
         when = timer.when()
         if not timer.expired() and (when is None or when > soonest):
             timer.reschedule(soonest)
@@ -192,22 +194,29 @@ class Watch:
             messages = [{"role": "user", "content": "ok"}]
             body = json.dumps({"model": check.generate_model, "max_tokens": 1, "messages": messages}).encode()
         # A token takes the time it takes, on an engine with work to do.
-        hurry = suspected and not check.generate_model
-        timeout_s = min(check.timeout_s, SUSPECT_TIMEOUT_S) if hurry else check.timeout_s
+        hurried_s = None if check.generate_model else SUSPECT_TIMEOUT_S
+        timeout_s = check.timeout_s if hurried_s is None or not suspected else min(check.timeout_s, hurried_s)
         began_ns = monotonic_ns()
         status, reason, said, silent = 0, "", b"", False
         try:
-            async with asyncio.timeout(timeout_s) as one.timer:
-                status, said = await self._ask(one.target, path, timeout_s, body)
+            status, said = await self._put(one, path, timeout_s, hurried_s, body)
             reason = fault(check, status, said)
         except TimeoutError:
             reason, silent = f"no answer within {(monotonic_ns() - began_ns) / 1e9:.1f} s", True
         except GatewayError as error:
             # The name stands before it wherever it is shown.
             reason, silent = str(error).removeprefix(f"upstream {one.name}").lstrip(": "), True
+        return Answer(time.time(), (monotonic_ns() - began_ns) / 1e6, status, reason, silent), said
+
+    async def _put(
+        self, one: Watched, path: str, timeout_s: float, hurried_s: float | None, body: bytes | None = None
+    ) -> tuple[int, bytes]:
+        one.hurried_s = hurried_s
+        try:
+            async with asyncio.timeout(timeout_s) as one.timer:
+                return await self._ask(one.target, path, timeout_s, body)
         finally:
             one.timer = None
-        return Answer(time.time(), (monotonic_ns() - began_ns) / 1e6, status, reason, silent), said
 
     def _hear(self, one: Watched, check: HealthCheck, answer: Answer, suspected: bool) -> None:
         standing = one.standing
@@ -226,7 +235,7 @@ class Watch:
         """What it serves, told by the answer itself or asked for; who does not say keeps what it said before."""
         if check.path != MODELS_PATH or check.generate_model:
             try:
-                status, body = await self._ask(one.target, MODELS_PATH, check.timeout_s)
+                status, body = await self._put(one, MODELS_PATH, check.timeout_s, 0.0)
             except (GatewayError, TimeoutError):
                 return
             if status != 200:

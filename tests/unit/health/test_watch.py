@@ -99,6 +99,20 @@ async def test_a_suspicion_hurries_the_question_that_is_out() -> None:
     await rig.watch.close()
 
 
+async def test_a_suspicion_does_not_wait_for_a_list_of_models() -> None:
+    """Whoever stops between its probe and its list is asked how it is as soon as anybody else that stops."""
+    rig = Rig(HealthCheck(interval_s=3600, timeout_s=30))
+    rig.engines.answers[("a", "/v1/models")] = None
+    await rig.until(lambda: ("a", "/v1/models", None) in rig.engines.asked)
+    assert rig.healthy()[0] is True
+    rig.engines.answers[("a", "/health")] = None
+    began = monotonic_ns()
+    rig.selector.suspect(0, monotonic_ns())
+    await rig.until(lambda: rig.healthy()[0] is False)
+    assert monotonic_ns() - began < 3e9
+    await rig.watch.close()
+
+
 async def test_a_suspect_that_answers_stays() -> None:
     rig = Rig(HealthCheck(interval_s=3600))
     await rig.until(lambda: rig.healthy() == [True, True])
