@@ -852,6 +852,10 @@ class BodyPeek:
     @property
     def max_tokens(self) -> int | None:
         """max_completion_tokens, else max_tokens, when a non-negative integer; 2**63 - 1 at most."""
+    @property
+    def asking_options(self) -> bytes | None:
+        """What `stream_options` must say (JSON text, for `rewrite`) for a stream to tell its usage at its end; None when that
+        is to stay as it is: it asks already, or is nothing that the API knows."""
     def span(self, field: str) -> tuple[int, int] | None:
         """Start and end of a member's value."""
     def rewrite(self, edits: Sequence[tuple[str, bytes | None]]) -> bytes:
@@ -914,9 +918,12 @@ SEEN_PROMISE: Final[int]
 class BodyPump:
     """A response's body from the upstream's framing into the client's, its usage read and its model renamed on the way."""
 
-    def __new__(cls, unframe: bool, frame: bool, scan: int, model: str | None = None, /) -> BodyPump:
+    def __new__(
+        cls, unframe: bool, frame: bool, scan: int, model: str | None = None, keeps_usage: bool = False, /
+    ) -> BodyPump:
         """`unframe`: the upstream's body is chunked; `frame`: the client's is to be. `scan`: 0 or a `SCAN_*`. `model`:
-        the name to give, as ModelRewriter does."""
+        the name to give, as ModelRewriter does. `keeps_usage`: events of a stream with a `usage` object, no choice and no
+        error are read and do not leave; nor are they what it begins with."""
     def feed(self, data: bytes, /) -> bytes | None:
         """What goes out for the next bytes of the body, framed; None for nothing. Where the chunked framing is broken or
         exceeds its limits (see ChunkScanner), what came before: `fault` then says why. Of an event stream only whole

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use budgateway_core::json::{Fields, Members, Splice, unescape};
+use budgateway_core::json::{Fields, Members, Splice, asking_options, unescape};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyString};
@@ -26,6 +26,7 @@ pub(crate) struct Peeker {
     user: Option<usize>,
     max_completion_tokens: Option<usize>,
     max_tokens: Option<usize>,
+    stream_options: Option<usize>,
     /// Most name the model that the one before named.
     last_model: Mutex<Option<Remembered>>,
 }
@@ -54,6 +55,7 @@ impl Peeker {
             user: fields.index("user"),
             max_completion_tokens: fields.index("max_completion_tokens"),
             max_tokens: fields.index("max_tokens"),
+            stream_options: fields.index("stream_options"),
             last_model: Mutex::default(),
             fields,
         })
@@ -126,6 +128,13 @@ impl BodyPeek {
         let peeker = self.peeker.get();
         self.count(py, peeker.max_completion_tokens)
             .or_else(|| self.count(py, peeker.max_tokens))
+    }
+
+    #[getter]
+    fn asking_options<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let field = self.peeker.get().stream_options?;
+        let asking = asking_options(self.members.text(self.body.as_bytes(py), field))?;
+        self.members.is_object().then(|| PyBytes::new(py, &asking))
     }
 
     fn span(&self, field: &str) -> Option<(usize, usize)> {

@@ -102,30 +102,30 @@ impl Ledger {
             let (head, bytes) = head.core(py);
             (head.method(bytes), head.path(bytes), head.flags & flag::JSON != 0)
         });
-        let (reported, events, is_terminated, document_bytes) = match (pump, document) {
-            (Some(pump), _) => {
-                let (events, is_terminated, document) = pump.told();
-                (pump.usage(), events, is_terminated, document)
-            }
+        let answer = match (pump, document) {
+            (Some(pump), _) => pump.answer(),
             (None, Some(document)) => {
                 let document = whole(document).unwrap_or_default();
-                (usage_of_document(document), 0, true, document.len() as u64)
+                Answer {
+                    reported: usage_of_document(document),
+                    is_whole: true,
+                    is_terminated: true,
+                    document_bytes: document.len() as u64,
+                    ..Answer::default()
+                }
             }
-            (None, None) => (None, 0, false, 0),
+            (None, None) => Answer::default(),
         };
         // Lossy, because a log line must never be what fails an exchange.
         let [request_id, client, principal, tenant, upstream, model, error] =
             [request_id, client, principal, tenant, upstream, model, error].map(|text| text.to_string_lossy());
         let counted = Answer {
-            reported,
-            is_whole: is_terminated || outcome == Outcome::Complete,
-            is_terminated,
+            is_whole: answer.is_whole || outcome == Outcome::Complete,
             is_asked: asked != 0 && is_json && !model.is_empty(),
             generates: generates(path),
             status: u16::try_from(status).unwrap_or(0),
             bytes_in: count(bytes_in),
-            document_bytes,
-            events,
+            ..answer
         }
         .usage();
         let (usage, is_estimated) = counted;

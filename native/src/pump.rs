@@ -4,7 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use budgateway_core::chunk::ChunkError;
 use budgateway_core::pump as core;
-use budgateway_core::sse::{self, First, Usage};
+use budgateway_core::sse::{self, First};
+use budgateway_core::usage::Answer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -22,10 +23,13 @@ struct State {
 #[pymethods]
 impl BodyPump {
     #[new]
-    #[pyo3(signature = (unframe, frame, scan, model = None, /))]
-    fn new(unframe: bool, frame: bool, scan: u8, model: Option<&str>) -> Self {
+    #[pyo3(signature = (unframe, frame, scan, model = None, keeps_usage = false, /))]
+    fn new(unframe: bool, frame: bool, scan: u8, model: Option<&str>, keeps_usage: bool) -> Self {
         let (document, events) = (scan == SCAN_DOCUMENT, scan == SCAN_EVENTS);
-        let scanner = (document || events).then(|| sse::UsageScanner::new(events));
+        let scanner = (document || events).then(|| match keeps_usage {
+            true => sse::UsageScanner::cutting_usage(events),
+            false => sse::UsageScanner::new(events),
+        });
         let rewriter = model.map(|model| sse::ModelRewriter::new(events, model));
         Self {
             inner: Mutex::new(State {
@@ -120,16 +124,19 @@ pub(crate) const SEEN_ERROR: u8 = 16;
 pub(crate) const SEEN_PROMISE: u8 = 32;
 
 impl BodyPump {
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        self.state().pump.usage()
-    }
-
-    /// (events, the end was seen, bytes if it is a document's).
-    pub(crate) fn told(&self) -> (u64, bool, u64) {
+    /// What is known of the answer from its body.
+    pub(crate) fn answer(&self) -> Answer {
         let state = self.state();
         let pump = &state.pump;
-        let document = if pump.is_document() { pump.passed() } else { 0 };
-        (pump.events(), pump.is_done(), document)
+        let is_terminated = pump.is_done();
+        Answer {
+            reported: pump.usage(),
+            is_whole: is_terminated || pump.is_settled(),
+            is_terminated,
+            document_bytes: if pump.is_document() { pump.passed() } else { 0 },
+            events: pump.events(),
+            ..Answer::default()
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -42,6 +42,29 @@ def events(stream: str) -> Iterator[tuple[str, str, list[int]]]:
             name = value
 
 
+def without_usage(stream: bytes) -> bytes:
+    """The stream without the events that hold its usage and nothing else, from their first field to their blank line."""
+    kept, event, begun = "", "", False
+    pattern = r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+$"
+    for line in re.findall(pattern, stream.decode(errors="surrogateescape")):
+        text = line.rstrip("\r\n")
+        begun = begun or (text not in ("", "\ufeff") and not text.startswith(":"))
+        if not begun:
+            kept += line
+            continue
+        event += line
+        if not text:
+            kept += "" if any(is_usage(name, loads(data)) for name, data, _ in events(event)) else event
+            event, begun = "", False
+    return (kept + event).encode(errors="surrogateescape")
+
+
+def is_usage(name: str, value: Any) -> bool:
+    """Whether an event is what OpenAI's `include_usage` adds to a stream."""
+    is_told = isinstance(member(value, "usage"), dict) and member(value, "choices") == []
+    return is_told and member(value, "error") is None and name != "error"
+
+
 def loads(text: str) -> Any:
     """The value, or None for what is no JSON."""
     try:

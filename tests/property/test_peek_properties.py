@@ -102,6 +102,63 @@ def test_rewrite_leaves_other_bytes_alone(data: st.DataObject, value: dict[str, 
             assert peek.rewrite([(field, body[slice(*span)])]) == body
 
 
+switches = st.none() | st.booleans() | st.sampled_from([0, 1, "true", "false", [], {}])
+options = (
+    st.fixed_dictionaries(
+        {}, optional={"include_usage": switches, "x": values, "continuous_usage_stats": st.booleans()}
+    )
+    | values
+)
+
+
+def asking(options: Any) -> Any:
+    """What `stream_options` must be for the usage to be told; None when it is to stay."""
+    if options is None:
+        return {"include_usage": True}
+    if not isinstance(options, dict):
+        return None
+    switch = options.get("include_usage")
+    return options | {"include_usage": True} if switch is None or switch is False else None
+
+
+@given(st.data(), objects, options)
+def test_a_stream_is_asked_for_its_usage(data: st.DataObject, value: dict[str, Any], options: Any) -> None:
+    present = data.draw(st.booleans())
+    value = {key: member for key, member in value.items() if key != "stream_options"}
+    value |= {"stream_options": options} if present else {}
+    body = data.draw(texts(value)).encode()
+    peek = Peeker().peek(body)
+    expected = asking(options if present else None)
+    text = peek.asking_options
+    assert (None if text is None else json.loads(text)) == expected
+    if text is None:
+        return
+    rewritten = peek.rewrite([("stream_options", text), ("model", b'"m"')])
+    assert json.loads(rewritten) == value | {"stream_options": expected, "model": "m"}
+    rewritten = peek.rewrite([("stream_options", text)])
+    span = peek.span("stream_options")
+    if span is None:
+        brace = body.index(b"{") + 1
+        comma = b"," if value else b""
+        assert rewritten == body[:brace] + b'"stream_options":' + text + comma + body[brace:]
+        return
+    before, after = body[: span[0]], body[span[1] :]
+    assert (rewritten[: len(before)], rewritten[len(rewritten) - len(after) :]) == (before, after)
+    inner = Peeker(["include_usage"]).peek(body[slice(*span)])
+    if (switch := inner.span("include_usage")) is not None:
+        start, end = span[0] + switch[0], span[0] + switch[1]
+        assert rewritten == body[:start] + b"true" + body[end:]
+    # Asked once, it is not asked again.
+    assert Peeker().peek(rewritten).asking_options is None
+
+
+def test_options_that_say_it_twice_are_left_alone() -> None:
+    body = b'{"stream_options":{"include_usage":false,"include_usage":false}}'
+    assert Peeker().peek(body).asking_options is None
+    assert Peeker().peek(b"[]").asking_options is None
+    assert Peeker(["model"]).peek(b"{}").asking_options is None
+
+
 @given(st.data(), objects, st.sampled_from(FIELDS), values)
 def test_a_wanted_member_twice_is_refused(data: st.DataObject, value: dict[str, Any], field: str, again: Any) -> None:
     first = json.dumps({**value, field: again})

@@ -10,7 +10,7 @@ import pytest
 from corpora import ABSENT, FOLDER
 from oracles import streams
 
-from budgateway._native import ModelRewriter, UsageScanner
+from budgateway._native import SCAN_EVENTS, BodyPump, ModelRewriter, UsageScanner
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -54,6 +54,23 @@ def test_stream(case: dict[str, Any]) -> None:
         number = sum(map(scanner.feed, chunks))
         assert (scanner.usage, scanner.done, scanner.error, number) == expected, cutting
         assert b"".join(map(rewriter.feed, chunks)) + rewriter.finish() == renamed, cutting
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"].split("/")[-1])
+def test_the_usage_that_is_kept_is_all_that_is_missing(case: dict[str, Any]) -> None:
+    stream = case["sse"].encode()
+    left = streams.without_usage(stream)
+    for cutting, chunks in chunkings(stream).items():
+        for model, expected in ((None, left), ("our-name", streams.rewrite(left, "our-name"))):
+            pump = BodyPump(False, False, SCAN_EVENTS, model, True)
+            assert b"".join(pump.feed(chunk) or b"" for chunk in chunks) + pump.finish() == expected, cutting
+
+
+def test_the_corpus_has_usage_to_keep() -> None:
+    missing = [case for case in CASES if streams.without_usage(case["sse"].encode()) != case["sse"].encode()]
+    told = [case for case in CASES if streams.scan(case["sse"].encode())[0] is not None]
+    assert len(missing) > 50
+    assert len(told) - len(missing) >= 100  # that tell it otherwise
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"].split("/")[-1])

@@ -3,13 +3,13 @@
 use smallvec::SmallVec;
 
 use crate::chunk::{ChunkError, ChunkScanner};
-use crate::sse::{First, ModelRewriter, Usage, UsageScanner};
+use crate::sse::{First, ModelRewriter, Usage, UsageScanner, remaining};
 
 /// What ends a chunked body; trailers are never sent.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// One response's body. Of an event stream that is scanned only whole events leave, so that a last one of our own can
-/// follow wherever it is cut. Memory is bounded by what its scanner and rewriter hold back.
+/// follow wherever it is cut; those that the scanner cuts out do not leave at all. Memory is bounded by what its scanner and rewriter hold back.
 pub struct Pump {
     unframe: Option<ChunkScanner>,
     frame: bool,
@@ -63,11 +63,14 @@ impl Pump {
                 let mut text = Vec::new();
                 for &(from, to) in &spans {
                     let piece = &bytes[from..to];
-                    if let Some(scanner) = scanner {
-                        scanner.feed(piece);
-                    }
                     // It holds back unfinished events by itself.
-                    text.extend_from_slice(rewriter.feed(piece));
+                    text.extend_from_slice(match scanner {
+                        Some(scanner) => {
+                            scanner.feed(piece);
+                            rewriter.feed_without(piece, scanner.cuts())
+                        }
+                        None => rewriter.feed(piece),
+                    });
                 }
                 Out::Text(text)
             }
@@ -129,6 +132,11 @@ impl Pump {
     /// An error event was seen.
     pub fn has_error(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::error)
+    }
+
+    /// The stream has told the usage of all that came before.
+    pub fn is_settled(&self) -> bool {
+        self.scanner.as_ref().is_some_and(UsageScanner::is_settled)
     }
 
     /// Events that passed; 0 where no event stream is looked at.
@@ -206,7 +214,8 @@ impl Fed {
     }
 }
 
-/// What leaves the scanner: the bytes where they are, unless something was carried over from an earlier read or chunk.
+/// What leaves the scanner: the bytes where they are, unless something was carried over from an earlier read or chunk, or
+/// is cut out.
 fn through(scanner: &mut UsageScanner, bytes: &[u8], mut spans: SmallVec<[(usize, usize); 8]>) -> Out {
     let mut text = Vec::new();
     let mut carried = false;
@@ -214,15 +223,22 @@ fn through(scanner: &mut UsageScanner, bytes: &[u8], mut spans: SmallVec<[(usize
         let (from, to) = spans[at];
         let mut freed = Vec::new();
         let to = from + scanner.feed_through(&bytes[from..to], &mut freed);
-        if !freed.is_empty() && !carried {
+        let cuts = scanner.cuts();
+        let is_verbatim = freed.is_empty() && cuts.is_empty();
+        if !carried && !is_verbatim {
             carried = true;
             spans[..at]
                 .iter()
                 .for_each(|&(from, to)| text.extend_from_slice(&bytes[from..to]));
         }
-        if carried {
+        if carried && cuts.is_empty() {
             text.append(&mut freed);
             text.extend_from_slice(&bytes[from..to]);
+        } else if carried {
+            remaining(&freed, 0, cuts, |piece| text.extend_from_slice(piece));
+            remaining(&bytes[from..to], freed.len(), cuts, |piece| {
+                text.extend_from_slice(piece)
+            });
         }
         spans[at] = (from, to);
     }
@@ -312,6 +328,91 @@ mod tests {
                 assert_eq!((pump.first(), pump.is_whole()), (First::Event, true));
             }
         }
+    }
+
+    #[test]
+    fn the_usage_that_is_kept_is_read_and_goes_no_further() {
+        let first = "data: {\"choices\":[],\"prompt_filter_results\":[],\"usage\":null}\n\n: c\n\n";
+        let text = "data: {\"model\":\"m\",\"choices\":[{\"text\":\"x\"}],\"usage\":{\"prompt_tokens\":1}}\r\n\r\n";
+        let usage =
+            "event: x\ndata: {\"usage\" : {\"prompt_tokens\":3,\"completion_tokens\":4},\ndata: \"choices\": [ ]}";
+        for end in ["\n\n", "\r\n\r\n", "\r\r", "\n\r\n"] {
+            let (events, left) = (
+                [first, text, usage, end, usage, end, "data: [DONE]\n\n"].concat(),
+                [first, text, "data: [DONE]\n\n"].concat(),
+            );
+            for cut in 1..=events.len() {
+                let wire: Vec<u8> = events
+                    .as_bytes()
+                    .chunks(cut)
+                    .flat_map(|piece| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())
+                    .chain(*b"0\r\n\r\n")
+                    .collect();
+                for (step, name) in [
+                    (1, None),
+                    (7, Some("n")),
+                    (1000, None),
+                    (1, Some("n")),
+                    (1000, Some("n")),
+                ] {
+                    let rewriter = name.map(|name| ModelRewriter::new(true, name));
+                    let mut pump = Pump::new(true, false, Some(UsageScanner::cutting_usage(true)), rewriter);
+                    let mut out = Vec::new();
+                    for piece in wire.chunks(step) {
+                        out.extend(pumped(&mut pump, piece).0);
+                    }
+                    out.extend(pump.finish());
+                    let left = left.replace("\"m\"", if name.is_some() { "\"n\"" } else { "\"m\"" });
+                    assert_eq!(String::from_utf8_lossy(&out), left);
+                    assert_eq!(pump.passed(), left.len() as u64);
+                    let usage = pump.usage().map(|usage| (usage.tokens_in, usage.tokens_out));
+                    assert_eq!((usage, pump.is_done(), pump.events()), (Some((3, 4)), true, 5));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_just_the_usage_leaves() {
+        for data in [
+            r#"{"choices":[],"usage":null}"#,
+            r#"{"choices":[],"usage":[]}"#,
+            r#"{"choices":[]}"#,
+            r#"{"choices":{},"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":null,"usage":{"prompt_tokens":1}}"#,
+            r#"{"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":[{}],"usage":{"prompt_tokens":1}}"#,
+            r#"{"choices":[],"usage":{"prompt_tokens":1},"error":{"message":"m"}}"#,
+            r#"{"choices":[],"choices":[],"usage":{"prompt_tokens":1}}"#,
+            r#"{"x":{"choices":[],"usage":{"prompt_tokens":1}}}"#,
+            r#"[{"choices":[],"usage":{"prompt_tokens":1}}]"#,
+        ] {
+            let stream = format!("data: {data}\n\n");
+            let mut pump = Pump::new(false, false, Some(UsageScanner::cutting_usage(true)), None);
+            assert_eq!(pumped(&mut pump, stream.as_bytes()).0, stream.as_bytes(), "{data}");
+        }
+        // Nor is anything of a document cut out, or of an error.
+        let stream = b"event: error\ndata: {\"choices\":[],\"usage\":{}}\n\n";
+        let mut pump = Pump::new(false, false, Some(UsageScanner::cutting_usage(true)), None);
+        assert_eq!(pumped(&mut pump, stream).0, stream);
+        let document = br#"{"choices":[],"usage":{"prompt_tokens":1}}"#;
+        let mut pump = Pump::new(false, false, Some(UsageScanner::cutting_usage(false)), None);
+        assert_eq!(pumped(&mut pump, document).0, document);
+        assert_eq!(pump.usage().map(|usage| usage.tokens_in), Some(1));
+    }
+
+    #[test]
+    fn what_is_kept_is_no_beginning_and_settles_what_came_before() {
+        let usage = b"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1}}\n\n";
+        let text = b"data: {\"choices\":[{}]}\n\n";
+        let mut pump = Pump::new(false, false, Some(UsageScanner::cutting_usage(true)), None);
+        assert_eq!(pumped(&mut pump, usage).0, b"");
+        assert_eq!((pump.first(), pump.is_settled()), (First::Nothing, true));
+        assert_eq!(pumped(&mut pump, text).0, text);
+        assert_eq!((pump.first(), pump.is_settled()), (First::Promise, false));
+        pumped(&mut pump, usage);
+        pumped(&mut pump, b": c\n\ndata: [DONE]\n\n");
+        assert!(pump.is_settled());
     }
 
     #[test]

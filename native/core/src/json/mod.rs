@@ -6,12 +6,14 @@ mod peek;
 mod scan;
 mod splice;
 mod text;
+mod usage;
 mod walk;
 
 pub use outline::{Listener, Outline, Want};
 pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
 pub use splice::{Edit, Splice, SpliceError};
 pub use text::{quote, unescape};
+pub use usage::asking_options;
 pub use walk::{MAX_DEPTH, Visitor, walk};
 
 /// Why a text is not the JSON we accept.

@@ -1,5 +1,6 @@
 //! Responses as they pass: event borders, usage, the model's name; in bounded memory, however the bytes are cut.
 
+mod cuts;
 mod events;
 mod model;
 mod object;
@@ -7,6 +8,7 @@ mod scan;
 mod tail;
 mod usage;
 
+pub(crate) use cuts::remaining;
 pub use events::MAX_EVENT_BYTES;
 pub use model::ModelRewriter;
 pub use scan::{First, UsageScanner, usage_of_document};

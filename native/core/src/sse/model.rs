@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 
+use super::cuts::remaining;
 use super::events::{Event, Events, KEPT_BYTES, MAX_EVENT_BYTES, Sink};
 use super::object::{Object, members};
 use crate::json::{Listener, Outline, Want, quote, unescape};
@@ -54,12 +55,17 @@ impl ModelRewriter {
 
     /// What may go out now that these bytes have come.
     pub fn feed(&mut self, bytes: &[u8]) -> &[u8] {
+        self.feed_without(bytes, &[])
+    }
+
+    /// The same, without what a scanner that was fed the same bytes cuts out of them.
+    pub(crate) fn feed_without(&mut self, bytes: &[u8], cuts: &[(usize, usize)]) -> &[u8] {
         let Self { framing, name, out } = self;
         out.clear();
         out.shrink_to(KEPT_BYTES);
         match framing {
             Framing::Events(events) => {
-                events.feed(bytes, &mut Stream { name, out });
+                events.feed(bytes, &mut Stream { name, out, cuts, at: 0 });
             }
             Framing::Document(outline, held) => {
                 let mut document = Document {
@@ -97,14 +103,23 @@ impl Name {
 struct Stream<'a> {
     name: &'a Name,
     out: &'a mut Vec<u8>,
+    cuts: &'a [(usize, usize)],
+    // Of what was told in this feed.
+    at: usize,
 }
 
 impl Sink for Stream<'_> {
     fn pass(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+        remaining(bytes, self.at, self.cuts, |piece| self.out.extend_from_slice(piece));
+        self.at += bytes.len();
     }
 
     fn event(&mut self, event: Event<'_>) {
+        let start = self.at;
+        self.at += event.raw.len();
+        if self.cuts.contains(&(start, self.at)) {
+            return;
+        }
         let mut scratch = Vec::new();
         let data = event.data(&mut scratch);
         let mut at = 0;
@@ -112,13 +127,13 @@ impl Sink for Stream<'_> {
             for (start, end) in spans(data) {
                 let value = data.get(start..end).unwrap_or_default();
                 if let (Some(name), Some(place)) = (self.name.instead_of(value), event.place(start)) {
-                    self.pass(event.raw.get(at..place).unwrap_or_default());
-                    self.pass(name);
+                    self.out.extend_from_slice(event.raw.get(at..place).unwrap_or_default());
+                    self.out.extend_from_slice(name);
                     at = place + (end - start);
                 }
             }
         }
-        self.pass(event.raw.get(at..).unwrap_or_default());
+        self.out.extend_from_slice(event.raw.get(at..).unwrap_or_default());
     }
 }
 

@@ -6,6 +6,7 @@ use aho_corasick::packed;
 use memchr::memmem::Finder;
 use smallvec::SmallVec;
 
+use super::cuts::Cuts;
 use super::events::{Event, Events, Sink};
 use super::object::{Object, members};
 use super::tail;
@@ -99,6 +100,10 @@ struct Seen {
     finished: bool,
     error: bool,
     first: First,
+    /// The last event was the usage of all before it, and nothing else.
+    is_settled: bool,
+    /// Where such events are, when they are not to be passed on.
+    cuts: Option<Cuts>,
     events: u64,
     scratch: Vec<u8>,
     // A document's wanted value that has begun: its text so far.
@@ -122,8 +127,17 @@ impl UsageScanner {
         }
     }
 
+    /// The same; of an event stream it also says where events are that hold the usage and nothing else (`cuts`). Such a one
+    /// is not what the stream begins with: without it there would be nothing.
+    pub fn cutting_usage(sse: bool) -> Self {
+        let mut scanner = Self::new(sse);
+        scanner.seen.cuts = sse.then(Cuts::default);
+        scanner
+    }
+
     /// Looks at the next bytes, however cut; returns how many events they completed.
     pub fn feed(&mut self, bytes: &[u8]) -> usize {
+        self.seen.begin();
         match &mut self.framing {
             Framing::Events(events) => events.feed(bytes, &mut self.seen),
             Framing::Document(_) if self.seen.done => 0,
@@ -144,6 +158,7 @@ impl UsageScanner {
     /// The same for an event stream, of which only whole events are to leave: what is held back no longer is appended to
     /// `freed`; behind it go the first bytes of `bytes`, as many as is returned. All of a document leaves.
     pub fn feed_through(&mut self, bytes: &[u8], freed: &mut Vec<u8>) -> usize {
+        self.seen.begin();
         match &mut self.framing {
             Framing::Events(events) => events.feed_through(bytes, &mut self.seen, freed).1,
             Framing::Document(_) => {
@@ -151,6 +166,11 @@ impl UsageScanner {
                 bytes.len()
             }
         }
+    }
+
+    /// What is to be cut out of that which the last feed let go: places in it, in their order.
+    pub(crate) fn cuts(&self) -> &[(usize, usize)] {
+        self.seen.cuts.as_ref().map_or(&[], Cuts::places)
     }
 
     /// What is still held back of an event stream.
@@ -174,6 +194,11 @@ impl UsageScanner {
     /// What the last usage object said.
     pub fn usage(&self) -> Option<Usage> {
         self.seen.report.as_ref().map(Report::total)
+    }
+
+    /// The stream has told the usage of all that came before, in an event of its own; whatever follows takes that back.
+    pub fn is_settled(&self) -> bool {
+        self.seen.is_settled
     }
 
     /// A terminator was seen; of a document, its end.
@@ -237,7 +262,11 @@ fn usage_at_end(bytes: &[u8]) -> Option<Report> {
 }
 
 impl Sink for Seen {
-    fn pass(&mut self, _: &[u8]) {}
+    fn pass(&mut self, bytes: &[u8]) {
+        if let Some(cuts) = &mut self.cuts {
+            cuts.pass(bytes);
+        }
+    }
 
     #[inline]
     fn event(&mut self, event: Event<'_>) {
@@ -245,17 +274,33 @@ impl Sink for Seen {
         self.error |= event.is_error;
         let mut scratch = std::mem::take(&mut self.scratch);
         let data = event.data(&mut scratch);
+        let mut is_usage = false;
         if data.trim_ascii() == b"[DONE]" {
             self.done = true;
-        } else if self.is_marked(data) {
-            self.read(data);
+        } else {
+            is_usage = self.is_marked(data) && self.read(data) && !event.is_error;
+            self.is_settled = is_usage;
         }
-        if self.first == First::Nothing {
+        let mut is_cut = false;
+        if let Some(cuts) = &mut self.cuts {
+            is_cut = is_usage;
+            cuts.event(event.raw, is_cut);
+        }
+        // What is cut out is no beginning.
+        if self.first == First::Nothing && !is_cut {
             self.judge(data);
         }
         scratch.clear();
         self.scratch = scratch;
     }
+}
+
+/// What OpenAI's `include_usage` puts before `[DONE]`: a usage object, and choices of which there are none.
+fn is_usage_alone(event: &Object<'_>) -> bool {
+    let choices = event.text(CHOICES).and_then(|text| text.strip_prefix(b"["));
+    choices.is_some_and(|rest| rest.trim_ascii() == b"]")
+        && event.text(USAGE).is_some_and(|usage| usage.starts_with(b"{"))
+        && !event.has(ERROR)
 }
 
 /// The value of a `finish_reason` is not null.
@@ -272,6 +317,14 @@ fn is_finish(data: &[u8]) -> bool {
 }
 
 impl Seen {
+    /// A feed begins.
+    #[inline]
+    fn begin(&mut self) {
+        if let Some(cuts) = &mut self.cuts {
+            cuts.begin();
+        }
+    }
+
     /// The event has something to say besides text.
     fn is_marked(&mut self, data: &[u8]) -> bool {
         let Some(marks) = &*MARKS else {
@@ -312,9 +365,10 @@ impl Seen {
         };
     }
 
-    fn read(&mut self, data: &[u8]) {
+    /// Reads an event; whether it holds the usage, no choice and no error.
+    fn read(&mut self, data: &[u8]) -> bool {
         let Some(event) = Object::read(&EVENT, data) else {
-            return;
+            return false;
         };
         let kind = event.text(TYPE).unwrap_or_default();
         self.error |= event.has(ERROR);
@@ -344,6 +398,7 @@ impl Seen {
                 _ => report,
             });
         }
+        is_usage_alone(&event)
     }
 
     /// Reads a document that came in one piece, as most do; false when this is not a whole one.

@@ -1,0 +1,72 @@
+//! Asking a stream for its usage: what the member `stream_options` of a request must say.
+
+use std::sync::LazyLock;
+
+use super::{Fields, Splice};
+
+const ASKING: &[u8] = b"{\"include_usage\":true}";
+
+static OPTIONS: LazyLock<Option<Fields>> = LazyLock::new(|| Fields::new(["include_usage"]).ok());
+
+/// The text that `stream_options` must have for a stream to tell its usage at its end; `options` is what it has now.
+///
+/// `None` when it is to stay as it is: it asks already, or it is nothing that the API knows (no object, a switch that is no
+/// boolean, or that is there twice), and what that means is the upstream's to say. What else is in it stays.
+pub fn asking_options(options: Option<&[u8]>) -> Option<Vec<u8>> {
+    let Some(options) = options.filter(|options| *options != b"null") else {
+        return Some(ASKING.to_vec());
+    };
+    let fields = OPTIONS.as_ref()?;
+    let members = fields.peek(options).ok()?;
+    if !matches!(members.text(options, 0), None | Some(b"false" | b"null")) {
+        return None;
+    }
+    let splice = Splice::plan(fields, &members, options, [(0, Some(&b"true"[..]))]).ok()?;
+    let mut asking = Vec::with_capacity(splice.len());
+    let Ok(()) = splice.pieces::<std::convert::Infallible>(|piece| {
+        asking.extend_from_slice(piece);
+        Ok(())
+    });
+    Some(asking)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_asked_for_once() {
+        for (options, asking) in [
+            ("null", Some(r#"{"include_usage":true}"#)),
+            ("{ }", Some(r#"{"include_usage":true }"#)),
+            (r#"{"x" : [1] }"#, Some(r#"{"include_usage":true,"x" : [1] }"#)),
+            (
+                r#"{"x":1, "include_usage" : false}"#,
+                Some(r#"{"x":1, "include_usage" : true}"#),
+            ),
+            (
+                r#"{"include_usage":null,"x":1}"#,
+                Some(r#"{"include_usage":true,"x":1}"#),
+            ),
+            (
+                r#"{"include\u005fusage":false}"#,
+                Some(r#"{"include\u005fusage":true}"#),
+            ),
+            (
+                r#"{"x":{"include_usage":true}}"#,
+                Some(r#"{"include_usage":true,"x":{"include_usage":true}}"#),
+            ),
+            (r#"{"include_usage": true}"#, None),
+            (r#"{"include_usage":1}"#, None),
+            (r#"{"include_usage":"false"}"#, None),
+            (r#"{"include_usage":false,"include_usage":false}"#, None),
+            ("[]", None),
+            ("true", None),
+            (r#""null""#, None),
+        ] {
+            let told = asking_options(Some(options.as_bytes())).map(|text| String::from_utf8(text).unwrap());
+            assert_eq!(told.as_deref(), asking, "{options}");
+        }
+        assert_eq!(asking_options(None).as_deref(), Some(ASKING));
+    }
+}

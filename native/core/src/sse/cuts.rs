@@ -1,0 +1,80 @@
+//! Events of a stream that are not passed on, as places in what the framer told.
+
+use smallvec::SmallVec;
+
+/// What is cut out of one feed: places, in their order, in all that the framer told during it.
+pub(crate) type Places = SmallVec<[(usize, usize); 1]>;
+
+/// Follows what the framer tells of one stream, and notes what is to be cut out.
+#[derive(Default)]
+pub(super) struct Cuts {
+    // feed
+    at: usize,
+    places: Places,
+    // stream
+    /// What was cut last ended with a carriage return: a line feed that comes next is a part of it.
+    after_cr: bool,
+}
+
+impl Cuts {
+    /// A feed begins.
+    pub(super) fn begin(&mut self) {
+        self.at = 0;
+        self.places.clear();
+    }
+
+    /// Bytes between events.
+    pub(super) fn pass(&mut self, bytes: &[u8]) {
+        if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
+            self.places.push((self.at, self.at + 1));
+        }
+        self.at += bytes.len();
+    }
+
+    /// An event, from its first field to its blank line.
+    pub(super) fn event(&mut self, raw: &[u8], is_cut: bool) {
+        let start = self.at;
+        self.at += raw.len();
+        if is_cut {
+            self.places.push((start, self.at));
+        }
+        self.after_cr = is_cut && raw.last() == Some(&b'\r');
+    }
+
+    /// What is cut out of the feed so far.
+    pub(super) fn places(&self) -> &[(usize, usize)] {
+        &self.places
+    }
+}
+
+/// Hands out what stays of `text`, which begins at `at` of what was told.
+pub(crate) fn remaining(text: &[u8], at: usize, cuts: &[(usize, usize)], mut put: impl FnMut(&[u8])) {
+    let mut from = 0;
+    for &(start, end) in cuts {
+        let (start, end) = (
+            start.saturating_sub(at).min(text.len()),
+            end.saturating_sub(at).min(text.len()),
+        );
+        put(text.get(from..start).unwrap_or_default());
+        from = end.max(from);
+    }
+    put(text.get(from..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_cut_may_lie_across_texts() {
+        let told = b"0123456789";
+        let cuts = [(0, 1), (3, 7), (9, 10)];
+        for middle in 0..=told.len() {
+            let mut left = Vec::new();
+            let (first, second) = told.split_at(middle);
+            remaining(first, 0, &cuts, |piece| left.extend_from_slice(piece));
+            remaining(second, middle, &cuts, |piece| left.extend_from_slice(piece));
+            assert_eq!(left, b"1278", "{middle}");
+        }
+    }
+}
