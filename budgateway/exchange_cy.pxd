@@ -26,6 +26,7 @@ cdef class Exchange:
     cdef public object claim            # limits.across.Claim: what it holds of all hosts' limits
     cdef public object grant            # native.Grant: what it holds of its limits
     cdef public object peek             # native.BodyPeek
+    cdef public bint streams            # its body says so: a stream is asked for
     cdef public str model               # as the client says it
     cdef public int model_label
     cdef public object route            # routing.router_cy.RouteRoom
@@ -56,6 +57,7 @@ cdef class Exchange:
     cdef public bint streamed           # its body went upstream as it came: it cannot be sent again
     cdef public bint asked              # an upstream was sent the request, or a part of it
     cdef public bint rename             # the upstream knows the model by another name
+    cdef public bint keeps_usage        # the upstream is asked for the stream's usage, the client did not ask
     # response
     cdef public int status              # the upstream's, once its head was read; else ours
     cdef public int told_flags          # of the response's head

@@ -47,6 +47,7 @@ class Exchange:
         self.grant: Grant | None = None
         self.claim: Any = None
         self.peek: BodyPeek | None = None
+        self.streams = False
         self.model = ""
         self.model_label = 0
         self.route: Any = None
@@ -77,6 +78,7 @@ class Exchange:
         self.streamed = False
         self.asked = False
         self.rename = False
+        self.keeps_usage = False
         # response
         self.status = 0
         self.told_flags = 0
@@ -115,6 +117,7 @@ class Exchange:
         h.to_head = self.to_head
         h.grant = self.grant
         h.peek = self.peek
+        h.streams = self.streams
         h.model = self.model
         h.route = self.route
         h.leg = self.leg
@@ -129,6 +132,7 @@ class Exchange:
         h.answer_ns = self.answer_ns
         h.send_body = self.send_body
         h.rename = self.rename
+        h.keeps_usage = self.keeps_usage
         h.began_ns = self.began_ns
         h.rival = self
         h.main = self

@@ -160,6 +160,7 @@ class Provider:
     aliases: tuple[tuple[str, str], ...] = ()  # (what clients say, what the upstream is told)
     strip_prefix: str = ""  # removed from the request path before the upstream's own path is put in front
     strip_model_prefix: str = ""  # `vllm/`: removed from the model's name, unless the whole name is an alias
+    stream_usage: bool = True  # its streams are asked for their usage, whether or not the client asks
     health_check: HealthCheck | None = None  # none: nobody asks its upstreams how they are
     slow_start_s: float = 10.0  # until an upstream that comes back has its whole share; 0: at once
     connect_timeout_s: float = 2.0

@@ -50,6 +50,7 @@ cdef class Relay(Courier):
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
+        keeps_usage=bint,
         target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes,
         downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong,
     )

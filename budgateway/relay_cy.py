@@ -413,7 +413,9 @@ class Relay(Courier):
         if x.to_close:
             keep_alive = False
         if not complete:
-            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, x.model if rename else None)
+            # A stream of a known length is its upstream's own affair.
+            keeps_usage = x.keeps_usage and x.sse and status < 300 and x.told_length < 0
+            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, x.model if rename else None, keeps_usage)
             if scan != 0 and leg.hold_bytes:
                 attempts: Attempts = x.route.attempts
                 hold(x, status, attempts.minds_context)

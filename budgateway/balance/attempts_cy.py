@@ -123,6 +123,7 @@ class Attempts:
                 x.leg_attempts = 0
                 x.fresh = False
                 x.rename = False
+                x.keeps_usage = False
                 if x.body_done:
                     leg.adapter.adapt(x)
                 self._count(x, FALLBACK)
@@ -138,7 +139,7 @@ class Attempts:
         """Until when this attempt's answer may take to begin. A stream that could be asked for elsewhere gets what the
         provider says, or half of the time that is left: whoever is silent for so long may never speak. What is answered
         whole is silent for as long as it is computed, and gets all of it."""
-        if x.peek is None or not x.peek.stream or x.leg_attempts >= self.max_attempts or not self._has_other(x):
+        if not x.streams or x.leg_attempts >= self.max_attempts or not self._has_other(x):
             return x.answer_ns
         first_event_ns = x.leg.first_event_ns or (x.answer_ns - now_ns) // 2
         return min(x.answer_ns, now_ns + first_event_ns)

@@ -36,4 +36,4 @@ class Hedging:
             self._pace(x).hear(ns)
 
     def _pace(self, x: Exchange) -> Pace:
-        return self._streams if x.peek is not None and x.peek.stream else self._wholes
+        return self._streams if x.streams else self._wholes

@@ -12,7 +12,7 @@ from budgateway import native
 from budgateway.config import environment, resolve_limits
 from budgateway.config.endpoint import is_loopback
 from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
-from budgateway.config.resolve import Resolver, cores, methods_of
+from budgateway.config.resolve import Resolver, cores, is_compressed, methods_of
 from budgateway.config.resolve_auth import AuthResolver, authenticates
 from budgateway.config.resolve_health import breaker_of, outliers_of
 from budgateway.config.resolve_redis import store_settings
@@ -218,6 +218,10 @@ class _Assembly:
             providers.append(self._resolve.provider(name, table, gateway, patterns))
             if len(entries) == len(raw_routes) and not any(name in route.leads_to() for route in routes):
                 self._notices.append(f"provider {shown(name)} has no route")
+            if "stream_usage" in table.model_fields_set and table.stream_usage and is_compressed(table):
+                self._notices.append(
+                    f"stream_usage of {shown(name)} has no effect: accept-encoding goes to its upstreams"
+                )
         return providers, routes
 
     def _check_routes(self, entries: Mapping[int, RouteConfig], providers: Sequence[str]) -> None:

@@ -148,6 +148,8 @@ class Resolver:
             aliases=tuple(table.aliases.items()),
             strip_prefix=table.strip_prefix,
             strip_model_prefix=strip,
+            # What comes compressed passes unread: nothing in it could be kept from the client.
+            stream_usage=table.stream_usage and not is_compressed(table),
             health_check=health_check_of(kind, table),
             slow_start_s=table.slow_start,
             connect_timeout_s=table.connect_timeout or gateway.connect_timeout,
@@ -296,6 +298,11 @@ class Resolver:
             stream_keepalive_s=table.stream_keepalive or 0.0,
             **shaping(here, table, methods_of(table), self.problems),
         )
+
+
+def is_compressed(table: ProviderConfig) -> bool:
+    """Whether upstreams may be told that their answers can come compressed."""
+    return "accept-encoding" in table.forward_headers or "accept-encoding" in table.headers
 
 
 def methods_of(table: RouteConfig) -> tuple[str, ...]:

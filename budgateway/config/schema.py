@@ -220,6 +220,8 @@ class ProviderConfig(HealthKeys, HoldKeys):
     """Removed from the request's path before the endpoint's own path is put in front."""
     strip_model_prefix: str | None = None
     """Removed from the model's name; default `<table>/` when a route has such models."""
+    stream_usage: bool = True
+    """Ask streamed chats and completions for their usage, and keep it from clients that did not ask."""
     connect_timeout: Seconds | None = None
     """Seconds to connect; default `[gateway] connect_timeout`."""
     keepalive_timeout: Seconds = 4

@@ -1,3 +1,5 @@
+cimport cython
+
 from budgateway.exchange_cy cimport Exchange
 
 
@@ -6,5 +8,7 @@ cdef class OpenAIAdapter:
     cdef bytes _told                    # JSON text of the one model, or None
     cdef object _provider               # records.Provider
     cdef str _prefix
+    cdef bint _asks                     # streams for their usage
 
+    @cython.locals(told=bytes, asking=bytes, edits=list)
     cpdef adapt(self, Exchange x)

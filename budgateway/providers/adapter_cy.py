@@ -1,9 +1,11 @@
-"""The adapter of the OpenAI-compatible kinds: same dialect on both sides, so bytes pass and only names are spliced."""
+"""The adapter of the OpenAI-compatible kinds: same dialect on both sides, so bytes pass and only members are spliced."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+
+from budgateway.wire.inference import tells_usage
 
 if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
@@ -20,22 +22,35 @@ class OpenAIAdapter:
         self._aliases = {said: json.dumps(told).encode() for said, told in provider.aliases}
         self._provider = provider
         self._prefix = provider.strip_model_prefix
+        self._asks = provider.stream_usage
 
     def adapt(self, x: Exchange) -> None:
-        """Put the body to send into the exchange: as it came, but for the model's name where the upstream has another."""
-        body = x.body
-        x.send_body = body
-        if x.peek is None or not x.model:
+        """Put the body to send into the exchange: as it came, but for the model's name where the upstream has another, and
+        for the question of a stream's usage where the client did not ask it."""
+        x.send_body = x.body
+        if x.peek is None:
             if x.handshake is not None:
                 told_name = self._provider.upstream_model(x.model)
                 x.handshake.model = "" if told_name == x.model else told_name
             return
         told = self._told
-        if told is None:
+        if not x.model:
+            told = None
+        elif told is None:
             told = self._aliases.get(x.model)
-        if told is None:
-            if not self._prefix or not x.model.startswith(self._prefix):
-                return
-            told = json.dumps(self._provider.upstream_model(x.model)).encode()
-        x.send_body = x.peek.rewrite((("model", told),))
-        x.rename = True
+            if told is None and self._prefix and x.model.startswith(self._prefix):
+                told = json.dumps(self._provider.upstream_model(x.model)).encode()
+        asking: bytes | None = None
+        if x.streams and self._asks and x.head.method == "POST" and tells_usage(x.head.path):
+            asking = x.peek.asking_options
+        if asking is not None:
+            x.keeps_usage = True
+        elif told is None:
+            return
+        edits: list[tuple[str, bytes | None]] = []
+        if told is not None:
+            x.rename = True
+            edits.append(("model", told))
+        if asking is not None:
+            edits.append(("stream_options", asking))
+        x.send_body = x.peek.rewrite(edits)

@@ -116,6 +116,7 @@ class Router:
             if flags & _JSON:
                 x.peek = self._peek(body)
                 model = x.peek.model
+                x.streams = x.peek.stream
             elif flags & _MULTIPART:
                 model = model_of(body)
                 if not x.body_done:

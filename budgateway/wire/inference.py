@@ -25,6 +25,11 @@ def is_inference(path: str) -> bool:
     return path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
 
 
+def tells_usage(path: str) -> bool:
+    """Whether a stream that answers a POST to a client's path tells its usage when it is asked to by `stream_options`."""
+    return path.endswith(("/v1/chat/completions", "/v1/completions"))
+
+
 def told_error(text: bytes) -> tuple[int, str]:
     """Status and message of the error that a document, or the first event of a stream, tells of; 500 and "" when it does
     not say."""

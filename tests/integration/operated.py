@@ -28,8 +28,8 @@ SECRET = "a secret of more than thirty-two bytes"
 CHAT = "/v1/chat/completions"
 JSON = [("content-type", "application/json")]
 PLAIN_BODY = b'{"model":"demo","messages":[]}'
-STREAM_BODY = b'{"model":"demo","stream":true,"messages":[]}'
-ENDLESS_BODY = b'{"model":"demo","stream":true,"messages":[],"n":1}'  # of a stream that does not go on
+STREAM_BODY = b'{"model":"demo","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
+ENDLESS_BODY = b'{"model":"demo","stream":true,"stream_options":{"include_usage":true},"messages":[],"n":1}'  # of a stream that does not go on
 EVENTS = faults.chat_events("one", "two", "three")
 
 

@@ -22,7 +22,9 @@ IDS = [f"{row.fault}, {row.phase}, {'stream' if row.stream else 'whole'}" for ro
 
 
 def body(stream: bool) -> bytes:
-    return b'{"model":"demo","messages":[],"stream":%s}' % (b"true" if stream else b"false")
+    plain = b'{"model":"demo","messages":[]'
+    # EVENTS tell their usage.
+    return plain + (b',"stream":true,"stream_options":{"include_usage":true}}' if stream else b"}")
 
 
 async def ask(gateway: Inside, row: Row) -> Answer:

@@ -30,7 +30,9 @@ LOOPS = ("uvloop",)
 P99_S = 0.1
 CHAT = "/v1/chat/completions"
 JSON = [("Content-Type", "application/json")]
-ASK = request_bytes("a", "POST", CHAT, b'{"model":"demo","stream":true,"messages":[]}', JSON)
+ASK = request_bytes(
+    "a", "POST", CHAT, b'{"model":"demo","stream":true,"stream_options":{"include_usage":true},"messages":[]}', JSON
+)
 STREAM = faults.stream_bytes(faults.chat_events("one", "two", "three"))
 SOUND = head(200, [("content-type", "audio/wav"), ("content-length", "100000")]) + b"RIFF"
 UPLOAD = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from integration.conftest import FRONTS, in_front
+from integration.gateways import gateway
 from upstreams.llamacpp import MODEL
 
 pytestmark = [pytest.mark.integration, pytest.mark.peers]
@@ -52,6 +55,25 @@ async def test_chat_streamed(aclient: openai.AsyncOpenAI) -> None:
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 16
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+
+
+def test_a_stream_whose_client_does_not_ask_is_counted_by_what_it_used(llamacpp_url: str, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    with gateway(llamacpp_url, settings={"access_log": str(log)}) as server:
+        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=20) as client:
+            wish: Any = {"model": MODEL, "messages": HELLO, "max_tokens": 16}
+            usage = client.chat.completions.create(**wish).usage
+            with client.chat.completions.create(**wish, stream=True) as stream:
+                chunks = list(stream)
+            with client.completions.create(model=MODEL, prompt="once upon", max_tokens=4, stream=True) as stream:
+                texts = list(stream)
+    assert usage is not None
+    assert all(chunk.choices for chunk in (*chunks, *texts))
+    *_, whole, chat, text = [json.loads(line) for line in log.read_text().splitlines()]
+    assert (chat["tokens_in"], chat["tokens_out"]) == (usage.prompt_tokens, usage.completion_tokens)
+    assert (chat["tokens_in"], chat["tokens_out"]) == (whole["tokens_in"], whole["tokens_out"])
+    assert (text["stream"], text["tokens_out"]) == (True, 4)
+    assert not any("usage" in line for line in (whole, chat, text))
 
 
 def test_the_same_seed_says_the_same_whole_and_streamed(client: openai.OpenAI) -> None:

@@ -53,6 +53,28 @@ async def test_recorded_streams_arrive_byte_for_byte_and_their_usage_is_read(
     assert told == [(0, 0, 0) if usage is None else usage[:3] for usage in usages]
 
 
+@pytest.mark.parametrize(("chunking", "model"), [("1 byte", "demo"), ("coalesced", "the/alias é")])
+async def test_usage_that_only_the_gateway_asked_for_is_the_only_event_missing(
+    chunking: Chunking, model: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "access.jsonl"
+    provider = {"aliases": {"the/alias é": "demo"}}
+    async with FaultyUpstream(replay()) as upstream:
+        async with gateway_async(upstream.url, settings={"access_log": str(log)}, provider=provider) as server:
+            bodies = await ask_all(server.url, chunking, model, asks_usage=False)
+    wrong = []
+    for recording, body in zip(recordings(), bodies, strict=True):
+        asked = recording.path in ("/v1/chat/completions", "/v1/completions")
+        left = streams.without_usage(recording.body) if asked else recording.body
+        if body != (left if model == "demo" else streams.rewrite(left, model)):
+            wrong.append(recording.name)
+    assert not wrong
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    counted = [line["tokens_out"] for line in told if line["provider"] == "openai" and "usage" not in line]
+    usages = [streams.scan(recording.body)[0] for recording in recordings()]
+    assert counted == [usage[1] for usage in usages if usage is not None]
+
+
 @pytest.mark.parametrize("chunking", ["whole", "7 bytes", "coalesced"])
 async def test_an_aliased_models_name_is_the_only_change(chunking: Chunking) -> None:
     alias = "the/alias é"
@@ -68,13 +90,15 @@ async def test_an_aliased_models_name_is_the_only_change(chunking: Chunking) -> 
     assert not wrong
 
 
-async def ask_all(url: str, chunking: Chunking, model: str = "demo") -> list[bytes]:
+async def ask_all(url: str, chunking: Chunking, model: str = "demo", *, asks_usage: bool = True) -> list[bytes]:
     """The bodies of all recordings, asked for one after the other over one kept-alive connection."""
     bodies = []
     async with Downstream(url) as client:
         for recording in recordings():
             client.bytes_read.clear()
-            answer = await client.ask("POST", recording.path, recording.ask(chunking, model), JSON)
+            answer = await client.ask(
+                "POST", recording.path, recording.ask(chunking, model, asks_usage=asks_usage), JSON
+            )
             assert answer.status == 200, (recording.name, bytes(answer.body[:500]))
             assert answer.is_complete, recording.name
             bodies.append(bytes(answer.body))

@@ -248,7 +248,7 @@ async def test_a_stream_is_copied_without_being_waited_for(tmp_path: Path) -> No
     async with FaultyUpstream(faults.stream(events)) as one, FaultyUpstream(faults.stream(events, pause_s=0.05)) as two:
         async with shaped(tmp_path, {"a": [one], "b": [two]}, mirror=Mirror("b", share=1.0)) as gateway:
             async with Downstream(gateway.url) as client:
-                answer = await ask(client, stream=True)
+                answer = await ask(client, stream=True, stream_options={"include_usage": True})
                 assert bytes(answer.body) == b"".join(events)
                 await gateway.until(lambda: gateway.plane.copies.answered == 1)
                 await gateway.at_rest()

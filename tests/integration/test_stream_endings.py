@@ -20,7 +20,7 @@ CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
 JSON = [("Content-Type", "application/json")]
-BODY = b'{"model":"demo","stream":true,"messages":[]}'
+BODY = b'{"model":"demo","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
 HEAD = head(200, [faults.EVENT_STREAM, faults.CHUNKED], reason="OK")
 EVENTS = faults.chat_events("one", "two", "three")
 

@@ -41,9 +41,11 @@ class Recording:
     request: object
     body: bytes
 
-    def ask(self, chunking: Chunking, model: str = "demo") -> bytes:
+    def ask(self, chunking: Chunking, model: str = "demo", *, asks_usage: bool = True) -> bytes:
         """A request body that `replay` answers with this recording."""
         asked = {"model": model, "stream": True, "recording": self.number, "chunking": chunking}
+        if asks_usage:
+            asked["stream_options"] = {"include_usage": True}
         return json.dumps(asked | {"messages": [{"role": "user", "content": self.name}]}).encode()
 
 
