@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import statistics
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import accumulate, count
@@ -14,6 +16,7 @@ from time import monotonic_ns
 from typing import Any, Self
 
 from downstream import Answer, Downstream
+from integration.operated import Operated, operated
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
@@ -129,6 +132,46 @@ class Press:
         return [passage for passage in self.of(model) if passage.is_admitted]
 
 
+# ---------------------------------------------------------------- the gateways
+
+
+def redis_at(port: int, timeout_s: float = 0.005, replicas: int = 1) -> str:
+    """The configuration's table; all as it is by default."""
+    return f'[redis]\nurl = "redis://127.0.0.1:{port}"\ntimeout = {timeout_s}\nreplicas = {replicas}\n'
+
+
+def rates(per_minute: int, burst: int, tokens_per_minute: int) -> str:
+    """Rules behind `[rate_limiting]`: of requests for the model `rate`, and of tokens for the model `tokens`."""
+    return f"""
+[[rate_limiting.rules]]
+name = "rate"
+by = "global"
+models = ["rate"]
+requests_per_minute = {per_minute}
+burst = {burst}
+[[rate_limiting.rules]]
+name = "tokens"
+by = "global"
+models = ["tokens"]
+tokens_per_minute = {tokens_per_minute}
+"""
+
+
+def token_load(times: int, tokens_per_minute: int, seconds: float) -> float:
+    """Requests a second that use so many times what such a rule allows: about 150 tokens each, and the burst is a minute's."""
+    return times * tokens_per_minute * (1 + seconds / 60) / seconds / 150
+
+
+@asynccontextmanager
+async def gateways(press: Press, workers: int, extra: str, count: int = 2) -> AsyncIterator[list[Operated]]:
+    """So many alike, in front of its upstream."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(operated([press.upstream.url], workers=workers, extra=extra))
+            for _ in range(count)
+        ]
+
+
 # ---------------------------------------------------------------- the oracle
 
 
@@ -154,6 +197,23 @@ def one_bucket(
             if amount < reserved:
                 heappush(back, (passage.answered_ns, reserved - amount))
     return used
+
+
+def one_table(passages: Iterable[Passage], slots: int) -> list[tuple[int, int]]:
+    """From when to when a single table of slots that everybody asks in person would have held one for these requests, at the
+    moments at which they were sent: until they were answered, and for as long as most others if they were refused in truth.
+    """
+    ordered = sorted(passages, key=lambda one: one.sent_ns)
+    usual = int(statistics.median(one.answered_ns - one.sent_ns for one in ordered if one.is_admitted))
+    held: list[int] = []
+    spans: list[tuple[int, int]] = []
+    for passage in ordered:
+        while held and held[0] <= passage.sent_ns:
+            heappop(held)
+        if len(held) < slots:
+            spans.append((passage.sent_ns, passage.answered_ns if passage.is_admitted else passage.sent_ns + usual))
+            heappush(held, spans[-1][1])
+    return spans
 
 
 def windows(passages: list[Passage], *, tokens: bool = False) -> list[tuple[int, int, float]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from integration.operated import Operated, operated
-from integration.pressed import NS, Passage, Press, excess, windows
+from integration.pressed import NS, Passage, Press, excess, gateways, rates, redis_at, token_load, windows
 from integration.redises import (
     Redis,
     back,
@@ -32,6 +32,7 @@ LOOPS = ("uvloop",)
 PER_S = 200  # of both gateways together
 ADDED_MS = 5.0
 RECOVERY_S = 2.0
+PATIENT_S = 0.2
 # Nothing is refused here: what is asked is what an outage adds.
 RULES = """
 [rate_limiting]
@@ -43,11 +44,6 @@ burst = 100000
 tokens_per_minute = 100000000
 concurrency = 1000
 """
-
-
-def redis_at(port: int) -> str:
-    """All as it is by default."""
-    return f'[redis]\nurl = "redis://127.0.0.1:{port}"\n'
 
 
 def p99_ms(passages: list[Passage], url: str) -> float:
@@ -101,7 +97,8 @@ async def test_an_outage_costs_clients_next_to_nothing(
     tmp_path: Path, fault: str, seconds: int, request: pytest.FixtureRequest
 ) -> None:
     is_long = request.node.get_closest_marker("soak") is not None
-    workers = 4 if is_long else 2
+    # By default a Redis on a loaded machine is away now and then, and how it comes back would be the machine's.
+    workers, timeout_s = (4, 0.005) if is_long else (2, PATIENT_S)
     async with contextlib.AsyncExitStack() as stack:
         press = await stack.enter_async_context(Press())
         breaks = stack.enter_context(redis_server(tmp_path / "breaks"))
@@ -109,7 +106,9 @@ async def test_an_outage_costs_clients_next_to_nothing(
         port, delay = await stack.enter_async_context(slow_proxy(breaks.port))
         ports = (port if fault in SLOW_S else breaks.port, holds.port)
         hit, well = [
-            await stack.enter_async_context(operated([press.upstream.url], workers=workers, extra=RULES + redis_at(at)))
+            await stack.enter_async_context(
+                operated([press.upstream.url], workers=workers, extra=RULES + redis_at(at, timeout_s))
+            )
             for at in ports
         ]
 
@@ -123,7 +122,7 @@ async def test_an_outage_costs_clients_next_to_nothing(
         await phase()  # connections are made, scripts are there
         healthy = await phase()
         await recovered(hit)  # a loaded machine is a slow Redis, too
-        said = len(hit.server.output)
+        said, broke_ns = len(hit.server.output), time.monotonic_ns()
         if fault == "scripts flushed":
             async with scripts_are_flushed(breaks):
                 broken = await phase()
@@ -139,37 +138,27 @@ async def test_an_outage_costs_clients_next_to_nothing(
         lines = [line for line in hit.server.output[said:].splitlines() if "budgateway.store" in line]
         after = await phase()
         await press.let_go()
+    hit_then = [passage for passage in press.of("any") if passage.url == hit.url and passage.sent_ns >= broke_ns]
+    late = [passage for passage in hit_then if passage.answered_ns - passage.sent_ns >= timeout_s * NS]
     print(
         f"{fault}: {len(press.passages)} requests; p99 ms beside the other: healthy {healthy}, broken {broken}, after "
-        f"{after}; added {broken[0] - broken[1]:.2f}; recovered after {recovery_s:.2f} s; {len(lines)} lines"
+        f"{after}; added {broken[0] - broken[1]:.2f}; recovered after {recovery_s:.2f} s; {len(lines)} lines, {len(late)} late"
     )
     assert not press.failures
     assert {passage.status for passage in press.of("any")} == {200}
-    assert recovery_s <= (RECOVERY_S if is_long else 5 * RECOVERY_S)
+    assert recovery_s <= RECOVERY_S
     if fault in BREAKS or fault == "slow":
         # Once a gateway, not once a worker.
-        levels = [line.split()[2] for line in lines]
-        assert levels == ["WARNING", "INFO"] or (not is_long and levels.count("WARNING") == 1), lines
+        assert [line.split()[2] for line in lines] == ["WARNING", "INFO"], lines
     if is_long:
         assert broken[0] - broken[1] <= ADDED_MS
+    else:
+        # Who came before three replies were late has waited for them, and nobody who came afterwards.
+        assert len(late) <= PER_S * timeout_s
 
 
 PER_MINUTE, BURST, TOKENS_PER_MINUTE = 1200, 40, 24_000
-LIMITED = f"""
-[rate_limiting]
-queue_size = 0
-[[rate_limiting.rules]]
-name = "rate"
-by = "global"
-models = ["rate"]
-requests_per_minute = {PER_MINUTE}
-burst = {BURST}
-[[rate_limiting.rules]]
-name = "tokens"
-by = "global"
-models = ["tokens"]
-tokens_per_minute = {TOKENS_PER_MINUTE}
-"""
+LIMITED = "[rate_limiting]\nqueue_size = 0\n" + rates(PER_MINUTE, BURST, TOKENS_PER_MINUTE)
 
 
 @pytest.mark.parametrize(
@@ -183,16 +172,12 @@ async def test_alone_gateways_admit_no_more_than_together(
     async with contextlib.AsyncExitStack() as stack:
         press = await stack.enter_async_context(Press())
         server = stack.enter_context(redis_server(tmp_path / "redis"))
-        extra = LIMITED + redis_at(server.port) + "replicas = 2\n"
-        gateways = [
-            await stack.enter_async_context(operated([press.upstream.url], workers=workers, extra=extra))
-            for _ in range(2)
-        ]
-        urls = [gateway.url for gateway in gateways]
-        token_load = 5 * TOKENS_PER_MINUTE * (1 + seconds / 60) / seconds / 150
+        extra = LIMITED + redis_at(server.port, replicas=2)
+        urls = [gateway.url for gateway in await stack.enter_async_context(gateways(press, workers, extra))]
         for phase in ("before", "alone", "after"):
             await asyncio.gather(
-                press.push(urls, "rate", 5 * PER_MINUTE / 60, seconds), press.push(urls, "tokens", token_load, seconds)
+                press.push(urls, "rate", 5 * PER_MINUTE / 60, seconds),
+                press.push(urls, "tokens", token_load(5, TOKENS_PER_MINUTE, seconds), seconds),
             )
             if phase == "before":
                 BREAKS[fault](server)
@@ -228,9 +213,7 @@ async def test_leases_of_the_killed_are_free_on_other_hosts(tmp_path: Path, whol
         press = await stack.enter_async_context(Press(hold_s=60))
         server = stack.enter_context(redis_server(tmp_path / "redis"))
         extra = rules + redis_at(server.port)
-        dying, other = [
-            await stack.enter_async_context(operated([press.upstream.url], workers=3, extra=extra)) for _ in range(2)
-        ]
+        dying, other = await stack.enter_async_context(gateways(press, 3, extra))
         held = [asyncio.create_task(press.ask(dying.url, "slots")) for _ in range(6)]
         async with asyncio.timeout(10):
             while len(press.admitted("slots")) < 6:
