@@ -116,6 +116,8 @@ async def test_workers_are_forks_of_the_spare(gate: asyncio.Event) -> None:
             served = await follows(gateway, served)
             assert started_by(served) == supervisor and command(served) == command(spare)
             assert await waits(supervisor, served) == [spare]
+            # A Ctrl-C at the terminal is the supervisor's to pass on.
+            assert os.getsid(served) == served
         # Without one a worker is started all the same, and there is another spare soon.
         os.kill(spare, signal.SIGKILL)
         os.kill(served, signal.SIGKILL)

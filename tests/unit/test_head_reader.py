@@ -65,7 +65,16 @@ def test_facts_stay_when_there_is_no_head() -> None:
     assert list(facts) == list(range(FACTS))
 
 
-@pytest.mark.parametrize("cells", [array("q", [0]), array("b", bytes(8 * FACTS)), bytes(8 * FACTS)])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        array("q", [0]),
+        array("b", bytes(8 * FACTS)),
+        bytes(8 * FACTS),
+        memoryview(array("q", bytes(8 * FACTS))).toreadonly(),
+        memoryview(array("q", bytes(16 * FACTS)))[::2],
+    ],
+)
 def test_other_cells_are_refused(cells: array[int]) -> None:
     with pytest.raises((ValueError, BufferError)):
         HeadReader(cells)

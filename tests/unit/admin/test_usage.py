@@ -49,10 +49,29 @@ def test_sums_filters_and_the_rest(report: UsageReport) -> None:
     assert told(report, "principal", "requests", by="principal") == [("anna", 2), ("bob", 1), ("", 1)]
     assert told(report, "tenant", "model", by="tenant,model", principal="anna") == [("a", "n"), ("a", "m")]
     assert told(report, "principal", "tokens_in", by="principal", top="1") == [("anna", 150), ("other", 40)]
+    assert told(report, "principal", by="principal", top="3") == [("anna",), ("bob",), ("",)]
     assert told(report, "route", by="route", tenant="nobody") == []
+    assert report.document({"principal": "anna"})["total"]["requests"] == 2
 
 
-@pytest.mark.parametrize("query", [{"by": "colour"}, {"by": ""}, {"top": "0"}, {"top": "x"}, {"user": "anna"}])
+def test_what_has_no_price_is_ranked_by_tokens_then_by_requests() -> None:
+    segment = Segment()
+    row = array("q", bytes(8 * 16))
+    ledger = Ledger(Metrics(segment), None, row)
+    for who, tokens in (("anna", 1), ("bob", 100), ("carl", 45), ("carl", 45), ("dora", 100)):
+        row[0], row[2], row[3] = segment.intern("r"), segment.intern("m"), 200
+        ledger.record(None, None, DOCUMENT % tokens, None, None, "id", "1.2.3.4", who, "", "", "m", "")
+    assert told(UsageReport(UsageTable(segment)), "principal", by="principal") == [
+        ("carl",),
+        ("bob",),
+        ("dora",),
+        ("anna",),
+    ]
+
+
+@pytest.mark.parametrize(
+    "query", [{"by": "colour"}, {"by": ""}, {"top": "0"}, {"top": "1001"}, {"top": "x"}, {"user": "anna"}]
+)
 def test_other_questions_are_refused(report: UsageReport, query: dict[str, str]) -> None:
     with pytest.raises(BadRequest):
         report.document(query)
