@@ -70,10 +70,11 @@ async def test_what_is_too_much_for_one_goes_to_another(tmp_path: Path) -> None:
         assert len(good.requests) == 50
 
 
-async def test_neither_may_the_one_that_others_fall_back_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("full", "kept"), [(False, 0), (True, 1)], ids=["fails", "is full"])
+async def test_neither_may_the_one_that_others_fall_back_on(full: bool, kept: int, tmp_path: Path) -> None:
     retries = Retries(fallbacks=(Fallback(OTHER),))
     async with (
-        FaultyUpstream(faults.status(500)) as bad,
+        FaultyUpstream(faults.silent() if full else faults.status(500)) as bad,
         FaultyUpstream(faults.silent()) as silent,
         FaultyUpstream(faults.chat("well")) as good,
         inside(
@@ -81,6 +82,8 @@ async def test_neither_may_the_one_that_others_fall_back_on(tmp_path: Path) -> N
             tmp_path,
             beside={OTHER: silent.url, THIRD: good.url},
             route={"retries": retries},
+            upstream={"max_in_flight": kept},
+            provider={"max_queue": 0},
             max_connections=40,
         ) as gateway,
         AsyncExitStack() as stack,
@@ -88,8 +91,8 @@ async def test_neither_may_the_one_that_others_fall_back_on(tmp_path: Path) -> N
         clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in range(35)]
         for client in clients:
             await client.send(ASK)
-        await gateway.until(lambda: sum(client.has_answer for client in clients) == 15)
-        assert gateway.in_flight == 20
+        await gateway.until(lambda: sum(client.has_answer for client in clients) == 15 - kept)
+        assert gateway.in_flight == 20 + kept
         for client in clients:
             if client.has_answer:
                 answer = await client.answer()
