@@ -549,11 +549,11 @@ class Ledger:
         price: Price | None,
         request_id: str,
         client: str,
-        principal: str,
-        tenant: str,
+        principal: str | None,
+        tenant: str | None,
         upstream: str,
         model: str,
-        error: str,
+        error: str | None,
     ) -> int:
         """Record what the row says now, with the usage that `pump` saw, or that stands in `document` (a whole JSON
         body, or the head that it came behind), or else an estimate; settle the grant by it. The bytes of access lines now
@@ -655,6 +655,7 @@ ENCODED: Final[int]  # content-encoding other than identity
 NO_BODY: Final[int]  # response: 1xx, 204, 304, or to HEAD
 NAMED: Final[int]  # the request brings a request id of its own
 TIMED: Final[int]  # the request has an x-request-timeout
+DOUBTFUL: Final[int]  # of HeadReader: the response's body may be no answer
 
 FACTS: Final[int]  # cells that a HeadReader fills
 
@@ -664,10 +665,10 @@ class HeadReader:
     compiled code reads them without a Python int: size, flags, content length (-1: none), status (0: a request), and when it
     was read (`time.monotonic_ns`).
 
-    `facts` is a writable array of `FACTS` signed 64-bit cells; it changes with each head that is found.
-    """
+    `facts` is a writable array of `FACTS` signed 64-bit cells; it changes with each head that is found. Its flags have
+    DOUBTFUL of a response whose body is whole, and empty or with one of `doubtful` at its beginning."""
 
-    def __new__(cls, facts: Buffer) -> HeadReader: ...
+    def __new__(cls, facts: Buffer, doubtful: Sequence[bytes] = (), /) -> HeadReader: ...
     def request(self, data: bytes, /) -> RequestHead | None:
         """The head that `data` begins with; None while its blank line has not arrived."""
     def response(self, data: bytes, to_head: bool, /) -> ResponseHead | None:

@@ -5,13 +5,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use budgateway_core::limit as core;
-use budgateway_core::limit::{Ask, Asker, Bucket, Budget, LimitError, Rule, Standing, Unit};
-use budgateway_core::price as prices;
+use budgateway_core::limit::{Ask, Asker, Bucket, Budget, LimitError, Rule, Standing, Unit, by};
+use budgateway_core::price::{self as prices, LimitLines};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::error::Error;
 use crate::json::BodyPeek;
+use crate::number::Unsigned;
 use crate::segment::Segment;
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -37,6 +38,8 @@ impl Price {
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct LimitSet {
     inner: core::Limits,
+    /// What any of them counts by: of the rest of an asker nothing need be known.
+    counts_by: u8,
     route: String,
     /// What each limit allows a period, for headers.
     amounts: Box<[u64]>,
@@ -64,6 +67,7 @@ impl LimitSet {
             .collect::<Result<Vec<_>, Error>>()?;
         Ok(Self {
             inner: core::Limits::new(segment.inner.clone(), worker, &rules)?,
+            counts_by: limits.iter().fold(0, |all, limit| all | limit.1),
             route,
             amounts: limits.iter().map(|limit| limit.3).collect(),
             output_tokens,
@@ -81,15 +85,15 @@ impl LimitSet {
         model: &Bound<'py, PyString>,
         address: &Bound<'py, PyString>,
         peek: Option<&BodyPeek>,
-        body_bytes: u64,
+        body_bytes: Unsigned,
         price: Option<&Price>,
-        now_ns: u64,
+        now_ns: Unsigned,
         today: u32,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let set = slf.get();
-        let who = Who::of([user, key, tenant, model, address]);
-        let ask = set.ask(py, &who, peek, body_bytes, price, now_ns, today);
+        let who = Who::of([user, key, tenant, model, address], set.counts_by);
+        let ask = set.ask(py, &who, peek, body_bytes.0, price, now_ns.0, today);
         Ok(match set.inner.decide(&who.asker(&set.route), &ask) {
             Ok(inner) => Bound::new(py, Grant::new(slf, inner, &ask))?.into_any(),
             Err(inner) => Bound::new(
@@ -117,7 +121,7 @@ impl LimitSet {
         now_ns: u64,
     ) -> Grant {
         let set = slf.get();
-        let who = Who::of([user, key, tenant, model, address]);
+        let who = Who::of([user, key, tenant, model, address], set.counts_by);
         let ask = set.ask(slf.py(), &who, peek, body_bytes, None, now_ns, 0);
         Grant::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
     }
@@ -146,15 +150,23 @@ struct Who<'a> {
 }
 
 impl<'a> Who<'a> {
-    /// Lossy, because nothing that a token says may be what fails an exchange.
-    fn of(words: [&'a Bound<'_, PyString>; 5]) -> Self {
-        let [user, key, tenant, model, address] = words.map(|text| text.to_string_lossy());
+    /// As far as anything counts by it. Lossy, because nothing that a token says may be what fails an exchange.
+    fn of(words: [&'a Bound<'_, PyString>; 5], counts_by: u8) -> Self {
+        let [user, key, tenant, model, address] = words;
+        let told = |text: &'a Bound<'_, PyString>, by: u8| {
+            if counts_by & by == 0 {
+                Cow::Borrowed("")
+            } else {
+                text.to_string_lossy()
+            }
+        };
         Self {
-            user,
-            key,
-            tenant,
-            model,
-            address,
+            user: told(user, by::USER),
+            key: told(key, by::KEY),
+            tenant: told(tenant, by::TENANT),
+            // Without one it is no inference.
+            model: model.to_string_lossy(),
+            address: told(address, by::ADDRESS),
         }
     }
 
@@ -266,9 +278,9 @@ impl Grant {
     }
 
     fn lines<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let mut lines = Vec::new();
+        let mut lines = LimitLines::new();
         self.write_lines(&mut lines);
-        PyBytes::new(py, &lines)
+        PyBytes::new(py, lines.as_bytes())
     }
 }
 
@@ -284,11 +296,10 @@ impl Grant {
     }
 
     /// The header lines that tell a client how its limits stand.
-    pub(crate) fn write_lines(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write_lines(&self, out: &mut LimitLines) {
         let set = self.set.get();
         if set.headers {
             let told = |standing: Standing| (set.amount(standing.limit), standing);
-            out.reserve(384);
             let [requests, tokens] = *self
                 .elsewhere
                 .get()
@@ -342,9 +353,9 @@ impl Refusal {
             "tokens" => (None, told),
             _ => (None, None),
         };
-        let mut lines = Vec::new();
+        let mut lines = LimitLines::new();
         prices::write_limit_lines(&mut lines, requests, tokens);
-        PyBytes::new(py, &lines)
+        PyBytes::new(py, lines.as_bytes())
     }
 }
 

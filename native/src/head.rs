@@ -3,8 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::head::{self as core, Field, Framing, HeadError};
+use budgateway_core::price::LimitLines;
 use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyString};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -19,16 +21,19 @@ pub(crate) const FACTS: usize = 5;
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct HeadReader {
     facts: PyBuffer<i64>,
+    doubtful: Vec<PyBackedBytes>,
     last: Mutex<core::LastHost>,
 }
 
 #[pymethods]
 impl HeadReader {
     #[new]
-    fn new(facts: PyBuffer<i64>) -> Result<Self, Error> {
+    #[pyo3(signature = (facts, doubtful = Vec::new(), /))]
+    fn new(facts: PyBuffer<i64>, doubtful: Vec<PyBackedBytes>) -> Result<Self, Error> {
         if facts.item_count() == FACTS && facts.is_c_contiguous() && !facts.readonly() {
             Ok(Self {
                 facts,
+                doubtful,
                 last: Mutex::default(),
             })
         } else {
@@ -72,11 +77,16 @@ impl HeadReader {
         };
         let inner = &head.inner;
         let length = signed(inner.content_length);
+        let doubtful = if head.whole(py).is_some_and(|body| self.is_doubtful(body)) {
+            flag::DOUBTFUL
+        } else {
+            0
+        };
         self.note(
             py,
             [
                 inner.size as i64,
-                inner.flags.into(),
+                (inner.flags | doubtful).into(),
                 length,
                 inner.status.into(),
                 now_ns(),
@@ -93,6 +103,10 @@ fn now_ns() -> i64 {
 }
 
 impl HeadReader {
+    fn is_doubtful(&self, body: &[u8]) -> bool {
+        body.is_empty() || self.doubtful.iter().any(|start| body.starts_with(start))
+    }
+
     /// The numbers do not travel as Python ints: to ask for four of them costs as much as to scan a short head.
     fn note(&self, py: Python<'_>, facts: [i64; FACTS]) -> Result<(), Error> {
         Ok(self.facts.copy_from_slice(py, &facts)?)
@@ -339,7 +353,7 @@ impl ResponseHeadWriter {
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
-            limits: &limits,
+            limits: limits.as_bytes(),
             attempts,
             overhead_us,
         };
@@ -375,7 +389,7 @@ impl ResponseHeadWriter {
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
-            limits: &limits,
+            limits: limits.as_bytes(),
             attempts,
             overhead_us,
         };
@@ -406,8 +420,9 @@ fn join<'py>(
 }
 
 /// What a client is told of its limits.
-fn limit_lines(grant: Option<&Grant>) -> Vec<u8> {
-    let mut lines = Vec::new();
+#[inline]
+fn limit_lines(grant: Option<&Grant>) -> LimitLines {
+    let mut lines = LimitLines::new();
     if let Some(grant) = grant {
         grant.write_lines(&mut lines);
     }

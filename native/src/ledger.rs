@@ -68,12 +68,12 @@ impl Ledger {
         price: Option<&Price>,
         request_id: &Bound<'_, PyString>,
         client: &Bound<'_, PyString>,
-        principal: &Bound<'_, PyString>,
-        tenant: &Bound<'_, PyString>,
+        principal: Option<&Bound<'_, PyString>>,
+        tenant: Option<&Bound<'_, PyString>>,
         upstream: &Bound<'_, PyString>,
         model: &Bound<'_, PyString>,
-        error: &Bound<'_, PyString>,
-    ) -> Result<usize, Error> {
+        error: Option<&Bound<'_, PyString>>,
+    ) -> Result<isize, Error> {
         // The numbers do not travel as Python ints: at thirteen of them the boxing would cost more than the recording.
         let mut cells = [0_i64; CELLS];
         self.row.copy_to_slice(py, &mut cells)?;
@@ -117,8 +117,10 @@ impl Ledger {
             (None, None) => Answer::default(),
         };
         // Lossy, because a log line must never be what fails an exchange.
-        let [request_id, client, principal, tenant, upstream, model, error] =
-            [request_id, client, principal, tenant, upstream, model, error].map(|text| text.to_string_lossy());
+        let [request_id, client, upstream, model] =
+            [request_id, client, upstream, model].map(|text| text.to_string_lossy());
+        let [principal, tenant, error] =
+            [principal, tenant, error].map(|text| text.map(|text| text.to_string_lossy()).unwrap_or_default());
         let counted = Answer {
             is_whole: answer.is_whole || outcome == Outcome::Complete,
             is_asked: asked != 0 && is_json && !model.is_empty(),
@@ -169,7 +171,7 @@ impl Ledger {
             return Ok(0);
         };
         let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        Ok(access.get().lines().append(&Line {
+        let waiting = access.get().lines().append(&Line {
             unix_ms,
             request_id: &request_id,
             client: &client,
@@ -196,7 +198,8 @@ impl Ledger {
             tokens_reasoning: tokens(usage.tokens_reasoning),
             cost_micros: micros.map_or(-1, tokens),
             is_estimated,
-        }))
+        });
+        Ok(waiting as isize)
     }
 
     #[getter]

@@ -194,6 +194,8 @@ mod _native {
     const NAMED: u16 = crate::head::flag::NAMED;
     #[pymodule_export]
     const TIMED: u16 = crate::head::flag::TIMED;
+    #[pymodule_export]
+    const DOUBTFUL: u16 = crate::head::flag::DOUBTFUL;
 
     // Bodies.
     #[pymodule_export]

@@ -120,3 +120,22 @@ def test_request_ids_count_on() -> None:
     for prefix in ("", "x" * 49, "a b"):
         with pytest.raises(ValueError, match="begin request ids"):
             RequestIds(prefix)
+
+
+@pytest.mark.parametrize(
+    ("body", "length", "is_doubtful"),
+    [
+        (b'{"error":{}}', 12, True),
+        (b"", 0, True),
+        (b'{"error', 7, False),
+        (b"{}", 2, False),
+        (b'{"error":{}', 12, False),
+    ],
+)
+def test_a_whole_body_that_may_be_no_answer_is_flagged(body: bytes, length: int, is_doubtful: bool) -> None:
+    facts = array("q", bytes(8 * FACTS))
+    reader = HeadReader(facts, (b'{"object":"error"', b'{"error":{'))
+    head = reader.response(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (length, body), False)
+    assert head is not None
+    assert bool(facts[1] & _native.DOUBTFUL) is is_doubtful
+    assert facts[1] & ~_native.DOUBTFUL == head.flags

@@ -260,7 +260,7 @@ fn text(out: &mut Out<'_>, member: &[u8], value: &[u8]) {
 fn number(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
         out.put(member);
-        out.put(Decimal::new(value as u64).as_bytes());
+        out.number(value as u64);
     }
 }
 
@@ -270,7 +270,7 @@ fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
         let [a, b, c] = Decimal::three(value as u64);
         out.put(member);
-        out.put(Decimal::new(value as u64 / 1000).as_bytes());
+        out.number(value as u64 / 1000);
         out.put(&[b'.', a, b, c]);
     }
 }
@@ -282,7 +282,7 @@ fn millionths(out: &mut Out<'_>, member: &[u8], value: i64) {
         let mut decimals = *b".000000";
         digits(&mut decimals[1..], value as u64 % 1_000_000);
         out.put(member);
-        out.put(Decimal::new(value as u64 / 1_000_000).as_bytes());
+        out.number(value as u64 / 1_000_000);
         out.put(&decimals);
     }
 }

@@ -10,6 +10,12 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// The digits of a number below a hundred, a zero included; of a larger one the last two.
+#[inline(always)]
+pub(crate) fn pair(value: u64) -> [u8; 2] {
+    PAIRS[(value % 100) as usize]
+}
+
 /// The digits of a number, most significant first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decimal {

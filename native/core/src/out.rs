@@ -1,5 +1,7 @@
 //! A buffer that is being filled with many short pieces.
 
+use crate::decimal::pair;
+
 /// What is left of it.
 pub(crate) struct Out<'a>(&'a mut [u8]);
 
@@ -24,6 +26,36 @@ impl<'a> Out<'a> {
             return;
         };
         copy(now, bytes);
+        self.0 = later;
+    }
+}
+
+impl Out<'_> {
+    /// Puts a number without leading zeros.
+    #[inline(always)]
+    pub(crate) fn number(&mut self, value: u64) {
+        match value {
+            0..10 => self.put(&[b'0' + value as u8]),
+            10..100 => self.put(&pair(value)),
+            _ => self.long_number(value),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self, mut value: u64) {
+        let length = value.ilog10() as usize + 1;
+        let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(length) else {
+            debug_assert!(false, "more was put than measured");
+            return;
+        };
+        let mut pairs = now.rchunks_exact_mut(2);
+        for digits in &mut pairs {
+            digits.copy_from_slice(&pair(value));
+            value /= 100;
+        }
+        if let [first] = pairs.into_remainder() {
+            *first = b'0' + value as u8;
+        }
         self.0 = later;
     }
 }
@@ -53,6 +85,20 @@ fn ends<const N: usize>(to: &mut [u8], from: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_those_of_display() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        let numbers = powers.flat_map(|power| [power - 1, power, power + 1, power.saturating_mul(7)]);
+        for number in numbers.chain(0..10_100).chain([u64::MAX]) {
+            let mut buffer = [b'.'; 24];
+            let mut out = Out::new(&mut buffer);
+            out.number(number);
+            let length = 24 - out.room();
+            assert_eq!(&buffer[..length], number.to_string().as_bytes());
+            assert!(buffer[length..].iter().all(|byte| *byte == b'.'));
+        }
+    }
 
     #[test]
     fn pieces_of_every_length_follow_each_other() {

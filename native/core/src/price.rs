@@ -1,6 +1,5 @@
 //! What tokens cost, how many a body may come to, and what clients are told of their limits.
 
-use crate::decimal::Decimal;
 use crate::limit::Standing;
 use crate::out::Out;
 
@@ -11,6 +10,37 @@ const SCALE: f64 = 1e6;
 const PER_MICRO: u128 = 1_000_000;
 /// Nine lines of at most 54 bytes.
 const LINES_MAX: usize = 512;
+
+/// What a client is told of its limits: complete header lines.
+#[derive(Debug)]
+pub struct LimitLines {
+    buffer: [u8; LINES_MAX],
+    length: usize,
+}
+
+impl LimitLines {
+    /// None yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            buffer: [0; LINES_MAX],
+            length: 0,
+        }
+    }
+
+    /// They, each with its CRLF.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.buffer.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Default for LimitLines {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Between the values of a unit: few long pieces, as each costs the same.
 const REQUESTS: [&[u8]; 3] = [
     b"x-ratelimit-limit-requests: ",
@@ -75,56 +105,58 @@ pub fn prompt_tokens(body_bytes: u64) -> u64 {
     body_bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Appends the header lines that say how limits stand, each given with what it allows a period: OpenAI's by unit, and
+/// Writes the header lines that say how limits stand, each given with what it allows a period: OpenAI's by unit, and
 /// the general ones of the tightest of the two that there is (requests first).
-pub fn write_limit_lines(out: &mut Vec<u8>, requests: Option<(u64, Standing)>, tokens: Option<(u64, Standing)>) {
+pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, Standing)>, tokens: Option<(u64, Standing)>) {
     let Some((amount, standing)) = requests.or(tokens) else {
         return;
     };
-    let mut buffer = [0; LINES_MAX];
-    let mut lines = Out::new(&mut buffer);
+    let mut lines = Out::new(&mut out.buffer);
     for (names, told) in [(&REQUESTS, requests), (&TOKENS, tokens)] {
         if let Some((amount, standing)) = told {
             let [limit, remaining, reset] = *names;
             lines.put(limit);
-            lines.put(Decimal::new(amount).as_bytes());
+            lines.number(amount);
             lines.put(remaining);
-            lines.put(Decimal::new(standing.left).as_bytes());
+            lines.number(standing.left);
             lines.put(reset);
             write_duration(&mut lines, standing.reset_ns);
             lines.put(b"\r\n");
         }
     }
     lines.put(b"rate-limit-limit: ");
-    lines.put(Decimal::new(amount).as_bytes());
+    lines.number(amount);
     lines.put(b"\r\nrate-limit-remaining: ");
-    lines.put(Decimal::new(standing.left).as_bytes());
+    lines.number(standing.left);
     lines.put(b"\r\nrate-limit-reset: ");
-    lines.put(Decimal::new(standing.reset_ns.div_ceil(1_000_000_000)).as_bytes());
+    lines.number(standing.reset_ns.div_ceil(1_000_000_000));
     lines.put(b"\r\n");
-    let room = lines.room();
-    out.extend_from_slice(buffer.get(..LINES_MAX - room).unwrap_or_default());
+    out.length = LINES_MAX - lines.room();
 }
 
 /// As OpenAI writes it, which is Go's way: `60ms`, `1.5s`, `6m0s`, `23h59m0s`.
 fn write_duration(out: &mut Out<'_>, ns: u64) {
     let ms = ns.div_ceil(1_000_000);
     if ms < 1_000 {
-        put(out, &[Decimal::new(ms).as_bytes(), if ms == 0 { b"s" } else { b"ms" }]);
+        out.number(ms);
+        out.put(if ms == 0 { b"s" } else { b"ms" });
         return;
     }
     let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
     if hours > 0 {
-        put(out, &[Decimal::new(hours).as_bytes(), b"h"]);
+        out.number(hours);
+        out.put(b"h");
     }
     if ms >= 60_000 {
-        put(out, &[Decimal::new(minutes).as_bytes(), b"m"]);
+        out.number(minutes);
+        out.put(b"m");
         // Rounded up, but not to a 60th.
         let seconds = (ms % 60_000).div_ceil(1_000).min(59);
-        put(out, &[Decimal::new(seconds).as_bytes(), b"s"]);
+        out.number(seconds);
+        out.put(b"s");
         return;
     }
-    put(out, &[Decimal::new(ms / 1_000).as_bytes()]);
+    out.number(ms / 1_000);
     let rest = ms % 1_000;
     if rest > 0 {
         let digits = [
@@ -136,16 +168,10 @@ fn write_duration(out: &mut Out<'_>, ns: u64) {
             .iter()
             .rposition(|digit| *digit != b'0')
             .map_or(0, |last| last + 1);
-        put(out, &[b".", &digits[..shown]]);
+        out.put(b".");
+        out.put(&digits[..shown]);
     }
-    put(out, &[b"s"]);
-}
-
-#[inline(always)]
-fn put(out: &mut Out<'_>, pieces: &[&[u8]]) {
-    for piece in pieces {
-        out.put(piece);
-    }
+    out.put(b"s");
 }
 
 #[cfg(test)]
@@ -204,23 +230,23 @@ mod tests {
             left,
             reset_ns,
         };
-        let mut out = Vec::new();
+        let mut out = LimitLines::new();
         write_limit_lines(
             &mut out,
             Some((60, standing(9, 1_000_000_000))),
             Some((5000, standing(40, 1))),
         );
         assert_eq!(
-            String::from_utf8(out).unwrap(),
+            str::from_utf8(out.as_bytes()).unwrap(),
             "x-ratelimit-limit-requests: 60\r\nx-ratelimit-remaining-requests: 9\r\nx-ratelimit-reset-requests: 1s\r\n\
              x-ratelimit-limit-tokens: 5000\r\nx-ratelimit-remaining-tokens: 40\r\nx-ratelimit-reset-tokens: 1ms\r\n\
              rate-limit-limit: 60\r\nrate-limit-remaining: 9\r\nrate-limit-reset: 1\r\n"
         );
-        let mut out = Vec::new();
+        let mut out = LimitLines::new();
         write_limit_lines(&mut out, None, None);
-        assert!(out.is_empty());
+        assert!(out.as_bytes().is_empty());
         let most = Some((u64::MAX, standing(u64::MAX, u64::MAX)));
         write_limit_lines(&mut out, most, most);
-        assert!(out.ends_with(b"rate-limit-reset: 18446744074\r\n"));
+        assert!(out.as_bytes().ends_with(b"rate-limit-reset: 18446744074\r\n"));
     }
 }

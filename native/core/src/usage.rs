@@ -77,7 +77,7 @@ impl Answer {
 /// Whether what comes back from a path is text that was written for the request.
 #[must_use]
 pub fn generates(path: &[u8]) -> bool {
-    let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let last = memchr::memrchr(b'/', path).map_or(path, |slash| path.get(slash + 1..).unwrap_or_default());
     matches!(last, b"completions" | b"messages" | b"responses" | b"generate")
 }
 

@@ -56,6 +56,8 @@ pub mod flag {
     pub const NAMED: u16 = 1 << 10;
     /// A request that says how long it is worth waiting for.
     pub const TIMED: u16 = 1 << 11;
+    /// A response whose body is here whole, and empty or the beginning of what is no answer.
+    pub const DOUBTFUL: u16 = 1 << 12;
 }
 
 /// What is wrong with a head.

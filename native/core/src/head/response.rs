@@ -1,6 +1,6 @@
 //! Response heads: hostile input, like requests.
 
-use super::scan::{self, Direction, Field, Fields, Span, line};
+use super::scan::{self, Direction, Field, Fields, Span, USUAL_FIELDS, line};
 use super::{HeadError, MAX_HEAD, flag};
 
 /// A response's status line and headers as spans over the bytes it was scanned from.
@@ -28,7 +28,7 @@ impl ResponseHead {
             return Ok(None);
         };
         let (http_10, status) = status_line(first)?;
-        let mut fields = Fields::new();
+        let mut fields = Fields::with_capacity(USUAL_FIELDS);
         let Some((facts, size)) = scan::fields(bytes, first.len() + 2, Direction::Response, http_10, &mut fields)?
         else {
             return Ok(None);

@@ -24,7 +24,9 @@ pub struct Field {
 }
 
 /// The header lines of a head, in order.
-pub type Fields = SmallVec<[Field; 20]>;
+pub type Fields = Vec<Field>;
+/// Few heads have more.
+pub(super) const USUAL_FIELDS: usize = 20;
 
 /// What the header lines say about the message and its connection.
 #[derive(Clone, Copy, Debug)]
