@@ -668,7 +668,7 @@ class HeadReader:
     `facts` is a writable array of `FACTS` signed 64-bit cells; it changes with each head that is found. Its flags have
     DOUBTFUL of a response whose body is whole, and empty or with one of `doubtful` at its beginning."""
 
-    def __new__(cls, facts: Buffer, doubtful: Sequence[bytes] = (), /) -> HeadReader: ...
+    def __new__(cls, facts: Buffer, doubtful: Sequence[bytes] = ..., /) -> HeadReader: ...
     def request(self, data: bytes, /) -> RequestHead | None:
         """The head that `data` begins with; None while its blank line has not arrived."""
     def response(self, data: bytes, to_head: bool, /) -> ResponseHead | None:

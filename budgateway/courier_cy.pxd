@@ -22,7 +22,7 @@ cdef class Courier(Carrier):
     cpdef give_up(self, Exchange x, error)
     @cython.locals(leg=Leg, balancer=Balancer)
     cdef _spread(self, Exchange x)
-    @cython.locals(target=Target, connection=ClientConnection, attempts=Attempts)
+    @cython.locals(route=RouteRoom, target=Target, connection=ClientConnection, attempts=Attempts)
     cpdef execute(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)
     cpdef unreachable(self, Exchange x, error)

@@ -103,13 +103,14 @@ class Courier(Carrier):
 
     def execute(self, x: Exchange) -> None:
         """Send the request of the plan: on a warm connection, else on one that is dialled now."""
+        route: RouteRoom = x.route
         x.attempts += 1
         x.leg_attempts += 1
         if x.attempts == 1:
             if x.flags & _TIMED:
                 wait_ns = timeout_ns(x.head.header("x-request-timeout") or "")
                 x.until_ns = x.started_ns + wait_ns if wait_ns else 0
-            attempts: Attempts = x.route.attempts
+            attempts: Attempts = route.attempts
             if attempts.hedging is not None:
                 self._arm(x, attempts.hedging)
         target: Target = x.target

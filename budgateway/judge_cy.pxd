@@ -11,7 +11,6 @@ cpdef Py_ssize_t frame(Exchange x, int flags, Py_ssize_t length, bint changes) e
 cpdef hold(Exchange x, int status, bint context)
 @cython.locals(seen=cython.int)
 cpdef int judge(Exchange x, bint complete, Py_ssize_t limit) except -1
-cpdef bint is_doubtful(bytes body) except -1
 cpdef int judge_document(Exchange x, int status, bytes body) except -1
 @cython.locals(seen=cython.int)
 cpdef int judge_end(Exchange x) except -1

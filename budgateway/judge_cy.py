@@ -95,11 +95,6 @@ def judge(x: Exchange, complete: bool, limit: int) -> int:
     return PASS if seen & _SEEN_EVENT or x.waiting_bytes > limit else WAIT
 
 
-def is_doubtful(body: bytes) -> bool:
-    """Whether a whole 200 needs a closer look: it is empty, or begins like an error."""
-    return not body or body.startswith(ERROR_BODIES)
-
-
 def judge_document(x: Exchange, status: int, body: bytes) -> int:
     """Judge a whole document: under a 200 nothing and errors are no answers."""
     if status == 400:

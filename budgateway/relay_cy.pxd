@@ -4,7 +4,7 @@ from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.courier_cy cimport Courier, chunk
 from budgateway.exchange_cy cimport Exchange
-from budgateway.judge_cy cimport frame, hold, is_doubtful, judge, judge_document, judge_end, scan_of, verdict_of
+from budgateway.judge_cy cimport frame, hold, judge, judge_document, judge_end, scan_of, verdict_of
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
@@ -16,7 +16,7 @@ cdef long long SUSPECT_NS
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
 cdef Py_ssize_t MAX_ERROR_BYTES
 cdef int _PASS, _WAIT, _CONTEXT
-cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED
+cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL
 
 
 cdef class Relay(Courier):
@@ -52,7 +52,7 @@ cdef class Relay(Courier):
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
         keeps_usage=bint,
         target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes,
-        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong,
+        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
     )
     cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
     @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)

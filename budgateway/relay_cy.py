@@ -13,7 +13,7 @@ from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
 from budgateway.courier_cy import Courier, chunk
 from budgateway.errors import GatewayError, InternalError, Overloaded, UpstreamTimeout
 from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
-from budgateway.judge_cy import frame, hold, is_doubtful, judge, judge_document, judge_end, scan_of, verdict_of
+from budgateway.judge_cy import frame, hold, judge, judge_document, judge_end, scan_of, verdict_of
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
@@ -58,6 +58,7 @@ _KEEP_ALIVE = 1
 _CHUNKED = 2
 _NO_BODY = 512
 _NAMED = 1024
+_DOUBTFUL = 4096
 
 # The pump's SCAN_*.
 _SCAN_DOCUMENT = 1
@@ -393,11 +394,9 @@ class Relay(Courier):
         rename = x.rename and scan != 0 and status < 300
         leg: Leg = x.leg
         if complete and not flags & _NO_BODY:
-            if status == 200 and leg.hold_bytes and length <= MAX_ERROR_BYTES:
-                body = head.body() or b""
-                if is_doubtful(body) and self._is_held(x, judge_document(x, status, body)):
-                    return
-                body = None
+            doubtful = flags & _DOUBTFUL and status == 200 and leg.hold_bytes and length <= MAX_ERROR_BYTES
+            if doubtful and self._is_held(x, judge_document(x, status, head.body() or b"")):
+                return
             if x.sse and length:
                 # Its events are looked at as if they had come one by one.
                 self._answer_stream(x, head, now_ns)

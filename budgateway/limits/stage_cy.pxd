@@ -29,7 +29,7 @@ cdef class Limits:
     cdef object _across                 # across.Across or None
     cdef RouteLimits _strays
     cdef dict _prices                   # provider -> model -> native.Price or None
-    cdef bint _priced
+    cdef bint _priced, _has_leases
     cdef public object today
 
     @cython.locals(prepared=Prepared)

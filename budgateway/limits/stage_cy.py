@@ -83,6 +83,8 @@ class Limits:
         self._strays = strays
         self._waiting = waiting
         self._across = across
+        # Where no limit has a lease, nobody ever waits.
+        self._has_leases = False
         self._prices: dict[str, dict[str, Price | None]] = {}
         self._priced = book.is_priced
         # Days since 1970, UTC: whoever sweeps keeps it.
@@ -97,10 +99,12 @@ class Limits:
         across = self._across if prepared.is_shared else None
         if across is not None and prepared.alone is not None and not across.is_up:
             prepared = prepared.alone
-        if prepared.lease is not None and self._waiting is not None and self._waiting.count:
-            # Who came earlier goes first.
-            waiting = self._waiting.wait(self, x, prepared, prepared.lease)
-            return waiting if across is None else across.after(waiting, self, x, prepared)
+        if prepared.lease is not None and self._waiting is not None:
+            self._has_leases = True
+            if self._waiting.count:
+                # Who came earlier goes first.
+                waiting = self._waiting.wait(self, x, prepared, prepared.lease)
+                return waiting if across is None else across.after(waiting, self, x, prepared)
         refusal = self.take(x, prepared, x.ready_ns)
         if refusal is None:
             return None if across is None else across.confirm(self, x, prepared)
@@ -171,5 +175,5 @@ class Limits:
 
     def released(self) -> None:
         """An exchange gave its lease back: it may be somebody's turn."""
-        if self._waiting is not None and self._waiting.count:
+        if self._has_leases and self._waiting is not None and self._waiting.count:
             self._waiting.soon()

@@ -83,7 +83,7 @@ class Recorder:
         row[_RETRIES] = x.retries
         row[_NOW] = now_ns
         row[_ASKED] = x.asked
-        principal = tenant = ""
+        principal = tenant = None
         if x.principal is not None:
             principal = x.principal.id
             tenant = x.principal.tenant
@@ -99,7 +99,7 @@ class Recorder:
             tenant,
             upstream,
             x.model,
-            x.error,
+            x.error or None,
         )
         if waiting > self._block_bytes and self._flush is not None:
             self._flush()
@@ -116,4 +116,4 @@ class Recorder:
         row[_STATUS] = error.status
         row[_OUTCOME] = REFUSED
         row[_UNIX_MS] = (self._epoch_ns + now_ns) // 1_000_000
-        self._record(None, None, None, None, None, request_id, client, "", "", "", "", error.code)
+        self._record(None, None, None, None, None, request_id, client, None, None, "", "", error.code)

@@ -320,8 +320,10 @@ class ServerConnection:
         if self._started:
             if x.body_bytes <= self._max_body:
                 self._handler.body(x, data)
+        elif x.body is None:
+            x.body = data  # most are whole at once: no list of pieces for them
         elif self._parts is None:
-            self._parts = [data]
+            self._parts = [x.body, data]
         else:
             self._parts.append(data)
 
@@ -352,10 +354,9 @@ class ServerConnection:
         if self._started:
             self._handler.body_end(x)
             return
-        parts = self._parts
-        self._parts = None
-        if parts is not None:
-            x.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if self._parts is not None:
+            x.body = b"".join(self._parts)
+            self._parts = None
         self._started = True
         self._handler.start(x)
 

@@ -16,6 +16,7 @@ from budgateway.errors import UpstreamProtocolError
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import FACTS, HeadReader
 from budgateway.wire.framing_cy import Framing
+from budgateway.wire.inference import ERROR_BODIES
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,7 +58,7 @@ class Pool:
         self.closed = False
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
-        self.read_head = HeadReader(facts).response
+        self.read_head = HeadReader(facts, ERROR_BODIES).response
         # Where reads go; taken out again before the next one, so that all connections have one.
         self.room = bytearray(READ_BYTES)
 
