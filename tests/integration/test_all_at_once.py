@@ -163,7 +163,10 @@ async def at_rest(gateway: Operated) -> dict[str, Any]:
         ready = [worker["state"] for worker in facts["workers"]] == ["ready"] * 2
         return ready and facts["in_flight"] == 0 and all(one["in_flight"] == 0 for one in facts["upstreams"])
 
-    await gateway.until(is_so, 30.0)
+    try:
+        await gateway.until(is_so, 30.0)
+    except TimeoutError:
+        pytest.fail(f"still held: {found}")
     text = await gateway.metrics()
     gauges = {
         line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(GAUGES)

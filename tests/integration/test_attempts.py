@@ -92,3 +92,20 @@ async def test_an_exchange_that_falls_back_leaves_nothing_behind(tmp_path: Path)
             assert await ask(gateway) == 503
             await gateway.at_rest()
         assert [len(upstream.requests) for upstream in (one, two, other)] == [1, 1, 1]
+
+
+async def test_a_fallback_has_attempts_of_its_own(tmp_path: Path) -> None:
+    retries = Retries(max_attempts=2, fallbacks=(Fallback(OTHER),))
+    script = (faults.status(503, retry_after="0"), faults.chat())
+    async with FaultyUpstream(REFUSES) as one, FaultyUpstream(*script) as other:
+        async with inside(one.url, tmp_path, beside={OTHER: other.url}, route={"retries": retries}) as gateway:
+            assert await ask(gateway) == 200
+        assert (len(one.requests), len(other.requests)) == (1, 2)
+
+
+async def test_a_fallback_is_for_what_the_operator_says(tmp_path: Path) -> None:
+    retries = Retries(fallbacks=(Fallback(OTHER),), fallback_on=("5xx",))
+    async with FaultyUpstream(faults.status(429), faults.status(500)) as one, FaultyUpstream(faults.chat()) as other:
+        async with inside(one.url, tmp_path, beside={OTHER: other.url}, route={"retries": retries}) as gateway:
+            assert [await ask(gateway) for _ in range(2)] == [429, 200]
+        assert (len(one.requests), len(other.requests)) == (2, 1)
