@@ -289,13 +289,19 @@ class Supervisor:
     async def _keep(self, slot: Slot) -> None:
         """Have a worker in this slot for as long as the gateway runs."""
         young_deaths = 0
+        worker = slot.worker
         while not self._stopping.is_set():
             try:
-                worker = slot.worker = await self._start(slot)
+                started = await self._start(slot)
             except OSError as error:
                 _log.error("worker %d cannot be started: %s; trying again in %.1f s", slot.index, error, RESPAWN_MAX_S)
                 await self._sleep_unless_stopping(RESPAWN_MAX_S)
                 continue
+            if slot.worker is worker or slot.worker is None:
+                slot.worker = started
+            else:
+                started.drain()  # a rolling restart has put one there meanwhile
+            worker = slot.worker
             await self._until_ready(worker)
             self._say_ready()
             self._keep_spare()
@@ -373,12 +379,12 @@ class Supervisor:
         async with self._changing:
             await self._fleet.renew()
             for slot in self._slots:
-                old = slot.worker
                 new = await self._start(slot)
                 await self._until_ready(new)
                 if not new.ready.is_set() or self._stopping.is_set():
                     raise GatewayError(f"worker {slot.index}: the new one did not start; the old one goes on")
-                slot.worker = new
+                # Whoever is there by now: the one that was may have been killed, and followed, meanwhile.
+                old, slot.worker = slot.worker, new
                 if old is not None:
                     old.drain()
                 _log.info("worker %d: pid %d follows %d", slot.index, new.pid, old.pid if old is not None else 0)
