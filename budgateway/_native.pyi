@@ -1,8 +1,7 @@
 """The compiled core: routing, limits, selection, scanning and rewriting of bytes.
 
 Conventions: time is an argument, monotonic nanoseconds; bytes are borrowed for the call; "no match" and "not yet" are
-None or -1, never an exception. What is wrong with a message raises a class of `budgateway.errors`.
-"""
+None or -1, never an exception. What is wrong with a message raises a class of `budgateway.errors`."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, final
@@ -19,8 +18,7 @@ class Segment:
     """The shared mapping that holds hot state: labels, upstream slots, buckets, metrics, a row for each worker.
 
     Made once by the supervisor (`Segment(workers)`, 1 to 64), attached by workers from the inherited descriptor. There is
-    room for 2,047 labels and 1,024 upstreams. Names above 118 bytes are cut and end in `~` and a hash of the whole.
-    """
+    room for 2,047 labels and 1,024 upstreams. Names above 118 bytes are cut and end in `~` and a hash of the whole."""
 
     def __new__(cls, workers: int = 1) -> Segment: ...
     @staticmethod
@@ -100,8 +98,7 @@ class RateLimit:
     Limits equal in all three are one limit, in whatever process; those that differ share nothing, so after a change of
     rate keys begin with full buckets. All limits together have room for some 90,000 keys in use; when a key finds none,
     the one whose bucket would be full first is forgotten: that admits more, never less. ValueError for a rate that is not
-    positive, a burst below 1, or a bucket that takes decades to fill.
-    """
+    positive, a burst below 1, or a bucket that takes decades to fill."""
 
     def __new__(cls, segment: Segment, scope: str, per_minute: float, burst: int) -> RateLimit: ...
     def take(self, key: str | bytes, cost: int, now_ns: int) -> int:
@@ -125,8 +122,7 @@ BY_ADDRESS: Final[int]
 class Price:
     """What a model's tokens cost, in dollars for a million of them; ValueError for what is no price.
 
-    `max_output_tokens`: the most it writes; 0 when that is not known.
-    """
+    `max_output_tokens`: the most it writes; 0 when that is not known."""
 
     def __new__(cls, input: float, cached: float, output: float, *, max_output_tokens: int = 0) -> Price: ...
     def micros(self, tokens_in: int, tokens_out: int, tokens_cached: int) -> int:
@@ -144,8 +140,7 @@ class LimitSet:
     concurrency or budget goes on with what is used. No limit is ever exceeded by what was asked for, not for a moment;
     what was refused has consumed nothing.
 
-    `output_tokens`: what an answer is taken to need when its request does not say. ValueError for what is no limit.
-    """
+    `output_tokens`: what an answer is taken to need when its request does not say. ValueError for what is no limit."""
 
     def __new__(
         cls,
@@ -258,8 +253,7 @@ class Selector:
     longer than `eject_max_ns`, give or take 15 %; no more than `eject_percent` of the list at a time, and never the last
     one: who fails beyond that is set aside for as long, and used only when nobody answers. When fewer than `panic_percent`
     are available, those that rest or are unhealthy are used, too, but whom traffic found failing only when nobody answers;
-    open breakers stay open. Who comes back from anything gets its share within `slow_start_ns`, little by little.
-    """
+    open breakers stay open. Who comes back from anything gets its share within `slow_start_ns`, little by little."""
 
     def __new__(
         cls,
@@ -359,8 +353,7 @@ class Queue:
     """Exchanges that wait for an upstream with room, by name: what all workers know of each other's.
 
     They wait in their worker, who counts them in and out and says since when its first one waits. Times are monotonic
-    nanoseconds. There is room for 256 queues.
-    """
+    nanoseconds. There is room for 256 queues."""
 
     def __new__(cls, segment: Segment, worker: int, name: str) -> Queue:
         """ValueError when all places are taken."""
@@ -413,8 +406,7 @@ class RetryBudget:
 class Metrics:
     """Counters and histograms by (route, provider, model, status), as label ids, bounded; recorded once an exchange.
 
-    What finds no room among some 2,000 series is counted in one with "other" for labels and status 0.
-    """
+    What finds no room among some 2,000 series is counted in one with "other" for labels and status 0."""
 
     def __new__(cls, segment: Segment) -> Metrics: ...
     def observe(
@@ -536,8 +528,7 @@ class Ledger:
     `row` is an array of 16 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
     bytes in, bytes out, unix time in ms, duration, overhead and time to the first byte in ns, the time now in ns
     (monotonic), whether an upstream was asked, and retries (eight counts of eight bits). An exchange recorded pays back
-    to its provider's retry budget.
-    """
+    to its provider's retry budget."""
 
     def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
     def record(

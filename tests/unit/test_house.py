@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LINES_MAX = 600
 # The stub of one module is one file.
-LINES_MAX_OF_STUB = 1010
+LINES_MAX_OF_STUB = 1000
 NAMES_BANNED = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 OUTPUT = {"target", ".venv", ".venv-pure", "build", "node_modules"}
 
