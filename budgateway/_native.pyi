@@ -847,7 +847,7 @@ class BodyPeek:
     @property
     def asking_options(self) -> bytes | None:
         """What `stream_options` must say (JSON text, for `rewrite`) for a stream to tell its usage at its end; None when that
-        is to stay as it is: it asks already, or is nothing that the API knows."""
+        is to stay as it is: it asks already, or what it means is the upstream's to say."""
     def span(self, field: str) -> tuple[int, int] | None:
         """Start and end of a member's value."""
     def rewrite(self, edits: Sequence[tuple[str, bytes | None]]) -> bytes:

@@ -115,9 +115,9 @@ def asking(options: Any) -> Any:
     """What `stream_options` must be for the usage to be told; None when it is to stay."""
     if options is None:
         return {"include_usage": True}
-    if not isinstance(options, dict):
+    if not isinstance(options, dict) or "include_usage" not in options:
         return None
-    switch = options.get("include_usage")
+    switch = options["include_usage"]
     return options | {"include_usage": True} if switch is None or switch is False else None
 
 
@@ -144,8 +144,7 @@ def test_a_stream_is_asked_for_its_usage(data: st.DataObject, value: dict[str, A
         return
     before, after = body[: span[0]], body[span[1] :]
     assert (rewritten[: len(before)], rewritten[len(rewritten) - len(after) :]) == (before, after)
-    inner = Peeker(["include_usage"]).peek(body[slice(*span)])
-    if (switch := inner.span("include_usage")) is not None:
+    if (switch := Peeker(["include_usage"]).peek(body[slice(*span)]).span("include_usage")) is not None:
         start, end = span[0] + switch[0], span[0] + switch[1]
         assert rewritten == body[:start] + b"true" + body[end:]
     # Asked once, it is not asked again.
