@@ -13,7 +13,9 @@ import openai
 import pytest
 from downstream import Answer, Downstream
 from integration.gateways import gateway
-from integration.inside import Inside, inside
+from integration.inside import inside
+from integration.test_fallback import TOML
+from integration.test_limits import tokens_left
 from integration.test_shaping import shaped
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
@@ -215,40 +217,18 @@ async def test_copies_are_as_the_client_wrote_them(tmp_path: Path) -> None:
             assert two.requests[0].body == body()
 
 
-FALLBACK = """
-[gateway]
-host = "127.0.0.1"
-port = 0
-access_log = "%s"
-[metrics]
-enabled = false
-[providers.first]
-kind = "openai"
-endpoints = ["%s"]
-health_check_enabled = false
-stream_usage = %s
-[providers.spare]
-kind = "openai"
-endpoints = ["%s"]
-health_check_enabled = false
-stream_usage = %s
-[[routes]]
-path = "/v1/*"
-provider = "first"
-auth_required = false
-fallback = [{ provider = "spare", model = "small" }]
-"""
-
-
 @pytest.mark.parametrize("asks", [(True, False), (False, True)])
 async def test_each_provider_is_asked_as_it_says(asks: tuple[bool, bool], tmp_path: Path) -> None:
     """What the one was asked says nothing of the other's answer."""
     told = faults.stream(faults.chat_events(*WORDS))
-    first_asks, spare_asks = ("true" if one else "false" for one in asks)
     async with FaultyUpstream(faults.status(500)) as first, FaultyUpstream(told) as spare:
         log = tmp_path / "access.log"
         file = tmp_path / "gateway.toml"
-        file.write_text(FALLBACK % (log, first.url, first_asks, spare.url, spare_asks))
+        text = (TOML % (first.url, spare.url)).replace('access_log = "off"', f'access_log = "{log}"')
+        for upstream, is_asked in zip((first, spare), asks, strict=True):
+            line = f'endpoints = ["{upstream.url}"]\n'
+            text = text.replace(line, f"{line}stream_usage = {json.dumps(is_asked)}\n")
+        file.write_text(text)
         settings = await asyncio.to_thread(load_config, file, environ={})
         async with Gateway(settings) as gateway:
             answer = await ask(gateway.url, body())
@@ -257,16 +237,6 @@ async def test_each_provider_is_asked_as_it_says(asks: tuple[bool, bool], tmp_pa
     assert [one["model"] for one in bodies] == ["demo", "small"]
     assert bytes(answer.body) == (PLAIN if asks[1] else TOLD)
     assert tokens(json.loads(log.read_text())) == (3, 3, "reported")
-
-
-async def tokens_left(gateway: Inside, upstream: FaultyUpstream) -> int:
-    """Of the limit of tokens, asked by a request that needs none."""
-    await gateway.at_rest()
-    upstream.script(faults.raw(faults.json_bytes({})))
-    async with Downstream(gateway.url) as client:
-        answer = await client.ask("GET", "/v1/anything")
-    await gateway.at_rest()
-    return int(answer.header("x-ratelimit-remaining-tokens") or -1)
 
 
 async def test_limits_are_settled_by_it(tmp_path: Path) -> None:

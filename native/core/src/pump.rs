@@ -9,7 +9,8 @@ use crate::sse::{First, ModelRewriter, Usage, UsageScanner, remaining};
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// One response's body. Of an event stream that is scanned only whole events leave, so that a last one of our own can
-/// follow wherever it is cut; those that the scanner cuts out do not leave at all. Memory is bounded by what its scanner and rewriter hold back.
+/// follow wherever it is cut; those that the scanner cuts out do not leave at all. Memory is bounded by what its scanner
+/// and rewriter hold back.
 pub struct Pump {
     unframe: Option<ChunkScanner>,
     frame: bool,
