@@ -37,10 +37,17 @@ impl RequestIds {
     }
 
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        self.give(|id| PyString::new(py, id))
+    }
+}
+
+impl RequestIds {
+    /// Shows the next id to who needs one.
+    pub(crate) fn give<T>(&self, to: impl FnOnce(&str) -> T) -> T {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let Next { id, from } = &mut *next;
         advance(id, *from);
-        PyString::new(py, id)
+        to(id)
     }
 }
 

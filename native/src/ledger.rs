@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::access::Line;
+use budgateway_core::head::RequestHead as RequestHeadCore;
 use budgateway_core::metrics::{Observation, Outcome};
 use budgateway_core::segment::LabelId;
 use budgateway_core::sse::usage_of_document;
@@ -97,23 +98,9 @@ impl Ledger {
         ] = cells;
         let outcome = usize::try_from(outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
-        let label = |cell: i64| LabelId::new(u32::try_from(cell).unwrap_or(0));
-        let (method, path, is_json): (&[u8], &[u8], bool) = head.map_or((b"", b"", false), |head| {
-            let (head, bytes) = head.core(py);
-            (head.method(bytes), head.path(bytes), head.flags & flag::JSON != 0)
-        });
         let answer = match (pump, document) {
             (Some(pump), _) => pump.answer(),
-            (None, Some(document)) => {
-                let document = whole(document).unwrap_or_default();
-                Answer {
-                    reported: usage_of_document(document),
-                    is_whole: true,
-                    is_terminated: true,
-                    document_bytes: document.len() as u64,
-                    ..Answer::default()
-                }
-            }
+            (None, Some(document)) => answer_of(whole(document).unwrap_or_default()),
             (None, None) => Answer::default(),
         };
         // Lossy, because a log line must never be what fails an exchange.
@@ -121,77 +108,126 @@ impl Ledger {
             [request_id, client, upstream, model].map(|text| text.to_string_lossy());
         let [principal, tenant, error] =
             [principal, tenant, error].map(|text| text.map(|text| text.to_string_lossy()).unwrap_or_default());
+        Ok(self.enter(&Entry {
+            route: label(route),
+            provider: label(provider),
+            model_label: label(model_label),
+            status,
+            outcome,
+            attempts,
+            is_stream: stream != 0,
+            is_asked: asked != 0,
+            bytes_in,
+            bytes_out,
+            unix_ms,
+            duration_ns,
+            overhead_ns,
+            first_byte_ns,
+            now_ns,
+            retries,
+            head: head.map(|head| head.core(py)),
+            answer,
+            grant,
+            price,
+            request_id: &request_id,
+            client: &client,
+            principal: &principal,
+            tenant: &tenant,
+            upstream: &upstream,
+            model: &model,
+            error: &error,
+        }))
+    }
+
+    #[getter]
+    fn used(&self) -> (u64, u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).used
+    }
+}
+
+impl Ledger {
+    /// Counts an exchange, settles its limits and writes its line: the bytes of lines that now wait.
+    pub(crate) fn enter(&self, entry: &Entry<'_>) -> isize {
+        let (method, path, is_json): (&[u8], &[u8], bool) = entry.head.map_or((b"", b"", false), |(head, bytes)| {
+            (head.method(bytes), head.path(bytes), head.flags & flag::JSON != 0)
+        });
+        let status = u16::try_from(entry.status).unwrap_or(0);
         let counted = Answer {
-            is_whole: answer.is_whole || outcome == Outcome::Complete,
-            is_asked: asked != 0 && is_json && !model.is_empty(),
+            is_whole: entry.answer.is_whole || entry.outcome == Outcome::Complete,
+            is_asked: entry.is_asked && is_json && !entry.model.is_empty(),
             generates: generates(path),
-            status: u16::try_from(status).unwrap_or(0),
-            bytes_in: count(bytes_in),
-            ..answer
+            status,
+            bytes_in: count(entry.bytes_in),
+            ..entry.answer
         }
         .usage();
         let (usage, is_estimated) = counted;
-        let micros = price.map(|price| {
+        let micros = entry.price.map(|price| {
             price
                 .inner
                 .micros(usage.tokens_in, usage.tokens_out, usage.tokens_cached)
         });
         let used = (usage.tokens_in.saturating_add(usage.tokens_out), micros.unwrap_or(0));
-        if let Some(grant) = grant {
-            grant.settle(used.0, used.1, count(now_ns));
+        if let Some(grant) = entry.grant {
+            grant.settle(used.0, used.1, count(entry.now_ns));
         }
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.used = used;
-            state
-                .table
-                .add(&principal, &tenant, label(model_label), label(route), &counted, used.1);
+            state.table.add(
+                entry.principal,
+                entry.tenant,
+                entry.model_label,
+                entry.route,
+                &counted,
+                used.1,
+            );
         }
         let metrics = self.metrics.get().inner();
-        metrics.repay(label(provider));
+        metrics.repay(entry.provider);
         metrics.observe(&Observation {
-            route: label(route),
-            provider: label(provider),
-            model: label(model_label),
-            status: u16::try_from(status).unwrap_or(0),
-            outcome,
-            duration_ns: count(duration_ns),
-            overhead_ns: count(overhead_ns),
-            first_byte_ns: count(first_byte_ns),
-            bytes_in: count(bytes_in),
-            bytes_out: count(bytes_out),
+            route: entry.route,
+            provider: entry.provider,
+            model: entry.model_label,
+            status,
+            outcome: entry.outcome,
+            duration_ns: count(entry.duration_ns),
+            overhead_ns: count(entry.overhead_ns),
+            first_byte_ns: count(entry.first_byte_ns),
+            bytes_in: count(entry.bytes_in),
+            bytes_out: count(entry.bytes_out),
             tokens_in: usage.tokens_in,
             tokens_out: usage.tokens_out,
             tokens_cached: usage.tokens_cached,
             tokens_reasoning: usage.tokens_reasoning,
             cost_micros: used.1,
-            retries: retries as u64,
+            retries: entry.retries as u64,
         });
         let Some(access) = &self.access else {
-            return Ok(0);
+            return 0;
         };
         let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let waiting = access.get().lines().append(&Line {
-            unix_ms,
-            request_id: &request_id,
-            client: &client,
-            principal: &principal,
+            unix_ms: entry.unix_ms,
+            request_id: entry.request_id,
+            client: entry.client,
+            principal: entry.principal,
             method,
             path,
-            status,
-            outcome: Some(outcome),
-            error: &error,
-            route: label(route),
-            provider: label(provider),
-            upstream: &upstream,
-            model: &model,
-            stream: stream != 0,
-            attempts,
-            bytes_in,
-            bytes_out,
-            duration_ns,
-            overhead_ns,
-            first_byte_ns,
+            status: entry.status,
+            outcome: Some(entry.outcome),
+            error: entry.error,
+            route: entry.route,
+            provider: entry.provider,
+            upstream: entry.upstream,
+            model: entry.model,
+            stream: entry.is_stream,
+            attempts: entry.attempts,
+            bytes_in: entry.bytes_in,
+            bytes_out: entry.bytes_out,
+            duration_ns: entry.duration_ns,
+            overhead_ns: entry.overhead_ns,
+            first_byte_ns: entry.first_byte_ns,
             tokens_in: tokens(usage.tokens_in),
             tokens_out: tokens(usage.tokens_out),
             tokens_cached: tokens(usage.tokens_cached),
@@ -199,12 +235,59 @@ impl Ledger {
             cost_micros: micros.map_or(-1, tokens),
             is_estimated,
         });
-        Ok(waiting as isize)
+        waiting as isize
     }
+}
 
-    #[getter]
-    fn used(&self) -> (u64, u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).used
+/// What is to be kept of an exchange. Times and durations are nanoseconds, but for the wall clock's.
+pub(crate) struct Entry<'a> {
+    pub(crate) route: LabelId,
+    pub(crate) provider: LabelId,
+    pub(crate) model_label: LabelId,
+    pub(crate) status: i64,
+    pub(crate) outcome: Outcome,
+    pub(crate) attempts: i64,
+    pub(crate) is_stream: bool,
+    /// An upstream was sent the request.
+    pub(crate) is_asked: bool,
+    pub(crate) bytes_in: i64,
+    pub(crate) bytes_out: i64,
+    pub(crate) unix_ms: i64,
+    pub(crate) duration_ns: i64,
+    pub(crate) overhead_ns: i64,
+    /// 0 when there was none.
+    pub(crate) first_byte_ns: i64,
+    pub(crate) now_ns: i64,
+    /// Counters of eight bits, by reason.
+    pub(crate) retries: i64,
+    /// The request's, with the bytes it was scanned from.
+    pub(crate) head: Option<(&'a RequestHeadCore, &'a [u8])>,
+    pub(crate) answer: Answer,
+    pub(crate) grant: Option<&'a Grant>,
+    pub(crate) price: Option<&'a Price>,
+    pub(crate) request_id: &'a str,
+    pub(crate) client: &'a str,
+    pub(crate) principal: &'a str,
+    pub(crate) tenant: &'a str,
+    pub(crate) upstream: &'a str,
+    pub(crate) model: &'a str,
+    /// The code of what ended it; empty for nothing.
+    pub(crate) error: &'a str,
+}
+
+/// A label's number as it stands in a row.
+fn label(cell: i64) -> LabelId {
+    LabelId::new(u32::try_from(cell).unwrap_or(0))
+}
+
+/// What a whole JSON document says of its making.
+pub(crate) fn answer_of(document: &[u8]) -> Answer {
+    Answer {
+        reported: usage_of_document(document),
+        is_whole: true,
+        is_terminated: true,
+        document_bytes: document.len() as u64,
+        ..Answer::default()
     }
 }
 
