@@ -16,8 +16,12 @@ pub(crate) trait Block: Copy {
     fn operators(self) -> u64;
     /// The white space of JSON.
     fn spaces(self) -> u64;
-    /// Some byte is above 0x7f.
-    fn has_wide(self) -> bool;
+    /// Not zero when some byte is above 0x7f.
+    fn wide(self) -> u32;
+    /// The bytes below 0x20, and those equal to `"`.
+    fn quotes_and_controls(self) -> u64;
+    /// No byte is a quote, a backslash or below 0x20.
+    fn is_text(self) -> bool;
 }
 
 /// Work on blocks, compiled once for each kind of vector.
@@ -94,9 +98,21 @@ impl Block for Narrow {
     }
 
     #[inline(always)]
-    fn has_wide(self) -> bool {
+    fn wide(self) -> u32 {
         let [a, b, c, d] = self.0;
-        (a | b | c | d).move_mask() != 0
+        (a | b | c | d).move_mask() as u32
+    }
+
+    #[inline(always)]
+    fn quotes_and_controls(self) -> u64 {
+        self.equal(b'"') | self.controls()
+    }
+
+    #[inline(always)]
+    fn is_text(self) -> bool {
+        let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
+        let [a, b, c, d] = self.0.map(|lane| control(lane) | is(lane, b'"') | is(lane, b'\\'));
+        (a | b | c | d).move_mask() == 0
     }
 }
 
@@ -155,6 +171,16 @@ mod wide256 {
         #[inline(always)]
         fn table(self, table: [u8; 16]) -> __m256i {
             pulp::cast([table; 2])
+        }
+
+        /// Below 0x20, or `"`: with one bit turned over, that one follows those.
+        #[inline(always)]
+        fn quote_or_control(self, lane: __m256i) -> __m256i {
+            let turned = self
+                .simd
+                .avx2
+                ._mm256_xor_si256(lane, self.simd.avx._mm256_set1_epi8(0x02));
+            self.at_most(turned, 0x20)
         }
 
         /// Unsigned `lane <= byte`.
@@ -218,9 +244,25 @@ mod wide256 {
         }
 
         #[inline(always)]
-        fn has_wide(self) -> bool {
+        fn wide(self) -> u32 {
             let avx2 = self.simd.avx2;
-            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) != 0
+            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) as u32
+        }
+
+        #[inline(always)]
+        fn quotes_and_controls(self) -> u64 {
+            self.bits(
+                #[inline(always)]
+                |lane| self.quote_or_control(lane),
+            )
+        }
+
+        #[inline(always)]
+        fn is_text(self) -> bool {
+            let avx2 = self.simd.avx2;
+            let [low, high] = [self.low, self.high]
+                .map(|lane| avx2._mm256_or_si256(self.quote_or_control(lane), self.is(lane, b'\\')));
+            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(low, high)) == 0
         }
     }
 }
@@ -263,7 +305,12 @@ mod tests {
                         assert_eq!(block.operators(), u64::from(b"{}[]:,".contains(&byte)) << at);
                     }
                     assert_eq!(block.spaces(), u64::from(b" \n\r\t".contains(&byte)) << at);
-                    assert_eq!(block.has_wide(), byte > 0x7f);
+                    assert_eq!(block.wide() != 0, byte > 0x7f);
+                    assert_eq!(
+                        block.quotes_and_controls(),
+                        u64::from(byte < 0x20 || byte == b'"') << at
+                    );
+                    assert_eq!(block.is_text(), byte >= 0x20 && !b"\"\\".contains(&byte));
                     assert_eq!(block.equal(byte) >> at & 1, 1);
                     assert_eq!(block.equal(b'z'), u64::from(byte == b'z') << at);
                 }

@@ -6,75 +6,330 @@
 
 use super::block::{self, BLOCK, Block, Work};
 use super::text::{escape, escapes};
-use super::walk::{MAX_DEPTH, Visitor, literal, number, skip_space};
+use super::walk::{MAX_DEPTH, Visitor, digits, literal, number};
 
 /// As `walk`: the offset of the `{`, when the text is an object. None when in doubt: then the visitor heard nonsense.
 #[inline]
 pub(super) fn scan<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Option<Option<usize>> {
-    block::run(Scan { bytes, visitor })
+    let (mut finder, mut word) = (Finder::new(bytes), Word::default());
+    let (at, byte) = finder.next(&mut word)?;
+    let object = if byte == b'{' {
+        members(&mut finder, &mut word, visitor)?;
+        Some(at)
+    } else {
+        value(&mut finder, &mut word, at, byte, 0)?;
+        None
+    };
+    (finder.next(&mut word).is_none() && finder.is_sound()).then_some(object)
 }
 
-struct Scan<'a, V> {
-    bytes: &'a [u8],
-    visitor: &'a mut V,
+/// The members of the outermost object.
+#[inline(always)]
+fn members<V: Visitor>(finder: &mut Finder<'_>, word: &mut Word, visitor: &mut V) -> Option<()> {
+    let bytes = finder.bytes;
+    let (mut key, mut byte) = finder.next(word)?;
+    if byte == b'}' {
+        return Some(());
+    }
+    loop {
+        let (colon, start, first) = finder.member(word, byte)?;
+        let text = bytes.get(key + 1..before_space(bytes, colon) - 1)?;
+        let tag = visitor.key(text, finder.has_escapes && text.contains(&b'\\'));
+        value(finder, word, start, first, 1)?;
+        let (after, sign) = finder.next(word)?;
+        if let Some(tag) = tag {
+            visitor.member(tag, key, start, before_space(bytes, after)).ok()?;
+        }
+        match sign {
+            b',' => (key, byte) = finder.next(word)?,
+            b'}' => return Some(()),
+            _ => return None,
+        }
+    }
 }
 
-impl<V: Visitor> Work for Scan<'_, V> {
-    type Output = Option<Option<usize>>;
+/// The value that begins at `at` with `byte`, inside of `depth` containers.
+#[inline(always)]
+fn value(finder: &mut Finder<'_>, word: &mut Word, at: usize, byte: u8, depth: u32) -> Option<()> {
+    match byte {
+        b'"' => Some(()),
+        b'{' | b'[' => {
+            *word = container(finder, *word, byte, depth)?;
+            Some(())
+        }
+        _ => scalar(finder.bytes, at, byte),
+    }
+}
 
-    #[inline(always)]
-    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output {
-        let Self { bytes, visitor } = self;
-        let mut grammar = Grammar::new(bytes, visitor);
-        // What a block leaves to the next: all ones within a string; 1 when its last byte is a backslash that escapes, or
-        // part of a number or literal.
-        let (mut inside, mut cut, mut scalar) = (0_u64, 0, 0);
-        // Where the first block with bytes above 0x7f is.
-        let mut wide = None;
-        let mut padded = [b' '; BLOCK];
-        let mut base = 0;
-        while base < bytes.len() {
-            let block = match block::at(bytes, base) {
-                Some(block) => load(block),
-                None => {
-                    for (to, from) in padded.iter_mut().zip(bytes.get(base..)?) {
-                        *to = *from;
-                    }
-                    load(&padded)
-                }
-            };
-            let at = base;
-            base += BLOCK;
-            if wide.is_none() && block.has_wide() {
-                wide = Some(at);
-            }
-            // No short cut for blocks of plain text: beside those with escapes it would be mispredicted every other time.
-            let (quotes, backslashes, controls) = (block.equal(b'"'), block.equal(b'\\'), block.controls());
-            let (escaping, escaped) = escapes(backslashes, cut);
-            cut = escaping >> 63;
-            let borders = quotes & !escaped;
-            let letters = escaped & !(quotes | backslashes | block.equal(b'n'));
-            grammar.escapes |= backslashes;
-            if borders == 0 && inside != 0 {
-                if controls != 0 || !are_escapes(bytes, at, letters) {
+/// The container that opens with `byte`, and all within: what is left of the word in which it ends.
+#[inline(never)]
+fn container(finder: &mut Finder<'_>, mut word: Word, mut byte: u8, outside: u32) -> Option<Word> {
+    let bytes = finder.bytes;
+    // Nested containers as bits, the innermost in bit 0: 1 is an object.
+    let (mut nest, mut depth) = (0_u128, outside);
+    let mut at = 0;
+    'value: loop {
+        match byte {
+            b'"' => {}
+            b'{' | b'[' => {
+                if depth == MAX_DEPTH {
                     return None;
                 }
-                continue;
+                let is_object = byte == b'{';
+                depth += 1;
+                nest = nest << 1 | u128::from(is_object);
+                (at, byte) = finder.next(&mut word)?;
+                if is_object {
+                    if byte != b'}' {
+                        (_, at, byte) = finder.member(&mut word, byte)?;
+                        continue 'value;
+                    }
+                } else if byte != b']' {
+                    continue 'value;
+                }
+                depth -= 1;
+                nest >>= 1;
+            }
+            _ => scalar(bytes, at, byte)?,
+        }
+        // A value ended; close what it closes.
+        while depth != outside {
+            let (_, sign) = finder.next(&mut word)?;
+            let is_object = nest & 1 == 1;
+            if sign == b',' {
+                (at, byte) = finder.next(&mut word)?;
+                if is_object {
+                    (_, at, byte) = finder.member(&mut word, byte)?;
+                }
+                continue 'value;
+            }
+            if sign != if is_object { b'}' } else { b']' } {
+                return None;
+            }
+            depth -= 1;
+            nest >>= 1;
+        }
+        return Some(word);
+    }
+}
+
+/// A number or a literal.
+#[inline(always)]
+fn scalar(bytes: &[u8], at: usize, byte: u8) -> Option<()> {
+    let is_over = |end| {
+        matches!(
+            bytes.get(end),
+            None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')
+        )
+    };
+    if let b'1'..=b'9' = byte {
+        if is_over(digits(bytes, at)) {
+            return Some(());
+        }
+    }
+    let end = match byte {
+        b'-' | b'0'..=b'9' => number(bytes, at),
+        b't' => literal(bytes, at, b"true"),
+        b'f' => literal(bytes, at, b"false"),
+        b'n' => literal(bytes, at, b"null"),
+        _ => return None,
+    };
+    // What follows within the same word is no start of anything, so nobody else would look at it.
+    is_over(end.ok()?).then_some(())
+}
+
+/// A block's structure as bits - brackets, colons, commas, and the first bytes of strings, numbers and literals -, and
+/// the block's offset.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    base: usize,
+    bits: u64,
+}
+
+/// How many words are found at once.
+const WORDS: usize = 8;
+
+/// Finds the structure of a text, from left to right.
+struct Finder<'a> {
+    bytes: &'a [u8],
+    // Those that were found, and how many of them were taken.
+    words: [Word; WORDS],
+    found: usize,
+    taken: usize,
+    // The block to look at next.
+    base: usize,
+    // What a block leaves to the next: all ones within a string; 1 when its last byte is a backslash that escapes, or
+    // part of a number or literal.
+    inside: u64,
+    cut: u64,
+    scalar: u64,
+    // There was a backslash.
+    has_escapes: bool,
+    // Where to look for bytes above 0x7f, once there was one.
+    wide: Option<usize>,
+    // A control character or an unknown escape in a string.
+    is_broken: bool,
+}
+
+impl<'a> Finder<'a> {
+    #[inline(always)]
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            words: [Word::default(); WORDS],
+            found: 0,
+            taken: 0,
+            base: 0,
+            inside: 0,
+            cut: 0,
+            scalar: 0,
+            has_escapes: false,
+            wide: None,
+            is_broken: false,
+        }
+    }
+
+    /// The next place that has a meaning, and the byte there; None when there are no more, or the text is not JSON.
+    #[inline(always)]
+    fn next(&mut self, word: &mut Word) -> Option<(usize, u8)> {
+        if word.bits == 0 {
+            *word = self.word();
+            if word.bits == 0 {
+                return None;
+            }
+        }
+        let at = word.base + word.bits.trailing_zeros() as usize;
+        word.bits &= word.bits - 1;
+        Some((at, *self.bytes.get(at)?))
+    }
+
+    /// From the first byte of a key to its colon, and to its value with the first byte of that.
+    #[inline(always)]
+    fn member(&mut self, word: &mut Word, first: u8) -> Option<(usize, usize, u8)> {
+        if first != b'"' {
+            return None;
+        }
+        let (colon, sign) = self.next(word)?;
+        if sign != b':' {
+            return None;
+        }
+        let (at, byte) = self.next(word)?;
+        Some((colon, at, byte))
+    }
+
+    /// The next word that is not zero; zero when there are no more, or the text is not JSON.
+    #[inline(never)]
+    fn word(&mut self) -> Word {
+        if self.taken == self.found {
+            if self.base >= self.bytes.len() {
+                return Word::default();
+            }
+            self.find();
+        }
+        let word = self.words.get(self.taken).filter(|_| self.taken < self.found);
+        self.taken += 1;
+        word.copied().unwrap_or_default()
+    }
+
+    #[inline(never)]
+    fn find(&mut self) {
+        block::run(Find(self));
+        self.taken = 0;
+    }
+
+    /// When there are no more: whether all strings were JSON's, and ended.
+    #[inline(always)]
+    fn is_sound(&self) -> bool {
+        let is_utf8 = |from| simdutf8::basic::from_utf8(self.bytes.get(from..).unwrap_or_default()).is_ok();
+        self.inside == 0 && !self.is_broken && self.wide.is_none_or(is_utf8)
+    }
+}
+
+/// The block at `base`, filled up with spaces.
+#[inline(never)]
+fn padded(bytes: &[u8], base: usize) -> [u8; BLOCK] {
+    let mut padded = [b' '; BLOCK];
+    for (to, from) in padded.iter_mut().zip(bytes.get(base..).unwrap_or_default()) {
+        *to = *from;
+    }
+    padded
+}
+
+/// Finds words with vectors.
+struct Find<'a, 'b>(&'a mut Finder<'b>);
+
+impl Work for Find<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) {
+        let finder = self.0;
+        let bytes = finder.bytes;
+        let (mut inside, mut cut, mut scalar) = (finder.inside, finder.cut, finder.scalar);
+        let (mut base, mut found) = (finder.base, 0);
+        let mut wide = 0;
+        while base < bytes.len() && !finder.is_broken {
+            let Some(word) = finder.words.get_mut(found) else {
+                break;
+            };
+            if inside != 0 {
+                // Text has a loop of its own: it has the registers to itself, and is most of a long body.
+                let rest = bytes.get(base..).unwrap_or_default().chunks_exact(BLOCK);
+                for block in rest.filter_map(<[u8]>::first_chunk).map(&load) {
+                    if cut != 0 || !block.is_text() {
+                        let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
+                        let (escaping, escaped) = escapes(backslashes, cut);
+                        // All but `\"`, `\\` and `\n`: the string's end, what is wrong, escapes that are rare.
+                        let plain = block.equal(b'"') | backslashes | block.equal(b'n');
+                        if (specials | escaped) & !(plain & escaped) != 0 {
+                            break;
+                        }
+                        cut = escaping >> 63;
+                        finder.has_escapes = true;
+                    }
+                    wide |= block.wide();
+                    base += BLOCK;
+                }
+            }
+            let block = match block::at(bytes, base) {
+                Some(block) => load(block),
+                None => load(&padded(bytes, base)),
+            };
+            wide |= block.wide();
+            let (quotes, backslashes) = (block.equal(b'"'), block.equal(b'\\'));
+            let (mut borders, mut letters) = (quotes, 0);
+            if backslashes | cut != 0 {
+                let (escaping, escaped) = escapes(backslashes, cut);
+                borders &= !escaped;
+                letters = escaped & !(quotes | backslashes | block.equal(b'n'));
+                cut = escaping >> 63;
+                finder.has_escapes = true;
             }
             // From each opening quote to before its closing one.
             let within = parity(borders) ^ inside;
             inside = ((within as i64) >> 63) as u64;
-            if controls & within != 0 || !are_escapes(bytes, at, letters & within) {
-                return None;
+            let controls = block.quotes_and_controls() & !quotes;
+            if controls & within != 0 || !are_escapes(bytes, base, letters & within) {
+                finder.is_broken = true;
+                break;
             }
             let operators = block.operators() & !within;
             let scalars = !(operators | block.spaces() | within | borders);
             let starts = scalars & !(scalars << 1 | scalar);
             scalar = scalars >> 63;
-            grammar.block(at, operators | starts | (borders & within))?;
+            *word = Word {
+                base,
+                bits: operators | starts | (borders & within),
+            };
+            found += usize::from(word.bits != 0);
+            base += BLOCK;
         }
-        let is_utf8 = |from| simdutf8::basic::from_utf8(bytes.get(from..).unwrap_or_default()).is_ok();
-        (inside == 0 && grammar.is_complete() && wide.is_none_or(is_utf8)).then_some(grammar.object)
+        if finder.wide.is_none() && wide != 0 {
+            finder.wide = Some(finder.base);
+        }
+        finder.base = base;
+        (finder.inside, finder.cut, finder.scalar) = (inside, cut, scalar);
+        finder.found = if finder.is_broken { 0 } else { found };
     }
 }
 
@@ -99,158 +354,6 @@ fn parity(mut bits: u64) -> u64 {
         bits ^= bits << shift;
     }
     bits
-}
-
-/// What may come next.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    Value,
-    ValueOrEnd,
-    Key,
-    KeyOrEnd,
-    Colon,
-    CommaOrEnd,
-}
-
-/// RFC 8259's grammar over brackets, colons, commas, and the first bytes of strings, numbers and literals.
-struct Grammar<'a, V: Visitor> {
-    bytes: &'a [u8],
-    visitor: &'a mut V,
-    next: Next,
-    // Nested containers as bits, the innermost in bit 0: 1 is an object.
-    nest: u128,
-    depth: u32,
-    object: Option<usize>,
-    key: usize,
-    // Not zero once there was a backslash.
-    escapes: u64,
-    // The top-level member whose value is being read, with the offsets of its key and of its value.
-    wanted: Option<(V::Tag, usize, usize)>,
-}
-
-impl<'a, V: Visitor> Grammar<'a, V> {
-    #[inline(always)]
-    fn new(bytes: &'a [u8], visitor: &'a mut V) -> Self {
-        Self {
-            bytes,
-            visitor,
-            next: Next::Value,
-            nest: 0,
-            depth: 0,
-            object: None,
-            key: 0,
-            escapes: 0,
-            wanted: None,
-        }
-    }
-
-    #[inline(always)]
-    fn is_complete(&self) -> bool {
-        self.depth == 0 && self.next == Next::CommaOrEnd
-    }
-
-    /// Takes what the bits stand for, counted from `base`. None when the text is not JSON, or not surely.
-    ///
-    /// A call of its own, so that the loop over blocks has the registers to itself.
-    #[inline(never)]
-    fn block(&mut self, base: usize, mut structure: u64) -> Option<()> {
-        while structure != 0 {
-            self.take(base + structure.trailing_zeros() as usize)?;
-            structure &= structure - 1;
-        }
-        Some(())
-    }
-
-    #[inline(always)]
-    fn take(&mut self, at: usize) -> Option<()> {
-        let byte = *self.bytes.get(at)?;
-        match (self.next, byte) {
-            (Next::Key | Next::KeyOrEnd, b'"') => {
-                self.key = at;
-                self.next = Next::Colon;
-            }
-            (Next::Colon, b':') => {
-                if self.depth == 1 {
-                    self.ask(at)?;
-                }
-                self.next = Next::Value;
-            }
-            (Next::CommaOrEnd, b',') if self.depth > 0 => {
-                if self.depth == 1 {
-                    self.tell(at)?;
-                }
-                self.next = if self.nest & 1 == 1 { Next::Key } else { Next::Value };
-            }
-            (Next::CommaOrEnd | Next::KeyOrEnd, b'}') if self.nest & 1 == 1 => self.close(at)?,
-            (Next::CommaOrEnd | Next::ValueOrEnd, b']') if self.depth > 0 && self.nest & 1 == 0 => self.close(at)?,
-            (Next::Value | Next::ValueOrEnd, _) => {
-                self.next = Next::CommaOrEnd;
-                let end = match byte {
-                    b'"' => return Some(()),
-                    b'{' | b'[' => return self.open(byte == b'{', at),
-                    b'-' | b'0'..=b'9' => number(self.bytes, at),
-                    b't' => literal(self.bytes, at, b"true"),
-                    b'f' => literal(self.bytes, at, b"false"),
-                    b'n' => literal(self.bytes, at, b"null"),
-                    _ => return None,
-                };
-                // What follows within the same word is no start of anything, so nobody else would look at it.
-                return match self.bytes.get(end.ok()?) {
-                    None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') => Some(()),
-                    Some(_) => None,
-                };
-            }
-            _ => return None,
-        }
-        Some(())
-    }
-
-    #[inline(always)]
-    fn open(&mut self, is_object: bool, at: usize) -> Option<()> {
-        if self.depth == MAX_DEPTH {
-            return None;
-        }
-        if self.depth == 0 && is_object {
-            self.object = Some(at);
-        }
-        self.depth += 1;
-        self.nest = self.nest << 1 | u128::from(is_object);
-        self.next = if is_object { Next::KeyOrEnd } else { Next::ValueOrEnd };
-        Some(())
-    }
-
-    #[inline(always)]
-    fn close(&mut self, at: usize) -> Option<()> {
-        if self.depth == 1 {
-            self.tell(at)?;
-        }
-        self.depth -= 1;
-        self.nest >>= 1;
-        self.next = Next::CommaOrEnd;
-        Some(())
-    }
-
-    /// Asks the visitor about the key before the colon at `at`.
-    #[inline(always)]
-    fn ask(&mut self, at: usize) -> Option<()> {
-        let end = before_space(self.bytes, at) - 1;
-        let text = self.bytes.get(self.key + 1..end)?;
-        let tag = self.visitor.key(text, self.escapes != 0 && text.contains(&b'\\'));
-        self.wanted = tag.map(|tag| (tag, self.key, skip_space(self.bytes, at + 1)));
-        Some(())
-    }
-
-    /// Tells the visitor about the value before the comma or brace at `at`.
-    #[inline(always)]
-    fn tell(&mut self, at: usize) -> Option<()> {
-        match self.wanted.take() {
-            Some((tag, key, start)) => {
-                let end = before_space(self.bytes, at);
-                self.visitor.member(tag, key, start, end).ok()
-            }
-            None => Some(()),
-        }
-    }
 }
 
 /// Where the white space before `at` begins.
@@ -381,6 +484,39 @@ mod tests {
             let text = [vec![b' '; shift], body.to_vec(), vec![b'\n'; shift]].concat();
             assert!(agree(&text));
         }
+    }
+
+    #[test]
+    fn long_text_is_seen_whatever_is_in_it_and_wherever() {
+        let specials = [
+            "\\n",
+            "\\\\",
+            "\\\"",
+            "\\u00e9",
+            "\\t",
+            "\\\\\\n",
+            "\\\\\\\\\\\"",
+            "é",
+            "\\x",
+            "\\u00g9",
+            "\u{1}",
+            "\n",
+            "\"",
+            "\\\\\"",
+        ];
+        let mut valid = 0;
+        for special in specials {
+            for before in 60..200 {
+                let text = format!(
+                    r#"{{"model":"{}{special}{}{special}{}","n":1}}"#,
+                    "a".repeat(before),
+                    "b".repeat(before % 67),
+                    "c".repeat(90)
+                );
+                valid += usize::from(agree(text.as_bytes()));
+            }
+        }
+        assert_eq!(valid, 8 * 140);
     }
 
     #[test]

@@ -186,8 +186,18 @@ pub(super) fn number(bytes: &[u8], mut at: usize) -> Result<usize, JsonError> {
     Ok(at)
 }
 
-#[inline]
-fn digits(bytes: &[u8], mut at: usize) -> usize {
+#[inline(always)]
+pub(super) fn digits(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        // Digits become 0 to 9. Bytes above the lowest one that is marked may be marked wrongly.
+        let word = u64::from_le_bytes(*chunk) ^ (ONES * 0x30);
+        let others = (word.wrapping_add(ONES * 0x76) | word) & (ONES << 7);
+        if others != 0 {
+            return at + others.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
     while let Some(b'0'..=b'9') = bytes.get(at) {
         at += 1;
     }
