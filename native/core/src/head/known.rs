@@ -99,7 +99,7 @@ pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
     let word = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
     // Eight bytes at a time; the last eight overlap what came before.
     let (Some(last), Some(wanted)) = (bytes.last_chunk::<8>(), lower.last_chunk::<8>()) else {
-        return bytes.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower);
+        return equals_short(bytes, lower);
     };
     if word(last) | CASE != word(wanted) {
         return false;
@@ -114,6 +114,22 @@ pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
         (bytes, lower) = (more, wanted_more);
     }
     true
+}
+
+/// The same for fewer than eight, of one length.
+#[inline]
+fn equals_short(bytes: &[u8], lower: &[u8]) -> bool {
+    const CASE: u32 = u32::MAX / 255 * 0x20;
+    let word = |chunk: &[u8; 4]| u32::from_le_bytes(*chunk);
+    if let (Some(first), Some(last), Some(wanted), Some(wanted_last)) = (
+        bytes.first_chunk::<4>(),
+        bytes.last_chunk::<4>(),
+        lower.first_chunk::<4>(),
+        lower.last_chunk::<4>(),
+    ) {
+        return word(first) | CASE == word(wanted) && word(last) | CASE == word(wanted_last);
+    }
+    bytes.iter().zip(lower).all(|(byte, lower)| byte | 0x20 == *lower)
 }
 
 #[cfg(test)]

@@ -34,40 +34,40 @@ impl RequestHead {
         Self::parse_after(bytes, &mut LastHost::default())
     }
 
-    /// The same for one who reads many heads: most name the host that the one before named.
+    /// The same for one who reads many heads: most have the first line and name the host that the one before had.
     #[inline]
     pub fn parse_after(bytes: &[u8], last: &mut LastHost) -> Result<Option<Self>, HeadError> {
         let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
         // RFC 9112 2.2: one empty line before a request is forgiven (old clients end bodies with one).
         let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
-        let Some(first) = line(bytes, start, HeadError::TargetTooLong)? else {
+        let Some(first) = last.start(bytes, start)? else {
             return Ok(None);
         };
-        if first.is_empty() {
-            return Err(HeadError::EmptyLines);
-        }
         let Start {
+            len,
             method,
             target: (from, to),
             parsed: target,
             http_10,
-        } = request_line(first)?;
+        } = first;
         let mut fields = Fields::with_capacity(USUAL_FIELDS);
-        let Some((facts, size)) =
-            scan::fields(bytes, start + first.len() + 2, Direction::Request, http_10, &mut fields)?
-        else {
+        let Some((facts, size)) = scan::fields(bytes, start + len, Direction::Request, http_10, &mut fields)? else {
             return Ok(None);
         };
         let target_span = Span::new(start + from, start + to);
         let shift = |span: Span| target_span.within(span);
         let authority = target.authority.map(shift);
         let host = host(bytes, &fields, authority, http_10, last)?;
-        let request_id = fields
-            .iter()
-            .find(|field| Known::RequestId.is_in(facts.seen) && field.known == Known::RequestId)
-            .map(|field| field.value_span())
-            .filter(|span| is_request_id(span.of(bytes)))
-            .unwrap_or_default();
+        let request_id = if Known::RequestId.is_in(facts.seen) {
+            fields
+                .iter()
+                .find(|field| field.known == Known::RequestId)
+                .map(|field| field.value_span())
+                .filter(|span| is_request_id(span.of(bytes)))
+                .unwrap_or_default()
+        } else {
+            Span::default()
+        };
         let named = if request_id.is_empty() { 0 } else { flag::NAMED };
         let timed = if Known::RequestTimeout.is_in(facts.seen) {
             flag::TIMED
@@ -128,14 +128,44 @@ impl RequestHead {
     }
 }
 
-/// The authority that was looked at last, when it was a good one.
+/// The request line and the authority that were looked at last, when they were good ones.
 #[derive(Debug, Default)]
 pub struct LastHost {
+    /// With its CRLF.
+    line: SmallVec<[u8; 128]>,
+    start: Start,
     authority: SmallVec<[u8; 64]>,
     length: usize,
 }
 
 impl LastHost {
+    /// The request line at `at`; None while its end has not arrived.
+    #[inline]
+    fn start(&mut self, bytes: &[u8], at: usize) -> Result<Option<Start>, HeadError> {
+        let rest = bytes.get(at..).unwrap_or_default();
+        if rest.starts_with(&self.line) && !self.line.is_empty() {
+            return Ok(Some(self.start));
+        }
+        let Some(first) = line(bytes, at, HeadError::TargetTooLong)? else {
+            return Ok(None);
+        };
+        if first.is_empty() {
+            return Err(HeadError::EmptyLines);
+        }
+        let start = request_line(first)?;
+        // One with a query may well be the only one of its kind.
+        if let Some(line) = rest
+            .get(..start.len)
+            .filter(|line| line.len() <= self.line.inline_size())
+        {
+            if start.parsed.query.is_empty() {
+                self.line = SmallVec::from_slice(line);
+                self.start = start;
+            }
+        }
+        Ok(Some(start))
+    }
+
     #[inline]
     fn host(&mut self, authority: &[u8]) -> Result<usize, HeadError> {
         if self.authority.as_slice() == authority && !authority.is_empty() {
@@ -150,8 +180,11 @@ impl LastHost {
     }
 }
 
-/// A request line: how long the method is, where the target is, what it says.
+/// A request line: how long it and its method are, where the target is, what it says.
+#[derive(Clone, Copy, Debug, Default)]
 struct Start {
+    /// With the CRLF.
+    len: usize,
     method: usize,
     target: (usize, usize),
     parsed: Target,
@@ -181,6 +214,7 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     let bytes = rest.get(1..).ok_or(HeadError::RequestLine)?;
     let parsed = target::parse(bytes, name == b"OPTIONS")?;
     Ok(Start {
+        len: line.len() + 2,
         method,
         target: (method + 1, method + 1 + bytes.len()),
         parsed,

@@ -237,33 +237,39 @@ impl Work for Lines<'_> {
             if fields.len() == MAX_HEADERS {
                 return Err(HeadError::TooManyHeaders);
             }
-            let line = bytes.get(at..end).unwrap_or_default();
-            let (name, mut value) = match colon.and_then(|colon| line.split_at_checked(colon - at)) {
-                Some((name, value)) => (name, value.get(1..).unwrap_or_default()),
-                None => return Err(unnamed(line)),
+            let line = || bytes.get(at..end).unwrap_or_default();
+            let Some((colon, name)) = colon.and_then(|colon| Some((colon, bytes.get(at..colon)?))) else {
+                return Err(unnamed(line()));
             };
             let known = Known::classify(name);
             if known == Known::Other {
-                check_name(line, name, direction)?;
+                check_name(line(), name, direction)?;
             }
-            while let Some((b' ' | b'\t', rest)) = value.split_first() {
-                value = rest;
+            let value = trimmed(bytes, colon + 1, end);
+            if known.is_in(facts.wanted()) {
+                facts.note(known, value.of(bytes), direction)?;
             }
-            let start = end - value.len();
-            while let Some((b' ' | b'\t', rest)) = value.split_last() {
-                value = rest;
-            }
-            if known != Known::Other {
-                facts.note(known, value, direction)?;
-            }
+            facts.seen |= known.bit();
             fields.push(Field {
-                name: Span::new(at, at + name.len()),
-                value: Span::new(start, start + value.len()),
+                name: Span::new(at, colon),
+                value,
                 known,
             });
             at = end + 2;
         }
     }
+}
+
+/// What is between `start` and `end` without white space around it; where there is nothing, `end`.
+#[inline(always)]
+fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
+    while let (true, Some(b' ' | b'\t')) = (start < end, bytes.get(start)) {
+        start += 1;
+    }
+    while let (true, Some(b' ' | b'\t')) = (start < end, bytes.get(end - 1)) {
+        end -= 1;
+    }
+    Span::new(start, end)
 }
 
 /// Where the control characters and the colons are, looked up 64 bytes at a time and from left to right.
@@ -398,6 +404,14 @@ fn check_alias(name: &[u8], direction: Direction) -> Result<(), HeadError> {
     }
 }
 
+/// They occur once.
+const ONCE: KnownSet = known::set(&[
+    Known::Host,
+    Known::ContentLength,
+    Known::TransferEncoding,
+    Known::ContentType,
+]);
+
 impl Facts {
     fn new(http_10: bool) -> Self {
         let flags = if http_10 { flag::HTTP_10 } else { 0 };
@@ -412,15 +426,22 @@ impl Facts {
         }
     }
 
-    /// Take in one known header.
-    #[inline]
-    fn note(&mut self, known: Known, value: &[u8], direction: Direction) -> Result<(), HeadError> {
-        const ONCE: KnownSet = known::set(&[
-            Known::Host,
+    /// The names whose next header `note` must see; the others are only known to have occurred.
+    #[inline(always)]
+    fn wanted(&self) -> KnownSet {
+        const TELLING: KnownSet = known::set(&[
             Known::ContentLength,
             Known::TransferEncoding,
+            Known::Connection,
             Known::ContentType,
+            Known::ContentEncoding,
+            Known::Expect,
         ]);
+        TELLING | (ONCE & self.seen)
+    }
+
+    /// Takes in one header of those.
+    fn note(&mut self, known: Known, value: &[u8], direction: Direction) -> Result<(), HeadError> {
         if known.is_in(ONCE & self.seen) {
             // Responses: RFC 9110 8.6 lets a recipient merge repetitions of one valid length.
             let merges = known == Known::ContentLength
@@ -432,7 +453,6 @@ impl Facts {
                 Err(HeadError::Duplicate(known.name()))
             };
         }
-        self.seen |= known.bit();
         match known {
             Known::ContentLength => self.content_length = Some(length(value)?),
             Known::TransferEncoding => {

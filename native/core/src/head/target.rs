@@ -8,7 +8,7 @@ use super::{HeadError, Span};
 const MAX_HOST: usize = 255;
 
 /// A target taken apart; spans are counted within it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Target {
     /// Of the absolute form.
     pub(super) authority: Option<Span>,
