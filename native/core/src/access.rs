@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use wide::{CmpEq, CmpGt, i8x16};
+use wide::{CmpGt, i8x16};
 
-use crate::decimal::Decimal;
+use crate::decimal::three;
+use crate::lanes::{all, equal, is_plain, special};
 use crate::metrics::Outcome;
 use crate::out::Out;
 use crate::segment::{LABELS, LabelId, Segment};
@@ -165,11 +166,11 @@ impl AccessLog {
         text(out, b",\"method\":\"", line.method);
         text(out, b",\"path\":\"", line.path);
         number(out, b",\"status\":", line.status);
-        text(
-            out,
-            b",\"outcome\":\"",
-            line.outcome.map_or("", Outcome::name).as_bytes(),
-        );
+        if let Some(outcome) = line.outcome {
+            out.put(b",\"outcome\":\"");
+            out.put(outcome.name().as_bytes());
+            out.put(b"\"");
+        }
         text(out, b",\"error\":\"", line.error.as_bytes());
         self.label(out, b",\"route\":", line.route);
         self.label(out, b",\"provider\":", line.provider);
@@ -242,7 +243,7 @@ impl AccessLog {
             self.time = timestamp(second);
         }
         let ms = unix_ms.rem_euclid(1000) as u64;
-        self.time[20..23].copy_from_slice(&Decimal::three(ms));
+        self.time[20..23].copy_from_slice(&three(ms));
     }
 }
 
@@ -268,7 +269,7 @@ fn number(out: &mut Out<'_>, member: &[u8], value: i64) {
 #[inline(always)]
 fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
-        let [a, b, c] = Decimal::three(value as u64);
+        let [a, b, c] = three(value as u64);
         out.put(member);
         out.number(value as u64 / 1000);
         out.put(&[b'.', a, b, c]);
@@ -319,43 +320,24 @@ fn escape_all(out: &mut Out<'_>, value: &[u8]) {
 /// All of it is ASCII that stands for itself.
 #[inline]
 fn needs_nothing(value: &[u8]) -> bool {
-    if let Some(last) = value.last_chunk::<16>() {
-        // Sixteen at a time; the last sixteen overlap what came before.
-        let mut chunks = value.chunks_exact(16).filter_map(<[u8]>::first_chunk::<16>);
-        return chunks.all(are_plain) && are_plain(last);
-    }
-    if let (Some(first), Some(last)) = (value.first_chunk::<8>(), value.last_chunk::<8>()) {
-        return word_is_plain(u64::from_le_bytes(*first)) && word_is_plain(u64::from_le_bytes(*last));
+    // What is above 0x7f is negative, and so below the space.
+    let are_plain = |lane| {
+        let special = equal(lane, b'"') | equal(lane, b'\\') | equal(lane, 0x7f);
+        lane.cmp_gt(i8x16::splat(0x1f)) & !special
+    };
+    if let Some(plain) = all(value, are_plain) {
+        return plain;
     }
     if let (Some(first), Some(last)) = (value.first_chunk::<4>(), value.last_chunk::<4>()) {
         let word = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
-        return word_is_plain(word);
+        return special(word) == 0;
     }
-    value.iter().all(|&byte| byte < 0x80 && is_plain(byte))
-}
-
-/// Eight bytes at once (Mycroft's test for a zero byte).
-#[inline]
-fn word_is_plain(word: u64) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
-    let is = |byte: u8| zero(word ^ (ONES * u64::from(byte)));
-    let below = word.wrapping_sub(ONES * 0x20) & !word;
-    (below | is(b'"') | is(b'\\') | is(0x7f) | word) & (ONES << 7) == 0
-}
-
-/// Sixteen bytes at once: plain, and below 0x80, which a signed comparison sees as negative.
-#[inline]
-fn are_plain(bytes: &[u8; 16]) -> bool {
-    let lane = i8x16::from(bytes.map(|byte| byte as i8));
-    let is = |byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
-    let special = i8x16::splat(0x20).cmp_gt(lane) | is(b'"') | is(b'\\') | is(0x7f);
-    special.move_mask() == 0
+    value.iter().all(|&byte| is_plain(byte))
 }
 
 fn escape(out: &mut Out<'_>, value: &[u8]) {
     let mut rest = value;
-    while let Some(at) = rest.iter().position(|&byte| !is_plain(byte)) {
+    while let Some(at) = rest.iter().position(|&byte| byte < 0x80 && !is_plain(byte)) {
         let (plain, special) = rest.split_at(at);
         out.put(plain);
         match special[0] {
@@ -373,12 +355,6 @@ fn escape(out: &mut Out<'_>, value: &[u8]) {
         rest = &special[1..];
     }
     out.put(rest);
-}
-
-#[inline]
-fn is_plain(byte: u8) -> bool {
-    // DEL is legal in JSON, but a terminal that shows the log should not get it.
-    (byte >= 0x20) & (byte != b'"') & (byte != b'\\') & (byte != 0x7f)
 }
 
 /// The time of a second since 1970, with no milliseconds.

@@ -1,4 +1,6 @@
-//! Decimal digits, two at a time.
+//! Decimal digits, two and eight at a time.
+
+use crate::out::Out;
 
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[b'0'; 2]; 100];
@@ -16,68 +18,88 @@ pub(crate) fn pair(value: u64) -> [u8; 2] {
     PAIRS[(value % 100) as usize]
 }
 
-/// The digits of a number, most significant first.
+/// Eight digits, zeros in front included.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Eight {
+    /// All of them.
+    pub(crate) text: [u8; 8],
+    zeros: u32,
+}
+
+impl Eight {
+    /// What it takes is below.
+    pub(crate) const LIMIT: u64 = 100_000_000;
+
+    /// All at once: halves of four digits, in each pairs, in each digits, every step in lanes of one word
+    /// (Wojciech Mula, "SSE: conversion integers to decimal representation", without SSE).
+    #[inline(always)]
+    pub(crate) fn new(value: u64) -> Self {
+        debug_assert!(value < Self::LIMIT);
+        // The most significant comes first, which is lowest. A product with the reciprocal, cut, is the quotient: for
+        // all that a lane can hold.
+        let halves = (value / 10_000) | ((value % 10_000) << 32);
+        let hundreds = ((halves * 10_486) >> 20) & 0x0000_007f_0000_007f;
+        let pairs = hundreds | ((halves - hundreds * 100) << 16);
+        let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+        let digits = tens | ((pairs - tens * 10) << 8);
+        Self {
+            text: (digits | (u64::MAX / 255 * u64::from(b'0'))).to_le_bytes(),
+            zeros: digits.trailing_zeros() / 8,
+        }
+    }
+
+    /// Those from the first that is not zero on.
+    #[inline(always)]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.text.get(self.zeros as usize..).unwrap_or_default()
+    }
+}
+
+/// A number to be written, whose length is known.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decimal {
-    digits: [u8; 20],
-    from: u8,
+    value: u64,
+    len: usize,
 }
 
 impl Decimal {
     /// No digits at all.
-    pub(crate) const EMPTY: Self = Self {
-        digits: [b'0'; 20],
-        from: 20,
-    };
+    pub(crate) const EMPTY: Self = Self { value: 0, len: 0 };
 
     /// A number without leading zeros.
     #[inline]
     pub(crate) fn new(value: u64) -> Self {
         // Most of what we write has few digits.
-        if value < 100 {
-            let mut digits = [b'0'; 20];
-            digits[18..].copy_from_slice(&PAIRS[value as usize]);
-            let from = if value < 10 { 19 } else { 18 };
-            return Self { digits, from };
-        }
-        Self::long(value)
+        let len = match value {
+            0..10 => 1,
+            10..100 => 2,
+            100..1_000 => 3,
+            1_000..10_000 => 4,
+            _ => value.ilog10() as usize + 1,
+        };
+        Self { value, len }
     }
 
-    fn long(mut value: u64) -> Self {
-        let mut digits = [b'0'; 20];
-        let mut from = digits.len();
-        for pair in digits.chunks_exact_mut(2).rev() {
-            pair.copy_from_slice(&PAIRS[(value % 100) as usize]);
-            from -= if value < 10 { 1 } else { 2 };
-            value /= 100;
-            if value == 0 {
-                break;
-            }
-        }
-        Self {
-            digits,
-            from: from as u8,
-        }
-    }
-
-    /// The last three digits, zeros included.
+    /// Puts its digits.
     #[inline]
-    pub(crate) fn three(value: u64) -> [u8; 3] {
-        let [tens, ones] = PAIRS[(value % 100) as usize];
-        [b'0' + (value / 100 % 10) as u8, tens, ones]
-    }
-
-    /// They.
-    #[inline]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        self.digits.get(usize::from(self.from)..).unwrap_or_default()
+    pub(crate) fn put(&self, out: &mut Out<'_>) {
+        if self.len > 0 {
+            out.number(self.value);
+        }
     }
 
     /// How many there are.
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.digits.len() - usize::from(self.from)
+        self.len
     }
+}
+
+/// The last three digits of a number, zeros included.
+#[inline]
+pub(crate) fn three(value: u64) -> [u8; 3] {
+    let [tens, ones] = PAIRS[(value % 100) as usize];
+    [b'0' + (value / 100 % 10) as u8, tens, ones]
 }
 
 #[cfg(test)]
@@ -90,10 +112,26 @@ mod tests {
         let numbers = powers.flat_map(|power| [power - 1, power, power + 1, power.saturating_mul(7)]);
         for number in numbers.chain(0..10_100).chain([u64::MAX]) {
             let decimal = Decimal::new(number);
-            assert_eq!(decimal.as_bytes(), number.to_string().as_bytes());
-            assert_eq!(decimal.len(), number.to_string().len());
-            assert_eq!(&Decimal::three(number)[..], format!("{:03}", number % 1000).as_bytes());
+            let mut buffer = [0; 20];
+            let mut out = Out::new(&mut buffer[..decimal.len()]);
+            decimal.put(&mut out);
+            assert_eq!(out.room(), 0);
+            assert_eq!(&buffer[..decimal.len()], number.to_string().as_bytes());
+            assert_eq!(&three(number)[..], format!("{:03}", number % 1000).as_bytes());
         }
-        assert_eq!((Decimal::EMPTY.as_bytes(), Decimal::EMPTY.len()), (&b""[..], 0));
+        assert_eq!(Decimal::EMPTY.len(), 0);
+    }
+
+    #[test]
+    fn eight_digits_at_once_are_all_right() {
+        // Each half goes its own way: all of them, low and high.
+        for half in 0..10_000 {
+            for number in [half, half * 10_000, half * 10_000 + 9_999, 12_340_000 + half] {
+                let eight = Eight::new(number % Eight::LIMIT);
+                assert_eq!(&eight.text[..], format!("{:08}", number % Eight::LIMIT).as_bytes());
+                let shown = (number % Eight::LIMIT).to_string();
+                assert_eq!(eight.as_bytes(), if shown == "0" { b"" } else { shown.as_bytes() });
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod descriptor;
 pub mod access;
 pub mod breaker;
 mod hash;
+mod lanes;
 pub mod limit;
 mod mask;
 pub mod metrics;

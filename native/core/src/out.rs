@@ -1,6 +1,6 @@
 //! A buffer that is being filled with many short pieces.
 
-use crate::decimal::pair;
+use crate::decimal::{Eight, pair};
 
 /// What is left of it.
 pub(crate) struct Out<'a>(&'a mut [u8]);
@@ -42,21 +42,19 @@ impl Out<'_> {
     }
 
     #[inline(never)]
-    fn long_number(&mut self, mut value: u64) {
-        let length = value.ilog10() as usize + 1;
-        let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(length) else {
-            debug_assert!(false, "more was put than measured");
-            return;
-        };
-        let mut pairs = now.rchunks_exact_mut(2);
-        for digits in &mut pairs {
-            digits.copy_from_slice(&pair(value));
-            value /= 100;
+    fn long_number(&mut self, value: u64) {
+        if value < 10_000 {
+            let ([a, b], [c, d]) = (pair(value / 100), pair(value));
+            match a {
+                b'0' => self.put(&[b, c, d]),
+                _ => self.put(&[a, b, c, d]),
+            }
+        } else if value < Eight::LIMIT {
+            self.put(Eight::new(value).as_bytes());
+        } else {
+            self.number(value / Eight::LIMIT);
+            self.put(&Eight::new(value % Eight::LIMIT).text);
         }
-        if let [first] = pairs.into_remainder() {
-            *first = b'0' + value as u8;
-        }
-        self.0 = later;
     }
 }
 

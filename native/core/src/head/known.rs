@@ -13,6 +13,8 @@ macro_rules! known {
 
         const ALL: &[Known] = &[Known::Other, $(Known::$variant),*];
         const NAMES: &[&str] = &["", $($name),*];
+        /// Names as lines begin.
+        const STARTS: &[&str] = &["", $(concat!($name, ": ")),*];
     };
 }
 
@@ -65,6 +67,11 @@ impl Known {
     /// The name in lower case; empty for `Other`.
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
+    }
+
+    /// How a line with that name in lower case begins, up to the value; empty for `Other`.
+    pub(super) fn line_start(self) -> &'static [u8] {
+        STARTS[self as usize].as_bytes()
     }
 
     pub(super) const fn bit(self) -> KnownSet {

@@ -21,10 +21,12 @@ pub enum Framing {
 #[inline]
 pub(super) fn put_field(out: &mut Out<'_>, field: &Field, head: &[u8]) {
     match field.known {
-        Known::Other => out.put(field.name(head)),
-        known => out.put(known.name().as_bytes()),
+        Known::Other => {
+            out.put(field.name(head));
+            out.put(b": ");
+        }
+        known => out.put(known.line_start()),
     }
-    out.put(b": ");
     out.put(field.value(head));
     out.put(b"\r\n");
 }
@@ -54,7 +56,7 @@ impl FramingLine {
     pub(super) fn put(&self, out: &mut Out<'_>) {
         out.put(self.start);
         if self.length.len() > 0 {
-            out.put(self.length.as_bytes());
+            self.length.put(out);
             out.put(b"\r\n");
         }
     }

@@ -1,6 +1,9 @@
 //! Heads to send: written from what was parsed, in two passes - choose and measure, then fill a buffer of that size.
 
-use crate::decimal::Decimal;
+use wide::i8x16;
+
+use crate::decimal::{Decimal, three};
+use crate::lanes::{all, equal, within};
 use crate::out::Out;
 
 use super::known::{self, Known, KnownSet};
@@ -377,7 +380,7 @@ impl ResponseHeadWriter {
         }
         let told = (attempts > 0).then(|| [attempts, overhead_us].map(Decimal::new));
         let told_len = told.as_ref().map_or(0, |[attempts, overhead]| {
-            ATTEMPTS.len() + attempts.len() + OVERHEAD.len() + overhead.len() + 4
+            ATTEMPTS.len() + attempts.len() + OVERHEAD.len() + overhead.len() + 2
         });
         let reason = head.reason(bytes);
         let clean = !reason.is_empty() && reason.iter().all(|byte| matches!(byte, b' '..=b'~'));
@@ -434,7 +437,8 @@ impl ResponseHeadWriter {
 const STATUS_START: &[u8] = b"HTTP/1.1 ";
 const REQUEST_ID: &[u8] = b"x-request-id: ";
 const ATTEMPTS: &[u8] = b"x-budgateway-attempts: ";
-const OVERHEAD: &[u8] = b"x-budgateway-overhead-us: ";
+/// Behind `ATTEMPTS` and its value.
+const OVERHEAD: &[u8] = b"\r\nx-budgateway-overhead-us: ";
 
 impl ResponsePlan<'_> {
     /// How many bytes `write` fills.
@@ -446,16 +450,16 @@ impl ResponsePlan<'_> {
     /// Writes the head into `out`, which is `len()` long.
     pub fn write(&self, out: &mut [u8]) {
         let mut out = Out::new(out);
-        out.put(STATUS_START);
         let status = self.head.status;
-        out.put(&[
-            b'0' + (status / 100) as u8,
-            b'0' + (status / 10 % 10) as u8,
-            b'0' + (status % 10) as u8,
-            b' ',
-        ]);
-        out.put(self.reason);
-        out.put(b"\r\n");
+        if status == 200 && self.reason == b"OK" {
+            out.put(b"HTTP/1.1 200 OK\r\n");
+        } else {
+            out.put(STATUS_START);
+            out.put(&three(u64::from(status)));
+            out.put(b" ");
+            out.put(self.reason);
+            out.put(b"\r\n");
+        }
         for field in chosen(&self.head.fields, self.fields) {
             put_field(&mut out, field, self.bytes);
         }
@@ -467,10 +471,9 @@ impl ResponsePlan<'_> {
         out.put(self.limits);
         if let Some([attempts, overhead]) = &self.told {
             out.put(ATTEMPTS);
-            out.put(attempts.as_bytes());
-            out.put(b"\r\n");
+            attempts.put(&mut out);
             out.put(OVERHEAD);
-            out.put(overhead.as_bytes());
+            overhead.put(&mut out);
             out.put(b"\r\n");
         }
         out.put(self.close);
@@ -490,8 +493,16 @@ pub fn is_request_id(id: &[u8]) -> bool {
         }
         table
     };
+    if !(1..=128).contains(&id.len()) {
+        return false;
+    }
+    let are_good = |lane: i8x16| {
+        let (is, between) = (|byte| equal(lane, byte), |from, to| within(lane, from, to));
+        let letters = within(lane | i8x16::splat(0x20), b'a', b'z');
+        letters | between(b'-', b'.') | between(b'0', b':') | is(b'_')
+    };
     // No short cut on the first bad one: there is none, and so the loop has no branch to it.
-    (1..=128).contains(&id.len()) && id.iter().fold(true, |all, byte| all & TABLE[*byte as usize])
+    all(id, are_good).unwrap_or_else(|| id.iter().fold(true, |all, byte| all & TABLE[*byte as usize]))
 }
 
 /// Which fields `wanted` takes, and how long their lines become.

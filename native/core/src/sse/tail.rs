@@ -1,6 +1,7 @@
 //! The quick way to a document's usage: what most engines write at its end, read left to right.
 
 use super::usage::{self, Report};
+use crate::lanes::plain_len;
 
 /// Reads `tail`, which begins with the key `usage`: a flat object of counts, members with simple values behind it, the
 /// end of the document. None for everything else; then the slow way must look.
@@ -18,17 +19,6 @@ pub(super) fn usage_of(tail: &[u8]) -> Option<Report> {
     tail.space();
     tail.0.is_empty().then_some(report)
 }
-
-/// What stands for itself in a string.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = b' ';
-    while byte <= b'~' {
-        plain[byte as usize] = byte != b'"' && byte != b'\\';
-        byte += 1;
-    }
-    plain
-};
 
 /// What is left to read.
 struct Tail<'a>(&'a [u8]);
@@ -147,8 +137,7 @@ impl<'a> Tail<'a> {
     #[inline]
     fn string(&mut self) -> Option<&'a [u8]> {
         let text = self.0.strip_prefix(b"\"")?;
-        let end = text.iter().position(|byte| !PLAIN[*byte as usize])?;
-        let (text, rest) = text.split_at(end);
+        let (text, rest) = text.split_at_checked(plain_len(text))?;
         self.0 = rest.strip_prefix(b"\"")?;
         Some(text)
     }
