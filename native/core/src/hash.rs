@@ -16,10 +16,13 @@ impl HashKey {
             state.absorb(u64::from_le_bytes(bytes));
         }
         let tail = words.remainder();
-        let mut last = [0; 8];
-        last[..tail.len()].copy_from_slice(tail);
-        last[7] = (data.len() & 0xff) as u8;
-        state.absorb(u64::from_le_bytes(last));
+        let last = match data.last_chunk::<8>() {
+            _ if tail.is_empty() => 0,
+            // Of the last eight those that are no word's.
+            Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * tail.len()),
+            None => tail.iter().rev().fold(0, |last, &byte| last << 8 | u64::from(byte)),
+        };
+        state.absorb(last | (data.len() as u64) << 56);
         state.finish()
     }
 

@@ -86,7 +86,8 @@ impl CellSet {
         })
     }
 
-    #[inline]
+    // Not inlined: the places of eleven cells would be worked out before the first is looked at.
+    #[inline(never)]
     fn cell(&self, hash: u64) -> Option<&Cell> {
         self.cells
             .iter()

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::budget::{self, Budget};
-use super::cells::{BUSY_NS, Change};
+use super::cells::Change;
 use super::lease::{self, Lease};
-use super::rate::{self, Bucket, to_ns, to_units};
+use super::rate::{self, Bucket, to_units};
+use super::refusal::{Refusal, Standing};
+use super::refusal::{busy, concurrency_refusal, rate_refusal, rate_standing, spend_refusal};
 use super::{LimitError, MAX_LIMITS};
 use crate::segment::{Segment, Worker};
 
@@ -34,7 +36,6 @@ pub mod by {
 }
 
 const SUBJECT_PARTS: usize = 6;
-const NS_PER_DAY: u64 = 86_400_000_000_000;
 
 /// What a rate counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,30 +104,6 @@ pub struct Ask {
     pub now_ns: u64,
     /// Days since 1970-01-01, UTC.
     pub today: u32,
-}
-
-/// Why nothing was taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The limit, by its place among those given. Of several it is the one that takes longest.
-    pub limit: usize,
-    /// How long until the same may fit; 0: nobody can tell (concurrency).
-    pub wait_ns: u64,
-    /// What is asked for is more than the limit ever allows.
-    pub never: bool,
-    /// How the limit stands.
-    pub standing: Standing,
-}
-
-/// How one limit stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// The limit, by its place.
-    pub limit: usize,
-    /// What could be taken now.
-    pub left: u64,
-    /// Until nothing of it is used.
-    pub reset_ns: u64,
 }
 
 /// What one exchange holds until it is settled.
@@ -310,14 +287,11 @@ impl Limits {
             asker.address,
         ];
         let key = self.segment.limit_key();
-        let hash = |&by: &u8| {
-            let mut wanted = (0..SUBJECT_PARTS).filter(|part| by >> part & 1 == 1);
-            match (wanted.next(), wanted.next()) {
-                (None, _) => 1,
-                (Some(only), None) if parts[only].is_empty() => 0,
-                (Some(only), None) => key.hash(parts[only]).max(1),
-                _ => joined(&parts, by).map_or(0, |text| key.hash(&text).max(1)),
-            }
+        let hash = |by: &u8| match (by.count_ones(), parts.get(by.trailing_zeros() as usize)) {
+            (0, _) => 1,
+            (1, Some([])) => 0,
+            (1, Some(only)) => key.hash(only).max(1),
+            _ => joined(&parts, *by).map_or(0, |text| key.hash(&text).max(1)),
         };
         self.subjects.iter().map(hash).collect()
     }
@@ -356,13 +330,17 @@ impl Limits {
                 refused.then(|| rate_refusal(place, &bucket, time, cost, now))
             }
             Rule::Concurrency(most) => (lease::count(&self.segment, hash) >= most).then(|| concurrency_refusal(place)),
-            Rule::Spend(budget) => {
-                let value = budget::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
-                let micros = ask.spend(&budget)?;
-                let refused = budget.debited(value, micros, ask.today).is_none();
-                refused.then(|| spend_refusal(place, &budget, value, ask))
-            }
+            Rule::Spend(budget) => self.overspent(place, &budget, hash, ask),
         }
+    }
+
+    /// Why a budget would refuse now. Not inlined: else every decision would work out the ends of periods.
+    #[inline(never)]
+    fn overspent(&self, place: usize, budget: &Budget, hash: u64, ask: &Ask) -> Option<Refusal> {
+        let value = budget::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
+        let micros = ask.spend(budget)?;
+        let refused = budget.debited(value, micros, ask.today).is_none();
+        refused.then(|| spend_refusal(place, budget, value, ask))
     }
 
     #[inline]
@@ -415,34 +393,43 @@ impl Limits {
                     Change::Busy => Err(busy(place)),
                 }
             }
-            Rule::Concurrency(most) => {
-                let lease = lease::take(&self.segment, self.worker, hash, most, ask.now_ns);
-                let lease = lease.map_err(|()| concurrency_refusal(place))?;
-                grant.held.push(Held::Lease { lease, limit: number });
+            Rule::Concurrency(most) => self.lease(grant, place, most, hash, ask),
+            Rule::Spend(budget) => self.spend(grant, place, &budget, hash, ask),
+        }
+    }
+
+    #[inline(never)]
+    fn lease(&self, grant: &mut Grant, place: usize, most: u32, hash: u64, ask: &Ask) -> Result<(), Refusal> {
+        let lease = lease::take(&self.segment, self.worker, hash, most, ask.now_ns);
+        let lease = lease.map_err(|()| concurrency_refusal(place))?;
+        grant.held.push(Held::Lease {
+            lease,
+            limit: place as u8,
+        });
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn spend(&self, grant: &mut Grant, place: usize, budget: &Budget, hash: u64, ask: &Ask) -> Result<(), Refusal> {
+        let Some(micros) = ask.spend(budget) else {
+            return Ok(());
+        };
+        let set = budget::cells_of(&self.segment, hash);
+        let change = set.change(hash, ask.now_ns, Budget::need(ask.today), |value| {
+            budget.debited(value, micros, ask.today)
+        });
+        match change {
+            Change::Made(_) => {
+                grant.held.push(Held::Spend {
+                    hash,
+                    limit: place as u8,
+                    end: budget.end(ask.today),
+                    amount: micros,
+                });
                 Ok(())
             }
-            Rule::Spend(budget) => {
-                let Some(micros) = ask.spend(&budget) else {
-                    return Ok(());
-                };
-                let set = budget::cells_of(&self.segment, hash);
-                let change = set.change(hash, ask.now_ns, Budget::need(ask.today), |value| {
-                    budget.debited(value, micros, ask.today)
-                });
-                match change {
-                    Change::Made(_) => {
-                        grant.held.push(Held::Spend {
-                            hash,
-                            limit: number,
-                            end: budget.end(ask.today),
-                            amount: micros,
-                        });
-                        Ok(())
-                    }
-                    Change::Refused(value) => Err(spend_refusal(place, &budget, value, ask)),
-                    Change::Busy => Err(busy(place)),
-                }
-            }
+            Change::Refused(value) => Err(spend_refusal(place, budget, value, ask)),
+            Change::Busy => Err(busy(place)),
         }
     }
 
@@ -493,68 +480,6 @@ impl Ask {
     #[inline]
     fn spend(&self, budget: &Budget) -> Option<u64> {
         self.micros.map(|micros| micros.min(budget.micros()))
-    }
-}
-
-fn rate_standing(limit: usize, bucket: &Bucket, time: u64, now: u64) -> Standing {
-    Standing {
-        limit,
-        left: bucket.left(time, now),
-        reset_ns: to_ns(time.saturating_sub(now)),
-    }
-}
-
-#[cold]
-fn rate_refusal(limit: usize, bucket: &Bucket, time: u64, cost: u64, now: u64) -> Refusal {
-    Refusal {
-        limit,
-        wait_ns: bucket.wait_ns(time, cost, now),
-        never: cost > bucket.burst(),
-        standing: rate_standing(limit, bucket, time, now),
-    }
-}
-
-#[cold]
-fn concurrency_refusal(limit: usize) -> Refusal {
-    Refusal {
-        limit,
-        wait_ns: 0,
-        never: false,
-        standing: Standing {
-            limit,
-            left: 0,
-            reset_ns: 0,
-        },
-    }
-}
-
-#[cold]
-fn spend_refusal(limit: usize, budget: &Budget, value: u64, ask: &Ask) -> Refusal {
-    // To the second is exact enough for a day: the stage knows the time of day, and takes it off.
-    let days = u64::from(budget.end(ask.today) - ask.today);
-    Refusal {
-        limit,
-        wait_ns: days * NS_PER_DAY,
-        never: false,
-        standing: Standing {
-            limit,
-            left: budget.left(value, ask.today),
-            reset_ns: days * NS_PER_DAY,
-        },
-    }
-}
-
-#[cold]
-fn busy(limit: usize) -> Refusal {
-    Refusal {
-        limit,
-        wait_ns: BUSY_NS,
-        never: false,
-        standing: Standing {
-            limit,
-            left: 0,
-            reset_ns: BUSY_NS,
-        },
     }
 }
 

@@ -4,20 +4,23 @@
 //! - `lease`: what runs at a time;
 //! - `budget`: what may be spent in a calendar period;
 //! - `state`: what of them outlives the gateway;
-//! - `decide`: all dimensions of one exchange, all or nothing, and the guard that settles them.
+//! - `decide`: all dimensions of one exchange, all or nothing, and the guard that settles them;
+//! - `refusal`: why it refuses.
 
 mod budget;
 mod cells;
 mod decide;
 mod lease;
 mod rate;
+mod refusal;
 mod state;
 
 pub use budget::{Budget, Period};
 pub(crate) use cells::CellSet;
-pub use decide::{Ask, Asker, Grant, Limits, Refusal, Rule, Standing, Unit, by};
+pub use decide::{Ask, Asker, Grant, Limits, Rule, Unit, by};
 pub(crate) use lease::{LEASE_SETS, LeaseSet, SLOTS as LEASE_SLOTS};
 pub use rate::{Bucket, RateLimit};
+pub use refusal::{Refusal, Standing};
 pub use state::{StateError, load, save};
 
 /// Why a limit cannot be.
