@@ -22,6 +22,8 @@ pub(crate) trait Block: Copy {
     fn quotes_and_controls(self) -> u64;
     /// No byte is a quote, a backslash or below 0x20.
     fn is_text(self) -> bool;
+    /// The same, and none is above 0x7f.
+    fn is_ascii_text(self) -> bool;
 }
 
 /// Work on blocks, compiled once for each kind of vector.
@@ -113,6 +115,11 @@ impl Block for Narrow {
         let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
         let [a, b, c, d] = self.0.map(|lane| control(lane) | is(lane, b'"') | is(lane, b'\\'));
         (a | b | c | d).move_mask() == 0
+    }
+
+    #[inline(always)]
+    fn is_ascii_text(self) -> bool {
+        self.is_text() && self.wide() == 0
     }
 }
 
@@ -264,6 +271,18 @@ mod wide256 {
                 .map(|lane| avx2._mm256_or_si256(self.quote_or_control(lane), self.is(lane, b'\\')));
             avx2._mm256_movemask_epi8(avx2._mm256_or_si256(low, high)) == 0
         }
+
+        #[inline(always)]
+        fn is_ascii_text(self) -> bool {
+            // Signed: bytes above 0x7f are less than all others.
+            let (avx, avx2) = (self.simd.avx, self.simd.avx2);
+            let [low, high] = [self.low, self.high].map(|lane| {
+                let turned = avx2._mm256_xor_si256(lane, avx._mm256_set1_epi8(0x02));
+                let above = avx2._mm256_cmpgt_epi8(turned, avx._mm256_set1_epi8(0x20));
+                avx2._mm256_andnot_si256(self.is(lane, b'\\'), above)
+            });
+            avx2._mm256_movemask_epi8(avx2._mm256_and_si256(low, high)) == -1
+        }
     }
 }
 
@@ -311,6 +330,7 @@ mod tests {
                         u64::from(byte < 0x20 || byte == b'"') << at
                     );
                     assert_eq!(block.is_text(), byte >= 0x20 && !b"\"\\".contains(&byte));
+                    assert_eq!(block.is_ascii_text(), block.is_text() && byte <= 0x7f);
                     assert_eq!(block.equal(byte) >> at & 1, 1);
                     assert_eq!(block.equal(b'z'), u64::from(byte == b'z') << at);
                 }

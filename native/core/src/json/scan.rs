@@ -11,37 +11,42 @@ use super::walk::{MAX_DEPTH, Visitor, digits, literal, number};
 /// As `walk`: the offset of the `{`, when the text is an object. None when in doubt: then the visitor heard nonsense.
 #[inline]
 pub(super) fn scan<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Option<Option<usize>> {
-    let (mut finder, mut word) = (Finder::new(bytes), Word::default());
-    let (at, byte) = finder.next(&mut word)?;
+    let mut finder = Finder::new(bytes);
+    let mut places = Places {
+        bytes,
+        finder: &mut finder,
+        word: Word::default(),
+    };
+    let (at, byte) = places.next()?;
     let object = if byte == b'{' {
-        members(&mut finder, &mut word, visitor)?;
+        members(&mut places, visitor)?;
         Some(at)
     } else {
-        value(&mut finder, &mut word, at, byte, 0)?;
+        value(&mut places, at, byte, 0)?;
         None
     };
-    (finder.next(&mut word).is_none() && finder.is_sound()).then_some(object)
+    (places.next().is_none() && finder.is_sound()).then_some(object)
 }
 
 /// The members of the outermost object.
 #[inline(always)]
-fn members<V: Visitor>(finder: &mut Finder<'_>, word: &mut Word, visitor: &mut V) -> Option<()> {
-    let bytes = finder.bytes;
-    let (mut key, mut byte) = finder.next(word)?;
+fn members<V: Visitor>(places: &mut Places<'_, '_>, visitor: &mut V) -> Option<()> {
+    let bytes = places.bytes;
+    let (mut key, mut byte) = places.next()?;
     if byte == b'}' {
         return Some(());
     }
     loop {
-        let (colon, start, first) = finder.member(word, byte)?;
+        let (colon, start, first) = places.member(byte)?;
         let text = bytes.get(key + 1..before_space(bytes, colon) - 1)?;
-        let tag = visitor.key(text, finder.has_escapes && text.contains(&b'\\'));
-        value(finder, word, start, first, 1)?;
-        let (after, sign) = finder.next(word)?;
+        let tag = visitor.key(text, places.finder.has_escapes && text.contains(&b'\\'));
+        value(places, start, first, 1)?;
+        let (after, sign) = places.next()?;
         if let Some(tag) = tag {
             visitor.member(tag, key, start, before_space(bytes, after)).ok()?;
         }
         match sign {
-            b',' => (key, byte) = finder.next(word)?,
+            b',' => (key, byte) = places.next()?,
             b'}' => return Some(()),
             _ => return None,
         }
@@ -50,21 +55,22 @@ fn members<V: Visitor>(finder: &mut Finder<'_>, word: &mut Word, visitor: &mut V
 
 /// The value that begins at `at` with `byte`, inside of `depth` containers.
 #[inline(always)]
-fn value(finder: &mut Finder<'_>, word: &mut Word, at: usize, byte: u8, depth: u32) -> Option<()> {
+fn value(places: &mut Places<'_, '_>, at: usize, byte: u8, depth: u32) -> Option<()> {
     match byte {
         b'"' => Some(()),
         b'{' | b'[' => {
-            *word = container(finder, *word, byte, depth)?;
+            places.word = container(places.finder, places.word, byte, depth)?;
             Some(())
         }
-        _ => scalar(finder.bytes, at, byte),
+        _ => scalar(places.bytes, at, byte),
     }
 }
 
 /// The container that opens with `byte`, and all within: what is left of the word in which it ends.
 #[inline(never)]
-fn container(finder: &mut Finder<'_>, mut word: Word, mut byte: u8, outside: u32) -> Option<Word> {
+fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) -> Option<Word> {
     let bytes = finder.bytes;
+    let mut places = Places { bytes, finder, word };
     // Nested containers as bits, the innermost in bit 0: 1 is an object.
     let (mut nest, mut depth) = (0_u128, outside);
     let mut at = 0;
@@ -78,10 +84,10 @@ fn container(finder: &mut Finder<'_>, mut word: Word, mut byte: u8, outside: u32
                 let is_object = byte == b'{';
                 depth += 1;
                 nest = nest << 1 | u128::from(is_object);
-                (at, byte) = finder.next(&mut word)?;
+                (at, byte) = places.next()?;
                 if is_object {
                     if byte != b'}' {
-                        (_, at, byte) = finder.member(&mut word, byte)?;
+                        (_, at, byte) = places.member(byte)?;
                         continue 'value;
                     }
                 } else if byte != b']' {
@@ -94,12 +100,12 @@ fn container(finder: &mut Finder<'_>, mut word: Word, mut byte: u8, outside: u32
         }
         // A value ended; close what it closes.
         while depth != outside {
-            let (_, sign) = finder.next(&mut word)?;
+            let (_, sign) = places.next()?;
             let is_object = nest & 1 == 1;
             if sign == b',' {
-                (at, byte) = finder.next(&mut word)?;
+                (at, byte) = places.next()?;
                 if is_object {
-                    (_, at, byte) = finder.member(&mut word, byte)?;
+                    (_, at, byte) = places.member(byte)?;
                 }
                 continue 'value;
             }
@@ -109,7 +115,7 @@ fn container(finder: &mut Finder<'_>, mut word: Word, mut byte: u8, outside: u32
             depth -= 1;
             nest >>= 1;
         }
-        return Some(word);
+        return Some(places.word);
     }
 }
 
@@ -144,6 +150,44 @@ fn scalar(bytes: &[u8], at: usize, byte: u8) -> Option<()> {
 struct Word {
     base: usize,
     bits: u64,
+}
+
+/// The places that have a meaning, from left to right.
+struct Places<'a, 'b> {
+    bytes: &'b [u8],
+    finder: &'a mut Finder<'b>,
+    // What is left of it.
+    word: Word,
+}
+
+impl Places<'_, '_> {
+    /// The next place, and the byte there; None when there are no more, or the text is not JSON.
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, u8)> {
+        if self.word.bits == 0 {
+            self.word = self.finder.word();
+            if self.word.bits == 0 {
+                return None;
+            }
+        }
+        let at = self.word.base + self.word.bits.trailing_zeros() as usize;
+        self.word.bits &= self.word.bits - 1;
+        Some((at, *self.bytes.get(at)?))
+    }
+
+    /// From the first byte of a key to its colon, and to its value with the first byte of that.
+    #[inline(always)]
+    fn member(&mut self, first: u8) -> Option<(usize, usize, u8)> {
+        if first != b'"' {
+            return None;
+        }
+        let (colon, sign) = self.next()?;
+        if sign != b':' {
+            return None;
+        }
+        let (at, byte) = self.next()?;
+        Some((colon, at, byte))
+    }
 }
 
 /// How many words are found at once.
@@ -189,34 +233,6 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// The next place that has a meaning, and the byte there; None when there are no more, or the text is not JSON.
-    #[inline(always)]
-    fn next(&mut self, word: &mut Word) -> Option<(usize, u8)> {
-        if word.bits == 0 {
-            *word = self.word();
-            if word.bits == 0 {
-                return None;
-            }
-        }
-        let at = word.base + word.bits.trailing_zeros() as usize;
-        word.bits &= word.bits - 1;
-        Some((at, *self.bytes.get(at)?))
-    }
-
-    /// From the first byte of a key to its colon, and to its value with the first byte of that.
-    #[inline(always)]
-    fn member(&mut self, word: &mut Word, first: u8) -> Option<(usize, usize, u8)> {
-        if first != b'"' {
-            return None;
-        }
-        let (colon, sign) = self.next(word)?;
-        if sign != b':' {
-            return None;
-        }
-        let (at, byte) = self.next(word)?;
-        Some((colon, at, byte))
-    }
-
     /// The next word that is not zero; zero when there are no more, or the text is not JSON.
     #[inline(never)]
     fn word(&mut self) -> Word {
@@ -243,6 +259,64 @@ impl<'a> Finder<'a> {
         let is_utf8 = |from| simdutf8::basic::from_utf8(self.bytes.get(from..).unwrap_or_default()).is_ok();
         self.inside == 0 && !self.is_broken && self.wide.is_none_or(is_utf8)
     }
+}
+
+/// Whole blocks of nothing but a string's text, which are most of a long body.
+struct Text {
+    end: usize,
+    // As a `Finder`'s.
+    cut: u64,
+    has_escapes: bool,
+    wide: u32,
+}
+
+impl Text {
+    /// Those from `base` on. They have loops of their own, which so have the registers to themselves.
+    #[inline(always)]
+    fn after<B: Block>(bytes: &[u8], base: usize, cut: u64, load: &impl Fn(&[u8; BLOCK]) -> B) -> Self {
+        let mut text = Self {
+            end: base,
+            cut,
+            has_escapes: false,
+            wide: 0,
+        };
+        loop {
+            let before = text.end;
+            for block in blocks(bytes, before).take(LONG).map(load) {
+                if text.cut != 0 || !block.is_text() {
+                    let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
+                    let (escaping, escaped) = escapes(backslashes, text.cut);
+                    // All but `\"`, `\\` and `\n`: the string's end, what is wrong, escapes that are rare.
+                    let plain = block.equal(b'"') | backslashes | block.equal(b'n');
+                    if (specials | escaped) & !(plain & escaped) != 0 {
+                        return text;
+                    }
+                    text.cut = escaping >> 63;
+                    text.has_escapes = true;
+                }
+                text.wide |= block.wide();
+                text.end += BLOCK;
+            }
+            if text.end - before < LONG * BLOCK {
+                return text;
+            }
+            // An image, perhaps.
+            if text.cut == 0 {
+                let ascii = blocks(bytes, text.end).take_while(|block| load(block).is_ascii_text());
+                text.end += ascii.count() * BLOCK;
+            }
+        }
+    }
+}
+
+/// Text of so many blocks is taken for one that may go on without escapes.
+const LONG: usize = 16;
+
+/// The whole blocks from `base` on.
+#[inline(always)]
+fn blocks(bytes: &[u8], base: usize) -> impl Iterator<Item = &[u8; BLOCK]> {
+    let blocks = bytes.get(base..).unwrap_or_default().chunks_exact(BLOCK);
+    blocks.filter_map(<[u8]>::first_chunk)
 }
 
 /// The block at `base`, filled up with spaces.
@@ -273,23 +347,10 @@ impl Work for Find<'_, '_> {
                 break;
             };
             if inside != 0 {
-                // Text has a loop of its own: it has the registers to itself, and is most of a long body.
-                let rest = bytes.get(base..).unwrap_or_default().chunks_exact(BLOCK);
-                for block in rest.filter_map(<[u8]>::first_chunk).map(&load) {
-                    if cut != 0 || !block.is_text() {
-                        let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
-                        let (escaping, escaped) = escapes(backslashes, cut);
-                        // All but `\"`, `\\` and `\n`: the string's end, what is wrong, escapes that are rare.
-                        let plain = block.equal(b'"') | backslashes | block.equal(b'n');
-                        if (specials | escaped) & !(plain & escaped) != 0 {
-                            break;
-                        }
-                        cut = escaping >> 63;
-                        finder.has_escapes = true;
-                    }
-                    wide |= block.wide();
-                    base += BLOCK;
-                }
+                let text = Text::after(bytes, base, cut, &load);
+                (base, cut) = (text.end, text.cut);
+                wide |= text.wide;
+                finder.has_escapes |= text.has_escapes;
             }
             let block = match block::at(bytes, base) {
                 Some(block) => load(block),
