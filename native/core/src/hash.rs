@@ -15,14 +15,7 @@ impl HashKey {
             bytes.copy_from_slice(word);
             state.absorb(u64::from_le_bytes(bytes));
         }
-        let tail = words.remainder();
-        let last = match data.last_chunk::<8>() {
-            _ if tail.is_empty() => 0,
-            // Of the last eight those that are no word's.
-            Some(end) => u64::from_le_bytes(*end) >> (64 - 8 * tail.len()),
-            None => tail.iter().rev().fold(0, |last, &byte| last << 8 | u64::from(byte)),
-        };
-        state.absorb(last | (data.len() as u64) << 56);
+        state.absorb(tail(data) | (data.len() as u64) << 56);
         state.finish()
     }
 
@@ -31,6 +24,24 @@ impl HashKey {
     pub(crate) fn derive(self, purpose: &[u8]) -> Self {
         Self(self.hash(purpose), Self(self.1, self.0).hash(purpose))
     }
+}
+
+/// The bytes behind the last whole word of eight, as the low ones of a word.
+#[inline]
+pub(crate) fn tail(data: &[u8]) -> u64 {
+    let left = data.len() % 8;
+    if left == 0 {
+        return 0;
+    }
+    if let Some(end) = data.last_chunk::<8>() {
+        return u64::from_le_bytes(*end) >> (64 - 8 * left);
+    }
+    if let (Some(first), Some(last)) = (data.first_chunk::<4>(), data.last_chunk::<4>()) {
+        // They may overlap, and say the same where they do.
+        let [first, last] = [first, last].map(|chunk| u64::from(u32::from_le_bytes(*chunk)));
+        return first | last << (8 * (left - 4));
+    }
+    data.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 struct State {

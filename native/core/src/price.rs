@@ -112,17 +112,11 @@ pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, Standing)>
         return;
     };
     let mut lines = Out::new(&mut out.buffer);
-    for (names, told) in [(&REQUESTS, requests), (&TOKENS, tokens)] {
-        if let Some((amount, standing)) = told {
-            let [limit, remaining, reset] = *names;
-            lines.put(limit);
-            lines.number(amount);
-            lines.put(remaining);
-            lines.number(standing.left);
-            lines.put(reset);
-            write_duration(&mut lines, standing.reset_ns);
-            lines.put(b"\r\n");
-        }
+    if let Some((amount, standing)) = requests {
+        write_unit(&mut lines, REQUESTS, amount, &standing);
+    }
+    if let Some((amount, standing)) = tokens {
+        write_unit(&mut lines, TOKENS, amount, &standing);
     }
     lines.put(b"rate-limit-limit: ");
     lines.number(amount);
@@ -132,6 +126,18 @@ pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, Standing)>
     lines.number(standing.reset_ns.div_ceil(1_000_000_000));
     lines.put(b"\r\n");
     out.length = LINES_MAX - lines.room();
+}
+
+/// The lines of one unit. Inlined, so that the names are of known lengths.
+#[inline(always)]
+fn write_unit(out: &mut Out<'_>, [limit, remaining, reset]: [&[u8]; 3], amount: u64, standing: &Standing) {
+    out.put(limit);
+    out.number(amount);
+    out.put(remaining);
+    out.number(standing.left);
+    out.put(reset);
+    write_duration(out, standing.reset_ns);
+    out.put(b"\r\n");
 }
 
 /// As OpenAI writes it, which is Go's way: `60ms`, `1.5s`, `6m0s`, `23h59m0s`.

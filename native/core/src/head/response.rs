@@ -20,17 +20,23 @@ pub struct ResponseHead {
     reason: Span,
 }
 
+/// Of nearly all responses the first line, with its CRLF.
+const USUAL_LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
+
 impl ResponseHead {
     /// Scans the head that `bytes` begin with; None while its blank line has not arrived. `to_head`: the answer to HEAD.
     pub fn parse(bytes: &[u8], to_head: bool) -> Result<Option<Self>, HeadError> {
         let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
-        let Some(first) = line(bytes, 0, HeadError::LineTooLong)? else {
-            return Ok(None);
+        let (first_len, (http_10, status)) = if bytes.starts_with(USUAL_LINE) {
+            (USUAL_LINE.len() - 2, (false, 200))
+        } else {
+            let Some(first) = line(bytes, 0, HeadError::LineTooLong)? else {
+                return Ok(None);
+            };
+            (first.len(), status_line(first)?)
         };
-        let (http_10, status) = status_line(first)?;
         let mut fields = Fields::with_capacity(USUAL_FIELDS);
-        let Some((facts, size)) = scan::fields(bytes, first.len() + 2, Direction::Response, http_10, &mut fields)?
-        else {
+        let Some((facts, size)) = scan::fields(bytes, first_len + 2, Direction::Response, http_10, &mut fields)? else {
             return Ok(None);
         };
         let mut flags = facts.flags;
@@ -43,7 +49,7 @@ impl ResponseHead {
         if to_head || matches!(status, 100..=199 | 204 | 304) {
             flags |= flag::NO_BODY;
         }
-        let reason = Span::new(first.len().min(13), first.len());
+        let reason = Span::new(first_len.min(13), first_len);
         Ok(Some(Self {
             size,
             flags,

@@ -4,6 +4,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::pattern::{HostPattern, ModelPattern, PathPattern, Segment, first_segment};
 use super::{Entry, RouteTable};
+use crate::hash::tail;
 use smallvec::SmallVec;
 
 /// Keys are the operator's and never change, so nobody can plant collisions: a quick hash without a secret will do.
@@ -22,8 +23,7 @@ impl Hasher for Quick {
                 self.write_u64(u64::from_le_bytes(*chunk));
             }
         }
-        let tail = chunks.remainder().iter();
-        self.write_u64(tail.fold(0, |word, byte| word << 8 | u64::from(*byte)));
+        self.write_u64(tail(bytes));
     }
 
     #[inline]
