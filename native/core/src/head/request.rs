@@ -245,3 +245,71 @@ fn host(
     };
     Ok(authority.first(last.host(authority.of(bytes))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_before_changes_nothing() {
+        let lines = [
+            "POST /v1/chat/completions HTTP/1.1",
+            "POST /v1/chat/completions HTTP/1.0",
+            "POST /v1/chat/completion HTTP/1.1",
+            "GET /v1/models HTTP/1.1",
+            "GET /v1/models?after=1 HTTP/1.1",
+            "GET http://a/v1/models HTTP/1.1",
+            "OPTIONS * HTTP/1.1",
+            "GET /a/../b HTTP/1.1",
+            "POST /v1/chat/completions HTTP/1.1 ",
+            "POST",
+            "",
+        ];
+        let long = format!("GET /{} HTTP/1.1", "a".repeat(200));
+        let mut heads = Vec::new();
+        for line in lines.iter().copied().chain([long.as_str()]) {
+            for start in ["", "\r\n"] {
+                for host in ["a", "b:80", "a,b"] {
+                    heads.push(format!(
+                        "{start}{line}\r\nhost: {host}\r\nx-request-id: {line}\r\n\r\nbody"
+                    ));
+                }
+                heads.push(format!("{start}{line}\r\nho"));
+                heads.push(format!("{start}{line}\r"));
+            }
+        }
+        let said = |head: Result<Option<RequestHead>, HeadError>| format!("{head:?}");
+        for before in &heads {
+            for head in &heads {
+                let mut last = LastHost::default();
+                let _ = RequestHead::parse_after(before.as_bytes(), &mut last);
+                let after = said(RequestHead::parse_after(head.as_bytes(), &mut last));
+                assert_eq!(
+                    after,
+                    said(RequestHead::parse(head.as_bytes())),
+                    "{head:?} after {before:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn some_headers_occur_once() {
+        for name in [
+            "Host",
+            "Content-Length",
+            "Content-Type",
+            "Accept",
+            "User-Agent",
+            "X-Own",
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nhost: a\r\n{name}: 1\r\nx: y\r\n{name}: 1\r\n\r\n");
+            let is_refused = matches!(RequestHead::parse(head.as_bytes()), Err(HeadError::Duplicate(_)));
+            assert_eq!(
+                is_refused,
+                matches!(name, "Host" | "Content-Length" | "Content-Type"),
+                "{name}"
+            );
+        }
+    }
+}
