@@ -4,7 +4,7 @@ Conventions: time is an argument, monotonic nanoseconds; bytes are borrowed for 
 None or -1, never an exception. What is wrong with a message raises a class of `budgateway.errors`."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, final
+from typing import Any, Final, final
 
 from typing_extensions import Buffer
 
@@ -256,27 +256,13 @@ class Selector:
     open breakers stay open. Who comes back from anything gets its share within `slow_start_ns`, little by little."""
 
     def __new__(
-        cls,
-        segment: Segment,
-        worker: int,
-        policy: str,
-        upstreams: Sequence[tuple[int, int]],
-        *,
-        seed: int = 0,
-        failure_threshold: int = 0,
-        open_ns: int = 60_000_000_000,
-        half_open_max_calls: int = 3,
-        max_in_flight: Sequence[int] = ...,
-        failure_ratio: float = 0.0,
-        minimum_calls: int = 20,
-        window_ns: int = 30_000_000_000,
-        eject_after: int = 0,
-        eject_ns: int = 10_000_000_000,
-        eject_max_ns: int = 300_000_000_000,
-        eject_percent: int = 50,
-        panic_percent: int = 50,
+        cls, segment: Segment, worker: int, policy: str, upstreams: Sequence[tuple[int, int]], *, seed: int = 0,
+        failure_threshold: int = 0, open_ns: int = 60_000_000_000, half_open_max_calls: int = 3,
+        max_in_flight: Sequence[int] = ..., failure_ratio: float = 0.0, minimum_calls: int = 20,
+        window_ns: int = 30_000_000_000, eject_after: int = 0, eject_ns: int = 10_000_000_000,
+        eject_max_ns: int = 300_000_000_000, eject_percent: int = 50, panic_percent: int = 50,
         slow_start_ns: int = 0,
-    ) -> Selector: ...
+    ) -> Selector: ...  # fmt: skip
     def pick(self, now_ns: int, tried: int = 0) -> int:
         """The chosen index, its in-flight count one higher; -1 when none is left, -2 when those that are left are full. Bit i
         of `tried` excludes index i; from 64 on, bits have no effect."""
@@ -410,20 +396,9 @@ class Metrics:
 
     def __new__(cls, segment: Segment) -> Metrics: ...
     def observe(
-        self,
-        route: int,
-        provider: int,
-        model: int,
-        status: int,
-        outcome: int,
-        duration_ns: int,
-        overhead_ns: int,
-        first_byte_ns: int,
-        bytes_in: int,
-        bytes_out: int,
-        tokens_in: int,
-        tokens_out: int,
-    ) -> None:
+        self, route: int, provider: int, model: int, status: int, outcome: int, duration_ns: int, overhead_ns: int,
+        first_byte_ns: int, bytes_in: int, bytes_out: int, tokens_in: int, tokens_out: int,
+    ) -> None:  # fmt: skip
         """Add one exchange. `outcome` is an `OUTCOME_*`; `first_byte_ns` 0 when there was none; negative counts are 0."""
     def collect(self) -> list[Series]:
         """Every series that was ever observed."""
@@ -486,30 +461,11 @@ class AccessLog:
 
     def __new__(cls, segment: Segment, capacity_bytes: int = 1 << 20) -> AccessLog: ...
     def append(
-        self,
-        unix_ms: int,
-        head: RequestHead | None,
-        request_id: str,
-        client: str,
-        principal: str,
-        route: int,
-        provider: int,
-        upstream: str,
-        model: str,
-        status: int,
-        outcome: int,
-        error: str,
-        attempts: int,
-        stream: bool,
-        bytes_in: int,
-        bytes_out: int,
-        duration_ns: int,
-        overhead_ns: int,
-        first_byte_ns: int,
-        tokens_in: int,
-        tokens_out: int,
-        tokens_cached: int,
-    ) -> int:
+        self, unix_ms: int, head: RequestHead | None, request_id: str, client: str, principal: str, route: int,
+        provider: int, upstream: str, model: str, status: int, outcome: int, error: str, attempts: int,
+        stream: bool, bytes_in: int, bytes_out: int, duration_ns: int, overhead_ns: int, first_byte_ns: int,
+        tokens_in: int, tokens_out: int, tokens_cached: int,
+    ) -> int:  # fmt: skip
         """Add a line; the bytes now waiting. A full buffer drops the line and counts it. Empty strings, zero label
         ids, negative numbers and a `first_byte_ns` of 0 are left out of the line; strings are JSON-escaped.
 
@@ -532,20 +488,10 @@ class Ledger:
 
     def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
     def record(
-        self,
-        head: RequestHead | None,
-        pump: BodyPump | None,
-        document: bytes | ResponseHead | None,
-        grant: Grant | None,
-        price: Price | None,
-        request_id: str,
-        client: str,
-        principal: str | None,
-        tenant: str | None,
-        upstream: str,
-        model: str,
-        error: str | None,
-    ) -> int:
+        self, head: RequestHead | None, pump: BodyPump | None, document: bytes | ResponseHead | None,
+        grant: Grant | None, price: Price | None, request_id: str, client: str, principal: str | None,
+        tenant: str | None, upstream: str, model: str, error: str | None,
+    ) -> int:  # fmt: skip
         """Record what the row says now, with the usage that `pump` saw, or that stands in `document` (a whole JSON
         body, or the head that it came behind), or else an estimate; settle the grant by it. The bytes of access lines now
         waiting."""
@@ -579,6 +525,7 @@ class Sockets:
         bytes are read at a time, 65,536 at the most. OSError."""
     def adopt(self, fd: int, protocol: object, most: int, /) -> Transport:
         """Carry a connection: the socket, which does not block, is duplicated, and the protocol told. OSError."""
+    def lend_to(self, express: Express | None, /) -> None: ...
     def unsent(self) -> list[int]:
         """Bytes that wait, of each connection."""
     def close(self) -> None:
@@ -622,6 +569,12 @@ class Transport:
         """Abort, and have the kernel send RST where it would send FIN."""
     def is_closing(self) -> bool:
         """After close and abort."""
+    def offer(self, client: str, /) -> None:
+        """Let the set's express have the next request, if it takes it, in place of the protocol; `client` is who asks. The
+        last requests that it handed over are a reason not to."""
+    @property
+    def rode_ns(self) -> int:
+        """When the express last answered a request; 0 for never."""
     def set_write_buffer_limits(self, high: int) -> None:
         """Above so many bytes that wait the protocol pauses; at a quarter of them it goes on."""
     def get_write_buffer_size(self) -> int:
@@ -630,6 +583,55 @@ class Transport:
         """Whom to tell from now on."""
     def get_extra_info(self, name: str, default: object = None, /) -> object:
         """`peername` and `sockname`; the default for all else."""
+
+@final
+class Idle:
+    """An upstream's connections that wait for work; the one that was used last goes first. And when it was last heard."""
+
+    def __new__(cls, keepalive_ns: int, most: int, /) -> Idle: ...
+    def push(self, connection: object, transport: Transport | None, since_ns: int, /) -> bool:
+        """Have one wait; False when as many do. An express takes those with a transport, too."""
+    def pop(self, now_ns: int, /) -> Any:
+        """One that has not waited for `keepalive_ns`; None if there is none."""
+    def stale(self, now_ns: int, /) -> list[Any]:
+        """Take out all that have."""
+    def remove(self, connection: object, /) -> None: ...
+    def close(self) -> list[Any]: ...
+    @property
+    def heard_ns(self) -> int: ...
+    def __len__(self) -> int: ...
+
+@final
+class Express:
+    """Carries exchanges that are common from end to end past the protocols; budgateway.express says which, and how."""
+
+    def __new__(
+        cls, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object], responses: Callable[[object], object],
+        doubtful: Sequence[bytes], take_over: Callable[..., None], flush: Callable[[], None] | None, block_bytes: int,
+        epoch_ns: int, /,
+    ) -> Express:  # fmt: skip
+        """`requests` and `responses` make parsers that report to their argument (httptools); `take_over` is that of
+        budgateway.express; `flush` is called when `block_bytes` of access lines wait."""
+    def open(self, open: bool, /) -> None:
+        """Take requests, or none, as before the first call."""
+    def share(self, share: int, /) -> None:
+        """How many exchanges one upstream may have in flight."""
+    def follow(self, table: RouteTable, asks_who: bool, /) -> None:
+        """Hand over what is on its way, forget what was learnt, and go by this table. `asks_who`: credentials count."""
+    def forget(self) -> None: ...
+    def learn(
+        self, route: int, credential: bytes | None, model: str, labels: tuple[int, int, int], limits: LimitSet | None,
+        price: Price | None, selector: Selector, without: int, targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes]],
+        asker: tuple[str, str, str, str] | None, standing: object, until_ns: int, max_body_bytes: int, /,
+    ) -> None:  # fmt: skip
+        """What holds for all requests of a credential for a model on a route, until then: labels (route, provider, model),
+        upstreams left out (a bit each), targets by the selector's index (label and header lines last), and who asks:
+        principal, whom limits by user and by key count, tenant."""
+    def hand_over(self) -> None:
+        """Leave what is on its way to `take_over`."""
+    def close(self) -> None: ...
+    def __len__(self) -> int:
+        """Exchanges on their way."""
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 
@@ -671,8 +673,7 @@ class RequestIds:
 
     def __new__(cls, prefix: str) -> RequestIds:
         """ValueError for a prefix above 48 characters or with one that no request id has."""
-    def take(self) -> str:
-        """The next one."""
+    def take(self) -> str: ...
 
 @final
 class RequestHead:

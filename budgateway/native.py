@@ -45,9 +45,11 @@ from budgateway._native import (
     BodyPeek,
     BodyPump,
     ChunkScanner,
+    Express,
     FrameScanner,
     Grant,
     HeadReader,
+    Idle,
     Ledger,
     LimitSet,
     Listener,
@@ -120,9 +122,11 @@ __all__ = [
     "BodyPeek",
     "BodyPump",
     "ChunkScanner",
+    "Express",
     "FrameScanner",
     "Grant",
     "HeadReader",
+    "Idle",
     "Ledger",
     "LimitSet",
     "Listener",
@@ -154,7 +158,7 @@ __all__ = [
 ]
 
 # Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 7
+ABI = 8
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -28,6 +28,7 @@ from budgateway.server.websocket import SocketCounts, Tunnel
 from budgateway.waiting import go_on
 from budgateway.wire.answer import event_bytes, response_bytes
 from budgateway.wire.retry_after import seconds_of
+from budgateway.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,11 +49,6 @@ SUSPECT_NS = 750_000_000
 SEND_NS = 60_000_000_000
 # Whoever looks after an overloaded gateway must get through to it.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
-
-# Of an upstream's 101: the client has an answer of its own to these.
-SWITCH_LINES = (
-    "sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions", "sec-websocket-version",
-)  # fmt: skip
 
 _KEEP_ALIVE = 1
 _CHUNKED = 2
@@ -91,12 +87,15 @@ class Relay(Courier):
         # process
         super().__init__(spawn, later)
         self._recorder = recorder
-        self._next_id = RequestIds(id_prefix).take
+        self.ids = RequestIds(id_prefix)
+        self._next_id = self.ids.take
         writer = ResponseHeadWriter()
         self._write_head = writer.write
         self._write_whole = writer.write_whole
         self._write_switch = ResponseHeadWriter(SWITCH_LINES).write
         self.sockets = SocketCounts()
+        self.express: Any = None
+        self.riding: Callable[[], int] = int  # exchanges that the express has in flight
         # configuration
         self.snapshot: Snapshot | None = None
         # why new exchanges are refused; empty: they are not
@@ -121,7 +120,7 @@ class Relay(Courier):
             waiting = plan(x)
             if waiting is None:
                 route: RouteRoom = x.route
-                if self.in_flight > self.calm:
+                if self.in_flight + self.riding() > self.calm:
                     self._spread(x)
                 if route.mirror is not None:
                     route.mirror.copy(x, self._spawn)
@@ -233,8 +232,7 @@ class Relay(Courier):
         since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
         if x.ready_ns > since_ns:
             since_ns = x.ready_ns
-        if target.heard_ns > since_ns:
-            since_ns = target.heard_ns
+        since_ns = max(since_ns, target.heard_ns, target.pool.idle.heard_ns)
         if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
             leg: Leg = x.leg
             balancer: Balancer = leg.balancer
@@ -496,6 +494,8 @@ class Relay(Courier):
         if x.error:
             self._close(x, TRUNCATED, VERDICT_NEUTRAL, now_ns)
         else:
+            if x.peek is not None and self.express is not None:
+                self.express.learn(x, now_ns)
             self._close(x, COMPLETE, verdict_of(x.status), now_ns)
         downstream.finish(x.keep_alive)
 

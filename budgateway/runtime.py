@@ -18,6 +18,7 @@ from budgateway.auth.vault import Trust, Vault
 from budgateway.balance.mirror import MirrorCounts
 from budgateway.balance.queue import Queues
 from budgateway.errors import Draining
+from budgateway.express import Express
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
 from budgateway.relay_cy import Relay
@@ -112,7 +113,6 @@ class DataPlane:
             None if self._access is None else self._access.flush,
         )
         self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
-        self.relay.snapshot = self.snapshot
         self.relay.plain = self._plain
         self._watch = Watch(loop.add_reader)
         self.door = Door(
@@ -125,6 +125,13 @@ class DataPlane:
             watch=self._watch,
         )
         self.door.proxies = proxies_of(settings)
+        self.express: Express | None = None
+        if self._plain is not None:
+            self.express = Express(self.relay, recorder)
+            self.relay.riding = self.express.native.__len__
+            self.door.express = self.express.native
+            self._plain.lend_to(self.express.native)
+        self._serve(self.snapshot)
         self._sweep_due = loop.time() + SWEEP_S
         self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)
         if self._bell >= 0:
@@ -224,8 +231,7 @@ class DataPlane:
         self.queues.adopt(settings.providers)
         self.pools = successor.pools
         successor.snapshot.auth.learn()  # what came since it was built
-        self.snapshot = successor.snapshot
-        self.relay.snapshot = successor.snapshot
+        self._serve(successor.snapshot)
         self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
         self.door.head_timeout_ns = int(settings.head_timeout_s * 1e9)
         self.door.proxies = proxies_of(settings)
@@ -238,10 +244,27 @@ class DataPlane:
         if self._access is not None:
             self._access.reopen()
 
+    def _serve(self, snapshot: Snapshot) -> None:
+        """Plan by this snapshot from now on."""
+        if self.express is not None:
+            # First: what is on its way goes on under the snapshot that it began with.
+            self.express.follow(snapshot)
+        self.snapshot = snapshot
+        self.relay.snapshot = snapshot
+        self._open_express()
+
+    def _open_express(self) -> None:
+        """The express takes no requests while new exchanges are refused, and none whose client a proxy tells of."""
+        if self.express is not None:
+            trusts = bool(self.snapshot.settings.trusted_proxies)
+            self.express.native.open(not (self.relay.shedding or self.door.draining or trusts))
+
     def entrust(self, trust: Trust) -> None:
         """Believe other keys from now on."""
         self.vault.entrust(trust)
         self.snapshot.auth.learn()
+        if self.express is not None:
+            self.express.forget()
 
     def shed(self, reason: str) -> None:
         """Refuse new exchanges for `reason`, or take them again ("")."""
@@ -251,6 +274,7 @@ class DataPlane:
     def _shed(self, reason: str) -> None:
         if reason != self.relay.shedding:
             self.relay.shedding = reason
+            self._open_express()
             if self.on_shedding is not None:
                 self.on_shedding(reason)
 
@@ -275,6 +299,8 @@ class DataPlane:
     async def close(self) -> None:
         """Drop what is left, write the rest of the access log. Idempotent."""
         self._sweep_timer.cancel()
+        if self.express is not None:
+            self.express.native.close()
         if self._bell >= 0:
             self._loop.remove_reader(self._bell)
         self._stop_listening()
@@ -323,6 +349,8 @@ class DataPlane:
             for room in self.snapshot.routes.rooms:
                 for leg in (*room.legs, *room.fallbacks):
                     leg.balancer.follow_models(version)
+            if self.express is not None:
+                self.express.forget()
 
     def _judge_lag(self) -> None:
         """Shed while the loop is late: two sweeps in a row, as one long step of somebody's exchange is no overload."""
@@ -363,6 +391,8 @@ class DataPlane:
         self.door.max_connections = max(0, self.snapshot.settings.max_connections - others)
         # RELIABILITY 1: no upstream may use up the gateway.
         self.relay.share = max(1, self.snapshot.settings.max_connections // 2)
+        if self.express is not None:
+            self.express.native.share(self.relay.share)
         self.relay.calm = max(0, self.relay.share - self._of_others(native.GAUGE_EXCHANGES))
 
     def _of_others(self, gauge: int) -> int:

@@ -17,6 +17,7 @@ cdef class Authenticator:
     cpdef identify(self, Exchange x)
     cpdef authorize(self, Exchange x, str access, str route)
     cpdef learn(self)
+    cpdef given(self, Exchange x)
 
 
 cdef class CredentialAuthenticator(Authenticator):
@@ -30,6 +31,7 @@ cdef class CredentialAuthenticator(Authenticator):
     cpdef identify(self, Exchange x)
     @cython.locals(standing=Standing)
     cpdef authorize(self, Exchange x, str access, str route)
+    cdef _header(self, Exchange x)
     cpdef look_again(self, Exchange x)
     cdef _look(self, Exchange x, bint may_wait)
     cdef tuple _credential(self, Exchange x)

@@ -49,6 +49,8 @@ def is_local(x: Exchange) -> bool:
 class Authenticator:
     """No authenticator is configured: open routes are open, everything else is refused with what to do about it."""
 
+    asks = False  # whether credentials make a difference
+
     def identify(self, x: Exchange) -> Awaitable[None] | None:
         """Nobody can be known; limits count by address."""
         return None
@@ -63,12 +65,19 @@ class Authenticator:
             hint="the operator can set JWT_SECRET (32 bytes or more), [[auth.issuers]] or [auth] keys_file",
         )
 
+    def given(self, x: Exchange) -> str | None:
+        """The header's value that an exchange's standing is remembered by; None: it has none, and brought none. ValueError
+        when there is no such value: who asks is to be worked out each time."""
+        return None
+
     def learn(self) -> None:
         """Take what the vault holds now, and forget who was known before."""
 
 
 class CredentialAuthenticator(Authenticator):
     """Tokens and keys. One that was found good is remembered until it expires, so that it costs a lookup."""
+
+    asks = True
 
     def __init__(self, bearers: Bearers, vault: Vault, roles: Roles, lists_openly: bool) -> None:
         """`lists_openly`: who has no credential may use some route, and so see its models."""
@@ -87,16 +96,9 @@ class CredentialAuthenticator(Authenticator):
     def identify(self, x: Exchange) -> Awaitable[None] | None:
         """Note whose the credential is. Without one, or with one that is not ours (every OpenAI client sends something),
         the request stays anonymous until a route asks. What is returned waits for an issuer's new keys."""
-        given = x.head.header("authorization")
+        given = self._header(x)
         if given is None:
-            given = x.head.header("x-api-key")
-            if given is None:
-                given = x.head.header("x-goog-api-key")
-                if given is None:
-                    # A browser's WebSocket cannot set headers.
-                    given = credential_of(x.head) if x.flags & _UPGRADE else None
-                if given is None:
-                    return None
+            return None
         standing: Standing | None = self._remembered.get(given)
         if standing is None or standing.expires <= time():
             return self._look(x, True)
@@ -104,6 +106,27 @@ class CredentialAuthenticator(Authenticator):
         x.principal = standing.principal
         x.limit_key = standing.id
         return None
+
+    def given(self, x: Exchange) -> str | None:
+        """The header's value that an exchange's standing is remembered by."""
+        given = self._header(x)
+        known = None if given is None else self._remembered.get(given)
+        if known is not x.standing or (given is not None and known is None):
+            # It has another one's, or something that is no credential of ours.
+            raise ValueError("the header does not say who asks")
+        return given
+
+    def _header(self, x: Exchange) -> str | None:
+        """The first of the headers that may have a credential; what is in it need not be one."""
+        given: str | None = x.head.header("authorization")
+        if given is None:
+            given = x.head.header("x-api-key")
+            if given is None:
+                given = x.head.header("x-goog-api-key")
+                if given is None and x.flags & _UPGRADE:
+                    # A browser's WebSocket cannot set headers.
+                    given = credential_of(x.head)
+        return given
 
     def look_again(self, x: Exchange) -> None:
         """`identify` once more, behind the wait that it asked for."""

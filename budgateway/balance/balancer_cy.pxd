@@ -36,5 +36,7 @@ cdef class Balancer:
     cpdef suspect(self, Exchange x, long long now_ns)
     cpdef rest(self, Exchange x, double seconds, long long now_ns)
     cpdef follow_models(self, long long version)
+    cpdef left_out(self, str model)
+    cpdef bint is_plain(self) except -1
     cdef _leave_out(self, Exchange x)
     cdef _choose(self, Exchange x, long long now_ns)

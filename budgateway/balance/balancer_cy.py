@@ -153,6 +153,14 @@ class Balancer:
             self._lacking.clear()
             self._filters = version > 0 and len(self.targets) > 1
 
+    def left_out(self, model: str) -> int:
+        """Those that do not serve a model, as far as that is known: a bit each."""
+        return self._lacking.get(model, 0) if self._filters else 0
+
+    def is_plain(self) -> bool:
+        """Whether all there is to it is the selector's choice: nobody waits, and nobody is pinned."""
+        return self._queue is None and self._best is None
+
     def _leave_out(self, x: Exchange) -> None:
         """Exclude the upstreams that list their models, but not this one."""
         model: str = x.model

@@ -8,9 +8,11 @@ cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BY
 
 cdef class Recorder:
     cdef long long[::1] _row
-    cdef object _ledger, _record, _flush
-    cdef long long _epoch_ns
-    cdef Py_ssize_t _block_bytes
+    cdef public object ledger           # native.Ledger
+    cdef public object flush
+    cdef public long long epoch_ns
+    cdef public Py_ssize_t block_bytes
+    cdef object _record
 
     @cython.locals(row="long long[::1]", principal=str, tenant=str, waiting=Py_ssize_t)
     cpdef record(

@@ -48,11 +48,11 @@ class Recorder:
         """`epoch_ns` makes a wall-clock time of a monotonic one; `flush` is called when `block_bytes` of lines wait."""
         row = array("q", bytes(8 * _CELLS))
         self._row = row
-        self._ledger = Ledger(metrics, access, row)
-        self._record = self._ledger.record
-        self._epoch_ns = epoch_ns
-        self._block_bytes = block_bytes
-        self._flush = flush
+        self.ledger = Ledger(metrics, access, row)
+        self._record = self.ledger.record
+        self.epoch_ns = epoch_ns
+        self.block_bytes = block_bytes
+        self.flush = flush
 
     def record(
         self,
@@ -76,7 +76,7 @@ class Recorder:
         row[_STREAM] = x.sse
         row[_BYTES_IN] = x.body_bytes
         row[_BYTES_OUT] = x.bytes_out if x.pump is None else x.bytes_out + x.pump.passed
-        row[_UNIX_MS] = (self._epoch_ns + x.started_ns) // 1_000_000
+        row[_UNIX_MS] = (self.epoch_ns + x.started_ns) // 1_000_000
         row[_DURATION] = now_ns - x.started_ns
         row[_OVERHEAD] = x.overhead_ns
         row[_FIRST_BYTE] = x.first_byte_ns - x.started_ns if x.first_byte_ns else 0
@@ -101,12 +101,12 @@ class Recorder:
             x.model,
             x.error or None,
         )
-        if waiting > self._block_bytes and self._flush is not None:
-            self._flush()
+        if waiting > self.block_bytes and self.flush is not None:
+            self.flush()
 
     def used(self) -> tuple[int, int]:
         """What the exchange recorded last came to: tokens, and micro-dollars."""
-        return self._ledger.used
+        return self.ledger.used
 
     def refuse(self, client: str, request_id: str, error: GatewayError, now_ns: int) -> None:
         """Count a request that never became an exchange."""
@@ -115,5 +115,5 @@ class Recorder:
             row[cell] = 0
         row[_STATUS] = error.status
         row[_OUTCOME] = REFUSED
-        row[_UNIX_MS] = (self._epoch_ns + now_ns) // 1_000_000
+        row[_UNIX_MS] = (self.epoch_ns + now_ns) // 1_000_000
         self._record(None, None, None, None, None, request_id, client, None, None, "", "", error.code)

@@ -24,6 +24,8 @@ cdef class RouteRoom:
     cdef public object shape            # routing.shape.Shape, or None
     cdef public object mirror           # balance.mirror.Mirroring, or None
     cdef public object attempts         # balance.attempts_cy.Attempts
+    cdef public bint rides
+    cdef public Py_ssize_t place
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns, comment_ns
 
@@ -32,6 +34,7 @@ cdef class RouteRoom:
 
 cdef class Router:
     cdef public tuple rooms             # of RouteRoom, by the table's index
+    cdef public object table            # native.RouteTable
     cdef object _find, _peek
     cdef dict _model_labels
     cdef Py_ssize_t _default_limit

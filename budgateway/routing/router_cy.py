@@ -63,9 +63,10 @@ class RouteRoom:
         shape: Any = None,
         mirror: Any = None,
         attempts: Any,
+        rides: bool = False,
     ) -> None:
         """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there, as `attempts`
-        (balance.attempts_cy.Attempts) has it."""
+        (balance.attempts_cy.Attempts) has it. `rides`: the express may carry what is common of it."""
         self.record = record
         self.name = record.name
         self.access = access
@@ -76,6 +77,8 @@ class RouteRoom:
         self.shape = shape
         self.mirror = mirror
         self.attempts = attempts
+        self.rides = rides
+        self.place = -1  # in the router's table
         self.comment_ns = int(record.stream_keepalive_s * 1e9)
         self.max_body_bytes = record.max_body_bytes
         self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
@@ -102,6 +105,9 @@ class Router:
             ]
         )  # fmt: skip
         self.rooms = tuple(rooms)
+        for place, room in enumerate(self.rooms):
+            room.place = place
+        self.table = table
         self._find = table.find
         self._peek = Peeker().peek
         self._model_labels = model_labels

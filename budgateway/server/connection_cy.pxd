@@ -2,7 +2,7 @@ cimport cython
 
 from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.server.door_cy cimport Door
-from budgateway.wire.framing_cy cimport HeadFraming
+from budgateway.server.framing_cy cimport RequestFraming
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
 cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _READ_NS
@@ -15,8 +15,9 @@ cdef class ServerConnection:
     cdef Carrier _handler
     # connection
     cdef object _transport
-    cdef HeadFraming _framing
-    cdef object _feed, _write           # llhttp's and the transport's, bound once
+    cdef RequestFraming _framing
+    cdef object _write                  # the transport's, bound once
+    cdef object _offer                  # the transport's, where an express looks at requests first
     cdef public str client
     cdef int _state
     cdef long long _deadline_ns, _flush_ns
@@ -24,6 +25,7 @@ cdef class ServerConnection:
     cdef Py_ssize_t _fed
     cdef bint _reading
     cdef public bint writable
+    cdef public bint rides              # the exchange in flight was of a kind that the express carries
     # exchange
     cdef Exchange _exchange
     cdef list _parts
@@ -35,21 +37,22 @@ cdef class ServerConnection:
     cdef _parse_early(self, bytes piece)
     @cython.locals(
         door=Door, flags=cython.int, size=Py_ssize_t, length=Py_ssize_t, have=Py_ssize_t, fed=Py_ssize_t, end=Py_ssize_t,
-        x=Exchange, framing=HeadFraming, raw="const char *",
+        x=Exchange, framing=RequestFraming, raw="const char *",
     )
     cdef _begin(self, head, bytes data)
     cdef _read_body(self, bytes data)
     cdef _took(self, Exchange x, bytes data)
     cdef _body_grew(self, Exchange x)
     cdef _request_done(self, Exchange x)
+    @cython.locals(x=Exchange)
     cdef bint _parse(self, piece) except -1
-    cdef bint _read_on(self, rest) except -1
     cdef _hold(self, bytes data)
     cpdef write(self, bytes data)
     cpdef limit_body(self, Exchange x, Py_ssize_t limit)
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef finish(self, bint keep_alive)
+    cpdef Exchange adopt(self, head, bytes data, long long started_ns)
     cpdef surrender(self)
     cpdef abort(self)
     cpdef reset(self)

@@ -10,15 +10,12 @@ from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-
-from budgateway.errors import BadRequest, GatewayError, Overloaded, RequestTimeout, RequestTooLarge
+from budgateway.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge
 from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
 from budgateway.server.door_cy import Door
+from budgateway.server.framing_cy import RequestFraming
 from budgateway.transport.sockets import reset
-from budgateway.wire.answer import response_bytes
-from budgateway.wire.framing_cy import HeadFraming
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_PIPELINED_BYTES = 64 * 1024  # then reading pauses: the client waits, we do not grow
 MULTIPART_PEEK_BYTES = 64 * 1024  # form fields precede files: the model is in here or nowhere
-MAX_TURNED_AWAY = 256  # connections that are being told so; what comes on top is cut off
 LINGER_NS = 2_000_000_000  # a refused upload is drained so long, or the client would see RST instead of the answer
 LINGER_BYTES = 16 * 1024 * 1024
 FLUSH_NS = 60_000_000_000  # a client that reads nothing of its last answer is let go
@@ -74,9 +70,9 @@ class ServerConnection:
         self._handler = door.handler
         # connection
         self._transport: Any = None
-        self._framing = HeadFraming()
-        self._feed: Any = HttpRequestParser(self._framing).feed_data
+        self._framing = RequestFraming()
         self._write: Any = None
+        self._offer: Any = None
         self.client = ""
         self._state = _HEAD
         self._deadline_ns = 0
@@ -85,6 +81,7 @@ class ServerConnection:
         self._fed = 0  # of the pending head, what llhttp has seen
         self._reading = True
         self.writable = True
+        self.rides = False
         # exchange
         self._exchange: Exchange | None = None
         self._parts: list[bytes] | None = None
@@ -100,24 +97,21 @@ class ServerConnection:
         door = self._door
         self._transport = transport
         self._write = transport.write
-        crowd = len(door.connections) - door.max_connections
-        if crowd >= 0:
-            door.refused_connections += 1
-            if crowd >= MAX_TURNED_AWAY:
-                self._state = _CLOSED
-                transport.abort()
-                return
-            # Told, not cut off: a balancer in front takes a 503 as a reason to go elsewhere.
-            door.connections.add(self)
-            error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
-            transport.write(response_bytes(error, "-", "", True))
-            self._linger()
+        if not door.has_room():
+            if door.turn_away():
+                door.connections.add(self)
+                transport.write(door.full)
+                self._linger()
+            else:
+                self.abort()
             return
         door.connections.add(self)
         peer = transport.get_extra_info("peername")
         self.client = peer[0] if isinstance(peer, tuple) else "local"
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._deadline_ns = monotonic_ns() + door.keepalive_ns
+        if door.express is not None and isinstance(self._transport, Transport):
+            self._offer = self._transport.offer
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
@@ -146,8 +140,9 @@ class ServerConnection:
         self._deadline_ns = 0
         x = self._exchange
         self._exchange = None
-        self._feed = None
+        self._framing.close()
         self._write = None
+        self._offer = None
         self._pending = None
         self._parts = None
         if not self._reading:
@@ -362,30 +357,11 @@ class ServerConnection:
 
     def _parse(self, piece: Any) -> bool:
         """Feed llhttp; False when that ended the connection."""
-        try:
-            self._feed(piece)
-        except HttpParserUpgrade as stop:
-            # An upgrade that we do not take is an ordinary request (RFC 9110 7.8), but llhttp stops behind its head.
-            self._feed = HttpRequestParser(self._framing).feed_data
-            return self._read_on(piece[stop.args[0] :])
-        except HttpParserError as error:
-            self.refuse(BadRequest(f"malformed request: {str(error).lower()}"))
-            return False
-        return True
-
-    def _read_on(self, rest: Any) -> bool:
-        """Read the body of a request whose upgrade is ignored (java.net.http asks for h2c with every POST) with a parser
-        that was told of the framing alone."""
         x = self._exchange
-        if x is not None and self._chunks is not None:
-            framing = b"transfer-encoding: chunked"
-        elif x is not None and x.head.content_length > 0:
-            framing = b"content-length: %d" % x.head.content_length
-        else:
-            return True
-        self._framing.complete = False
-        self._feed(b"POST / HTTP/1.1\r\nhost: x\r\n" + framing + b"\r\n\r\n")
-        return self._parse(rest) if len(rest) else True
+        wrong = self._framing.read(piece, self._chunks is not None, 0 if x is None else x.head.content_length)
+        if wrong is not None:
+            self.refuse(BadRequest(f"malformed request: {wrong}"))
+        return wrong is None
 
     def _hold(self, data: bytes) -> None:
         """Pipelined bytes wait for their turn."""
@@ -448,11 +424,27 @@ class ServerConnection:
         else:
             self._state = _HEAD
             self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
+            if self.rides and self._offer is not None and self._pending is None and self.writable:
+                self.rides = False
+                self._offer(self.client)
             if self.writable:
                 self._go_on()
             else:
                 # What it has not read yet comes first, or every further answer would wait in our memory.
                 self.pause_reading()
+
+    def adopt(self, head: RequestHead, data: bytes, started_ns: int) -> Exchange:
+        """Go on with a request that the express took: `data` is all of it, and nothing of its response was written."""
+        x = Exchange(head, self, self.client, started_ns)
+        x.flags = head.flags
+        x.body = data[head.size :]
+        x.body_bytes = len(x.body)
+        x.body_done = True
+        self._exchange = x
+        self._started = True
+        self._state = _ANSWERING
+        self._deadline_ns = 0
+        return x
 
     def surrender(self) -> tuple[Any, bytes, Door]:
         """Let go of the transport, as it is upgraded, and of what came behind the request that asked for it."""
@@ -518,6 +510,9 @@ class ServerConnection:
             self._deadline_ns = 0
             self._state = _CLOSED
             self._transport.abort()
+        elif self._offer is not None and now_ns < self._transport.rode_ns + self._door.keepalive_ns:
+            # Requests of which only the express knows.
+            self._deadline_ns = self._transport.rode_ns + self._door.keepalive_ns
         elif self._state == _HEAD:
             self._state = _CLOSED
             self._transport.close()

@@ -6,13 +6,17 @@ cdef class Door:
     cdef public Carrier handler
     cdef public object call_soon
     cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
+    cdef public object express          # native.Express; None: all requests go the ordinary way
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
+    cdef public bytes full              # what is answered to a connection for which there is no room
     cdef public set connections
     cdef public long long now_ns
     cdef public bint draining
     cdef public object read_head        # of the native.HeadReader that writes into `facts`
     cdef long long[::1] facts
 
+    cpdef bint has_room(self) except -1
+    cpdef bint turn_away(self) except -1
     cpdef sweep(self, long long now_ns)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from array import array
 from time import monotonic_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from budgateway.errors import Overloaded
 from budgateway.native import FACTS, HeadReader
 from budgateway.server.watch import Watch
+from budgateway.wire.answer import response_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.server.proxies import Proxies
     from budgateway.server.websocket import Tunnel
+
+MAX_TURNED_AWAY = 256  # connections that are being told so; what comes on top is cut off
 
 _log = logging.getLogger("budgateway.server")
 
@@ -43,10 +47,14 @@ class Door:
         self.keepalive_ns = keepalive_ns
         self.head_timeout_ns = head_timeout_ns
         self.proxies: Proxies | None = None
+        self.express: Any = None
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
         self.connections: set[ServerConnection | Tunnel] = set()
         self.refused_connections = 0
+        # Told, not cut off: a balancer in front takes a 503 as a reason to go elsewhere.
+        error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
+        self.full = response_bytes(error, "-", "", True)
         # moved by the sweep, four times a second: good enough for idle deadlines, and free
         self.now_ns = monotonic_ns()
         self.draining = False
@@ -54,9 +62,21 @@ class Door:
         self.facts = facts
         self.read_head = HeadReader(facts).request
 
+    def has_room(self) -> bool:
+        """Whether one more connection may come in."""
+        return len(self.connections) < self.max_connections
+
+    def turn_away(self) -> bool:
+        """Count a connection for which there is no room; whether it is to be told so, or else cut off."""
+        self.refused_connections += 1
+        return len(self.connections) - self.max_connections < MAX_TURNED_AWAY
+
     def sweep(self, now_ns: int) -> None:
         """Let every connection look at its deadline."""
         self.now_ns = now_ns
+        if self.express is not None:
+            # Nothing that has a deadline is out of sight of who watches over them.
+            self.express.hand_over()
         for connection in tuple(self.connections):
             try:
                 connection.sweep(now_ns)
@@ -69,6 +89,9 @@ class Door:
         `grace_ns`, and so do those whose response has begun. A request may be on its way, and closing under it would cost an
         innocent client an error."""
         self.draining = True
+        if self.express is not None:
+            self.express.open(False)
+            self.express.hand_over()
         self.keepalive_ns = grace_ns
         deadline_ns = monotonic_ns() + grace_ns
         for connection in tuple(self.connections):
@@ -76,5 +99,7 @@ class Door:
 
     def end(self, error: GatewayError) -> None:
         """End what is in flight with an error, and every connection."""
+        if self.express is not None:
+            self.express.hand_over()
         for connection in tuple(self.connections):
             connection.end(error)

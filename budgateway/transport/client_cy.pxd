@@ -10,11 +10,8 @@ cdef int _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE
 
 cdef class Pool:
     cdef public str name
-    cdef long long _keepalive_ns
-    cdef Py_ssize_t _max_idle
-    cdef list _idle                     # of ClientConnection, oldest first
+    cdef public object idle             # native.Idle: of ClientConnection, the one used last goes first
     cdef public set open                # every connection there is
-    cdef public bint closed
     cdef public object read_head        # of the native.HeadReader that writes into `facts`
     cdef long long[::1] facts
     cdef bytearray room
@@ -32,6 +29,7 @@ cdef class Target:
     cdef public object upstream         # records.Upstream
     cdef public str label
     cdef public Pool pool
+    cdef public object writer           # native.RequestHeadWriter
     cdef public object write_head       # of its native.RequestHeadWriter
     cdef public object write_whole
     cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
@@ -45,6 +43,7 @@ cdef class ClientConnection:
     cdef Carrier _sink
     # connection
     cdef object _transport
+    cdef public object plain            # the same, where it is a native.Transport; else None
     cdef Framing _framing
     cdef object _feed, _write           # llhttp's and the transport's, bound once
     cdef public long long idle_since_ns
@@ -59,6 +58,7 @@ cdef class ClientConnection:
     cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
 
     cpdef send(self, Exchange x, bytes head, bytes body, bint to_head, bint last)
+    cpdef adopt(self, Exchange x)
     cpdef send_more(self, bytes data, bint last)
     cpdef pause_reading(self)
     cpdef resume_reading(self)

@@ -14,7 +14,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from budgateway.errors import UpstreamProtocolError
 from budgateway.exchange_cy import Carrier, Exchange
-from budgateway.native import FACTS, HeadReader
+from budgateway.native import FACTS, HeadReader, Idle, Transport
 from budgateway.wire.framing_cy import Framing
 from budgateway.wire.inference import ERROR_BODIES
 
@@ -46,16 +46,19 @@ _BY_CHUNKS = 1
 _BY_CLOSE = 2
 
 
+def response_parser(framing: Any) -> HttpResponseParser:
+    """llhttp, reporting to `framing`."""
+    return HttpResponseParser(framing)
+
+
 class Pool:
     """The idle connections to one upstream, last in first out, so that the surplus ages and is let go."""
 
     def __init__(self, name: str, *, keepalive_ns: int, max_idle: int) -> None:
         self.name = name
-        self._keepalive_ns = keepalive_ns
-        self._max_idle = max_idle
-        self._idle: list[ClientConnection] = []
+        # Engines close idle connections (vLLM and SGLang after 5 s): let go before they do.
+        self.idle = Idle(keepalive_ns, max_idle)
         self.open: set[ClientConnection] = set()
-        self.closed = False
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
         self.read_head = HeadReader(facts, ERROR_BODIES).response
@@ -64,51 +67,35 @@ class Pool:
 
     def checkout(self, now_ns: int) -> ClientConnection | None:
         """A warm connection, or None: then dial."""
-        while self._idle:
-            connection = self._idle.pop()
-            # Engines close idle connections (vLLM and SGLang after 5 s): let go before they do.
-            if now_ns - connection.idle_since_ns < self._keepalive_ns and connection.is_usable():
+        while True:
+            connection: ClientConnection | None = self.idle.pop(now_ns)
+            if connection is None or connection.is_usable():
                 return connection
             connection.abort()
-        return None
 
     def put(self, connection: ClientConnection) -> None:
         """Take back a connection whose exchange is over; its `idle_since_ns` says when."""
-        if self.closed or len(self._idle) >= self._max_idle:
+        if not self.idle.push(connection, connection.plain, connection.idle_since_ns):
             connection.abort()
-        else:
-            self._idle.append(connection)
 
     def forget(self, connection: ClientConnection) -> None:
         """A connection is lost."""
         self.open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self.idle.remove(connection)
 
     def sweep(self, now_ns: int) -> None:
-        """Let go of what has been idle too long; the oldest stand first."""
-        stale = 0
-        for connection in self._idle:
-            if now_ns - connection.idle_since_ns < self._keepalive_ns:
-                break
-            stale += 1
-        if stale:
-            gone = self._idle[:stale]
-            del self._idle[:stale]
-            for connection in gone:
-                connection.abort()
+        """Let go of what has been idle too long."""
+        for connection in self.idle.stale(now_ns):
+            connection.abort()
 
     def close(self) -> None:
         """Let go of every idle connection; busy ones follow when their exchange ends."""
-        self.closed = True
-        idle = self._idle
-        self._idle = []
-        for connection in idle:
+        for connection in self.idle.close():
             connection.abort()
 
     def idle_count(self) -> int:
         """How many wait."""
-        return len(self._idle)
+        return len(self.idle)
 
 
 class Target:
@@ -121,6 +108,7 @@ class Target:
         self.upstream = upstream
         self.label = label
         self.pool = pool
+        self.writer = writer
         self.write_head = writer.write
         self.write_whole = writer.write_whole
         self.dialler = dialler
@@ -137,6 +125,7 @@ class ClientConnection:
         self._sink = sink
         # connection
         self._transport: Any = None
+        self.plain: Transport | None = None
         self._framing = Framing()
         self._feed: Any = HttpResponseParser(self._framing).feed_data
         self._write: Any = None
@@ -172,6 +161,15 @@ class ClientConnection:
             self._write(head + body)
         else:
             self._transport.writelines((head, body))
+
+    def adopt(self, x: Exchange) -> None:
+        """Go on with a request that the express has written."""
+        self._exchange = x
+        self._begun = False
+        self._pending = None
+        self._to_head = False
+        self._sent_all = True
+        self._interim = 0
 
     def send_more(self, data: bytes, last: bool) -> None:
         """More of a streamed request body."""
@@ -227,6 +225,8 @@ class ClientConnection:
         """Connected (and, with TLS, shaken hands)."""
         self._transport = transport
         self._write = transport.write
+        if isinstance(self._transport, Transport):
+            self.plain = self._transport
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._pool.open.add(self)
 

@@ -62,12 +62,17 @@ class PlainSockets:
                 return connection
         raise first or OSError("the name has no address")
 
+    def lend_to(self, express: native.Express | None) -> None:
+        """Who may carry requests past the connections' protocols."""
+        self._set.lend_to(express)
+
     def unsent(self) -> list[int]:
         """Bytes that wait, of each connection."""
         return self._set.unsent()
 
     def close(self) -> None:
         """Drop what is left."""
+        self._set.lend_to(None)
         self._loop.remove_reader(self._set.fileno())
         self._set.close()
 

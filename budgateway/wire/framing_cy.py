@@ -12,15 +12,3 @@ class Framing:
     def on_message_complete(self) -> None:
         """The last byte was read."""
         self.complete = True
-
-
-class HeadFraming(Framing):
-    """For who must know where the head ends, because the body is not whole yet."""
-
-    def __init__(self) -> None:
-        self.complete = False
-        self.head_done = False
-
-    def on_headers_complete(self) -> None:
-        """The head was read."""
-        self.head_done = True

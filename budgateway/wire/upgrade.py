@@ -22,6 +22,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _DEFLATE = re.compile(r'permessage-deflate(?:[ \t]*;[ \t]*[a-z_]+(?:[ \t]*=[ \t]*"?[0-9]{1,2}"?)?)*')
 MAX_PROTOCOLS = 32
 
+# Of an upstream's 101: the client has an answer of its own to these.
+SWITCH_LINES = (
+    "sec-websocket-accept",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+    "sec-websocket-version",
+)
+
 # Browsers cannot set headers, so OpenAI's clients send these as subprotocols: a credential, and whose bill it is.
 CREDENTIAL_PROTOCOL = "openai-insecure-api-key."
 _PRIVATE_PROTOCOLS = (CREDENTIAL_PROTOCOL, "openai-organization.", "openai-project.")

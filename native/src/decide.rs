@@ -93,7 +93,8 @@ impl LimitSet {
         let py = slf.py();
         let set = slf.get();
         let who = Who::of([user, key, tenant, model, address], set.counts_by);
-        let ask = set.ask(py, &who, peek, body_bytes.0, price, now_ns.0, today);
+        let size = Size::of(py, peek, body_bytes.0);
+        let ask = set.ask(!who.model.is_empty(), &size, price, now_ns.0, today);
         Ok(match set.inner.decide(&who.asker(&set.route), &ask) {
             Ok(inner) => Bound::new(py, Grant::new(slf, inner, &ask))?.into_any(),
             Err(inner) => Bound::new(
@@ -122,7 +123,8 @@ impl LimitSet {
     ) -> Grant {
         let set = slf.get();
         let who = Who::of([user, key, tenant, model, address], set.counts_by);
-        let ask = set.ask(slf.py(), &who, peek, body_bytes, None, now_ns, 0);
+        let size = Size::of(slf.py(), peek, body_bytes);
+        let ask = set.ask(!who.model.is_empty(), &size, None, now_ns, 0);
         Grant::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
     }
 
@@ -182,39 +184,55 @@ impl<'a> Who<'a> {
     }
 }
 
+/// What an exchange may come to, in tokens.
+pub(crate) struct Size {
+    pub(crate) prompt: u64,
+    /// As far as the client says.
+    pub(crate) output: Option<u64>,
+}
+
+impl Size {
+    fn of(py: Python<'_>, peek: Option<&BodyPeek>, body_bytes: u64) -> Self {
+        Self {
+            // Of an upload the bytes say nothing.
+            prompt: peek.map_or(0, |_| prices::prompt_tokens(body_bytes)),
+            output: peek.and_then(|peek| peek.max_tokens(py)),
+        }
+    }
+}
+
 impl LimitSet {
+    /// Decides for an inference without a price; `None`: refused, and nothing was taken.
+    pub(crate) fn take(slf: &Bound<'_, Self>, asker: &Asker<'_>, size: &Size, now_ns: u64) -> Option<Grant> {
+        let set = slf.get();
+        let ask = set.ask(true, size, None, now_ns, 0);
+        let asker = Asker {
+            route: set.route.as_bytes(),
+            ..*asker
+        };
+        let inner = set.inner.decide(&asker, &ask).ok()?;
+        Some(Grant::new(slf, inner, &ask))
+    }
+
     /// What an exchange asks for; nothing but itself where it is no inference.
-    #[allow(clippy::too_many_arguments, reason = "as decide")]
-    fn ask(
-        &self,
-        py: Python<'_>,
-        who: &Who<'_>,
-        peek: Option<&BodyPeek>,
-        body_bytes: u64,
-        price: Option<&Price>,
-        now_ns: u64,
-        today: u32,
-    ) -> Ask {
-        if who.model.is_empty() {
+    fn ask(&self, is_inference: bool, size: &Size, price: Option<&Price>, now_ns: u64, today: u32) -> Ask {
+        if !is_inference {
             return Ask {
                 now_ns,
                 today,
                 ..Ask::default()
             };
         }
-        // Of an upload the bytes say nothing.
-        let prompt = peek.map_or(0, |_| prices::prompt_tokens(body_bytes));
-        let wanted = peek.and_then(|peek| peek.max_tokens(py));
         let usual = || match price {
             Some(price) if price.inner.max_output_tokens > 0 => self.output_tokens.min(price.inner.max_output_tokens),
             _ => self.output_tokens,
         };
-        let output = wanted.unwrap_or_else(usual);
+        let output = size.output.unwrap_or_else(usual);
         Ask {
-            prompt,
+            prompt: size.prompt,
             output,
-            is_firm: wanted.is_some(),
-            micros: Some(price.map_or(0, |price| price.inner.micros(prompt, output, 0))),
+            is_firm: size.output.is_some(),
+            micros: Some(price.map_or(0, |price| price.inner.micros(size.prompt, output, 0))),
             now_ns,
             today,
         }
@@ -251,7 +269,7 @@ impl Grant {
         self.inner.debits().collect()
     }
 
-    fn undo(&self) {
+    pub(crate) fn undo(&self) {
         if self.open.swap(false, Ordering::Relaxed) {
             self.set.get().inner.give_back(&self.inner);
         }

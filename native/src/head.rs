@@ -51,10 +51,7 @@ impl HeadReader {
             core::RequestHead::parse_after(data.as_bytes(), &mut last).map_err(request_error)?
         };
         let Some(inner) = parsed else { return Ok(None) };
-        let head = RequestHead {
-            source: Source::new(data, 0, inner.size),
-            inner,
-        };
+        let head = RequestHead::of(inner, data);
         let inner = &head.inner;
         self.note(
             py,
@@ -77,7 +74,7 @@ impl HeadReader {
         };
         let inner = &head.inner;
         let length = signed(inner.content_length);
-        let doubtful = if head.whole(py).is_some_and(|body| self.is_doubtful(body)) {
+        let doubtful = if head.whole(py).is_some_and(|body| is_doubtful(&self.doubtful, body)) {
             flag::DOUBTFUL
         } else {
             0
@@ -96,17 +93,18 @@ impl HeadReader {
     }
 }
 
+/// Whether it may be no answer: nothing, or what begins like one of `starts`.
+pub(crate) fn is_doubtful(starts: &[PyBackedBytes], body: &[u8]) -> bool {
+    body.is_empty() || starts.iter().any(|start| body.starts_with(start))
+}
+
 /// `time.monotonic_ns`, without the way there and back.
-fn now_ns() -> i64 {
+pub(crate) fn now_ns() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 impl HeadReader {
-    fn is_doubtful(&self, body: &[u8]) -> bool {
-        body.is_empty() || self.doubtful.iter().any(|start| body.starts_with(start))
-    }
-
     /// The numbers do not travel as Python ints: to ask for four of them costs as much as to scan a short head.
     fn note(&self, py: Python<'_>, facts: [i64; FACTS]) -> Result<(), Error> {
         Ok(self.facts.copy_from_slice(py, &facts)?)
@@ -182,6 +180,14 @@ impl RequestHead {
 }
 
 impl RequestHead {
+    /// What was scanned from the beginning of `data`.
+    pub(crate) fn of(inner: core::RequestHead, data: Bound<'_, PyBytes>) -> Self {
+        Self {
+            source: Source::new(data, 0, inner.size),
+            inner,
+        }
+    }
+
     /// What the core scanned, and the bytes its spans count in.
     pub(crate) fn core<'a>(&'a self, py: Python<'a>) -> (&'a core::RequestHead, &'a [u8]) {
         (&self.inner, self.bytes(py))
@@ -194,7 +200,7 @@ impl RequestHead {
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct RequestHeadWriter {
-    inner: core::RequestHeadWriter,
+    pub(crate) inner: core::RequestHeadWriter,
 }
 
 #[pymethods]
@@ -404,7 +410,7 @@ impl ResponseHeadWriter {
 }
 
 /// A head and its body.
-fn join<'py>(
+pub(crate) fn join<'py>(
     py: Python<'py>,
     size: usize,
     write: impl FnOnce(&mut [u8]),
@@ -421,7 +427,7 @@ fn join<'py>(
 
 /// What a client is told of its limits.
 #[inline]
-fn limit_lines(grant: Option<&Grant>) -> LimitLines {
+pub(crate) fn limit_lines(grant: Option<&Grant>) -> LimitLines {
     let mut lines = LimitLines::new();
     if let Some(grant) = grant {
         grant.write_lines(&mut lines);

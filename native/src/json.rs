@@ -78,6 +78,32 @@ pub(crate) struct BodyPeek {
     members: Members,
 }
 
+/// What a body says, for a native caller.
+pub(crate) struct Said<'a> {
+    /// The model's name as it stands in the text; still escaped.
+    pub(crate) model: Option<&'a [u8]>,
+    pub(crate) is_stream: bool,
+    pub(crate) max_tokens: Option<u64>,
+}
+
+impl Peeker {
+    /// One for the usual fields.
+    pub(crate) fn usual() -> Result<Self, Error> {
+        Self::new(None)
+    }
+
+    /// `None` for a body that is refused.
+    pub(crate) fn look<'a>(&self, body: &'a [u8]) -> Option<Said<'a>> {
+        let members = self.fields.peek(body).ok()?;
+        let count = |field: Option<usize>| members.count(body, field?);
+        Some(Said {
+            model: self.model.and_then(|field| members.raw_string(body, field)),
+            is_stream: self.stream.and_then(|field| members.text(body, field)) == Some(b"true"),
+            max_tokens: count(self.max_completion_tokens).or_else(|| count(self.max_tokens)),
+        })
+    }
+}
+
 impl BodyPeek {
     fn string<'py>(&self, py: Python<'py>, field: Option<usize>) -> Option<Bound<'py, PyString>> {
         let raw = self.members.raw_string(self.body.as_bytes(py), field?)?;

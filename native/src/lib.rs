@@ -4,6 +4,7 @@ mod access;
 mod chunk;
 mod decide;
 mod error;
+mod express;
 mod frame;
 mod head;
 mod ids;
@@ -27,7 +28,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 7;
+const ABI: u32 = 8;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -40,6 +41,8 @@ mod _native {
     use crate::access::AccessLog;
     #[pymodule_export]
     use crate::decide::{Grant, LimitSet, Price, Refusal};
+    #[pymodule_export]
+    use crate::express::Express;
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
@@ -59,7 +62,7 @@ mod _native {
     #[pymodule_export]
     use crate::shape::{Rendezvous, Split};
     #[pymodule_export]
-    use crate::sockets::{Listener, Sockets, Transport};
+    use crate::sockets::{Idle, Listener, Sockets, Transport};
     #[pymodule_export]
     use crate::usage::UsageTable;
 

@@ -11,7 +11,7 @@ type RuleTuple = (String, String, Vec<String>, Vec<String>, Vec<(String, String)
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct RouteTable {
-    inner: core::RouteTable,
+    pub(crate) inner: core::RouteTable,
 }
 
 #[pymethods]

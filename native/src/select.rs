@@ -15,7 +15,7 @@ pub(crate) const VERDICT_FAILURE: u8 = 2;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Selector {
-    inner: core::Selector,
+    pub(crate) inner: core::Selector,
 }
 
 #[pymethods]

@@ -32,7 +32,7 @@ LAYERS = {
         "admin",
         "banner",
     ],
-    4: ["server", "pipeline", "relay", "courier", "waiting"],
+    4: ["server", "pipeline", "relay", "courier", "express", "waiting"],
     3: [
         "auth",
         "limits",

@@ -61,6 +61,13 @@ impl<T> Places<T> {
         Some(owner)
     }
 
+    /// How many owners there are.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.all.len() - self.free.len()
+    }
+
     /// All owners there are.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.all.iter().filter_map(|place| place.owner.as_ref())
@@ -153,7 +160,7 @@ mod tests {
         let mut places = Places::default();
         let keys = [places.add(1), places.add(2), places.add(3)];
         places.remove(keys[1]);
-        assert_eq!(places.iter().collect::<Vec<_>>(), [&1, &3]);
+        assert_eq!((places.len(), places.iter().collect::<Vec<_>>()), (2, vec![&1, &3]));
         assert_eq!(places.clear(), [1, 3]);
         let successors = [places.add(4), places.add(5), places.add(6)];
         assert!(keys.iter().all(|key| places.owner(*key).is_none()));

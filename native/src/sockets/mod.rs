@@ -1,5 +1,6 @@
 //! Plain TCP connections: an epoll set of our own inside the event loop's, and transports over it.
 
+mod idle;
 mod listener;
 mod set;
 mod state;
@@ -10,10 +11,14 @@ use std::sync::Arc;
 use budgateway_core::descriptor;
 use pyo3::prelude::*;
 
+pub(crate) use idle::{Idle, Waiting};
 pub(crate) use listener::Listener;
+pub(crate) use state::{Piece, Read, Ride};
 pub(crate) use transport::Transport;
 
 use set::{Entry, Ready, Set};
+
+use crate::express::Express;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Sockets {
@@ -49,6 +54,13 @@ impl Sockets {
     #[pyo3(signature = (fd, protocol, most, /))]
     fn adopt(&self, py: Python<'_>, fd: i32, protocol: &Bound<'_, PyAny>, most: usize) -> PyResult<Py<Transport>> {
         Transport::open(py, &self.set, descriptor::copy_of(fd)?, protocol, most)
+    }
+
+    /// Who may carry requests past the protocols of connections; nobody, once it is closed.
+    #[pyo3(signature = (express, /))]
+    fn lend_to(&self, express: Option<Py<Express>>) {
+        let before = std::mem::replace(&mut *self.set.place_of_express(), express);
+        drop(before);
     }
 
     fn unsent(&self, py: Python<'_>) -> Vec<usize> {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::{Listener, Transport};
+use crate::express::Express;
 
 /// Events of one turn: with more, the loop comes back when it has looked at everything else.
 const EVENTS: usize = 64;
@@ -27,6 +28,7 @@ pub(crate) struct Set {
     turning: AtomicBool,
     /// Who has written in this turn.
     written: Mutex<Vec<Py<Transport>>>,
+    express: Mutex<Option<Py<Express>>>,
     // The loop's.
     call_soon: Py<PyAny>,
     call_later: Py<PyAny>,
@@ -53,6 +55,7 @@ impl Set {
             room: Mutex::new(vec![0; ROOM].into_boxed_slice()),
             turning: AtomicBool::new(false),
             written: Mutex::default(),
+            express: Mutex::default(),
             call_soon,
             call_later,
             complain,
@@ -178,6 +181,15 @@ impl Set {
 
     pub(crate) fn room(&self) -> MutexGuard<'_, Box<[u8]>> {
         self.room.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who may carry requests past the protocols.
+    pub(crate) fn express(&self, py: Python<'_>) -> Option<Py<Express>> {
+        self.place_of_express().as_ref().map(|express| express.clone_ref(py))
+    }
+
+    pub(crate) fn place_of_express(&self) -> MutexGuard<'_, Option<Py<Express>>> {
+        self.express.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn written(&self) -> MutexGuard<'_, Vec<Py<Transport>>> {

@@ -28,13 +28,45 @@ pub(crate) struct State {
     /// Its `data_received`, bound.
     pub(crate) received: Option<Py<PyAny>>,
     /// Written in this turn.
-    pub(crate) waiting: SmallVec<[Py<PyBytes>; 2]>,
+    pub(crate) waiting: SmallVec<[Piece; 2]>,
     /// Written, and not taken by the kernel yet.
     pub(crate) unsent: Unsent,
     high: usize,
     low: usize,
     pub(crate) phase: Phase,
     pub(crate) error: Option<PyErr>,
+    pub(crate) ride: Ride,
+    /// A client's address, once its requests were offered to the express.
+    pub(crate) client: Option<Box<str>>,
+    /// When the express last answered one of them.
+    pub(crate) rode_ns: i64,
+    detours: Detours,
+}
+
+/// How often in a row the express took a request of this client, and had to hand it over: whose answers are long, or
+/// late, is not helped by trying each time.
+#[derive(Clone, Copy, Default)]
+struct Detours {
+    width: u8,
+    left: u8,
+}
+
+/// Bytes to be sent: those behind `from`.
+pub(crate) struct Piece {
+    pub(crate) bytes: Py<PyBytes>,
+    pub(crate) from: usize,
+}
+
+/// What the express has to do with a connection.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Ride {
+    /// Nothing: all is its protocol's.
+    #[default]
+    None,
+    /// A client's next request is offered to the express first.
+    Ready,
+    /// The journey of its request, or of the request that it was lent to.
+    On(Key),
 }
 
 /// Where a connection is; each is for good, but `paused`, `left` and `full`.
@@ -65,6 +97,18 @@ pub(crate) enum Read {
     Failed(Errno),
 }
 
+impl Piece {
+    pub(crate) fn rest<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        self.bytes.as_bytes(py).get(self.from..).unwrap_or_default()
+    }
+}
+
+impl From<Py<PyBytes>> for Piece {
+    fn from(bytes: Py<PyBytes>) -> Self {
+        Self { bytes, from: 0 }
+    }
+}
+
 impl State {
     pub(crate) fn new(most: usize, told: EventFlags) -> Self {
         Self {
@@ -80,6 +124,10 @@ impl State {
             low: HIGH / 4,
             phase: Phase::default(),
             error: None,
+            ride: Ride::None,
+            client: None,
+            rode_ns: 0,
+            detours: Detours::default(),
         }
     }
 
@@ -109,9 +157,9 @@ impl State {
             && let Some(fd) = self.fd.as_ref()
         {
             let result = match waiting.as_slice() {
-                [one] => send(fd, one.as_bytes(py), SendFlags::NOSIGNAL),
+                [one] => send(fd, one.rest(py), SendFlags::NOSIGNAL),
                 many => {
-                    let slices = many.iter().map(|piece| IoSlice::new(piece.as_bytes(py)));
+                    let slices = many.iter().map(|piece| IoSlice::new(piece.rest(py)));
                     let slices: SmallVec<[IoSlice<'_>; 8]> = slices.collect();
                     sendmsg(fd, &slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
                 }
@@ -122,7 +170,7 @@ impl State {
             return;
         }
         for piece in &waiting {
-            let piece = piece.as_bytes(py);
+            let piece = piece.rest(py);
             if let Some(rest) = piece.get(sent..) {
                 self.unsent.push(rest);
             }
@@ -146,6 +194,42 @@ impl State {
             // It fails when the peer is gone, and that is heard of by reading.
             let _ = shutdown(fd, Shutdown::Write);
         }
+    }
+
+    /// The next request may be the express', unless the last ones were not for it.
+    pub(crate) fn offer(&mut self, client: &str) {
+        if self.client.is_none() {
+            self.client = Some(client.into());
+        }
+        if self.detours.left > 0 {
+            self.detours.left -= 1;
+        } else if matches!(self.ride, Ride::None) {
+            self.ride = Ride::Ready;
+        }
+    }
+
+    /// The express answered a request.
+    pub(crate) fn rode(&mut self, now_ns: i64) {
+        self.rode_ns = now_ns;
+        self.detours = Detours::default();
+    }
+
+    /// The express handed a request over: the next 1, 3, 7 ... 63 are not offered to it.
+    pub(crate) fn detoured(&mut self) {
+        let width = (2 * self.detours.width + 1).min(63);
+        self.detours = Detours { width, left: width };
+    }
+
+    /// Whether what was written to it has left.
+    pub(crate) fn is_clear(&self) -> bool {
+        self.waiting.is_empty() && self.unsent.is_empty()
+    }
+
+    /// Whether it may be lent to a request: nobody else has to do with it, and nothing stands in the way.
+    pub(crate) fn is_free(&self) -> bool {
+        matches!(self.ride, Ride::None)
+            && !(self.takes_nothing() || self.reads_nothing() || self.phase.full)
+            && self.is_clear()
     }
 
     pub(crate) fn takes_nothing(&self) -> bool {

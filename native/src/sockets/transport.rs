@@ -14,7 +14,8 @@ use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{getpeername, getsockname};
 
 use super::set::{Entry, ROOM, Set, failed};
-use super::state::{Read, State};
+use super::state::{Piece, Read, Ride, State};
+use crate::express::Express;
 
 /// Pieces that wait for one send: far below what the kernel takes (IOV_MAX, 1,024).
 const MAX_WAITING: usize = 64;
@@ -53,7 +54,7 @@ impl Transport {
         state.key = key;
         drop(state);
         let made = protocol.call_method1(intern!(py, "connection_made"), (&own,)).map(drop);
-        this.or_end(&own, "connection_made", made)?;
+        Self::or_end(&own, "connection_made", made)?;
         Ok(own.unbind())
     }
 
@@ -81,11 +82,17 @@ impl Transport {
         state.unsent.clear();
         state.error = error;
         let waiting = std::mem::take(&mut state.waiting);
+        let ride = std::mem::take(&mut state.ride);
         if let Some(fd) = state.fd.as_ref() {
             this.set.remove(fd, state.key);
         }
         drop(state);
         drop(waiting);
+        if let Ride::On(key) = ride
+            && let Some(express) = this.set.express(own.py())
+        {
+            Express::forsake(&express, own.py(), key)?;
+        }
         this.set.call_soon(&own.getattr(intern!(own.py(), "_lost"))?)
     }
 
@@ -118,13 +125,22 @@ impl Transport {
         if state.reads_nothing() {
             return Self::on_unread(own, state, flags);
         }
-        let read = state.read(&this.set, py);
-        let received = state.received.as_ref().map(|received| received.clone_ref(py));
+        let mut read = state.read(&this.set, py);
+        let ride = state.ride;
         drop(state);
+        if !matches!(ride, Ride::None)
+            && let Some(express) = this.set.express(py)
+        {
+            match Express::meet(&express, own, ride, read)? {
+                Some(left) => read = left,
+                None => return Ok(()),
+            }
+        }
+        let received = this.state().received.as_ref().map(|received| received.clone_ref(py));
         match (read, received) {
             (Read::Bytes(data), Some(received)) => {
                 let done = received.call1(py, (data,)).map(drop);
-                this.or_end(own, "data_received", done)
+                Self::or_end(own, "data_received", done)
             }
             (Read::End, _) => Self::on_end(own),
             (Read::Failed(error), _) => Self::end(own, Some(failed(error))),
@@ -167,7 +183,7 @@ impl Transport {
         match stays.and_then(|stays| stays.is_truthy()) {
             Ok(true) => Ok(()),
             Ok(false) => Self::close(own),
-            Err(error) => this.or_end(own, "eof_received", Err(error)),
+            Err(error) => Self::or_end(own, "eof_received", Err(error)),
         }
     }
 
@@ -198,23 +214,45 @@ impl Transport {
     /// Tells the protocol something that takes no answer.
     fn notify(&self, own: &Bound<'_, Self>, what: &str) -> PyResult<()> {
         match self.protocol(own.py()) {
-            Some(protocol) => self.or_end(own, what, protocol.call_method0(what).map(drop)),
+            Some(protocol) => Self::or_end(own, what, protocol.call_method0(what).map(drop)),
             None => Ok(()),
         }
     }
 
     /// A protocol that fails loses its connection.
-    fn or_end(&self, own: &Bound<'_, Self>, what: &str, done: PyResult<()>) -> PyResult<()> {
+    fn or_end(own: &Bound<'_, Self>, what: &str, done: PyResult<()>) -> PyResult<()> {
         let Err(error) = done else { return Ok(()) };
-        Self::end(own, None)?;
-        self.set.complain(&format!("{what} failed"), error, own)
+        Self::fail(own, &format!("{what} failed"), error)
     }
 
-    fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    /// What its protocol was to do went wrong.
+    pub(crate) fn fail(own: &Bound<'_, Self>, what: &str, error: PyErr) -> PyResult<()> {
+        Self::end(own, None)?;
+        own.get().set.complain(what, error, own)
+    }
+
+    /// Writes without looking back: `pieces` leave with the turn.
+    pub(crate) fn put<const N: usize>(own: &Bound<'_, Self>, pieces: [Piece; N]) -> PyResult<()> {
+        let this = own.get();
+        let mut state = this.state();
+        if state.takes_nothing() {
+            return Ok(());
+        }
+        let first = state.waiting.is_empty();
+        state.waiting.extend(pieces);
+        let count = state.waiting.len();
+        drop(state);
+        if count > MAX_WAITING || (first && !this.set.may_wait(own)) {
+            return Self::leave(own);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.state().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -223,36 +261,23 @@ impl Transport {
 impl Transport {
     #[pyo3(signature = (data, /))]
     fn write(own: &Bound<'_, Self>, data: &Bound<'_, PyBytes>) -> PyResult<()> {
-        let this = own.get();
-        let mut state = this.state();
-        if state.takes_nothing() {
-            return Ok(());
-        }
-        state.waiting.push(data.clone().unbind());
-        let count = state.waiting.len();
-        drop(state);
-        if count > MAX_WAITING || (count == 1 && !this.set.may_wait(own)) {
-            return Self::leave(own);
-        }
-        Ok(())
+        Self::put(own, [data.clone().unbind().into()])
     }
 
     #[pyo3(signature = (pieces, /))]
     fn writelines(own: &Bound<'_, Self>, pieces: (Bound<'_, PyBytes>, Bound<'_, PyBytes>)) -> PyResult<()> {
-        let this = own.get();
-        let mut state = this.state();
-        if state.takes_nothing() {
-            return Ok(());
-        }
-        let first = state.waiting.is_empty();
-        state.waiting.push(pieces.0.unbind());
-        state.waiting.push(pieces.1.unbind());
-        let count = state.waiting.len();
-        drop(state);
-        if count > MAX_WAITING || (first && !this.set.may_wait(own)) {
-            return Self::leave(own);
-        }
-        Ok(())
+        Self::put(own, [pieces.0.unbind().into(), pieces.1.unbind().into()])
+    }
+
+    /// Offers the connection's requests to the express until one is its protocol's.
+    #[pyo3(signature = (client, /))]
+    fn offer(&self, client: &str) {
+        self.state().offer(client);
+    }
+
+    #[getter]
+    fn rode_ns(&self) -> i64 {
+        self.state().rode_ns
     }
 
     fn write_eof(own: &Bound<'_, Self>) -> PyResult<()> {
@@ -329,7 +354,7 @@ impl Transport {
 
     pub(crate) fn get_write_buffer_size(&self, py: Python<'_>) -> usize {
         let state = self.state();
-        let waiting: usize = state.waiting.iter().map(|piece| piece.as_bytes(py).len()).sum();
+        let waiting: usize = state.waiting.iter().map(|piece| piece.rest(py).len()).sum();
         waiting + state.unsent.len()
     }
 

@@ -1,0 +1,278 @@
+//! An exchange on its way.
+
+use std::sync::Arc;
+
+use budgateway_core::breaker::Verdict;
+use budgateway_core::head as core;
+use budgateway_core::head::Framing;
+use budgateway_core::metrics::Outcome;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::precedent::{Lent, Precedent, Target};
+use crate::decide::Grant;
+use crate::error::Error;
+use crate::head::{RequestHead, join, limit_lines, now_ns};
+use crate::ledger::{Entry, Ledger, answer_of};
+use crate::sockets::{Piece, Ride, Transport, Waiting};
+
+/// It holds what must be given back: a slot at an upstream, a connection to it, what limits granted.
+pub(super) struct Journey {
+    pub(super) down: Py<Transport>,
+    /// `None`: one would have to be dialled first.
+    pub(super) lent: Option<Lent>,
+    /// The request.
+    pub(super) data: Py<PyBytes>,
+    pub(super) head: core::RequestHead,
+    pub(super) model: Box<str>,
+    pub(super) request_id: String,
+    pub(super) precedent: Arc<Precedent>,
+    /// Which of the precedent's targets.
+    pub(super) index: usize,
+    pub(super) grant: Option<Grant>,
+    pub(super) started_ns: i64,
+    pub(super) sent_ns: i64,
+}
+
+/// A response that is passed on.
+pub(super) struct Response<'a> {
+    pub(super) head: core::ResponseHead,
+    pub(super) bytes: &'a [u8],
+    pub(super) read_ns: i64,
+}
+
+impl Response<'_> {
+    fn body(&self) -> &[u8] {
+        self.bytes.get(self.head.size..).unwrap_or_default()
+    }
+}
+
+/// A head and a body below it leave in one buffer: the copy is cheaper than a second piece.
+const JOINED: usize = 8 * 1024;
+
+impl Journey {
+    /// Writes the request to the upstream.
+    pub(super) fn send(&self, py: Python<'_>) -> PyResult<()> {
+        let data = self.data.bind(py).as_bytes();
+        let body = data.get(self.head.size..).unwrap_or_default();
+        let writer = self.target().map(|target| target.writer.get());
+        let writer = writer.ok_or_else(|| Error::value("there is no such target"))?;
+        let plan = writer
+            .inner
+            .plan(
+                &self.head,
+                data,
+                self.request_id.as_bytes(),
+                Framing::Length(body.len() as u64),
+            )
+            .map_err(|error| Error::value(error.to_string()))?;
+        let up = self
+            .up()
+            .ok_or_else(|| Error::value("there is no connection"))?
+            .bind(py);
+        if body.len() < JOINED {
+            let whole = join(py, plan.len(), |out| plan.write(out), body)?;
+            return Transport::put(up, [whole.unbind().into()]);
+        }
+        let first = join(py, plan.len(), |out| plan.write(out), b"")?;
+        let rest = Piece {
+            bytes: self.data.clone_ref(py),
+            from: self.head.size,
+        };
+        Transport::put(up, [first.unbind().into(), rest])
+    }
+
+    /// Writes the response to the client.
+    pub(super) fn answer(
+        &self,
+        py: Python<'_>,
+        writer: &core::ResponseHeadWriter,
+        response: &Response<'_>,
+    ) -> PyResult<()> {
+        let limits = limit_lines(self.grant.as_ref());
+        let lines = self.target().map_or(&b""[..], |target| &target.disclosure);
+        let disclosure = core::Disclosure {
+            request_id: self.request_id.as_bytes(),
+            lines,
+            limits: limits.as_bytes(),
+            attempts: u64::from(!lines.is_empty()),
+            overhead_us: (self.sent_ns - self.started_ns).unsigned_abs() / 1000,
+        };
+        let body = response.body();
+        let plan = writer
+            .plan(
+                &response.head,
+                response.bytes,
+                Framing::Length(body.len() as u64),
+                true,
+                &disclosure,
+            )
+            .map_err(|error| Error::value(error.to_string()))?;
+        let whole = join(py, plan.len(), |out| plan.write(out), body)?;
+        Transport::put(self.down.bind(py), [whole.unbind().into()])
+    }
+
+    /// Keeps what is kept of it: the bytes of access lines that now wait.
+    pub(super) fn record(
+        &self,
+        py: Python<'_>,
+        ledger: &Ledger,
+        epoch_ns: i64,
+        response: &Response<'_>,
+        now_ns: i64,
+    ) -> isize {
+        let Precedent {
+            route,
+            provider,
+            model_label,
+            ref price,
+            ref asker,
+            ..
+        } = *self.precedent;
+        let down = self.down.get().state();
+        let body = response.body();
+        let data = self.data.as_bytes(py);
+        ledger.enter(&Entry {
+            route,
+            provider,
+            model_label,
+            status: response.head.status.into(),
+            outcome: Outcome::Complete,
+            attempts: 1,
+            is_stream: false,
+            is_asked: true,
+            bytes_in: (data.len() - self.head.size) as i64,
+            bytes_out: body.len() as i64,
+            unix_ms: (epoch_ns + self.started_ns) / 1_000_000,
+            duration_ns: now_ns - self.started_ns,
+            overhead_ns: self.sent_ns - self.started_ns + now_ns - response.read_ns,
+            first_byte_ns: response.read_ns - self.started_ns,
+            now_ns,
+            retries: 0,
+            head: Some((&self.head, data)),
+            answer: answer_of(body),
+            grant: self.grant.as_ref(),
+            price: price.as_ref().map(Py::get),
+            request_id: &self.request_id,
+            client: down.client.as_deref().unwrap_or_default(),
+            principal: asker.as_ref().map_or("", |asker| &asker.principal),
+            tenant: asker.as_ref().map_or("", |asker| &asker.tenant),
+            upstream: self.target().map_or("", |target| &target.label),
+            model: &self.model,
+            error: "",
+        })
+    }
+
+    /// It is over as it should be: both connections wait for the next one.
+    pub(super) fn arrive(self, py: Python<'_>, now_ns: i64) -> PyResult<()> {
+        self.leave(Ride::Ready);
+        self.down.get().state().rode(now_ns);
+        self.release(Verdict::Success, now_ns);
+        let (Some(target), Some(lent)) = (self.precedent.targets.get(self.index), self.lent) else {
+            return Ok(());
+        };
+        let idle = target.idle.get();
+        idle.heard(now_ns);
+        let up = lent.transport.clone_ref(py);
+        let kept = idle.put(Waiting {
+            connection: lent.connection,
+            transport: Some(lent.transport),
+            since_ns: now_ns,
+        });
+        if kept {
+            Ok(())
+        } else {
+            Transport::end(up.bind(py), None)
+        }
+    }
+
+    /// Hands it to `take_over`, with all that it holds.
+    pub(super) fn hand_over(self, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
+        self.leave(Ride::None);
+        self.down.get().state().detoured();
+        let Self {
+            down,
+            lent,
+            data,
+            head,
+            request_id,
+            precedent,
+            index,
+            grant,
+            started_ns,
+            sent_ns,
+            ..
+        } = self;
+        let grant = grant.map(|grant| Py::new(py, grant)).transpose()?;
+        let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
+        let protocol = down.get().protocol(py);
+        let (connection, up) = lent.map(|lent| (lent.connection, lent.transport)).unzip();
+        let taken = take_over.call1(
+            py,
+            (
+                protocol,
+                connection,
+                head,
+                data,
+                request_id,
+                index,
+                grant,
+                precedent.standing.clone_ref(py),
+                started_ns,
+                sent_ns,
+            ),
+        );
+        match taken {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                if let Some(up) = up {
+                    Transport::end(up.bind(py), None)?;
+                }
+                Transport::fail(down.bind(py), "an exchange could not be taken over", error)
+            }
+        }
+    }
+
+    /// Nobody goes on with it.
+    pub(super) fn end(self, py: Python<'_>) -> PyResult<()> {
+        self.leave(Ride::None);
+        self.release(Verdict::Neutral, now_ns());
+        if let Some(grant) = &self.grant {
+            grant.undo();
+        }
+        if let Some(up) = self.up() {
+            Transport::end(up.bind(py), None)?;
+        }
+        Transport::end(self.down.bind(py), None)
+    }
+
+    pub(super) fn up(&self) -> Option<&Py<Transport>> {
+        self.lent.as_ref().map(|lent| &lent.transport)
+    }
+
+    fn target(&self) -> Option<&Target> {
+        self.precedent.targets.get(self.index)
+    }
+
+    fn leave(&self, client: Ride) {
+        let mut down = self.down.get().state();
+        // Not of one that is over meanwhile.
+        if let Ride::On(_) = down.ride {
+            down.ride = client;
+        }
+        drop(down);
+        if let Some(up) = self.up() {
+            up.get().state().ride = Ride::None;
+        }
+    }
+
+    fn release(&self, verdict: Verdict, now_ns: i64) {
+        // It fails for an index that is none, and this one was picked.
+        let _ = self
+            .precedent
+            .selector
+            .get()
+            .inner
+            .release(self.index, verdict, now_ns.unsigned_abs());
+    }
+}

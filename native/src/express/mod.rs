@@ -1,0 +1,483 @@
+//! The express: carries exchanges that are common from end to end past the protocols, from the read of a request to the
+//! write of its response.
+//!
+//! What it carries it carries as the pipeline would: a precedent says how that decided about the last exchange of this
+//! kind (`precedent.rs`). All that is uncommon goes the ordinary way. Of a request that is seen before anything is done;
+//! what turns out later (no whole JSON answer in one read, an error, a peer that leaves, time that passes) ends the
+//! journey, and the exchange goes on where it would stand without us (`Express::hand_over`).
+
+mod journey;
+mod parser;
+mod precedent;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use budgateway_core::head as core;
+use budgateway_core::head::{Known, flag};
+use budgateway_core::places::{Key, Places};
+use budgateway_core::route::{Answer, Request};
+use budgateway_core::segment::LabelId;
+use budgateway_core::{limit, price};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use crate::decide::{Grant, LimitSet, Price, Size};
+use crate::error::Error;
+use crate::head::{RequestHeadWriter, is_doubtful, now_ns};
+use crate::ids::RequestIds;
+use crate::json::Peeker;
+use crate::ledger::Ledger;
+use crate::route::RouteTable;
+use crate::select::Selector;
+use crate::sockets::{Idle, Read, Ride, Transport};
+
+use journey::{Journey, Response};
+use parser::Parser;
+use precedent::{Asker, Lent, Precedent, Precedents, Target};
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Express {
+    ids: Py<RequestIds>,
+    peeker: Py<Peeker>,
+    ledger: Py<Ledger>,
+    requests: Parser,
+    responses: Parser,
+    writer: core::ResponseHeadWriter,
+    /// How bodies begin that may be no answers.
+    doubtful: Vec<PyBackedBytes>,
+    /// What makes a wall-clock time of a monotonic one.
+    epoch_ns: i64,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Whether requests are taken.
+    open: bool,
+    /// What one upstream may have in flight.
+    share: u64,
+    /// Bytes of access lines that may wait, and who writes them out.
+    flush: Option<(isize, Py<PyAny>)>,
+    /// Who goes on with exchanges that are handed over.
+    take_over: Option<Py<PyAny>>,
+    table: Option<Py<RouteTable>>,
+    /// Credentials count: without one there may be another precedent.
+    asks_who: bool,
+    precedents: Precedents,
+    journeys: Places<Journey>,
+    last_host: core::LastHost,
+}
+
+/// As `learn` is told of a target: where its connections wait, its head writer, its label, header lines about it.
+type Told = (Py<Idle>, Py<RequestHeadWriter>, String, Vec<u8>);
+
+#[pymethods]
+impl Express {
+    #[new]
+    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, take_over, flush, block_bytes, epoch_ns, /))]
+    #[allow(clippy::too_many_arguments, reason = "one a worker")]
+    fn new(
+        py: Python<'_>,
+        ids: Py<RequestIds>,
+        ledger: Py<Ledger>,
+        requests: Py<PyAny>,
+        responses: Py<PyAny>,
+        doubtful: Vec<PyBackedBytes>,
+        take_over: Py<PyAny>,
+        flush: Option<Py<PyAny>>,
+        block_bytes: isize,
+        epoch_ns: i64,
+    ) -> PyResult<Self> {
+        let writer = core::ResponseHeadWriter::new(&[]).map_err(|error| Error::value(error.to_string()))?;
+        Ok(Self {
+            ids,
+            peeker: Py::new(py, Peeker::usual()?)?,
+            ledger,
+            requests: Parser::new(py, requests)?,
+            responses: Parser::new(py, responses)?,
+            writer,
+            doubtful,
+            epoch_ns,
+            state: Mutex::new(State {
+                open: false,
+                share: u64::MAX,
+                flush: flush.map(|flush| (block_bytes, flush)),
+                take_over: Some(take_over),
+                table: None,
+                asks_who: false,
+                precedents: Precedents::default(),
+                journeys: Places::default(),
+                last_host: core::LastHost::default(),
+            }),
+        })
+    }
+
+    #[pyo3(signature = (open, /))]
+    fn open(&self, open: bool) {
+        self.state().open = open;
+    }
+
+    #[pyo3(signature = (share, /))]
+    fn share(&self, share: u64) {
+        self.state().share = share;
+    }
+
+    #[pyo3(signature = (table, asks_who, /))]
+    fn follow(slf: &Bound<'_, Self>, table: Py<RouteTable>, asks_who: bool) -> PyResult<()> {
+        Self::hand_over_all(slf)?;
+        slf.get().forget();
+        let mut state = slf.get().state();
+        state.asks_who = asks_who;
+        let before = state.table.replace(table);
+        drop(state);
+        drop(before);
+        Ok(())
+    }
+
+    fn forget(&self) {
+        let forgotten = self.state().precedents.clear();
+        drop(forgotten);
+    }
+
+    #[pyo3(signature = (
+        route, credential, model, labels, limits, price, selector, without, targets, asker, standing, until_ns,
+        max_body_bytes, /
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "once a kind of exchange")]
+    fn learn(
+        &self,
+        route: usize,
+        credential: Option<&[u8]>,
+        model: &str,
+        labels: (u32, u32, u32),
+        limits: Option<Py<LimitSet>>,
+        price: Option<Py<Price>>,
+        selector: Py<Selector>,
+        without: u64,
+        targets: Vec<Told>,
+        asker: Option<(String, String, String, String)>,
+        standing: Py<PyAny>,
+        until_ns: i64,
+        max_body_bytes: usize,
+    ) {
+        let target = |(idle, writer, label, disclosure)| Target {
+            idle,
+            writer,
+            label,
+            disclosure,
+        };
+        let asker = asker.map(|(principal, user, key, tenant)| Asker {
+            principal,
+            user,
+            key,
+            tenant,
+        });
+        let precedent = Precedent {
+            route: LabelId::new(labels.0),
+            provider: LabelId::new(labels.1),
+            model_label: LabelId::new(labels.2),
+            until_ns,
+            max_body_bytes,
+            limits,
+            price,
+            selector,
+            without,
+            targets: targets.into_iter().map(target).collect(),
+            asker,
+            standing,
+        };
+        self.state()
+            .precedents
+            .add(route, credential, model.as_bytes(), precedent);
+    }
+
+    #[pyo3(name = "hand_over")]
+    fn hand_over_all(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let journeys = slf.get().state().journeys.clear();
+        for journey in journeys {
+            slf.get().hand_over(slf.py(), journey)?;
+        }
+        Ok(())
+    }
+
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        Self::hand_over_all(slf)?;
+        slf.get().forget();
+        let mut state = slf.get().state();
+        state.open = false;
+        let hands = (state.take_over.take(), state.flush.take(), state.table.take());
+        drop(state);
+        drop(hands);
+        Ok(())
+    }
+
+    fn __len__(&self) -> usize {
+        self.state().journeys.len()
+    }
+}
+
+impl Express {
+    /// Deals with what was read from a connection that it has to do with; gives back what is for the protocol.
+    pub(crate) fn meet(slf: &Py<Self>, own: &Bound<'_, Transport>, ride: Ride, read: Read) -> PyResult<Option<Read>> {
+        let (py, this) = (own.py(), slf.get());
+        match (ride, read) {
+            (Ride::None, read) | (Ride::On(_), read @ Read::Nothing) => Ok(Some(read)),
+            (Ride::Ready, Read::Bytes(data)) => {
+                if this.depart(own, data.bind(py))? {
+                    return Ok(None);
+                }
+                own.get().state().ride = Ride::None;
+                Ok(Some(Read::Bytes(data)))
+            }
+            (Ride::Ready, read) => Ok(Some(read)),
+            (Ride::On(key), read) => {
+                let journey = this.state().journeys.remove(key);
+                let Some(journey) = journey else {
+                    return Ok(Some(read));
+                };
+                if let Read::Bytes(data) = &read
+                    && journey.up().is_some_and(|up| up.bind(py).is(own))
+                {
+                    return match this.arrive(py, journey, data.bind(py))? {
+                        None => Ok(None),
+                        Some(journey) => this.hand_over(py, journey).map(|()| Some(read)),
+                    };
+                }
+                this.hand_over(py, journey).map(|()| Some(read))
+            }
+        }
+    }
+
+    /// A connection of a journey is over before anybody took that over.
+    pub(crate) fn forsake(slf: &Py<Self>, py: Python<'_>, key: Key) -> PyResult<()> {
+        let journey = slf.get().state().journeys.remove(key);
+        match journey {
+            Some(journey) => journey.end(py),
+            None => Ok(()),
+        }
+    }
+
+    // ---------------------------------------------------------------- there
+
+    /// Takes a request, if it is whole and there is a precedent; `false`, and nothing is done, if not.
+    fn depart(&self, own: &Bound<'_, Transport>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+        const WANTED: u16 = flag::KEEP_ALIVE | flag::JSON;
+        const UNCOMMON: u16 = flag::CHUNKED
+            | flag::EXPECT_CONTINUE
+            | flag::UPGRADE
+            | flag::HTTP_10
+            | flag::MULTIPART
+            | flag::ENCODED
+            | flag::TIMED;
+        let py = own.py();
+        let bytes = data.as_bytes();
+        // A client that does not read is not answered on and on.
+        if !own.get().state().is_clear() {
+            return Ok(false);
+        }
+        let head = {
+            let mut state = self.state();
+            if !state.open {
+                return Ok(false);
+            }
+            match core::RequestHead::parse_after(bytes, &mut state.last_host) {
+                Ok(Some(head)) => head,
+                _ => return Ok(false),
+            }
+        };
+        let started_ns = now_ns();
+        let body = bytes.get(head.size..).unwrap_or_default();
+        if head.flags & (WANTED | UNCOMMON) != WANTED
+            || body.is_empty()
+            || head.content_length != Some(body.len() as u64)
+            || head.method(bytes) != b"POST"
+        {
+            return Ok(false);
+        }
+        let Some(said) = self.peeker.get().look(body) else {
+            return Ok(false);
+        };
+        // Of a name with escapes the precedents know nothing.
+        let model = match said.model.map(std::str::from_utf8) {
+            Some(Ok(model)) if !model.is_empty() && !model.contains('\\') => model,
+            _ => return Ok(false),
+        };
+        if said.is_stream {
+            return Ok(false);
+        }
+        let Some(precedent) = self.precedent(&head, bytes, model, started_ns) else {
+            return Ok(false);
+        };
+        if body.len() > precedent.max_body_bytes || !self.requests.is_whole(data)? {
+            return Ok(false);
+        }
+        let size = Size {
+            prompt: price::prompt_tokens(body.len() as u64),
+            output: said.max_tokens,
+        };
+        let Some(Taken { grant, index, lent }) = self.take(own, &precedent, model, &size, started_ns) else {
+            return Ok(false);
+        };
+        let request_id = match head.request_id(bytes) {
+            Some(given) => String::from_utf8_lossy(given).into_owned(),
+            None => self.ids.get().give(str::to_owned),
+        };
+        let mut journey = Journey {
+            down: own.clone().unbind(),
+            lent,
+            data: data.clone().unbind(),
+            head,
+            model: model.into(),
+            request_id,
+            precedent,
+            index,
+            grant,
+            started_ns,
+            sent_ns: started_ns,
+        };
+        let Some(up) = journey.up().map(|up| up.clone_ref(py)) else {
+            return self.hand_over(py, journey).map(|()| true);
+        };
+        if let Err(error) = journey.send(py) {
+            journey.end(py)?;
+            return Err(error);
+        }
+        journey.sent_ns = now_ns();
+        let key = self.state().journeys.add(journey);
+        own.get().state().ride = Ride::On(key);
+        up.get().state().ride = Ride::On(key);
+        Ok(true)
+    }
+
+    fn precedent(&self, head: &core::RequestHead, bytes: &[u8], model: &str, now_ns: i64) -> Option<Arc<Precedent>> {
+        let mut state = self.state();
+        let answer = state.table.as_ref()?.get().inner.find(&Request {
+            method: head.method(bytes),
+            path: head.path(bytes),
+            host: head.host(bytes),
+            model: Some(model),
+            header: &|name| Some(head.find(bytes, name)?.value(bytes)),
+        });
+        let Answer::Rule(route) = answer else { return None };
+        let credential = if state.asks_who { credential(head, bytes) } else { None };
+        let precedent = state.precedents.of(route, credential, model.as_bytes())?;
+        (now_ns < precedent.until_ns).then_some(precedent)
+    }
+
+    /// What an exchange needs: what its limits grant, a slot at an upstream and, if one waits there, a connection. `None`:
+    /// refused, and nothing was taken.
+    fn take(
+        &self,
+        own: &Bound<'_, Transport>,
+        precedent: &Precedent,
+        model: &str,
+        size: &Size,
+        now_ns: i64,
+    ) -> Option<Taken> {
+        let py = own.py();
+        let time = now_ns.unsigned_abs();
+        let grant = match &precedent.limits {
+            Some(limits) => {
+                let state = own.get().state();
+                let address = state.client.as_deref().unwrap_or_default();
+                let [user, key, tenant] = precedent.asker.as_ref().map_or([address, address, ""], |asker| {
+                    [&asker.user, &asker.key, &asker.tenant].map(String::as_str)
+                });
+                let asker = limit::Asker {
+                    user: user.as_bytes(),
+                    key: key.as_bytes(),
+                    tenant: tenant.as_bytes(),
+                    model: model.as_bytes(),
+                    route: b"",
+                    address: address.as_bytes(),
+                };
+                Some(LimitSet::take(limits.bind(py), &asker, size, time)?)
+            }
+            None => None,
+        };
+        let selector = &precedent.selector.get().inner;
+        let Ok(index) = selector.try_pick(time, precedent.without) else {
+            if let Some(grant) = grant {
+                grant.undo();
+            }
+            return None;
+        };
+        // What is above its share is for somebody else: the relay sees to that.
+        let has_its_share = selector.in_flight(index).is_ok_and(|count| count > self.state().share);
+        let target = precedent.targets.get(index).filter(|_| !has_its_share);
+        Some(Taken {
+            grant,
+            index,
+            lent: target.and_then(|target| target.lend(now_ns)),
+        })
+    }
+
+    // ---------------------------------------------------------------- and back
+
+    /// Passes a response on and ends the exchange, if that is common; gives the journey back if not.
+    fn arrive(&self, py: Python<'_>, journey: Journey, data: &Bound<'_, PyBytes>) -> PyResult<Option<Journey>> {
+        let bytes = data.as_bytes();
+        let read_ns = now_ns();
+        let head = match core::ResponseHead::parse(bytes, false) {
+            Ok(Some(head)) if self.is_common(&head, bytes) && self.responses.is_whole(data)? => head,
+            _ => return Ok(Some(journey)),
+        };
+        let response = Response { head, bytes, read_ns };
+        if journey.answer(py, &self.writer, &response).is_err() {
+            return Ok(Some(journey));
+        }
+        let now_ns = now_ns();
+        let waiting = journey.record(py, self.ledger.get(), self.epoch_ns, &response, now_ns);
+        journey.arrive(py, now_ns)?;
+        self.flush(py, waiting)
+    }
+
+    fn is_common(&self, head: &core::ResponseHead, bytes: &[u8]) -> bool {
+        const WANTED: u16 = flag::KEEP_ALIVE | flag::JSON;
+        const UNCOMMON: u16 = flag::CHUNKED | flag::HTTP_10 | flag::EVENT_STREAM | flag::ENCODED | flag::NO_BODY;
+        (200..300).contains(&head.status)
+            && head.flags & (WANTED | UNCOMMON) == WANTED
+            && head.message() == Some(bytes.len())
+            && !is_doubtful(&self.doubtful, bytes.get(head.size..).unwrap_or_default())
+    }
+
+    fn flush(&self, py: Python<'_>, waiting: isize) -> PyResult<Option<Journey>> {
+        let full = match &self.state().flush {
+            Some((block_bytes, flush)) if waiting > *block_bytes => Some(flush.clone_ref(py)),
+            _ => None,
+        };
+        if let Some(flush) = full {
+            flush.call0(py)?;
+        }
+        Ok(None)
+    }
+
+    /// Leaves an exchange to the ordinary way, as if it had gone it from the beginning.
+    fn hand_over(&self, py: Python<'_>, journey: Journey) -> PyResult<()> {
+        let take_over = self.state().take_over.as_ref().map(|hand| hand.clone_ref(py));
+        match take_over {
+            Some(take_over) => journey.hand_over(py, &take_over),
+            None => journey.end(py),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What an exchange holds from here on.
+struct Taken {
+    grant: Option<Grant>,
+    index: usize,
+    lent: Option<Lent>,
+}
+
+/// Where the pipeline looks for credentials, in its order.
+fn credential<'a>(head: &core::RequestHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    let of = |known: Known| head.fields.iter().find(|field| field.known == known);
+    of(Known::Authorization)
+        .or_else(|| of(Known::XApiKey))
+        .map(|field| field.value(bytes))
+        .or_else(|| Some(head.find(bytes, b"x-goog-api-key")?.value(bytes)))
+}

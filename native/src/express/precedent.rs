@@ -1,0 +1,112 @@
+//! Precedents: what the pipeline decided about exchanges of one kind.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use budgateway_core::segment::LabelId;
+use pyo3::prelude::*;
+
+use crate::decide::{LimitSet, Price};
+use crate::head::RequestHeadWriter;
+use crate::select::Selector;
+use crate::sockets::{Idle, Transport, Waiting};
+
+/// Kinds that are remembered: all are forgotten when there are more.
+const MOST: usize = 1024;
+
+/// What holds for every exchange of its kind.
+pub(super) struct Precedent {
+    pub(super) route: LabelId,
+    pub(super) provider: LabelId,
+    pub(super) model_label: LabelId,
+    /// Nobody's is nobody's for long: until when a credential is good.
+    pub(super) until_ns: i64,
+    pub(super) max_body_bytes: usize,
+    pub(super) limits: Option<Py<LimitSet>>,
+    pub(super) price: Option<Py<Price>>,
+    pub(super) selector: Py<Selector>,
+    /// Upstreams that do not serve the model, a bit each.
+    pub(super) without: u64,
+    pub(super) targets: Vec<Target>,
+    pub(super) asker: Option<Asker>,
+    /// The pipeline's own, for an exchange that has to go on there.
+    pub(super) standing: Py<PyAny>,
+}
+
+/// Who asks, where that is known.
+pub(super) struct Asker {
+    pub(super) principal: String,
+    pub(super) user: String,
+    pub(super) key: String,
+    pub(super) tenant: String,
+}
+
+/// An upstream.
+pub(super) struct Target {
+    pub(super) idle: Py<Idle>,
+    pub(super) writer: Py<RequestHeadWriter>,
+    pub(super) label: String,
+    /// Header lines about it.
+    pub(super) disclosure: Vec<u8>,
+}
+
+/// A connection, for one exchange.
+pub(super) struct Lent {
+    pub(super) connection: Py<PyAny>,
+    pub(super) transport: Py<Transport>,
+}
+
+impl Target {
+    /// A connection that waits, if it can be had without more ado.
+    pub(super) fn lend(&self, now_ns: i64) -> Option<Lent> {
+        let idle = self.idle.get();
+        let waiting = idle.take(now_ns)?;
+        match waiting.transport {
+            Some(transport) if transport.get().state().is_free() => Some(Lent {
+                connection: waiting.connection,
+                transport,
+            }),
+            transport => {
+                idle.put(Waiting { transport, ..waiting });
+                None
+            }
+        }
+    }
+}
+
+/// All that are known, by route, credential and model.
+#[derive(Default)]
+pub(super) struct Precedents {
+    all: HashMap<Box<[u8]>, Arc<Precedent>>,
+    key: Vec<u8>,
+}
+
+impl Precedents {
+    pub(super) fn add(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8], precedent: Precedent) {
+        if self.all.len() >= MOST {
+            self.all.clear();
+        }
+        self.key(route, credential, model);
+        self.all.insert(self.key.as_slice().into(), Arc::new(precedent));
+    }
+
+    pub(super) fn of(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8]) -> Option<Arc<Precedent>> {
+        self.key(route, credential, model);
+        self.all.get(self.key.as_slice()).cloned()
+    }
+
+    /// Forgets them; what is returned is to be dropped where nothing is locked.
+    pub(super) fn clear(&mut self) -> HashMap<Box<[u8]>, Arc<Precedent>> {
+        std::mem::take(&mut self.all)
+    }
+
+    fn key(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8]) {
+        self.key.clear();
+        self.key.extend_from_slice(&(route as u32).to_le_bytes());
+        // A credential's length first, so that no other pair reads the same; none is not an empty one.
+        let length = credential.map_or(u32::MAX, |credential| credential.len() as u32);
+        self.key.extend_from_slice(&length.to_le_bytes());
+        self.key.extend_from_slice(credential.unwrap_or_default());
+        self.key.extend_from_slice(model);
+    }
+}

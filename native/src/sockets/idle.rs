@@ -1,0 +1,130 @@
+//! The connections to one upstream that wait for work.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+
+use super::Transport;
+
+/// Last in, first out, so that the surplus ages and is let go.
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct Idle {
+    keepalive_ns: i64,
+    state: Mutex<State>,
+}
+
+struct State {
+    most: usize,
+    /// The one that was used last stands last.
+    all: Vec<Waiting>,
+    heard_ns: i64,
+}
+
+/// A connection, and since when it waits.
+pub(crate) struct Waiting {
+    pub(crate) connection: Py<PyAny>,
+    /// Its transport, where that is one of ours.
+    pub(crate) transport: Option<Py<Transport>>,
+    pub(crate) since_ns: i64,
+}
+
+#[pymethods]
+impl Idle {
+    #[new]
+    #[pyo3(signature = (keepalive_ns, most, /))]
+    fn new(keepalive_ns: i64, most: usize) -> Self {
+        let state = State {
+            most,
+            all: Vec::new(),
+            heard_ns: 0,
+        };
+        Self {
+            keepalive_ns,
+            state: Mutex::new(state),
+        }
+    }
+
+    #[pyo3(signature = (connection, transport, since_ns, /))]
+    fn push(&self, connection: Py<PyAny>, transport: Option<Py<Transport>>, since_ns: i64) -> bool {
+        self.put(Waiting {
+            connection,
+            transport,
+            since_ns,
+        })
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn pop(&self, now_ns: i64) -> Option<Py<PyAny>> {
+        self.take(now_ns).map(|waiting| waiting.connection)
+    }
+
+    #[pyo3(signature = (now_ns, /))]
+    fn stale(&self, now_ns: i64) -> Vec<Py<PyAny>> {
+        let mut state = self.state();
+        let count = state
+            .all
+            .iter()
+            .take_while(|waiting| now_ns - waiting.since_ns >= self.keepalive_ns)
+            .count();
+        state.all.drain(..count).map(|waiting| waiting.connection).collect()
+    }
+
+    #[pyo3(signature = (connection, /))]
+    fn remove(&self, connection: &Bound<'_, PyAny>) {
+        let mut state = self.state();
+        let place = state.all.iter().position(|waiting| waiting.connection.is(connection));
+        let removed = place.map(|place| state.all.remove(place));
+        drop(state);
+        drop(removed);
+    }
+
+    fn close(&self) -> Vec<Py<PyAny>> {
+        let mut state = self.state();
+        state.most = 0;
+        let all = std::mem::take(&mut state.all);
+        drop(state);
+        all.into_iter().map(|waiting| waiting.connection).collect()
+    }
+
+    #[getter]
+    fn heard_ns(&self) -> i64 {
+        self.state().heard_ns
+    }
+
+    fn __len__(&self) -> usize {
+        self.state().all.len()
+    }
+}
+
+impl Idle {
+    /// The one that was used last, unless it has waited too long: then so have all.
+    pub(crate) fn take(&self, now_ns: i64) -> Option<Waiting> {
+        let keepalive_ns = self.keepalive_ns;
+        let mut state = self.state();
+        let last = state.all.last()?;
+        if now_ns - last.since_ns < keepalive_ns {
+            state.all.pop()
+        } else {
+            None
+        }
+    }
+
+    /// Takes one back whose exchange is over; `false` when as many wait as may.
+    pub(crate) fn put(&self, waiting: Waiting) -> bool {
+        let mut state = self.state();
+        let has_room = state.all.len() < state.most;
+        if has_room {
+            state.all.push(waiting);
+        }
+        has_room
+    }
+
+    /// Bytes came from the upstream.
+    pub(crate) fn heard(&self, now_ns: i64) {
+        self.state().heard_ns = now_ns;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
