@@ -1,5 +1,6 @@
 //! Bindings of `core::json`: `Peeker` and `BodyPeek`.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::json::{Fields, Members, Splice, asking_options, unescape};
@@ -79,9 +80,9 @@ pub(crate) struct BodyPeek {
 }
 
 /// What a body says, for a native caller.
-pub(crate) struct Said<'a> {
-    /// The model's name as it stands in the text; still escaped.
-    pub(crate) model: Option<&'a [u8]>,
+pub(crate) struct Said {
+    /// Where the model's name is, still escaped.
+    pub(crate) model: Option<Range<usize>>,
     pub(crate) is_stream: bool,
     pub(crate) max_tokens: Option<u64>,
 }
@@ -93,11 +94,16 @@ impl Peeker {
     }
 
     /// `None` for a body that is refused.
-    pub(crate) fn look<'a>(&self, body: &'a [u8]) -> Option<Said<'a>> {
+    pub(crate) fn look(&self, body: &[u8]) -> Option<Said> {
         let members = self.fields.peek(body).ok()?;
+        let string = |field: usize| {
+            members.raw_string(body, field)?;
+            let span = members.span(field)?;
+            Some(span.start + 1..span.end - 1)
+        };
         let count = |field: Option<usize>| members.count(body, field?);
         Some(Said {
-            model: self.model.and_then(|field| members.raw_string(body, field)),
+            model: self.model.and_then(string),
             is_stream: self.stream.and_then(|field| members.text(body, field)) == Some(b"true"),
             max_tokens: count(self.max_completion_tokens).or_else(|| count(self.max_tokens)),
         })

@@ -14,6 +14,7 @@ pub mod metrics;
 mod names;
 mod occupancy;
 mod out;
+pub mod outbox;
 pub mod outlier;
 pub mod pace;
 pub mod price;

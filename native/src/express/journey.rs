@@ -1,5 +1,6 @@
 //! An exchange on its way.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use budgateway_core::breaker::Verdict;
@@ -8,11 +9,12 @@ use budgateway_core::head::Framing;
 use budgateway_core::metrics::Outcome;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use smallvec::SmallVec;
 
 use super::precedent::{Lent, Precedent, Target};
 use crate::decide::Grant;
 use crate::error::Error;
-use crate::head::{RequestHead, join, limit_lines, now_ns};
+use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Entry, Ledger, answer_of};
 use crate::sockets::{Piece, Ride, Transport, Waiting};
 
@@ -24,8 +26,8 @@ pub(super) struct Journey {
     /// The request.
     pub(super) data: Py<PyBytes>,
     pub(super) head: core::RequestHead,
-    pub(super) model: Box<str>,
-    pub(super) request_id: String,
+    pub(super) model: Range<usize>,
+    pub(super) request_id: RequestId,
     pub(super) precedent: Arc<Precedent>,
     /// Which of the precedent's targets.
     pub(super) index: usize,
@@ -33,6 +35,9 @@ pub(super) struct Journey {
     pub(super) started_ns: i64,
     pub(super) sent_ns: i64,
 }
+
+/// Most have this much room at least.
+pub(super) type RequestId = SmallVec<[u8; 48]>;
 
 /// A response that is passed on.
 pub(super) struct Response<'a> {
@@ -50,6 +55,21 @@ impl Response<'_> {
 /// A head and a body below it leave in one buffer: the copy is cheaper than a second piece.
 const JOINED: usize = 8 * 1024;
 
+/// A head and its body.
+fn joined(transport: &Transport, size: usize, write: impl FnOnce(&mut [u8]), body: &[u8]) -> Piece {
+    transport.compose(size + body.len(), |out| {
+        if let Some((head, rest)) = out.split_at_mut_checked(size) {
+            write(head);
+            rest.copy_from_slice(body);
+        }
+    })
+}
+
+/// What was found to be text before.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
 impl Journey {
     /// Writes the request to the upstream.
     pub(super) fn send(&self, py: Python<'_>) -> PyResult<()> {
@@ -59,27 +79,18 @@ impl Journey {
         let writer = writer.ok_or_else(|| Error::value("there is no such target"))?;
         let plan = writer
             .inner
-            .plan(
-                &self.head,
-                data,
-                self.request_id.as_bytes(),
-                Framing::Length(body.len() as u64),
-            )
+            .plan(&self.head, data, &self.request_id, Framing::Length(body.len() as u64))
             .map_err(|error| Error::value(error.to_string()))?;
         let up = self
             .up()
             .ok_or_else(|| Error::value("there is no connection"))?
             .bind(py);
         if body.len() < JOINED {
-            let whole = join(py, plan.len(), |out| plan.write(out), body)?;
-            return Transport::put(up, [whole.unbind().into()]);
+            let whole = joined(up.get(), plan.len(), |out| plan.write(out), body);
+            return Transport::put(up, [whole]);
         }
-        let first = join(py, plan.len(), |out| plan.write(out), b"")?;
-        let rest = Piece {
-            bytes: self.data.clone_ref(py),
-            from: self.head.size,
-        };
-        Transport::put(up, [first.unbind().into(), rest])
+        let first = up.get().compose(plan.len(), |out| plan.write(out));
+        Transport::put(up, [first, Piece::Bytes(self.data.clone_ref(py), self.head.size)])
     }
 
     /// Writes the response to the client.
@@ -92,7 +103,7 @@ impl Journey {
         let limits = limit_lines(self.grant.as_ref());
         let lines = self.target().map_or(&b""[..], |target| &target.disclosure);
         let disclosure = core::Disclosure {
-            request_id: self.request_id.as_bytes(),
+            request_id: &self.request_id,
             lines,
             limits: limits.as_bytes(),
             attempts: u64::from(!lines.is_empty()),
@@ -108,8 +119,8 @@ impl Journey {
                 &disclosure,
             )
             .map_err(|error| Error::value(error.to_string()))?;
-        let whole = join(py, plan.len(), |out| plan.write(out), body)?;
-        Transport::put(self.down.bind(py), [whole.unbind().into()])
+        let whole = joined(self.down.get(), plan.len(), |out| plan.write(out), body);
+        Transport::put(self.down.bind(py), [whole])
     }
 
     /// Keeps what is kept of it: the bytes of access lines that now wait.
@@ -153,18 +164,18 @@ impl Journey {
             answer: answer_of(body),
             grant: self.grant.as_ref(),
             price: price.as_ref().map(Py::get),
-            request_id: &self.request_id,
+            request_id: text(&self.request_id),
             client: down.client.as_deref().unwrap_or_default(),
             principal: asker.as_ref().map_or("", |asker| &asker.principal),
             tenant: asker.as_ref().map_or("", |asker| &asker.tenant),
             upstream: self.target().map_or("", |target| &target.label),
-            model: &self.model,
+            model: text(data.get(self.model.clone()).unwrap_or_default()),
             error: "",
         })
     }
 
     /// It is over as it should be: both connections wait for the next one.
-    pub(super) fn arrive(self, py: Python<'_>, now_ns: i64) -> PyResult<()> {
+    pub(super) fn arrive(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
         self.leave(Ride::Ready);
         self.down.get().state().rode(now_ns);
         self.release(Verdict::Success, now_ns);
@@ -187,7 +198,7 @@ impl Journey {
     }
 
     /// Hands it to `take_over`, with all that it holds.
-    pub(super) fn hand_over(self, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
+    pub(super) fn hand_over(self: Box<Self>, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
         self.leave(Ride::None);
         self.down.get().state().detoured();
         let Self {
@@ -202,7 +213,7 @@ impl Journey {
             started_ns,
             sent_ns,
             ..
-        } = self;
+        } = *self;
         let grant = grant.map(|grant| Py::new(py, grant)).transpose()?;
         let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
         let protocol = down.get().protocol(py);
@@ -214,7 +225,7 @@ impl Journey {
                 connection,
                 head,
                 data,
-                request_id,
+                text(&request_id),
                 index,
                 grant,
                 precedent.standing.clone_ref(py),
@@ -234,7 +245,7 @@ impl Journey {
     }
 
     /// Nobody goes on with it.
-    pub(super) fn end(self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn end(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
         self.leave(Ride::None);
         self.release(Verdict::Neutral, now_ns());
         if let Some(grant) = &self.grant {

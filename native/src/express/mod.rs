@@ -32,7 +32,7 @@ use crate::route::RouteTable;
 use crate::select::Selector;
 use crate::sockets::{Idle, Read, Ride, Transport};
 
-use journey::{Journey, Response};
+use journey::{Journey, RequestId, Response};
 use parser::Parser;
 use precedent::{Asker, Lent, Precedent, Precedents, Target};
 
@@ -64,7 +64,7 @@ struct State {
     /// Credentials count: without one there may be another precedent.
     asks_who: bool,
     precedents: Precedents,
-    journeys: Places<Journey>,
+    journeys: Places<Box<Journey>>,
     last_host: core::LastHost,
 }
 
@@ -297,9 +297,13 @@ impl Express {
         let Some(said) = self.peeker.get().look(body) else {
             return Ok(false);
         };
+        let Some(name) = said.model.map(|name| name.start + head.size..name.end + head.size) else {
+            return Ok(false);
+        };
         // Of a name with escapes the precedents know nothing.
-        let model = match said.model.map(std::str::from_utf8) {
-            Some(Ok(model)) if !model.is_empty() && !model.contains('\\') => model,
+        let raw = bytes.get(name.clone()).unwrap_or_default();
+        let model = match std::str::from_utf8(raw) {
+            Ok(model) if !raw.is_empty() && !raw.contains(&b'\\') => model,
             _ => return Ok(false),
         };
         if said.is_stream {
@@ -319,22 +323,22 @@ impl Express {
             return Ok(false);
         };
         let request_id = match head.request_id(bytes) {
-            Some(given) => String::from_utf8_lossy(given).into_owned(),
-            None => self.ids.get().give(str::to_owned),
+            Some(given) => RequestId::from_slice(given),
+            None => self.ids.get().give(|id| RequestId::from_slice(id.as_bytes())),
         };
-        let mut journey = Journey {
+        let mut journey = Box::new(Journey {
             down: own.clone().unbind(),
             lent,
             data: data.clone().unbind(),
             head,
-            model: model.into(),
+            model: name,
             request_id,
             precedent,
             index,
             grant,
             started_ns,
             sent_ns: started_ns,
-        };
+        });
         let Some(up) = journey.up().map(|up| up.clone_ref(py)) else {
             return self.hand_over(py, journey).map(|()| true);
         };
@@ -415,7 +419,12 @@ impl Express {
     // ---------------------------------------------------------------- and back
 
     /// Passes a response on and ends the exchange, if that is common; gives the journey back if not.
-    fn arrive(&self, py: Python<'_>, journey: Journey, data: &Bound<'_, PyBytes>) -> PyResult<Option<Journey>> {
+    fn arrive(
+        &self,
+        py: Python<'_>,
+        journey: Box<Journey>,
+        data: &Bound<'_, PyBytes>,
+    ) -> PyResult<Option<Box<Journey>>> {
         let bytes = data.as_bytes();
         let read_ns = now_ns();
         let head = match core::ResponseHead::parse(bytes, false) {
@@ -441,7 +450,7 @@ impl Express {
             && !is_doubtful(&self.doubtful, bytes.get(head.size..).unwrap_or_default())
     }
 
-    fn flush(&self, py: Python<'_>, waiting: isize) -> PyResult<Option<Journey>> {
+    fn flush(&self, py: Python<'_>, waiting: isize) -> PyResult<Option<Box<Journey>>> {
         let full = match &self.state().flush {
             Some((block_bytes, flush)) if waiting > *block_bytes => Some(flush.clone_ref(py)),
             _ => None,
@@ -453,7 +462,7 @@ impl Express {
     }
 
     /// Leaves an exchange to the ordinary way, as if it had gone it from the beginning.
-    fn hand_over(&self, py: Python<'_>, journey: Journey) -> PyResult<()> {
+    fn hand_over(&self, py: Python<'_>, journey: Box<Journey>) -> PyResult<()> {
         let take_over = self.state().take_over.as_ref().map(|hand| hand.clone_ref(py));
         match take_over {
             Some(take_over) => journey.hand_over(py, &take_over),

@@ -78,6 +78,8 @@ impl Target {
 #[derive(Default)]
 pub(super) struct Precedents {
     all: HashMap<Box<[u8]>, Arc<Precedent>>,
+    /// Most requests are of the kind that the one before was of.
+    last: Option<(Box<[u8]>, Arc<Precedent>)>,
     key: Vec<u8>,
 }
 
@@ -86,18 +88,26 @@ impl Precedents {
         if self.all.len() >= MOST {
             self.all.clear();
         }
+        self.last = None;
         self.key(route, credential, model);
         self.all.insert(self.key.as_slice().into(), Arc::new(precedent));
     }
 
     pub(super) fn of(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8]) -> Option<Arc<Precedent>> {
         self.key(route, credential, model);
-        self.all.get(self.key.as_slice()).cloned()
+        if let Some((key, precedent)) = &self.last
+            && **key == *self.key
+        {
+            return Some(precedent.clone());
+        }
+        let (key, precedent) = self.all.get_key_value(self.key.as_slice())?;
+        self.last = Some((key.clone(), precedent.clone()));
+        Some(precedent.clone())
     }
 
     /// Forgets them; what is returned is to be dropped where nothing is locked.
-    pub(super) fn clear(&mut self) -> HashMap<Box<[u8]>, Arc<Precedent>> {
-        std::mem::take(&mut self.all)
+    pub(super) fn clear(&mut self) -> Self {
+        std::mem::take(self)
     }
 
     fn key(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8]) {

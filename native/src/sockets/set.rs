@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use budgateway_core::outbox::Outbox;
 use budgateway_core::places::{Key, Places};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -28,6 +29,8 @@ pub(crate) struct Set {
     turning: AtomicBool,
     /// Who has written in this turn.
     written: Mutex<Vec<Py<Transport>>>,
+    /// What has been composed in it.
+    outbox: Mutex<Outbox>,
     express: Mutex<Option<Py<Express>>>,
     // The loop's.
     call_soon: Py<PyAny>,
@@ -55,6 +58,7 @@ impl Set {
             room: Mutex::new(vec![0; ROOM].into_boxed_slice()),
             turning: AtomicBool::new(false),
             written: Mutex::default(),
+            outbox: Mutex::default(),
             express: Mutex::default(),
             call_soon,
             call_later,
@@ -163,6 +167,7 @@ impl Set {
         for transport in written.drain(..) {
             left = left.and(Transport::leave(transport.bind(py)));
         }
+        self.outbox().clear();
         let mut place = self.written();
         if place.is_empty() {
             *place = written;
@@ -190,6 +195,10 @@ impl Set {
 
     pub(crate) fn place_of_express(&self) -> MutexGuard<'_, Option<Py<Express>>> {
         self.express.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn written(&self) -> MutexGuard<'_, Vec<Py<Transport>>> {

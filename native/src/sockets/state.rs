@@ -1,8 +1,10 @@
 //! What a transport knows, and what it does to its descriptor.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 
+use budgateway_core::outbox::Outbox;
 use budgateway_core::places::Key;
 use budgateway_core::unsent::Unsent;
 use pyo3::prelude::*;
@@ -51,10 +53,12 @@ struct Detours {
     left: u8,
 }
 
-/// Bytes to be sent: those behind `from`.
-pub(crate) struct Piece {
-    pub(crate) bytes: Py<PyBytes>,
-    pub(crate) from: usize,
+/// Bytes to be sent with the turn that they were written in.
+pub(crate) enum Piece {
+    /// Those behind a place.
+    Bytes(Py<PyBytes>, usize),
+    /// What stands there in the set's outbox.
+    Outbox(Range<usize>),
 }
 
 /// What the express has to do with a connection.
@@ -98,14 +102,25 @@ pub(crate) enum Read {
 }
 
 impl Piece {
-    pub(crate) fn rest<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
-        self.bytes.as_bytes(py).get(self.from..).unwrap_or_default()
+    fn of<'a>(&'a self, py: Python<'a>, outbox: &'a Outbox) -> &'a [u8] {
+        match self {
+            Self::Bytes(bytes, from) => bytes.as_bytes(py).get(*from..),
+            Self::Outbox(range) => outbox.text(range),
+        }
+        .unwrap_or_default()
+    }
+
+    pub(crate) fn len(&self, py: Python<'_>) -> usize {
+        match self {
+            Self::Bytes(bytes, from) => bytes.as_bytes(py).len().saturating_sub(*from),
+            Self::Outbox(range) => range.len(),
+        }
     }
 }
 
 impl From<Py<PyBytes>> for Piece {
     fn from(bytes: Py<PyBytes>) -> Self {
-        Self { bytes, from: 0 }
+        Self::Bytes(bytes, 0)
     }
 }
 
@@ -150,16 +165,17 @@ impl State {
     }
 
     /// Sends what waited; what the kernel does not take is unsent.
-    pub(crate) fn send_waiting(&mut self, py: Python<'_>) {
+    pub(crate) fn send_waiting(&mut self, set: &Set, py: Python<'_>) {
+        let outbox = set.outbox();
         let waiting = std::mem::take(&mut self.waiting);
         let mut sent = 0;
         if self.unsent.is_empty()
             && let Some(fd) = self.fd.as_ref()
         {
             let result = match waiting.as_slice() {
-                [one] => send(fd, one.rest(py), SendFlags::NOSIGNAL),
+                [one] => send(fd, one.of(py, &outbox), SendFlags::NOSIGNAL),
                 many => {
-                    let slices = many.iter().map(|piece| IoSlice::new(piece.rest(py)));
+                    let slices = many.iter().map(|piece| IoSlice::new(piece.of(py, &outbox)));
                     let slices: SmallVec<[IoSlice<'_>; 8]> = slices.collect();
                     sendmsg(fd, &slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
                 }
@@ -170,7 +186,7 @@ impl State {
             return;
         }
         for piece in &waiting {
-            let piece = piece.rest(py);
+            let piece = piece.of(py, &outbox);
             if let Some(rest) = piece.get(sent..) {
                 self.unsent.push(rest);
             }

@@ -103,7 +103,7 @@ impl Transport {
         if state.waiting.is_empty() {
             return Ok(());
         }
-        state.send_waiting(own.py());
+        state.send_waiting(&this.set, own.py());
         if state.unsent.is_empty() {
             return Ok(());
         }
@@ -248,6 +248,11 @@ impl Transport {
         Ok(())
     }
 
+    /// What `write` fills, in a turn: so many bytes.
+    pub(crate) fn compose(&self, size: usize, write: impl FnOnce(&mut [u8])) -> Piece {
+        Piece::Outbox(self.set.outbox().add(size, write))
+    }
+
     pub(crate) fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.state().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
     }
@@ -354,7 +359,7 @@ impl Transport {
 
     pub(crate) fn get_write_buffer_size(&self, py: Python<'_>) -> usize {
         let state = self.state();
-        let waiting: usize = state.waiting.iter().map(|piece| piece.rest(py).len()).sum();
+        let waiting: usize = state.waiting.iter().map(|piece| piece.len(py)).sum();
         waiting + state.unsent.len()
     }
 
