@@ -17,13 +17,21 @@ pub(crate) trait Block: Copy {
     /// The white space of JSON.
     fn spaces(self) -> u64;
     /// Not zero when some byte is above 0x7f.
-    fn wide(self) -> u32;
+    fn wide(self) -> u64;
     /// The bytes below 0x20, and those equal to `"`.
     fn quotes_and_controls(self) -> u64;
     /// No byte is a quote, a backslash or below 0x20.
-    fn is_text(self) -> bool;
+    #[inline(always)]
+    fn is_text(self) -> bool {
+        self.quotes_and_controls() | self.equal(b'\\') == 0
+    }
     /// The same, and none is above 0x7f.
-    fn is_ascii_text(self) -> bool;
+    #[inline(always)]
+    fn is_ascii_text(self) -> bool {
+        self.is_text() && self.wide() == 0
+    }
+    /// What may stand behind a backslash, but for the `u`.
+    fn letters(self) -> u64;
 }
 
 /// Work on blocks, compiled once for each kind of vector.
@@ -39,7 +47,9 @@ pub(crate) trait Work {
 #[inline(always)]
 pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = pulp::x86::V3::try_new() {
+    if let Some(simd) = pulp::x86::V4::try_new() {
+        return wide512::run(simd, work);
+    } else if let Some(simd) = pulp::x86::V3::try_new() {
         return wide256::run(simd, work);
     }
     work.run(Narrow::load)
@@ -100,9 +110,9 @@ impl Block for Narrow {
     }
 
     #[inline(always)]
-    fn wide(self) -> u32 {
+    fn wide(self) -> u64 {
         let [a, b, c, d] = self.0;
-        (a | b | c | d).move_mask() as u32
+        u64::from((a | b | c | d).move_mask() as u32)
     }
 
     #[inline(always)]
@@ -111,15 +121,117 @@ impl Block for Narrow {
     }
 
     #[inline(always)]
-    fn is_text(self) -> bool {
+    fn letters(self) -> u64 {
         let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
-        let [a, b, c, d] = self.0.map(|lane| control(lane) | is(lane, b'"') | is(lane, b'\\'));
-        (a | b | c | d).move_mask() == 0
+        let any = |lane: i8x16| br#""\/bfnrt"#.iter().fold(i8x16::ZERO, |any, byte| any | is(lane, *byte));
+        bits(self.0.map(any))
+    }
+}
+
+// By the low four bits; where none fits, what differs in them. Two more share theirs with the `b`.
+#[cfg(target_arch = "x86_64")]
+const LETTERS: [u8; 16] = *b"\x7f\x7fb\x7ft\x7ff\x7f\x7f\x7f\x7f\x7f\\\x7fn/";
+// Bit 5 tells brackets from braces.
+#[cfg(target_arch = "x86_64")]
+const OPERATORS: [u8; 16] = *b"\0\0\0\0\0\0\0\0\0\0:{,}\0\0";
+#[cfg(target_arch = "x86_64")]
+const SPACES: [u8; 16] = *b" \x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f\t\n\x7f\x7f\r\x7f\0";
+
+/// One vector of 64: AVX-512.
+#[cfg(target_arch = "x86_64")]
+mod wide512 {
+    use std::arch::x86_64::__m512i;
+
+    use pulp::x86::V4;
+
+    use super::{BLOCK, Block, LETTERS, OPERATORS, SPACES, Work};
+
+    #[derive(Clone, Copy)]
+    struct Widest {
+        simd: V4,
+        all: __m512i,
     }
 
     #[inline(always)]
-    fn is_ascii_text(self) -> bool {
-        self.is_text() && self.wide() == 0
+    pub(super) fn run<W: Work>(simd: V4, work: W) -> W::Output {
+        struct Op<W>(V4, W);
+        impl<W: Work> pulp::NullaryFnOnce for Op<W> {
+            type Output = W::Output;
+
+            #[inline(always)]
+            fn call(self) -> W::Output {
+                let simd = self.0;
+                self.1.run(
+                    #[inline(always)]
+                    |bytes: &[u8; BLOCK]| {
+                        let all: __m512i = pulp::cast(*bytes);
+                        Widest { simd, all }
+                    },
+                )
+            }
+        }
+        simd.vectorize(Op(simd, work))
+    }
+
+    impl Widest {
+        #[inline(always)]
+        fn splat(self, byte: u8) -> __m512i {
+            self.simd.avx512f._mm512_set1_epi8(byte as i8)
+        }
+
+        /// The bytes that are what a table has for their low four bits, once `folded`.
+        #[inline(always)]
+        fn listed(self, table: [u8; 16], folded: __m512i) -> u64 {
+            let avx512 = self.simd.avx512bw;
+            let wanted = avx512._mm512_shuffle_epi8(pulp::cast([table; 4]), self.all);
+            avx512._mm512_cmpeq_epi8_mask(folded, wanted)
+        }
+
+        /// Unsigned `lane <= byte`.
+        #[inline(always)]
+        fn at_most(self, lane: __m512i, byte: u8) -> u64 {
+            self.simd.avx512bw._mm512_cmple_epu8_mask(lane, self.splat(byte))
+        }
+    }
+
+    impl Block for Widest {
+        #[inline(always)]
+        fn equal(self, byte: u8) -> u64 {
+            self.simd.avx512bw._mm512_cmpeq_epi8_mask(self.all, self.splat(byte))
+        }
+
+        #[inline(always)]
+        fn controls(self) -> u64 {
+            self.at_most(self.all, 0x1f)
+        }
+
+        #[inline(always)]
+        fn operators(self) -> u64 {
+            let folded = self.simd.avx512f._mm512_or_si512(self.all, self.splat(0x20));
+            self.listed(OPERATORS, folded)
+        }
+
+        #[inline(always)]
+        fn spaces(self) -> u64 {
+            self.listed(SPACES, self.all)
+        }
+
+        #[inline(always)]
+        fn wide(self) -> u64 {
+            self.simd.avx512bw._mm512_movepi8_mask(self.all)
+        }
+
+        #[inline(always)]
+        fn quotes_and_controls(self) -> u64 {
+            // Below 0x20, or `"`: with one bit turned over, that one follows those.
+            let turned = self.simd.avx512f._mm512_xor_si512(self.all, self.splat(0x02));
+            self.at_most(turned, 0x20)
+        }
+
+        #[inline(always)]
+        fn letters(self) -> u64 {
+            self.listed(LETTERS, self.all) | self.equal(b'"') | self.equal(b'r')
+        }
     }
 }
 
@@ -130,7 +242,7 @@ mod wide256 {
 
     use pulp::x86::V3;
 
-    use super::{BLOCK, Block, Work};
+    use super::{BLOCK, Block, LETTERS, OPERATORS, SPACES, Work};
 
     #[derive(Clone, Copy)]
     struct Wide {
@@ -220,9 +332,7 @@ mod wide256 {
 
         #[inline(always)]
         fn operators(self) -> u64 {
-            // By the low four bits; bit 5 tells brackets from braces.
-            const TABLE: [u8; 16] = *b"\0\0\0\0\0\0\0\0\0\0:{,}\0\0";
-            let table = self.table(TABLE);
+            let table = self.table(OPERATORS);
             self.bits(
                 #[inline(always)]
                 |lane| {
@@ -238,9 +348,7 @@ mod wide256 {
 
         #[inline(always)]
         fn spaces(self) -> u64 {
-            // By the low four bits; the others hold what differs in them.
-            const TABLE: [u8; 16] = *b" \x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f\t\n\x7f\x7f\r\x7f\0";
-            let table = self.table(TABLE);
+            let table = self.table(SPACES);
             self.bits(
                 #[inline(always)]
                 |lane| {
@@ -251,9 +359,9 @@ mod wide256 {
         }
 
         #[inline(always)]
-        fn wide(self) -> u32 {
+        fn wide(self) -> u64 {
             let avx2 = self.simd.avx2;
-            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) as u32
+            u64::from(avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) as u32)
         }
 
         #[inline(always)]
@@ -282,6 +390,21 @@ mod wide256 {
                 avx2._mm256_andnot_si256(self.is(lane, b'\\'), above)
             });
             avx2._mm256_movemask_epi8(avx2._mm256_and_si256(low, high)) == -1
+        }
+
+        #[inline(always)]
+        fn letters(self) -> u64 {
+            let table = self.table(LETTERS);
+            self.bits(
+                #[inline(always)]
+                |lane| {
+                    let avx2 = self.simd.avx2;
+                    let wanted = avx2._mm256_shuffle_epi8(table, lane);
+                    let listed = avx2._mm256_cmpeq_epi8(lane, wanted);
+                    let others = avx2._mm256_or_si256(self.is(lane, b'"'), self.is(lane, b'r'));
+                    avx2._mm256_or_si256(listed, others)
+                },
+            )
         }
     }
 }
@@ -329,8 +452,10 @@ mod tests {
                         block.quotes_and_controls(),
                         u64::from(byte < 0x20 || byte == b'"') << at
                     );
+                    let is_letter = br#""\/bfnrt"#.contains(&byte);
                     assert_eq!(block.is_text(), byte >= 0x20 && !b"\"\\".contains(&byte));
                     assert_eq!(block.is_ascii_text(), block.is_text() && byte <= 0x7f);
+                    assert_eq!(block.letters(), u64::from(is_letter) << at, "{byte:#x}");
                     assert_eq!(block.equal(byte) >> at & 1, 1);
                     assert_eq!(block.equal(b'z'), u64::from(byte == b'z') << at);
                 }

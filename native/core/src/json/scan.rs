@@ -267,7 +267,7 @@ struct Text {
     // As a `Finder`'s.
     cut: u64,
     has_escapes: bool,
-    wide: u32,
+    wide: u64,
 }
 
 impl Text {
@@ -280,19 +280,24 @@ impl Text {
             has_escapes: false,
             wide: 0,
         };
+        let mut busy = 0_u8;
         loop {
             let before = text.end;
             for block in blocks(bytes, before).take(LONG).map(load) {
-                if text.cut != 0 || !block.is_text() {
+                // In code every other block has an escape, and to ask first would be anybody's guess: all are dealt with
+                // alike, until some in a row had none.
+                if busy != 0 || text.cut != 0 || !block.is_text() {
                     let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
                     let (escaping, escaped) = escapes(backslashes, text.cut);
-                    // All but `\"`, `\\` and `\n`: the string's end, what is wrong, escapes that are rare.
-                    let plain = block.equal(b'"') | backslashes | block.equal(b'n');
-                    if (specials | escaped) & !(plain & escaped) != 0 {
+                    let letters = block.letters();
+                    let rare = escaped & !letters;
+                    // The string's end, or what is wrong. Of what may not stand in a string, only a quote can be escaped.
+                    if specials & !(letters & escaped) != 0 || (rare != 0 && !are_escapes(bytes, text.end, rare)) {
                         return text;
                     }
                     text.cut = escaping >> 63;
-                    text.has_escapes = true;
+                    text.has_escapes |= backslashes != 0;
+                    busy = if backslashes == 0 { busy.saturating_sub(1) } else { BUSY };
                 }
                 text.wide |= block.wide();
                 text.end += BLOCK;
@@ -301,7 +306,7 @@ impl Text {
                 return text;
             }
             // An image, perhaps.
-            if text.cut == 0 {
+            if text.cut == 0 && busy == 0 {
                 let ascii = blocks(bytes, text.end).take_while(|block| load(block).is_ascii_text());
                 text.end += ascii.count() * BLOCK;
             }
@@ -328,6 +333,9 @@ fn padded(bytes: &[u8], base: usize) -> [u8; BLOCK] {
     }
     padded
 }
+
+/// Blocks without an escape, until text is taken for mere text.
+const BUSY: u8 = 3;
 
 /// Finds words with vectors.
 struct Find<'a, 'b>(&'a mut Finder<'b>);
