@@ -157,11 +157,10 @@ impl LastHost {
         if let Some(line) = rest
             .get(..start.len)
             .filter(|line| line.len() <= self.line.inline_size())
+            && start.parsed.query.is_empty()
         {
-            if start.parsed.query.is_empty() {
-                self.line = SmallVec::from_slice(line);
-                self.start = start;
-            }
+            self.line = SmallVec::from_slice(line);
+            self.start = start;
         }
         Ok(Some(start))
     }

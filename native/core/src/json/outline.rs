@@ -222,22 +222,22 @@ impl Outline {
 
     /// A value begins.
     fn open(&mut self, at: usize, listener: &mut impl Listener) {
-        if let Want::Value(id) = self.want {
-            if self.open.is_none() {
-                self.open = Some((id, self.depth));
-                listener.begin(id, at);
-            }
+        if let Want::Value(id) = self.want
+            && self.open.is_none()
+        {
+            self.open = Some((id, self.depth));
+            listener.begin(id, at);
         }
     }
 
     /// A value ended.
     fn close(&mut self, at: usize, listener: &mut impl Listener) {
-        if let Some((id, depth)) = self.open {
-            if self.depth <= depth {
-                self.open = None;
-                self.want = Want::Nothing;
-                listener.end(id, at);
-            }
+        if let Some((id, depth)) = self.open
+            && self.depth <= depth
+        {
+            self.open = None;
+            self.want = Want::Nothing;
+            listener.end(id, at);
         }
     }
 }
@@ -313,12 +313,11 @@ mod tests {
                 log.text = vec![byte];
             }
             // A scalar ends at the byte after it.
-            if log.values.len() > ended {
-                if let Some((_, value)) = log.values.last_mut() {
-                    if !value.starts_with(['"', '{', '[']) {
-                        value.pop();
-                    }
-                }
+            if log.values.len() > ended
+                && let Some((_, value)) = log.values.last_mut()
+                && !value.starts_with(['"', '{', '['])
+            {
+                value.pop();
             }
         }
         (log.values, outline.is_complete())

@@ -128,10 +128,10 @@ fn scalar(bytes: &[u8], at: usize, byte: u8) -> Option<()> {
             None | Some(b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')
         )
     };
-    if let b'1'..=b'9' = byte {
-        if is_over(digits(bytes, at)) {
-            return Some(());
-        }
+    if let b'1'..=b'9' = byte
+        && is_over(digits(bytes, at))
+    {
+        return Some(());
     }
     let end = match byte {
         b'-' | b'0'..=b'9' => number(bytes, at),
@@ -274,42 +274,46 @@ impl Text {
     /// Those from `base` on. They have loops of their own, which so have the registers to themselves.
     #[inline(always)]
     fn after<B: Block>(bytes: &[u8], base: usize, cut: u64, load: &impl Fn(&[u8; BLOCK]) -> B) -> Self {
-        let mut text = Self {
-            end: base,
-            cut,
-            has_escapes: false,
-            wide: 0,
-        };
-        let mut busy = 0_u8;
-        loop {
-            let before = text.end;
-            for block in blocks(bytes, before).take(LONG).map(load) {
-                // In code every other block has an escape, and to ask first would be anybody's guess: all are dealt with
-                // alike, until some in a row had none.
-                if busy != 0 || text.cut != 0 || !block.is_text() {
-                    let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
-                    let (escaping, escaped) = escapes(backslashes, text.cut);
-                    let letters = block.letters();
-                    let rare = escaped & !letters;
-                    // The string's end, or what is wrong. Of what may not stand in a string, only a quote can be escaped.
-                    if specials & !(letters & escaped) != 0 || (rare != 0 && !are_escapes(bytes, text.end, rare)) {
-                        return text;
-                    }
-                    text.cut = escaping >> 63;
-                    text.has_escapes |= backslashes != 0;
-                    busy = if backslashes == 0 { busy.saturating_sub(1) } else { BUSY };
+        let (mut end, mut cut, mut backslashes_seen, mut wide) = (base, cut, 0, 0);
+        let mut busy = if cut == 0 { 0_u8 } else { BUSY };
+        // How much of it came without an escape.
+        let mut mere = 0;
+        for block in blocks(bytes, base).map(load) {
+            wide |= block.wide();
+            // In code every other block has an escape, and to ask first would be anybody's guess: all are dealt with alike,
+            // until some in a row had none.
+            if busy == 0 && block.is_text() {
+                end += BLOCK;
+                mere += 1;
+                if mere == LONG {
+                    break;
                 }
-                text.wide |= block.wide();
-                text.end += BLOCK;
+                continue;
             }
-            if text.end - before < LONG * BLOCK {
-                return text;
+            mere = 0;
+            let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
+            let (escaping, escaped) = escapes(backslashes, cut);
+            let letters = block.letters();
+            let rare = escaped & !letters;
+            // The string's end, or what is wrong. Of what may not stand in a string, only a quote can be escaped.
+            if specials & !(letters & escaped) != 0 || (rare != 0 && !are_escapes(bytes, end, rare)) {
+                break;
             }
+            cut = escaping >> 63;
+            backslashes_seen |= backslashes;
+            busy = if backslashes == 0 { busy.saturating_sub(1) } else { BUSY };
+            end += BLOCK;
+        }
+        if mere == LONG {
             // An image, perhaps.
-            if text.cut == 0 && busy == 0 {
-                let ascii = blocks(bytes, text.end).take_while(|block| load(block).is_ascii_text());
-                text.end += ascii.count() * BLOCK;
-            }
+            let ascii = blocks(bytes, end).take_while(|block| load(block).is_ascii_text());
+            end += ascii.count() * BLOCK;
+        }
+        Self {
+            end,
+            cut,
+            has_escapes: backslashes_seen != 0,
+            wide,
         }
     }
 }
@@ -474,6 +478,18 @@ mod tests {
             (Err(_), None) => {}
         }
         verdict.is_ok()
+    }
+
+    #[test]
+    fn an_escape_may_be_cut_by_a_block() {
+        for before in 0..3 * BLOCK {
+            for escape in ["\\n", "\\\\", "\\\"", "\\u0041", "\\q", "\\u00g1", "\\", "\\\u{1}", "\\\\\\q"] {
+                for after in [0, 1, BLOCK, 20 * BLOCK] {
+                    let text = format!(r#"{{"a":"{}{escape}{}"}}"#, "x".repeat(before), "y".repeat(after));
+                    agree(text.as_bytes());
+                }
+            }
+        }
     }
 
     #[test]

@@ -141,11 +141,11 @@ fn unicode(text: &[u8]) -> (char, usize) {
     let Some(high) = unit(text) else {
         return (char::REPLACEMENT_CHARACTER, text.len().min(6));
     };
-    if (0xd800..0xdc00).contains(&high) {
-        if let Some(low @ 0xdc00..0xe000) = text.get(6..).and_then(unit) {
-            let scalar = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
-            return (char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
-        }
+    if (0xd800..0xdc00).contains(&high)
+        && let Some(low @ 0xdc00..0xe000) = text.get(6..).and_then(unit)
+    {
+        let scalar = 0x10000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+        return (char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER), 12);
     }
     (char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER), 6)
 }

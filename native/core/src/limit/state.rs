@@ -49,7 +49,8 @@ pub fn load(segment: &Segment, state: &[u8], now_ns: u64, unix_s: u64, today: u3
         .chunks_exact(8)
         .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()))
         .collect();
-    let (Some(&[MAGIC, first, second, then_s]), true) = (words.first_chunk::<4>(), state.len() % 8 == 0) else {
+    let (Some(&[MAGIC, first, second, then_s]), true) = (words.first_chunk::<4>(), state.len().is_multiple_of(8))
+    else {
         return Err(StateError);
     };
     segment.set_limit_key(first, second);

@@ -169,10 +169,10 @@ impl Paths {
         if let Some(group) = self.literal.get(path) {
             visit(group);
         }
-        if !self.nodes.is_empty() {
-            if let Some(rest) = path.strip_prefix(b"/") {
-                self.walk(0, Some(rest), visit);
-            }
+        if !self.nodes.is_empty()
+            && let Some(rest) = path.strip_prefix(b"/")
+        {
+            self.walk(0, Some(rest), visit);
         }
         if let Some(group) = &self.any {
             visit(group);
