@@ -630,8 +630,8 @@ class Express:
     def hand_over(self) -> None:
         """Leave what is on its way to `take_over`."""
     def close(self) -> None: ...
-    def __len__(self) -> int:
-        """Exchanges on their way."""
+    def carried(self) -> int: ...  # to their end, so far
+    def __len__(self) -> int: ...  # on their way
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # What takes longer to answer is not worth the way back.
 QUICK_NS = 100_000_000
 MAX_LEARNT = 1024  # kinds of exchanges, as many as the native half remembers
+MAX_NAME = 256  # characters of a model's name: clients may make them up
 _EVER_NS = (1 << 63) - 1
 
 _log = logging.getLogger("budgateway.express")
@@ -70,6 +71,9 @@ class Express:
         request is offered."""
         route: RouteRoom = x.route
         if not route.rides or x.streams or x.rename or x.attempts != 1 or not x.model or x.status >= 300:
+            return
+        # Roles tell methods apart; a fallback has prices and names of its own.
+        if x.head.method != "POST" or x.leg is not route.legs[0] or len(x.model) > MAX_NAME:
             return
         if now_ns - x.started_ns > QUICK_NS:
             return

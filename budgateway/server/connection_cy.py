@@ -424,8 +424,10 @@ class ServerConnection:
         else:
             self._state = _HEAD
             self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
-            if self.rides and self._offer is not None and self._pending is None and self.writable:
-                self.rides = False
+            # Of this exchange alone: behind a later one there may be requests that wait.
+            rides = self.rides
+            self.rides = False
+            if rides and self._offer is not None and self._pending is None and self.writable:
                 self._offer(self.client)
             if self.writable:
                 self._go_on()

@@ -176,7 +176,7 @@ impl Journey {
 
     /// It is over as it should be: both connections wait for the next one.
     pub(super) fn arrive(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
-        self.leave(Ride::Ready);
+        self.leave();
         self.down.get().state().rode(now_ns);
         self.release(Verdict::Success, now_ns);
         let (Some(target), Some(lent)) = (self.precedent.targets.get(self.index), self.lent) else {
@@ -199,7 +199,7 @@ impl Journey {
 
     /// Hands it to `take_over`, with all that it holds.
     pub(super) fn hand_over(self: Box<Self>, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
-        self.leave(Ride::None);
+        self.leave();
         self.down.get().state().detoured();
         let Self {
             down,
@@ -246,7 +246,7 @@ impl Journey {
 
     /// Nobody goes on with it.
     pub(super) fn end(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
-        self.leave(Ride::None);
+        self.leave();
         self.release(Verdict::Neutral, now_ns());
         if let Some(grant) = &self.grant {
             grant.undo();
@@ -265,13 +265,9 @@ impl Journey {
         self.precedent.targets.get(self.index)
     }
 
-    fn leave(&self, client: Ride) {
-        let mut down = self.down.get().state();
-        // Not of one that is over meanwhile.
-        if let Ride::On(_) = down.ride {
-            down.ride = client;
-        }
-        drop(down);
+    /// From here on its connections have nothing to do with it.
+    fn leave(&self) {
+        self.down.get().state().ride = Ride::None;
         if let Some(up) = self.up() {
             up.get().state().ride = Ride::None;
         }

@@ -65,6 +65,8 @@ struct State {
     asks_who: bool,
     precedents: Precedents,
     journeys: Places<Box<Journey>>,
+    /// Exchanges that were carried to their end.
+    carried: u64,
     last_host: core::LastHost,
 }
 
@@ -107,6 +109,7 @@ impl Express {
                 asks_who: false,
                 precedents: Precedents::default(),
                 journeys: Places::default(),
+                carried: 0,
                 last_host: core::LastHost::default(),
             }),
         })
@@ -209,6 +212,10 @@ impl Express {
         drop(state);
         drop(hands);
         Ok(())
+    }
+
+    fn carried(&self) -> u64 {
+        self.state().carried
     }
 
     fn __len__(&self) -> usize {
@@ -438,7 +445,8 @@ impl Express {
         let now_ns = now_ns();
         let waiting = journey.record(py, self.ledger.get(), self.epoch_ns, &response, now_ns);
         journey.arrive(py, now_ns)?;
-        self.flush(py, waiting)
+        self.arrived(py, waiting)?;
+        Ok(None)
     }
 
     fn is_common(&self, head: &core::ResponseHead, bytes: &[u8]) -> bool {
@@ -450,15 +458,19 @@ impl Express {
             && !is_doubtful(&self.doubtful, bytes.get(head.size..).unwrap_or_default())
     }
 
-    fn flush(&self, py: Python<'_>, waiting: isize) -> PyResult<Option<Box<Journey>>> {
-        let full = match &self.state().flush {
+    /// Counts one that is over, and has the access lines written out when so many bytes of them are enough.
+    fn arrived(&self, py: Python<'_>, waiting: isize) -> PyResult<()> {
+        let mut state = self.state();
+        state.carried += 1;
+        let full = match &state.flush {
             Some((block_bytes, flush)) if waiting > *block_bytes => Some(flush.clone_ref(py)),
             _ => None,
         };
+        drop(state);
         if let Some(flush) = full {
             flush.call0(py)?;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Leaves an exchange to the ordinary way, as if it had gone it from the beginning.

@@ -224,13 +224,17 @@ impl State {
         }
     }
 
-    /// The express answered a request.
+    /// The express answered a request, and may have the next one.
     pub(crate) fn rode(&mut self, now_ns: i64) {
         self.rode_ns = now_ns;
         self.detours = Detours::default();
+        if !self.phase.over {
+            self.ride = Ride::Ready;
+        }
     }
 
-    /// The express handed a request over: the next 1, 3, 7 ... 63 are not offered to it.
+    /// The express handed a request over, so that what comes behind it is the protocol's: the next 1, 3, 7 ... 63 are not
+    /// offered to it.
     pub(crate) fn detoured(&mut self) {
         let width = (2 * self.detours.width + 1).min(63);
         self.detours = Detours { width, left: width };
