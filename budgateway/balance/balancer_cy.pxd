@@ -39,4 +39,5 @@ cdef class Balancer:
     cpdef left_out(self, str model)
     cpdef bint is_plain(self) except -1
     cdef _leave_out(self, Exchange x)
+    cdef _mask(self, str model)
     cdef _choose(self, Exchange x, long long now_ns)

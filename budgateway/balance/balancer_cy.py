@@ -155,7 +155,7 @@ class Balancer:
 
     def left_out(self, model: str) -> int:
         """Those that do not serve a model, as far as that is known: a bit each."""
-        return self._lacking.get(model, 0) if self._filters else 0
+        return self._mask(model) if self._filters and model else 0
 
     def is_plain(self) -> bool:
         """Whether all there is to it is the selector's choice: nobody waits, and nobody is pinned."""
@@ -163,15 +163,16 @@ class Balancer:
 
     def _leave_out(self, x: Exchange) -> None:
         """Exclude the upstreams that list their models, but not this one."""
-        model: str = x.model
-        if not model:
-            return
+        if x.model:
+            x.tried |= self._mask(x.model)
+
+    def _mask(self, model: str) -> int:
         mask = self._lacking.get(model)
         if mask is None:
             mask = self.selector.lacking(self._told(model))
             if len(self._lacking) < MAX_MODELS:
                 self._lacking[model] = mask
-        x.tried |= mask
+        return mask
 
     def is_available(self, now_ns: int) -> bool:
         """Whether there is an upstream that is neither drained nor out: a leg without one is passed over."""

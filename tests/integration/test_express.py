@@ -19,7 +19,7 @@ from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
 from budgateway.native import Express
-from budgateway.records import Auth, Grant, Secret
+from budgateway.records import Auth, Fallback, Grant, Retries, Secret
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
@@ -137,3 +137,52 @@ async def test_what_a_role_may_put_it_may_not_post(tmp_path: Path) -> None:
             assert not native.carried()
             may = ("Authorization", f"Bearer {own(roles=['all'], exp=2**32)}")
             await riding(client, native, request_bytes("a", "POST", CHAT, b'{"model":"demo"}', [*JSON, may]))
+
+
+# ---------------------------------------------------------------- what is learnt
+
+
+async def test_what_a_fallback_did_is_no_precedent(tmp_path: Path) -> None:
+    """Its provider is told another name."""
+    retries = Retries(fallbacks=(Fallback("/spare"),))
+    async with FaultyUpstream(faults.chat()) as upstream, FaultyUpstream(faults.chat()) as spare:
+        async with express(
+            upstream, tmp_path, beside={"/spare": spare.url}, route={"retries": retries},
+            provider={"aliases": (("demo", "real"),)},
+        ) as (gateway, _):  # fmt: skip
+            selector = gateway.plane.snapshot.routes.rooms[0].legs[0].balancer.selector
+            async with Downstream(gateway.url) as client:
+                for drained in (True, False):
+                    selector.drain(0, drained)
+                    for _ in range(4):
+                        await client.send(ask(0))
+                        assert (await client.answer()).status == 200
+            assert [json.loads(request.body)["model"] for request in spare.requests] == ["demo"] * 4
+            assert [json.loads(request.body)["model"] for request in upstream.requests] == ["real"] * 4
+
+
+async def test_upstreams_that_lack_a_model_are_left_out_however_many_were_named(tmp_path: Path) -> None:
+    async with FaultyUpstream(faults.chat()) as one, FaultyUpstream(faults.chat()) as two:
+        async with inside([one.url, two.url], tmp_path, path="/v1/*") as gateway, Downstream(gateway.url) as client:
+            native = gateway.plane.express.native  # type: ignore[union-attr]
+            segment = gateway.plane._segment
+            for upstream, model in ((one, "a"), (two, "b")):
+                segment.set_models(segment.upstream(upstream.url), [model])
+            gateway.plane._follow_models()
+            for number in range(1024):
+                await client.send(ask(0, f"unlisted-{number}"))
+                assert (await client.answer()).status == 200
+            asked = len(one.requests)
+            for _ in range(5):
+                await riding(client, native, ask(0, "b"))
+            assert len(one.requests) == asked
+
+
+async def test_a_long_name_is_not_remembered(tmp_path: Path) -> None:
+    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client:
+            for _ in range(4):
+                await client.send(ask(0, "m" * 257))
+                assert (await client.answer()).status == 200
+            assert not native.carried()
+            await riding(client, native, ask(0, "m" * 256))
