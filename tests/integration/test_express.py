@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
+from budgateway.auth.keys import digest_of, new_secret, start_of
+from budgateway.auth.vault import Trust
 from budgateway.native import Express
-from budgateway.records import Auth, Fallback, Grant, Retries, Secret
+from budgateway.records import Allowance, ApiKey, Auth, Fallback, Grant, LimitRule, Retries, Secret
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
@@ -66,6 +71,26 @@ async def riding(client: Downstream, native: Express, request: bytes = ask(0)) -
         if native.carried() > before:
             return
     raise AssertionError("no request ever rode")
+
+
+async def away(
+    client: Downstream,
+    native: Express,
+    upstream: FaultyUpstream,
+    answers: Numbered,
+    first: int = 1,
+    model: str = "demo",
+) -> int:
+    """Have the client's request be on its way, with the express, for as long as nobody lets it go: its number."""
+    for number in range(first, first + 20):
+        await riding(client, native, ask(0, model))
+        await client.send(ask(number, model))
+        await upstream.until(lambda up, number=number: json.loads(up.requests[-1].body)["n"] == number)  # type: ignore[misc]
+        if len(native):
+            return number
+        answers.let_go(number)
+        assert (await client.answer()).json() == {"n": number}
+    raise AssertionError("no request ever stayed with the express")
 
 
 async def turned(gateway: Inside) -> None:
@@ -185,3 +210,293 @@ async def test_a_long_name_is_not_remembered(tmp_path: Path) -> None:
                 assert (await client.answer()).status == 200
             assert not native.carried()
             await riding(client, native, ask(0, "m" * 256))
+
+
+# ---------------------------------------------------------------- journeys that end otherwise
+
+
+@pytest.mark.parametrize("how", ["leave", "reset", "finish"])
+async def test_a_client_that_leaves_ends_its_journey(how: str, tmp_path: Path) -> None:
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client:
+            await away(client, native, upstream, answers)
+            getattr(client, how)()
+            await gateway.at_rest()
+            assert not len(native)
+            await upstream.until(lambda up: up.open_connections == 0)
+        lines = await gateway.lines(len(upstream.requests))
+        assert [line["outcome"] for line in lines[-2:]] == ["complete", "client_gone"]
+
+
+@pytest.mark.parametrize("how", ["close", "reset", "garbage"])
+async def test_an_upstream_that_dies_is_asked_again(how: str, tmp_path: Path) -> None:
+    async def die(peer: Peer, request: Received) -> None:
+        if how == "garbage":
+            await peer.send(b"what?\r\n\r\n")
+        elif how == "reset":
+            peer.reset()
+        else:
+            peer.close()
+
+    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client:
+            for _ in range(5):
+                upstream.script(faults.chat())
+                await riding(client, native)
+                upstream.script(die, faults.chat("again"))
+                asked, carried = len(upstream.requests), native.carried()
+                await client.send(ask(1))
+                assert (await client.answer()).json()["choices"][0]["message"]["content"] == "again"
+                assert (len(upstream.requests), native.carried()) == (asked + 2, carried)
+                await gateway.at_rest()
+        lines = await gateway.lines(len(upstream.requests) - 5)
+        assert {(line["status"], line["outcome"]) for line in lines} == {(200, "complete")}
+        assert sum(line["attempts"] == 2 for line in lines) == 5
+
+
+async def test_what_is_late_is_handed_over_and_counted_once(tmp_path: Path) -> None:
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client:
+            number = await away(client, native, upstream, answers)
+            assert (gateway.in_flight, gateway.slots) == (0, 1)
+            await gateway.until(lambda: gateway.in_flight == 1)  # the sweep
+            assert (len(native), gateway.slots) == (0, 1)
+            carried = native.carried()
+            answers.let_go(number)
+            assert (await client.answer()).json() == {"n": number}
+            await gateway.at_rest()
+            assert native.carried() == carried
+            await riding(client, native)
+        lines = await gateway.lines(len(upstream.requests))
+        assert {line["outcome"] for line in lines} == {"complete"}
+
+
+async def test_a_first_byte_that_never_comes_is_a_timeout(tmp_path: Path) -> None:
+    answers = Numbered()
+    timeouts = {"first_byte_s": 0.4}
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path, timeouts=timeouts) as (gateway, native):
+        async with Downstream(gateway.url) as client:
+            await away(client, native, upstream, answers)
+            answer = await client.answer()
+            assert (answer.status, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+        await gateway.at_rest()
+
+
+@pytest.mark.parametrize("what", ["reload", "forget", "shed", "keys", "close"])
+async def test_journeys_outlast_what_changes_meanwhile(what: str, tmp_path: Path) -> None:
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+        plane = gateway.plane
+        async with Downstream(gateway.url) as client:
+            number = await away(client, native, upstream, answers)
+            if what == "reload":
+                plane.commit(plane.prepare(replace(plane.snapshot.settings, keepalive_s=70.0)))
+                assert (len(native), gateway.in_flight) == (0, 1)
+            elif what == "forget":
+                assert plane.express is not None
+                plane.express.forget()
+            elif what == "shed":
+                plane.shed("of a test")
+            elif what == "keys":
+                plane.entrust(Trust())
+            else:
+                native.open(False)
+            carried = native.carried()
+            async with Downstream(gateway.url) as other:
+                answers.let_go(number + 1)
+                await other.send(ask(number + 1))
+                assert (await other.answer()).status == (503 if what == "shed" else 200)
+            answers.let_go(number)
+            assert (await client.answer()).json() == {"n": number}
+            await gateway.at_rest()
+            if what == "shed":
+                carried = native.carried()
+                await client.send(ask(0))
+                assert (await client.answer()).status == 503
+                assert native.carried() == carried
+                plane.shed("")
+            if what != "close":
+                await riding(client, native)
+        await gateway.lines(len(upstream.requests) + (2 if what == "shed" else 0))
+
+
+async def test_a_drain_waits_for_journeys_and_takes_no_more(tmp_path: Path) -> None:
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
+            await riding(other, native)
+            number = await away(client, native, upstream, answers)
+            drain = asyncio.create_task(gateway.plane.drain(5.0))
+            await gateway.until(lambda: gateway.in_flight == 1)
+            assert not len(native)
+            carried = native.carried()
+            await other.send(ask(0))
+            last = await other.answer()
+            assert (last.status, last.header("connection")) == (200, "close")
+            answers.let_go(number)
+            assert (await client.answer()).json() == {"n": number}
+            async with asyncio.timeout(5):
+                await drain
+            assert native.carried() == carried
+        assert not (gateway.in_flight or gateway.slots)
+
+
+async def test_a_client_that_only_rides_is_not_idle(tmp_path: Path) -> None:
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        express(upstream, tmp_path, keepalive_s=0.6) as (gateway, native),
+    ):
+        async with Downstream(gateway.url) as client:
+            await riding(client, native)
+            began = time.monotonic()
+            while time.monotonic() - began < 1.5:
+                await client.send(ask(0))
+                assert (await client.answer()).status == 200
+                await asyncio.sleep(0.05)
+            carried, last = native.carried(), time.monotonic()
+            assert carried > 10
+            async with asyncio.timeout(10):
+                await client.closed()
+            assert time.monotonic() - last > 0.4
+
+
+# ---------------------------------------------------------------- who may, for how long, how much
+
+
+async def test_a_key_that_is_revoked_rides_no_more(tmp_path: Path) -> None:
+    secret = new_secret()
+    key = ApiKey("k", digest_of(secret), start_of(secret), roles=("all",))
+    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Grant("all"),))}
+    asked = request_bytes("a", "POST", CHAT, b'{"model":"demo","n":0}', [*JSON, ("X-Api-Key", secret)])
+    held = request_bytes("a", "POST", CHAT, b'{"model":"demo","n":1}', [*JSON, ("X-Api-Key", secret)])
+    answers = Numbered()
+    async with (
+        FaultyUpstream(answers) as upstream,
+        express(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),
+    ):
+        gateway.plane.entrust(Trust(api_keys=(key,)))
+        async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
+            await riding(client, native, asked)
+            await riding(other, native, asked)
+            await other.send(held)
+            await upstream.until(lambda up: json.loads(up.requests[-1].body)["n"] == 1)
+            gateway.plane.entrust(Trust(api_keys=(replace(key, disabled=True),)))
+            carried = native.carried()
+            answers.let_go(1)
+            # It was let in before; what ends now is no precedent.
+            assert (await other.answer()).status == 200
+            for each in (client, other, client):
+                await each.send(asked)
+                assert (await each.answer()).status == 401
+            assert native.carried() <= carried + 1
+        await gateway.at_rest()
+
+
+async def test_a_token_that_expires_rides_no_more(tmp_path: Path) -> None:
+    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Grant("all"),), leeway_s=0.0)}
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        express(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),
+    ):
+        async with Downstream(gateway.url) as client:
+            ends = int(time.time()) + 2
+            who = ("Authorization", f"Bearer {own(roles=['all'], exp=ends)}")
+            asked = request_bytes("a", "POST", CHAT, b'{"model":"demo"}', [*JSON, who])
+            await riding(client, native, asked)
+            while True:
+                sent = time.time()
+                await client.send(asked)
+                status = (await client.answer()).status
+                if status == 401:
+                    break
+                assert sent < ends + 0.01
+                await asyncio.sleep(0.01)
+            assert time.time() > ends - 0.01
+
+
+async def test_limits_are_exact(tmp_path: Path) -> None:
+    """As many as may, over several clients that ride, and not one more; tokens as they are reported."""
+    rules = (LimitRule("day", ("user",), Allowance(requests_per_day=50, burst=50, tokens_per_day=1000)),)
+    answer = faults.json_bytes({"usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    body = b'{"model":"demo","max_tokens":1}'
+    async with (
+        FaultyUpstream(faults.raw(answer)) as upstream,
+        express(upstream, tmp_path, limit_rules=rules) as (gateway, native),
+    ):
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in range(4)]
+            seen = []
+            for number in range(60):
+                client = clients[number % 4]
+                await client.send(request_bytes("a", "POST", CHAT, body, JSON))
+                seen.append(await client.answer())
+        assert [one.status for one in seen] == [200] * 50 + [429] * 10
+        assert native.carried() > 20
+        assert len(upstream.requests) == 50
+        left = [int(one.header("x-ratelimit-remaining-requests") or -1) for one in seen[:50]]
+        assert left == list(range(49, -1, -1))
+        tokens = [int(one.header("x-ratelimit-remaining-tokens") or -1) for one in seen[:50]]
+        assert all(0 <= 7 - (one - other) <= 1 for one, other in itertools.pairwise(tokens))
+        await gateway.at_rest()
+
+
+@pytest.mark.parametrize("end", ["leave", "answer", "late"])
+async def test_what_was_granted_comes_back(end: str, tmp_path: Path) -> None:
+    """Tokens that were reserved and not used."""
+    rules = (LimitRule("day", (), Allowance(tokens_per_day=10_000)),)
+    answers = Numbered()
+    body = b'{"model":"demo","n":%d,"max_tokens":4000}'
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path, limit_rules=rules) as (gateway, native):
+        async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
+            await riding(client, native)
+            await client.send(request_bytes("a", "POST", CHAT, body % 1, JSON))
+            await upstream.until(lambda up: json.loads(up.requests[-1].body)["n"] == 1)
+            if end == "leave":
+                client.leave()
+            else:
+                if end == "late":
+                    await gateway.until(lambda: gateway.in_flight == 1)
+                answers.let_go(1)
+                assert (await client.answer()).status == 200
+            await gateway.at_rest()
+            answer = await other.ask("POST", CHAT, body % 0, JSON)
+            assert int(answer.header("x-ratelimit-remaining-tokens") or -1) > 5500
+
+
+async def test_an_upstream_gets_its_share_and_no_more(tmp_path: Path) -> None:
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path, max_connections=4) as (gateway, native):
+        async with AsyncExitStack() as stack:
+            clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in range(4)]
+            gateway.plane._publish()
+            for client in clients:
+                await riding(client, native)
+            for number, client in enumerate(clients[:2], 1):
+                await client.send(ask(number))
+                await upstream.until(lambda up, number=number: json.loads(up.requests[-1].body)["n"] == number)  # type: ignore[misc]
+            refused = await clients[2].ask("POST", CHAT, b'{"model":"demo","n":0}', JSON)
+            assert (refused.status, refused.json()["error"]["code"]) == (503, "overloaded")
+            answers.let_go(1, 2)
+            assert [(await client.answer()).json()["n"] for client in clients[:2]] == [1, 2]
+            await gateway.at_rest()
+            await riding(clients[0], native)
+
+
+async def test_who_does_not_read_is_not_answered_on_and_on(tmp_path: Path) -> None:
+    wire = faults.json_bytes({"p": "y" * 15_000})
+    async with FaultyUpstream(faults.raw(wire)) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
+            await riding(client, native)
+            client.receive_at_most(4096)
+            client.read_no_more()
+            before = len(upstream.requests)
+            for _ in range(2000):
+                await client.send(ask(0))
+                if len(upstream.requests) - before > 1500:
+                    break
+                await asyncio.sleep(0)
+            await riding(other, native)
+            unsent = gateway.plane._plain.unsent()  # type: ignore[union-attr]
+            assert max(unsent) < 400_000
