@@ -32,6 +32,9 @@ class Steps:
         )
 
     def is_ready(self, milliseconds: int = BRIEF_MS) -> bool:
+        """Whether there is something to do: the kernel says so, or the last turn did not come to its end."""
+        if self.sockets.turn in self.soon:
+            return True
         poll = select.poll()
         poll.register(self.sockets.fileno(), select.POLLIN)
         return bool(poll.poll(milliseconds))
@@ -39,6 +42,7 @@ class Steps:
     def turn(self) -> None:
         """One turn of the set, once there is something to do, and one step of the loop behind it."""
         assert self.is_ready(LONG_MS)
+        self.soon[:] = [step for step in self.soon if step != self.sockets.turn]
         self.sockets.turn()
         self.step()
 
@@ -52,8 +56,9 @@ class Steps:
         pytest.fail("the set is never done")
 
     def step(self) -> None:
-        steps = self.soon[:]
-        self.soon.clear()
+        """What a loop would run now, but for turns, which are the test's to take."""
+        steps = [step for step in self.soon if step != self.sockets.turn]
+        self.soon[:] = [step for step in self.soon if step == self.sockets.turn]
         for step in steps:
             step()
 

@@ -9,6 +9,7 @@ mod transport;
 use std::sync::Arc;
 
 use budgateway_core::descriptor;
+use pyo3::intern;
 use pyo3::prelude::*;
 
 pub(crate) use idle::{Idle, Waiting};
@@ -38,11 +39,15 @@ impl Sockets {
         self.set.fileno()
     }
 
-    fn turn(&self, py: Python<'_>) -> PyResult<()> {
-        let ready = self.set.ready()?;
-        self.set.begin();
-        let answered = self.answer(py, &ready);
-        let left = self.set.finish(py);
+    fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let (py, this) = (slf.py(), slf.get());
+        let ready = this.set.ready()?;
+        this.set.begin();
+        let answered = this.answer(py, &ready);
+        let left = this.set.finish(py);
+        if this.set.is_unfinished() {
+            this.set.call_soon(&slf.getattr(intern!(py, "turn"))?)?;
+        }
         answered.and(left)
     }
 
@@ -78,14 +83,23 @@ impl Sockets {
 
 impl Sockets {
     fn answer(&self, py: Python<'_>, ready: &[Ready]) -> PyResult<()> {
-        for ready in ready {
-            // Looked up one by one: what ran before may have closed this one, and given its place to another.
-            match self.set.entry(py, ready.key) {
-                Some(Entry::Transport(transport)) => Transport::on_ready(transport.bind(py), ready.flags)?,
-                Some(Entry::Listener(listener)) => Listener::on_ready(listener.bind(py))?,
-                None => (),
+        let mut left = ready.iter();
+        while let Some(ready) = left.next() {
+            if let Err(error) = self.answer_one(py, ready) {
+                // The kernel has told of the others, and will not do so again.
+                left.for_each(|ready| self.set.look_again(ready.key, ready.flags));
+                return Err(error);
             }
         }
         Ok(())
+    }
+
+    fn answer_one(&self, py: Python<'_>, ready: &Ready) -> PyResult<()> {
+        // Looked up one by one: what ran before may have closed this one, and given its place to another.
+        match self.set.entry(py, ready.key) {
+            Some(Entry::Transport(transport)) => Transport::on_ready(transport.bind(py), ready.flags),
+            Some(Entry::Listener(listener)) => Listener::on_ready(listener.bind(py)),
+            None => Ok(()),
+        }
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Set {
     /// Where all read to, one after the other.
     room: Mutex<Box<[u8]>>,
     turning: AtomicBool,
+    /// What was reported, and not dealt with to its end.
+    again: Mutex<Vec<Ready>>,
     /// Who has written in this turn.
     written: Mutex<Vec<Py<Transport>>>,
     /// What has been composed in it.
@@ -57,6 +59,7 @@ impl Set {
             owners: Mutex::default(),
             room: Mutex::new(vec![0; ROOM].into_boxed_slice()),
             turning: AtomicBool::new(false),
+            again: Mutex::default(),
             written: Mutex::default(),
             outbox: Mutex::default(),
             express: Mutex::default(),
@@ -150,7 +153,23 @@ impl Set {
             let key = Key::of_number(data.u64());
             Ready { key, flags }
         });
-        Ok(ready.collect())
+        // Those that had their turn come after those that had none.
+        let again = std::mem::take(&mut *self.again());
+        Ok(ready.chain(again).collect())
+    }
+
+    /// Has what is left of something that was reported dealt with in the next turn, as the kernel will not tell of it again.
+    pub(crate) fn look_again(&self, key: Key, flags: EventFlags) {
+        self.again().push(Ready { key, flags });
+    }
+
+    /// Whether there is something of that kind.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        !self.again().is_empty()
+    }
+
+    fn again(&self) -> MutexGuard<'_, Vec<Ready>> {
+        self.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From here on what is written waits for the turn's end.

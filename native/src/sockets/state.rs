@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) protocol: Option<Py<PyAny>>,
     /// Its `data_received`, bound.
     pub(crate) received: Option<Py<PyAny>>,
+    /// The last read took all that there was.
+    pub(crate) is_drained: bool,
     /// Written in this turn.
     pub(crate) waiting: SmallVec<[Piece; 2]>,
     /// Written, and not taken by the kernel yet.
@@ -133,6 +135,7 @@ impl State {
             most,
             protocol: None,
             received: None,
+            is_drained: true,
             waiting: SmallVec::new(),
             unsent: Unsent::default(),
             high: HIGH,
@@ -146,6 +149,7 @@ impl State {
         }
     }
 
+    /// Reads once. The set tells of what comes, not of what is there: where there may be more, `is_drained` says no.
     pub(crate) fn read(&mut self, set: &Set, py: Python<'_>) -> Read {
         let Some(fd) = self.fd.as_ref() else {
             return Read::Nothing;
@@ -158,8 +162,14 @@ impl State {
             // It was reset, and that was told to who wrote.
             Ok((0, _)) if self.phase.broken => Read::Failed(Errno::CONNRESET),
             Ok((0, _)) => Read::End,
-            Ok((count, _)) => Read::Bytes(PyBytes::new(py, room.get(..count).unwrap_or_default()).unbind()),
-            Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
+            Ok((count, _)) => {
+                self.is_drained = count < self.most;
+                Read::Bytes(PyBytes::new(py, room.get(..count).unwrap_or_default()).unbind())
+            }
+            Err(error @ (Errno::AGAIN | Errno::INTR)) => {
+                self.is_drained = error == Errno::AGAIN;
+                Read::Nothing
+            }
             Err(error) => Read::Failed(error),
         }
     }
@@ -279,17 +289,20 @@ impl State {
         became
     }
 
-    /// Lets the set look for what is waited for, and no more: what is reported is reported until it is dealt with.
+    /// Lets the set look for what is waited for, and no more. What is there already is reported when it is first asked for;
+    /// from then on what comes.
     pub(crate) fn tell(&mut self, set: &Set) {
         let phase = &self.phase;
-        let mut wanted = EventFlags::empty();
+        let mut wanted = EventFlags::ET;
         if !self.reads_nothing() {
             wanted |= EventFlags::IN | EventFlags::RDHUP;
         } else if phase.paused && !(phase.left || phase.heard_end || phase.closing) {
             wanted |= EventFlags::RDHUP;
         }
         if !self.unsent.is_empty() {
+            // Of room it is told as long as there is some: what hinders a write need not be that there is none.
             wanted |= EventFlags::OUT;
+            wanted.remove(EventFlags::ET);
         }
         if wanted != self.told
             && !phase.over

@@ -35,7 +35,7 @@ impl Transport {
         protocol: &Bound<'_, PyAny>,
         most: usize,
     ) -> PyResult<Py<Self>> {
-        let told = EventFlags::IN | EventFlags::RDHUP;
+        let told = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         let mut state = State::new(most.min(ROOM), told);
         state.protocol = Some(protocol.clone().unbind());
         state.received = Some(protocol.getattr(intern!(py, "data_received"))?.unbind());
@@ -126,6 +126,11 @@ impl Transport {
             return Self::on_unread(own, state, flags);
         }
         let mut read = state.read(&this.set, py);
+        // A short read is the last one, unless the end is behind it (epoll(7)).
+        let ended = flags & (EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        if !state.is_drained || (matches!(read, Read::Bytes(_)) && !ended.is_empty()) {
+            this.set.look_again(state.key, EventFlags::IN | ended);
+        }
         let ride = state.ride;
         drop(state);
         if !matches!(ride, Ride::None)

@@ -483,7 +483,9 @@ mod tests {
     #[test]
     fn an_escape_may_be_cut_by_a_block() {
         for before in 0..3 * BLOCK {
-            for escape in ["\\n", "\\\\", "\\\"", "\\u0041", "\\q", "\\u00g1", "\\", "\\\u{1}", "\\\\\\q"] {
+            for escape in [
+                "\\n", "\\\\", "\\\"", "\\u0041", "\\q", "\\u00g1", "\\", "\\\u{1}", "\\\\\\q",
+            ] {
                 for after in [0, 1, BLOCK, 20 * BLOCK] {
                     let text = format!(r#"{{"a":"{}{escape}{}"}}"#, "x".repeat(before), "y".repeat(after));
                     agree(text.as_bytes());
