@@ -3,6 +3,7 @@
 pub(crate) mod block;
 mod outline;
 mod peek;
+mod prose;
 mod scan;
 mod splice;
 mod text;
