@@ -8,7 +8,6 @@ on the ordinary way.
 
 from __future__ import annotations
 
-import logging
 from time import monotonic_ns, time
 from typing import TYPE_CHECKING
 
@@ -33,8 +32,6 @@ QUICK_NS = 100_000_000
 MAX_LEARNT = 1024  # kinds of exchanges, as many as the native half remembers
 MAX_NAME = 256  # characters of a model's name: clients may make them up
 _EVER_NS = (1 << 63) - 1
-
-_log = logging.getLogger("budgateway.express")
 
 
 class Express:
