@@ -148,12 +148,9 @@ class ClientConnection:
 
     def send(self, x: Exchange, head: bytes, body: bytes | None, to_head: bool, last: bool) -> None:
         """Write a request: its head and (the beginning of) its body; `last` when there is no more of it."""
-        self._exchange = x
-        self._begun = False
-        self._pending = None
+        self.adopt(x)
         self._to_head = to_head
         self._sent_all = last
-        self._interim = 0
         if body is None:
             self._write(head)
         elif len(body) < 2048:
@@ -163,7 +160,7 @@ class ClientConnection:
             self._transport.writelines((head, body))
 
     def adopt(self, x: Exchange) -> None:
-        """Go on with a request that the express has written."""
+        """Wait for the answer to a request that was written whole: by the express, or by `send`."""
         self._exchange = x
         self._begun = False
         self._pending = None

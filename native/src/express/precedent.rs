@@ -19,7 +19,7 @@ pub(super) struct Precedent {
     pub(super) route: LabelId,
     pub(super) provider: LabelId,
     pub(super) model_label: LabelId,
-    /// Nobody's is nobody's for long: until when a credential is good.
+    /// Until when the credential is good.
     pub(super) until_ns: i64,
     pub(super) max_body_bytes: usize,
     pub(super) limits: Option<Py<LimitSet>>,
