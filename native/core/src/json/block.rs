@@ -16,8 +16,10 @@ pub(crate) trait Block: Copy {
     fn operators(self) -> u64;
     /// The white space of JSON.
     fn spaces(self) -> u64;
-    /// Not zero when some byte is above 0x7f.
-    fn wide(self) -> u64;
+    /// Whether some byte is above 0x7f.
+    fn is_wide(self) -> bool;
+    /// Both blocks' bits, byte by byte: what is above 0x7f in one stays so.
+    fn or(self, other: Self) -> Self;
     /// The bytes below 0x20, and those equal to `"`.
     fn quotes_and_controls(self) -> u64;
     /// No byte is a quote, a backslash or below 0x20.
@@ -28,10 +30,10 @@ pub(crate) trait Block: Copy {
     /// The same, and none is above 0x7f.
     #[inline(always)]
     fn is_ascii_text(self) -> bool {
-        self.is_text() && self.wide() == 0
+        self.is_text() && !self.is_wide()
     }
-    /// What may stand behind a backslash, but for the `u`.
-    fn letters(self) -> u64;
+    /// What may stand behind a backslash; and the hexadecimal digits.
+    fn letters_and_digits(self) -> [u64; 2];
 }
 
 /// Work on blocks, compiled once for each kind of vector.
@@ -110,9 +112,15 @@ impl Block for Narrow {
     }
 
     #[inline(always)]
-    fn wide(self) -> u64 {
+    fn is_wide(self) -> bool {
         let [a, b, c, d] = self.0;
-        u64::from((a | b | c | d).move_mask() as u32)
+        (a | b | c | d).move_mask() != 0
+    }
+
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        Self([a | e, b | f, c | g, d | h])
     }
 
     #[inline(always)]
@@ -121,16 +129,46 @@ impl Block for Narrow {
     }
 
     #[inline(always)]
-    fn letters(self) -> u64 {
+    fn letters_and_digits(self) -> [u64; 2] {
         let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
-        let any = |lane: i8x16| br#""\/bfnrt"#.iter().fold(i8x16::ZERO, |any, byte| any | is(lane, *byte));
-        bits(self.0.map(any))
+        let any = |lane: i8x16| br#""\/bfnrtu"#.iter().fold(i8x16::ZERO, |any, byte| any | is(lane, *byte));
+        let between = |lane: i8x16, least: u8, most: u8| {
+            lane.cmp_gt(i8x16::splat(least as i8 - 1)) & i8x16::splat(most as i8 + 1).cmp_gt(lane)
+        };
+        let digit = |lane: i8x16| between(lane, b'0', b'9') | between(lane | i8x16::splat(0x20), b'a', b'f');
+        [bits(self.0.map(any)), bits(self.0.map(digit))]
     }
 }
 
-// By the low four bits; where none fits, what differs in them. Two more share theirs with the `b`.
+// The kinds of a byte are those that both its low and its high four bits have: a letter that may be escaped (each bit of
+// `LETTER` is one set of them), or a hexadecimal digit.
 #[cfg(target_arch = "x86_64")]
-const LETTERS: [u8; 16] = *b"\x7f\x7fb\x7ft\x7ff\x7f\x7f\x7f\x7f\x7f\\\x7fn/";
+const LETTER: u8 = 0x1f;
+#[cfg(target_arch = "x86_64")]
+const DIGIT: u8 = 0x60;
+#[cfg(target_arch = "x86_64")]
+const LOW: [u8; 16] = kinds(false);
+#[cfg(target_arch = "x86_64")]
+const HIGH: [u8; 16] = kinds(true);
+
+#[cfg(target_arch = "x86_64")]
+const fn kinds(high: bool) -> [u8; 16] {
+    const SETS: [&[u8]; 7] = [b"\"br", b"/", b"\\", b"fn", b"tu", b"0123456789", b"abcdefABCDEF"];
+    let mut table = [0; 16];
+    let mut set = 0;
+    while set < SETS.len() {
+        let mut i = 0;
+        while i < SETS[set].len() {
+            let byte = SETS[set][i];
+            let nibble = if high { byte >> 4 } else { byte & 15 };
+            table[nibble as usize] |= 1 << set;
+            i += 1;
+        }
+        set += 1;
+    }
+    table
+}
+
 // Bit 5 tells brackets from braces.
 #[cfg(target_arch = "x86_64")]
 const OPERATORS: [u8; 16] = *b"\0\0\0\0\0\0\0\0\0\0:{,}\0\0";
@@ -144,7 +182,7 @@ mod wide512 {
 
     use pulp::x86::V4;
 
-    use super::{BLOCK, Block, LETTERS, OPERATORS, SPACES, Work};
+    use super::{BLOCK, Block, DIGIT, HIGH, LETTER, LOW, OPERATORS, SPACES, Work};
 
     #[derive(Clone, Copy)]
     struct Widest {
@@ -187,6 +225,13 @@ mod wide512 {
             avx512._mm512_cmpeq_epi8_mask(folded, wanted)
         }
 
+        /// The high four bits of each byte.
+        #[inline(always)]
+        fn above(self, lane: __m512i) -> __m512i {
+            let high = self.simd.avx512bw._mm512_srli_epi16::<4>(lane);
+            self.simd.avx512f._mm512_and_si512(high, self.splat(0x0f))
+        }
+
         /// Unsigned `lane <= byte`.
         #[inline(always)]
         fn at_most(self, lane: __m512i, byte: u8) -> u64 {
@@ -217,8 +262,14 @@ mod wide512 {
         }
 
         #[inline(always)]
-        fn wide(self) -> u64 {
-            self.simd.avx512bw._mm512_movepi8_mask(self.all)
+        fn is_wide(self) -> bool {
+            self.simd.avx512bw._mm512_movepi8_mask(self.all) != 0
+        }
+
+        #[inline(always)]
+        fn or(self, other: Self) -> Self {
+            let all = self.simd.avx512f._mm512_or_si512(self.all, other.all);
+            Self { all, ..self }
         }
 
         #[inline(always)]
@@ -229,8 +280,16 @@ mod wide512 {
         }
 
         #[inline(always)]
-        fn letters(self) -> u64 {
-            self.listed(LETTERS, self.all) | self.equal(b'"') | self.equal(b'r')
+        fn letters_and_digits(self) -> [u64; 2] {
+            let (avx512, avx512bw) = (self.simd.avx512f, self.simd.avx512bw);
+            let kinds = avx512._mm512_and_si512(
+                avx512bw._mm512_shuffle_epi8(pulp::cast([LOW; 4]), self.all),
+                avx512bw._mm512_shuffle_epi8(pulp::cast([HIGH; 4]), self.above(self.all)),
+            );
+            [LETTER, DIGIT].map(
+                #[inline(always)]
+                |kind| avx512bw._mm512_test_epi8_mask(kinds, self.splat(kind)),
+            )
         }
     }
 }
@@ -242,7 +301,7 @@ mod wide256 {
 
     use pulp::x86::V3;
 
-    use super::{BLOCK, Block, LETTERS, OPERATORS, SPACES, Work};
+    use super::{BLOCK, Block, DIGIT, HIGH, LETTER, LOW, OPERATORS, SPACES, Work};
 
     #[derive(Clone, Copy)]
     struct Wide {
@@ -302,6 +361,13 @@ mod wide256 {
             self.at_most(turned, 0x20)
         }
 
+        /// The high four bits of each byte.
+        #[inline(always)]
+        fn above(self, lane: __m256i) -> __m256i {
+            let (avx, avx2) = (self.simd.avx, self.simd.avx2);
+            avx2._mm256_and_si256(avx2._mm256_srli_epi16::<4>(lane), avx._mm256_set1_epi8(0x0f))
+        }
+
         /// Unsigned `lane <= byte`.
         #[inline(always)]
         fn at_most(self, lane: __m256i, byte: u8) -> __m256i {
@@ -359,9 +425,17 @@ mod wide256 {
         }
 
         #[inline(always)]
-        fn wide(self) -> u64 {
+        fn is_wide(self) -> bool {
             let avx2 = self.simd.avx2;
-            u64::from(avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) as u32)
+            avx2._mm256_movemask_epi8(avx2._mm256_or_si256(self.low, self.high)) != 0
+        }
+
+        #[inline(always)]
+        fn or(self, other: Self) -> Self {
+            let avx2 = self.simd.avx2;
+            let low = avx2._mm256_or_si256(self.low, other.low);
+            let high = avx2._mm256_or_si256(self.high, other.high);
+            Self { low, high, ..self }
         }
 
         #[inline(always)]
@@ -393,16 +467,24 @@ mod wide256 {
         }
 
         #[inline(always)]
-        fn letters(self) -> u64 {
-            let table = self.table(LETTERS);
-            self.bits(
+        fn letters_and_digits(self) -> [u64; 2] {
+            let (avx, avx2) = (self.simd.avx, self.simd.avx2);
+            let (low, high) = (self.table(LOW), self.table(HIGH));
+            [LETTER, DIGIT].map(
                 #[inline(always)]
-                |lane| {
-                    let avx2 = self.simd.avx2;
-                    let wanted = avx2._mm256_shuffle_epi8(table, lane);
-                    let listed = avx2._mm256_cmpeq_epi8(lane, wanted);
-                    let others = avx2._mm256_or_si256(self.is(lane, b'"'), self.is(lane, b'r'));
-                    avx2._mm256_or_si256(listed, others)
+                |kind| {
+                    self.bits(
+                        #[inline(always)]
+                        |lane| {
+                            let kinds = avx2._mm256_and_si256(
+                                avx2._mm256_shuffle_epi8(low, lane),
+                                avx2._mm256_shuffle_epi8(high, self.above(lane)),
+                            );
+                            // Unsigned: some bit of the kind is there.
+                            let some = avx2._mm256_and_si256(kinds, avx._mm256_set1_epi8(kind as i8));
+                            avx2._mm256_cmpgt_epi8(some, avx._mm256_setzero_si256())
+                        },
+                    )
                 },
             )
         }
@@ -447,15 +529,20 @@ mod tests {
                         assert_eq!(block.operators(), u64::from(b"{}[]:,".contains(&byte)) << at);
                     }
                     assert_eq!(block.spaces(), u64::from(b" \n\r\t".contains(&byte)) << at);
-                    assert_eq!(block.wide() != 0, byte > 0x7f);
+                    assert_eq!(block.is_wide(), byte > 0x7f);
+                    assert_eq!(block.or(load(&[0; BLOCK])).is_wide(), byte > 0x7f);
                     assert_eq!(
                         block.quotes_and_controls(),
                         u64::from(byte < 0x20 || byte == b'"') << at
                     );
-                    let is_letter = br#""\/bfnrt"#.contains(&byte);
+                    let is_letter = br#""\/bfnrtu"#.contains(&byte);
                     assert_eq!(block.is_text(), byte >= 0x20 && !b"\"\\".contains(&byte));
                     assert_eq!(block.is_ascii_text(), block.is_text() && byte <= 0x7f);
-                    assert_eq!(block.letters(), u64::from(is_letter) << at, "{byte:#x}");
+                    let [letters, digits] = block.letters_and_digits();
+                    assert_eq!(letters, u64::from(is_letter) << at, "{byte:#x}");
+                    // The text around it is one of digits.
+                    let around = !(1 << at);
+                    assert_eq!(digits, around | u64::from(byte.is_ascii_hexdigit()) << at, "{byte:#x}");
                     assert_eq!(block.equal(byte) >> at & 1, 1);
                     assert_eq!(block.equal(b'z'), u64::from(byte == b'z') << at);
                 }

@@ -5,8 +5,7 @@
 //! knows what is wrong and where.
 
 use super::block::{self, BLOCK, Block, Work};
-use super::prose::{Text, are_escapes};
-use super::text::escapes;
+use super::prose::{Escapes, Text};
 use super::walk::{MAX_DEPTH, Visitor, digits, literal, number};
 
 /// As `walk`: the offset of the `{`, when the text is an object. None when in doubt: then the visitor heard nonsense.
@@ -203,11 +202,10 @@ struct Finder<'a> {
     taken: usize,
     // The block to look at next.
     base: usize,
-    // What a block leaves to the next: all ones within a string; 1 when its last byte is a backslash that escapes, or
-    // part of a number or literal.
+    // What a block leaves to the next: all ones within a string; 1 when its last byte is part of a number or literal.
     inside: u64,
-    cut: u64,
     scalar: u64,
+    escapes: Escapes,
     // There was a backslash.
     has_escapes: bool,
     // Where to look for bytes above 0x7f, once there was one.
@@ -226,8 +224,8 @@ impl<'a> Finder<'a> {
             taken: 0,
             base: 0,
             inside: 0,
-            cut: 0,
             scalar: 0,
+            escapes: Escapes::default(),
             has_escapes: false,
             wide: None,
             is_broken: false,
@@ -282,38 +280,38 @@ impl Work for Find<'_, '_> {
     fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) {
         let finder = self.0;
         let bytes = finder.bytes;
-        let (mut inside, mut cut, mut scalar) = (finder.inside, finder.cut, finder.scalar);
+        let (mut inside, mut scalar, mut escapes) = (finder.inside, finder.scalar, finder.escapes);
         let (mut base, mut found) = (finder.base, 0);
-        let mut wide = 0;
+        let mut is_wide = false;
         while base < bytes.len() && !finder.is_broken {
             let Some(word) = finder.words.get_mut(found) else {
                 break;
             };
             if inside != 0 {
-                let text = Text::after(bytes, base, cut, &load);
-                (base, cut) = (text.end, text.cut);
-                wide |= text.wide;
+                let text = Text::after(bytes, base, escapes, &load);
+                (base, escapes) = (text.end, text.escapes);
+                is_wide |= text.is_wide;
                 finder.has_escapes |= text.has_escapes;
             }
             let block = match block::at(bytes, base) {
                 Some(block) => load(block),
                 None => load(&padded(bytes, base)),
             };
-            wide |= block.wide();
+            is_wide |= block.is_wide();
             let (quotes, backslashes) = (block.equal(b'"'), block.equal(b'\\'));
-            let (mut borders, mut letters) = (quotes, 0);
-            if backslashes | cut != 0 {
-                let (escaping, escaped) = escapes(backslashes, cut);
+            let (mut borders, mut wrong) = (quotes, 0);
+            if backslashes != 0 || !escapes.is_none() {
+                let escaped;
+                // Where there are no strings a backslash is wrong, too.
+                (escaped, wrong) = escapes.of(block, backslashes);
                 borders &= !escaped;
-                letters = escaped & !(quotes | backslashes | block.equal(b'n'));
-                cut = escaping >> 63;
                 finder.has_escapes = true;
             }
             // From each opening quote to before its closing one.
             let within = parity(borders) ^ inside;
             inside = ((within as i64) >> 63) as u64;
-            let controls = block.quotes_and_controls() & !quotes;
-            if controls & within != 0 || !are_escapes(bytes, base, letters & within) {
+            wrong |= block.quotes_and_controls() & !quotes & within;
+            if wrong != 0 {
                 finder.is_broken = true;
                 break;
             }
@@ -328,11 +326,11 @@ impl Work for Find<'_, '_> {
             found += usize::from(word.bits != 0);
             base += BLOCK;
         }
-        if finder.wide.is_none() && wide != 0 {
+        if finder.wide.is_none() && is_wide {
             finder.wide = Some(finder.base);
         }
         finder.base = base;
-        (finder.inside, finder.cut, finder.scalar) = (inside, cut, scalar);
+        (finder.inside, finder.scalar, finder.escapes) = (inside, scalar, escapes);
         finder.found = if finder.is_broken { 0 } else { found };
     }
 }
@@ -401,7 +399,21 @@ mod tests {
     fn an_escape_may_be_cut_by_a_block() {
         for before in 0..3 * BLOCK {
             for escape in [
-                "\\n", "\\\\", "\\\"", "\\u0041", "\\q", "\\u00g1", "\\", "\\\u{1}", "\\\\\\q",
+                "\\n",
+                "\\\\",
+                "\\\"",
+                "\\u0041",
+                "\\ud83d\\ude00\\u00E9",
+                "\\q",
+                "\\u00g1",
+                "\\u004g",
+                "\\ug041",
+                "\\u12\\n",
+                "\\u0041\\u1",
+                "\\\\u00g1",
+                "\\",
+                "\\\u{1}",
+                "\\\\\\q",
             ] {
                 for after in [0, 1, BLOCK, 20 * BLOCK] {
                     let text = format!(r#"{{"a":"{}{escape}{}"}}"#, "x".repeat(before), "y".repeat(after));
