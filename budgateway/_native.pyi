@@ -528,6 +528,8 @@ class Sockets:
     def lend_to(self, express: Express | None, /) -> None: ...
     def unsent(self) -> list[int]:
         """Bytes that wait, of each connection."""
+    def lent(self) -> int:
+        """Rooms with much that was read, which exchanges of the express hold in place of copies."""
     def close(self) -> None:
         """End all that is open. The set's descriptor is closed when nobody holds it."""
 

@@ -19,6 +19,7 @@ pub mod outlier;
 pub mod pace;
 pub mod price;
 pub mod queue;
+pub mod rooms;
 mod rotation;
 pub mod segment;
 pub mod select;

@@ -8,7 +8,6 @@ use budgateway_core::head as core;
 use budgateway_core::head::Framing;
 use budgateway_core::metrics::Outcome;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 use smallvec::SmallVec;
 
 use super::precedent::{Lent, Precedent, Target};
@@ -16,7 +15,7 @@ use crate::decide::Grant;
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Entry, Ledger, answer_of};
-use crate::sockets::{Piece, Ride, Transport, Waiting};
+use crate::sockets::{Data, Piece, Ride, Transport, Waiting};
 
 /// It holds what must be given back: a slot at an upstream, a connection to it, what limits granted.
 pub(super) struct Journey {
@@ -24,7 +23,7 @@ pub(super) struct Journey {
     /// `None`: one would have to be dialled first.
     pub(super) lent: Option<Lent>,
     /// The request.
-    pub(super) data: Py<PyBytes>,
+    pub(super) data: Data,
     pub(super) head: core::RequestHead,
     pub(super) model: Range<usize>,
     pub(super) request_id: RequestId,
@@ -73,7 +72,7 @@ fn text(bytes: &[u8]) -> &str {
 impl Journey {
     /// Writes the request to the upstream.
     pub(super) fn send(&self, py: Python<'_>) -> PyResult<()> {
-        let data = self.data.bind(py).as_bytes();
+        let data = self.data.bytes(py);
         let body = data.get(self.head.size..).unwrap_or_default();
         let writer = self.target().map(|target| target.writer.get());
         let writer = writer.ok_or_else(|| Error::value("there is no such target"))?;
@@ -90,7 +89,7 @@ impl Journey {
             return Transport::put(up, [whole]);
         }
         let first = up.get().compose(plan.len(), |out| plan.write(out));
-        Transport::put(up, [first, Piece::Bytes(self.data.clone_ref(py), self.head.size)])
+        Transport::put(up, [first, Piece::Data(self.data.clone_ref(py), self.head.size)])
     }
 
     /// Writes the response to the client.
@@ -142,7 +141,7 @@ impl Journey {
         } = *self.precedent;
         let down = self.down.get().state();
         let body = response.body();
-        let data = self.data.as_bytes(py);
+        let data = self.data.bytes(py);
         ledger.enter(&Entry {
             route,
             provider,
@@ -215,6 +214,7 @@ impl Journey {
             ..
         } = *self;
         let grant = grant.map(|grant| Py::new(py, grant)).transpose()?;
+        let data = data.into_python(py);
         let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
         let protocol = down.get().protocol(py);
         let (connection, up) = lent.map(|lent| (lent.connection, lent.transport)).unzip();

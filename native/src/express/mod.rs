@@ -20,7 +20,6 @@ use budgateway_core::segment::LabelId;
 use budgateway_core::{limit, price};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
 
 use crate::decide::{Grant, LimitSet, Price, Size};
 use crate::error::Error;
@@ -30,7 +29,7 @@ use crate::json::Peeker;
 use crate::ledger::Ledger;
 use crate::route::RouteTable;
 use crate::select::Selector;
-use crate::sockets::{Idle, Read, Ride, Transport};
+use crate::sockets::{Data, Idle, Read, Ride, Transport};
 
 use journey::{Journey, RequestId, Response};
 use parser::Parser;
@@ -229,12 +228,12 @@ impl Express {
         let (py, this) = (own.py(), slf.get());
         match (ride, read) {
             (Ride::None, read) | (Ride::On(_), read @ Read::Nothing) => Ok(Some(read)),
-            (Ride::Ready, Read::Bytes(data)) => {
-                if this.depart(own, data.bind(py))? {
+            (Ride::Ready, Read::Data(data)) => {
+                if this.depart(own, &data)? {
                     return Ok(None);
                 }
                 own.get().state().ride = Ride::None;
-                Ok(Some(Read::Bytes(data)))
+                Ok(Some(Read::Data(data)))
             }
             (Ride::Ready, read) => Ok(Some(read)),
             (Ride::On(key), read) => {
@@ -242,10 +241,10 @@ impl Express {
                 let Some(journey) = journey else {
                     return Ok(Some(read));
                 };
-                if let Read::Bytes(data) = &read
+                if let Read::Data(data) = &read
                     && journey.up().is_some_and(|up| up.bind(py).is(own))
                 {
-                    return match this.arrive(py, journey, data.bind(py))? {
+                    return match this.arrive(py, journey, data)? {
                         None => Ok(None),
                         Some(journey) => this.hand_over(py, journey).map(|()| Some(read)),
                     };
@@ -267,7 +266,7 @@ impl Express {
     // ---------------------------------------------------------------- there
 
     /// Takes a request, if it is whole and there is a precedent; `false`, and nothing is done, if not.
-    fn depart(&self, own: &Bound<'_, Transport>, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
+    fn depart(&self, own: &Bound<'_, Transport>, data: &Data) -> PyResult<bool> {
         const WANTED: u16 = flag::KEEP_ALIVE | flag::JSON;
         const UNCOMMON: u16 = flag::CHUNKED
             | flag::EXPECT_CONTINUE
@@ -277,7 +276,7 @@ impl Express {
             | flag::ENCODED
             | flag::TIMED;
         let py = own.py();
-        let bytes = data.as_bytes();
+        let bytes = data.bytes(py);
         // A client that does not read is not answered on and on.
         if !own.get().state().is_clear() {
             return Ok(false);
@@ -319,7 +318,7 @@ impl Express {
         let Some(precedent) = self.precedent(&head, bytes, model, started_ns) else {
             return Ok(false);
         };
-        if body.len() > precedent.max_body_bytes || !self.requests.is_whole(data)? {
+        if body.len() > precedent.max_body_bytes || !self.requests.is_whole(py, data, head.size)? {
             return Ok(false);
         }
         let size = Size {
@@ -336,7 +335,7 @@ impl Express {
         let mut journey = Box::new(Journey {
             down: own.clone().unbind(),
             lent,
-            data: data.clone().unbind(),
+            data: data.clone_ref(py),
             head,
             model: name,
             request_id,
@@ -426,16 +425,11 @@ impl Express {
     // ---------------------------------------------------------------- and back
 
     /// Passes a response on and ends the exchange, if that is common; gives the journey back if not.
-    fn arrive(
-        &self,
-        py: Python<'_>,
-        journey: Box<Journey>,
-        data: &Bound<'_, PyBytes>,
-    ) -> PyResult<Option<Box<Journey>>> {
-        let bytes = data.as_bytes();
+    fn arrive(&self, py: Python<'_>, journey: Box<Journey>, data: &Data) -> PyResult<Option<Box<Journey>>> {
+        let bytes = data.bytes(py);
         let read_ns = now_ns();
         let head = match core::ResponseHead::parse(bytes, false) {
-            Ok(Some(head)) if self.is_common(&head, bytes) && self.responses.is_whole(data)? => head,
+            Ok(Some(head)) if self.is_common(&head, bytes) && self.responses.is_whole(py, data, head.size)? => head,
             _ => return Ok(Some(journey)),
         };
         let response = Response { head, bytes, read_ns };

@@ -3,14 +3,26 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use budgateway_core::rooms::ROOM;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyMemoryView, PySlice};
+
+use crate::sockets::Data;
 
 /// llhttp, of one direction: it reads all of an express' messages, one after the other.
 pub(super) struct Parser {
     make: Py<PyAny>,
     ended: Py<Ended>,
     feed: Mutex<Py<PyAny>>,
+    filler: Filler,
+}
+
+/// Stands for a body that would have to be made a Python object first: of one whose length the head says, a parser looks at
+/// nothing. And no message begins like this, so that a parser that believes the body to be shorter takes offence.
+struct Filler {
+    most: Py<PyMemoryView>,
+    /// So much of it was wanted last.
+    last: Mutex<(usize, Py<PyAny>)>,
 }
 
 /// Hears of a message's end.
@@ -32,27 +44,73 @@ impl Parser {
         let seen = AtomicBool::new(false);
         let ended = Py::new(py, Ended { seen })?;
         let feed = Mutex::new(fresh(py, &make, &ended)?);
-        Ok(Self { make, ended, feed })
+        let filler = Filler::new(py)?;
+        Ok(Self {
+            make,
+            ended,
+            feed,
+            filler,
+        })
     }
 
-    /// Whether it takes `data` for one message that keeps its connection open, and no more than that.
-    pub(super) fn is_whole(&self, data: &Bound<'_, PyBytes>) -> PyResult<bool> {
-        let py = data.py();
-        let feed = self.feed().clone_ref(py);
-        let fed = feed.call1(py, (data,));
-        if fed.is_ok() && self.ended.get().seen.swap(false, Ordering::Relaxed) {
-            return Ok(true);
+    /// Whether it takes `data`, with a head of that size, for one message that keeps its connection open, and no more than
+    /// that.
+    pub(super) fn is_whole(&self, py: Python<'_>, data: &Data, head: usize) -> PyResult<bool> {
+        let is_whole = match data {
+            Data::Bytes(bytes) => self.ends_with(bytes.bind(py)),
+            Data::Room(room) => match room.bytes().split_at_checked(head) {
+                Some((head, body)) => {
+                    let filler = self.filler.of(py, body.len())?;
+                    !self.ends_with(&PyBytes::new(py, head)) && self.ends_with(filler.bind(py))
+                }
+                None => false,
+            },
+        };
+        if !is_whole {
+            // It stands in the middle of what it did not like.
+            let fresh = fresh(py, &self.make, &self.ended)?;
+            let former = std::mem::replace(&mut *self.feed(), fresh);
+            drop(former);
+            self.ended.get().seen.store(false, Ordering::Relaxed);
         }
-        // It stands in the middle of what it did not like.
-        let fresh = fresh(py, &self.make, &self.ended)?;
-        let former = std::mem::replace(&mut *self.feed(), fresh);
-        drop(former);
-        self.ended.get().seen.store(false, Ordering::Relaxed);
-        Ok(false)
+        Ok(is_whole)
+    }
+
+    /// Whether a message ends with these bytes.
+    fn ends_with(&self, bytes: &Bound<'_, PyAny>) -> bool {
+        let feed = self.feed().clone_ref(bytes.py());
+        let fed = feed.call1(bytes.py(), (bytes,));
+        self.ended.get().seen.swap(false, Ordering::Relaxed) && fed.is_ok()
     }
 
     fn feed(&self) -> MutexGuard<'_, Py<PyAny>> {
         self.feed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Filler {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let bytes = PyBytes::new_with(py, ROOM, |_| Ok(()))?;
+        let most = PyMemoryView::from(&bytes)?;
+        let last = Mutex::new((ROOM, most.clone().into_any().unbind()));
+        let most = most.unbind();
+        Ok(Self { most, last })
+    }
+
+    fn of(&self, py: Python<'_>, size: usize) -> PyResult<Py<PyAny>> {
+        if let (last, filler) = &*self.last()
+            && *last == size
+        {
+            return Ok(filler.clone_ref(py));
+        }
+        let filler = self.most.bind(py).get_item(PySlice::new(py, 0, size as isize, 1))?;
+        let former = std::mem::replace(&mut *self.last(), (size, filler.clone().unbind()));
+        drop(former);
+        Ok(filler.unbind())
+    }
+
+    fn last(&self) -> MutexGuard<'_, (usize, Py<PyAny>)> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

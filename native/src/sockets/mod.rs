@@ -1,5 +1,6 @@
 //! Plain TCP connections: an epoll set of our own inside the event loop's, and transports over it.
 
+mod data;
 mod idle;
 mod listener;
 mod set;
@@ -12,6 +13,7 @@ use budgateway_core::descriptor;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+pub(crate) use data::Data;
 pub(crate) use idle::{Idle, Waiting};
 pub(crate) use listener::Listener;
 pub(crate) use state::{Piece, Read, Ride};
@@ -74,6 +76,11 @@ impl Sockets {
             .iter()
             .map(|one| one.get().get_write_buffer_size(py))
             .collect()
+    }
+
+    /// Rooms that exchanges hold.
+    fn lent(&self) -> usize {
+        self.set.rooms.lent()
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

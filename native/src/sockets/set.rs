@@ -2,10 +2,11 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use budgateway_core::outbox::Outbox;
 use budgateway_core::places::{Key, Places};
+use budgateway_core::rooms::Rooms;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use rustix::event::Timespec;
@@ -18,14 +19,12 @@ use crate::express::Express;
 
 /// Events of one turn: with more, the loop comes back when it has looked at everything else.
 const EVENTS: usize = 64;
-/// What is read at a time, at most.
-pub(crate) const ROOM: usize = 64 * 1024;
 
 pub(crate) struct Set {
     epoll: OwnedFd,
     owners: Mutex<Places<Entry>>,
-    /// Where all read to, one after the other.
-    room: Mutex<Box<[u8]>>,
+    /// Where all read to.
+    pub(crate) rooms: Arc<Rooms>,
     turning: AtomicBool,
     /// What was reported, and not dealt with to its end.
     again: Mutex<Vec<Ready>>,
@@ -57,7 +56,7 @@ impl Set {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC).map_err(failed)?,
             owners: Mutex::default(),
-            room: Mutex::new(vec![0; ROOM].into_boxed_slice()),
+            rooms: Arc::default(),
             turning: AtomicBool::new(false),
             again: Mutex::default(),
             written: Mutex::default(),
@@ -201,10 +200,6 @@ impl Set {
             self.written().push(transport.clone().unbind());
         }
         turning
-    }
-
-    pub(crate) fn room(&self) -> MutexGuard<'_, Box<[u8]>> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Who may carry requests past the protocols.

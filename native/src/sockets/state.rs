@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 use smallvec::SmallVec;
 
+use super::Data;
 use super::set::Set;
 
 /// As asyncio's: a transport that nobody told better.
@@ -58,7 +59,7 @@ struct Detours {
 /// Bytes to be sent with the turn that they were written in.
 pub(crate) enum Piece {
     /// Those behind a place.
-    Bytes(Py<PyBytes>, usize),
+    Data(Data, usize),
     /// What stands there in the set's outbox.
     Outbox(Range<usize>),
 }
@@ -97,7 +98,7 @@ pub(crate) struct Phase {
 }
 
 pub(crate) enum Read {
-    Bytes(Py<PyBytes>),
+    Data(Data),
     End,
     Nothing,
     Failed(Errno),
@@ -106,7 +107,7 @@ pub(crate) enum Read {
 impl Piece {
     fn of<'a>(&'a self, py: Python<'a>, outbox: &'a Outbox) -> &'a [u8] {
         match self {
-            Self::Bytes(bytes, from) => bytes.as_bytes(py).get(*from..),
+            Self::Data(data, from) => data.bytes(py).get(*from..),
             Self::Outbox(range) => outbox.text(range),
         }
         .unwrap_or_default()
@@ -114,7 +115,7 @@ impl Piece {
 
     pub(crate) fn len(&self, py: Python<'_>) -> usize {
         match self {
-            Self::Bytes(bytes, from) => bytes.as_bytes(py).len().saturating_sub(*from),
+            Self::Data(data, from) => data.bytes(py).len().saturating_sub(*from),
             Self::Outbox(range) => range.len(),
         }
     }
@@ -122,7 +123,7 @@ impl Piece {
 
 impl From<Py<PyBytes>> for Piece {
     fn from(bytes: Py<PyBytes>) -> Self {
-        Self::Bytes(bytes, 0)
+        Self::Data(bytes.into(), 0)
     }
 }
 
@@ -154,18 +155,17 @@ impl State {
         let Some(fd) = self.fd.as_ref() else {
             return Read::Nothing;
         };
-        let mut room = set.room();
-        let Some(room) = room.get_mut(..self.most) else {
-            return Read::Nothing;
-        };
-        match recv(fd, &mut *room, RecvFlags::empty()) {
-            // It was reset, and that was told to who wrote.
-            Ok((0, _)) if self.phase.broken => Read::Failed(Errno::CONNRESET),
-            Ok((0, _)) => Read::End,
-            Ok((count, _)) => {
-                self.is_drained = count < self.most;
-                Read::Bytes(PyBytes::new(py, room.get(..count).unwrap_or_default()).unbind())
-            }
+        let receive = |room: &mut [u8]| recv(fd, room, RecvFlags::empty()).map(|(count, _)| count);
+        match set.rooms.receive(self.most, receive, |bytes| Data::copy_of(py, bytes)) {
+            Ok(data) => match data.bytes(py).len() {
+                // It was reset, and that was told to who wrote.
+                0 if self.phase.broken => Read::Failed(Errno::CONNRESET),
+                0 => Read::End,
+                count => {
+                    self.is_drained = count < self.most;
+                    Read::Data(data)
+                }
+            },
             Err(error @ (Errno::AGAIN | Errno::INTR)) => {
                 self.is_drained = error == Errno::AGAIN;
                 Read::Nothing

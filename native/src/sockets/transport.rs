@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use budgateway_core::rooms::ROOM;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{getpeername, getsockname};
 
-use super::set::{Entry, ROOM, Set, failed};
+use super::set::{Entry, Set, failed};
 use super::state::{Piece, Read, Ride, State};
 use crate::express::Express;
 
@@ -128,7 +129,7 @@ impl Transport {
         let mut read = state.read(&this.set, py);
         // A short read is the last one, unless the end is behind it (epoll(7)).
         let ended = flags & (EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        if !state.is_drained || (matches!(read, Read::Bytes(_)) && !ended.is_empty()) {
+        if !state.is_drained || (matches!(read, Read::Data(_)) && !ended.is_empty()) {
             this.set.look_again(state.key, EventFlags::IN | ended);
         }
         let ride = state.ride;
@@ -143,8 +144,8 @@ impl Transport {
         }
         let received = this.state().received.as_ref().map(|received| received.clone_ref(py));
         match (read, received) {
-            (Read::Bytes(data), Some(received)) => {
-                let done = received.call1(py, (data,)).map(drop);
+            (Read::Data(data), Some(received)) => {
+                let done = received.call1(py, (data.into_python(py),)).map(drop);
                 Self::or_end(own, "data_received", done)
             }
             (Read::End, _) => Self::on_end(own),

@@ -1,0 +1,175 @@
+//! Where connections read to: rooms that are used over and over, and are lent to who needs what is in them for a while.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What is read at a time, at most.
+pub const ROOM: usize = 64 * 1024;
+/// A read below it is copied: that costs less than another room, whose bytes are in no cache.
+const LARGE: usize = 8 * 1024;
+/// Rooms that are lent at a time, at most: 8 MiB. Whoever comes then gets a copy.
+const MOST_LENT: usize = 128;
+/// Rooms that wait to be used, at most: 1 MiB.
+const MOST_SPARE: usize = 16;
+
+/// The rooms of all connections.
+#[derive(Debug, Default)]
+pub struct Rooms {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The one that was used last stands last: its bytes are in the cache still.
+    spare: Vec<Box<[u8]>>,
+    lent: usize,
+}
+
+/// A room with what was read to it; dropped, it is given back.
+#[derive(Debug)]
+pub struct Room {
+    bytes: Box<[u8]>,
+    filled: usize,
+    rooms: Arc<Rooms>,
+}
+
+impl Rooms {
+    /// Has `read` fill a room, as far as `most`, and say how far it came. Lends the room if that is much, and few are lent;
+    /// else it is what `copy` makes of the bytes.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn receive<T: From<Room>, E>(
+        self: &Arc<Self>,
+        most: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+        copy: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, E> {
+        let mut state = self.state();
+        // Of a fresh one the kernel gives the pages that are written to, and no more.
+        let mut bytes = state.spare.pop().unwrap_or_else(|| vec![0; ROOM].into_boxed_slice());
+        let read = read(bytes.get_mut(..most.min(ROOM)).unwrap_or_default());
+        if let Ok(filled) = read
+            && filled >= LARGE
+            && state.lent < MOST_LENT
+        {
+            state.lent += 1;
+            let rooms = self.clone();
+            return Ok(Room { bytes, filled, rooms }.into());
+        }
+        let copied = read.map(|filled| copy(bytes.get(..filled).unwrap_or_default()));
+        state.spare.push(bytes);
+        copied
+    }
+
+    /// How many are lent.
+    #[must_use]
+    pub fn lent(&self) -> usize {
+        self.state().lent
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Room {
+    /// What was read.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let bytes = std::mem::take(&mut self.bytes);
+        let mut state = self.rooms.state();
+        state.lent -= 1;
+        if state.spare.len() < MOST_SPARE {
+            state.spare.push(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug)]
+    enum Got {
+        Copy(Vec<u8>),
+        Room(Room),
+    }
+
+    impl From<Room> for Got {
+        fn from(room: Room) -> Self {
+            Self::Room(room)
+        }
+    }
+
+    fn received(rooms: &Arc<Rooms>, byte: u8, count: usize) -> Got {
+        let read = |room: &mut [u8]| {
+            room[..count].fill(byte);
+            Ok::<_, ()>(count)
+        };
+        rooms.receive(ROOM, read, |bytes| Got::Copy(bytes.into())).unwrap()
+    }
+
+    fn lent(rooms: &Arc<Rooms>, byte: u8, count: usize) -> Room {
+        match received(rooms, byte, count) {
+            Got::Room(room) => room,
+            Got::Copy(_) => panic!("{count} bytes were copied"),
+        }
+    }
+
+    #[test]
+    fn what_is_little_is_copied() {
+        let rooms = Arc::default();
+        assert!(matches!(received(&rooms, 7, LARGE - 1), Got::Copy(bytes) if bytes == [7; LARGE - 1]));
+        assert!(matches!(received(&rooms, 7, 0), Got::Copy(bytes) if bytes.is_empty()));
+        assert_eq!((rooms.lent(), rooms.state().spare.len()), (0, 1));
+    }
+
+    #[test]
+    fn nobody_reads_to_a_room_that_is_lent() {
+        let rooms = Arc::default();
+        let first = lent(&rooms, 1, LARGE);
+        let second = lent(&rooms, 2, ROOM);
+        received(&rooms, 3, 100);
+        assert_eq!((first.bytes(), second.bytes()), (&[1; LARGE][..], &[2; ROOM][..]));
+        assert_eq!(rooms.lent(), 2);
+    }
+
+    #[test]
+    fn the_room_that_was_given_back_last_is_used_next() {
+        let rooms = Arc::default();
+        let (first, second) = (lent(&rooms, 1, LARGE), lent(&rooms, 2, LARGE));
+        let place = first.bytes().as_ptr();
+        drop(second);
+        drop(first);
+        assert_eq!(lent(&rooms, 3, LARGE).bytes().as_ptr(), place);
+        assert_eq!((rooms.lent(), rooms.state().spare.len()), (0, 2));
+    }
+
+    #[test]
+    fn of_too_much_there_is_a_copy() {
+        let rooms = Arc::default();
+        let mut all: Vec<Room> = (0..MOST_LENT).map(|_| lent(&rooms, 1, LARGE)).collect();
+        assert!(matches!(received(&rooms, 2, LARGE), Got::Copy(bytes) if bytes == [2; LARGE]));
+        assert_eq!(rooms.lent(), MOST_LENT);
+        all.pop();
+        all.push(lent(&rooms, 3, LARGE));
+        drop(all);
+        assert_eq!((rooms.lent(), rooms.state().spare.len()), (0, MOST_SPARE));
+    }
+
+    #[test]
+    fn a_read_that_fails_keeps_no_room() {
+        let rooms: Arc<Rooms> = Arc::default();
+        for _ in 0..3 {
+            let read = rooms.receive(16, |room| Err::<usize, _>(room.len()), |bytes| Got::Copy(bytes.into()));
+            assert_eq!(read.unwrap_err(), 16);
+        }
+        assert_eq!((rooms.lent(), rooms.state().spare.len()), (0, 1));
+    }
+}
