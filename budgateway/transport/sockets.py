@@ -70,6 +70,10 @@ class PlainSockets:
         """Bytes that wait, of each connection."""
         return self._set.unsent()
 
+    def lent(self) -> int:
+        """Rooms that exchanges hold, with what was read."""
+        return self._set.lent()
+
     def close(self) -> None:
         """Drop what is left."""
         self._set.lend_to(None)

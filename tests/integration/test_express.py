@@ -6,15 +6,14 @@ import asyncio
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from downstream import Downstream, request_bytes
 from integration.inside import Inside, inside
+from integration.riding import CHAT, JSON, Numbered, ask, away, express, riding
 from tokens import SECRET, own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
@@ -22,75 +21,10 @@ from upstreams.wire import Received
 
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.auth.vault import Trust
-from budgateway.native import Express
 from budgateway.records import Allowance, ApiKey, Auth, Fallback, Grant, LimitRule, Retries, Secret
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
-
-CHAT = "/v1/chat/completions"
-JSON = [("Content-Type", "application/json")]
-
-
-class Numbered:
-    """An upstream's answers: each tells the request's number, once that is let go. Those below 1 need not wait."""
-
-    def __init__(self) -> None:
-        self._gates: dict[int, asyncio.Event] = {}
-
-    def let_go(self, *numbers: int) -> None:
-        for number in numbers:
-            self._gates.setdefault(number, asyncio.Event()).set()
-
-    async def __call__(self, peer: Peer, request: Received) -> None:
-        number = json.loads(request.body)["n"]
-        if number > 0:
-            await self._gates.setdefault(number, asyncio.Event()).wait()
-        await peer.send(faults.json_bytes({"n": number}))
-
-
-def ask(number: int, model: str = "demo", path: str = CHAT) -> bytes:
-    """A request that can ride."""
-    return request_bytes("a", "POST", path, json.dumps({"model": model, "n": number}).encode(), JSON)
-
-
-@asynccontextmanager
-async def express(upstream: FaultyUpstream, log: Path, **options: Any) -> AsyncIterator[tuple[Inside, Express]]:
-    """A gateway before the upstream, and what carries exchanges in it."""
-    async with inside(upstream.url, log, path="/v1/*", **options) as gateway:
-        assert gateway.plane.express is not None
-        yield gateway, gateway.plane.express.native
-
-
-async def riding(client: Downstream, native: Express, request: bytes = ask(0)) -> None:
-    """Ask until the client's requests ride."""
-    for _ in range(50):
-        before = native.carried()
-        await client.send(request)
-        assert (await client.answer()).status == 200
-        if native.carried() > before:
-            return
-    raise AssertionError("no request ever rode")
-
-
-async def away(
-    client: Downstream,
-    native: Express,
-    upstream: FaultyUpstream,
-    answers: Numbered,
-    first: int = 1,
-    model: str = "demo",
-) -> int:
-    """Have the client's request be on its way, with the express, for as long as nobody lets it go: its number."""
-    for number in range(first, first + 20):
-        await riding(client, native, ask(0, model))
-        await client.send(ask(number, model))
-        await upstream.until(lambda up, number=number: json.loads(up.requests[-1].body)["n"] == number)  # type: ignore[misc]
-        if len(native):
-            return number
-        answers.let_go(number)
-        assert (await client.answer()).json() == {"n": number}
-    raise AssertionError("no request ever stayed with the express")
 
 
 async def turned(gateway: Inside) -> None:

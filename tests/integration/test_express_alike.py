@@ -197,6 +197,12 @@ def others() -> list[Case]:
         Case("folded", (request(headers=[*MANY, ("x", "1\r\n 2")]),), behind=False),
         Case("cut short", (request(length=20),), behind=False),
         Case("nothing behind", (request(sized(70)) + b"\r\n",)),
+        Case("20 KB, and a line", (request(sized(20_000)) + b"\r\n",)),
+        Case("20 KB, and one more", (request(sized(20_000)) + whole,), answers=2),
+        Case("20 KB, cut short", (request(sized(20_000), length=9_000),), behind=False),
+        Case("20 KB, two lengths", (request(sized(20_000), [*MANY, ("content-length", "20000")]),), behind=False),
+        Case("20 KB, in two", (request(sized(20_000))[:12_000], request(sized(20_000))[12_000:])),
+        Case("20 KB, other model", (request(sized(20_000).replace(b"demo", b"a model")),)),
     ]  # fmt: skip
     for status in (301, 400, 404, 422, 429, 500, 503):
         cases.append(Case(f"status {status}", (whole,), (said(50, status),)))

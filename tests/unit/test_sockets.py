@@ -46,6 +46,16 @@ def test_bytes_come_as_they_were_sent(steps: Steps, peer: Peer, other: socket.so
     assert not steps.is_ready()
 
 
+def test_what_a_protocol_keeps_nobody_reads_over(steps: Steps, peer: Peer, other: socket.socket) -> None:
+    """Little and much: a protocol's bytes are its own, and no room is lent for them."""
+    sent = [bytes([number]) * size for number, size in enumerate((8191, 20_000, 8192, 60_000, 1, 30_000))]
+    for data in sent:
+        other.sendall(data)
+        steps.turn()
+        assert steps.sockets.lent() == 0
+    assert peer.data == sent
+
+
 def test_a_turn_reads_so_much_at_most(steps: Steps) -> None:
     peer = Peer()
     with pair() as (ours, theirs):

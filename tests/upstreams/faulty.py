@@ -113,6 +113,11 @@ class Peer(asyncio.Protocol):
         assert self._transport is not None
         self._transport.pause_reading()
 
+    def read_on(self) -> None:
+        """Be a reader again."""
+        assert self._transport is not None
+        self._transport.resume_reading()
+
     def finish(self) -> None:
         """Half-close: FIN after what was sent, reading goes on."""
         assert self._transport is not None
