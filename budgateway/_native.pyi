@@ -526,10 +526,8 @@ class Sockets:
     def adopt(self, fd: int, protocol: object, most: int, /) -> Transport:
         """Carry a connection: the socket, which does not block, is duplicated, and the protocol told. OSError."""
     def lend_to(self, express: Express | None, /) -> None: ...
-    def unsent(self) -> list[int]:
-        """Bytes that wait, of each connection."""
-    def lent(self) -> int:
-        """Rooms with much that was read, which exchanges of the express hold in place of copies."""
+    def unsent(self) -> list[int]: ...  # bytes that wait, of each connection
+    def lent(self) -> int: ...  # rooms that exchanges hold, with what was read
     def close(self) -> None:
         """End all that is open. The set's descriptor is closed when nobody holds it."""
 
