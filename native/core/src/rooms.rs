@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const ROOM: usize = 64 * 1024;
 /// A read below it is copied: that costs less than another room, whose bytes are in no cache.
 const LARGE: usize = 8 * 1024;
-/// Rooms that are lent at a time, at most: 8 MiB. Whoever comes then gets a copy.
-const MOST_LENT: usize = 128;
-/// Rooms that wait to be used, at most: 1 MiB.
-const MOST_SPARE: usize = 16;
+/// Rooms that are lent at a time, at most: 3 MiB. Whoever comes then gets a copy.
+const MOST_LENT: usize = 48;
+/// Rooms that wait to be used, at most: each that was lent.
+const MOST_SPARE: usize = MOST_LENT + 1;
 
 /// The rooms of all connections.
 #[derive(Debug, Default)]

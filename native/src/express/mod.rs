@@ -318,7 +318,7 @@ impl Express {
         let Some(precedent) = self.precedent(&head, bytes, model, started_ns) else {
             return Ok(false);
         };
-        if body.len() > precedent.max_body_bytes || !self.requests.is_whole(py, data, head.size)? {
+        if body.len() > precedent.max_body_bytes || !self.requests.is_whole(py, data, head.size, &head.fields)? {
             return Ok(false);
         }
         let size = Size {
@@ -429,7 +429,11 @@ impl Express {
         let bytes = data.bytes(py);
         let read_ns = now_ns();
         let head = match core::ResponseHead::parse(bytes, false) {
-            Ok(Some(head)) if self.is_common(&head, bytes) && self.responses.is_whole(py, data, head.size)? => head,
+            Ok(Some(head))
+                if self.is_common(&head, bytes) && self.responses.is_whole(py, data, head.size, &head.fields)? =>
+            {
+                head
+            }
             _ => return Ok(Some(journey)),
         };
         let response = Response { head, bytes, read_ns };

@@ -1,8 +1,12 @@
 //! The parser of record, for messages that are whole.
+//!
+//! Clients send the same head with each request, but for its length, and so do servers within a second: a head that it
+//! took before it is not asked about again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use budgateway_core::head::{Familiar, Field, Known};
 use budgateway_core::rooms::ROOM;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
@@ -15,6 +19,7 @@ pub(super) struct Parser {
     ended: Py<Ended>,
     feed: Mutex<Py<PyAny>>,
     filler: Filler,
+    familiar: Mutex<Familiar>,
 }
 
 /// Stands for a body that would have to be made a Python object first: of one whose length the head says, a parser looks at
@@ -50,23 +55,32 @@ impl Parser {
             ended,
             feed,
             filler,
+            familiar: Mutex::default(),
         })
     }
 
-    /// Whether it takes `data`, with a head of that size, for one message that keeps its connection open, and no more than
-    /// that.
-    pub(super) fn is_whole(&self, py: Python<'_>, data: &Data, head: usize) -> PyResult<bool> {
+    /// Whether it takes `data` for one message that keeps its connection open, and no more than that: a head of `size` bytes
+    /// with these fields, and a body that is as long as they say.
+    pub(super) fn is_whole(&self, py: Python<'_>, data: &Data, size: usize, fields: &[Field]) -> PyResult<bool> {
+        let Some((head, body)) = data.bytes(py).split_at_checked(size) else {
+            return Ok(false);
+        };
+        let mut lengths = fields.iter().filter(|field| field.known == Known::ContentLength);
+        let length = lengths.next().filter(|_| lengths.next().is_none());
+        let length = length.map(|field| field.value_span().range()).unwrap_or_default();
+        if !body.is_empty() && self.familiar().knows(head, &length) {
+            return Ok(true);
+        }
         let is_whole = match data {
             Data::Bytes(bytes) => self.ends_with(bytes.bind(py)),
-            Data::Room(room) => match room.bytes().split_at_checked(head) {
-                Some((head, body)) => {
-                    let filler = self.filler.of(py, body.len())?;
-                    !self.ends_with(&PyBytes::new(py, head)) && self.ends_with(filler.bind(py))
-                }
-                None => false,
-            },
+            Data::Room(_) => {
+                let filler = self.filler.of(py, body.len())?;
+                !self.ends_with(&PyBytes::new(py, head)) && self.ends_with(filler.bind(py))
+            }
         };
-        if !is_whole {
+        if is_whole {
+            self.familiar().remember(head, &length);
+        } else {
             // It stands in the middle of what it did not like.
             let fresh = fresh(py, &self.make, &self.ended)?;
             let former = std::mem::replace(&mut *self.feed(), fresh);
@@ -81,6 +95,10 @@ impl Parser {
         let feed = self.feed().clone_ref(bytes.py());
         let fed = feed.call1(bytes.py(), (bytes,));
         self.ended.get().seen.swap(false, Ordering::Relaxed) && fed.is_ok()
+    }
+
+    fn familiar(&self) -> MutexGuard<'_, Familiar> {
+        self.familiar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn feed(&self) -> MutexGuard<'_, Py<PyAny>> {

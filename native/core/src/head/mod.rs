@@ -3,6 +3,7 @@
 //! The parser of record is llhttp; this scan is the second, stricter opinion over the same bytes (RFC 9110, RFC 9112).
 //! It reads whole lines left to right, so that the verdict on a prefix never differs from the verdict on the whole.
 
+mod familiar;
 mod known;
 mod out;
 mod reason;
@@ -12,6 +13,7 @@ mod scan;
 mod target;
 mod write;
 
+pub use familiar::Familiar;
 pub use known::Known;
 pub use out::Framing;
 pub use request::{LastHost, RequestHead};

@@ -1,5 +1,7 @@
 //! Lines and header fields: what requests and responses have in common.
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 use wide::{CmpEq, CmpGt, i8x16};
 
@@ -59,10 +61,15 @@ impl Span {
         }
     }
 
+    /// Where it is in its head.
+    pub fn range(self) -> Range<usize> {
+        let start = self.start as usize;
+        start..start + self.len as usize
+    }
+
     /// The bytes behind it; `head` begins where the head does.
     pub fn of(self, head: &[u8]) -> &[u8] {
-        let start = self.start as usize;
-        head.get(start..start + self.len as usize).unwrap_or_default()
+        head.get(self.range()).unwrap_or_default()
     }
 
     pub(super) fn is_empty(self) -> bool {

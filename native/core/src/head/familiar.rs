@@ -1,0 +1,139 @@
+//! Heads that a parser has taken before: it would take them again.
+
+use std::ops::Range;
+
+/// Heads that are remembered, each in a place of its own.
+const PLACES: usize = 64;
+/// Longer ones are not: 128 KiB in all.
+const LONGEST: usize = 2 * 1024;
+
+/// Remembers heads byte by byte, but for the number of their Content-Length.
+#[derive(Debug)]
+pub struct Familiar {
+    places: [Option<Seen>; PLACES],
+}
+
+/// A head, and where the number was cut out of it.
+#[derive(Debug)]
+struct Seen {
+    cut: usize,
+    rest: Box<[u8]>,
+}
+
+impl Default for Familiar {
+    fn default() -> Self {
+        let places = [const { None }; PLACES];
+        Self { places }
+    }
+}
+
+impl Familiar {
+    /// Whether this head was remembered, or one with another number at `length`.
+    #[must_use]
+    pub fn knows(&self, head: &[u8], length: &Range<usize>) -> bool {
+        let Some((before, after)) = around(head, length) else {
+            return false;
+        };
+        let seen = self.places.get(place(before, after)).and_then(Option::as_ref);
+        seen.and_then(|seen| seen.rest.split_at_checked(seen.cut)) == Some((before, after))
+    }
+
+    /// Remembers a head, and forgets another one for it.
+    pub fn remember(&mut self, head: &[u8], length: &Range<usize>) {
+        if let Some((before, after)) = around(head, length)
+            && let Some(seen) = self.places.get_mut(place(before, after))
+        {
+            *seen = Some(Seen {
+                cut: before.len(),
+                rest: [before, after].concat().into(),
+            });
+        }
+    }
+}
+
+/// What is before the number and behind it. A number with a leading zero is none: those are for the parser.
+fn around<'a>(head: &'a [u8], length: &Range<usize>) -> Option<(&'a [u8], &'a [u8])> {
+    let is_plain = matches!(head.get(length.start), Some(b'1'..=b'9')) && head.len() <= LONGEST;
+    Some((head.get(..length.start)?, head.get(length.end..)?)).filter(|_| is_plain)
+}
+
+/// Where to look. All of the head counts, as heads of many clients differ in one line; but what is found there is compared.
+fn place(before: &[u8], after: &[u8]) -> usize {
+    let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let sum = [before, after].into_iter().fold(0, |sum, part| {
+        let (words, rest) = part.as_chunks::<8>();
+        let sum = words.iter().fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+        rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte)))
+    });
+    (sum >> 58) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(user: &str, length: &str) -> (Vec<u8>, Range<usize>) {
+        let before = format!("POST /v1/chat/completions HTTP/1.1\r\nx-user: {user}\r\ncontent-length: ");
+        let at = before.len()..before.len() + length.len();
+        (format!("{before}{length}\r\naccept: */*\r\n\r\n").into_bytes(), at)
+    }
+
+    #[test]
+    fn a_head_is_known_whatever_its_length_says() {
+        let mut familiar = Familiar::default();
+        let (seen, at) = head("a", "17");
+        assert!(!familiar.knows(&seen, &at));
+        familiar.remember(&seen, &at);
+        for length in ["17", "18", "1", "20000"] {
+            let (other, at) = head("a", length);
+            assert!(familiar.knows(&other, &at), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_head_with_another_byte_anywhere_is_not() {
+        let mut familiar = Familiar::default();
+        let (seen, at) = head("a", "17");
+        familiar.remember(&seen, &at);
+        for i in (0..seen.len()).filter(|i| !at.contains(i)) {
+            let mut other = seen.clone();
+            other[i] ^= 1;
+            assert!(!familiar.knows(&other, &at), "byte {i}");
+        }
+        // Not even where it is looked for in the same place.
+        familiar.places.iter_mut().for_each(|place| {
+            let (cut, rest) = (at.start, [&seen[..at.start], &seen[at.end..]].concat().into());
+            *place = Some(Seen { cut, rest });
+        });
+        assert!(familiar.knows(&seen, &at));
+        for i in (0..seen.len()).filter(|i| !at.contains(i)) {
+            let mut other = seen.clone();
+            other[i] ^= 1;
+            assert!(!familiar.knows(&other, &at), "byte {i}");
+        }
+        assert!(!familiar.knows(&seen, &(at.start..at.end + 1)));
+        assert!(!familiar.knows(&seen[..seen.len() - 1], &at));
+        assert!(!familiar.knows(b"", &(0..0)));
+    }
+
+    #[test]
+    fn an_uncommon_number_and_a_long_head_are_not_remembered() {
+        let mut familiar = Familiar::default();
+        for (head, at) in [head("a", "017"), head("a", "0"), head(&"a".repeat(LONGEST), "17")] {
+            familiar.remember(&head, &at);
+            assert!(!familiar.knows(&head, &at));
+        }
+        assert!(familiar.places.iter().all(Option::is_none));
+    }
+
+    #[test]
+    fn many_clients_have_places_of_their_own() {
+        let mut familiar = Familiar::default();
+        let heads: Vec<_> = (0..20).map(|user| head(&format!("user-{user}"), "17")).collect();
+        for (head, at) in &heads {
+            familiar.remember(head, at);
+        }
+        let known = heads.iter().filter(|(head, at)| familiar.knows(head, at)).count();
+        assert!(known > 12, "{known}");
+    }
+}
