@@ -1,13 +1,16 @@
 //! Where connections read to: rooms that are used over and over, and are lent to who needs what is in them for a while.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is read at a time, at most.
 pub const ROOM: usize = 64 * 1024;
+/// What the scans of JSON look at in one go, and a line of the caches: a body that begins with one costs less to look at.
+const LINE: usize = 64;
 /// A read below it is copied: that costs less than another room, whose bytes are in no cache.
 const LARGE: usize = 8 * 1024;
-/// Rooms that are lent at a time, at most: 3 MiB. Whoever comes then gets a copy.
-const MOST_LENT: usize = 48;
+/// Rooms that are lent at a time, at most: 4 MiB. Whoever comes then gets a copy.
+const MOST_LENT: usize = 64;
 /// Rooms that wait to be used, at most: each that was lent.
 const MOST_SPARE: usize = MOST_LENT + 1;
 
@@ -28,35 +31,41 @@ struct State {
 #[derive(Debug)]
 pub struct Room {
     bytes: Box<[u8]>,
-    filled: usize,
+    filled: Range<usize>,
     rooms: Arc<Rooms>,
 }
 
 impl Rooms {
     /// Has `read` fill a room, as far as `most`, and say how far it came. Lends the room if that is much, and few are lent;
-    /// else it is what `copy` makes of the bytes.
+    /// else it is what `copy` makes of the bytes. What comes behind the first `head` bytes begins with a line.
     ///
     /// # Errors
     /// Those of `read`.
     pub fn receive<T: From<Room>, E>(
         self: &Arc<Self>,
         most: usize,
+        head: usize,
         read: impl FnOnce(&mut [u8]) -> Result<usize, E>,
         copy: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, E> {
         let mut state = self.state();
         // Of a fresh one the kernel gives the pages that are written to, and no more.
-        let mut bytes = state.spare.pop().unwrap_or_else(|| vec![0; ROOM].into_boxed_slice());
-        let read = read(bytes.get_mut(..most.min(ROOM)).unwrap_or_default());
-        if let Ok(filled) = read
-            && filled >= LARGE
+        let mut bytes = state
+            .spare
+            .pop()
+            .unwrap_or_else(|| vec![0; ROOM + LINE].into_boxed_slice());
+        let from = bytes.as_ptr().addr().wrapping_add(head).wrapping_neg() % LINE;
+        let filled = |count| from..from + count;
+        let read = read(bytes.get_mut(filled(most.min(ROOM))).unwrap_or_default());
+        if let Ok(count) = read
+            && count >= LARGE
             && state.lent < MOST_LENT
         {
             state.lent += 1;
-            let rooms = self.clone();
+            let (filled, rooms) = (filled(count), self.clone());
             return Ok(Room { bytes, filled, rooms }.into());
         }
-        let copied = read.map(|filled| copy(bytes.get(..filled).unwrap_or_default()));
+        let copied = read.map(|count| copy(bytes.get(filled(count)).unwrap_or_default()));
         state.spare.push(bytes);
         copied
     }
@@ -76,7 +85,7 @@ impl Room {
     /// What was read.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.filled).unwrap_or_default()
+        self.bytes.get(self.filled.clone()).unwrap_or_default()
     }
 }
 
@@ -112,7 +121,7 @@ mod tests {
             room[..count].fill(byte);
             Ok::<_, ()>(count)
         };
-        rooms.receive(ROOM, read, |bytes| Got::Copy(bytes.into())).unwrap()
+        rooms.receive(ROOM, 0, read, |bytes| Got::Copy(bytes.into())).unwrap()
     }
 
     fn lent(rooms: &Arc<Rooms>, byte: u8, count: usize) -> Room {
@@ -128,6 +137,31 @@ mod tests {
         assert!(matches!(received(&rooms, 7, LARGE - 1), Got::Copy(bytes) if bytes == [7; LARGE - 1]));
         assert!(matches!(received(&rooms, 7, 0), Got::Copy(bytes) if bytes.is_empty()));
         assert_eq!((rooms.lent(), rooms.state().spare.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_body_begins_with_a_line_whatever_its_head() {
+        let rooms: Arc<Rooms> = Arc::default();
+        for head in [0, 1, 63, 64, 65, 200, 8191] {
+            let read = |room: &mut [u8]| {
+                assert_eq!(room.len(), ROOM);
+                room.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, byte)| *byte = (i % 251) as u8);
+                Ok::<_, ()>(ROOM)
+            };
+            let Ok(Got::Room(room)) = rooms.receive(ROOM, head, read, |_| panic!("it was copied")) else {
+                panic!("no room");
+            };
+            assert_eq!(room.bytes().as_ptr().wrapping_add(head).addr() % LINE, 0, "{head}");
+            assert!(
+                room.bytes()
+                    .iter()
+                    .enumerate()
+                    .all(|(i, byte)| *byte == (i % 251) as u8)
+            );
+            assert_eq!(room.bytes().len(), ROOM);
+        }
     }
 
     #[test]
@@ -167,7 +201,12 @@ mod tests {
     fn a_read_that_fails_keeps_no_room() {
         let rooms: Arc<Rooms> = Arc::default();
         for _ in 0..3 {
-            let read = rooms.receive(16, |room| Err::<usize, _>(room.len()), |bytes| Got::Copy(bytes.into()));
+            let read = rooms.receive(
+                16,
+                0,
+                |room| Err::<usize, _>(room.len()),
+                |bytes| Got::Copy(bytes.into()),
+            );
             assert_eq!(read.unwrap_err(), 16);
         }
         assert_eq!((rooms.lent(), rooms.state().spare.len()), (0, 1));

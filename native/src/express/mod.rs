@@ -332,6 +332,7 @@ impl Express {
             Some(given) => RequestId::from_slice(given),
             None => self.ids.get().give(|id| RequestId::from_slice(id.as_bytes())),
         };
+        let head_size = head.size;
         let mut journey = Box::new(Journey {
             down: own.clone().unbind(),
             lent,
@@ -354,7 +355,9 @@ impl Express {
         }
         journey.sent_ns = now_ns();
         let key = self.state().journeys.add(journey);
-        own.get().state().ride = Ride::On(key);
+        let mut state = own.get().state();
+        (state.ride, state.head) = (Ride::On(key), head_size);
+        drop(state);
         up.get().state().ride = Ride::On(key);
         Ok(true)
     }

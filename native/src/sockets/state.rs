@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) protocol: Option<Py<PyAny>>,
     /// Its `data_received`, bound.
     pub(crate) received: Option<Py<PyAny>>,
+    /// Bytes of the last request's head, if the express has seen it: the next one is as long, as a rule.
+    pub(crate) head: usize,
     /// The last read took all that there was.
     pub(crate) is_drained: bool,
     /// Written in this turn.
@@ -136,6 +138,7 @@ impl State {
             most,
             protocol: None,
             received: None,
+            head: 0,
             is_drained: true,
             waiting: SmallVec::new(),
             unsent: Unsent::default(),
@@ -156,7 +159,10 @@ impl State {
             return Read::Nothing;
         };
         let receive = |room: &mut [u8]| recv(fd, room, RecvFlags::empty()).map(|(count, _)| count);
-        match set.rooms.receive(self.most, receive, |bytes| Data::copy_of(py, bytes)) {
+        match set
+            .rooms
+            .receive(self.most, self.head, receive, |bytes| Data::copy_of(py, bytes))
+        {
             Ok(data) => match data.bytes(py).len() {
                 // It was reset, and that was told to who wrote.
                 0 if self.phase.broken => Read::Failed(Errno::CONNRESET),
