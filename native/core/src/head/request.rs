@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::known::Known;
-use super::scan::{self, Direction, Field, Fields, Span, USUAL_FIELDS, is_token, line};
+use super::scan::{self, Direction, Field, Fields, Span, is_token, line};
 use super::target::{self, Target};
 use super::write::is_request_id;
 use super::{HeadError, MAX_HEAD, flag};
@@ -50,7 +50,7 @@ impl RequestHead {
             parsed: target,
             http_10,
         } = first;
-        let mut fields = Fields::with_capacity(USUAL_FIELDS);
+        let mut fields = Fields::new();
         let Some((facts, size)) = scan::fields(bytes, start + len, Direction::Request, http_10, &mut fields)? else {
             return Ok(None);
         };

@@ -1,6 +1,6 @@
 //! Response heads: hostile input, like requests.
 
-use super::scan::{self, Direction, Field, Fields, Span, USUAL_FIELDS, line};
+use super::scan::{self, Direction, Field, Fields, Span, line};
 use super::{HeadError, MAX_HEAD, flag};
 
 /// A response's status line and headers as spans over the bytes it was scanned from.
@@ -35,7 +35,7 @@ impl ResponseHead {
             };
             (first.len(), status_line(first)?)
         };
-        let mut fields = Fields::with_capacity(USUAL_FIELDS);
+        let mut fields = Fields::new();
         let Some((facts, size)) = scan::fields(bytes, first_len + 2, Direction::Response, http_10, &mut fields)? else {
             return Ok(None);
         };

@@ -26,7 +26,7 @@ pub struct Field {
 }
 
 /// The header lines of a head, in order.
-pub type Fields = Vec<Field>;
+pub type Fields = SmallVec<[Field; USUAL_FIELDS]>;
 /// Few heads have more.
 pub(super) const USUAL_FIELDS: usize = 20;
 
