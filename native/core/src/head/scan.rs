@@ -1,7 +1,5 @@
 //! Lines and header fields: what requests and responses have in common.
 
-use std::ops::Range;
-
 use smallvec::SmallVec;
 use wide::{CmpEq, CmpGt, i8x16};
 
@@ -25,10 +23,8 @@ pub struct Field {
     pub known: Known,
 }
 
-/// The header lines of a head, in order.
-pub type Fields = SmallVec<[Field; USUAL_FIELDS]>;
-/// Few heads have more.
-pub(super) const USUAL_FIELDS: usize = 20;
+/// The header lines of a head, in order. Few heads have more than 20.
+pub type Fields = SmallVec<[Field; 20]>;
 
 /// What the header lines say about the message and its connection.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +58,8 @@ impl Span {
     }
 
     /// Where it is in its head.
-    pub fn range(self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start + self.len as usize
+    pub fn range(self) -> std::ops::Range<usize> {
+        usize::from(self.start)..usize::from(self.start + self.len)
     }
 
     /// The bytes behind it; `head` begins where the head does.
