@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
@@ -27,7 +28,8 @@ class PlainSockets:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """NotImplementedError when the loop watches no descriptors."""
         self._loop = loop
-        self._set = native.Sockets(loop.call_soon, loop.call_later, self._complain)
+        # Nothing of ours, as the collector does not see what the set holds.
+        self._set = native.Sockets(loop.call_soon, loop.call_later, partial(_complain, loop))
         loop.add_reader(self._set.fileno(), self._set.turn)
 
     @classmethod
@@ -80,8 +82,9 @@ class PlainSockets:
         self._loop.remove_reader(self._set.fileno())
         self._set.close()
 
-    def _complain(self, what: str, error: Exception, whom: object) -> None:
-        self._loop.call_exception_handler({"message": what, "exception": error, "transport": whom})
+
+def _complain(loop: asyncio.AbstractEventLoop, what: str, error: Exception, whom: object) -> None:
+    loop.call_exception_handler({"message": what, "exception": error, "transport": whom})
 
 
 def reset(transport: Any) -> None:

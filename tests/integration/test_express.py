@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import time
@@ -486,3 +487,27 @@ async def test_an_error_is_tried_again(tmp_path: Path) -> None:
                 upstream.script(faults.status(503, retry_after="0"), faults.chat("again"))
                 await client.send(ask(0))
                 assert (await client.answer()).status == 200
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing lists what is open")
+async def test_a_gateway_that_ended_leaves_nothing_open(tmp_path: Path) -> None:
+    """A program may start and end as many as it likes. The collector does not see what native objects hold."""
+    async with FaultyUpstream(faults.chat()) as upstream:
+        left: list[int] = []
+        for number in range(4):
+            log = tmp_path / str(number)
+            log.mkdir()
+            async with express(upstream, log) as (gateway, native), Downstream(gateway.url) as client:
+                await riding(client, native)
+            del gateway, native, client
+            await asyncio.sleep(0)
+            gc.collect()
+            left.append(held())
+        # A first one may leave what a program has once.
+        assert left[1:] == left[:1] * 3
+
+
+def held() -> int:
+    """Epoll sets and segments that are open."""
+    links = (fd.readlink() for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
+    return sum("eventpoll" in str(link) or "memfd" in str(link) for link in links)

@@ -323,7 +323,8 @@ def without_times(told: tuple[bytes, list[bytes], bool]) -> tuple[bytes, list[by
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (log / "access.log").read_text().splitlines()]
+    whole = (log / "access.log").read_text().rpartition("\n")[0]  # the writer may be in the middle of one
+    lines = [json.loads(line) for line in whole.splitlines()]
     for line in lines:
         for name in ("ts", "duration_ms", "overhead_us", "ttft_ms"):
             line.pop(name, None)
