@@ -26,9 +26,11 @@ class Case:
     latency: bool = False
     stream: bool = False
 
-    def arguments(self, *, slow: bool, faithful: bool, seconds: float) -> list[str]:
-        """The load generator's options."""
+    def arguments(self, *, slow: bool, faithful: bool, seconds: float, connections: int = 0) -> list[str]:
+        """The load generator's options; `connections` in place of the case's own, where plain answers come over several."""
         options = [*(self.slow_options if slow else self.options), "--duration", str(seconds)]
+        if connections and not (self.stream or self.latency):
+            options += ["--connections", str(connections)]
         if faithful and not self.stream:
             options += ["--expect-bytes", str(REPLY_BYTES)]
         return options

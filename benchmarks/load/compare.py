@@ -90,7 +90,11 @@ class Results:
 class Comparison:
     """Holds the upstream and the gateways while they are measured."""
 
-    def __init__(self, binary: Path, peers: list[Peer], cases: list[Case], results: Results, upstream: str) -> None:
+    def __init__(
+        self, binary: Path, peers: list[Peer], cases: list[Case], results: Results, upstream: str, connections: int = 0
+    ) -> None:
+        """`connections`: as many in every case that has more than one, or 0."""
+        self._connections = connections
         self._binary = binary
         self._peers = peers
         self._cases = cases
@@ -144,7 +148,7 @@ class Comparison:
             peer.freeze()
 
     def _one(self, peer: Peer, case: Case, seconds: float) -> None:
-        arguments = {"slow": peer.slow, "faithful": peer.faithful}
+        arguments = {"slow": peer.slow, "faithful": peer.faithful, "connections": self._connections}
         self._load(peer, case.arguments(**arguments, seconds=min(WARM_UP_S, seconds)))
         before = cpu_ns(peer.pid)
         report = self._load(peer, case.arguments(**arguments, seconds=seconds))
@@ -207,6 +211,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--memory-after", type=int, default=0, metavar="N", help="read memory after N requests to each (1000000)"
     )
     parser.add_argument("--pace", choices=("step", "spread"), default="step", help="of the null model's streams")
+    parser.add_argument(
+        "--delay-ms",
+        type=int,
+        default=0,
+        metavar="N",
+        help="until the null model has a plain answer; see --connections",
+    )
+    parser.add_argument("--connections", type=int, default=0, metavar="N", help="of the cases of plain answers (64)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here too")
     parser.add_argument("--keep", action="store_true", help="keep the gateways' configurations and output")
@@ -245,8 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         if not options.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        url = stack.enter_context(rig.upstream(binary, "--pace", options.pace, core=RIG_CORE))
-        comparison = Comparison(binary, peers, cases, results, url)
+        asked = ("--pace", options.pace, "--delay-ms", str(options.delay_ms))
+        url = stack.enter_context(rig.upstream(binary, *asked, core=RIG_CORE))
+        comparison = Comparison(binary, peers, cases, results, url, options.connections)
         stack.callback(comparison.stop)
         comparison.start(folder)
         comparison.measure(options.rounds, options.seconds)

@@ -23,6 +23,7 @@ of 190 B; GET /health, /v1/models, /stats. Prints `listening on http://HOST:PORT
   --pace step|spread   step: all streams get their events together, as from an engine's batch; spread: each in its own
                        time (step)
   --events N           of a stream whose request has no max_tokens (64)
+  --delay-ms N         until an answer that is no stream is there (0)
 
 run: sends requests, checks every response, prints a JSON report. Ends with 0 when all were right, 1 when not, 2 when it
 could not run.
@@ -64,6 +65,7 @@ pub(crate) struct UpstreamOptions {
     pub(crate) interval: Duration,
     pub(crate) pace: Pace,
     pub(crate) events: u32,
+    pub(crate) delay: Duration,
 }
 
 /// The load generator's settings.
@@ -109,7 +111,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command,
 
 fn upstream(parser: &mut Parser) -> Result<Command, UsageError> {
     let (mut host, mut port) = (IpAddr::from([127, 0, 0, 1]), 0);
-    let (mut interval_us, mut pace, mut events) = (2_500, Pace::Step, 64);
+    let (mut interval_us, mut pace, mut events, mut delay_ms) = (2_500, Pace::Step, 64, 0);
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
@@ -118,6 +120,7 @@ fn upstream(parser: &mut Parser) -> Result<Command, UsageError> {
             Arg::Long("interval-us") => interval_us = parser.value()?.parse()?,
             Arg::Long("pace") => pace = parser.value()?.parse()?,
             Arg::Long("events") => events = parser.value()?.parse()?,
+            Arg::Long("delay-ms") => delay_ms = parser.value()?.parse()?,
             other => return Err(other.unexpected().into()),
         }
     }
@@ -126,6 +129,7 @@ fn upstream(parser: &mut Parser) -> Result<Command, UsageError> {
         interval: Duration::from_micros(interval_us).max(Duration::from_micros(10)),
         pace,
         events,
+        delay: Duration::from_millis(delay_ms),
     }))
 }
 

@@ -36,8 +36,8 @@ pub(crate) fn serve(options: &UpstreamOptions) -> io::Result<()> {
     loop {
         let now = Instant::now();
         server.step(now);
-        if let Some((due, ..)) = server.due.front() {
-            alarm.set(*due, now)?;
+        if let Some(due) = server.due() {
+            alarm.set(due, now)?;
         }
         if let Err(error) = poll.poll(&mut events, alarm.timeout(now)) {
             if error.kind() == io::ErrorKind::Interrupted {
@@ -55,19 +55,24 @@ pub(crate) fn serve(options: &UpstreamOptions) -> io::Result<()> {
     }
 }
 
-/// All connections, and when whose next event is due.
+/// All connections, and when whose next event or answer is due.
 struct Server {
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
-    /// Due instant, connection, stream number. Pushed in the order of due instants: all streams have one interval.
-    due: VecDeque<(Instant, usize, u64)>,
+    /// Pushed in the order of due instants, both: all streams have one interval, all answers one delay.
+    events: VecDeque<Due>,
+    answers: VecDeque<Due>,
     texts: Texts,
     stats: Stats,
     epoch: Instant,
     interval: Duration,
     pace: Pace,
+    delay: Duration,
     scratch: Vec<u8>,
 }
+
+/// When, on which connection, for which request.
+type Due = (Instant, usize, u64);
 
 #[derive(Default)]
 struct Stats {
@@ -98,14 +103,21 @@ struct Connection {
     pending: Vec<u8>,
     /// What the socket did not take.
     unsent: Vec<u8>,
-    streaming: Option<Stream>,
+    working: Option<Work>,
+}
+
+/// What a connection's next request waits for.
+#[derive(Clone, Copy)]
+struct Work {
+    /// The number of the request.
+    id: u64,
+    what: What,
 }
 
 #[derive(Clone, Copy)]
-struct Stream {
-    id: u64,
-    next: u32,
-    events: u32,
+enum What {
+    Answer,
+    Stream { next: u32, events: u32 },
 }
 
 /// A connection is of no more use.
@@ -116,12 +128,14 @@ impl Server {
         Self {
             connections: Vec::new(),
             free: Vec::new(),
-            due: VecDeque::new(),
+            events: VecDeque::new(),
+            answers: VecDeque::new(),
             texts: Texts::new(options.events),
             stats: Stats::default(),
             epoch: Instant::now(),
             interval: options.interval,
             pace: options.pace,
+            delay: options.delay,
             scratch: vec![0; 256 * 1024],
         }
     }
@@ -148,7 +162,7 @@ impl Server {
                 stream,
                 pending: Vec::new(),
                 unsent: Vec::new(),
-                streaming: None,
+                working: None,
             });
             self.stats.connections += 1;
         }
@@ -173,7 +187,7 @@ impl Server {
         if result.is_ok() {
             self.connections[index] = Some(connection);
         } else {
-            self.stats.aborted += u64::from(connection.streaming.is_some());
+            self.stats.aborted += u64::from(connection.working.is_some());
             self.free.push(index);
         }
     }
@@ -217,10 +231,10 @@ impl Server {
         Ok(())
     }
 
-    /// Answers the requests that are whole in `bytes`, up to one that streams; the bytes they took.
+    /// Answers the requests that are whole in `bytes`, up to one that takes its time; the bytes they took.
     fn answer_all(&mut self, index: usize, connection: &mut Connection, bytes: &[u8]) -> Result<usize, Gone> {
         let mut used = 0;
-        while connection.streaming.is_none() && used < bytes.len() {
+        while connection.working.is_none() && used < bytes.len() {
             match request_size(&bytes[used..]) {
                 Ok(Some(request)) => {
                     used += request.size;
@@ -245,13 +259,16 @@ impl Server {
                 if asks_for_stream(&request.body) {
                     let events = max_tokens(&request.body).unwrap_or(self.texts.default_events);
                     self.stats.streams += 1;
-                    let stream = Stream {
-                        id: self.stats.streams,
-                        next: 0,
-                        events,
-                    };
-                    connection.streaming = Some(stream);
-                    self.due.push_back((self.next_due(Instant::now()), index, stream.id));
+                    let id = self.stats.requests;
+                    let what = What::Stream { next: 0, events };
+                    connection.working = Some(Work { id, what });
+                    self.events.push_back((self.next_due(Instant::now()), index, id));
+                    return Ok(());
+                }
+                if !self.delay.is_zero() {
+                    let id = self.stats.requests;
+                    connection.working = Some(Work { id, what: What::Answer });
+                    self.answers.push_back((Instant::now() + self.delay, index, id));
                     return Ok(());
                 }
                 &self.texts.reply
@@ -264,7 +281,13 @@ impl Server {
         connection.send(text)
     }
 
-    /// When what is sent next is due. Grows with `now`, so that `due` stays sorted; a late server skips, as an engine.
+    /// When there is something to send.
+    fn due(&self) -> Option<Instant> {
+        let first = |queue: &VecDeque<Due>| queue.front().map(|(due, ..)| *due);
+        first(&self.events).into_iter().chain(first(&self.answers)).min()
+    }
+
+    /// When a stream's next event is due. Grows with `now`, so that `events` stays sorted; a late server skips, as an engine.
     fn next_due(&self, now: Instant) -> Instant {
         match self.pace {
             Pace::Spread => now + self.interval,
@@ -276,51 +299,71 @@ impl Server {
         }
     }
 
-    /// Sends the events that are due.
+    /// Sends the events and the answers that are due.
     fn step(&mut self, now: Instant) {
-        while let Some(&(due, index, id)) = self.due.front() {
-            if due > now {
-                return;
-            }
-            self.due.pop_front();
-            let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
-                continue;
-            };
-            let result = match connection.streaming {
-                Some(stream) if stream.id == id => self.send_event(index, &mut connection, stream, now),
-                _ => Ok(()),
-            };
-            self.put_back(index, connection, result);
+        while let Some((index, id)) = take_due(&mut self.events, now) {
+            self.go_on(index, id, now);
         }
+        while let Some((index, id)) = take_due(&mut self.answers, now) {
+            self.go_on(index, id, now);
+        }
+    }
+
+    fn go_on(&mut self, index: usize, id: u64, now: Instant) {
+        let Some(mut connection) = self.connections.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        let result = match connection.working {
+            Some(work) if work.id == id => match work.what {
+                What::Answer => self.send_answer(index, &mut connection),
+                What::Stream { next, events } => self.send_event(index, &mut connection, (id, next, events), now),
+            },
+            _ => Ok(()),
+        };
+        self.put_back(index, connection, result);
+    }
+
+    fn send_answer(&mut self, index: usize, connection: &mut Connection) -> Result<(), Gone> {
+        connection.working = None;
+        connection.send(&self.texts.reply)?;
+        self.answer_pending(index, connection)
     }
 
     fn send_event(
         &mut self,
         index: usize,
         connection: &mut Connection,
-        mut stream: Stream,
+        (id, mut next, events): (u64, u32, u32),
         now: Instant,
     ) -> Result<(), Gone> {
-        if stream.next == stream.events {
-            connection.streaming = None;
-            let last = chunk(&payload::last_events(stream.events));
-            connection.send(&[if stream.events == 0 { STREAM_HEAD } else { b"" }, &last, b"0\r\n\r\n"].concat())?;
+        if next == events {
+            connection.working = None;
+            let last = chunk(&payload::last_events(events));
+            connection.send(&[if events == 0 { STREAM_HEAD } else { b"" }, &last, b"0\r\n\r\n"].concat())?;
             return self.answer_pending(index, connection);
         }
         if connection.unsent.len() < MAX_UNSENT {
-            self.texts.set_number(stream.next);
-            if stream.next == 0 {
+            self.texts.set_number(next);
+            if next == 0 {
                 connection.send(&[STREAM_HEAD, &self.texts.event].concat())?;
             } else {
                 connection.send(&self.texts.event)?;
             }
-            stream.next += 1;
+            next += 1;
             self.stats.events += 1;
         }
-        connection.streaming = Some(stream);
-        self.due.push_back((self.next_due(now), index, stream.id));
+        let what = What::Stream { next, events };
+        connection.working = Some(Work { id, what });
+        self.events.push_back((self.next_due(now), index, id));
         Ok(())
     }
+}
+
+/// The connection and the request that are first in the queue, if their time has come.
+fn take_due(queue: &mut VecDeque<Due>, now: Instant) -> Option<(usize, u64)> {
+    let (_, index, id) = *queue.front().filter(|(due, ..)| *due <= now)?;
+    queue.pop_front();
+    Some((index, id))
 }
 
 impl Connection {
