@@ -574,7 +574,7 @@ class Transport:
         last requests that it handed over are a reason not to."""
     @property
     def rode_ns(self) -> int:
-        """When the express last answered a request; 0 for never."""
+        """When the express last answered a request; now, while it has one; 0 for never."""
     def set_write_buffer_limits(self, high: int) -> None:
         """Above so many bytes that wait the protocol pauses; at a quarter of them it goes on."""
     def get_write_buffer_size(self) -> int:
@@ -597,8 +597,8 @@ class Idle:
         """Take out all that have."""
     def remove(self, connection: object, /) -> None: ...
     def close(self) -> list[Any]: ...
-    @property
-    def heard_ns(self) -> int: ...
+    def hear(self, now_ns: int, /) -> int:
+        """Bytes came from the upstream then, if not later: when they last did."""
     def __len__(self) -> int: ...
 
 @final
@@ -608,10 +608,10 @@ class Express:
     def __new__(
         cls, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object], responses: Callable[[object], object],
         doubtful: Sequence[bytes], take_over: Callable[..., None], flush: Callable[[], None] | None, block_bytes: int,
-        epoch_ns: int, /,
+        epoch_ns: int, quiet_ns: int, /,
     ) -> Express:  # fmt: skip
         """`requests` and `responses` make parsers that report to their argument (httptools); `take_over` is that of
-        budgateway.express; `flush` is called when `block_bytes` of access lines wait."""
+        budgateway.express; `flush` is called when `block_bytes` of access lines wait; `quiet_ns` is for `sweep`."""
     def open(self, open: bool, /) -> None:
         """Take requests, or none, as before the first call."""
     def share(self, share: int, /) -> None:
@@ -622,11 +622,14 @@ class Express:
     def learn(
         self, route: int, credential: bytes | None, model: str, labels: tuple[int, int, int], limits: LimitSet | None,
         price: Price | None, selector: Selector, without: int, targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes]],
-        asker: tuple[str, str, str, str] | None, standing: object, until_ns: int, max_body_bytes: int, /,
+        asker: tuple[str, str, str, str] | None, standing: object, until_ns: int, max_body_bytes: int,
+        patience_ns: int, /,
     ) -> None:  # fmt: skip
         """What holds for all requests of a credential for a model on a route, until then: labels (route, provider, model),
         upstreams left out (a bit each), targets by the selector's index (label and header lines last), and who asks:
-        principal, whom limits by user and by key count, tenant."""
+        principal, whom limits by user and by key count, tenant. Who has waited for `patience_ns` is handed over."""
+    def sweep(self, now_ns: int, /) -> None:
+        """Hand over what has waited for long enough, or waits for an upstream that was silent for `quiet_ns`."""
     def hand_over(self) -> None:
         """Leave what is on its way to `take_over`."""
     def close(self) -> None: ...

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection
 
-# What takes longer to answer is not worth the way back.
-QUICK_NS = 100_000_000
+QUIET_NS = (
+    500_000_000  # a sweep less than SUSPECT_NS of relay_cy: a silent upstream is found as early as without the express
+)
+SLACK_NS = 500_000_000  # two sweeps: so long before a deadline the relay has what it is about
 MAX_LEARNT = 1024  # kinds of exchanges, as many as the native half remembers
 MAX_NAME = 256  # characters of a model's name: clients may make them up
 _EVER_NS = (1 << 63) - 1
@@ -51,6 +53,7 @@ class Express:
             recorder.flush,
             recorder.block_bytes,
             recorder.epoch_ns,
+            QUIET_NS,
         )
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -71,8 +74,6 @@ class Express:
             return
         # Roles tell methods apart; a fallback has prices and names of its own.
         if x.head.method != "POST" or x.leg is not route.legs[0] or len(x.model) > MAX_NAME:
-            return
-        if now_ns - x.started_ns > QUICK_NS:
             return
         snapshot: Snapshot = x.snapshot
         try:
@@ -114,6 +115,7 @@ class Express:
             standing,
             until_ns,
             route.max_body_bytes,
+            min(route.first_byte_ns, route.total_ns) - SLACK_NS,
         )
 
     def take_over(

@@ -232,7 +232,7 @@ class Relay(Courier):
         since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
         if x.ready_ns > since_ns:
             since_ns = x.ready_ns
-        since_ns = max(since_ns, target.heard_ns, target.pool.idle.heard_ns)
+        since_ns = max(since_ns, target.pool.heard_ns)
         if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
             leg: Leg = x.leg
             balancer: Balancer = leg.balancer
@@ -244,7 +244,7 @@ class Relay(Courier):
         """What one read of the upstream brought: a whole response, its head, or what the pump made of a piece."""
         target: Target = x.target
         if now_ns:
-            target.heard_ns = now_ns
+            target.pool.heard_ns = now_ns
         if complete:
             x.connection = None
         if head is not None:

@@ -327,9 +327,10 @@ class DataPlane:
 
     def _sweep(self) -> None:
         now_ns = time.monotonic_ns()
-        self.door.sweep(now_ns)
+        # First: who waits for an upstream is judged by when it was heard.
         for pool in self.pools.values():
             pool.sweep(now_ns)
+        self.door.sweep(now_ns)
         self._retired = [pool for pool in self._retired if pool.open]
         self.snapshot.limits.today = int(time.time()) // 86_400
         self._publish()
@@ -372,7 +373,7 @@ class DataPlane:
         sockets = self.relay.sockets
         for gauge, value in (
             (native.GAUGE_CONNECTIONS, len(self.door.connections)),
-            (native.GAUGE_EXCHANGES, self.relay.in_flight),
+            (native.GAUGE_EXCHANGES, self.relay.in_flight + self.relay.riding()),
             (native.GAUGE_POOL_IDLE, idle),
             (native.GAUGE_POOL_BUSY, opened - idle),
             (native.GAUGE_TICK, time.monotonic_ns()),

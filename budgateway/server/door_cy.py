@@ -75,8 +75,7 @@ class Door:
         """Let every connection look at its deadline."""
         self.now_ns = now_ns
         if self.express is not None:
-            # Nothing that has a deadline is out of sight of who watches over them.
-            self.express.hand_over()
+            self.express.sweep(now_ns)
         for connection in tuple(self.connections):
             try:
                 connection.sweep(now_ns)

@@ -13,6 +13,7 @@ cdef class Pool:
     cdef public object idle             # native.Idle: of ClientConnection, the one used last goes first
     cdef public set open                # every connection there is
     cdef public object read_head        # of the native.HeadReader that writes into `facts`
+    cdef public long long heard_ns      # when bytes last came from the upstream; from what the express carried, as of the sweep
     cdef long long[::1] facts
     cdef bytearray room
 
@@ -34,7 +35,6 @@ cdef class Target:
     cdef public object write_whole
     cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
     cdef public object dialler          # transport.dial.Dialler
-    cdef public long long heard_ns      # when bytes last came from it, to this worker
 
 
 cdef class ClientConnection:

@@ -59,6 +59,7 @@ class Pool:
         # Engines close idle connections (vLLM and SGLang after 5 s): let go before they do.
         self.idle = Idle(keepalive_ns, max_idle)
         self.open: set[ClientConnection] = set()
+        self.heard_ns = 0
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
         self.read_head = HeadReader(facts, ERROR_BODIES).response
@@ -84,7 +85,8 @@ class Pool:
         self.idle.remove(connection)
 
     def sweep(self, now_ns: int) -> None:
-        """Let go of what has been idle too long."""
+        """Let go of what has been idle too long; tell the express when the upstream was heard, and hear of it."""
+        self.heard_ns = self.idle.hear(self.heard_ns)
         for connection in self.idle.stale(now_ns):
             connection.abort()
 
@@ -112,7 +114,6 @@ class Target:
         self.write_head = writer.write
         self.write_whole = writer.write_whole
         self.dialler = dialler
-        self.heard_ns = 0
         self.disclosure = f"x-budgateway-upstream: {label}\r\n".encode("ascii") if disclose else b""
 
 

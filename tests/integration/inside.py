@@ -42,6 +42,10 @@ class Inside:
         """Exchanges that have begun and not ended."""
         return self.plane.relay.in_flight
 
+    def gauge(self, which: int) -> int:
+        """What the worker said of itself at its last sweep."""
+        return self.plane._segment.gauge(0, which)
+
     @property
     def slots(self) -> int:
         """Upstream slots that exchanges hold."""

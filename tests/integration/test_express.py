@@ -7,7 +7,8 @@ import gc
 import itertools
 import json
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +23,31 @@ from upstreams.wire import Received
 
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.auth.vault import Trust
+from budgateway.native import GAUGE_EXCHANGES
 from budgateway.records import Allowance, ApiKey, Auth, Fallback, Grant, LimitRule, Retries, Secret
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
+
+
+@asynccontextmanager
+async def asking(client: Downstream, *, streams: bool = False) -> AsyncIterator[None]:
+    """A client whose requests are answered, ten a second."""
+    body = b'{"model":"demo","n":0,"stream":%s}' % (b"true" if streams else b"false")
+
+    async def ask_on() -> None:
+        while True:
+            await client.send(request_bytes("a", "POST", CHAT, body, JSON))
+            assert (await client.answer()).status == 200
+            await asyncio.sleep(0.1)
+
+    task = asyncio.create_task(ask_on())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def turned(gateway: Inside) -> None:
@@ -211,7 +233,43 @@ async def test_an_upstream_that_dies_is_asked_again(how: str, tmp_path: Path) ->
         assert sum(line["attempts"] == 2 for line in lines) == 5
 
 
-async def test_what_is_late_is_handed_over_and_counted_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("streams", [False, True], ids=["riding", "the ordinary way"])
+async def test_who_waits_for_an_upstream_that_others_hear_from_stays(streams: bool, tmp_path: Path) -> None:
+    """Engines take seconds for an answer, and its client's connection outlasts its idle time meanwhile."""
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path, keepalive_s=0.4) as (gateway, native):
+        async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
+            await riding(other, native)
+            number = await away(client, native, upstream, answers)
+            async with asking(other, streams=streams):
+                await asyncio.sleep(1.5)
+                assert len(native) >= 1
+                assert gateway.gauge(GAUGE_EXCHANGES) >= 1
+            carried = native.carried()
+            answers.let_go(number)
+            assert (await client.answer()).json() == {"n": number}
+            assert native.carried() == carried + 1
+            await gateway.at_rest()
+        lines = await gateway.lines(len(upstream.requests))
+        assert {line["outcome"] for line in lines} == {"complete"}
+        assert sum(line["duration_ms"] > 1500 for line in lines) == 1
+
+
+async def test_a_kind_is_learnt_from_an_answer_that_took_its_time(tmp_path: Path) -> None:
+    answers = Numbered()
+    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+        async with Downstream(gateway.url) as client:
+            await client.send(ask(1))
+            await asyncio.sleep(0.3)
+            answers.let_go(1)
+            assert (await client.answer()).status == 200
+            await client.send(ask(0))
+            assert (await client.answer()).status == 200
+            assert native.carried() == 1
+        await gateway.at_rest()
+
+
+async def test_who_waits_for_a_silent_upstream_is_handed_over_and_counted_once(tmp_path: Path) -> None:
     answers = Numbered()
     async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
@@ -237,6 +295,24 @@ async def test_a_first_byte_that_never_comes_is_a_timeout(tmp_path: Path) -> Non
             await away(client, native, upstream, answers)
             answer = await client.answer()
             assert (answer.status, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+        await gateway.at_rest()
+
+
+@pytest.mark.parametrize("limit", ["first_byte_s", "total_s"])
+async def test_a_deadline_holds_though_others_are_answered(limit: str, tmp_path: Path) -> None:
+    answers = Numbered()
+    async with (
+        FaultyUpstream(answers) as upstream,
+        express(upstream, tmp_path, timeouts={limit: 1.2}) as (gateway, native),
+    ):
+        async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
+            await riding(other, native)
+            await away(client, native, upstream, answers)
+            began = time.monotonic()
+            async with asking(other):
+                answer = await client.answer()
+            assert (answer.status, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+            assert 1.1 < time.monotonic() - began < 3.0
         await gateway.at_rest()
 
 

@@ -56,4 +56,9 @@ def test_nobody_waits_once_it_is_closed() -> None:
     idle.push("b", None, 0)
     assert idle.close() == ["a", "b"]
     assert not idle.push("c", None, 0)
-    assert (len(idle), idle.heard_ns) == (0, 0)
+    assert len(idle) == 0
+
+
+def test_what_was_heard_last_counts_whoever_tells_it_when() -> None:
+    idle = Idle(100, 8)
+    assert [idle.hear(now_ns) for now_ns in (0, 7, 5, 9)] == [0, 7, 7, 9]

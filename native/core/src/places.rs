@@ -75,7 +75,14 @@ impl<T> Places<T> {
 
     /// Takes every place back.
     pub fn clear(&mut self) -> Vec<T> {
-        let keys: Vec<Key> = (0..).zip(&self.all).map(|(index, place)| place.key(index)).collect();
+        self.take(|_| true)
+    }
+
+    /// Takes the places of these owners back.
+    pub fn take(&mut self, whose: impl Fn(&T) -> bool) -> Vec<T> {
+        let is_theirs = |place: &Place<T>| place.owner.as_ref().is_some_and(&whose);
+        let places = (0..).zip(&self.all).filter(|(_, place)| is_theirs(place));
+        let keys: Vec<Key> = places.map(|(index, place)| place.key(index)).collect();
         keys.into_iter().filter_map(|key| self.remove(key)).collect()
     }
 }
@@ -165,5 +172,16 @@ mod tests {
         let successors = [places.add(4), places.add(5), places.add(6)];
         assert!(keys.iter().all(|key| places.owner(*key).is_none()));
         assert!(successors.iter().all(|key| key.index() < 3));
+    }
+
+    #[test]
+    fn some_places_are_taken_back_and_the_others_stay() {
+        let mut places = Places::default();
+        let keys = [places.add(1), places.add(2), places.add(3), places.add(4)];
+        places.remove(keys[0]);
+        assert_eq!(places.take(|owner| owner % 2 == 0), [2, 4]);
+        assert_eq!((places.len(), places.owner(keys[2])), (1, Some(&3)));
+        assert!([keys[1], keys[3]].iter().all(|key| places.owner(*key).is_none()));
+        assert!(places.take(|owner| owner % 2 == 0).is_empty());
     }
 }

@@ -182,7 +182,7 @@ impl Journey {
             return Ok(());
         };
         let idle = target.idle.get();
-        idle.heard(now_ns);
+        idle.hear(now_ns);
         let up = lent.transport.clone_ref(py);
         let kept = idle.put(Waiting {
             connection: lent.connection,
@@ -255,6 +255,13 @@ impl Journey {
             Transport::end(up.bind(py), None)?;
         }
         Transport::end(self.down.bind(py), None)
+    }
+
+    /// Whether it is the relay's to watch from here on: its deadlines are near, or its upstream has been silent so long, to all
+    /// who wait for it, that it may have to be asked how it is.
+    pub(super) fn is_due(&self, now_ns: i64, quiet_ns: i64) -> bool {
+        let heard_ns = self.target().map_or(0, |target| target.idle.get().heard_ns());
+        now_ns - self.sent_ns >= self.precedent.patience_ns || now_ns - heard_ns.max(self.sent_ns) >= quiet_ns
     }
 
     pub(super) fn up(&self) -> Option<&Py<Transport>> {

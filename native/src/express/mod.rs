@@ -47,6 +47,8 @@ pub(crate) struct Express {
     doubtful: Vec<PyBackedBytes>,
     /// What makes a wall-clock time of a monotonic one.
     epoch_ns: i64,
+    /// How long an upstream may be silent.
+    quiet_ns: i64,
     state: Mutex<State>,
 }
 
@@ -75,7 +77,7 @@ type Told = (Py<Idle>, Py<RequestHeadWriter>, String, Vec<u8>);
 #[pymethods]
 impl Express {
     #[new]
-    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, take_over, flush, block_bytes, epoch_ns, /))]
+    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, take_over, flush, block_bytes, epoch_ns, quiet_ns, /))]
     #[allow(clippy::too_many_arguments, reason = "one a worker")]
     fn new(
         py: Python<'_>,
@@ -88,6 +90,7 @@ impl Express {
         flush: Option<Py<PyAny>>,
         block_bytes: isize,
         epoch_ns: i64,
+        quiet_ns: i64,
     ) -> PyResult<Self> {
         let writer = core::ResponseHeadWriter::new(&[]).map_err(|error| Error::value(error.to_string()))?;
         Ok(Self {
@@ -99,6 +102,7 @@ impl Express {
             writer,
             doubtful,
             epoch_ns,
+            quiet_ns,
             state: Mutex::new(State {
                 open: false,
                 share: u64::MAX,
@@ -143,7 +147,7 @@ impl Express {
 
     #[pyo3(signature = (
         route, credential, model, labels, limits, price, selector, without, targets, asker, standing, until_ns,
-        max_body_bytes, /
+        max_body_bytes, patience_ns, /
     ))]
     #[allow(clippy::too_many_arguments, reason = "once a kind of exchange")]
     fn learn(
@@ -161,6 +165,7 @@ impl Express {
         standing: Py<PyAny>,
         until_ns: i64,
         max_body_bytes: usize,
+        patience_ns: i64,
     ) {
         let target = |(idle, writer, label, disclosure)| Target {
             idle,
@@ -180,6 +185,7 @@ impl Express {
             model_label: LabelId::new(labels.2),
             until_ns,
             max_body_bytes,
+            patience_ns,
             limits,
             price,
             selector,
@@ -193,13 +199,21 @@ impl Express {
             .add(route, credential, model.as_bytes(), precedent);
     }
 
+    #[pyo3(signature = (now_ns, /))]
+    fn sweep(slf: &Bound<'_, Self>, now_ns: i64) -> PyResult<()> {
+        let quiet_ns = slf.get().quiet_ns;
+        let due = slf
+            .get()
+            .state()
+            .journeys
+            .take(|journey| journey.is_due(now_ns, quiet_ns));
+        slf.get().hand_over_each(slf.py(), due)
+    }
+
     #[pyo3(name = "hand_over")]
     fn hand_over_all(slf: &Bound<'_, Self>) -> PyResult<()> {
         let journeys = slf.get().state().journeys.clear();
-        for journey in journeys {
-            slf.get().hand_over(slf.py(), journey)?;
-        }
-        Ok(())
+        slf.get().hand_over_each(slf.py(), journeys)
     }
 
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -481,6 +495,12 @@ impl Express {
             Some(take_over) => journey.hand_over(py, &take_over),
             None => journey.end(py),
         }
+    }
+
+    /// Hands each over, whatever becomes of the others.
+    fn hand_over_each(&self, py: Python<'_>, journeys: impl IntoIterator<Item = Box<Journey>>) -> PyResult<()> {
+        let handed = journeys.into_iter().map(|journey| self.hand_over(py, journey));
+        handed.fold(Ok(()), Result::and)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

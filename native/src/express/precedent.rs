@@ -22,6 +22,8 @@ pub(super) struct Precedent {
     /// Until when the credential is good.
     pub(super) until_ns: i64,
     pub(super) max_body_bytes: usize,
+    /// How long an exchange may wait before its deadlines are near.
+    pub(super) patience_ns: i64,
     pub(super) limits: Option<Py<LimitSet>>,
     pub(super) price: Option<Py<Price>>,
     pub(super) selector: Py<Selector>,

@@ -86,9 +86,11 @@ impl Idle {
         all.into_iter().map(|waiting| waiting.connection).collect()
     }
 
-    #[getter]
-    fn heard_ns(&self) -> i64 {
-        self.state().heard_ns
+    #[pyo3(signature = (now_ns, /))]
+    pub(crate) fn hear(&self, now_ns: i64) -> i64 {
+        let mut state = self.state();
+        state.heard_ns = state.heard_ns.max(now_ns);
+        state.heard_ns
     }
 
     fn __len__(&self) -> usize {
@@ -119,9 +121,9 @@ impl Idle {
         has_room
     }
 
-    /// Bytes came from the upstream.
-    pub(crate) fn heard(&self, now_ns: i64) {
-        self.state().heard_ns = now_ns;
+    /// When bytes last came from the upstream.
+    pub(crate) fn heard_ns(&self) -> i64 {
+        self.state().heard_ns
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

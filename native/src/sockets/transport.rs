@@ -17,6 +17,7 @@ use rustix::net::{getpeername, getsockname};
 use super::set::{Entry, Set, failed};
 use super::state::{Piece, Read, Ride, State};
 use crate::express::Express;
+use crate::head::now_ns;
 
 /// Pieces that wait for one send: far below what the kernel takes (IOV_MAX, 1,024).
 const MAX_WAITING: usize = 64;
@@ -288,7 +289,11 @@ impl Transport {
 
     #[getter]
     fn rode_ns(&self) -> i64 {
-        self.state().rode_ns
+        let state = self.state();
+        match state.ride {
+            Ride::On(_) => now_ns(),
+            _ => state.rode_ns,
+        }
     }
 
     fn write_eof(own: &Bound<'_, Self>) -> PyResult<()> {
