@@ -597,8 +597,7 @@ class Idle:
         """Take out all that have."""
     def remove(self, connection: object, /) -> None: ...
     def close(self) -> list[Any]: ...
-    def hear(self, now_ns: int, /) -> int:
-        """Bytes came from the upstream then, if not later: when they last did."""
+    def hear(self, now_ns: int, /) -> int: ...  # bytes came from the upstream then, or later: when they last did
     def __len__(self) -> int: ...
 
 @final
@@ -612,8 +611,7 @@ class Express:
     ) -> Express:  # fmt: skip
         """`requests` and `responses` make parsers that report to their argument (httptools); `take_over` is that of
         budgateway.express; `flush` is called when `block_bytes` of access lines wait; `quiet_ns` is for `sweep`."""
-    def open(self, open: bool, /) -> None:
-        """Take requests, or none, as before the first call."""
+    def open(self, open: bool, /) -> None: ...  # take requests, or none, as before the first call
     def share(self, share: int, /) -> None:
         """How many exchanges one upstream may have in flight."""
     def follow(self, table: RouteTable, asks_who: bool, /) -> None:
@@ -628,10 +626,8 @@ class Express:
         """What holds for all requests of a credential for a model on a route, until then: labels (route, provider, model),
         upstreams left out (a bit each), targets by the selector's index (label and header lines last), and who asks:
         principal, whom limits by user and by key count, tenant. Who has waited for `patience_ns` is handed over."""
-    def sweep(self, now_ns: int, /) -> None:
-        """Hand over what has waited for long enough, or waits for an upstream that was silent for `quiet_ns`."""
-    def hand_over(self) -> None:
-        """Leave what is on its way to `take_over`."""
+    def sweep(self, now_ns: int, /) -> None: ...  # hand over who waits too long, or for who was silent for `quiet_ns`
+    def hand_over(self) -> None: ...  # what is on its way, to `take_over`
     def close(self) -> None: ...
     def carried(self) -> int: ...  # to their end, so far
     def __len__(self) -> int: ...  # on their way
