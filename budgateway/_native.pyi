@@ -592,7 +592,7 @@ class Idle:
     def push(self, connection: object, transport: Transport | None, since_ns: int, /) -> bool:
         """Have one wait; False when as many do. An express takes those with a transport, too."""
     def pop(self, now_ns: int, /) -> Any:
-        """One that has not waited for `keepalive_ns`; None if there is none."""
+        """One that has not waited for `keepalive_ns`, with nothing left to be read or sent; None if there is none."""
     def stale(self, now_ns: int, /) -> list[Any]:
         """Take out all that have."""
     def remove(self, connection: object, /) -> None: ...

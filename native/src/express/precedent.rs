@@ -64,12 +64,12 @@ impl Target {
         let idle = self.idle.get();
         let waiting = idle.take(now_ns)?;
         match waiting.transport {
-            Some(transport) if transport.get().state().is_free() => Some(Lent {
+            Some(transport) => Some(Lent {
                 connection: waiting.connection,
                 transport,
             }),
-            transport => {
-                idle.put(Waiting { transport, ..waiting });
+            None => {
+                idle.put(waiting);
                 None
             }
         }

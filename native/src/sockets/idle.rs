@@ -98,17 +98,21 @@ impl Idle {
     }
 }
 
+impl Waiting {
+    /// What is still on its way from or to the upstream belongs to the exchange before.
+    fn is_free(&self) -> bool {
+        let transport = self.transport.as_ref();
+        transport.is_none_or(|transport| transport.get().state().is_free())
+    }
+}
+
 impl Idle {
-    /// The one that was used last, unless it has waited too long: then so have all.
+    /// The free one that was used last, unless it has waited too long: then so have all behind it.
     pub(crate) fn take(&self, now_ns: i64) -> Option<Waiting> {
-        let keepalive_ns = self.keepalive_ns;
         let mut state = self.state();
-        let last = state.all.last()?;
-        if now_ns - last.since_ns < keepalive_ns {
-            state.all.pop()
-        } else {
-            None
-        }
+        let place = state.all.iter().rposition(Waiting::is_free)?;
+        let waits = now_ns - state.all.get(place)?.since_ns;
+        (waits < self.keepalive_ns).then(|| state.all.remove(place))
     }
 
     /// Takes one back whose exchange is over; `false` when as many wait as may.

@@ -32,7 +32,7 @@ pub(crate) struct State {
     pub(crate) received: Option<Py<PyAny>>,
     /// Bytes of the last request's head, if the express has seen it: the next one is as long, as a rule.
     pub(crate) head: usize,
-    /// The last read took all that there was.
+    /// The last read took all that there was, and the peer had not ended.
     pub(crate) is_drained: bool,
     /// Written in this turn.
     pub(crate) waiting: SmallVec<[Piece; 2]>,
@@ -163,15 +163,16 @@ impl State {
             .rooms
             .receive(self.most, self.head, receive, |bytes| Data::copy_of(py, bytes))
         {
-            Ok(data) => match data.bytes(py).len() {
-                // It was reset, and that was told to who wrote.
-                0 if self.phase.broken => Read::Failed(Errno::CONNRESET),
-                0 => Read::End,
-                count => {
-                    self.is_drained = count < self.most;
-                    Read::Data(data)
+            Ok(data) => {
+                let count = data.bytes(py).len();
+                self.is_drained = count < self.most;
+                match count {
+                    // It was reset, and that was told to who wrote.
+                    0 if self.phase.broken => Read::Failed(Errno::CONNRESET),
+                    0 => Read::End,
+                    _ => Read::Data(data),
                 }
-            },
+            }
             Err(error @ (Errno::AGAIN | Errno::INTR)) => {
                 self.is_drained = error == Errno::AGAIN;
                 Read::Nothing
@@ -261,11 +262,13 @@ impl State {
         self.waiting.is_empty() && self.unsent.is_empty()
     }
 
-    /// Whether it may be lent to a request: nobody else has to do with it, and nothing stands in the way.
+    /// Whether it may be lent to a request: nobody else has to do with it, and nothing stands in the way. What a read left
+    /// there would be taken for the answer, and what is unsent for the request, or for a part of it.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.ride, Ride::None)
             && !(self.takes_nothing() || self.reads_nothing() || self.phase.full)
             && self.is_clear()
+            && self.is_drained
     }
 
     pub(crate) fn takes_nothing(&self) -> bool {

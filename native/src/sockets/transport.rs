@@ -130,7 +130,8 @@ impl Transport {
         let mut read = state.read(&this.set, py);
         // A short read is the last one, unless the end is behind it (epoll(7)).
         let ended = flags & (EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-        if !state.is_drained || (matches!(read, Read::Data(_)) && !ended.is_empty()) {
+        state.is_drained &= ended.is_empty() || !matches!(read, Read::Data(_));
+        if !state.is_drained {
             this.set.look_again(state.key, EventFlags::IN | ended);
         }
         let ride = state.ride;
