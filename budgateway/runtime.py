@@ -44,6 +44,7 @@ GRACE_S = 1.0  # for a request that crosses our closing of its idle connection
 FLUSH_S = 2.0  # for the last bytes of streams that are cut short
 HEAP_BYTES = 8 * 1024 * 1024  # free memory that is kept: 64 prompts of 20 KB, with their copies, are 3 MB
 MAX_LAG_S = 0.25  # RELIABILITY 1
+CLOCK_STEP_NS = 500_000_000  # a clock that is merely kept right never moves so far between two sweeps
 
 _log = logging.getLogger("budgateway.runtime")
 
@@ -86,6 +87,8 @@ class DataPlane:
         self._tls = server_tls(settings)
         self._retired: list[Pool] = []
         self._late_sweeps = 0
+        # what makes a wall-clock time of a monotonic one
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._models_version = -1
         self._memory_short = ""
         # told when shedding begins and ends, with the reason or ""
@@ -108,7 +111,7 @@ class DataPlane:
         recorder = Recorder(
             native.Metrics(segment),
             access,
-            time.time_ns() - time.monotonic_ns(),
+            self._epoch_ns,
             FLUSH_BYTES,
             None if self._access is None else self._access.flush,
         )
@@ -338,6 +341,7 @@ class DataPlane:
             self._past.remove(past)
             self.spawn(past.close())
         self._follow_models()
+        self._follow_clock(now_ns)
         if self._access is not None:
             self._access.flush()
         self._judge_lag()
@@ -350,6 +354,15 @@ class DataPlane:
             for room in self.snapshot.routes.rooms:
                 for leg in (*room.legs, *room.fallbacks):
                     leg.balancer.follow_models(version)
+            if self.express is not None:
+                self.express.forget()
+
+    def _follow_clock(self, now_ns: int) -> None:
+        """A credential ends at a time of the day, which comes sooner when the clock is set or the machine has slept: what
+        goes by the monotonic clock must not outlive it."""
+        epoch_ns = time.time_ns() - now_ns
+        if abs(epoch_ns - self._epoch_ns) > CLOCK_STEP_NS:
+            self._epoch_ns = epoch_ns
             if self.express is not None:
                 self.express.forget()
 

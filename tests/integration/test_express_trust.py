@@ -1,16 +1,22 @@
-"""What must not be taken on trust: that an upstream has said all when it has answered."""
+"""What must not be taken on trust: that an upstream has said all when it has answered, and that no clock is ever set."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from downstream import Downstream
-from integration.riding import Numbered, ask, express, riding
+from downstream import Downstream, request_bytes
+from integration.inside import Inside
+from integration.riding import CHAT, JSON, Numbered, ask, express, riding
+from tokens import SECRET, own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
+from budgateway.native import GAUGE_TICK
+from budgateway.records import Auth, Grant, Secret
 from budgateway.transport.client_cy import READ_BYTES
 
 pytestmark = pytest.mark.integration
@@ -49,3 +55,35 @@ async def test_what_an_upstream_says_too_much_is_nobodys_answer(rides: bool, tmp
             assert (await other.answer()).json() == {"n": 2}
             assert len(upstream.connections) == opened + 1
         await gateway.at_rest()
+
+
+async def test_a_token_that_expires_as_the_clock_is_set_rides_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Grant("all"),))}
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        express(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),
+    ):
+        async with Downstream(gateway.url) as client:
+            who = ("Authorization", f"Bearer {own(roles=['all'], exp=int(time.time()) + 600)}")
+            asked = request_bytes("a", "POST", CHAT, b'{"model":"demo"}', [*JSON, who])
+            await swept(gateway)  # the first sweep forgets what was learnt before
+            await riding(client, native, asked)
+            clock = SimpleNamespace(
+                time=lambda: time.time() + 3600,
+                time_ns=lambda: time.time_ns() + 3600 * 10**9,
+                monotonic_ns=time.monotonic_ns,
+            )
+            monkeypatch.setattr("budgateway.auth.authenticator_cy.time", clock.time)
+            monkeypatch.setattr("budgateway.runtime.time", clock)
+            await swept(gateway)
+            carried = native.carried()
+            await client.send(asked)
+            assert ((await client.answer()).status, native.carried()) == (401, carried)
+
+
+async def swept(gateway: Inside) -> None:
+    """Wait for a sweep."""
+    before = gateway.gauge(GAUGE_TICK)
+    await gateway.until(lambda: gateway.gauge(GAUGE_TICK) != before, "a sweep")
