@@ -54,6 +54,7 @@ cdef class ServerConnection:
     cpdef finish(self, bint keep_alive)
     cpdef Exchange adopt(self, head, bytes data, long long started_ns)
     cpdef surrender(self)
+    @cython.locals(x=Exchange)
     cpdef abort(self)
     cpdef reset(self)
     cpdef break_off(self, bint framed)

@@ -456,11 +456,14 @@ class ServerConnection:
         return transport, early, self._door
 
     def abort(self) -> None:
-        """Drop the connection, now."""
+        """Drop the connection, now, and with it an exchange that nobody has ended."""
+        x = self._exchange
         self._exchange = None
         if self._state != _CLOSED:
             self._state = _CLOSED
             self._transport.abort()
+        if x is not None:
+            self._handler.gone(x)
 
     def reset(self) -> None:
         """Drop the connection with RST, where FIN would say that the response is whole."""

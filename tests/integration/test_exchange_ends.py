@@ -376,3 +376,31 @@ async def test_an_early_answer_lets_go_of_the_upload(gateway: Inside, upstream: 
     await upstream.until(lambda up: up.open_connections == 0)
     (line,) = await gateway.lines(1)
     assert (line["status"], line["outcome"]) == (413, "complete")
+
+
+# ---------------------------------------------------------------- defects
+
+
+async def test_an_exchange_whose_deadlines_cannot_be_looked_at_ends(gateway: Inside, upstream: FaultyUpstream) -> None:
+    """R17: a defect of ours, there as an upstream has been silent for a while."""
+
+    class Defect:
+        def __getattr__(self, name: str) -> object:
+            return getattr(selector, name)
+
+        def suspect(self, index: int, now_ns: int) -> None:
+            raise ValueError("a defect")
+
+    upstream.script(faults.silent())
+    room = next(room for room in gateway.plane.snapshot.routes.rooms if room.name == "r")
+    balancer = room.legs[0].balancer
+    selector = balancer.selector
+    room.first_byte_ns = 60_000_000_000
+    balancer.selector = Defect()
+    async with Downstream(gateway.url) as client:
+        await client.send(ASK)
+        await client.closed()
+        await gateway.at_rest()
+        await upstream.until(lambda up: up.open_connections == 0)
+    (line,) = await gateway.lines(1)
+    assert line["outcome"] == "client_gone"
