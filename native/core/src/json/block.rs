@@ -553,6 +553,10 @@ mod tests {
     #[test]
     fn bits_are_bytes() {
         run(Answers);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            wide256::run(simd, Answers);
+        }
         Answers.run(Narrow::load);
     }
 
