@@ -51,6 +51,12 @@ def pytest_sessionstart() -> None:
         raise pytest.UsageError(f"BUDGATEWAY_PURE=1, but {package} has compiled modules: {', '.join(stray)}")
 
 
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests are garbage to nobody: a collection that looks at them takes a third of a second."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Put the leak checks around every test, outside all its other fixtures."""
     if isinstance(item, pytest.Function):

@@ -45,8 +45,7 @@ def steps(work: Callable[[], object]) -> list[tuple[str, int]]:
         return trace
 
     before = sys.gettrace()
-    gc.collect()  # or else hooks of the collector are traced, too
-    gc.disable()
+    gc.disable()  # or else hooks of the collector are traced, too
     sys.settrace(trace)
     try:
         work()
