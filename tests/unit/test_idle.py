@@ -137,3 +137,8 @@ def test_one_to_which_something_is_unsent_is_not_had(steps: Steps, peer: Peer, o
     while left:
         left -= len(moved(steps, other))
     assert (peer.told[-1], idle.pop(1)) == ("resume", "a")
+
+
+def test_what_was_heard_last_counts_whoever_tells_it_when() -> None:
+    idle = Idle(100, 8)
+    assert [idle.hear(now_ns) for now_ns in (0, 7, 5, 9)] == [0, 7, 7, 9]
