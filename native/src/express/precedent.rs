@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use crate::decide::{LimitSet, Price};
 use crate::head::RequestHeadWriter;
 use crate::select::Selector;
-use crate::sockets::{Idle, Transport, Waiting};
+use crate::sockets::{Idle, Transport};
 
 /// Kinds that are remembered: all are forgotten when there are more.
 const MOST: usize = 1024;
