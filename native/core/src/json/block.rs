@@ -45,13 +45,28 @@ pub(crate) trait Work {
     fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output;
 }
 
+/// Bytes of a vector at most. A build can be told to use narrower ones than a machine has, for tests of all kinds on it:
+/// `RUSTFLAGS='--cfg budgateway_vectors="32"'`.
+#[cfg(target_arch = "x86_64")]
+const WIDEST: usize = if cfg!(budgateway_vectors = "16") {
+    16
+} else if cfg!(budgateway_vectors = "32") {
+    32
+} else {
+    64
+};
+
 /// Does the work with the widest vectors that this machine has.
 #[inline(always)]
 pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = pulp::x86::V4::try_new() {
+    if WIDEST >= 64
+        && let Some(simd) = pulp::x86::V4::try_new()
+    {
         return wide512::run(simd, work);
-    } else if let Some(simd) = pulp::x86::V3::try_new() {
+    } else if WIDEST >= 32
+        && let Some(simd) = pulp::x86::V3::try_new()
+    {
         return wide256::run(simd, work);
     }
     work.run(Narrow::load)
