@@ -8,6 +8,8 @@ ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8080
 FUZZ_SECONDS ?= 60
+# The core has no unsafe code, and without it a fuzzer is ten times as quick; `address` is for the crates below it.
+SANITIZER ?= none
 
 VENV := .venv
 PURE := .venv-pure
@@ -22,8 +24,10 @@ SHELL := bash
 MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 
-# What the build reads. Anything under target/ or a fuzz corpus is output.
-SOURCES_RS := $(shell find native -name target -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print 2>/dev/null)
+# What the build reads. Anything under target/ is output, and the fuzz crate no part of it.
+SOURCES_RS := $(shell find native \( -name target -o -name fuzz \) -prune -o \( -name '*.rs' -o -name Cargo.toml \) -print 2>/dev/null)
+# Not in an sdist.
+FUZZ_CRATE := $(wildcard native/fuzz/Cargo.toml)
 SOURCES_RIG := $(shell find benchmarks/load/rig -name '*.rs' -o -name Cargo.toml)
 SOURCES_CARGO := Cargo.toml Cargo.lock $(wildcard rust-toolchain.toml .cargo/config.toml)
 SOURCES_CY := $(shell find budgateway -name '*_cy.py' -o -name '*.pxd')
@@ -151,12 +155,15 @@ fmt: $(STAMPS)/group-lint ## format Python and Rust
 	$(BIN)/ruff check --quiet --select I --fix .
 	$(BIN)/ruff format .
 	cargo fmt --all
+	$(if $(FUZZ_CRATE),cargo fmt --manifest-path $(FUZZ_CRATE))
 
 lint: $(STAMPS)/group-lint ## formats, ruff, clippy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	cargo fmt --all --check
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+	$(if $(FUZZ_CRATE),cargo fmt --manifest-path $(FUZZ_CRATE) --check)
+	$(if $(FUZZ_CRATE),cargo clippy --quiet --locked --manifest-path $(FUZZ_CRATE) --all-targets --features targets -- -D warnings)
 
 type: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-lint ## mypy, pyright, and the native stub against the native module
 	$(BIN)/mypy
@@ -177,15 +184,21 @@ $(STAMPS)/fuzz:
 	cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz
 	@touch $@
 
-fuzz: $(STAMPS)/fuzz ## each fuzz target for FUZZ_SECONDS=60
-	@cd native; targets=$$(cargo +nightly fuzz list); \
-	for target in $$targets; do cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
+# From what the replay begins with to what the fuzzer found: that stays in native/fuzz/corpus.
+fuzz: $(STAMPS)/fuzz ## each fuzz target for FUZZ_SECONDS=60 (TARGETS="json sse")
+	@cd native; seeds=$$(mktemp -d); trap 'rm -rf "$$seeds"' EXIT; \
+	cargo run --quiet --locked --manifest-path fuzz/Cargo.toml --example sow -- "$$seeds"; \
+	for target in $(or $(TARGETS),$$(cargo +nightly fuzz list)); do \
+	  mkdir -p "fuzz/corpus/$$target"; \
+	  cargo +nightly fuzz run --sanitizer $(SANITIZER) --features fuzzing "$$target" "fuzz/corpus/$$target" "$$seeds/$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
 
 soak: $(STAMPS)/built $(STAMPS)/group-test ## the long tests
 	$(BIN)/pytest -m soak $(ARGS)
 
-core: ## the tests of the Rust core and of the load generator
+core: ## the tests of the Rust core, its parsers over seeds and corpora, and the load generator's tests
 	cargo test --quiet --locked --workspace --exclude budgateway-native
+	$(if $(FUZZ_CRATE),cargo test --quiet --locked --manifest-path $(FUZZ_CRATE))
 
 micro: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/group-bench ## each micro-benchmark once, as a test
 	$(BIN)/pytest benchmarks/micro --benchmark-disable
