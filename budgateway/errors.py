@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 Who = Literal["downstream", "upstream", "gateway", "operator"]
@@ -126,6 +127,11 @@ class MethodNotAllowed(RouteNotFound):
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: Iterable[str]) -> None:
+        super().__init__(message)
+        # RFC 9110 15.5.6: a 405 says what is allowed.
+        self.lines = f"allow: {', '.join(allow)}\r\n".encode()
 
 
 class RateLimited(GatewayError):

@@ -9,6 +9,8 @@ LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random",
 OnStoreFailure = Literal["local", "open", "closed"]
 ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
 
+# What a route may take. TRACE and CONNECT are refused by the front door whatever it says (RELIABILITY 3.8).
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # RFC 9110 9.2.2.
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 

@@ -103,7 +103,7 @@ class AdminApi:
             raise RouteNotFound(f"no operation {path}", hint="GET /admin/openapi.json lists them")
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
-            raise MethodNotAllowed(f"{path} takes {', '.join(handlers)}")
+            raise MethodNotAllowed(f"{path} takes {', '.join(handlers)}", allow=handlers)
         return await handler(Request(method, path, body or b"", name, query))
 
     # ---------------------------------------------------------------- seeing

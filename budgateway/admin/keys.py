@@ -39,14 +39,14 @@ class KeyOperations:
             return await self._changed(200, partial(keybook.update, name=name, wishes=given, now=now))
         if method == "DELETE":
             return await self._changed(200, partial(keybook.delete, name=name))
-        raise MethodNotAllowed("/admin/keys/{name} takes GET, PATCH, DELETE")
+        raise MethodNotAllowed("/admin/keys/{name} takes GET, PATCH, DELETE", allow=("GET", "PATCH", "DELETE"))
 
     async def _all(self, method: str, given: Mapping[str, Any]) -> tuple[int, Any]:
         now = time.time()
         if method in ("GET", "HEAD"):
             return 200, {"keys": [keybook.shown(key, now) for key in await self._custodian.keys()]}
         if method != "POST":
-            raise MethodNotAllowed("/admin/keys takes GET, POST")
+            raise MethodNotAllowed("/admin/keys takes GET, POST", allow=("GET", "POST"))
         wishes = dict(given)
         name = wishes.pop("name", None)
         if not isinstance(name, str):
@@ -68,7 +68,7 @@ class KeyOperations:
         if verb not in edits:
             raise RouteNotFound(f"no operation '{verb[:64]}' of a key", hint="GET /admin/openapi.json lists them")
         if method != "POST":
-            raise MethodNotAllowed(f"/admin/keys/{{name}}/{verb} takes POST")
+            raise MethodNotAllowed(f"/admin/keys/{{name}}/{verb} takes POST", allow=("POST",))
         return await self._changed(200, edits[verb])
 
     async def _changed(self, status: int, edit: Callable[[Keys], Changed]) -> tuple[int, Any]:

@@ -10,12 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from budgateway.config.endpoint import HOST_NAME, parse_endpoint
 from budgateway.config.problems import shown
-from budgateway.records import ProviderKind
+from budgateway.records import METHODS, ProviderKind
 
 KINDS: tuple[str, ...] = get_args(ProviderKind)
-# TRACE and CONNECT are refused by the front door whatever a route says (RELIABILITY 3.8).
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 SIZE = r"^\s*\d{1,15}\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
 REFERENCE = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
+from budgateway.records import METHODS
 from budgateway.routing.form import model_of, rest_of
 from budgateway.wire.upgrade import query_model
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from budgateway.exchange_cy import Exchange
+    from budgateway.native import RequestHead
     from budgateway.records import Route
 
 # Flags of the native scan, as C numbers.
@@ -90,6 +92,12 @@ class RouteRoom:
         return self.record.replays(x.head.method, x.head.path)
 
 
+def methods_of(table: RouteTable, head: RequestHead) -> list[str]:
+    """With which methods some route takes a request like this one; with a model as well, if it needs one."""
+    headers = head.headers()
+    return [method for method in METHODS if table.lookup(method, head.path, head.host, None, headers) not in (-1, -2)]
+
+
 class Router:
     """Holds the table and the rooms behind it; `match` is the stage."""
 
@@ -146,7 +154,7 @@ class Router:
     def _nothing(self, x: Exchange, why: int) -> RouteNotFound:
         path = x.head.path
         if why == -2:
-            return MethodNotAllowed(f"no route takes {x.head.method} {path}")
+            return MethodNotAllowed(f"no route takes {x.head.method} {path}", allow=methods_of(self.table, x.head))
         if why == -3:
             if x.model:
                 return ModelNotFound(f"no route serves the model '{x.model}' on {path}", param="model")

@@ -193,6 +193,18 @@ async def test_without_open_routes_the_model_list_asks_for_a_credential(tmp_path
         assert len(answer.json()["data"]) == len(MODELS)
 
 
+async def test_a_method_that_is_not_allowed_hears_which_are(gateway: Inside) -> None:
+    """RFC 9110 15.5.6."""
+    async with Downstream(gateway.url) as client:
+        for path, allowed in (
+            ("/v1/chat/completions", "POST"),
+            ("/health", "GET, HEAD"),
+            ("/v1/models/x", "GET, HEAD"),
+        ):
+            answer = await client.ask("PUT", path, b"", [bearer("all")])
+            assert (answer.status, answer.header("allow")) == (405, allowed)
+
+
 async def test_a_key_has_its_own_say(tmp_path: Path) -> None:
     from budgateway.auth.keybook import book
 
