@@ -8,6 +8,7 @@ import logging
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from budgateway.auth.vouch import vouched_for
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RouteNotFound
@@ -71,7 +72,7 @@ class BackOffice(Carrier):
         elif path == "/livez":
             self._answer_json(x, 200, {"status": "ok"})
         elif path == "/v1/models" or path.startswith("/v1/models/"):
-            x.task = self._spawn(self._models(x, path.removeprefix("/v1/models").removeprefix("/")))
+            x.task = self._spawn(self._models(x, unquote(path.removeprefix("/v1/models").removeprefix("/"))))
         elif self._api is not None and path.startswith("/admin/"):
             x.task = self._spawn(self._admin(x, self._api))
         else:
