@@ -134,17 +134,22 @@ def match_route(
         if not found or not name:
             raise click.BadParameter(f"{line!r} is not NAME=VALUE", param_hint="--header")
         headers.append((name.strip(), value.strip()))
+    from budgateway.routing.own import OFFICE, own_routes
     from budgateway.routing.shape import explain as explain_shape
     from budgateway.routing.table import RouteTable
 
     settings = load(path if path is not None else context.obj)
-    table = RouteTable.from_settings(settings)
+    table = RouteTable([*settings.routes, *(route for route, _ in own_routes(settings.routes))])
     found_route = table.match(method, target, model=model, host=host, headers=headers)
     if explain:
         print_verdicts(table, method, target, model, host, headers)
     if found_route is None:
         click.echo(f"no route answers {method.upper()} {target}" + (f" for model {model!r}" if model else ""), err=True)
         sys.exit(1)
+    if found_route.provider == OFFICE:
+        click.echo("route     none of the configuration: the gateway answers this itself")
+        click.echo(f"reason    {found_route.reason}")
+        return
     click.echo(f"route     {found_route.route.name}")
     provider = next(provider for provider in settings.providers if provider.name == found_route.provider)
     click.echo(f"provider  {found_route.provider}")
@@ -268,9 +273,13 @@ def route_facts(route: Route) -> dict[str, object]:
 def print_verdicts(
     table: RouteTable, method: str, target: str, model: str | None, host: str, headers: list[tuple[str, str]]
 ) -> None:
-    """Every route's verdict; the one that answers is marked."""
+    """Every route's verdict; the one that answers is marked. The gateway's own are named where they match."""
+    from budgateway.routing.own import OFFICE
+
     answered = False
     for verdict in table.explain(method, target, model=model, host=host, headers=headers):
+        if verdict.route.provider == OFFICE and not verdict.matched:
+            continue
         mark = "-"
         if verdict.matched:
             mark = "+" if answered else ">"

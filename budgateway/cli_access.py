@@ -298,6 +298,7 @@ def check_access(
 ) -> None:
     """Say whether METHOD PATH is allowed, and why; exit status 1 when not."""
     from budgateway.auth.roles import Roles, admin_action
+    from budgateway.routing.own import own_routes
     from budgateway.routing.table import RouteTable
 
     settings = load(path)
@@ -307,30 +308,45 @@ def check_access(
     if principal is not None:
         click.echo(f"roles      {', '.join(principal.roles) or 'none'}")
     method, bare = method.upper(), target.partition("?")[0]
-    if bare.startswith("/admin/"):
-        action = admin_action(method, bare)
+    own = own_routes(settings.routes)
+    found = RouteTable([*settings.routes, *(route for route, _ in own)]).match(method, target, model=model, host=host)
+    if found is None:
+        _fail(f"no route answers {method} {target}" + (f" for model {model!r}" if model else ""))
+    access = next((access for route, access in own if route == found.route), None)
+    if access is None:
+        click.echo(f"route      {found.route.name}")
+    else:
+        click.echo("route      none of the configuration: the gateway answers this itself")
+    if access == "models":
+        allowed, why = _may_list(settings, principal)
+    elif access in ("admin", "metrics"):
+        action = "metrics" if access == "metrics" else admin_action(method, bare)
         click.echo(f"action     {action}")
         allowed, why = (
-            (False, "it needs a credential")
+            (False, "it needs a credential" + (", except from this machine" if access == "metrics" else ""))
             if principal is None
             else Roles(settings.auth).profile(principal).may_operate(action)
         )
+    elif not found.route.auth_required:
+        allowed, why = True, "the route is open to anyone"
+    elif principal is None:
+        allowed, why = False, "it needs a credential"
     else:
-        found = RouteTable.from_settings(settings).match(method, target, model=model, host=host)
-        if found is None:
-            _fail(f"no route answers {method} {target}" + (f" for model {model!r}" if model else ""))
-        click.echo(f"route      {found.route.name}")
-        if not found.route.auth_required:
-            allowed, why = True, "the route is open to anyone"
-        elif principal is None:
-            allowed, why = False, "it needs a credential"
-        else:
-            # A request that usually has a body and names no model might name any.
-            seen = model or ("" if method in ("GET", "HEAD", "DELETE", "OPTIONS") else None)
-            allowed, why = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
+        # A request that usually has a body and names no model might name any.
+        seen = model or ("" if method in ("GET", "HEAD", "DELETE", "OPTIONS") else None)
+        allowed, why = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
     click.echo(f"decision   {'allowed' if allowed else 'denied'}: {why}")
     if not allowed:
         sys.exit(1)
+
+
+def _may_list(settings: Settings, principal: Principal | None) -> tuple[bool, str]:
+    """The list of models: for whoever may use some route, with what they may use."""
+    if principal is not None:
+        return True, "it lists the models that this principal may use"
+    if any(not route.auth_required for route in settings.routes):
+        return True, "it lists the models of open routes"
+    return False, "it needs a credential"
 
 
 def _principal(

@@ -22,7 +22,8 @@ from budgateway.limits.waiting import WaitingRoom
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
-from budgateway.routing.router_cy import Access, Leg, Router, RouteRoom
+from budgateway.routing.own import OFFICE, own_routes
+from budgateway.routing.router_cy import Leg, Router, RouteRoom
 from budgateway.routing.shape import Shape, split_of
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
@@ -31,20 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from budgateway.limits.demand import SharedLimits
-
-OFFICE = "gateway"
-
-# The gateway's own paths come before every route but `/v1/models`, which a route of the operator's may claim.
-_READ = ("GET", "HEAD")
-_OFFICE_PATHS: tuple[tuple[str, Access, int, tuple[str, ...]], ...] = (
-    ("/health", "open", 1_000_000, _READ),
-    ("/livez", "open", 1_000_000, _READ),
-    ("/readyz", "open", 1_000_000, _READ),
-    ("/metrics", "metrics", 1_000_000, _READ),
-    ("/admin/{operation:path}", "admin", 1_000_000, ()),
-    ("/v1/models", "models", 0, _READ),
-    ("/v1/models/{name:path}", "models", 0, _READ),
-)
 
 # What a pool's connections have in common: URL, how TLS is checked, how long and how many are kept.
 PoolKey = tuple[str, bool, str, float, int]
@@ -313,8 +300,7 @@ def _office_rooms(
     targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
     keys = {(OFFICE, upstream.url): upstream.url}
     rooms = []
-    for path, access, priority, methods in _OFFICE_PATHS:
-        route = Route(name=OFFICE, path=path, provider=OFFICE, methods=methods, priority=priority, auth_required=False)
+    for route, access in own_routes(settings.routes):
         room = _route_room(route, {OFFICE: provider}, targets, settings, keys, segment, worker)
         room.access = access
         rooms.append(room)

@@ -194,6 +194,18 @@ async def test_without_open_routes_the_model_list_asks_for_a_credential(tmp_path
         assert len(answer.json()["data"]) == len(MODELS)
 
 
+async def test_a_route_that_has_the_path_of_the_model_list_answers_it(tmp_path: Path) -> None:
+    async with FaultyUpstream(faults.chat()) as upstream:
+        provider = Provider("p", "openai", (upstream_of(upstream.url),), models=MODELS)
+        settings = Settings(
+            host="127.0.0.1", port=0, metrics_port=0, access_log="off", providers=(provider,),
+            routes=(Route("mine", "/v1/models", "p", auth_required=False),),
+        )  # fmt: skip
+        async with Gateway(settings) as gateway, Downstream(gateway.url) as client:
+            assert (await client.ask("GET", "/v1/models")).header("x-budgateway-upstream") == "p"
+            assert (await client.ask("GET", "/v1/models/o3")).header("x-budgateway-upstream") == "gateway"
+
+
 async def test_a_method_that_is_not_allowed_hears_which_are(gateway: Inside) -> None:
     """RFC 9110 15.5.6."""
     async with Downstream(gateway.url) as client:

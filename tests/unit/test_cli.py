@@ -147,6 +147,38 @@ def test_every_routes_verdict_is_explained() -> None:
     assert result.stdout.endswith("\n")
 
 
+def test_what_the_gateway_answers_itself_is_no_routes() -> None:
+    """`/v1/*` matches the list of models, and does not get it."""
+    told = "route     none of the configuration: the gateway answers this itself"
+    for path in ("/v1/models", "/v1/models/m", "/health", "/metrics", "/admin/stats"):
+        result = run("routes", "match", "GET", path, "-c", SAMPLES)
+        assert (result.exit_code, result.stdout.splitlines()[0]) == (0, told)
+    lines = run("routes", "match", "GET", "/v1/models", "--explain", "-c", SAMPLES).stdout.splitlines()
+    assert [line for line in lines if line[:2] in ("> ", "+ ")] == [
+        "> gateway: path matches /v1/models, method GET",
+        "+ /v1/*: path matches /v1/*",
+    ]
+    assert run("routes", "match", "POST", "/v1/models", "-c", SAMPLES).stdout.startswith("route     /v1/*\n")
+
+
+@pytest.mark.parametrize("method", ["", "method = ['GET', 'HEAD']\n"])
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/models", "/v1/models"),
+        ("/v1/models/*", "/v1/models/a/b"),
+        ("/v1/models/{id:path}", "/v1/models/a/b"),
+        ("/v1/models/{id}", "/v1/models/a"),
+    ],
+)
+def test_a_list_of_models_that_a_route_claims_is_the_routes(tmp_path: Path, method: str, path: str, asked: str) -> None:
+    (tmp_path / "c.toml").write_text(
+        f"[[routes]]\nname = 'mine'\npath = '{path}'\n{method}provider = 'vllm'\n"
+        "auth_required = false\n[providers.vllm]\nendpoints = ['http://h']"
+    )
+    assert run("routes", "match", "GET", asked, "-c", "c.toml").stdout.startswith("route     mine\n")
+
+
 def test_no_route_is_exit_status_1() -> None:
     result = run("routes", "match", "GET", "/elsewhere", "--model", "x", "-c", SAMPLES)
     assert (result.exit_code, result.stdout) == (1, "")

@@ -193,6 +193,23 @@ def test_access_is_explained(tmp_path: Path) -> None:
     assert run(tmp_path, *ask, "--role", "chat", "--token", "x")[0] == 2
 
 
+def test_access_to_the_gateways_own_paths_is_explained(tmp_path: Path) -> None:
+    load(tmp_path, ACCESS)
+
+    def decided(path: str, *words: str) -> tuple[int, str]:
+        status, told = run(tmp_path, "check-access", "GET", path, *words)
+        assert "route      none of the configuration: the gateway answers this itself" in told
+        return status, told.rpartition("decision   ")[2].strip()
+
+    assert decided("/health") == (0, "allowed: the route is open to anyone")
+    assert decided("/v1/models") == (1, "denied: it needs a credential")
+    assert decided("/v1/models", "--role", "chat") == (0, "allowed: it lists the models that this principal may use")
+    assert decided("/metrics") == (1, "denied: it needs a credential, except from this machine")
+    assert decided("/metrics", "--role", "admin") == (0, "allowed: granted by the role 'admin'")
+    assert decided("/metrics", "--role", "chat")[0] == 1
+    assert decided("/admin/stats", "--role", "auditor") == (0, "allowed: granted by the role 'auditor'")
+
+
 def test_keys_are_managed_in_the_file_of_the_configuration(tmp_path: Path) -> None:
     load(tmp_path, ACCESS)
     status, told = run(tmp_path, "keys", "create", "build", "--role", "chat", "--model", "gpt-4o", "--expires", "30d")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from budgateway import Route, RouteTable
+from budgateway.routing.own import own_routes
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 ROUTES = (DOCS / "routes.md").read_text()
@@ -23,7 +24,7 @@ ROWS = [match.groupdict() for match in ROW.finditer(ROUTES)]
 def documented_table() -> RouteTable:
     text = re.search(r"```toml\n(.*?)```", ROUTES, re.DOTALL)
     assert text
-    return RouteTable(
+    configured = [
         Route(
             entry["name"],
             entry["path"],
@@ -35,7 +36,8 @@ def documented_table() -> RouteTable:
             priority=entry.get("priority", 0),
         )
         for entry in tomllib.loads(text[1])["routes"]
-    )
+    ]
+    return RouteTable([*configured, *(route for route, _ in own_routes(configured))])
 
 
 def test_every_row_is_read() -> None:
