@@ -189,7 +189,11 @@ class _Assembly:
             raw_routes = []
         elif not raw_routes and not self._source.incomplete:
             where = self._source.default_file("routes.toml")
-            self._problems.lines.append(f"{where}: no [[routes]]: there would be nothing to answer")
+            left = self._source.left_beside()
+            whole = (
+                f"; {' and '.join(left)} beside it: name the folder, {self._source.folder}, to read all" if left else ""
+            )
+            self._problems.lines.append(f"{where}: no [[routes]]: there would be nothing to answer{whole}")
 
         tables: dict[str, ProviderConfig] = {}
         for name, value in raw_providers.items():

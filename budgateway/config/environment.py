@@ -10,6 +10,7 @@ from dotenv import dotenv_values
 
 from budgateway.config.schema_shaping import leads_to
 from budgateway.config.source import Source
+from budgateway.errors import ConfigError
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -44,8 +45,16 @@ OPENAI_URL = f"https://{OPENAI_HOST}"
 
 
 def variables(dotenv: Path) -> dict[str, str]:
-    """The process's environment over what `.env` says. Values of `.env` are taken as they are, `$` included."""
-    written = dotenv_values(dotenv, interpolate=False) if dotenv.is_file() else {}
+    """The process's environment over what `.env` says. Values of `.env` are taken as they are, `$` included.
+
+    Raises ConfigError for one that is there and cannot be read.
+    """
+    try:
+        written = dotenv_values(dotenv, interpolate=False) if dotenv.is_file() else {}
+    except OSError as error:
+        raise ConfigError([f"{dotenv}: {(error.strerror or 'cannot be read').lower()}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{dotenv}: not UTF-8 text"]) from error
     return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
 
 

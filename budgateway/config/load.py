@@ -55,8 +55,11 @@ def load_config(
 
 def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
     if path is None:
-        if any((DEFAULT_FOLDER / name).is_file() for name in FILES):
-            return _read_folder(DEFAULT_FOLDER)
+        try:
+            if any((DEFAULT_FOLDER / name).is_file() for name in FILES):
+                return _read_folder(DEFAULT_FOLDER)
+        except OSError as error:  # an absent one is no error
+            raise _unreadable(DEFAULT_FOLDER, error) from error
         if environment.described(environ):
             return Source(alone=True)
         raise ConfigError(
@@ -68,13 +71,20 @@ def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
         if path.is_dir():
             return _read_folder(path)
         exists = path.exists()
-    except (OSError, ValueError):
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except ValueError:
         exists = False
     if not exists:
         raise ConfigError([f"{path}: no such file or folder"], hint=NOTHING_HINT)
     source = Source(folder=path.parent)
     _read_file(source, path)
     return source
+
+
+def _unreadable(path: Path, error: OSError) -> ConfigError:
+    """Of a file or folder that may be there, but cannot be looked at."""
+    return ConfigError([f"{path}: {(error.strerror or 'cannot be read').lower()}"], hint=NOTHING_HINT)
 
 
 def _read_folder(folder: Path) -> Source:

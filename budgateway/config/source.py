@@ -34,6 +34,12 @@ class Source:
         """The file that a missing table would be in: the one of that name in a folder, or the only one."""
         return Path(self.files[0]).name if len(self.files) == 1 else name
 
+    def left_beside(self) -> list[str]:
+        """Files of a folder that were not read, as one of them was named instead of the folder."""
+        if len(self.files) != 1 or Path(self.files[0]).name not in FILES:
+            return []
+        return [name for name in FILES if name != Path(self.files[0]).name and (self.folder / name).is_file()]
+
     def override(self, table: str, key: str, value: object, place: str) -> None:
         """Set one key over what the files say, unless something stronger did; a table that is no table stays wrong."""
         tables = self.tables.get(table, {})

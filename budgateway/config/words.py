@@ -101,7 +101,7 @@ def network(value: str) -> str:
 
 def log_level(value: object) -> object:
     """Levels are read in any case."""
-    return value.upper() if isinstance(value, str) else value
+    return value.upper() if isinstance(value, str) and value.upper() in LEVELS else value
 
 
 def endpoint_tables(value: object) -> object:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,53 @@ def test_nothing_to_read_says_what_to_try(path: str | None, tmp_path: Path) -> N
         assert all(
             word in caught.value.hint for word in ("serve --demo", "VLLM_ENDPOINTS", "OPENAI_API_KEY", "--config")
         )
+
+
+def test_a_level_that_is_none_is_shown_as_it_was_written(write: Callable[..., Path]) -> None:
+    (problem,) = problems(write("[gateway]\nlog_level = 'verbose'\n" + MINIMAL))
+    assert problem.endswith("; got 'verbose'")
+
+
+def test_one_file_of_a_folder_suggests_the_folder(write: Callable[..., Path]) -> None:
+    for name in ("gateway.toml", "routes.toml", "providers.toml"):
+        folder = write("", f"here/{name}").parent
+    (problem,) = problems(folder / "gateway.toml")
+    assert problem.endswith(f"; routes.toml and providers.toml beside it: name the folder, {folder}, to read all")
+
+
+@pytest.fixture
+def without_rights(tmp_path: Path) -> Iterator[None]:
+    """What is written with mode 0 cannot be read: root, who may all, is nobody for a while."""
+    tmp_path.chmod(0o755)
+    us = os.geteuid()
+    if us == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(us)
+
+
+@pytest.mark.parametrize("path", [None, "config", "config/gateway.toml"])
+def test_what_may_not_be_read_is_not_called_absent(
+    path: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = tmp_path / "config"
+    folder.mkdir(mode=0o700)
+    (folder / "gateway.toml").touch()
+    folder.chmod(0)
+    request.getfixturevalue("without_rights")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, environ={})
+    assert caught.value.problems == [f"{path or 'config'}: permission denied"]
+
+
+def test_a_dotenv_that_cannot_be_read_is_a_problem(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    (tmp_path / ".env").write_bytes(b"WORKERS=\xff")
+    with pytest.raises(ConfigError, match=r"^\.env: not UTF-8 text$"):
+        load_config()
+    (tmp_path / ".env").chmod(0)
+    request.getfixturevalue("without_rights")
+    with pytest.raises(ConfigError, match=r"^\.env: permission denied$"):
+        load_config()
 
 
 def test_the_environment_wins_over_files_and_options_over_both(write: Callable[..., Path]) -> None:
