@@ -23,6 +23,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(None, "-V", "--version", package_name="budgateway", message="budgateway %(version)s")
 def cli() -> None:
     """A gateway for model inference: one address in front of vLLM, SGLang, LiteLLM, OpenAI and their kin."""
 
@@ -31,16 +32,24 @@ for command in (token, keys, check_access):
     cli.add_command(command)
 
 
-@cli.command()
+@cli.command(short_help="Run the gateway.")
 @config_option
 @click.option("--host", help="Address to listen on.  [env: GATEWAY_HOST]")
 @click.option("--port", type=int, help="Port to listen on.  [env: GATEWAY_PORT]")
 @click.option("--workers", type=int, help="Data-plane processes.  [env: WORKERS]")
-@click.option("--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="[env: LOG_LEVEL]")
+@click.option(
+    "--log-level",
+    type=click.Choice(LEVELS, case_sensitive=False),
+    help="What to log of the gateway itself.  [env: LOG_LEVEL]",
+)
 @click.option("--demo", is_flag=True, help="Serve the embedded demo model; needs no configuration.")
 @click.option("--watch", is_flag=True, help="Reload when a file of the configuration changes.")
-@click.option("--take-over", is_flag=True, help="Take the sockets of your gateway on this port, and its place.")
-@click.option("--validate-config", is_flag=True, help="Check the configuration and leave, as `check` does.")
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Take over from the gateway that runs on this port, without refusing a connection.",
+)
+@click.option("--validate-config", is_flag=True, help="Check the configuration and exit, as `check` does.")
 def serve(
     path: str | None,
     host: str | None,
@@ -75,14 +84,14 @@ def serve(
     sys.exit(supervisor.run(settings, demo=demo, load=read, take_over=take_over))
 
 
-@cli.command()
+@cli.command(short_help="Check the configuration; report every problem.")
 @config_option
 def check(path: str | None) -> None:
-    """Check the configuration: every problem at once, exit status 1 when there is any."""
+    """Check the configuration; report every problem at once, with exit status 1 when there is any."""
     summarise(load(path))
 
 
-@cli.group(invoke_without_command=True)
+@cli.group(invoke_without_command=True, short_help="Show the routes; `routes match` says which one answers.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
@@ -108,14 +117,14 @@ def routes(context: click.Context, path: str | None, as_json: bool) -> None:
     console().print(table)
 
 
-@routes.command("match")
+@routes.command("match", short_help="Print the route that answers METHOD PATH.")
 @click.argument("method")
 @click.argument("target", metavar="PATH")
 @click.option("--model", help="The model that the body names.")
 @click.option("--host", default="", help="The host that the client asks for.")
 @click.option("--header", "header_lines", multiple=True, metavar="NAME=VALUE", help="A request header; repeatable.")
 @click.option("--explain", is_flag=True, help="Also print what each route says, in the order of preference.")
-@click.option("-c", "--config", "path", metavar="PATH", help="As for `routes`.")
+@click.option("-c", "--config", "path", metavar="PATH", help="The configuration, as for `routes`.")
 @click.pass_context
 def match_route(
     context: click.Context,
@@ -162,7 +171,7 @@ def match_route(
     click.echo(f"reason    {found_route.reason}")
 
 
-@cli.command()
+@cli.command(short_help="Show a running gateway.")
 @reaching
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def status(port: int | None, url: str | None, token: str | None, as_json: bool) -> None:
@@ -176,7 +185,7 @@ def status(port: int | None, url: str | None, token: str | None, as_json: bool) 
     print_status(console(), facts)
 
 
-@cli.command()
+@cli.command(short_help="Have a running gateway reload its configuration.")
 @reaching
 def reload(port: int | None, url: str | None, token: str | None) -> None:
     """Have a running gateway read its configuration again; print the difference, or every problem."""
@@ -192,7 +201,7 @@ def reload(port: int | None, url: str | None, token: str | None) -> None:
     click.echo("reloaded" if changed["changed"] else "reloaded: nothing changed")
 
 
-@cli.command()
+@cli.command(short_help="Print the configuration's JSON Schema.")
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors."""
     from budgateway.config.schema import json_schema
@@ -200,7 +209,7 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@cli.command()
+@cli.command(short_help="Print versions and how this was built.")
 def version() -> None:
     """Print what is running: package, compiled core, Python and event loop."""
     from importlib.metadata import PackageNotFoundError

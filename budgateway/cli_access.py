@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-@click.command()
+@click.command(short_help="Print a token signed with JWT_SECRET.")
 @config_option
 @click.option("--sub", default="operator", show_default=True, help="Who the token is for.")
 @click.option("--role", "roles", multiple=True, help="A role, such as admin; repeatable.")
 @click.option("--group", "groups", multiple=True, help="A group; repeatable.")
 @click.option("--tenant", help="The tenant.")
 @click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable.  Default: any.")
-@click.option("--expires", type=click.IntRange(min=1), metavar="SECONDS", help="Default: jwt_expiration.")
+@click.option(
+    "--expires",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="For how long it is good.  Default: jwt_expiration.",
+)
 def token(
     path: str | None,
     sub: str,
@@ -58,7 +63,7 @@ def token(
 # ---------------------------------------------------------------- keys
 
 
-@click.group()
+@click.group(short_help="Manage API keys.")
 def keys() -> None:
     """Manage API keys: in the keys file of the configuration, or in a gateway elsewhere (--url, --token)."""
 
@@ -76,14 +81,18 @@ def placed(command: Command) -> Command:
 def described(command: Command) -> Command:
     """What a key may have."""
     for option in (
-        click.option("--note", help="A word about it."),
-        click.option("--budget-period", type=click.Choice(("day", "week", "month")), help="Default: month."),
-        click.option("--budget", type=click.FloatRange(min=0), metavar="USD", help="What it may spend in a period."),
-        click.option("--concurrency", type=click.IntRange(min=0), help="Exchanges in flight."),
-        click.option("--tpm", type=click.IntRange(min=0), help="Tokens a minute."),
-        click.option("--burst", type=click.IntRange(min=0), help="Requests at once."),
+        click.option("--note", help="A note for people."),
+        click.option(
+            "--budget-period",
+            type=click.Choice(("day", "week", "month")),
+            help="The period of --budget.  Default: month.",
+        ),
+        click.option("--budget", type=click.FloatRange(min=0), metavar="USD", help="Dollars it may spend in a period."),
+        click.option("--concurrency", type=click.IntRange(min=0), help="Requests in flight at a time."),
+        click.option("--tpm", type=click.IntRange(min=0), help="Tokens a minute, read and written."),
+        click.option("--burst", type=click.IntRange(min=0), help="Requests at once above --rpm."),
         click.option("--rpm", type=click.IntRange(min=0), help="Requests a minute."),
-        click.option("--expires", metavar="WHEN", help="2027-01-01, or 30d, 12h from now."),
+        click.option("--expires", metavar="WHEN", help="When it ends: 2027-01-01, or 30d, 12h, 15m from now."),
         click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable."),
         click.option("--group", "groups", multiple=True, help="A group; repeatable."),
         click.option("--role", "roles", multiple=True, help="A role; repeatable."),
@@ -98,7 +107,7 @@ def described(command: Command) -> Command:
 @described
 @placed
 def create(name: str, **options: Any) -> None:
-    """Make a key and print it: this once, as only its hash is kept."""
+    """Make a key and print it. It is shown only now: what is kept is its hash."""
     wishes = _wishes(options)
     made = _change(options, "POST", "", {"name": name, **wishes}, "create", name=name, wishes=wishes, now=time.time())
     _print_secret(made, options["as_json"])
@@ -157,7 +166,11 @@ def update(name: str, **options: Any) -> None:
 @keys.command()
 @click.argument("name")
 @click.option(
-    "--grace", type=click.IntRange(min=0), default=0, metavar="SECONDS", help="The old one stays good so long."
+    "--grace",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="SECONDS",
+    help="The old secret stays good for so long.  Default: 0.",
 )
 @placed
 def rotate(name: str, grace: int, **options: Any) -> None:
@@ -255,7 +268,7 @@ def _print_secret(key: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(key, indent=2))
         return
     click.echo(key["secret"])
-    click.echo("note: it is shown this once; only its hash is kept", err=True)
+    click.echo("note: the key is shown only now; what is kept is its hash", err=True)
 
 
 def _print_key(key: dict[str, Any], as_json: bool) -> None:
@@ -275,7 +288,7 @@ def _text(value: object) -> str:
 # ---------------------------------------------------------------- check-access
 
 
-@click.command("check-access")
+@click.command("check-access", short_help="Say who may do what, and why.")
 @click.argument("method")
 @click.argument("target", metavar="PATH")
 @config_option

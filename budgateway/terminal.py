@@ -39,10 +39,17 @@ def reaching(command: Command) -> Command:
     """How a command reaches a running gateway, the same everywhere."""
     for option in (
         click.option(
-            "--token", metavar="TOKEN", help="With --url: a token with the role admin.", envvar="BUDGATEWAY_TOKEN"
+            "--token",
+            metavar="TOKEN",
+            help="With --url: a token or key with the role admin.  [env: BUDGATEWAY_TOKEN]",
+            envvar="BUDGATEWAY_TOKEN",
         ),
-        click.option("--url", metavar="URL", help="A gateway elsewhere.  Default: your own on this machine."),
-        click.option("--port", type=int, help="Which of several gateways on this machine."),
+        click.option(
+            "--url",
+            metavar="URL",
+            help="Any gateway, as https://host:8080.  Default: the one that this user runs on this machine.",
+        ),
+        click.option("--port", type=int, help="Which of several gateways on this machine: the port it listens on."),
     ):
         command = option(command)
     return command

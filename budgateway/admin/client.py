@@ -65,9 +65,15 @@ class AdminClient:
     def _connection(self) -> HTTPConnection:
         if self._office:
             return _UnixConnection(self._office)
-        parts = urlsplit(self._url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
+        try:
+            parts = urlsplit(self._url)
+            scheme, host, port = parts.scheme, parts.hostname, parts.port
+        except ValueError:
+            scheme, host, port = "", None, None
+        if not host or scheme not in ("http", "https"):
+            raise Unreachable(f"not a gateway's URL: {self._url}", hint="it is like http://host:8080 or https://host")
+        kind = HTTPSConnection if scheme == "https" else HTTPConnection
+        return kind(host, port, timeout=TIMEOUT_S)
 
 
 def local_gateway(port: int | None = None) -> Card:
@@ -77,7 +83,10 @@ def local_gateway(port: int | None = None) -> Card:
         return found[0]
     if not found:
         where = f" on port {port}" if port is not None else ""
-        raise Unreachable(f"no gateway of yours runs{where} here", hint="--url and --token reach one elsewhere")
+        raise Unreachable(
+            f"no gateway that this user started runs{where} on this machine", hint="--url and --token reach any other"
+        )
     raise Unreachable(
-        f"{len(found)} gateways run here: {', '.join(card.url for card in found)}", hint="choose one with --port"
+        f"{len(found)} gateways run on this machine: {', '.join(card.url for card in found)}",
+        hint="choose one with --port",
     )

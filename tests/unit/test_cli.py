@@ -106,6 +106,27 @@ def test_options_reach_the_settings() -> None:
     assert run("serve", "--log-level", "loud").exit_code == 2
 
 
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_the_version_is_an_option_as_well(option: str) -> None:
+    result = run(option)
+    assert (result.exit_code, result.stdout) == (0, f"budgateway {budgateway.__version__}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["routes"], ["keys"]])
+def test_help_cuts_no_commands_summary_off(command: list[str]) -> None:
+    told = run(*command, "--help").stdout
+    assert "..." not in told.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "gateway.example", "http://", "http://h:port", "ftp://h"])
+def test_a_url_without_its_scheme_or_host_is_told_from_a_gateway_that_is_away(url: str) -> None:
+    result = run("status", "--url", url)
+    assert (result.exit_code, result.stderr.splitlines()) == (
+        1,
+        [f"error: not a gateway's URL: {url}", "hint: it is like http://host:8080 or https://host"],
+    )
+
+
 def test_demo_needs_nothing_and_takes_no_configuration() -> None:
     assert run("serve", "--demo", "--validate-config").stdout.startswith("ok: 1 route, 1 provider, 1 upstream")
     assert run("serve", "--demo", "--config", SAMPLES).exit_code == 2
@@ -349,7 +370,8 @@ def test_without_a_gateway_its_commands_say_so(tmp_path: Path, monkeypatch: pyte
         result = run(command, "--port", "1")
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
-            "error: no gateway of yours runs on port 1 here\nhint: --url and --token reach one elsewhere\n"
+            "error: no gateway that this user started runs on port 1 on this machine\n"
+            "hint: --url and --token reach any other\n"
         )
 
 
