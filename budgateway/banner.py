@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 from budgateway.records import Provider, Route, Settings
 
@@ -24,7 +26,10 @@ def banner(settings: Settings, *, version: str = "", metrics_url: str = "") -> s
         lines.append(f"  from       {', '.join(settings.sources)}")
     lines += [f"  note       {notice}" for notice in settings.notices]
     if command := curl_line(settings):
-        lines += ["", "try it:", f"  {command}"]
+        lines += ["", f"try it{', with a name from GET /v1/models for MODEL' if 'MODEL' in command else ''}:"]
+        if "$TOKEN" in command and settings.jwt_secret is not None:
+            lines.append(f"  {token_line(settings)}")
+        lines.append(f"  {command}")
     return "\n".join(lines) + "\n"
 
 
@@ -46,6 +51,18 @@ def curl_line(settings: Settings) -> str:
     # In a shell's single quotes only the single quote needs care.
     text = json.dumps(body).replace("'", "'\\''")
     return f"curl -N{insecure} {base_url(settings)}{CHAT} -H 'content-type: application/json'{auth} -d '{text}'"
+
+
+def token_line(settings: Settings) -> str:
+    """A command that makes the token which the curl line sends, with the configuration that this gateway has read."""
+    files = [Path(source) for source in settings.sources if source.endswith(".toml")]
+    words = ["budgateway", "token"]
+    # The files of ./config are found without being told; one file may be all of its folder's, or named by itself.
+    if files and files[0].parent != Path("config"):
+        words += ["--config", str(files[0] if len(files) == 1 else files[0].parent)]
+    if settings.auth.grants:
+        words += ["--role", settings.auth.grants[0].role]
+    return f"TOKEN=$({shlex.join(words)})"
 
 
 def _leads_to_chat(route: Route) -> bool:

@@ -23,7 +23,7 @@ from budgateway.config import environment, schema
 from budgateway.config.demo import demo_settings, moved
 from budgateway.config.load import load_config
 from budgateway.config.source import FILES
-from budgateway.records import Provider, Route, Secret, Settings, Tls
+from budgateway.records import Auth, Grant, Provider, Route, Secret, Settings, Tls
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = str(ROOT / "config")
@@ -296,6 +296,30 @@ def test_the_banner_has_what_a_newcomer_needs() -> None:
         assert part in text
     assert curl_line(settings) in text
     assert '"model": "demo"' in curl_line(settings)
+
+
+@pytest.mark.parametrize(
+    ("sources", "grants", "line"),
+    [
+        (("JWT_SECRET",), (), "TOKEN=$(budgateway token)"),
+        (("config/gateway.toml", "config/routes.toml", "JWT_SECRET"), (), "TOKEN=$(budgateway token)"),
+        (("/etc/b g/gateway.toml", "/etc/b g/routes.toml"), (), "TOKEN=$(budgateway token --config '/etc/b g')"),
+        (("one.toml",), (Grant("chat"),), "TOKEN=$(budgateway token --config one.toml --role chat)"),
+    ],
+)
+def test_the_banner_says_how_to_make_the_token_that_its_curl_line_sends(
+    sources: tuple[str, ...], grants: tuple[Grant, ...], line: str
+) -> None:
+    settings = Settings(
+        providers=(Provider("p", "openai", ()),),
+        routes=(Route("r", "/v1/*", "p"),),
+        jwt_secret=Secret("s"),
+        auth=Auth(grants=grants),
+        sources=sources,
+    )
+    told = banner(settings).partition("try it, with a name from GET /v1/models for MODEL:\n")[2]
+    assert told.splitlines() == [f"  {line}", f"  {curl_line(settings)}"]
+    assert "budgateway token" not in banner(dataclasses.replace(settings, jwt_secret=None))
 
 
 def test_the_banner_shows_no_secret_and_every_notice() -> None:
