@@ -49,7 +49,7 @@ run: $(STAMPS)/built ## a gateway on localhost:8080, with a demo model server be
 test: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/rig ## the whole test suite
 	$(BIN)/pytest $(ARGS)
 
-peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests want as company: a LiteLLM proxy in .venv-litellm, the npm client
+peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests need beside us: a LiteLLM proxy in .venv-litellm, the npm client
 
 # Its 0.7 GB of dependencies would fight ours in one venv.
 $(LITELLM)/pyvenv.cfg:
