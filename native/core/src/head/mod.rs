@@ -11,6 +11,7 @@ mod request;
 mod response;
 mod scan;
 mod target;
+mod token;
 mod write;
 
 pub use familiar::Familiar;
@@ -19,8 +20,8 @@ pub use out::Framing;
 pub use request::{LastHost, RequestHead};
 pub use response::ResponseHead;
 pub use scan::{Field, Fields, Span};
-pub(crate) use scan::{is_token, is_token_byte};
 pub(crate) use target::host_len;
+pub(crate) use token::{is_token, is_token_byte};
 pub use write::{
     Disclosure, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
 };

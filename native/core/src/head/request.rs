@@ -3,8 +3,9 @@
 use smallvec::SmallVec;
 
 use super::known::Known;
-use super::scan::{self, Direction, Field, Fields, Span, is_token, line};
+use super::scan::{self, Direction, Field, Fields, Span, line};
 use super::target::{self, Target};
+use super::token::is_token;
 use super::write::is_request_id;
 use super::{HeadError, MAX_HEAD, flag};
 

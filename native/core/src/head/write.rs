@@ -9,7 +9,8 @@ use crate::out::Out;
 use super::known::{self, Known, KnownSet};
 use super::out::{Framing, FramingLine, put_field};
 use super::reason::standard_reason;
-use super::scan::{Field, is_token};
+use super::scan::Field;
+use super::token::is_token;
 use super::{RequestHead, ResponseHead};
 
 /// Why a writer could not be built, or a head not be written.
