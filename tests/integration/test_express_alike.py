@@ -163,6 +163,7 @@ def others() -> list[Case]:
         Case("1.0", (request(version="1.0"),), behind=False),
         Case("1.0 that stays", (request(headers=[*MANY, ("connection", "keep-alive")], version="1.0"),)),
         Case("close", (request(headers=[*MANY, ("connection", "close")]),), behind=False),
+        Case("proxy's close", (request(headers=[*MANY, ("proxy-connection", "close")]),)),
         Case("continue", (request(headers=[*MANY, ("expect", "100-continue")]),)),
         Case("upgrade", (request(headers=[*MANY, ("connection", "upgrade"), ("upgrade", "h2c")]),)),
         Case("timed", (request(headers=[*MANY, ("x-request-timeout", "5")]),)),

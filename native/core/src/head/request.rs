@@ -294,6 +294,23 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_stays_unless_either_header_closes_it() {
+        for (line, stays) in [
+            ("connection: keep-alive", true),
+            ("connection: x, close", false),
+            ("proxy-connection: keep-alive", true),
+            ("Proxy-Connection: Close", false),
+            ("proxy-connection: keep-alive ,close", false),
+            ("proxy-connection: closed", true),
+            ("proxy-connection: \"close\"", true),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{line}\r\n\r\n");
+            let head = RequestHead::parse(head.as_bytes()).unwrap().unwrap();
+            assert_eq!(head.has(flag::KEEP_ALIVE), stays, "{line}");
+        }
+    }
+
+    #[test]
     fn some_headers_occur_once() {
         for name in [
             "Host",

@@ -436,6 +436,7 @@ impl Facts {
             Known::ContentLength,
             Known::TransferEncoding,
             Known::Connection,
+            Known::ProxyConnection,
             Known::ContentType,
             Known::ContentEncoding,
             Known::Expect,
@@ -465,6 +466,8 @@ impl Facts {
                 self.flags |= flag::CHUNKED;
             }
             Known::Connection => self.connection(value)?,
+            // Not of HTTP (RFC 9112 C.2.2), but llhttp takes nothing behind a message that says so.
+            Known::ProxyConnection => self.close |= options(value).any(|option| equals(option, b"close")),
             Known::ContentType => self.flags |= content_type(value),
             Known::ContentEncoding if !value.is_empty() && !equals(value, b"identity") => self.flags |= flag::ENCODED,
             Known::Expect if direction == Direction::Request => {
@@ -484,8 +487,7 @@ impl Facts {
             self.keep_alive = true;
             return Ok(());
         }
-        for option in value.split(|byte| *byte == b',') {
-            let option = option.trim_ascii();
+        for option in options(value) {
             if equals(option, b"close") {
                 self.close = true;
             } else if equals(option, b"keep-alive") {
@@ -520,6 +522,11 @@ impl Facts {
         }
         Ok(self)
     }
+}
+
+/// What a list names (RFC 9110 5.6.1).
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// RFC 9110 8.6: digits. What does not fit 63 bits is refused, never wrapped.
