@@ -127,11 +127,9 @@ impl Slow {
         named.map(|(_, value)| value.as_slice())
     }
 
-    /// The options of `Connection`, in lower case.
-    fn options(&self) -> Vec<Vec<u8>> {
-        let options = self
-            .values("connection")
-            .flat_map(|value| value.split(|byte| *byte == b','));
+    /// The options of `Connection`, or of what stands for it, in lower case.
+    fn options(&self, name: &str) -> Vec<Vec<u8>> {
+        let options = self.values(name).flat_map(|value| value.split(|byte| *byte == b','));
         options.map(|option| option.trim_ascii().to_ascii_lowercase()).collect()
     }
 
@@ -209,12 +207,13 @@ impl Slow {
             assert!(coding.eq_ignore_ascii_case(b"chunked") && !http_10 && length.is_none());
         }
         assert!(codings.len() <= 1 && self.values("content-type").count() <= 1);
-        let options = self.options();
+        let options = self.options("connection");
         let says = |option: &[u8]| options.iter().any(|other| other == option);
         assert!(options.iter().all(|option| option.is_empty() || is_token(option)));
+        let closes = self.options("proxy-connection").iter().any(|option| option == b"close");
         assert_eq!(
             has(flag::KEEP_ALIVE),
-            !says(b"close") && (!http_10 || says(b"keep-alive"))
+            !says(b"close") && !closes && (!http_10 || says(b"keep-alive"))
         );
         let upgrades = says(b"upgrade") && self.values("upgrade").next().is_some() && !http_10;
         assert_eq!(has(flag::UPGRADE), upgrades);

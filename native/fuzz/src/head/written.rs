@@ -158,7 +158,7 @@ fn whole<T>(parsed: Result<Option<T>, HeadError>, out: &[u8]) -> Option<T> {
 
 /// The headers that pass by their names, and are not named by `Connection`.
 fn passed(slow: &Slow, passes: impl Fn(&str) -> bool) -> Headers {
-    let options = slow.options();
+    let options = slow.options("connection");
     let name = |name| std::str::from_utf8(name).expect("a token");
     let passing = slow
         .headers
