@@ -219,14 +219,16 @@ async def test_a_method_that_is_not_allowed_hears_which_are(gateway: Inside) -> 
 
 
 async def test_a_models_name_may_come_percent_encoded(tmp_path: Path) -> None:
-    provider = Provider("p", "openai", (upstream_of("http://127.0.0.1:9"),), models=("模型", "my model", "50%"))
+    provider = Provider(
+        "p", "openai", (upstream_of("http://127.0.0.1:9"),), models=("模型", "my model", "50%", "org/model")
+    )
     settings = Settings(
         host="127.0.0.1", port=0, metrics_port=0, access_log="off", providers=(provider,),
         routes=(Route("all", "/v1/*", "p", auth_required=False),),
     )  # fmt: skip
     async with Gateway(settings) as gateway, Downstream(gateway.url) as client:
         for name in provider.models:
-            answer = await client.ask("GET", f"/v1/models/{quote(name)}")
+            answer = await client.ask("GET", f"/v1/models/{quote(name, safe='')}")
             assert (answer.status, answer.json()["id"]) == (200, name)
         answer = await client.ask("GET", "/v1/models/%E6%A8")
         assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")

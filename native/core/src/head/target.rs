@@ -67,8 +67,12 @@ fn scheme(target: &[u8]) -> Option<usize> {
         .map(<[u8]>::len)
 }
 
+/// Below it names stand that have slashes, and OpenAI's clients write those `%2F`. Whoever decodes them is still below it.
+const NAMES: &[u8] = b"/v1/models/";
+
 /// How long the path is that `target` begins with.
 fn path(target: &[u8]) -> Result<usize, HeadError> {
+    let names = target.starts_with(NAMES);
     let mut at = 0;
     while let Some(byte) = target.get(at) {
         match PATH[*byte as usize] {
@@ -78,6 +82,10 @@ fn path(target: &[u8]) -> Result<usize, HeadError> {
                 if let Some(b'.' | b'%') = target.get(at) {
                     check_segment(target.get(at..).unwrap_or_default())?;
                 }
+            }
+            Class::Percent if names && decoded(target.get(at..).unwrap_or_default()) == Some(b'/') => {
+                at += 3;
+                check_segment(target.get(at..).unwrap_or_default())?;
             }
             Class::Percent => {
                 check_encoded(target.get(at..).unwrap_or_default())?;
@@ -111,6 +119,7 @@ fn check_segment(mut rest: &[u8]) -> Result<(), HeadError> {
     for dots in 0..=2 {
         match rest.first() {
             None | Some(b'/' | b'?' | b';') if dots > 0 => return Err(HeadError::DotSegment),
+            Some(b'%') if dots > 0 && decoded(rest) == Some(b'/') => return Err(HeadError::DotSegment),
             Some(b'.') => rest = rest.get(1..).unwrap_or_default(),
             Some(b'%') if decoded(rest) == Some(b'.') => rest = rest.get(3..).unwrap_or_default(),
             _ => return Ok(()),
@@ -276,6 +285,32 @@ mod tests {
             assert_eq!(verdict(target), Err(HeadError::PercentEncoding), "{target}");
         }
         assert_eq!(verdict("/a%20b%C3%A9?%2f%00"), Ok(()));
+    }
+
+    #[test]
+    fn names_of_models_may_have_encoded_slashes() {
+        for target in ["/v1/models/a%2Fb", "/v1/models/a%2fb%2Fc?q", "http://h/v1/models/a%2Fb"] {
+            assert_eq!(verdict(target), Ok(()), "{target}");
+        }
+        for dots in ["..", ".", "%2e%2E", "..;x"] {
+            for target in [
+                format!("/v1/models/a%2F{dots}"),
+                format!("/v1/models/a%2F{dots}%2Fb"),
+                format!("/v1/models/{dots}%2fb"),
+                format!("/v1/models/a%2F{dots}/b"),
+            ] {
+                assert_eq!(verdict(&target), Err(HeadError::DotSegment), "{target}");
+            }
+        }
+        for target in [
+            "/v1/models%2Fa",
+            "/v1/files/a%2Fb",
+            "/x/v1/models/a%2Fb",
+            "/v1/models/a%5Cb",
+            "/v1/Models/a%2Fb",
+        ] {
+            assert_eq!(verdict(target), Err(HeadError::AmbiguousPath), "{target}");
+        }
     }
 
     #[test]
