@@ -23,6 +23,8 @@ pub fn own(check: &str) -> Vec<Vec<u8>> {
             b"\r\nOPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nDate: now\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\nServer: s\r\nSet-Cookie: a=b\r\nx-ratelimit-limit-requests: 5\r\nCF-Ray: 1\r\nX-A: b\r\n\r\n",
             b"HTTP/1.0 429\r\nretry-after: 1\r\ncontent-length: 2\r\ncontent-length: 2\r\nconnection: keep-alive, retry-after\r\n\r\n{}",
+            // A header by the name of an option that every connection knows.
+            b"HTTP/1.1 200 OK\r\nclose: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
             b"HTTP/1.1 304 Not \xc3\xa4\r\ncontent-encoding: gzip\r\ncontent-length: 20000\r\n\r\n",
         ],
         "chunk" => &[

@@ -489,7 +489,8 @@ impl Facts {
         }
         for option in options(value) {
             if equals(option, b"close") {
-                self.close = true;
+                // `close` is an option and names a header all the same, should there be one (RFC 9110 7.6.1).
+                (self.close, self.names_headers) = (true, true);
             } else if equals(option, b"keep-alive") {
                 self.keep_alive = true;
             } else if equals(option, b"upgrade") {

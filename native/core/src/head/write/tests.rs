@@ -73,3 +73,26 @@ fn no_allow_list_lets_credentials_upstream() {
         b"GET / HTTP/1.1\r\nhost: up\r\nx-request-id: id\r\nx-mine: v\r\n\r\n"
     );
 }
+
+#[test]
+fn what_connection_names_comes_down_under_no_option() {
+    let writer = ResponseHeadWriter::new(&[]).unwrap();
+    for option in ["close", "x-a", "Close, x-b", "keep-alive", "upgrade"] {
+        let name = option.split(',').next().unwrap();
+        let raw = format!("HTTP/1.1 200 OK\r\n{name}: 1\r\nConnection: {option}\r\n\r\n");
+        let head = ResponseHead::parse(raw.as_bytes(), false).unwrap().unwrap();
+        let disclosure = Disclosure {
+            request_id: b"id",
+            lines: b"",
+            limits: b"",
+            attempts: 0,
+            overhead_us: 0,
+        };
+        let plan = writer
+            .plan(&head, raw.as_bytes(), Framing::None, true, &disclosure)
+            .unwrap();
+        let mut out = vec![0; plan.len()];
+        plan.write(&mut out);
+        assert_eq!(out, b"HTTP/1.1 200 OK\r\nx-request-id: id\r\n\r\n", "{option}");
+    }
+}
