@@ -8,7 +8,7 @@ ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8080
 FUZZ_SECONDS ?= 60
-# The core has no unsafe code, and without it a fuzzer is ten times as quick; `address` is for the crates below it.
+# The core has no unsafe code, and without it a fuzzer is six times as quick; `address` is for the crates below it.
 SANITIZER ?= none
 
 VENV := .venv
@@ -207,5 +207,5 @@ check: lint type test core micro ## what a commit must pass: formats, lints, typ
 	@if [ -n "$$(git status --porcelain)" ]; then git status --short; echo "the tree is not clean"; exit 1; fi
 
 clean: ## remove everything the build made
-	rm -rf $(VENV) $(PURE) $(LITELLM) tests/integration/node/node_modules $(STAMPS) build dist target *.egg-info native/fuzz/target native/fuzz/corpus native/fuzz/artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
+	rm -rf $(VENV) $(PURE) $(LITELLM) tests/integration/node/node_modules $(STAMPS) build dist target *.egg-info native/fuzz/target native/fuzz/corpus native/fuzz/artifacts native/fuzz/coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks wheels/*.whl
 	find budgateway benchmarks tests \( -name '*.so' -o -name '*.c' -o -name __pycache__ \) -prune -exec rm -rf {} +
