@@ -25,6 +25,7 @@ pub fn own(check: &str) -> Vec<Vec<u8>> {
             b"HTTP/1.0 429\r\nretry-after: 1\r\ncontent-length: 2\r\ncontent-length: 2\r\nconnection: keep-alive, retry-after\r\n\r\n{}",
             // A header by the name of an option that every connection knows.
             b"HTTP/1.1 200 OK\r\nclose: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nProxy-Connection: keep-alive, Close\r\n\r\nGET / HTTP/1.1\r\n",
             b"HTTP/1.1 304 Not \xc3\xa4\r\ncontent-encoding: gzip\r\ncontent-length: 20000\r\n\r\n",
         ],
         "chunk" => &[
