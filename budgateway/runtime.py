@@ -329,7 +329,13 @@ class DataPlane:
             self._plain.close()
 
     def _sweep(self) -> None:
-        now_ns = time.monotonic_ns()
+        try:
+            self._look_around(time.monotonic_ns())
+        finally:
+            # R17: whatever goes wrong in it, there is a next one.
+            self._judge_lag()
+
+    def _look_around(self, now_ns: int) -> None:
         # First: who waits for an upstream is judged by when it was heard.
         for pool in self.pools.values():
             pool.sweep(now_ns)
@@ -344,7 +350,6 @@ class DataPlane:
         self._follow_clock(now_ns)
         if self._access is not None:
             self._access.flush()
-        self._judge_lag()
 
     def _follow_models(self) -> None:
         """Let the balancers know when an upstream serves other models than before."""

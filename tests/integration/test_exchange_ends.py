@@ -404,3 +404,29 @@ async def test_an_exchange_whose_deadlines_cannot_be_looked_at_ends(gateway: Ins
         await upstream.until(lambda up: up.open_connections == 0)
     (line,) = await gateway.lines(1)
     assert line["outcome"] == "client_gone"
+
+
+async def test_deadlines_are_looked_at_again_after_a_sweep_that_failed(
+    gateway: Inside, upstream: FaultyUpstream
+) -> None:
+    """R17: a defect of ours, in what has nothing to do with the exchange."""
+    swept = []
+
+    class Defect:
+        def sweep(self, now_ns: int) -> None:
+            swept.append(now_ns)
+            raise ValueError("a defect")
+
+    pools = gateway.plane.pools
+    key = ("a defect", False, "", 0.0, 0)
+    pools[key] = Defect()  # type: ignore[assignment]
+    try:
+        await gateway.until(lambda: len(swept) == 2, "another sweep")
+    finally:
+        del pools[key]
+    upstream.script(faults.silent())
+    room = next(room for room in gateway.plane.snapshot.routes.rooms if room.name == "r")
+    room.first_byte_ns = 300_000_000
+    async with Downstream(gateway.url) as client:
+        await client.send(ASK)
+        assert (await client.answer()).status == 504
