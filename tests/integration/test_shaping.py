@@ -47,7 +47,9 @@ async def shaped(
     only = Route(name="r", path="/*", provider=records[0].name, auth_required=False, replay_inference=True, **route)
     log = tmp_path / "access.log"
     log.touch()
-    settings = Settings(host="127.0.0.1", port=0, providers=records, routes=(only,), access_log=str(log), drain_s=1.0)
+    settings = Settings(
+        host="127.0.0.1", port=0, metrics_port=0, providers=records, routes=(only,), access_log=str(log), drain_s=1.0
+    )
     async with Gateway(settings) as gateway:
         yield Inside(gateway, log)
 
