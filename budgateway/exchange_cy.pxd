@@ -18,6 +18,7 @@ cdef class Exchange:
     cdef public bint to_head            # the method is HEAD
     # stages
     cdef public int stage               # the one behind which its plan goes on, after a wait
+    cdef public int step                # of the route's own stages, those that have decided
     cdef public object snapshot
     cdef public object principal        # records.Principal
     cdef public object standing         # auth.authenticator_cy.Standing

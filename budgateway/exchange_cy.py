@@ -39,6 +39,7 @@ class Exchange:
         self.to_head = False
         # stages
         self.stage = 0
+        self.step = 0
         self.snapshot: Any = None
         self.principal: Principal | None = None
         self.standing: Any = None

@@ -9,17 +9,19 @@ on the ordinary way.
 from __future__ import annotations
 
 from time import monotonic_ns, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from budgateway import native
+from budgateway.cached_plan import CachedChoice, CachedIdentity, CachedLimits, CachedRoute
+from budgateway.pipeline_cy import stages_of
 from budgateway.server.framing_cy import request_parser
 from budgateway.transport.client_cy import response_parser
 from budgateway.wire.inference import ERROR_BODIES
 
 if TYPE_CHECKING:
     from budgateway.auth.authenticator_cy import Standing
+    from budgateway.cached_plan import Part
     from budgateway.exchange_cy import Exchange
-    from budgateway.limits.stage_cy import Prepared
     from budgateway.observe.record_cy import Recorder
     from budgateway.pipeline_cy import Snapshot
     from budgateway.relay_cy import Relay
@@ -32,8 +34,21 @@ QUIET_NS = (
 )
 SLACK_NS = 500_000_000  # two sweeps: so long before a deadline the relay has what it is about
 MAX_LEARNT = 1024  # kinds of exchanges, as many as the native half remembers
-MAX_NAME = 256  # characters of a model's name: clients may make them up
 _EVER_NS = (1 << 63) - 1
+
+
+def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
+    """What the stages contribute to x's cached plan, by type; None when one of them must see every request."""
+    parts: dict[type[Part], Any] = {}
+    for stage in stages_of(x):
+        if stage is None:
+            continue
+        cached_plan = getattr(stage, "cached_plan", None)
+        part = None if cached_plan is None else cached_plan(x)
+        if part is None:
+            return None
+        parts[type(part)] = part
+    return parts
 
 
 class Express:
@@ -41,7 +56,8 @@ class Express:
 
     def __init__(self, relay: Relay, recorder: Recorder) -> None:
         self._relay = relay
-        self._learnt: set[tuple[int, str | None, str]] = set()
+        # kinds of exchanges, by route, credential and model -> whether their plan is cached
+        self._learnt: dict[tuple[int, str | None, str], bool] = {}
         relay.express = self
         self.native = native.Express(
             relay.ids,
@@ -67,55 +83,53 @@ class Express:
         self.native.forget()
 
     def learn(self, x: Exchange, now_ns: int) -> None:
-        """Make a precedent of an exchange that ends well now, if it is of a kind that can be carried: then the client's next
-        request is offered."""
+        """Cache the plan of an exchange that ends well, if every stage vouches for its part: then the client's next request
+        is offered. An exchange that was retried, streamed, renamed or refused is of no kind that the native half serves."""
         route: RouteRoom = x.route
-        if not route.rides or x.streams or x.rename or x.attempts != 1 or not x.model or x.status >= 300:
-            return
-        # Roles tell methods apart; a fallback has prices and names of its own.
-        if x.head.method != "POST" or x.leg is not route.legs[0] or len(x.model) > MAX_NAME:
+        if x.streams or x.rename or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
             return
         snapshot: Snapshot = x.snapshot
-        try:
-            given = snapshot.auth.given(x)
-        except ValueError:
-            return
-        kind = (route.place, given, x.model)
         if snapshot is not self._relay.snapshot:
             return
-        if kind in self._learnt:
+        try:
+            kind = (route.place, snapshot.auth.given(x), x.model)
+        except ValueError:
+            return
+        cached = self._learnt.get(kind)
+        if cached is None:
+            if len(self._learnt) >= MAX_LEARNT:
+                self.forget()
+            parts = cached_parts(x)
+            cached = self._learnt[kind] = parts is not None
+            if parts is not None:
+                self._insert(x, parts)
+        if cached:
             x.downstream.rides = True
-            return
-        prepared: Prepared | None = route.limits.pick(x)
-        if prepared is not None and (prepared.is_shared or prepared.lease is not None or prepared.spends):
-            return
-        if len(self._learnt) >= MAX_LEARNT:
-            self.forget()
-        self._learnt.add(kind)
-        x.downstream.rides = True
-        leg = route.legs[0]
+
+    def _insert(self, x: Exchange, parts: dict[type[Part], Any]) -> None:
+        """Hand the parts of a plan to the native half."""
+        identity: CachedIdentity = parts[CachedIdentity]
+        route: CachedRoute = parts[CachedRoute]
+        limits: CachedLimits = parts[CachedLimits]
+        choice: CachedChoice = parts[CachedChoice]
         until_ns = _EVER_NS
-        asker: tuple[str, str, str, str] | None = None
-        standing: Standing | None = x.standing
-        principal = x.principal
-        if standing is not None and principal is not None:
-            until_ns = min(until_ns, monotonic_ns() + int((min(standing.expires, 4e9) - time()) * 1e9))
-            asker = (principal.id, x.limit_key, principal.key or x.limit_key, principal.tenant)
+        if identity.asker is not None:
+            until_ns = min(until_ns, monotonic_ns() + int((identity.until_s - time()) * 1e9))
         self.native.learn(
             route.place,
-            None if given is None else given.encode("latin-1"),
+            identity.credential,
             x.model,
-            (route.label, leg.label, x.model_label),
-            None if prepared is None else prepared.limits,
-            snapshot.limits.price(x),
-            leg.balancer.selector,
-            leg.balancer.left_out(x.model),
-            [(target.pool.idle, target.writer, target.label, target.disclosure) for target in leg.balancer.targets],
-            asker,
-            standing,
+            route.labels,
+            limits.limits,
+            limits.price,
+            choice.selector,
+            choice.left_out,
+            [(target.pool.idle, target.writer, target.label, target.disclosure) for target in choice.targets],
+            identity.asker,
+            identity.standing,
             until_ns,
             route.max_body_bytes,
-            min(route.first_byte_ns, route.total_ns) - SLACK_NS,
+            route.patience_ns - SLACK_NS,
         )
 
     def take_over(

@@ -1,6 +1,7 @@
 cimport cython
 
 from budgateway.auth.authenticator_cy cimport Authenticator
+from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange_cy cimport Exchange
 from budgateway.limits.stage_cy cimport Limits, RouteLimits
@@ -16,5 +17,9 @@ cdef class Snapshot:
     cdef public dict providers          # name -> tuple of transport.client_cy.Target
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int)
+@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int, stages=tuple)
 cpdef plan(Exchange x)
+
+
+@cython.locals(rooms=Snapshot, route=RouteRoom, leg=Leg, attempts=Attempts)
+cpdef tuple stages_of(Exchange x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from budgateway.errors import GatewayError
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from budgateway.auth.authenticator_cy import Authenticator
+    from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.exchange_cy import Exchange
     from budgateway.limits.stage_cy import Limits, RouteLimits
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
     from budgateway.records import Settings
     from budgateway.routing.router_cy import Leg, Router, RouteRoom
     from budgateway.transport.client_cy import Target
+
+
+class Stage(Protocol):
+    """A stage of some routes only, between the limits and the choice of an upstream (`RouteRoom.stages`)."""
+
+    def decide(self, x: Exchange) -> Awaitable[None] | None:
+        """Decide about an exchange: None to go on, GatewayError to refuse it, else what must be waited for."""
+        ...
 
 
 class Snapshot:
@@ -69,6 +78,14 @@ def plan(x: Exchange) -> Awaitable[None] | None:
             x.stage = 3
             return waiting
     if done < 4:
+        stages = route.stages
+        while x.step < len(stages):
+            stage: Stage = stages[x.step]
+            x.step += 1
+            waiting = stage.decide(x)
+            if waiting is not None:
+                x.stage = 3
+                return waiting
         leg: Leg = x.leg
         adapter: OpenAIAdapter = leg.adapter
         adapter.adapt(x)  # the upstream's name for the model
@@ -76,3 +93,23 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         x.stage = 4  # nothing is left but to find an upstream: where there is none, a fallback may have one
         return balancer.next(x)  # filter -> score -> pick
     return None
+
+
+def stages_of(x: Exchange) -> tuple[Any, ...]:
+    """Every room that decides about this exchange, in the order of `plan`. A cached plan needs the word of each of them;
+    None stands for a room that the route does not have."""
+    rooms: Snapshot = x.snapshot
+    route: RouteRoom = x.route
+    leg: Leg = x.leg
+    attempts: Attempts = route.attempts
+    return (
+        rooms.auth,
+        rooms.routes,
+        route.shape,
+        rooms.limits,
+        *route.stages,
+        leg.adapter,
+        leg.balancer,
+        route.mirror,
+        attempts.hedging,
+    )

@@ -29,7 +29,7 @@ from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from budgateway.limits.demand import SharedLimits
 
@@ -222,20 +222,6 @@ def _route_room(
         shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
         fallbacks=fallbacks,
         attempts=Attempts(route.retries, fallbacks),
-        rides=_rides(route, legs),
-    )
-
-
-def _rides(route: Route, legs: Sequence[Leg]) -> bool:
-    """Whether all that is particular about the route's exchanges is known to the express: one provider, reached by plain
-    TCP, whose upstreams take whatever comes."""
-    return (
-        len(legs) == 1
-        and not Shape.is_needed(route)
-        and route.mirror is None
-        and route.retries.hedge is None
-        and legs[0].balancer.is_plain()
-        and not any(target.upstream.tls or target.upstream.host.startswith("/") for target in legs[0].balancer.targets)
     )
 
 

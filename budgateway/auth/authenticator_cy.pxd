@@ -18,6 +18,8 @@ cdef class Authenticator:
     cpdef authorize(self, Exchange x, str access, str route)
     cpdef learn(self)
     cpdef given(self, Exchange x)
+    @cython.locals(standing=Standing)
+    cpdef cached_plan(self, Exchange x)
 
 
 cdef class CredentialAuthenticator(Authenticator):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from budgateway.auth.bearer import UnknownKey
 from budgateway.auth.roles import admin_action
 from budgateway.auth.vouch import vouch
+from budgateway.cached_plan import CachedIdentity
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
 from budgateway.jose.jws import Refused
 from budgateway.wire.upgrade import credential_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_REMEMBERED = 4096  # credentials; the oldest are forgotten first
 _UPGRADE = 8  # a flag of the native scan, as a C number
+_EVER_S = 4e9  # seconds since the epoch: the year 2096
 _LOOPBACK = ("127.0.0.1", "::1", "local")
 
 _log = logging.getLogger("budgateway.auth")
@@ -69,6 +71,24 @@ class Authenticator:
         """The header's value that an exchange's standing is remembered by; None: it has none, and brought none. ValueError
         when there is no such value: who asks is to be worked out each time."""
         return None
+
+    def cached_plan(self, x: Exchange) -> CachedIdentity | None:
+        """The identity that x's credential stands for; None when it cannot be told from the header's value alone."""
+        try:
+            credential = self.given(x)
+        except ValueError:
+            return None
+        if x.vouched:
+            return None
+        standing: Standing | None = x.standing
+        principal = x.principal
+        asker = None
+        until_s = _EVER_S
+        if standing is not None and principal is not None:
+            until_s = min(standing.expires, _EVER_S)
+            asker = (principal.id, x.limit_key, principal.key or x.limit_key, principal.tenant)
+        encoded = None if credential is None else credential.encode("latin-1")
+        return CachedIdentity(encoded, until_s, asker, standing)
 
     def learn(self) -> None:
         """Take what the vault holds now, and forget who was known before."""

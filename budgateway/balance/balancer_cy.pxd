@@ -16,6 +16,7 @@ cdef class Balancer:
     cdef dict _lacking                  # model -> mask of upstreams that do not list it
     cdef long long _models_version
     cdef bint _filters
+    cdef bint _is_tcp                   # every upstream is reached by plain TCP
     cdef object _told
     cdef object _queue                  # balance.queue.Queue, where upstreams have limits
 
@@ -37,7 +38,7 @@ cdef class Balancer:
     cpdef rest(self, Exchange x, double seconds, long long now_ns)
     cpdef follow_models(self, long long version)
     cpdef left_out(self, str model)
-    cpdef bint is_plain(self) except -1
+    cpdef cached_plan(self, Exchange x)
     cdef _leave_out(self, Exchange x)
     cdef _mask(self, str model)
     cdef _choose(self, Exchange x, long long now_ns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from budgateway.cached_plan import CachedChoice
 from budgateway.errors import NoUpstream, Overloaded
 from budgateway.native import VERDICT_NEUTRAL, VERDICT_SUCCESS
 
@@ -38,6 +39,7 @@ class Balancer:
         `pins`, over the same list, says where an exchange with a pin goes; `told` is the upstream's name for a model."""
         self.selector = selector
         self.targets = tuple(targets)
+        self._is_tcp = not any(one.upstream.tls or one.upstream.host.startswith("/") for one in self.targets)
         self._pick = selector.pick
         self._release = selector.release
         self._answered = selector.answered
@@ -157,9 +159,12 @@ class Balancer:
         """Those that do not serve a model, as far as that is known: a bit each."""
         return self._mask(model) if self._filters and model else 0
 
-    def is_plain(self) -> bool:
-        """Whether all there is to it is the selector's choice: nobody waits, and nobody is pinned."""
-        return self._queue is None and self._best is None
+    def cached_plan(self, x: Exchange) -> CachedChoice | None:
+        """The selector that chooses for x's kind. None where exchanges wait in a queue or are pinned, or where an upstream
+        is reached by anything but plain TCP."""
+        if self._queue is not None or self._best is not None or not self._is_tcp:
+            return None
+        return CachedChoice(self.selector, self.left_out(x.model), self.targets)
 
     def _leave_out(self, x: Exchange) -> None:
         """Exclude the upstreams that list their models, but not this one."""

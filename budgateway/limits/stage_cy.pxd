@@ -42,4 +42,6 @@ cdef class Limits:
     cpdef stray(self, Exchange x)
     @cython.locals(known=dict)
     cpdef price(self, Exchange x)
+    @cython.locals(prepared=Prepared, room=RouteLimits)
+    cpdef cached_plan(self, Exchange x)
     cpdef released(self)

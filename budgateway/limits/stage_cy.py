@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from budgateway.cached_plan import CachedLimits
 from budgateway.native import Grant
 
 if TYPE_CHECKING:
@@ -172,6 +173,16 @@ class Limits:
             known.clear()
         price = known[x.model] = self._book.price(provider, x.model)
         return price
+
+    def cached_plan(self, x: Exchange) -> CachedLimits | None:
+        """The limits that count x's kind. None where a decision may have to wait, or depends on the day or on other hosts."""
+        room: RouteLimits = x.route.limits
+        prepared = room.pick(x)
+        if prepared is None:
+            return CachedLimits(None, self.price(x))
+        if prepared.is_shared or prepared.lease is not None or prepared.spends:
+            return None
+        return CachedLimits(prepared.limits, self.price(x))
 
     def released(self) -> None:
         """An exchange gave its lease back: it may be somebody's turn."""

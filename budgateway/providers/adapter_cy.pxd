@@ -12,3 +12,4 @@ cdef class OpenAIAdapter:
 
     @cython.locals(told=bytes, asking=bytes, edits=list)
     cpdef adapt(self, Exchange x)
+    cpdef cached_plan(self, Exchange x)

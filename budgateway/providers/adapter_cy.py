@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from budgateway.cached_plan import NOTHING, Part
 from budgateway.wire.inference import tells_usage
 
 if TYPE_CHECKING:
@@ -54,3 +55,7 @@ class OpenAIAdapter:
         if asking is not None:
             edits.append(("stream_options", asking))
         x.send_body = x.peek.rewrite(edits)
+
+    def cached_plan(self, x: Exchange) -> Part | None:
+        """Nothing to do where the body goes upstream as it came; None where members are spliced."""
+        return None if x.rename or x.keeps_usage else NOTHING

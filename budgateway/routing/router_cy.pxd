@@ -24,11 +24,12 @@ cdef class RouteRoom:
     cdef public object shape            # routing.shape.Shape, or None
     cdef public object mirror           # balance.mirror.Mirroring, or None
     cdef public object attempts         # balance.attempts_cy.Attempts
-    cdef public bint rides
+    cdef public tuple stages            # between limits and the choice of an upstream
     cdef public Py_ssize_t place
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns, comment_ns
 
+    cpdef bint is_cacheable(self) except -1
     cpdef bint may_replay(self, Exchange x) except -1
 
 
@@ -41,4 +42,6 @@ cdef class Router:
 
     @cython.locals(model=str, body=bytes, flags=cython.int, index=Py_ssize_t, room=RouteRoom)
     cpdef match(self, Exchange x)
+    @cython.locals(room=RouteRoom, leg=Leg)
+    cpdef cached_plan(self, Exchange x)
     cdef _nothing(self, Exchange x, int why)

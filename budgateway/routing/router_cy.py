@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from budgateway.cached_plan import CachedRoute
 from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
 from budgateway.records import METHODS
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.native import RequestHead
     from budgateway.records import Route
+
+MAX_NAME = 256  # characters of a model's name in a cached plan: clients may make names up
 
 # Flags of the native scan, as C numbers.
 _UPGRADE = 8
@@ -65,10 +68,11 @@ class RouteRoom:
         shape: Any = None,
         mirror: Any = None,
         attempts: Any,
-        rides: bool = False,
+        stages: Sequence[Any] = (),
     ) -> None:
         """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there, as `attempts`
-        (balance.attempts_cy.Attempts) has it. `rides`: the express may carry what is common of it."""
+        (balance.attempts_cy.Attempts) has it. `stages` decide after the limits and before the choice of an upstream, in
+        their order: each has a method `decide(x)`, which refuses by a GatewayError or returns what is to be waited for."""
         self.record = record
         self.name = record.name
         self.access = access
@@ -79,13 +83,20 @@ class RouteRoom:
         self.shape = shape
         self.mirror = mirror
         self.attempts = attempts
-        self.rides = rides
+        self.stages = tuple(stages)
         self.place = -1  # in the router's table
         self.comment_ns = int(record.stream_keepalive_s * 1e9)
         self.max_body_bytes = record.max_body_bytes
         self.first_byte_ns = int(record.timeouts.first_byte_s * 1e9)
         self.chunk_ns = int(record.timeouts.chunk_s * 1e9)
         self.total_ns = int(record.timeouts.total_s * 1e9)
+
+    def is_cacheable(self) -> bool:
+        """Whether every stage particular to the route can vouch for a cached plan. One that has no word about it cannot."""
+        for stage in (self.shape, self.mirror, self.attempts.hedging, *self.stages):
+            if stage is not None and not hasattr(stage, "cached_plan"):
+                return False
+        return True
 
     def may_replay(self, x: Exchange) -> bool:
         """Whether a request that may have reached an upstream can be sent again (RELIABILITY 2.2)."""
@@ -150,6 +161,20 @@ class Router:
             room.shape.apply(x)
         if room.max_body_bytes != self._default_limit:
             x.downstream.limit_body(x, room.max_body_bytes)
+
+    def cached_plan(self, x: Exchange) -> CachedRoute | None:
+        """The route and its bounds. None for requests that the routing table tells apart by more than the cache's key:
+        roles tell methods apart, and a fallback has prices and names of its own."""
+        room: RouteRoom = x.route
+        leg: Leg = x.leg
+        if x.head.method != "POST" or leg is not room.legs[0] or not x.model or len(x.model) > MAX_NAME:
+            return None
+        return CachedRoute(
+            room.place,
+            (room.label, leg.label, x.model_label),
+            room.max_body_bytes,
+            min(room.first_byte_ns, room.total_ns),
+        )
 
     def _nothing(self, x: Exchange, why: int) -> RouteNotFound:
         path = x.head.path

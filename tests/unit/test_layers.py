@@ -47,7 +47,7 @@ LAYERS = {
         "store",
         "demo",
     ],
-    2: ["exchange", "judge", "config"],
+    2: ["exchange", "judge", "cached_plan", "config"],
     1: ["records", "native", "wire", "jose"],
     0: ["errors"],
 }
