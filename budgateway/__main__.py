@@ -1,6 +1,17 @@
-"""`python -m budgateway` is `budgateway`."""
+"""The command `budgateway`, which `python -m budgateway` is too."""
 
-from budgateway.cli import main
+from __future__ import annotations
+
+from budgateway.interpreter import leave_working_directory
+
+
+def main(module: str = "") -> None:
+    """Run the command line, with the installation as the only thing to import from."""
+    leave_working_directory(module)
+    from budgateway.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
-    main()
+    main("budgateway")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from budgateway import native
+from budgateway import interpreter, native
 from budgateway.errors import GatewayError
 from budgateway.overload import proportional, resident
 from budgateway.slot import Slot, Worker
@@ -128,7 +127,7 @@ class Fleet:
         """A process that has the segment, every slot's socket and every row's bell; how it is told more comes after this."""
         listening = [str(slot.sock.fileno()) for slot in self.slots]
         command = [
-            sys.executable,
+            *interpreter.command(),
             "-m",
             "budgateway.worker",
             "--segment",

@@ -18,6 +18,8 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from budgateway import interpreter
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from typing import Self
@@ -156,7 +158,7 @@ def launch(command: Sequence[str], inherited: Sequence[int], sock: socket.socket
     with sock:
         # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*command, str(sock.fileno())],
+            [*command, str(sock.fileno())], env=interpreter.environment(),
             pass_fds=(*inherited, sock.fileno()), stdin=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from budgateway import interpreter
 from budgateway.errors import ConfigError, GatewayError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Reader:
         with ours, theirs:
             # In the folder and under the environment that the gateway was started in. Ctrl-C is not meant for it.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-c", RUN, str(theirs.fileno())],
+                [*interpreter.command(), "-c", RUN, str(theirs.fileno())], env=interpreter.environment(),
                 pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             self._pipe = ours.makefile("rwb")

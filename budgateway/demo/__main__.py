@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from budgateway.interpreter import leave_working_directory
+
+if __name__ == "__main__":
+    leave_working_directory("budgateway.demo")
+
 import argparse
 import asyncio
 import contextlib

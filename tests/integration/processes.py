@@ -64,7 +64,9 @@ class Server:
 
 
 @contextmanager
-def running(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running(
+    command: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Server]:
     """The process, stopped by SIGTERM (SIGKILL when that does not do) at the end, with all its children."""
     surroundings = {name: os.environ[name] for name in _KEPT if name in os.environ} | dict(env or {})
     with tempfile.TemporaryDirectory(prefix="budgateway-") as folder:
@@ -76,6 +78,7 @@ def running(command: Sequence[str | Path], env: Mapping[str, str] | None = None)
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=surroundings,
+                cwd=cwd,
                 start_new_session=True,
             )
         try:
