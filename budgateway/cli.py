@@ -81,7 +81,7 @@ def serve(
     if validate_config:
         summarise(settings)
         return
-    sys.exit(supervisor.run(settings, demo=demo, load=read, take_over=take_over))
+    sys.exit(supervisor.run(settings, demo=demo, load=read, stop_loading=read.stop, take_over=take_over))
 
 
 @cli.command(short_help="Check the configuration; report every problem.")

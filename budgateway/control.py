@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import socket
     from typing import Self
 
+MAX_UNREAD_BYTES = 64 << 20  # some hundred large configurations: more waits for nobody who is alive
+
 _LENGTH = struct.Struct("!I")
 
 
@@ -116,12 +118,19 @@ class Channel:
         return cls(*await asyncio.open_unix_connection(sock=sock))
 
     async def send(self, message: Message) -> None:
-        """Write a message. ConnectionError when the other end is gone."""
+        """Write a message, and wait until most of it is read. ConnectionError when the other end is gone."""
+        self.post(message)
+        await self._writer.drain()
+
+    def post(self, message: Message) -> None:
+        """Write a message without waiting for its reader. ConnectionError when the other end is gone, TimeoutError when it
+        has not read MAX_UNREAD_BYTES."""
         if self._writer.is_closing():  # uvloop has a RuntimeError of its own for what is written then
             raise ConnectionResetError("the channel is closed")
+        if self._writer.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            raise TimeoutError("the other end reads nothing")
         data = pickle.dumps(message)
         self._writer.write(_LENGTH.pack(len(data)) + data)
-        await self._writer.drain()
 
     async def receive(self) -> Message | None:
         """The next message; None when the other end is gone."""

@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Mapping
 
+SEND_S = 0.2  # a service manager that reads nothing is not waited for
+
 
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
     """Send `READY=1` and the like to NOTIFY_SOCKET; whether there was one that took it."""
@@ -20,6 +22,7 @@ def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
     name = "\0" + address[1:] if address.startswith("@") else address
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(SEND_S)
             sock.connect(name)
             sock.send(state.encode())
     except OSError:

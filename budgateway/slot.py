@@ -150,10 +150,13 @@ class Worker:
             self._process.send_signal(signal.SIGUSR1)
 
     async def _tell(self, message: Message) -> None:
+        # Without waiting: a worker that stands still must not hold up the supervisor, and what it does for others.
         try:
-            await self._channel.send(message)
+            self._channel.post(message)
         except ConnectionError:
             pass  # `run` hears of it
+        except TimeoutError:
+            self.kill()
 
 
 class Slot:

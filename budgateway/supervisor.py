@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from functools import partial
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from budgateway import native
+from budgateway import log, native
 from budgateway.admin.card import Card, cards
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
@@ -119,6 +118,7 @@ class Supervisor:
             keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
             beside = [
                 asyncio.create_task(self._watch(), name="watch"),
+                asyncio.create_task(self._watch_files(), name="files"),
                 asyncio.create_task(self._kept.run(), name="limits"),
             ]
             await self._stopping.wait()
@@ -452,8 +452,7 @@ class Supervisor:
     # ---------------------------------------------------------------- watching
 
     async def _watch(self) -> None:
-        """Once a second: orphans, memory, hung workers, the spare, and the files of the configuration."""
-        files = FileWatch(self.settings.sources) if self._load is not None else None
+        """Once a second: orphans, memory, hung workers and the spare."""
         looked = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
@@ -462,7 +461,15 @@ class Supervisor:
             await self._guard_memory()
             await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
             self._keep_spare()
-            if files is not None and self.settings.watch and await asyncio.to_thread(files.changed):
+
+    async def _watch_files(self) -> None:
+        """Once a second: the files of the configuration. A task of its own, as a file system may not answer."""
+        if self._load is None:
+            return
+        files = FileWatch(self.settings.sources)
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if self.settings.watch and await asyncio.to_thread(files.changed):
                 files = FileWatch(self.settings.sources)
                 self._spawn_change("reload", self.reload)
 
@@ -525,23 +532,33 @@ def run(
     *,
     demo: bool = False,
     load: Callable[[], Settings] | None = None,
+    stop_loading: Callable[[], None] = lambda: None,
     take_over: bool = False,
 ) -> int:
-    """Run the gateway until it is told to stop; the exit status. `load` reads the configuration again, for reloads. With
+    """Run the gateway until it is told to stop; the exit status. `load` reads the configuration again, for reloads;
+    `stop_loading` ends a call of it that is under way, from another thread. With
     `take_over`, the sockets come from this user's gateway on the same port, if there is one, and it is told to stop. With
     `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway."""
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    said = log.begin(settings.log_level)
     try:
         predecessor = _gateway_on(settings.port) if take_over else None
-        uvloop.run(_serve_demo(settings, load) if demo else _serve(settings, load, predecessor))
+        serving = _serve_demo(settings, load) if demo else _serve(settings, load, predecessor)
+        uvloop.run(_then(serving, stop_loading))
     except StartFailed as error:
-        sys.stderr.write(f"budgateway: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else ""))
+        said.put((f"budgateway: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else "")).encode())
         return 1
     return 0
 
 
 def _gateway_on(port: int) -> Card | None:
     return next((card for card in cards() if card.handover and urlsplit(card.url).port == port), None)
+
+
+async def _then(serving: Coroutine[Any, Any, None], finish: Callable[[], None]) -> None:
+    try:
+        await serving
+    finally:
+        finish()  # before the loop waits for its threads
 
 
 async def _serve(settings: Settings, load: Callable[[], Settings] | None, predecessor: Card | None = None) -> None:
@@ -559,5 +576,8 @@ def _moved(load: Callable[[], Settings], url: str) -> Settings:
 
 
 def _announce(settings: Settings, metrics_url: str) -> None:
-    sys.stdout.write(banner(settings, version=version("budgateway"), metrics_url=metrics_url))
-    sys.stdout.flush()
+    # Standard output may be a pipe that nobody reads, or none any more.
+    words = banner(settings, version=version("budgateway"), metrics_url=metrics_url)
+    out = log.QueuedWriter(log.STDOUT)
+    out.put(words.encode(errors="backslashreplace"))
+    out.close(0)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
-from budgateway import native
+from budgateway import log, native
 from budgateway.control import (
     Abort,
     Channel,
@@ -122,7 +122,7 @@ async def serve(
     sock = socket.socket(fileno=listening[first.index])
     sock.setblocking(False)
     settings, index = first.settings, first.index
-    logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)s %(name)s[{index}] %(message)s")
+    log.begin(settings.log_level, f"[{index}]")
     if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})

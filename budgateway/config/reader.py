@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Not as __main__: what it pickles must be found by whoever reads that.
 RUN = "from budgateway.config.reader import main; main()"
+READ_S = 60.0  # that reading may take; a file system that does not answer takes for ever
+END_S = 2.0  # that a process without a task may take to end
 KEEP_S = 10.0  # that a process waits for the next reload: many in a row are as quick as here
 
 _log = logging.getLogger("budgateway.config")
@@ -56,7 +58,11 @@ class Reader:
     """Call it for the configuration as it is now. ConfigError as `load_config` raises it; GatewayError when no process can
     read it. Blocks; one call at a time."""
 
-    def __init__(self, path: str | None = None, *, demo: bool = False, **options: Any) -> None:
+    def __init__(
+        self, path: str | None = None, *, demo: bool = False, timeout_s: float = READ_S, **options: Any
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._stopped = False
         self._wish = partial(Wish, path, demo, options)
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -75,7 +81,7 @@ class Reader:
             if not asked:
                 self._ask(KEEP_S)
             found = self._answer()
-            if found is None and not asked:
+            if found is None and not asked and not self._stopped:
                 # It had waited long enough just when we asked.
                 self._ask(KEEP_S)
                 found = self._answer()
@@ -99,6 +105,12 @@ class Reader:
         with self._turn:
             self._drop()
 
+    def stop(self) -> None:
+        """End a call that is under way in another thread, and every later one."""
+        self._stopped = True
+        if (process := self._process) is not None:
+            process.kill()
+
     def _ask(self, keep_s: float) -> None:
         try:
             if self._process is None or self._process.poll() is not None:
@@ -106,7 +118,7 @@ class Reader:
             assert self._pipe is not None
             pickle.dump(self._wish(keep_s), self._pipe)
             self._pipe.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, TimeoutError):
             pass  # there will be no answer
         except OSError as error:
             raise GatewayError(f"no process can be started that reads the configuration: {error}") from error
@@ -114,6 +126,7 @@ class Reader:
     def _start(self) -> None:
         self._drop()
         ours, theirs = socket.socketpair()
+        ours.settimeout(self._timeout_s)
         with ours, theirs:
             # In the folder and under the environment that the gateway was started in. Ctrl-C is not meant for it.
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -131,6 +144,13 @@ class Reader:
         except (EOFError, ConnectionError, pickle.UnpicklingError):
             self._drop()
             return None
+        except TimeoutError:
+            if self._process is not None:
+                self._process.kill()
+            self._drop()
+            raise GatewayError(
+                f"the configuration was not read within {self._timeout_s:g} s: does its file system answer?"
+            ) from None
         return found
 
     def _drop(self) -> None:
@@ -141,7 +161,10 @@ class Reader:
                 pass  # what it could not write before
             self._pipe = None
         if self._process is not None:
-            self._process.wait()
+            try:
+                self._process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
             self._process = None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from budgateway.control import Channel, Commit, Prepare, Prepared, Ready, Serve
+from budgateway.control import MAX_UNREAD_BYTES, Channel, Commit, Prepare, Prepared, Ready, Serve
 from budgateway.records import Secret, Settings
 
 
@@ -59,3 +59,14 @@ def test_what_is_sent_on_a_closed_channel_finds_nobody(loop: Callable[[], asynci
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(send())
+
+
+async def test_a_peer_that_reads_nothing_holds_nobody_up() -> None:
+    here, there = socket.socketpair()
+    one = await Channel.over(here)
+    settings = Settings(notices=("n" * (1 << 20),))
+    with pytest.raises(TimeoutError, match="reads nothing"):
+        for _ in range(2 * (MAX_UNREAD_BYTES >> 20)):
+            one.post(Prepare(1, settings))
+    one.close()
+    there.close()

@@ -49,7 +49,7 @@ LAYERS = {
     ],
     2: ["exchange", "judge", "cached_plan", "config"],
     1: ["records", "native", "wire", "jose"],
-    0: ["errors", "interpreter"],
+    0: ["errors", "interpreter", "log"],
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 ROOMS = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -105,3 +106,28 @@ def test_without_a_process_there_is_no_configuration(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.executable", "/nowhere/python")
     with pytest.raises(GatewayError, match="no process can be started"):
         Reader(demo=True)()
+
+
+@pytest.mark.usefixtures("environ")
+def test_a_file_that_cannot_be_read_to_its_end_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "one.toml"
+    os.mkfifo(pipe)
+    with (
+        closing(Reader(str(pipe), timeout_s=0.2)) as read,
+        pytest.raises(GatewayError, match=r"was not read within 0\.2 s"),
+    ):
+        read()
+    assert read.pid is None
+
+
+@pytest.mark.usefixtures("environ")
+def test_a_reading_that_is_stopped_ends(tmp_path: Path) -> None:
+    pipe = tmp_path / "one.toml"
+    os.mkfifo(pipe)
+    read = Reader(str(pipe))
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(read)
+        with pipe.open("wb"):  # it is in the middle of it
+            read.stop()
+            with pytest.raises(GatewayError, match="ended"):
+                reading.result(10)
