@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from budgateway import interpreter, native
 from budgateway.errors import GatewayError
 from budgateway.overload import proportional, resident
+from budgateway.preload import verifies_tokens
 from budgateway.slot import Slot, Worker
 from budgateway.spare import Spare
 
@@ -42,12 +43,19 @@ class Fleet:
         # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
         self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * workers)]
         self._office = ""
+        self._tokens = False
         self._spare: Spare | None = None
         self._why_none = ""
 
     def open(self, slots: list[Slot], office: str) -> None:
         """The slots to serve in, and where workers reach the back office."""
         self.slots, self._office = slots, office
+
+    def adopt(self, settings: Settings) -> None:
+        """What workers will have to do: the next spare has it imported."""
+        before, self._tokens = self._tokens, verifies_tokens(settings)
+        if self._tokens and not before:
+            self._replace_spare(None)
 
     def close(self) -> None:
         """Let go of everything. No process is alive any more."""
@@ -134,6 +142,7 @@ class Fleet:
             str(self.segment.fd),
             "--office",
             self._office,
+            *(["--tokens"] if self._tokens else []),
         ]
         return [*command, "--listening", *listening, "--bells", *map(str, self._bells)]
 

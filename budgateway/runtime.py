@@ -21,6 +21,7 @@ from budgateway.errors import Draining
 from budgateway.express import Express
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
+from budgateway.preload import preload, verifies_tokens
 from budgateway.relay_cy import Relay
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
@@ -74,6 +75,7 @@ class DataPlane:
     ) -> None:
         """Build everything that needs no loop running. OSError when the access log cannot be opened. `bells` is an eventfd for
         each row of the segment, where there are other workers."""
+        preload(tokens=verifies_tokens(settings))
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._plain = PlainSockets.of(loop)

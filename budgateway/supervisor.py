@@ -90,6 +90,7 @@ class Supervisor:
         self._load = load
         self._tasks: set[asyncio.Task[None]] = set()
         self._fleet = Fleet(settings.workers, self._spawn)
+        self._fleet.adopt(settings)
         self._kept = StateFile(settings.limits.state_file, self._fleet.segment)
         self._kept.load()
         self._slots: list[Slot] = []
@@ -434,6 +435,7 @@ class Supervisor:
                 if await self._ask(worker, generation, settings):
                     worker.kill()
                 await worker.commit(generation)
+        self._fleet.adopt(settings)
         self._desk.adopt(settings)
         await self.custodian.adopt(settings)
         logging.getLogger().setLevel(settings.log_level)

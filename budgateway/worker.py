@@ -33,6 +33,7 @@ from budgateway.control import (
     Wanted,
 )
 from budgateway.errors import GatewayError
+from budgateway.preload import preload, verifies_tokens
 from budgateway.runtime import DataPlane, settle_memory
 from budgateway.spare import become
 
@@ -68,6 +69,8 @@ class Worker:
 
     async def _heed(self, message: Message) -> None:
         if isinstance(message, Prepare):
+            if verifies_tokens(message.settings) and not verifies_tokens(self._plane.snapshot.settings):
+                await asyncio.to_thread(preload, tokens=True)  # streams go on meanwhile
             await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
         elif isinstance(message, Commit):
             prepared = self._prepared.pop(message.generation)
@@ -155,12 +158,14 @@ def main() -> int:
     for name in ("listening", "bells"):
         parser.add_argument(f"--{name}", type=int, nargs="+", required=True)
     parser.add_argument("--office", required=True)
+    parser.add_argument("--tokens", action="store_true", help="tokens will have to be verified")
     told = parser.add_mutually_exclusive_group(required=True)
     told.add_argument("--control", type=int, help="the channel of one worker")
     told.add_argument("--spare", type=int, help="where to be told of the channel of each worker to make")
     given = parser.parse_args()
     # Of one whose event loop stands still the supervisor asks where it stands, before it ends it.
     faulthandler.register(signal.SIGUSR1)
+    preload(tokens=given.tokens)
     gc.collect()
     gc.freeze()
     control = given.control if given.spare is None else become(socket.socket(fileno=given.spare))

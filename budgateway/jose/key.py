@@ -142,8 +142,17 @@ def sign(claims: Mapping[str, object], secret: bytes) -> str:
     return jwt.encode(dict(claims), secret, algorithm="HS256")
 
 
+def load_algorithms() -> None:
+    """Import everything that reading keys and verifying tokens takes. Blocks for up to 0.2 s."""
+    import cryptography.hazmat.backends.openssl.backend
+    import cryptography.hazmat.primitives.serialization
+    import cryptography.x509  # noqa: F401 - each is for its import
+
+    _verifiers()
+
+
 def _verifiers() -> Mapping[str, Any]:
-    """PyJWT's algorithms by name; imported by the first who checks a token, as they bring all of OpenSSL's bindings."""
+    """PyJWT's algorithms by name; not imported before tokens are believed, as they bring all of OpenSSL's bindings."""
     if not _LOADED:
         from jwt.algorithms import get_default_algorithms
 

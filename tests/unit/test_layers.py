@@ -27,6 +27,7 @@ LAYERS = {
         "fleet",
         "handover",
         "overload",
+        "preload",
         "notify",
         "custodian",
         "admin",
