@@ -27,15 +27,21 @@ cdef class CredentialAuthenticator(Authenticator):
     cdef object _vault                  # auth.vault.Vault
     cdef object _roles                  # auth.roles.Roles
     cdef bint _lists_openly
-    cdef dict _remembered               # header value -> Standing
+    cdef dict _by_authorization         # value of that header, with its scheme -> Standing
+    cdef dict _by_key                   # value of a key header -> Standing
+    cdef dict _rejected                 # digests of tokens that no key makes good
 
     @cython.locals(standing=Standing)
     cpdef identify(self, Exchange x)
     @cython.locals(standing=Standing)
     cpdef authorize(self, Exchange x, str access, str route)
-    cdef _header(self, Exchange x)
+    @cython.locals(standing=Standing, known=Standing)
+    cpdef given(self, Exchange x)
+    cdef _key(self, Exchange x)
     cpdef look_again(self, Exchange x)
+    @cython.locals(standing=Standing, known=dict)
     cdef _look(self, Exchange x, bint may_wait)
+    cdef _find(self, str token, double now)
     cdef tuple _credential(self, Exchange x)
     cdef bint _is_credential_given(self, Exchange x)
     cdef _unknown(self, Exchange x)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 from time import time
 from typing import TYPE_CHECKING
 
-from budgateway.auth.bearer import UnknownKey
+from budgateway.auth.bearer import Rejected, UnknownKey
 from budgateway.auth.roles import admin_action
 from budgateway.auth.vouch import vouch
 from budgateway.cached_plan import CachedIdentity
@@ -17,13 +18,19 @@ from budgateway.wire.upgrade import credential_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from budgateway.auth.bearer import Bearers
+    from budgateway.auth.bearer import Bearers, Verified
+    from budgateway.auth.keys import Found
     from budgateway.auth.roles import Profile, Roles
     from budgateway.auth.vault import Vault
     from budgateway.exchange_cy import Exchange
     from budgateway.records import Principal
 
-MAX_REMEMBERED = 4096  # credentials; the oldest are forgotten first
+MAX_REMEMBERED = 4096  # credentials of each kind; the oldest are forgotten first
+_KEY_HEADERS = (
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+)  # Anthropic's clients', Azure's, Google's: the first one counts
 _UPGRADE = 8  # a flag of the native scan, as a C number
 _EVER_S = 4e9  # seconds since the epoch: the year 2096
 _LOOPBACK = ("127.0.0.1", "::1", "local")
@@ -68,8 +75,8 @@ class Authenticator:
         )
 
     def given(self, x: Exchange) -> str | None:
-        """The header's value that an exchange's standing is remembered by; None: it has none, and brought none. ValueError
-        when there is no such value: who asks is to be worked out each time."""
+        """What an exchange's standing is remembered by, `a` or `k` (an authorization, a key header) and the header's value;
+        None: it has none, and brought none. ValueError when one value does not say who asks."""
         return None
 
     def cached_plan(self, x: Exchange) -> CachedIdentity | None:
@@ -105,21 +112,31 @@ class CredentialAuthenticator(Authenticator):
         self._vault = vault
         self._roles = roles
         self._lists_openly = lists_openly
-        self._remembered: dict[str, Standing] = {}
+        # By the header's value, apart for what it means there: a key is no `Authorization` without the word Bearer.
+        self._by_authorization: dict[str, Standing] = {}
+        self._by_key: dict[str, Standing] = {}
+        self._rejected: dict[bytes, None] = {}
         self.learn()
 
     def learn(self) -> None:
         """Take what the vault holds now, and forget who was known before."""
         self._bearers.learn(self._vault.trust.key_sets)
-        self._remembered = {}
+        self._by_authorization = {}
+        self._by_key = {}
+        self._rejected = {}
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
         """Note whose the credential is. Without one, or with one that is not ours (every OpenAI client sends something),
         the request stays anonymous until a route asks. What is returned waits for an issuer's new keys."""
-        given = self._header(x)
-        if given is None:
-            return None
-        standing: Standing | None = self._remembered.get(given)
+        standing: Standing | None
+        given: str | None = x.head.header("authorization")
+        if given is not None:
+            standing = self._by_authorization.get(given)
+        else:
+            given = self._key(x)
+            if given is None:
+                return None
+            standing = self._by_key.get(given)
         if standing is None or standing.expires <= time():
             return self._look(x, True)
         x.standing = standing
@@ -128,25 +145,29 @@ class CredentialAuthenticator(Authenticator):
         return None
 
     def given(self, x: Exchange) -> str | None:
-        """The header's value that an exchange's standing is remembered by."""
-        given = self._header(x)
-        known = None if given is None else self._remembered.get(given)
-        if known is not x.standing or (given is not None and known is None):
-            # It has another one's, or something that is no credential of ours.
-            raise ValueError("the header does not say who asks")
-        return given
-
-    def _header(self, x: Exchange) -> str | None:
-        """The first of the headers that may have a credential; what is in it need not be one."""
+        """What an exchange's standing is remembered by: `a` or `k`, and the header's value."""
+        kind = "a"
         given: str | None = x.head.header("authorization")
-        if given is None:
-            given = x.head.header("x-api-key")
-            if given is None:
-                given = x.head.header("x-goog-api-key")
-                if given is None and x.flags & _UPGRADE:
-                    # A browser's WebSocket cannot set headers.
-                    given = credential_of(x.head)
-        return given
+        if given is not None:
+            known = self._by_authorization.get(given)
+        else:
+            kind = "k"
+            given = self._key(x)
+            known = None if given is None else self._by_key.get(given)
+        if known is not x.standing or (given is not None and known is None):
+            # Another header has it, or this one has something that is no credential of ours.
+            raise ValueError("the header does not say who asks")
+        return None if given is None else kind + given
+
+    def _key(self, x: Exchange) -> str | None:
+        """What the first of the key headers holds."""
+        given: str | None
+        for name in _KEY_HEADERS:
+            given = x.head.header(name)
+            if given is not None:
+                return given
+        # A browser's WebSocket cannot set headers.
+        return credential_of(x.head) if x.flags & _UPGRADE else None
 
     def look_again(self, x: Exchange) -> None:
         """`identify` once more, behind the wait that it asked for."""
@@ -180,60 +201,77 @@ class CredentialAuthenticator(Authenticator):
                 raise self._forbidden(
                     standing, f"this needs the role 'admin', or one with the action '{action}'", decision[1]
                 )
-        x.vouched = vouch(standing.principal)
+        x.vouched = vouch(standing.principal, standing.expires)
 
     def _look(self, x: Exchange, may_wait: bool) -> Awaitable[None] | None:
         """Verify what is given, and remember it when it is good."""
-        given, token = self._credential(x)
+        known, given, token = self._credential(x)
         if not token:
             return None
         now = time()
-        try:
-            # A key has no dots, a token always has two.
-            found = self._bearers.verify(token, now) if "." in token else self._vault.ring.find(token, now)
-        except UnknownKey as error:
-            if may_wait and self._vault.is_asking(error.issuer):
-                return self._vault.newer(error.issuer, self.look_again, x)
-            _log.debug("a token was refused: %s", error)
-            return None
-        except Refused as error:
-            _log.debug("a token was refused: %s", error)
-            return None
-        if found is None:
-            return None
-        principal: Principal = found.principal
-        standing = Standing(principal, found.expires, self._roles.profile(principal))
-        if len(self._remembered) >= MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
-        self._remembered[given] = standing
+        standing: Standing | None = known.get(given)
+        if standing is None or standing.expires <= now:
+            try:
+                found = self._find(token, now)
+            except UnknownKey as error:
+                if may_wait and self._vault.is_asking(error.issuer):
+                    return self._vault.newer(error.issuer, self.look_again, x)
+                _log.debug("a token was refused: %s", error)
+                return None
+            except Refused as error:
+                _log.debug("a token was refused: %s", error)
+                return None
+            if found is None:
+                return None
+            standing = Standing(found.principal, found.expires, self._roles.profile(found.principal))
+            if len(known) >= MAX_REMEMBERED:
+                del known[next(iter(known))]
+            known[given] = standing
         x.standing = standing
-        x.principal = principal
+        x.principal = standing.principal
         x.limit_key = standing.id
         return None
 
-    def _credential(self, x: Exchange) -> tuple[str, str]:
-        """The header that counts, and the credential in it: a bearer token, else what key headers hold."""
+    def _find(self, token: str, now: float) -> Verified | Found | None:
+        """Whose a credential is; None when it is no key of ours. Refused when it is no token of anybody's: it is verified
+        once, and rejected without that as long as the keys are the same."""
+        # A key has no dots, a token always has two.
+        if "." not in token:
+            return self._vault.ring.find(token, now)
+        # Tokens are long, and anybody can make up as many as they like.
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        if digest in self._rejected:
+            raise Rejected("it was rejected before")
+        try:
+            return self._bearers.verify(token, now)
+        except Rejected:
+            if len(self._rejected) >= MAX_REMEMBERED:
+                del self._rejected[next(iter(self._rejected))]
+            self._rejected[digest] = None
+            raise
+
+    def _credential(self, x: Exchange) -> tuple[dict[str, Standing], str, str]:
+        """Where the credential that counts is remembered, the header's value, and the credential in it: a bearer token, else
+        what key headers hold."""
         given = x.head.header("authorization")
         if given is not None and given[:7].lower() == "bearer ":
-            return given, given[7:].strip()
-        for name in ("x-api-key", "x-goog-api-key"):
-            given = x.head.header(name)
-            if given is not None:
-                return given, given[7:].strip() if given[:7].lower() == "bearer " else given
-        given = credential_of(x.head) if x.flags & _UPGRADE else None
-        return ("", "") if given is None else (given, given)
+            return self._by_authorization, given, given[7:].strip()
+        given = self._key(x)
+        if given is None:
+            return self._by_key, "", ""
+        return self._by_key, given, given[7:].strip() if given[:7].lower() == "bearer " else given
 
     def _is_credential_given(self, x: Exchange) -> bool:
         """Whether any was tried; an empty one is what clients send who have none."""
-        return bool(self._credential(x)[1])
+        return bool(self._credential(x)[2])
 
     def _unknown(self, x: Exchange) -> Exception:
-        token = self._credential(x)[1]
+        token = self._credential(x)[2]
         if not token:
             return Unauthenticated("a credential is required: a bearer token or an API key")
         if "." in token:
             try:
-                self._bearers.verify(token, time())
+                self._find(token, time())
             except UnknownKey as error:
                 if not self._bearers.has_keys(error.issuer):
                     return KeysUnavailable("the keys of the token's issuer cannot be had just now", retry_after_s=5.0)

@@ -19,6 +19,11 @@ class UnknownKey(Refused):
         self.issuer = issuer
 
 
+class Rejected(Refused):
+    """Its signature is wrong, or the claims that it covers are: only other keys could make that good. Finding out costs a
+    verification, so it is worth remembering."""
+
+
 class Verified(NamedTuple):
     """Who it is, and until when (seconds since the epoch) that is known."""
 
@@ -53,7 +58,8 @@ class Bearers:
                 pass  # whoever fetched it has looked at it under the same rules; another configuration's is none of ours
 
     def verify(self, token: str, now: float) -> Verified:
-        """Whose token it is. Raises Refused, of which UnknownKey says that the issuer may have a new key."""
+        """Whose token it is. Raises Refused: UnknownKey when the issuer may have a new key, Rejected when
+        only other keys could change that."""
         taken = parse(token)
         claims = json_object(taken.payload, "payload")
         issuer = self._issuer(claims.get("iss"))
@@ -61,15 +67,17 @@ class Bearers:
             raise Refused("its issuer is none of ours")
         if taken.algorithm not in issuer.algorithms:
             raise Refused("its alg is none of its issuer's")
+        # Before any key is asked for or tried: what is no good with any key is not worth it.
+        expires = judge(claims, issuer, now)
         keys = self._keys.get(issuer.name)
         if keys is None or (issuer.name in self._fetched and not keys.candidates(taken)):
-            # Before asking anybody for a key: what is no good with any key is not worth the question.
-            judge(claims, issuer, now)
             raise UnknownKey(issuer.name, "no key of its issuer has its kid")
         if not verify(taken, keys):
-            raise Refused("its signature is wrong")
-        expires = judge(claims, issuer, now)
-        return Verified(principal(claims, issuer), expires)
+            raise Rejected("its signature is wrong")
+        try:
+            return Verified(principal(claims, issuer), expires)
+        except Refused as error:
+            raise Rejected(str(error)) from error
 
     def has_keys(self, name: str) -> bool:
         """Whether any key of an issuer is known."""

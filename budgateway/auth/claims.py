@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 from budgateway.jose.jws import Refused
@@ -12,6 +11,8 @@ from budgateway.records import Issuer, Principal
 MAX_NAME_CHARS = 255  # OpenID Connect Core 2: sub
 MAX_NAMES = 256  # roles, groups or models of one token
 _LATEST = 253_402_300_799  # the last second of the year 9999: whoever says later means for ever, or harm
+
+_WORDS = frozenset({"scope", "scopes", "scp"})  # claims that are words between blanks: OAuth's, and Entra's and Okta's
 
 # A principal whose token lists models, but none, may use none: no model has this name.
 NO_MODELS = ("",)
@@ -76,12 +77,8 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
     value = claims.get(name)
     if value is None and name not in claims:
         return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not isfinite(value)
-        or not 0 <= value <= _LATEST
-    ):
+    # The comparison refuses NaN and infinities too, and takes an integer of any size, which a conversion does not.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise Refused(f"its {name} is no number of seconds")
     return float(value)
 
@@ -111,10 +108,14 @@ def _name(value: object, what: str) -> str:
 
 
 def _names(value: object, what: str) -> tuple[str, ...]:
-    """A list of names; a text is split as `scope` is (RFC 6749 3.3)."""
+    """A list of names. A text is one name, as groups have blanks in theirs ("Former Admins" is not "Admins"); only claims
+    like `scope` are words between blanks (RFC 6749 3.3)."""
     if value is None:
         return ()
-    listed = value.split() if isinstance(value, str) else value
+    if isinstance(value, str):
+        listed: object = value.split() if what.rpartition(".")[2] in _WORDS else [value]
+    else:
+        listed = value
     if not isinstance(listed, list) or len(listed) > MAX_NAMES:
         raise Refused(f"its {what} is no list of names")
     return tuple(name for item in listed if (name := _name(item, what)))

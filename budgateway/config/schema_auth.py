@@ -44,7 +44,7 @@ class ClaimsConfig(Table):
     tenant: ClaimPath = "tenant"
     """The tenant."""
     roles: ClaimPath = "roles"
-    """Roles: a list, or words in a text as `scope` has them."""
+    """Roles: a list, or a text that is one; `scope`, `scopes` and `scp` are words between blanks."""
     groups: ClaimPath = "groups"
     """Groups, which `group_roles` makes roles of."""
     models: ClaimPath = "models"

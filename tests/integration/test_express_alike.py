@@ -399,7 +399,8 @@ async def test_limits_and_prices_are_told_alike(tmp_path: Path) -> None:
         await same_books(made, tmp_path)
 
 
-async def test_nobody_rides_on_a_strangers_precedent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
+async def test_nobody_rides_on_a_strangers_precedent(tmp_path: Path, header: str) -> None:
     """Every way of giving a credential, behind one that is good and rides."""
     good, mini = own(roles=["all"], exp=2**32), own(sub="bob", roles=["mini"], exp=2**32)
     basic, bad = "Basic eDp5", good[:-4] + "AAAA"
@@ -416,6 +417,11 @@ async def test_nobody_rides_on_a_strangers_precedent(tmp_path: Path) -> None:
         [("x-api-key", f"Bearer {good}")],
         [("x-goog-api-key", good)],
         [("x-goog-api-key", mini)],
+        [("api-key", good)],
+        [("api-key", mini)],
+        [("api-key", good), ("x-api-key", bad)],
+        [("x-goog-api-key", bad), ("api-key", good)],
+        [("authorization", f"Basic {good}")],
         [("x-other-key", good)],
         [("authorization", basic), ("x-api-key", good)],
         [("authorization", ""), ("x-api-key", good)],
@@ -432,7 +438,8 @@ async def test_nobody_rides_on_a_strangers_precedent(tmp_path: Path) -> None:
         auth = Auth(grants=(Grant("all"), Grant("mini", models=("mini",))))
         options = {"route": {"auth_required": required}, "jwt_secret": Secret(SECRET), "auth": auth}
         async with pair(log, **options) as made:
-            made.warm = request(headers=[*MANY, ("authorization", f"Bearer {good}")])
+            given = f"Bearer {good}" if header == "authorization" else good
+            made.warm = request(headers=[*MANY, (header, given)])
             await alike(made, Case("itself", (made.warm,), rides=True, behind=False))
             for turn in range(2):
                 for number, way in enumerate(ways):

@@ -194,6 +194,7 @@ impl Express {
             asker,
             standing,
         };
+        let credential = credential.and_then(|given| given.split_first().map(|(kind, value)| (*kind, value)));
         self.state()
             .precedents
             .add(route, credential, model.as_bytes(), precedent);
@@ -515,11 +516,16 @@ struct Taken {
     lent: Option<Lent>,
 }
 
-/// Where the pipeline looks for credentials, in its order.
-fn credential<'a>(head: &core::RequestHead, bytes: &'a [u8]) -> Option<&'a [u8]> {
-    let of = |known: Known| head.fields.iter().find(|field| field.known == known);
-    of(Known::Authorization)
-        .or_else(|| of(Known::XApiKey))
-        .map(|field| field.value(bytes))
-        .or_else(|| Some(head.find(bytes, b"x-goog-api-key")?.value(bytes)))
+/// Where the pipeline looks for credentials, in its order: the kind of header (`a` for an authorization, `k` for a key) and
+/// its value, which means something else in the other kind.
+fn credential<'a>(head: &core::RequestHead, bytes: &'a [u8]) -> Option<(u8, &'a [u8])> {
+    let of = |known: Known| {
+        let field = head.fields.iter().find(|field| field.known == known)?;
+        Some(field.value(bytes))
+    };
+    of(Known::Authorization).map(|value| (b'a', value)).or_else(|| {
+        let key = of(Known::XApiKey).or_else(|| of(Known::ApiKey));
+        let key = key.or_else(|| Some(head.find(bytes, b"x-goog-api-key")?.value(bytes)));
+        key.map(|value| (b'k', value))
+    })
 }

@@ -86,7 +86,7 @@ pub(super) struct Precedents {
 }
 
 impl Precedents {
-    pub(super) fn add(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8], precedent: Precedent) {
+    pub(super) fn add(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8], precedent: Precedent) {
         if self.all.len() >= MOST {
             self.all.clear();
         }
@@ -95,7 +95,7 @@ impl Precedents {
         self.all.insert(self.key.as_slice().into(), Arc::new(precedent));
     }
 
-    pub(super) fn of(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8]) -> Option<Arc<Precedent>> {
+    pub(super) fn of(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) -> Option<Arc<Precedent>> {
         self.key(route, credential, model);
         if let Some((key, precedent)) = &self.last
             && **key == *self.key
@@ -112,13 +112,14 @@ impl Precedents {
         std::mem::take(self)
     }
 
-    fn key(&mut self, route: usize, credential: Option<&[u8]>, model: &[u8]) {
+    fn key(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) {
         self.key.clear();
         self.key.extend_from_slice(&(route as u32).to_le_bytes());
-        // A credential's length first, so that no other pair reads the same; none is not an empty one.
-        let length = credential.map_or(u32::MAX, |credential| credential.len() as u32);
-        self.key.extend_from_slice(&length.to_le_bytes());
-        self.key.extend_from_slice(credential.unwrap_or_default());
+        // A credential's kind and length first, so that no other pair reads the same; none is not an empty one.
+        let (kind, value) = credential.unwrap_or_default();
+        self.key.push(kind);
+        self.key.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.key.extend_from_slice(value);
         self.key.extend_from_slice(model);
     }
 }

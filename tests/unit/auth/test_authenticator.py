@@ -47,6 +47,7 @@ def test_a_principal_is_put_into_the_exchange(stage: ModuleType) -> None:
     for line, who in (
         (f"authorization: Bearer {own(roles=['chat'])}", "jwt:own:ada"),
         (f"x-api-key: {KEY}", "key:k"),
+        (f"api-key: {KEY}", "key:k"),
         (f"x-goog-api-key: {KEY}", "key:k"),
         (f"authorization: Bearer {KEY}", "key:k"),
     ):
@@ -68,6 +69,88 @@ def test_who_is_not_known_stays_an_address_until_a_route_asks(stage: ModuleType)
         for access in ("authenticated", "admin", "metrics", "models"):
             with pytest.raises(Unauthenticated):
                 auth.authorize(x, access, "chat")
+
+
+def test_what_was_seen_in_one_header_says_nothing_about_another(stage: ModuleType) -> None:
+    auth, _ = made(stage)
+    token = own(roles=["chat"])
+    for header in ("x-api-key", "api-key", "x-goog-api-key"):
+        ask_known(auth, f"{header}: {KEY}")
+        ask_known(auth, f"{header}: {token}")
+    ask_known(auth, f"authorization: Bearer {token}")
+    for line in (KEY, token, f"Basic {KEY}", f"Key {token}", f"Bearer{KEY}"):
+        x = ask(f"authorization: {line}")
+        auth.identify(x)
+        assert x.principal is None, line
+        with pytest.raises(ValueError, match="who asks"):
+            auth.given(x)
+    # Behind one that is no bearer token the key counts, and it is remembered as the key's.
+    x = ask_known(auth, "authorization: Basic YTpi", f"api-key: {KEY}")
+    with pytest.raises(ValueError, match="who asks"):
+        auth.given(x)
+
+
+def test_a_standing_is_remembered_by_header_and_value(stage: ModuleType) -> None:
+    auth, _ = made(stage)
+    assert auth.given(ask()) is None
+    assert auth.given(ask_known(auth, f"authorization: Bearer {KEY}")) == f"aBearer {KEY}"
+    for header in ("x-api-key", "api-key", "x-goog-api-key"):
+        assert auth.given(ask_known(auth, f"{header}: {KEY}")) == f"k{KEY}"
+
+
+class Counted(Bearers):
+    """Counts how often it is asked to verify."""
+
+    def __init__(self, issuers: tuple[Issuer, ...]) -> None:
+        super().__init__(issuers)
+        self.verified = 0
+
+    def verify(self, token: str, now: float) -> Any:
+        """As the original."""
+        self.verified += 1
+        return super().verify(token, now)
+
+
+def test_a_bad_token_is_verified_once(stage: ModuleType) -> None:
+    bearers = Counted((Issuer("own", "", ("HS256",), secret=Secret(SECRET)),))
+    auth = stage.CredentialAuthenticator(bearers, Vault(), Roles(Auth()), False)
+    forged, unfit = own()[:-4] + "AAAA", own(tenant=["not", "a", "name"])
+    for token in (forged, unfit):
+        before = bearers.verified
+        for header in ("authorization: Bearer", "x-api-key:", "api-key:"):
+            x = ask(f"{header} {token}")
+            auth.identify(x)
+            with pytest.raises(Unauthenticated):
+                auth.authorize(x, "authenticated", "chat")
+        assert bearers.verified == before + 1
+    # Other keys may make another answer of it.
+    auth.learn()
+    auth.identify(ask(f"x-api-key: {forged}"))
+    assert bearers.verified == 3
+
+
+def test_a_token_of_the_future_is_good_when_its_time_comes(stage: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    auth, _ = made(stage)
+    now = time.time()
+    token = own(nbf=int(now) + 600, exp=int(now) + 900)
+    for later, known in ((0, False), (601, True), (931, False)):
+        monkeypatch.setattr(stage, "time", lambda later=later: now + later)
+        x = ask(f"x-api-key: {token}")
+        auth.identify(x)
+        assert (x.principal is not None) is known, later
+
+
+def test_tokens_that_were_rejected_are_remembered_within_bounds(stage: ModuleType) -> None:
+    bearers = Counted((Issuer("own", "", ("HS256",), secret=Secret(SECRET)),))
+    auth = stage.CredentialAuthenticator(bearers, Vault(), Roles(Auth()), False)
+    bad = [own(sub=f"u{number}")[:-4] + "AAAA" for number in range(stage.MAX_REMEMBERED + 1)]
+    for token in bad:
+        auth.identify(ask(f"x-api-key: {token}"))
+    before = bearers.verified
+    auth.identify(ask(f"x-api-key: {bad[-1]}"))
+    assert bearers.verified == before
+    auth.identify(ask(f"x-api-key: {bad[0]}"))
+    assert bearers.verified == before + 1
 
 
 def test_roles_decide(stage: ModuleType) -> None:

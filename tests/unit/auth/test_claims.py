@@ -36,7 +36,8 @@ def test_a_token_of_the_future_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
 @pytest.mark.parametrize(
-    "value", ["1900000000", "", None, True, [], {}, -1, 10**15, float("inf"), float("nan"), [1900000000]]
+    "value",
+    ["1900000000", "", None, True, [], {}, -1, 10**15, 10**400, -(10**400), float("inf"), float("nan"), [1900000000]],
 )
 def test_a_time_is_a_number_of_seconds(name: str, value: object) -> None:
     with pytest.raises(Refused, match=name):
@@ -70,7 +71,7 @@ def test_without_an_audience_of_our_own_a_token_for_somebody_is_not_for_us() -> 
 
 
 def test_a_principal_is_made_of_the_claims() -> None:
-    made = principal(with_(tenant="t", roles=["a", "b", "a"], groups="g h", models=["gpt-*"]), CORP)
+    made = principal(with_(tenant="t", roles=["a", "b", "a"], groups=["g", "h"], models=["gpt-*"]), CORP)
     assert (made.id, made.tenant, made.roles, made.groups, made.models) == (
         "jwt:corp:ada", "t", ("a", "b"), ("g", "h"), ("gpt-*",),
     )  # fmt: skip
@@ -94,6 +95,20 @@ def test_claims_may_be_elsewhere() -> None:
         "jwt:corp:42", "t", ("r",), ("g",), ("m1", "m2"),
     )  # fmt: skip
     assert principal({"uid": "x", "org": "not a table"}, elsewhere).tenant == ""
+
+
+@pytest.mark.parametrize("claim", ["roles", "groups"])
+def test_a_text_is_one_role_or_group_whatever_blanks_it_has(claim: str) -> None:
+    made = principal(with_(**{claim: "Former Admins"}), replace(CORP, group_roles=(("Admins", ("admin",)),)))
+    assert getattr(made, claim) == ("Former Admins",)
+    assert "admin" not in made.roles
+
+
+@pytest.mark.parametrize("path", ["scope", "scp", "access.scopes"])
+def test_claims_like_scope_are_words(path: str) -> None:
+    said: dict[str, Any] = {"scope": "a b", "scp": " a  b ", "access": {"scopes": "a b"}}
+    made = principal(GOOD | said, replace(CORP, claims=ClaimPaths(roles=path)))
+    assert made.roles == ("a", "b")
 
 
 def test_an_issuer_gives_tenant_and_roles_of_its_own() -> None:
