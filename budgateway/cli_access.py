@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 @click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable.  Default: any.")
 @click.option(
     "--expires",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=315_360_000),
     metavar="SECONDS",
     help="For how long it is good.  Default: jwt_expiration.",
 )
@@ -87,11 +87,16 @@ def described(command: Command) -> Command:
             type=click.Choice(("day", "week", "month")),
             help="The period of --budget.  Default: month.",
         ),
-        click.option("--budget", type=click.FloatRange(min=0), metavar="USD", help="Dollars it may spend in a period."),
-        click.option("--concurrency", type=click.IntRange(min=0), help="Requests in flight at a time."),
-        click.option("--tpm", type=click.IntRange(min=0), help="Tokens a minute, read and written."),
-        click.option("--burst", type=click.IntRange(min=0), help="Requests at once above --rpm."),
-        click.option("--rpm", type=click.IntRange(min=0), help="Requests a minute."),
+        click.option(
+            "--budget",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="USD",
+            help="Dollars it may spend in a period.",
+        ),
+        click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight at a time."),
+        click.option("--tpm", type=click.IntRange(min=1), help="Tokens a minute, read and written."),
+        click.option("--burst", type=click.IntRange(min=1), help="Requests at once above --rpm."),
+        click.option("--rpm", type=click.IntRange(min=1), help="Requests a minute."),
         click.option("--expires", metavar="WHEN", help="When it ends: 2027-01-01, or 30d, 12h, 15m from now."),
         click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable."),
         click.option("--group", "groups", multiple=True, help="A group; repeatable."),
@@ -236,7 +241,7 @@ def _change(
     from budgateway.auth import keybook
 
     edit: Callable[[Keys], Changed] = partial(getattr(keybook, operation), **given)
-    changed = _at_store(options, lambda store: store.change(edit))
+    changed = _at_store(options, lambda store: store.change(edit))[0]
     told = keybook.shown(changed.key, time.time())
     return {**told, "secret": changed.secret} if changed.secret else told
 

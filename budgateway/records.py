@@ -80,6 +80,9 @@ class Usage(NamedTuple):
     tokens_reasoning: int
 
 
+MAX_FILL_S = 500_000_000  # 16 years, that a burst may take to fill: the native core counts up to 18
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What one key, token, user or tenant may use. 0: no limit of that kind of its own."""
@@ -93,6 +96,13 @@ class Allowance:
     concurrency: int = 0  # exchanges in flight
     budget_usd: float = 0.0
     budget_period: Literal["day", "week", "month"] = "month"
+
+    def fill_s(self) -> float:
+        """Seconds that its burst takes to fill, at the slowest of the rates that it goes for."""
+        if self.requests_per_minute:
+            return self.burst * 60 / self.requests_per_minute
+        slow = ((self.requests_per_hour, 3600), (self.requests_per_day, 86_400))
+        return max((self.burst * period_s / amount for amount, period_s in slow if amount), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

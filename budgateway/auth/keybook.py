@@ -6,11 +6,12 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from math import ceil, floor
 from typing import Any, NamedTuple
 
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.errors import BadRequest, GatewayError
-from budgateway.records import Allowance, ApiKey
+from budgateway.records import MAX_FILL_S, Allowance, ApiKey
 
 Keys = tuple[ApiKey, ...]
 
@@ -21,6 +22,12 @@ _MAX_CHARS = 255
 _VERSION = 1
 _LIMITS = {field.name: field for field in dataclasses.fields(Allowance)}
 _PERIODS = ("day", "week", "month")
+# As in the configuration (config/schema_limits.py). 0 is "no limit" in the records: nobody may mean "none" and get "any".
+_MAX_COUNT = 1_000_000_000
+_MAX_CONCURRENCY = 1_000_000
+_MIN_USD, _MAX_USD = 1e-6, 1e7
+_LATEST = 253_402_300_799.0  # the last second of the year 9999
+_LONG_AGO = 1.0  # an end before 1970 as it is kept: 0 is "no end" in the records
 
 
 class KeyUnknown(GatewayError):
@@ -79,13 +86,14 @@ def rotate(keys: Keys, name: str, grace_s: float, now: float) -> Changed:
     """A new secret for a key; the one before stays good for a while."""
     if not 0 <= grace_s <= 366 * 86_400:
         raise BadRequest("the grace is 0 seconds to 366 days", param="grace_s")
+    until = float(ceil(now + grace_s))  # as it is written down: in whole seconds
     key, secret = named(keys, name), new_secret()
     key = dataclasses.replace(
         key,
         digest=digest_of(secret),
         start=start_of(secret),
         old_digest=key.digest if grace_s else "",
-        old_until_s=now + grace_s if grace_s else 0.0,
+        old_until_s=until if grace_s else 0.0,
     )
     return _put(keys, key)._replace(secret=secret)
 
@@ -106,7 +114,7 @@ def delete(keys: Keys, name: str) -> Changed:
 
 def shown(key: ApiKey, now: float) -> dict[str, Any]:
     """A key for people: everything but its hashes."""
-    state = "disabled" if key.disabled else "expired" if 0 < key.expires_s <= now else "active"
+    state = "disabled" if key.disabled else "expired" if key.expires_s and key.expires_s <= now else "active"
     told = {name: value for name, value in written(key).items() if "digest" not in name}
     return {"state": state, **told}
 
@@ -117,8 +125,8 @@ def written(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "digest": key.digest,
         "start": key.start,
-        "created": _moment(key.created_s),
-        "expires": _moment(key.expires_s),
+        "created": _written(key.created_s),
+        "expires": _written(key.expires_s),
         "disabled": key.disabled,
         "tenant": key.tenant,
         "roles": list(key.roles),
@@ -127,7 +135,7 @@ def written(key: ApiKey) -> dict[str, Any]:
         "limits": {} if key.allowance is None else _limits(key.allowance),
         "note": key.note,
         "old_digest": key.old_digest,
-        "old_until": _moment(key.old_until_s),
+        "old_until": _written(key.old_until_s),
     }
     return {name: value for name, value in told.items() if value not in ("", [], {}, False, None)}
 
@@ -135,20 +143,37 @@ def written(key: ApiKey) -> dict[str, Any]:
 def read(document: Mapping[str, object]) -> ApiKey:
     """A key as it was kept. ValueError when it is not one."""
     given = dict(document)
+    name = given.pop("name", None)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError("a key has no name that can be one")
     try:
-        name, digest, start = str(given.pop("name")), str(given.pop("digest")), str(given.pop("start"))
-        old, old_until = str(given.pop("old_digest", "")), _seconds(given.pop("old_until", ""), 0.0)
-        created, disabled = _seconds(given.pop("created", ""), 0.0), given.pop("disabled", False)
-        if not _NAME.fullmatch(name) or not all(
-            re.fullmatch(r"[0-9a-f]{64}", text) for text in (digest, old or digest)
-        ):
-            raise ValueError("a key's name or digest is none")
-        key = ApiKey(name, digest, start, created, disabled=disabled is True, old_digest=old, old_until_s=old_until)
+        digest, start, old = (_text(given, word) for word in ("digest", "start", "old_digest"))
+        if not all(re.fullmatch(r"[0-9a-f]{64}", text) for text in (digest, old or digest)):
+            raise ValueError(f"the key '{name}' has a digest that is none")
+        disabled = given.pop("disabled", False)
+        if not isinstance(disabled, bool):
+            raise BadRequest("disabled must be true or false", param="disabled")
+        created, expires, until = (_kept(given.pop(word, "")) for word in ("created", "expires", "old_until"))
+        key = ApiKey(name, digest, start, created, expires, disabled=disabled, old_digest=old, old_until_s=until)
         return _with(key, given, 0.0)
-    except KeyError as error:
-        raise ValueError(f"a key has no {error}") from error
     except GatewayError as error:
-        raise ValueError(f"a key's {error.param}: {error}") from error
+        raise ValueError(f"the key '{name}': {error}") from error
+
+
+def _text(given: dict[str, object], word: str) -> str:
+    value = given.pop(word, "")
+    if not isinstance(value, str):
+        raise BadRequest(f"{word} must be text", param=word)
+    return value
+
+
+def _kept(value: object) -> float:
+    """A time as it was kept. One before 1970 is over, and not "never"; the years before 1000 were once kept without zeros."""
+    if value in ("", None):
+        return 0.0
+    if isinstance(value, str) and (short := re.match(r"[0-9]{1,3}(?=-)", value)):
+        value = value.zfill(len(value) + 4 - len(short[0]))
+    return min(max(_moment(value), _LONG_AGO), _LATEST)
 
 
 def book(keys: Keys) -> dict[str, Any]:
@@ -183,7 +208,7 @@ def _with(key: ApiKey, wishes: Mapping[str, object], now: float) -> ApiKey:
         elif name in ("tenant", "note"):
             changes[name] = _word(name, value, empty=True)
         elif name == "expires":
-            changes["expires_s"] = _seconds(value, now)
+            changes["expires_s"] = _end(value, now)
         elif name == "limits":
             changes["allowance"] = _allowance(value)
         else:
@@ -210,14 +235,20 @@ def _allowance(value: object) -> Allowance | None:
         if name not in _LIMITS:
             raise BadRequest(f"there is no limit '{str(name)[:64]}': one of {', '.join(_LIMITS)}", param="limits")
         if name == "budget_period":
-            good = given in _PERIODS
-        elif isinstance(given, bool) or not isinstance(given, int | float):
-            good = False
+            hint, good = f"one of {', '.join(_PERIODS)}", isinstance(given, str) and given in _PERIODS
+        elif name == "budget_usd":
+            hint, good = f"dollars, {_MIN_USD:f} to {_MAX_USD:.0f}", _is_number(given) and _MIN_USD <= given <= _MAX_USD
         else:
-            good = 0 <= given <= 1e15 and (name == "budget_usd" or isinstance(given, int))
+            most = _MAX_CONCURRENCY if name == "concurrency" else _MAX_COUNT
+            hint = f"a whole number, 1 to {most}"
+            good = _is_number(given) and isinstance(given, int) and 1 <= given <= most
         if not good:
-            raise BadRequest(f"limits.{name} cannot be {str(given)[:32]!r}", param="limits")
-    return Allowance(**value) if value else None
+            without = "; without it there is no such limit" if given == 0 else ""
+            raise BadRequest(f"limits.{name} cannot be {str(given)[:32]!r}: {hint}{without}", param="limits")
+    made = Allowance(**value)
+    if made.fill_s() > MAX_FILL_S:
+        raise BadRequest("limits.burst is too large for its rate: it would take decades to fill", param="limits")
+    return made if value else None
 
 
 def _limits(allowance: Allowance) -> dict[str, Any]:
@@ -225,25 +256,40 @@ def _limits(allowance: Allowance) -> dict[str, Any]:
     return {name: value for name, value in told.items() if value != _LIMITS[name].default}
 
 
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds else ""
+def _written(seconds: float) -> str:
+    # isoformat and not strftime, which writes years before 1000 without zeros.
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z") if seconds else ""
 
 
-def _seconds(value: object, now: float) -> float:
-    """A time as people write it: a date and time, or `30d`, `12h`, `15m`, `90s` from now; "" for none."""
+def _end(value: object, now: float) -> float:
+    """An end of validity as people write it: a date and time, or `30d`, `12h`, `15m`, `90s` from now; "" for none."""
     if value in ("", None):
         return 0.0
+    if isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,6})([smhdw])", value)):
+        moment = now + int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[found[2]]
+    else:
+        moment = _moment(value)
+    end = float(floor(moment))  # as it is written down: in whole seconds
+    if not 0 < end <= _LATEST:
+        raise BadRequest(
+            "a key ends between 1970 and 9999; leave expires out for one that does not end", param="expires"
+        )
+    return end
+
+
+def _moment(value: object) -> float:
+    """Seconds since the epoch, of a date and time; of UTC where it does not say."""
     if isinstance(value, str):
-        found = re.fullmatch(r"(\d{1,6})([smhdw])", value)
-        if found and now:
-            return now + int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[found[2]]
         try:
             moment = datetime.fromisoformat(value)
-        except ValueError:
-            pass
-        else:
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            pass
     raise BadRequest("a time is like 2026-12-31T00:00:00Z, or 30d, 12h, 15m from now", param="expires")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _no_key() -> ApiKey:

@@ -98,6 +98,7 @@ class _Assembly:
         secret = self._resolve.jwt_secret(auth.jwt_secret)
         providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
         how_limited = resolve_limits.settings(limiting, self._problems, self._source.folder_of)
+        overall = resolve_limits.overall(limiting, self._problems)
         rules = resolve_limits.rules(limiting, routes, self._problems)
         prices = resolve_limits.prices(priced, providers)
         self._note_budgets(rules, prices, how_limited)
@@ -131,7 +132,7 @@ class _Assembly:
             metrics_enabled=metrics.enabled,
             metrics_host=metrics.host,
             metrics_port=metrics.port,
-            rate_limit=resolve_limits.overall(limiting),
+            rate_limit=overall,
             limit_rules=rules,
             limits=how_limited,
             prices=prices,

@@ -17,6 +17,7 @@ from budgateway.config.source import KeyPath
 from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.records import (
     INFERENCE_PATHS,
+    MAX_FILL_S,
     Fallback,
     Hedge,
     Provider,
@@ -264,6 +265,8 @@ class Resolver:
             self.problems.add((*here, "first_byte_timeout"), "timeout is another name for the same deadline: keep one")
         if table.burst_capacity and not table.rate_limit:
             self.problems.add((*here, "burst_capacity"), "has no effect without rate_limit")
+        elif table.burst_capacity and table.rate_limit and table.burst_capacity * 60 / table.rate_limit > MAX_FILL_S:
+            self.problems.add((*here, "burst_capacity"), "is too large for rate_limit: it would take decades to fill")
         connect = table.connect_timeout or (provider.connect_timeout if provider else None) or gateway.connect_timeout
         literal = table.path in INFERENCE_PATHS
         return Route(

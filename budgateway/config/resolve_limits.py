@@ -12,12 +12,13 @@ from budgateway.config.problems import Problems, did_you_mean, shown
 from budgateway.config.resolve import burst_of
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig, RuleConfig
 from budgateway.config.source import KeyPath
-from budgateway.records import Allowance, LimitRule, LimitSettings, ModelPrice, Provider, RateLimit, Route
+from budgateway.records import MAX_FILL_S, Allowance, LimitRule, LimitSettings, ModelPrice, Provider, RateLimit, Route
 
 if TYPE_CHECKING:
     from budgateway.config.schema_limits import Subject
 
 HERE: KeyPath = ("rate_limiting",)
+TOO_LARGE = "is too large for its rate: it would take decades to fill"
 _AMOUNTS = (
     "requests_per_minute",
     "requests_per_hour",
@@ -29,13 +30,16 @@ _AMOUNTS = (
 )
 
 
-def overall(table: RateLimitingConfig | None) -> RateLimit | None:
+def overall(table: RateLimitingConfig | None, problems: Problems) -> RateLimit | None:
     """The rate of each client over all routes. A table that holds rules alone says nothing about it."""
     if table is None or not table.enabled:
         return None
     if table.rules and not {"requests_per_minute", "burst_capacity"} & table.model_fields_set:
         return None
-    return RateLimit(table.requests_per_minute, table.burst_capacity or burst_of(table.requests_per_minute))
+    burst = table.burst_capacity or burst_of(table.requests_per_minute)
+    if burst * 60 / table.requests_per_minute > MAX_FILL_S:
+        problems.add((*HERE, "burst_capacity"), TOO_LARGE)
+    return RateLimit(table.requests_per_minute, burst)
 
 
 def settings(table: RateLimitingConfig | None, problems: Problems, folder: Callable[[KeyPath], Path]) -> LimitSettings:
@@ -74,7 +78,10 @@ def rules(table: RateLimitingConfig | None, routes: Sequence[Route], problems: P
             problems.add(given, f"would be called {shown(name)} like rules[{names[name]}]: give it a name of its own")
         names[name] = index
         _check(entry, here, routes, problems)
-        found.append(_rule(entry, name))
+        rule = _rule(entry, name)
+        if rule.allowance.fill_s() > MAX_FILL_S:
+            problems.add((*here, "burst"), TOO_LARGE)
+        found.append(rule)
     return tuple(found) if table.enabled else ()
 
 

@@ -55,6 +55,15 @@ def test_a_name_is_a_plain_word(name: str) -> None:
         {"limits": []}, {"limits": {"rpm": 1}}, {"limits": {"burst": -1}}, {"limits": {"burst": 1.5}},
         {"limits": {"burst": True}}, {"limits": {"budget_period": "year"}}, {"limits": {"budget_usd": "1"}},
         {"digest": "0" * 64}, {"disabled": True}, {"name": "x"},
+        {"expires": "1970-01-01"}, {"expires": "1970-01-01T00:00:00.9Z"}, {"expires": "1969-12-31T23:59:59Z"},
+        {"expires": "0226-12-31"}, {"expires": "0001-01-01T00:00:00+12:00"}, {"expires": "9999-12-31T23:59:59-12:00"},
+        {"expires": "999999w"}, {"expires": "10000-01-01"}, {"expires": "226-12-31"}, {"expires": 0}, {"expires": False},
+        {"limits": {"requests_per_minute": 0}}, {"limits": {"requests_per_day": 0}}, {"limits": {"burst": 0}},
+        {"limits": {"tokens_per_minute": 0}}, {"limits": {"concurrency": 0}}, {"limits": {"budget_usd": 0}},
+        {"limits": {"budget_usd": 0.0}}, {"limits": {"budget_usd": 1e-9}}, {"limits": {"budget_usd": float("nan")}},
+        {"limits": {"budget_usd": float("inf")}}, {"limits": {"budget_usd": 10**400}}, {"limits": {"budget_usd": 10_000_001}},
+        {"limits": {"requests_per_minute": 10**9 + 1}}, {"limits": {"tokens_per_day": 10**400}}, {"limits": {"concurrency": 10**9}},
+        {"limits": {"requests_per_day": 1, "burst": 10**9}}, {"limits": {"budget_period": ["day"]}},
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(wishes: dict[str, Any]) -> None:
@@ -121,6 +130,48 @@ def test_a_book_is_read_as_it_was_written() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expires", "seconds"),
+    [
+        ("1970-01-01T00:00:01Z", 1.0), ("1999-12-31", 946_598_400.0), ("9999-12-31T23:59:59Z", 253_402_300_799.0),
+        ("2030-01-01T00:00:00.7Z", 1_893_456_000.0), ("2030-01-01T02:00:00+02:00", 1_893_456_000.0), ("0s", NOW), ("", 0.0),
+        (None, 0.0),
+    ],
+)  # fmt: skip
+def test_an_end_is_exact_and_read_as_it_was_written(expires: str | None, seconds: float) -> None:
+    made = keybook.create((), "k", {"expires": expires}, NOW)
+    assert made.key.expires_s == seconds
+    assert keybook.keys_of(json.loads(json.dumps(keybook.book(made.keys)))) == made.keys
+    is_over = 0 < seconds <= NOW
+    assert (KeyRing(made.keys).find(made.secret, NOW) is None) is is_over
+    assert keybook.shown(made.key, NOW)["state"] == ("expired" if is_over else "active")
+
+
+def test_the_end_of_a_grace_is_read_as_it_was_written() -> None:
+    made = keybook.rotate(keybook.create((), "k", {}, NOW).keys, "k", 1.5, NOW + 0.25)
+    assert made.key.old_until_s == NOW + 2
+    assert keybook.keys_of(keybook.book(made.keys)) == made.keys
+
+
+@pytest.mark.parametrize(
+    "kept", ["1970-01-01T00:00:00Z", "1969-07-20T20:17:40Z", "0226-12-31T00:00:00Z", "226-12-31T00:00:00Z"]
+)
+def test_a_key_whose_end_is_kept_as_long_ago_is_over(kept: str) -> None:
+    book = keybook.book(keybook.create((), "k", {}, NOW).keys)
+    book["keys"][0] |= {"expires": kept, "old_digest": "0" * 64, "old_until": kept}
+    keys = keybook.keys_of(book)
+    assert keybook.shown(keys[0], NOW)["state"] == "expired"
+    assert all(ends <= NOW for _, ends in KeyRing(keys)._by_digest.values())
+    assert keybook.keys_of(keybook.book(keybook.switch(keys, "k", True).keys))
+
+
+def test_an_end_of_the_last_years_can_be_kept_in_any_zone() -> None:
+    book = keybook.book(keybook.create((), "k", {}, NOW).keys)
+    book["keys"][0] |= {"expires": "9999-12-31T23:59:59-12:00"}
+    keys = keybook.keys_of(book)
+    assert keybook.keys_of(keybook.book(keys)) == keys
+
+
+@pytest.mark.parametrize(
     "change",
     [
         lambda book: [], lambda book: {}, lambda book: book | {"version": 2}, lambda book: book | {"keys": {}},
@@ -130,6 +181,11 @@ def test_a_book_is_read_as_it_was_written() -> None:
         lambda book: book | {"keys": [book["keys"][0] | {"rolez": ["admin"]}]},
         lambda book: book | {"keys": [book["keys"][0] | {"roles": "admin"}]},
         lambda book: book | {"keys": [book["keys"][0] | {"expires": "never"}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"expires": 0}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"disabled": "yes"}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"disabled": 1}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"limits": {"requests_per_minute": 0}}]},
+        lambda book: book | {"keys": [book["keys"][0] | {"name": 1}]},
     ],
 )  # fmt: skip
 def test_a_book_that_is_none_is_refused(change: Callable[[dict[str, Any]], object]) -> None:

@@ -123,6 +123,18 @@ def only_route(text: str, folder: Path) -> Route:
             ROUTE + "burst_capacity = 1\n" + PROVIDER,
             "c.toml: routes[0].burst_capacity: has no effect without rate_limit",
         ),
+        (
+            ROUTE + "rate_limit = 1\nburst_capacity = 1000000000\n" + PROVIDER,
+            "c.toml: routes[0].burst_capacity: is too large for rate_limit: it would take decades to fill",
+        ),
+        (
+            ROUTE + PROVIDER + "[rate_limiting]\nrequests_per_minute = 1\nburst_capacity = 1000000000\n",
+            "c.toml: rate_limiting.burst_capacity: is too large for its rate: it would take decades to fill",
+        ),
+        (
+            ROUTE + PROVIDER + '[[rate_limiting.rules]]\nby = "user"\nrequests_per_day = 1\nburst = 1000000\n',
+            "c.toml: rate_limiting.rules[0].burst: is too large for its rate: it would take decades to fill",
+        ),
         # providers
         (ROUTE + "[providers.vllm]\n", "c.toml: providers.vllm.endpoints: is required, or set VLLM_ENDPOINTS"),
         (
