@@ -89,6 +89,13 @@ class Entrust:
 
 
 @dataclass(frozen=True, slots=True)
+class Entrusted:
+    """From a worker: it believes what it was entrusted with, by its number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """From a worker: a token names a key of this issuer that is none of ours; read its key set again."""
 
@@ -102,7 +109,9 @@ class Refreshed:
     issuer: str
 
 
-Message = Serve | Ready | Prepare | Prepared | Commit | Abort | Shed | Shedding | Entrust | Wanted | Refreshed
+Message = (
+    Serve | Ready | Prepare | Prepared | Commit | Abort | Shed | Shedding | Entrust | Entrusted | Wanted | Refreshed
+)
 
 
 class Channel:

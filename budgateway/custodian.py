@@ -49,7 +49,8 @@ class Custodian:
         self._seen: object = None
         self._store_failed = ""
         self._missing = False
-        self._changing = asyncio.Lock()
+        # One reader at a time, who passes on what it read before the next one reads: what was read first never comes last.
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, settings: Settings) -> None:
@@ -75,13 +76,13 @@ class Custodian:
     async def adopt(self, settings: Settings) -> None:
         """Follow a reload that was looked at."""
         self._watch_issuers(settings)
-        if store_name(settings) != self._store_name:
-            async with self._changing:
+        async with self._turn:
+            if store_name(settings) != self._store_name:
                 try:
                     await self._open_store(settings)
                 except (OSError, ValueError) as error:
                     _log.error("API keys cannot be read: %s", _why(error))
-        await self._tell()
+            await self._tell()
 
     async def wanted(self, issuer: str) -> None:
         """Read an issuer's key set again, unless that was just done: somebody saw a key that is not in it."""
@@ -105,18 +106,20 @@ class Custodian:
 
     async def keys(self) -> Keys:
         """All keys as they are now. KeysClosed without a place for them."""
-        store = self._opened()
-        self._keys = await store.read()
-        await self._tell()
-        return self._keys
+        async with self._turn:
+            store = self._opened()
+            # The version first: of a change in between we see the keys at most, and the version the next time.
+            version = await store.version()
+            self._keys = await store.read()
+            self._seen, self._missing = version, False
+            await self._tell()
+            return self._keys
 
     async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
         """Change the keys; when this returns, the workers have been told."""
-        store = self._opened()
-        async with self._changing:
-            changed = await store.change(edit)
-            self._seen = await store.version()
-            self._keys = changed.keys
+        async with self._turn:
+            changed, self._seen = await self._opened().change(edit)
+            self._keys, self._missing = changed.keys, False
             await self._tell()
         return changed
 
@@ -128,22 +131,28 @@ class Custodian:
     async def _open_store(self, settings: Settings) -> None:
         """Read the keys where this configuration has them. Redis may be away; a file must be good."""
         before, self._store = self._store, opened(settings)
-        self._store_name, self._keys, self._missing = store_name(settings), (), False
+        self._store_name = store_name(settings)
         if before is not None:
             await before.close()
-        if self._store is not None:
-            try:
-                self._seen = await self._store.version()
-                self._keys = await self._store.read()
-            except StoreUnavailable as error:
-                self._seen, self._missing = None, True
-                _log.error("API keys cannot be read: %s", error)
+        # Told to nobody before it is whole: a key set may come in between.
+        keys: Keys = ()
+        seen: object = None
+        missing = False
+        try:
+            if self._store is not None:
+                seen = await self._store.version()
+                keys = await self._store.read()
+        except StoreUnavailable as error:
+            seen, missing = None, True
+            _log.error("API keys cannot be read: %s", error)
+        finally:
+            self._keys, self._seen, self._missing = keys, seen, missing
 
     async def _look(self) -> None:
         """Notice that the keys were changed by somebody else."""
         while True:
             await asyncio.sleep(LOOK_S)
-            async with self._changing:
+            async with self._turn:
                 try:
                     if self._store is None or (version := await self._store.version()) == self._seen:
                         continue
@@ -180,7 +189,7 @@ class Custodian:
             await self._tell()
 
     async def _tell(self) -> None:
-        trust = Trust(dict(self._documents), self._keys, self._missing)
+        trust = Trust(dict(self._documents), self._keys, self._missing, self.trust.number + 1)
         if trust != self.trust:
             self.trust = trust
             await self._entrust(trust)

@@ -12,6 +12,8 @@ from budgateway.control import (
     Abort,
     Channel,
     Commit,
+    Entrust,
+    Entrusted,
     Message,
     Prepare,
     Prepared,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from budgateway.records import Settings
 
 REAP_S = 0.005
+HEED_S = 2.0  # how long a change of keys waits for a worker that stands still
 
 
 class WorkerGone(Exception):
@@ -55,6 +58,8 @@ class Worker:
         self._process = process
         self._channel = channel
         self._answers: asyncio.Queue[Prepared | None] = asyncio.Queue()
+        self._entrusted: dict[int, asyncio.Future[None]] = {}
+        self._is_deaf = False
         # told when it saw a token of this issuer with a key that nobody knows
         self.on_wanted: Callable[[Worker, str], None] | None = None
         # its place, once it serves
@@ -96,6 +101,8 @@ class Worker:
                     self.ready.set()
                 elif isinstance(message, Prepared):
                     self._answers.put_nowait(message)
+                elif isinstance(message, Entrusted):
+                    self._heeded(message.number)
                 elif isinstance(message, Shedding):
                     self.shedding = message.reason
                 elif isinstance(message, Wanted) and self.on_wanted is not None:
@@ -103,6 +110,8 @@ class Worker:
         finally:
             self._channel.close()
             self._answers.put_nowait(None)
+            self._is_deaf = True
+            self._heeded(max(self._entrusted, default=0))
         # It is at its very end; a thread would be more than this wait deserves.
         while self._process.poll() is None:  # noqa: ASYNC110
             await asyncio.sleep(REAP_S)
@@ -128,6 +137,22 @@ class Worker:
     async def abort(self, generation: int) -> None:
         """Have it drop what it prepared."""
         await self._tell(Abort(generation))
+
+    async def entrust(self, trust: Trust) -> None:
+        """Have it believe other keys; when this returns it does, unless it stands still or only begins."""
+        if self._is_deaf or not self.ready.is_set():
+            await self._tell(Entrust(trust))
+            return
+        heeded = self._entrusted[trust.number] = asyncio.get_running_loop().create_future()
+        await self._tell(Entrust(trust))
+        await asyncio.wait((heeded,), timeout=HEED_S)
+        self._entrusted.pop(trust.number, None)
+
+    def _heeded(self, number: int) -> None:
+        for due in [due for due in self._entrusted if due <= number]:
+            heeded = self._entrusted.pop(due)
+            if not heeded.done():
+                heeded.set_result(None)
 
     async def tell(self, message: Message) -> None:
         """Send it a message that has no answer; nothing happens when it is gone."""

@@ -21,7 +21,7 @@ from budgateway.admin.card import Card, cards
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
-from budgateway.control import Entrust, Refreshed, Shed
+from budgateway.control import Refreshed, Shed
 from budgateway.custodian import Custodian
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
@@ -352,8 +352,8 @@ class Supervisor:
         return self.settings, self._generation, self.custodian.trust
 
     async def _entrust(self, trust: Trust) -> None:
-        """Bring new keys to every worker."""
-        await asyncio.gather(*(worker.tell(Entrust(trust)) for worker in tuple(self._fleet.alive)))
+        """Bring new keys to every worker; when this returns, all that serve go by them."""
+        await asyncio.gather(*(worker.entrust(trust) for worker in tuple(self._fleet.alive)))
 
     def _on_wanted(self, worker: Worker, issuer: str) -> None:
         self._spawn(self._refresh(worker, issuer))

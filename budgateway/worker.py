@@ -22,6 +22,7 @@ from budgateway.control import (
     Channel,
     Commit,
     Entrust,
+    Entrusted,
     Message,
     Prepare,
     Prepared,
@@ -83,6 +84,7 @@ class Worker:
             self._plane.accept(message.accepts)
         elif isinstance(message, Entrust):
             self._plane.entrust(message.trust)
+            await self._channel.send(Entrusted(message.trust.number))
         elif isinstance(message, Refreshed):
             self._plane.vault.refreshed(message.issuer)
 

@@ -25,8 +25,7 @@ MAX_TRIES = 20  # of a change, while others change the keys, too
 _CHANGE = """
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[2]) else redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
-redis.call('INCR', KEYS[2])
-return 1
+return redis.call('INCR', KEYS[2])
 """
 
 
@@ -34,7 +33,9 @@ class KeyStore(Protocol):
     """Safe against others who change the keys at the same time. OSError or ValueError: they cannot be read just now."""
 
     async def read(self) -> Keys: ...
-    async def change(self, edit: Callable[[Keys], Changed]) -> Changed: ...
+    async def change(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
+        """What was changed, and the version which that made."""
+
     async def version(self) -> object: ...
     async def close(self) -> None: ...
 
@@ -48,8 +49,8 @@ class FileKeys:
     async def read(self) -> Keys:
         return await asyncio.to_thread(self._file.read)
 
-    async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
-        return await asyncio.to_thread(self._file.change, edit)
+    async def change(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
+        return await asyncio.to_thread(self._file.change_noted, edit)
 
     async def version(self) -> object:
         return await asyncio.to_thread(self._file.version)
@@ -74,18 +75,21 @@ class RedisKeys:
         found = await self._call("HGETALL", self._hash)
         assert isinstance(found, list)
         values = found[1::2]
-        documents = [json.loads(value) for value in values if isinstance(value, bytes)]
+        try:
+            documents = [json.loads(value) for value in values if isinstance(value, bytes)]
+        except RecursionError as error:
+            raise ValueError("a key is no JSON") from error
         return tuple(sorted(keys_of({"version": 1, "keys": documents}), key=lambda key: (key.created_s, key.name)))
 
-    async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
+    async def change(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
         for _ in range(MAX_TRIES):
             version = await self.version()
             changed = edit(await self.read())
             key = changed.key
             document = json.dumps(written(key)) if any(key is kept for kept in changed.keys) else ""
             words = (_CHANGE, 2, self._hash, self._counter, version, key.name, document)
-            if await self._call("EVAL", *words):
-                return changed
+            if made := await self._call("EVAL", *words):
+                return changed, str(made)
         raise StoreUnavailable("others change the keys all the time: try again", retry_after_s=1.0)
 
     async def version(self) -> str:

@@ -36,13 +36,16 @@ class KeyFile:
 
     def change(self, edit: Callable[[Keys], Changed]) -> Changed:
         """Replace the keys by what `edit` makes of them; readers see the old file or the new one, whole."""
+        return self.change_noted(edit)[0]
+
+    def change_noted(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
+        """The same, with the version that this change made: the file may be another one by now."""
         # A lock of its own: the file itself is another one after each change.
         lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             changed = edit(self.read())
-            self._write(json.dumps(book(changed.keys), indent=1).encode() + b"\n")
-            return changed
+            return changed, self._write(json.dumps(book(changed.keys), indent=1).encode() + b"\n")
         finally:
             os.close(lock)
 
@@ -52,9 +55,9 @@ class KeyFile:
             found = self._path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        return _version(found)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> object:
         # mkstemp's mode is 0600, and stays: what replaces the file has never been readable by others.
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         try:
@@ -62,6 +65,7 @@ class KeyFile:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
+                version = _version(os.fstat(stream.fileno()))
             os.replace(name, self._path)  # noqa: PTH105
         except BaseException:
             os.unlink(name)  # noqa: PTH108
@@ -72,3 +76,8 @@ class KeyFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+        return version
+
+
+def _version(found: os.stat_result) -> object:
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -24,6 +24,7 @@ class Trust:
     key_sets: Mapping[str, object] = field(default_factory=dict)  # issuer's name -> JWK Set
     api_keys: tuple[ApiKey, ...] = ()
     keys_missing: bool = False  # there are API keys, but they could not be read so far
+    number: int = field(default=0, compare=False)  # counts up: of two, the one with the larger number holds
 
 
 class Vault:
@@ -37,7 +38,9 @@ class Vault:
         self._asked: dict[str, float] = {}
 
     def entrust(self, trust: Trust) -> None:
-        """Believe this from now on."""
+        """Believe this from now on; what is older than what is believed changes nothing."""
+        if trust.number < self.trust.number:
+            return
         if trust.api_keys != self.trust.api_keys:
             self.ring = KeyRing(trust.api_keys)
         self.trust = trust

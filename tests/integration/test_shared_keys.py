@@ -86,7 +86,7 @@ async def test_two_gateways_share_keys_and_outlive_their_redis(redis: Redis) -> 
 async def test_a_gateway_without_its_redis_does_not_know(redis: Redis) -> None:
     settings = StoreSettings(port=redis.port)
     keys = RedisKeys(settings)
-    made = await keys.change(partial(keybook.create, name="k", wishes={}, now=NOW))
+    made, _ = await keys.change(partial(keybook.create, name="k", wishes={}, now=NOW))
     await keys.close()
     await asyncio.to_thread(redis.say, "CONFIG", "SET", "save", "")
     data = await asyncio.to_thread(redis.say, "HGET", "api_key:{budgateway}", "k")
