@@ -7,12 +7,15 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from budgateway.admin.keys import PATH as KEYS
 from budgateway.admin.keys import KeyOperations
 from budgateway.admin.openapi import document
+from budgateway.auth.delegation import Holder
+from budgateway.auth.roles import Roles
 from budgateway.errors import BadRequest, GatewayError, MethodNotAllowed, RouteNotFound
 from budgateway.reload import Difference, plain
 
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from budgateway.admin.rates import Rates
     from budgateway.admin.usage import UsageReport
     from budgateway.custodian import Custodian
-    from budgateway.records import Settings
+    from budgateway.records import Principal, Settings
 
 PREFIX = "/admin"
 
@@ -57,7 +60,7 @@ class Request:
             return {}
         try:
             given = json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadRequest("the body is not JSON") from error
         if not isinstance(given, dict):
             raise BadRequest("the body is no JSON object")
@@ -89,15 +92,25 @@ class AdminApi:
             "/upstreams/undrain": {"POST": self._undrain},
         }
 
-    async def answer(self, method: str, path: str, body: bytes | None, query: str = "") -> Answer:
-        """Status and JSON document for a request. Raises GatewayError."""
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        query: str = "",
+        asker: Principal | None = None,
+        until: float = inf,
+    ) -> Answer:
+        """Status and JSON document for a request of `asker`, whose credential is good until then; None is this machine's
+        operator. Raises GatewayError."""
         operation = path.removeprefix(PREFIX)
         name = ""
         if operation.startswith("/upstreams/") and operation.endswith(("/drain", "/undrain")):
             name = unquote(operation.removeprefix("/upstreams/").rpartition("/")[0])
             operation = "/upstreams" + operation[operation.rindex("/") :]
         if operation == KEYS or operation.startswith(KEYS + "/"):
-            return await self._keys.answer(method, operation, Request(method, path, body or b"").document())
+            holder = None if asker is None else Holder(asker, until, Roles(self._operations.settings.auth))
+            return await self._keys.answer(method, operation, Request(method, path, body or b"").document(), holder)
         handlers = self._handlers.get(operation)
         if handlers is None:
             raise RouteNotFound(f"no operation {path}", hint="GET /admin/openapi.json lists them")

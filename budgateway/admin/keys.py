@@ -12,6 +12,7 @@ from budgateway.auth import keybook
 from budgateway.errors import BadRequest, MethodNotAllowed, RouteNotFound
 
 if TYPE_CHECKING:
+    from budgateway.auth.delegation import Holder
     from budgateway.auth.keybook import Changed, Keys
     from budgateway.custodian import Custodian
 
@@ -24,24 +25,27 @@ class KeyOperations:
     def __init__(self, custodian: Custodian) -> None:
         self._custodian = custodian
 
-    async def answer(self, method: str, operation: str, given: Mapping[str, Any]) -> tuple[int, Any]:
-        """Status and document for a request; `operation` is the path behind `/admin`. Raises GatewayError."""
+    async def answer(
+        self, method: str, operation: str, given: Mapping[str, Any], holder: Holder | None
+    ) -> tuple[int, Any]:
+        """Status and document for a request; `operation` is the path behind `/admin`, and a `holder` gives no more than they
+        have. Raises GatewayError."""
         name, _, verb = operation.removeprefix(PATH).removeprefix("/").partition("/")
         name = unquote(name)
         if not name:
-            return await self._all(method, given)
+            return await self._all(method, given, holder)
         if verb:
-            return await self._one(method, name, verb, given)
+            return await self._one(method, name, verb, given, holder)
         now = time.time()
         if method in ("GET", "HEAD"):
             return 200, keybook.shown(keybook.named(await self._custodian.keys(), name), now)
         if method == "PATCH":
-            return await self._changed(200, partial(keybook.update, name=name, wishes=given, now=now))
+            return await self._changed(200, partial(keybook.update, name=name, wishes=given, now=now), holder)
         if method == "DELETE":
             return await self._changed(200, partial(keybook.delete, name=name))
         raise MethodNotAllowed("/admin/keys/{name} takes GET, PATCH, DELETE", allow=("GET", "PATCH", "DELETE"))
 
-    async def _all(self, method: str, given: Mapping[str, Any]) -> tuple[int, Any]:
+    async def _all(self, method: str, given: Mapping[str, Any], holder: Holder | None) -> tuple[int, Any]:
         now = time.time()
         if method in ("GET", "HEAD"):
             return 200, {"keys": [keybook.shown(key, now) for key in await self._custodian.keys()]}
@@ -51,9 +55,12 @@ class KeyOperations:
         name = wishes.pop("name", None)
         if not isinstance(name, str):
             raise BadRequest("a key needs a name", param="name")
-        return await self._changed(201, partial(keybook.create, name=name, wishes=wishes, now=now))
+        complete = wishes if holder is None else holder.completed(wishes)
+        return await self._changed(201, partial(keybook.create, name=name, wishes=complete, now=now), holder)
 
-    async def _one(self, method: str, name: str, verb: str, given: Mapping[str, Any]) -> tuple[int, Any]:
+    async def _one(
+        self, method: str, name: str, verb: str, given: Mapping[str, Any], holder: Holder | None
+    ) -> tuple[int, Any]:
         wishes = dict(given)
         grace = wishes.pop("grace_s", 0) if verb == "rotate" else 0
         if wishes:
@@ -69,9 +76,18 @@ class KeyOperations:
             raise RouteNotFound(f"no operation '{verb[:64]}' of a key", hint="GET /admin/openapi.json lists them")
         if method != "POST":
             raise MethodNotAllowed(f"/admin/keys/{{name}}/{verb} takes POST", allow=("POST",))
-        return await self._changed(200, edits[verb])
+        # To disable a key takes from it, whoever it is of; the others give it, or a secret of it.
+        return await self._changed(200, edits[verb], None if verb == "disable" else holder)
 
-    async def _changed(self, status: int, edit: Callable[[Keys], Changed]) -> tuple[int, Any]:
-        changed = await self._custodian.change(edit)
+    async def _changed(
+        self, status: int, edit: Callable[[Keys], Changed], holder: Holder | None = None
+    ) -> tuple[int, Any]:
+        def checked(keys: Keys) -> Changed:
+            changed = edit(keys)
+            if holder is not None:
+                holder.check(changed.key)
+            return changed
+
+        changed = await self._custodian.change(checked)
         document = keybook.shown(changed.key, time.time())
         return status, {**document, "secret": changed.secret} if changed.secret else document

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from budgateway.auth.vouch import vouched_for
+from budgateway.auth.vouch import vouched_for, vouched_until
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RouteNotFound
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
@@ -137,11 +137,11 @@ class BackOffice(Carrier):
         self.fail(x, ModelNotFound(f"no model '{name}'", param="model"))
 
     async def _admin(self, x: Exchange, api: AdminApi) -> None:
+        asker, until = vouched_until(x.head.headers())
         if x.head.method not in ("GET", "HEAD"):
-            asker = vouched_for(x.head.headers())
             _log.info("%s %s by %s", x.head.method, x.head.path, "the office's socket" if asker is None else asker.id)
         # What was begun is finished when the asker leaves: half a reload would be worse than one nobody waits for.
-        work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body, x.head.query))
+        work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body, x.head.query, asker, until))
         self._work.add(work)
         work.add_done_callback(self._worked)
         try:

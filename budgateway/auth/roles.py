@@ -31,11 +31,16 @@ class Patterns:
         self._globs = [pattern for pattern in patterns if "*" in pattern or "?" in pattern]
         self._exact = frozenset(patterns) - frozenset(self._globs)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether `*` is among them."""
+        return self._any
+
     def match(self, name: str) -> bool:
         """Whether a name is one of them."""
         if self._any or name in self._exact:
             return True
-        return len(name) <= MAX_MODEL_CHARS and any(_fits(pattern, name) for pattern in self._globs)
+        return len(name) <= MAX_MODEL_CHARS and any(fits(pattern, name) for pattern in self._globs)
 
     def takes(self, model: str | None) -> bool:
         """`match` for a request's model. Without one ("") there is nothing to restrict; where a body hides it (None) it
@@ -98,6 +103,12 @@ class Profile:
         has = f"its roles are {', '.join(self._roles)}" if self._roles else "it has no roles"
         return Decision(False, f"{has}, and none of them has the admin action '{action}'")
 
+    def may_do_everything(self) -> bool:
+        """Whether it has every operation of the back office, whatever there will be."""
+        if self._grants is None:
+            return ADMIN in self._roles
+        return any(grant.admin.takes_all for grant in self._grants)
+
 
 class Roles:
     """The grants of one configuration, and what follows from them for each principal."""
@@ -120,9 +131,13 @@ class Roles:
             found = self._profiles[key] = self._made(*key)
         return found
 
+    def effective(self, roles: tuple[str, ...], tenant: str) -> tuple[str, ...]:
+        """The roles that count: a principal's own, else its tenant's."""
+        return roles or self._tenants.get(tenant, Tenant("")).roles
+
     def _made(self, roles: tuple[str, ...], tenant: str, models: tuple[str, ...]) -> Profile:
         its = self._tenants.get(tenant, Tenant(""))
-        roles = roles or its.roles
+        roles = self.effective(roles, tenant)
         narrowings = []
         if models:
             narrowings.append(("its credential", Patterns(models)))
@@ -180,7 +195,7 @@ class Visibility:
         return False
 
 
-def _fits(pattern: str, name: str) -> bool:
+def fits(pattern: str, name: str) -> bool:
     """Whether a name is what a glob means: in steps of their product at most, where a regular expression with several
     stars may take for ever. On a mismatch the last star takes one character more."""
     at = place = 0

@@ -164,6 +164,42 @@ async def test_keys_are_for_who_has_the_action(gateway: Operated) -> None:
     assert (await admin(gateway.url, "GET", "", header=("x-other", "x"))).status == 401
 
 
+async def test_the_action_keys_gives_nothing_that_its_holder_has_not(
+    gateway: Operated, upstream: FaultyUpstream
+) -> None:
+    extra = ROLES + '[[auth.roles]]\nname = "maker"\nroutes = ["/v1/*"]\nadmin = ["keys"]\n'
+    gateway.configure([upstream.url], extra=extra, route={"auth_required": True})
+    assert (await gateway.call("POST", "/admin/reload-config"))[0] == 200
+    root = (await admin(gateway.url, "POST", "", {"name": "root", "roles": ["admin"]})).json()
+    maker = {
+        "name": "m",
+        "roles": ["maker"],
+        "models": ["gpt-*"],
+        "expires": "1d",
+        "limits": {"requests_per_minute": 6000},
+    }
+    holder = ("x-api-key", (await admin(gateway.url, "POST", "", maker)).json()["secret"])
+    mine = await admin(gateway.url, "POST", "", {"name": "mine", "roles": ["maker"]}, holder)
+    assert mine.status == 201
+    shown = mine.json()
+    assert (shown["models"], shown["limits"]) == (["gpt-*"], {"requests_per_minute": 6000})
+    assert shown["expires"] == (await admin(gateway.url, "GET", "/m")).json()["expires"]
+    for method, path, document in (
+        ("POST", "", {"name": "x", "roles": ["admin"]}), ("POST", "", {"name": "x", "models": ["*"]}),
+        ("POST", "", {"name": "x", "expires": "2d"}), ("POST", "", {"name": "x", "tenant": "acme"}),
+        ("PATCH", "/mine", {"roles": ["maker", "chat"]}), ("PATCH", "/m", {"limits": {}}), ("PATCH", "/m", {"expires": ""}),
+        ("POST", "/root/rotate", {}), ("POST", "/root/enable", {}), ("PATCH", "/root", {"note": "x"}),
+    ):  # fmt: skip
+        answer = await admin(gateway.url, method, path, document, holder)
+        assert (answer.status, answer.json()["error"]["code"]) == (403, "forbidden"), (method, path, document)
+    assert {await used(gateway.url, root["secret"]) for _ in range(4)} == {200}
+    # To take is no giving.
+    assert (await admin(gateway.url, "POST", "/root/disable", {}, holder)).status == 200
+    assert (await admin(gateway.url, "POST", "/root/enable", {}, holder)).status == 403
+    # And who has the office's socket, and not a credential, is this machine's operator.
+    assert (await gateway.command("keys", "enable", "root", "-c", str(gateway.folder)))[0] == 0
+
+
 async def test_the_command_line_reaches_a_gateway_elsewhere(gateway: Operated) -> None:
     where = ("--url", gateway.url, "--token", ADMIN[1].removeprefix("Bearer "))
 

@@ -1,0 +1,110 @@
+"""Delegation: what somebody may give to an API key, which is never more than they have themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from budgateway.auth.roles import fits
+from budgateway.errors import Forbidden
+
+if TYPE_CHECKING:
+    from budgateway.auth.roles import Roles
+    from budgateway.records import Allowance, ApiKey, Principal
+
+_HINT = 'a key gets no more than whoever makes or changes it has; who may do everything (admin = ["*"]) gives anything'
+_RATES = ("requests_per_minute", "requests_per_hour", "requests_per_day", "tokens_per_minute", "tokens_per_day")
+_AMOUNTS = (*_RATES, "concurrency", "budget_usd")
+
+
+class Holder:
+    """Someone with the admin action `keys`. `expires` is when their credential ends (seconds since the epoch), infinite for
+    one that does not."""
+
+    def __init__(self, principal: Principal, expires: float, roles: Roles) -> None:
+        self._principal = principal
+        self._expires = expires
+        self._roles = roles
+        self._is_free = roles.profile(principal).may_do_everything()
+
+    def completed(self, wishes: Mapping[str, object]) -> Mapping[str, object]:
+        """The fields of a new key, where what is not named, and would be without bounds, is the holder's own."""
+        if self._is_free:
+            return wishes
+        mine = self._principal
+        made = dict(wishes)
+        if mine.tenant:
+            made.setdefault("tenant", mine.tenant)
+        if mine.models:
+            made.setdefault("models", list(mine.models))
+        # In whole seconds, as it is written down; one that is over by then would not have come this far.
+        if self._expires < float("inf") and made.get("expires") in (None, ""):
+            made["expires"] = datetime.fromtimestamp(int(self._expires), UTC).isoformat()
+        given = made.get("limits", {})
+        if mine.allowance is not None and isinstance(given, dict):
+            made["limits"] = {**_written(mine.allowance, given), **given}
+        return made
+
+    def check(self, key: ApiKey) -> None:
+        """Forbidden when a key would have what its holder has not."""
+        if self._is_free:
+            return
+        mine = self._principal
+        if key.tenant != mine.tenant:
+            _refuse(f"the tenant '{key.tenant}'" if key.tenant else "no tenant")
+        roles = self._roles.effective(mine.roles, mine.tenant)
+        for role in self._roles.effective(key.roles, key.tenant):
+            if role not in roles:
+                _refuse(f"the role '{role}'")
+        for group in key.groups:
+            if group not in mine.groups:
+                _refuse(f"the group '{group}'")
+        if mine.models and not key.models:
+            _refuse("all models")
+        for model in key.models:
+            if mine.models and not any(_covers(pattern, model) for pattern in mine.models):
+                _refuse(f"the models '{model}'")
+        if self._expires < float("inf") and not 0 < key.expires_s <= self._expires:
+            _refuse("an end later than that of the credential in use")
+        if mine.allowance is not None:
+            _check_limits(key.allowance, mine.allowance)
+
+
+def _written(mine: Allowance, given: Mapping[str, object]) -> dict[str, Any]:
+    """The holder's limits, as a key's document has them."""
+    named = dataclasses.asdict(mine)
+    if "budget_usd" in given:
+        named.pop("budget_usd")
+    return {name: value for name, value in named.items() if value and (name != "budget_period" or mine.budget_usd)}
+
+
+def _check_limits(given: Allowance | None, mine: Allowance) -> None:
+    for name in _AMOUNTS:
+        most, amount = getattr(mine, name), 0 if given is None else getattr(given, name)
+        if most and not 0 < amount <= most:
+            _refuse(f"{amount or 'unlimited'} {name}")
+    if given is None:
+        return
+    if mine.budget_usd and given.budget_period != mine.budget_period:
+        _refuse(f"a budget for each {given.budget_period}")
+    rates = (mine.requests_per_minute, mine.requests_per_hour, mine.requests_per_day)
+    if any(rates) and _burst(given) > _burst(mine):
+        _refuse(f"a burst of {_burst(given)}")
+
+
+def _burst(allowance: Allowance) -> int:
+    """What it comes to where none is given: a tenth of the shortest rate."""
+    rate = allowance.requests_per_minute or allowance.requests_per_hour or allowance.requests_per_day
+    return allowance.burst or max(1, rate // 10)
+
+
+def _covers(pattern: str, given: str) -> bool:
+    """Whether a glob means all that another one means: not every such pair is seen, but none that is not one. A star takes
+    any text, wildcards too; a question mark takes no star."""
+    return pattern == given or (fits(pattern, given) and not ("?" in pattern and "*" in given))
+
+
+def _refuse(what: str) -> NoReturn:
+    raise Forbidden(f"you may not give a key {what}", hint=_HINT)
