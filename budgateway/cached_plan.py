@@ -25,7 +25,7 @@ NOTHING = Part()
 class CachedIdentity(Part):
     """Who asks: the same for every request with the same credential in the same header."""
 
-    credential: bytes | None  # the header's value; None: no credential
+    credential: bytes | None  # "a" (an authorization) or "k" (a key) and the header's value; None: no credential
     until_s: float  # end of the credential's validity, seconds since the epoch
     asker: tuple[str, str, str, str] | None  # id, subject of limits, key, tenant; None: anonymous
     standing: Any  # the pipeline's own record of it, or None

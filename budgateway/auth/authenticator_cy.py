@@ -26,11 +26,8 @@ if TYPE_CHECKING:
     from budgateway.records import Principal
 
 MAX_REMEMBERED = 4096  # credentials of each kind; the oldest are forgotten first
-_KEY_HEADERS = (
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-)  # Anthropic's clients', Azure's, Google's: the first one counts
+# Of Anthropic's clients, Azure's, and Google's: the first one counts.
+_KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _UPGRADE = 8  # a flag of the native scan, as a C number
 _EVER_S = 4e9  # seconds since the epoch: the year 2096
 _LOOPBACK = ("127.0.0.1", "::1", "local")
