@@ -525,7 +525,6 @@ class Sockets:
         bytes are read at a time, 65,536 at the most. OSError."""
     def adopt(self, fd: int, protocol: object, most: int, /) -> Transport:
         """Carry a connection: the socket, which does not block, is duplicated, and the protocol told. OSError."""
-    def lend_to(self, express: Express | None, /) -> None: ...
     def unsent(self) -> list[int]: ...  # bytes that wait, of each connection
     def lent(self) -> int: ...  # rooms that exchanges hold, with what was read
     def close(self) -> None:
@@ -626,6 +625,7 @@ class Express:
         """What holds for all requests of a credential for a model on a route, until then: labels (route, provider, model),
         upstreams left out (a bit each), targets by the selector's index (label and header lines last), and who asks:
         principal, whom limits by user and by key count, tenant. Who has waited for `patience_ns` is handed over."""
+    def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # hand over who waits too long, or for who was silent for `quiet_ns`
     def hand_over(self) -> None: ...  # what is on its way, to `take_over`
     def close(self) -> None: ...

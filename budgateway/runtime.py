@@ -135,7 +135,7 @@ class DataPlane:
             self.express = Express(self.relay, recorder)
             self.relay.riding = self.express.native.__len__
             self.door.express = self.express.native
-            self._plain.lend_to(self.express.native)
+            self._plain.intercept(self.express.native)
         self._serve(self.snapshot)
         self._sweep_due = loop.time() + SWEEP_S
         self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)

@@ -64,9 +64,9 @@ class PlainSockets:
                 return connection
         raise first or OSError("the name has no address")
 
-    def lend_to(self, express: native.Express | None) -> None:
-        """Who may carry requests past the connections' protocols."""
-        self._set.lend_to(express)
+    def intercept(self, express: native.Express) -> None:
+        """Let the express see requests before their connection's protocol does."""
+        express.attach(self._set)
 
     def unsent(self) -> list[int]:
         """Bytes that wait, of each connection."""
@@ -78,7 +78,6 @@ class PlainSockets:
 
     def close(self) -> None:
         """Drop what is left."""
-        self._set.lend_to(None)
         self._loop.remove_reader(self._set.fileno())
         self._set.close()
 

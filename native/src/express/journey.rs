@@ -15,7 +15,7 @@ use crate::decide::Grant;
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Entry, Ledger, answer_of};
-use crate::sockets::{Data, Piece, Ride, Transport, Waiting};
+use crate::sockets::{Data, Interest, Piece, Transport, Waiting};
 
 /// It holds what must be given back: a slot at an upstream, a connection to it, what limits granted.
 pub(super) struct Journey {
@@ -164,7 +164,7 @@ impl Journey {
             grant: self.grant.as_ref(),
             price: price.as_ref().map(Py::get),
             request_id: text(&self.request_id),
-            client: down.client.as_deref().unwrap_or_default(),
+            client: down.guest.client.as_deref().unwrap_or_default(),
             principal: asker.as_ref().map_or("", |asker| &asker.principal),
             tenant: asker.as_ref().map_or("", |asker| &asker.tenant),
             upstream: self.target().map_or("", |target| &target.label),
@@ -176,7 +176,11 @@ impl Journey {
     /// It is over as it should be: both connections wait for the next one.
     pub(super) fn arrive(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
         self.leave();
-        self.down.get().state().rode(now_ns);
+        {
+            let mut state = self.down.get().state();
+            let stays = !state.phase.over;
+            state.guest.served(now_ns, stays);
+        }
         self.release(Verdict::Success, now_ns);
         let (Some(target), Some(lent)) = (self.precedent.targets.get(self.index), self.lent) else {
             return Ok(());
@@ -199,7 +203,7 @@ impl Journey {
     /// Hands it to `take_over`, with all that it holds.
     pub(super) fn hand_over(self: Box<Self>, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
         self.leave();
-        self.down.get().state().detoured();
+        self.down.get().state().guest.gave_up();
         let Self {
             down,
             lent,
@@ -274,9 +278,9 @@ impl Journey {
 
     /// From here on its connections have nothing to do with it.
     fn leave(&self) {
-        self.down.get().state().ride = Ride::None;
+        self.down.get().state().guest.interest = Interest::None;
         if let Some(up) = self.up() {
-            up.get().state().ride = Ride::None;
+            up.get().state().guest.interest = Interest::None;
         }
     }
 

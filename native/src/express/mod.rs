@@ -29,7 +29,7 @@ use crate::json::Peeker;
 use crate::ledger::Ledger;
 use crate::route::RouteTable;
 use crate::select::Selector;
-use crate::sockets::{Data, Idle, Read, Ride, Transport};
+use crate::sockets::{Data, Idle, Interceptor, Interest, Read, Sockets, Transport};
 
 use journey::{Journey, RequestId, Response};
 use parser::Parser;
@@ -217,6 +217,12 @@ impl Express {
         slf.get().hand_over_each(slf.py(), journeys)
     }
 
+    /// Sees the requests of these sockets' connections before their protocols do, until it is closed.
+    #[pyo3(signature = (sockets, /))]
+    fn attach(slf: &Bound<'_, Self>, sockets: &Bound<'_, Sockets>) {
+        sockets.get().intercept(Some(Arc::new(Guest(slf.clone().unbind()))));
+    }
+
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         Self::hand_over_all(slf)?;
         slf.get().forget();
@@ -237,21 +243,23 @@ impl Express {
     }
 }
 
-impl Express {
-    /// Deals with what was read from a connection that it has to do with; gives back what is for the protocol.
-    pub(crate) fn meet(slf: &Py<Self>, own: &Bound<'_, Transport>, ride: Ride, read: Read) -> PyResult<Option<Read>> {
-        let (py, this) = (own.py(), slf.get());
-        match (ride, read) {
-            (Ride::None, read) | (Ride::On(_), read @ Read::Nothing) => Ok(Some(read)),
-            (Ride::Ready, Read::Data(data)) => {
+/// The express as the sockets know it.
+struct Guest(Py<Express>);
+
+impl Interceptor for Guest {
+    fn on_read(&self, own: &Bound<'_, Transport>, interest: Interest, read: Read) -> PyResult<Option<Read>> {
+        let (py, this) = (own.py(), self.0.get());
+        match (interest, read) {
+            (Interest::None, read) | (Interest::Serving(_), read @ Read::Nothing) => Ok(Some(read)),
+            (Interest::Armed, Read::Data(data)) => {
                 if this.depart(own, &data)? {
                     return Ok(None);
                 }
-                own.get().state().ride = Ride::None;
+                own.get().state().guest.interest = Interest::None;
                 Ok(Some(Read::Data(data)))
             }
-            (Ride::Ready, read) => Ok(Some(read)),
-            (Ride::On(key), read) => {
+            (Interest::Armed, read) => Ok(Some(read)),
+            (Interest::Serving(key), read) => {
                 let journey = this.state().journeys.remove(key);
                 let Some(journey) = journey else {
                     return Ok(Some(read));
@@ -269,15 +277,16 @@ impl Express {
         }
     }
 
-    /// A connection of a journey is over before anybody took that over.
-    pub(crate) fn forsake(slf: &Py<Self>, py: Python<'_>, key: Key) -> PyResult<()> {
-        let journey = slf.get().state().journeys.remove(key);
+    fn on_end(&self, py: Python<'_>, key: Key) -> PyResult<()> {
+        let journey = self.0.get().state().journeys.remove(key);
         match journey {
             Some(journey) => journey.end(py),
             None => Ok(()),
         }
     }
+}
 
+impl Express {
     // ---------------------------------------------------------------- there
 
     /// Takes a request, if it is whole and there is a precedent; `false`, and nothing is done, if not.
@@ -371,9 +380,9 @@ impl Express {
         journey.sent_ns = now_ns();
         let key = self.state().journeys.add(journey);
         let mut state = own.get().state();
-        (state.ride, state.head) = (Ride::On(key), head_size);
+        (state.guest.interest, state.guest.head) = (Interest::Serving(key), head_size);
         drop(state);
-        up.get().state().ride = Ride::On(key);
+        up.get().state().guest.interest = Interest::Serving(key);
         Ok(true)
     }
 
@@ -407,7 +416,7 @@ impl Express {
         let grant = match &precedent.limits {
             Some(limits) => {
                 let state = own.get().state();
-                let address = state.client.as_deref().unwrap_or_default();
+                let address = state.guest.client.as_deref().unwrap_or_default();
                 let [user, key, tenant] = precedent.asker.as_ref().map_or([address, address, ""], |asker| {
                     [&asker.user, &asker.key, &asker.tenant].map(String::as_str)
                 });

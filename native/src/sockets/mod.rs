@@ -2,6 +2,7 @@
 
 mod data;
 mod idle;
+mod interceptor;
 mod listener;
 mod set;
 mod state;
@@ -15,13 +16,12 @@ use pyo3::prelude::*;
 
 pub(crate) use data::Data;
 pub(crate) use idle::{Idle, Waiting};
+pub(crate) use interceptor::{Interceptor, Interest};
 pub(crate) use listener::Listener;
-pub(crate) use state::{Piece, Read, Ride};
+pub(crate) use state::{Piece, Read};
 pub(crate) use transport::Transport;
 
 use set::{Entry, Ready, Set};
-
-use crate::express::Express;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Sockets {
@@ -63,13 +63,6 @@ impl Sockets {
         Transport::open(py, &self.set, descriptor::copy_of(fd)?, protocol, most)
     }
 
-    /// Who may carry requests past the protocols of connections; nobody, once it is closed.
-    #[pyo3(signature = (express, /))]
-    fn lend_to(&self, express: Option<Py<Express>>) {
-        let before = std::mem::replace(&mut *self.set.place_of_express(), express);
-        drop(before);
-    }
-
     fn unsent(&self, py: Python<'_>) -> Vec<usize> {
         self.set
             .transports(py)
@@ -84,11 +77,17 @@ impl Sockets {
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.set.intercept(None);
         self.set.close(py)
     }
 }
 
 impl Sockets {
+    /// Sets what sees requests before their protocol does, or takes it away.
+    pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor>>) {
+        self.set.intercept(interceptor);
+    }
+
     fn answer(&self, py: Python<'_>, ready: &[Ready]) -> PyResult<()> {
         let mut left = ready.iter();
         while let Some(ready) = left.next() {

@@ -14,8 +14,8 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use smallvec::SmallVec;
 
+use super::interceptor::Interceptor;
 use super::{Listener, Transport};
-use crate::express::Express;
 
 /// Events of one turn: with more, the loop comes back when it has looked at everything else.
 const EVENTS: usize = 64;
@@ -32,7 +32,7 @@ pub(crate) struct Set {
     written: Mutex<Vec<Py<Transport>>>,
     /// What has been composed in it.
     outbox: Mutex<Outbox>,
-    express: Mutex<Option<Py<Express>>>,
+    interceptor: Mutex<Option<Arc<dyn Interceptor>>>,
     // The loop's.
     call_soon: Py<PyAny>,
     call_later: Py<PyAny>,
@@ -61,7 +61,7 @@ impl Set {
             again: Mutex::default(),
             written: Mutex::default(),
             outbox: Mutex::default(),
-            express: Mutex::default(),
+            interceptor: Mutex::default(),
             call_soon,
             call_later,
             complain,
@@ -202,13 +202,18 @@ impl Set {
         turning
     }
 
-    /// Who may carry requests past the protocols.
-    pub(crate) fn express(&self, py: Python<'_>) -> Option<Py<Express>> {
-        self.place_of_express().as_ref().map(|express| express.clone_ref(py))
+    /// Sees requests before their protocol does, if there is one.
+    pub(crate) fn interceptor(&self) -> Option<Arc<dyn Interceptor>> {
+        self.interceptor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn place_of_express(&self) -> MutexGuard<'_, Option<Py<Express>>> {
-        self.express.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Sets the interceptor, or takes it away.
+    pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor>>) {
+        let before = std::mem::replace(
+            &mut *self.interceptor.lock().unwrap_or_else(PoisonError::into_inner),
+            interceptor,
+        );
+        drop(before);
     }
 
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {

@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sen
 use smallvec::SmallVec;
 
 use super::Data;
+use super::interceptor::{Interception, Interest};
 use super::set::Set;
 
 /// As asyncio's: a transport that nobody told better.
@@ -30,8 +31,6 @@ pub(crate) struct State {
     pub(crate) protocol: Option<Py<PyAny>>,
     /// Its `data_received`, bound.
     pub(crate) received: Option<Py<PyAny>>,
-    /// Bytes of the last request's head, if the express has seen it: the next one is as long, as a rule.
-    pub(crate) head: usize,
     /// The last read took all that there was, and the peer had not ended.
     pub(crate) is_drained: bool,
     /// Written in this turn.
@@ -42,20 +41,7 @@ pub(crate) struct State {
     low: usize,
     pub(crate) phase: Phase,
     pub(crate) error: Option<PyErr>,
-    pub(crate) ride: Ride,
-    /// A client's address, once its requests were offered to the express.
-    pub(crate) client: Option<Box<str>>,
-    /// When the express last answered one of them.
-    pub(crate) rode_ns: i64,
-    detours: Detours,
-}
-
-/// How often in a row the express took a request of this client, and had to hand it over: whose answers are long, or
-/// late, is not helped by trying each time.
-#[derive(Clone, Copy, Default)]
-struct Detours {
-    width: u8,
-    left: u8,
+    pub(crate) guest: Interception,
 }
 
 /// Bytes to be sent with the turn that they were written in.
@@ -64,18 +50,6 @@ pub(crate) enum Piece {
     Data(Data, usize),
     /// What stands there in the set's outbox.
     Outbox(Range<usize>),
-}
-
-/// What the express has to do with a connection.
-#[derive(Clone, Copy, Default)]
-pub(crate) enum Ride {
-    /// Nothing: all is its protocol's.
-    #[default]
-    None,
-    /// A client's next request is offered to the express first.
-    Ready,
-    /// The journey of its request, or of the request that it was lent to.
-    On(Key),
 }
 
 /// Where a connection is; each is for good, but `paused`, `left` and `full`.
@@ -138,7 +112,6 @@ impl State {
             most,
             protocol: None,
             received: None,
-            head: 0,
             is_drained: true,
             waiting: SmallVec::new(),
             unsent: Unsent::default(),
@@ -146,10 +119,7 @@ impl State {
             low: HIGH / 4,
             phase: Phase::default(),
             error: None,
-            ride: Ride::None,
-            client: None,
-            rode_ns: 0,
-            detours: Detours::default(),
+            guest: Interception::default(),
         }
     }
 
@@ -161,7 +131,7 @@ impl State {
         let receive = |room: &mut [u8]| recv(fd, room, RecvFlags::empty()).map(|(count, _)| count);
         match set
             .rooms
-            .receive(self.most, self.head, receive, |bytes| Data::copy_of(py, bytes))
+            .receive(self.most, self.guest.head, receive, |bytes| Data::copy_of(py, bytes))
         {
             Ok(data) => {
                 let count = data.bytes(py).len();
@@ -229,34 +199,6 @@ impl State {
         }
     }
 
-    /// The next request may be the express', unless the last ones were not for it.
-    pub(crate) fn offer(&mut self, client: &str) {
-        if self.client.is_none() {
-            self.client = Some(client.into());
-        }
-        if self.detours.left > 0 {
-            self.detours.left -= 1;
-        } else if matches!(self.ride, Ride::None) {
-            self.ride = Ride::Ready;
-        }
-    }
-
-    /// The express answered a request, and may have the next one.
-    pub(crate) fn rode(&mut self, now_ns: i64) {
-        self.rode_ns = now_ns;
-        self.detours = Detours::default();
-        if !self.phase.over {
-            self.ride = Ride::Ready;
-        }
-    }
-
-    /// The express handed a request over, so that what comes behind it is the protocol's: the next 1, 3, 7 ... 63 are not
-    /// offered to it.
-    pub(crate) fn detoured(&mut self) {
-        let width = (2 * self.detours.width + 1).min(63);
-        self.detours = Detours { width, left: width };
-    }
-
     /// Whether what was written to it has left.
     pub(crate) fn is_clear(&self) -> bool {
         self.waiting.is_empty() && self.unsent.is_empty()
@@ -265,7 +207,7 @@ impl State {
     /// Whether it may be lent to a request: nobody else has to do with it, and nothing stands in the way. What a read left
     /// there would be taken for the answer, and what is unsent for the request, or for a part of it.
     pub(crate) fn is_free(&self) -> bool {
-        matches!(self.ride, Ride::None)
+        matches!(self.guest.interest, Interest::None)
             && !(self.takes_nothing() || self.reads_nothing() || self.phase.full)
             && self.is_clear()
             && self.is_drained

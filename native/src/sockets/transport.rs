@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{getpeername, getsockname};
 
+use super::interceptor::Interest;
 use super::set::{Entry, Set, failed};
-use super::state::{Piece, Read, Ride, State};
-use crate::express::Express;
+use super::state::{Piece, Read, State};
 use crate::head::now_ns;
 
 /// Pieces that wait for one send: far below what the kernel takes (IOV_MAX, 1,024).
@@ -84,16 +84,16 @@ impl Transport {
         state.unsent.clear();
         state.error = error;
         let waiting = std::mem::take(&mut state.waiting);
-        let ride = std::mem::take(&mut state.ride);
+        let interest = std::mem::take(&mut state.guest.interest);
         if let Some(fd) = state.fd.as_ref() {
             this.set.remove(fd, state.key);
         }
         drop(state);
         drop(waiting);
-        if let Ride::On(key) = ride
-            && let Some(express) = this.set.express(own.py())
+        if let Interest::Serving(key) = interest
+            && let Some(guest) = this.set.interceptor()
         {
-            Express::forsake(&express, own.py(), key)?;
+            guest.on_end(own.py(), key)?;
         }
         this.set.call_soon(&own.getattr(intern!(own.py(), "_lost"))?)
     }
@@ -134,12 +134,12 @@ impl Transport {
         if !state.is_drained {
             this.set.look_again(state.key, EventFlags::IN | ended);
         }
-        let ride = state.ride;
+        let interest = state.guest.interest;
         drop(state);
-        if !matches!(ride, Ride::None)
-            && let Some(express) = this.set.express(py)
+        if !matches!(interest, Interest::None)
+            && let Some(guest) = this.set.interceptor()
         {
-            match Express::meet(&express, own, ride, read)? {
+            match guest.on_read(own, interest, read)? {
                 Some(left) => read = left,
                 None => return Ok(()),
             }
@@ -282,18 +282,18 @@ impl Transport {
         Self::put(own, [pieces.0.unbind().into(), pieces.1.unbind().into()])
     }
 
-    /// Offers the connection's requests to the express until one is its protocol's.
+    /// Lets the interceptor see the connection's requests until one is its protocol's.
     #[pyo3(signature = (client, /))]
     fn offer(&self, client: &str) {
-        self.state().offer(client);
+        self.state().guest.arm(client);
     }
 
     #[getter]
     fn rode_ns(&self) -> i64 {
         let state = self.state();
-        match state.ride {
-            Ride::On(_) => now_ns(),
-            _ => state.rode_ns,
+        match state.guest.interest {
+            Interest::Serving(_) => now_ns(),
+            _ => state.guest.served_ns,
         }
     }
 
