@@ -301,8 +301,8 @@ async def pair(log: Path, **options: Any) -> AsyncIterator[Pair]:
     (log / "closed").mkdir()
     async with (
         FaultyUpstream(answer) as upstream,
-        inside(upstream.url, log / "open", path="/v1/*", **options) as opened,
-        inside(upstream.url, log / "closed", path="/v1/*", **options) as closed,
+        inside(upstream.url, log / "open", path="/v1/*", beside={"/other": upstream.url}, **options) as opened,
+        inside(upstream.url, log / "closed", path="/v1/*", beside={"/other": upstream.url}, **options) as closed,
     ):
         assert closed.plane.express is not None
         closed.plane.express.native.open(False)
@@ -366,7 +366,10 @@ async def same_books(made: Pair, log: Path) -> None:
     for gateway in (made.open, made.closed):
         await gateway.at_rest()
         gateway.plane._access.flush()  # type: ignore[union-attr]
-    await made.open.until(lambda: len(lines_of(log / "open")) == len(lines_of(log / "closed")))
+    for gateway, name in ((made.open, "open"), (made.closed, "closed")):
+        # A thread writes the lines.
+        count = sum(series["count"] for series in counts_of(gateway).values())
+        await gateway.until(lambda count=count, name=name: len(lines_of(log / name)) == count, "the last access line")  # type: ignore[misc]
     opened, closed = lines_of(log / "open"), lines_of(log / "closed")
     for one, other in zip(opened, closed, strict=True):
         assert one == other
