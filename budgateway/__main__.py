@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 from budgateway.interpreter import leave_working_directory
 
 
 def main(module: str = "") -> None:
-    """Run the command line, with the installation as the only thing to import from."""
+    """Run the command line, with the installation as the only thing to import from, and with signals that can do no harm while
+    it is imported."""
     leave_working_directory(module)
+    from budgateway.signals import hold
+
+    hold(sys.argv[1:])
     from budgateway.cli import main as run
 
     run()

@@ -90,6 +90,8 @@ GAUGE_STORE_LOST: Final[int]
 GAUGE_MIRRORED: Final[int]
 GAUGE_MIRRORS_FAILED: Final[int]
 GAUGE_MIRRORS_SKIPPED: Final[int]
+# Access lines that were not written, since the worker began.
+GAUGE_LINES_LOST: Final[int]
 
 @final
 class RateLimit:

@@ -13,6 +13,7 @@ import click
 from budgateway.cli_access import check_access, keys, token
 from budgateway.config.reader import Reader
 from budgateway.errors import ConfigError, GatewayError
+from budgateway.signals import hold
 from budgateway.terminal import EXIT_CONFIG, ask, config_option, console, counted, escaped, load, reaching, refuse
 
 if TYPE_CHECKING:
@@ -231,7 +232,8 @@ def version() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """Run the command line; `__main__` is the console script."""
+    hold(sys.argv[1:])
     try:
         cli.main(prog_name="budgateway")
     except ImportError as error:

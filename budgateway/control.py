@@ -109,8 +109,25 @@ class Refreshed:
     issuer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """To a worker, draining or not: the access log's file was renamed; go on in a new one."""
+
+
 Message = (
-    Serve | Ready | Prepare | Prepared | Commit | Abort | Shed | Shedding | Entrust | Entrusted | Wanted | Refreshed
+    Serve
+    | Ready
+    | Prepare
+    | Prepared
+    | Commit
+    | Abort
+    | Shed
+    | Shedding
+    | Entrust
+    | Entrusted
+    | Wanted
+    | Refreshed
+    | Reopen
 )
 
 

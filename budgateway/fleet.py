@@ -153,6 +153,7 @@ class Fleet:
         await worker.run()
         self.alive.discard(worker)
         if worker.row >= 0:
+            self.slots[worker.index].lines_lost += self.segment.gauge(worker.row, native.GAUGE_LINES_LOST)
             self.segment.clear_worker(worker.row)
             self._free_rows.append(worker.row)
 
@@ -203,6 +204,8 @@ class Fleet:
                 "accepts": worker.accepts,
                 "restarts": slots[worker].restarts if worker in slots else 0,
                 "hung": slots[worker].hung if worker in slots else 0,
+                "access_lines_lost": self.segment.gauge(worker.row, native.GAUGE_LINES_LOST)
+                + (slots[worker].lines_lost if worker in slots else 0),
                 "connections": self.segment.gauge(worker.row, native.GAUGE_CONNECTIONS),
                 "in_flight": self.segment.gauge(worker.row, native.GAUGE_EXCHANGES),
             }

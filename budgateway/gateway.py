@@ -85,6 +85,11 @@ class Gateway:
             await self._plane.drain(self.settings.drain_s)
         await self._shut()
 
+    def reopen_access_log(self) -> None:
+        """Go on in a new file, where the old one was renamed. Within a second of the next line that happens by itself, too."""
+        if self._plane is not None:
+            self._plane.reopen()
+
     # ---------------------------------------------------------------- for the back office
 
     async def reload(self) -> Difference:
@@ -113,6 +118,7 @@ class Gateway:
                 "accepts": True,
                 "restarts": 0,
                 "hung": 0,
+                "access_lines_lost": self._segment.gauge(0, native.GAUGE_LINES_LOST),
                 "connections": self._segment.gauge(0, native.GAUGE_CONNECTIONS),
                 "in_flight": self._segment.gauge(0, native.GAUGE_EXCHANGES),
             }

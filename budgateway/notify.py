@@ -10,6 +10,31 @@ from collections.abc import Mapping
 SEND_S = 0.2  # a service manager that reads nothing is not waited for
 
 
+class Service:
+    """What systemd is told of one supervisor: once it stops, it is never ready again."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._environ = environ
+        self._is_stopping = False
+
+    def ready(self, status: str, *facts: str) -> None:
+        """It serves; `facts` are further assignments."""
+        self._tell("READY=1", f"STATUS={status}", *facts)
+
+    def reloading(self) -> None:
+        """It reads its configuration again; `ready` follows."""
+        self._tell("RELOADING=1", "STATUS=reloading")
+
+    def stopping(self) -> None:
+        """It ends: the last thing that is told."""
+        self._tell("STOPPING=1", "STATUS=draining")
+        self._is_stopping = True
+
+    def _tell(self, *assignments: str) -> None:
+        if not self._is_stopping:
+            notify("\n".join(assignments), self._environ)
+
+
 def notify(state: str, environ: Mapping[str, str] = os.environ) -> bool:
     """Send `READY=1` and the like to NOTIFY_SOCKET; whether there was one that took it."""
     address = environ.get("NOTIFY_SOCKET", "")

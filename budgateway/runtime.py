@@ -109,7 +109,7 @@ class DataPlane:
             shared=None if self.sharing is None else self.sharing.limits,
         )  # fmt: skip
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
-        self._access = None if access is None else AccessWriter(access, settings.access_log, loop)
+        self._access = None if access is None else AccessWriter(access, settings.access_log)
         recorder = Recorder(
             native.Metrics(segment),
             access,
@@ -246,6 +246,9 @@ class DataPlane:
                 target.pool.name = target.label
         self._models_version = -1
         self._follow_models()
+
+    def reopen(self) -> None:
+        """Go on in a new access log, where the old file was renamed."""
         if self._access is not None:
             self._access.reopen()
 
@@ -325,7 +328,6 @@ class DataPlane:
             await sharing.close()
         if self._access is not None:
             await self._access.close()
-            self._access = None
         self._publish()
         if self._plain is not None:
             self._plain.close()
@@ -406,6 +408,7 @@ class DataPlane:
             (native.GAUGE_MIRRORED, self.copies.answered),
             (native.GAUGE_MIRRORS_FAILED, self.copies.failed),
             (native.GAUGE_MIRRORS_SKIPPED, self.copies.skipped),
+            (native.GAUGE_LINES_LOST, 0 if self._access is None else self._access.lost),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         others = self._of_others(native.GAUGE_CONNECTIONS)

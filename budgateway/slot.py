@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from budgateway.control import (
     Wanted,
 )
 from budgateway.overload import Heartbeat
+from budgateway.signals import SAY_WHERE
 from budgateway.spare import Fork, Spare, launch
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class Worker:
     def say_where(self) -> None:
         """Have it write to its standard error where it stands."""
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGUSR1)
+            self._process.send_signal(SAY_WHERE)
 
     async def _tell(self, message: Message) -> None:
         # Without waiting: a worker that stands still must not hold up the supervisor, and what it does for others.
@@ -193,6 +193,7 @@ class Slot:
         self.worker: Worker | None = None
         self.restarts = 0
         self.hung = 0  # of these, ended because their loop stood still
+        self.lines_lost = 0  # of the access log, by workers that have ended
 
     @property
     def is_ready(self) -> bool:

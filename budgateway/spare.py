@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from budgateway import interpreter
+from budgateway.signals import shielding
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -155,8 +156,8 @@ class Fork:
 def launch(command: Sequence[str], inherited: Sequence[int], sock: socket.socket) -> subprocess.Popen[bytes]:
     """Exec `command` with a descriptor of `sock` as its last word, and these; `sock` is closed here. OSError when the system has
     no process to spare."""
-    with sock:
-        # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
+    # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
+    with sock, shielding():
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, str(sock.fileno())], env=interpreter.environment(),
             pass_fds=(*inherited, sock.fileno()), stdin=subprocess.DEVNULL, start_new_session=True,
@@ -174,6 +175,19 @@ def adopt_orphans() -> None:
         raise OSError(errno.ENOSYS, f"cannot adopt orphans: {error}") from error
     if refused:
         raise OSError(ctypes.get_errno(), "cannot adopt orphans")
+
+
+def bury_orphans(ours: set[int]) -> None:
+    """Wait for children that are none of `ours`, who are waited for elsewhere: we inherit what our descendants leave behind, and
+    as process 1 of a container what others do."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None or found.si_pid in ours:
+            return  # whoever lies behind one of ours is found the next time
+        os.waitpid(found.si_pid, os.WNOHANG)
 
 
 def become(sock: socket.socket) -> int:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 import time
 from functools import partial
 from importlib.metadata import version
@@ -17,22 +18,24 @@ from urllib.parse import urlsplit
 import uvloop
 
 from budgateway import log, native
-from budgateway.admin.card import Card, cards
+from budgateway.admin.card import Card, cards, runtime_directory
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
-from budgateway.control import Refreshed, Shed
+from budgateway.control import Refreshed, Reopen, Shed
 from budgateway.custodian import Custodian
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.fleet import Fleet
 from budgateway.handover import METRICS, SLOT, Giver, Named, take
 from budgateway.limits.keeping import StateFile
-from budgateway.notify import notify
+from budgateway.notify import Service
 from budgateway.overload import MemoryGuard, memory_limit
 from budgateway.reload import Difference, FileWatch, compare, refusals
 from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket
+from budgateway.signals import hold_all, release
 from budgateway.slot import Slot, Worker, WorkerGone
+from budgateway.spare import bury_orphans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -101,9 +104,19 @@ class Supervisor:
         self._settles = False
         self._failed: StartFailed | None = None
         self._announced = False
+        self._up = asyncio.Event()  # announced
+        self._service = Service()
         self._fleet.on_wanted = self._on_wanted
         self.custodian = Custodian(settings, self._entrust)
-        self._desk = Desk(settings, self._fleet.segment, self._is_ready, self)
+        try:
+            self._desk = Desk(settings, self._fleet.segment, self._is_ready, self)
+        except OSError as error:
+            place = runtime_directory()
+            raise StartFailed(
+                f"cannot make a folder for sockets in {place or tempfile.gettempdir()}: {error.strerror}",
+                hint="RUNTIME_DIRECTORY names a folder that is there and may be written to (systemd: RuntimeDirectory=)"
+                if place else "TMPDIR, or RUNTIME_DIRECTORY, names a folder that may be written to",
+            ) from error  # fmt: skip
 
     # ---------------------------------------------------------------- life
 
@@ -136,6 +149,7 @@ class Supervisor:
             for slot in self._slots:
                 slot.sock.close()
             self._fleet.close()
+            hold_all()
         if self._failed is not None:
             raise self._failed
 
@@ -145,26 +159,15 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, self._told_to_stop, True)
         loop.add_signal_handler(signal.SIGINT, self._told_to_stop, False)
         loop.add_signal_handler(signal.SIGHUP, self._spawn_change, "reload", self.reload)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
         loop.add_signal_handler(signal.SIGUSR2, self._spawn_change, "restart of workers", self.roll)
+        release()
 
     def _told_to_stop(self, settles: bool) -> None:
         if self._stopping.is_set():
             self._hurry.set()
         self._settles = settles
         self._stopping.set()
-
-    def _bury_orphans(self) -> None:
-        """We inherit what our descendants leave behind, and as process 1 of a container what others do; workers are waited
-        for elsewhere."""
-        ours = self._fleet.pids()
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if found is None or found.si_pid in ours:
-                return  # whoever lies behind one of ours is found the next time
-            os.waitpid(found.si_pid, os.WNOHANG)
 
     def _inherited(self) -> Named:
         """The sockets of the gateway that we follow; none when we follow nobody."""
@@ -222,19 +225,21 @@ class Supervisor:
         return not self._stopping.is_set() and all(slot.is_ready for slot in self._slots)
 
     def _say_ready(self) -> None:
-        if not self._announced and all(slot.is_ready for slot in self._slots):
+        if not self._announced and self._is_ready():
             self._announced = True
             bound = dataclasses.replace(self.settings, port=self.port)
             self._desk.register(base_url(bound))
             self._announce(bound, self._desk.metrics_url)
+            # First: what a predecessor says when it stops is no news of this service any more.
+            self._service.ready(f"serving with {len(self._slots)} workers", f"MAINPID={os.getpid()}")
             if self._predecessor is not None:
                 _log.info("process %d is told to stop: we accept what comes", self._predecessor.pid)
                 os.kill(self._predecessor.pid, signal.SIGTERM)
-            notify(f"READY=1\nSTATUS=serving with {len(self._slots)} workers\nMAINPID={os.getpid()}")
+            self._up.set()
 
     async def _stop(self) -> None:
         """Not ready first, then (`settle_s` later) no more accepting, then the end of exchanges, then of workers."""
-        notify("STOPPING=1\nSTATUS=draining")
+        self._service.stopping()
         self._fleet.keep_spare(False)
         if self._settles and self._announced and self.settings.settle_s and await self._is_used():
             await self._sleep_unless_hurried(self.settings.settle_s)
@@ -393,15 +398,17 @@ class Supervisor:
     # ---------------------------------------------------------------- configuration
 
     async def reload(self) -> Difference:
-        """Read the configuration again and switch all workers to it, or none. ConfigError with every problem."""
+        """Read the configuration again and switch all workers to it, or none. ConfigError with every problem. Whatever comes of
+        it, files of access logs are opened anew: who sends SIGHUP may have renamed them (logrotate)."""
         if self._load is None:
             raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
+        self._reopen()
         async with self._changing:
-            notify("RELOADING=1\nSTATUS=reloading")
+            self._service.reloading()
             try:
                 difference = await self._apply(await asyncio.to_thread(self._load))
             finally:
-                notify("READY=1\nSTATUS=serving")
+                self._service.ready("serving")
         _log.info("configuration reloaded: %s", difference)
         return difference
 
@@ -451,6 +458,11 @@ class Supervisor:
         except TimeoutError:
             return f"worker {worker.index} did not answer within {START_S:.0f} s"
 
+    def _reopen(self) -> None:
+        """Have every worker, draining or not, go on in a new access log."""
+        for worker in tuple(self._fleet.alive):
+            self._spawn(worker.tell(Reopen()))
+
     # ---------------------------------------------------------------- watching
 
     async def _watch(self) -> None:
@@ -459,7 +471,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(WATCH_S)
             looked, before = time.monotonic(), looked
-            self._bury_orphans()  # not on SIGCHLD, which uvloop keeps for itself
+            bury_orphans(self._fleet.pids())  # not on SIGCHLD, which uvloop keeps for itself
             await self._guard_memory()
             await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
             self._keep_spare()
@@ -507,8 +519,9 @@ class Supervisor:
         self._spawn(self._changed(name, change))
 
     async def _changed(self, name: str, change: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """The edge of a change that nobody waits for: what goes wrong is logged."""
+        """The edge of a change that nobody waits for: what goes wrong is logged. What was asked for during the start follows it."""
         try:
+            await self._up.wait()
             await change()
         except ConfigError as error:
             for problem in error.problems:
@@ -541,6 +554,7 @@ def run(
     `stop_loading` ends a call of it that is under way, from another thread. With
     `take_over`, the sockets come from this user's gateway on the same port, if there is one, and it is told to stop. With
     `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway."""
+    hold_all()
     said = log.begin(settings.log_level)
     try:
         predecessor = _gateway_on(settings.port) if take_over else None

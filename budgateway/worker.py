@@ -28,6 +28,7 @@ from budgateway.control import (
     Prepared,
     Ready,
     Refreshed,
+    Reopen,
     Serve,
     Shed,
     Shedding,
@@ -36,6 +37,7 @@ from budgateway.control import (
 from budgateway.errors import GatewayError
 from budgateway.preload import preload, verifies_tokens
 from budgateway.runtime import DataPlane, settle_memory
+from budgateway.signals import ENDS, SAY_WHERE, ignore
 from budgateway.spare import become
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ class Worker:
             await self._channel.send(Entrusted(message.trust.number))
         elif isinstance(message, Refreshed):
             self._plane.vault.refreshed(message.issuer)
+        elif isinstance(message, Reopen):
+            self._plane.reopen()
 
     def _prepare(self, generation: int, settings: Settings) -> str:
         try:
@@ -113,7 +117,7 @@ async def serve(
             hurry.set()
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDS:
         loop.add_signal_handler(number, signalled)
     channel = await Channel.over(socket.socket(fileno=control))
     first = await channel.receive()
@@ -138,6 +142,7 @@ async def serve(
         await channel.send(Ready())
         worker = Worker(plane, channel)
         plane.on_shedding = worker.tell_shedding
+        loop.add_signal_handler(signal.SIGUSR1, plane.reopen)
         plane.vault.ask = worker.want
         obeying = loop.create_task(worker.obey())
         stopping = loop.create_task(stop.wait())
@@ -166,7 +171,8 @@ def main() -> int:
     told.add_argument("--spare", type=int, help="where to be told of the channel of each worker to make")
     given = parser.parse_args()
     # Of one whose event loop stands still the supervisor asks where it stands, before it ends it.
-    faulthandler.register(signal.SIGUSR1)
+    faulthandler.register(SAY_WHERE)
+    ignore()
     preload(tokens=given.tokens)
     gc.collect()
     gc.freeze()

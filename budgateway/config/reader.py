@@ -6,6 +6,7 @@ The schema's library and all that it builds are 11 MiB, needed for milliseconds,
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import select
 import socket
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway import interpreter
 from budgateway.errors import ConfigError, GatewayError
+from budgateway.signals import shielding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,11 +130,12 @@ class Reader:
         ours, theirs = socket.socketpair()
         ours.settimeout(self._timeout_s)
         with ours, theirs:
-            # In the folder and under the environment that the gateway was started in. Ctrl-C is not meant for it.
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [*interpreter.command(), "-c", RUN, str(theirs.fileno())], env=interpreter.environment(),
-                pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+            # In the folder and under the environment that the gateway was started in. Signals are not meant for it.
+            with shielding():
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                    [*interpreter.command(), "-c", RUN, str(theirs.fileno())], env=interpreter.environment(),
+                    pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True,
+                )  # fmt: skip
             self._pipe = ours.makefile("rwb")
 
     def _answer(self) -> Found | None:
@@ -193,6 +196,9 @@ def main() -> None:
             wish: Wish = pickle.load(pipe)  # noqa: S301 - our own parent's
         except EOFError:
             return
-        pickle.dump(read(wish), pipe)
-        pipe.flush()
+        try:
+            pickle.dump(read(wish), pipe)
+            pipe.flush()
+        except ConnectionError:
+            os._exit(0)  # told to stop at its start: nobody waits for this any more
         keep_s = wish.keep_s

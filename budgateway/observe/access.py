@@ -3,75 +3,323 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import fcntl
 import logging
 import os
+import queue
+import select
+import stat
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from budgateway.native import AccessLog
 
 FLUSH_BYTES = 256 * 1024  # a block this large is written without waiting for the sweep
+FOLLOW_S = 1.0  # between two looks at whether the file's name means another file by now
+LOCK_S = 1.0  # a writer that holds the file longer was stopped in the middle of it
+WAIT_S = 0.2  # for a pipe to take more, before looking whether the end has come
+CLOSE_S = 2.0  # for the last lines, where the destination takes nothing
+RETRY_S = 0.2  # between two attempts to write what was refused, however many lines come meanwhile
+SAY_S = 10.0  # between two log lines about the same trouble
 
 _log = logging.getLogger("budgateway.access")
-_STREAMS = {"stdout": 1, "stderr": 2}
+_STREAMS = {"stdout": 1, "stderr": 2, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 class AccessWriter:
-    """Writes in a thread, one block at a time: a slow disk or pipe never holds up the loop. What does not fit into the
-    native buffer meanwhile is dropped and counted."""
+    """Writes whole lines in a thread, one block at a time: a slow disk or pipe never holds up the loop.
 
-    def __init__(self, log: AccessLog, destination: str, loop: asyncio.AbstractEventLoop) -> None:
+    A block that cannot be written waits, and is tried again with each flush; what does not fit into the native buffer
+    meanwhile is dropped and counted. Other workers write to the same destination: pipes get at most PIPE_BUF bytes at a
+    time (pipe(7): never mixed with others), files are locked while a block is written, so that what a full disk left of a
+    line is gone before anybody writes the next one.
+    """
+
+    def __init__(self, log: AccessLog, destination: str) -> None:
         """`destination`: stdout, stderr, or a file's path (appended to). OSError when it cannot be opened."""
         self._log = log
-        self._loop = loop
         self._destination = destination
         self._fd = _STREAMS.get(destination, -1)
         self._owned = self._fd < 0
+        # for a look at a file's last byte; -1 where it may not be read
+        self._reading = -1
         if self._owned:
-            self._fd = _opened(destination)
-        self._writing: asyncio.Future[None] | None = None
-        self._said_dropped = 0
+            self._fd = self._reading = _opened(destination)
+        self._is_file = _is_file(self._fd)
+        if self._is_file and not self._owned:
+            self._reading = _shared(self._fd)
+        # the thread's, while it is busy
+        self._pending = b""
+        self._is_torn = False
+        self._followed = 0.0
+        self._trouble = ""
+        self._retry_at = 0.0
+        self._said = 0.0
+        self._said_reopen = ""
+        # both sides'
+        self._jobs: queue.SimpleQueue[tuple[bytes, bool] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._busy: bool = False
+        self._closing: bool = False
+        # the loop's
+        self._must_reopen = False
+        self._given_up = 0
+        self._said_lost = 0
+        self._said_lost_at = 0.0
+
+    @property
+    def lost(self) -> int:
+        """Lines that were never written, and will not be."""
+        return self._log.dropped + self._given_up
 
     def flush(self) -> None:
         """Start writing what waits, unless a write is under way."""
-        if self._writing is not None and not self._writing.done():
+        if self.lost != self._said_lost:
+            self._say_lost()
+        if self._busy or self._closing or (self._trouble and time.monotonic() < self._retry_at):
             return
-        block = self._log.drain()
-        if block:
-            self._writing = self._loop.run_in_executor(None, self._write, block)
-        if self._log.dropped != self._said_dropped:
-            _log.warning("access log: %d lines dropped, the destination is too slow", self._log.dropped)
-            self._said_dropped = self._log.dropped
+        block = b"" if self._pending else self._log.drain()
+        if block or self._pending or self._must_reopen:
+            self._give(block)
 
     def reopen(self) -> None:
         """Go on in a file of the same name, as the old one may have been renamed (logrotate). On failure, go on as is."""
-        if not self._owned:
-            return
-        try:
-            fresh = _opened(self._destination)
-        except OSError as error:
-            _log.error("access log: cannot reopen: %s", error.strerror)
-            return
-        # Atomic for a write that is under way in its thread.
-        os.dup2(fresh, self._fd, inheritable=False)
-        os.close(fresh)
+        self._must_reopen = True
+        self.flush()
 
     async def close(self) -> None:
-        """Write the rest and close."""
-        if self._writing is not None:
-            await self._writing
-        self._write(self._log.drain())
-        if self._owned:
-            os.close(self._fd)
+        """Write the rest and close; after CLOSE_S what is left is lost, and counted. Idempotent."""
+        if self._closing:
+            return
+        deadline = time.monotonic() + CLOSE_S
+        await self._idle(deadline)
+        while not self._busy:
+            block = self._log.drain()
+            if not block and not self._pending:
+                break
+            before = len(self._pending) + len(block)
+            # Behind what could not be written before.
+            self._pending, block = b"", self._pending + block
+            self._give(block)
+            await self._idle(deadline)
+            if not self._busy and len(self._pending) >= before:
+                break  # it is refused, not slow
+        self._closing = True
+        await self._idle(time.monotonic() + 2 * WAIT_S)
+        self._jobs.put(None)
+        self._given_up += self._pending.count(b"\n") + self._log.drain().count(b"\n")
+        if self.lost != self._said_lost:
+            self._say_lost(at_end=True)
+        if not self._busy:
+            # A thread that stands in a write ends with the process; its descriptors are not given to others.
+            for descriptor in {self._fd, self._reading} - set(_STREAMS.values()) - {-1}:
+                os.close(descriptor)
 
-    def _write(self, block: bytes) -> None:
-        view = memoryview(block)
+    def _give(self, block: bytes) -> None:
+        """Have the thread write a block; nothing is under way."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
+            self._thread.start()
+        self._busy = True
+        reopen, self._must_reopen = self._must_reopen, False
+        self._jobs.put((block, reopen))
+
+    async def _idle(self, deadline: float) -> None:
+        while self._busy and time.monotonic() < deadline:  # noqa: ASYNC110 - at the end, and only then
+            await asyncio.sleep(0.005)
+
+    def _say_lost(self, *, at_end: bool = False) -> None:
+        now = time.monotonic()
+        if at_end or now - self._said_lost_at >= SAY_S:
+            _log.warning("access log: %d lines lost so far: the destination takes them too slowly, or none", self.lost)
+            self._said_lost, self._said_lost_at = self.lost, now
+
+    # ---------------------------------------------------------------- in the thread
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            block, reopen = job
+            if block:
+                self._pending = block
+            try:
+                if self._owned and (reopen or self._is_replaced()):
+                    self._open_anew()
+                if self._pending:
+                    self._write()
+            except OSError as error:
+                self._fail(error)
+            except Exception:  # noqa: BLE001 - a thread's edge: the next block is another one
+                _log.exception("access log: %d lines wait", self._pending.count(b"\n"))
+            finally:
+                self._busy = False
+
+    def _write(self) -> None:
+        if self._is_file:
+            self._write_file()
+        else:
+            self._write_stream()
+        if self._trouble and not self._pending:
+            _log.warning("access log: it can be written again; %d lines lost so far", self.lost)
+            self._trouble = ""
+
+    def _write_stream(self) -> None:
+        waiting = select.poll()
+        waiting.register(self._fd, select.POLLOUT)
+        rest, at = self._pending, 0
         try:
-            while view:
-                view = view[os.write(self._fd, view) :]
+            while at < len(rest):
+                if not waiting.poll(WAIT_S * 1000):
+                    if self._closing:
+                        return
+                    continue
+                end = rest.rfind(b"\n", at, at + select.PIPE_BUF) + 1
+                try:
+                    at += os.write(self._fd, rest[at : end or at + select.PIPE_BUF])
+                except BlockingIOError:
+                    pass  # somebody else was faster, and whoever gave us the pipe made it one that does not wait
+        finally:
+            self._pending = rest[at:]
+
+    def _write_file(self) -> None:
+        with self._alone() as is_alone:
+            if self._is_torn or self._ends_amid_a_line():
+                # Left by a process that was killed, or by a machine that went down: no line of ours goes on with it.
+                os.write(self._fd, b"\n")
+                self._is_torn = False
+            rest, at = memoryview(self._pending), 0
+            try:
+                while at < len(rest):
+                    at += os.write(self._fd, rest[at:])
+            finally:
+                whole = self._pending.rfind(b"\n", 0, at) + 1
+                if whole < at:
+                    self._is_torn = not (is_alone and self._cut(at - whole))
+                self._pending = self._pending[whole:]
+
+    def _cut(self, length: int) -> bool:
+        """Take back what was written of a line; whether that could be."""
+        try:
+            size = os.fstat(self._fd).st_size
+            if size >= length:  # else it was emptied just now (logrotate's copytruncate)
+                os.ftruncate(self._fd, size - length)
+        except OSError:
+            return False
+        return True
+
+    def _ends_amid_a_line(self) -> bool:
+        size = os.fstat(self._fd).st_size
+        if not size or self._reading < 0:
+            return False
+        try:
+            return os.pread(self._reading, 1, size - 1) not in (b"\n", b"")
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[bool]:
+        """Hold the file against other workers and gateways; whether its file system can do that. The lock is the process's
+        (fcntl), as all workers may have one open file in common; it ends with it, whenever that is killed."""
+        held = self._lock()
+        try:
+            yield held
+        finally:
+            if held:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+
+    def _lock(self) -> bool:
+        deadline = time.monotonic() + LOCK_S
+        while True:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN) or time.monotonic() > deadline:
+                    return False
+                time.sleep(0.001)
+            else:
+                return True
+
+    def _is_replaced(self) -> bool:
+        """Whether the name means another file by now, or none: not every rotation is followed by a signal, and not every
+        process of a gateway hears of one."""
+        now = time.monotonic()
+        if now - self._followed < FOLLOW_S:
+            return False
+        self._followed = now
+        try:
+            there = Path(self._destination).stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        ours = os.fstat(self._fd)
+        return (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def _open_anew(self) -> None:
+        try:
+            fresh = _opened(self._destination, like=os.fstat(self._fd))
         except OSError as error:
-            _log.error("access log: cannot write: %s", error.strerror)
+            if error.strerror != self._said_reopen:
+                _log.error(
+                    "access log: cannot reopen %s: %s; going on in the old file", self._destination, error.strerror
+                )
+            self._said_reopen = error.strerror or ""
+            return
+        self._said_reopen = ""
+        self._is_torn = False  # of the old file
+        os.dup2(fresh, self._fd, inheritable=False)
+        os.close(fresh)
+        self._is_file = _is_file(self._fd)
+
+    def _fail(self, error: OSError) -> None:
+        now = time.monotonic()
+        self._retry_at = now + RETRY_S
+        trouble = error.strerror or type(error).__name__
+        if trouble != self._trouble or now - self._said >= SAY_S:
+            self._trouble, self._said = trouble, now
+            _log.error(
+                "access log: cannot write: %s; %d lines wait, %d lines lost so far",
+                trouble, self._pending.count(b"\n"), self.lost,
+            )  # fmt: skip
 
 
-def _opened(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+def _opened(path: str, like: os.stat_result | None = None) -> int:
+    """The file for appending, made if need be; with owner and mode of the one before it, as far as we may."""
+    # For reading, too, where that is allowed: a look at its last byte. A FIFO so opened waits for no reader.
+    how = os.O_APPEND | os.O_CLOEXEC
+    if like is not None:
+        try:
+            fresh = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | how, stat.S_IMODE(like.st_mode))
+        except OSError:
+            pass  # it is there (logrotate's create), or will be refused below
+        else:
+            with contextlib.suppress(OSError):
+                os.fchown(fresh, like.st_uid, like.st_gid)
+            return fresh
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | how, 0o640)
+    except PermissionError:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o640)
+
+
+def _is_file(descriptor: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError:
+        return False  # a standard stream that was closed before we began
+
+
+def _shared(stream: int) -> int:
+    """Have a file that a shell opened for us appended to, as others write to it with us, and it may be emptied
+    (copytruncate). A descriptor that reads it, -1 when there can be none."""
+    try:
+        fcntl.fcntl(stream, fcntl.F_SETFL, fcntl.fcntl(stream, fcntl.F_GETFL) | os.O_APPEND)
+        return os.open(f"/proc/self/fd/{stream}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1

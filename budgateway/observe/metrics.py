@@ -202,6 +202,7 @@ class WorkerCollector:
         )
         restarts = CounterMetricFamily("budgateway_worker_restarts", "Workers that died and were replaced.")
         hung = CounterMetricFamily("budgateway_worker_hung", "Of these, ended because their event loop stood still.")
+        lost = CounterMetricFamily("budgateway_access_lines_lost", "Access lines that could not be written.")
         facts = self._facts()
         for worker in facts:
             resident.add_metric((str(worker["row"]),), worker["rss_bytes"])
@@ -209,7 +210,8 @@ class WorkerCollector:
             accepting.add_metric((str(worker["row"]),), 1 if worker["accepts"] else 0)
         restarts.add_metric((), sum(worker["restarts"] for worker in facts))
         hung.add_metric((), sum(worker["hung"] for worker in facts))
-        yield from (resident, shedding, accepting, restarts, hung)
+        lost.add_metric((), sum(worker["access_lines_lost"] for worker in facts))
+        yield from (resident, shedding, accepting, restarts, hung, lost)
 
 
 class UpstreamCollector:

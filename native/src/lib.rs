@@ -103,6 +103,8 @@ mod _native {
     const GAUGE_MIRRORS_FAILED: u8 = 17;
     #[pymodule_export]
     const GAUGE_MIRRORS_SKIPPED: u8 = 18;
+    #[pymodule_export]
+    const GAUGE_LINES_LOST: u8 = 19;
 
     #[pymodule_export]
     const WAIT_SERVED: u8 = crate::queue::WAIT_SERVED;

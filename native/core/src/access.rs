@@ -4,11 +4,15 @@ use std::sync::{Arc, OnceLock};
 
 use wide::{CmpGt, i8x16};
 
-use crate::decimal::three;
+use crate::civil::timestamp;
+use crate::decimal::{digits, three};
 use crate::lanes::{all, equal, is_plain, special};
 use crate::metrics::Outcome;
 use crate::out::Out;
 use crate::segment::{LABELS, LabelId, Segment};
+
+/// What a pipe takes whole, whoever else writes to it (PIPE_BUF of Linux, pipe(7)): no line is longer.
+pub const LINE_BYTES: usize = 4096;
 
 /// What one line says. Empty strings, `OTHER` labels and negative numbers are left out.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +50,27 @@ pub struct Line<'a> {
     pub cost_micros: i64,
     /// The tokens are an estimate.
     pub is_estimated: bool,
+}
+
+impl Line<'_> {
+    /// The line with texts that take at most `most` bytes each, escaped.
+    fn cut(&self, most: usize) -> Self {
+        let text = |text: &'_ str| -> usize {
+            let end = fitting(text.as_bytes(), most);
+            (0..=end).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0)
+        };
+        Self {
+            request_id: &self.request_id[..text(self.request_id)],
+            client: &self.client[..text(self.client)],
+            principal: &self.principal[..text(self.principal)],
+            method: &self.method[..fitting(self.method, most)],
+            path: &self.path[..fitting(self.path, most)],
+            error: &self.error[..text(self.error)],
+            upstream: &self.upstream[..text(self.upstream)],
+            model: &self.model[..text(self.model)],
+            ..*self
+        }
+    }
 }
 
 /// Lines waiting to be written out.
@@ -96,7 +121,8 @@ impl AccessLog {
         }
     }
 
-    /// Adds a line, or counts it as dropped when it does not fit; the bytes now waiting.
+    /// Adds a line, or counts it as dropped when it does not fit; the bytes now waiting. A line above `LINE_BYTES` is
+    /// written with its longest texts cut.
     pub fn append(&mut self, line: &Line<'_>) -> usize {
         for label in [line.route, line.provider] {
             self.keep(label);
@@ -106,18 +132,40 @@ impl AccessLog {
         if self.lines.len() - self.used < room {
             self.lines.resize((self.used + room).next_power_of_two(), 0);
         }
-        let before = self.used;
-        let mut lines = std::mem::take(&mut self.lines);
-        let mut out = Out::new(lines.get_mut(before..).unwrap_or_default());
-        self.write(&mut out, line);
-        let left = out.room();
-        self.used = lines.len() - left;
-        self.lines = lines;
-        if self.used > self.capacity {
-            self.used = before;
+        let mut length = self.put(line, false);
+        if length > LINE_BYTES {
+            length = self.put_cut(line);
+        }
+        if length <= LINE_BYTES && self.used + length <= self.capacity {
+            self.used += length;
+        } else {
             self.dropped += 1;
         }
         self.used
+    }
+
+    /// Writes a line behind those that are waiting, where there is room for it; its length.
+    fn put(&mut self, line: &Line<'_>, is_cut: bool) -> usize {
+        let mut lines = std::mem::take(&mut self.lines);
+        let mut out = Out::new(lines.get_mut(self.used..).unwrap_or_default());
+        self.write(&mut out, line, is_cut);
+        let left = out.room();
+        let length = lines.len() - self.used - left;
+        self.lines = lines;
+        length
+    }
+
+    /// The same with texts of at most as many bytes as let it fit.
+    #[cold]
+    fn put_cut(&mut self, line: &Line<'_>) -> usize {
+        let mut most = LINE_BYTES / 2;
+        loop {
+            let length = self.put(&line.cut(most), true);
+            if length <= LINE_BYTES || most == 0 {
+                return length;
+            }
+            most /= 2;
+        }
     }
 
     /// Takes the lines waiting, all of them complete.
@@ -156,7 +204,7 @@ impl AccessLog {
         1024 + 6 * texts + self.kept(line.route).len() + self.kept(line.provider).len()
     }
 
-    fn write(&self, out: &mut Out<'_>, line: &Line<'_>) {
+    fn write(&self, out: &mut Out<'_>, line: &Line<'_>, is_cut: bool) {
         out.put(b"{\"ts\":\"");
         out.put(&self.time);
         out.put(b"\"");
@@ -196,6 +244,9 @@ impl AccessLog {
         millionths(out, b",\"cost_usd\":", line.cost_micros);
         if line.is_estimated {
             out.put(b",\"usage\":\"estimated\"");
+        }
+        if is_cut {
+            out.put(b",\"cut\":true");
         }
         out.put(b"}\n");
     }
@@ -288,15 +339,6 @@ fn millionths(out: &mut Out<'_>, member: &[u8], value: i64) {
     }
 }
 
-/// Fills `text` with the last decimal digits of `value`.
-#[inline(always)]
-fn digits(text: &mut [u8], mut value: u64) {
-    for digit in text.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-}
-
 /// What stands between the quotes of a JSON string (RFC 8259 section 7). What is not UTF-8 becomes U+FFFD.
 #[inline]
 fn characters(out: &mut Out<'_>, value: &[u8]) {
@@ -305,6 +347,21 @@ fn characters(out: &mut Out<'_>, value: &[u8]) {
     } else {
         escape_all(out, value);
     }
+}
+
+/// How many bytes of a text take no more than `most` as they stand in a line.
+fn fitting(value: &[u8], most: usize) -> usize {
+    let mut room = most;
+    let fits = value.iter().position(|&byte| {
+        let taken = match byte {
+            // Not UTF-8, at worst: U+FFFD.
+            0x80.. => 3,
+            byte if is_plain(byte) => 1,
+            _ => 6,
+        };
+        room.checked_sub(taken).map(|left| room = left).is_none()
+    });
+    fits.unwrap_or(value.len())
 }
 
 #[cold]
@@ -355,43 +412,6 @@ fn escape(out: &mut Out<'_>, value: &[u8]) {
         rest = &special[1..];
     }
     out.put(rest);
-}
-
-/// The time of a second since 1970, with no milliseconds.
-fn timestamp(second: i64) -> [u8; 24] {
-    let (days, seconds) = (second.div_euclid(86_400), second.rem_euclid(86_400) as u64);
-    let (year, month, day) = civil(days);
-    let mut text = *b"YYYY-MM-DDThh:mm:ss.000Z";
-    for (place, value) in [
-        (0..4, year),
-        (5..7, month),
-        (8..10, day),
-        (11..13, seconds / 3600),
-        (14..16, seconds / 60 % 60),
-        (17..19, seconds % 60),
-    ] {
-        digits(&mut text[place], value);
-    }
-    text
-}
-
-/// Year, month and day of a number of days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn civil(days: i64) -> (u64, u64, u64) {
-    // Counted from 1 March of year 0: leap days come last, in eras of 400 years.
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year as u64, month as u64, day as u64)
 }
 
 #[cfg(test)]
@@ -499,19 +519,32 @@ mod tests {
     }
 
     #[test]
-    fn every_day_follows_the_one_before() {
-        let mut expected = (1, 1, 1);
-        for days in -719_162..2_932_897 {
-            assert_eq!(civil(days), expected);
-            let (year, month, day) = expected;
-            let leap = u64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
-            let length = [31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month as usize - 1];
-            expected = match (month, day) {
-                (12, 31) => (year + 1, 1, 1),
-                (month, day) if day == length => (year, month + 1, 1),
-                (month, day) => (year, month, day + 1),
-            };
+    fn a_long_line_is_cut_to_what_a_pipe_takes_whole() {
+        let mut log = log(1 << 16);
+        log.append(&Line {
+            path: &[b'a'; 8000],
+            model: "m",
+            status: 404,
+            ..EMPTY
+        });
+        log.append(&Line {
+            path: &[1; 8000],
+            model: &"é".repeat(5000),
+            principal: &"\"".repeat(9000),
+            ..EMPTY
+        });
+        // What fits stays as it is.
+        let path = vec![b'p'; LINE_BYTES - one(&Line { path: b"p", ..EMPTY }).len() + 1];
+        log.append(&Line { path: &path, ..EMPTY });
+        let block = log.drain().to_vec();
+        let lines: Vec<&[u8]> = block.split_inclusive(|&byte| byte == b'\n').collect();
+        assert_eq!((lines.len(), log.dropped()), (3, 0));
+        for line in &lines {
+            assert!((1000..=LINE_BYTES).contains(&line.len()) && line.ends_with(b"}\n"));
+            assert!(std::str::from_utf8(line).is_ok());
         }
-        assert_eq!(expected, (10_000, 1, 1));
+        assert!(lines[0].ends_with(b",\"cut\":true}\n") && lines[1].ends_with(b",\"cut\":true}\n"));
+        assert_eq!(lines[2].len(), LINE_BYTES);
+        assert!(lines[2].ends_with(b"\"stream\":false}\n"));
     }
 }

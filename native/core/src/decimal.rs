@@ -18,6 +18,15 @@ pub(crate) fn pair(value: u64) -> [u8; 2] {
     PAIRS[(value % 100) as usize]
 }
 
+/// Fills `text` with the last decimal digits of `value`.
+#[inline(always)]
+pub(crate) fn digits(text: &mut [u8], mut value: u64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
 /// Eight digits, zeros in front included.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Eight {

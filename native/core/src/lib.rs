@@ -1,5 +1,6 @@
 //! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
 
+mod civil;
 mod decimal;
 pub mod descriptor;
 
