@@ -90,8 +90,7 @@ GAUGE_STORE_LOST: Final[int]
 GAUGE_MIRRORED: Final[int]
 GAUGE_MIRRORS_FAILED: Final[int]
 GAUGE_MIRRORS_SKIPPED: Final[int]
-# Access lines that were not written, since the worker began.
-GAUGE_LINES_LOST: Final[int]
+GAUGE_LINES_LOST: Final[int]  # access lines that were not written, since the worker began
 
 @final
 class RateLimit:

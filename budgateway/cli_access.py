@@ -416,7 +416,8 @@ def _or_fail(work: Callable[[], Result]) -> Result:
     except GatewayError as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"the keys: {(error.strerror or str(error)).lower()}")
+        why = error.strerror or str(error)
+        _fail(f"the keys: {why[:1].lower()}{why[1:]}")
     except ValueError as error:
         _fail(f"the keys cannot be read: {error}")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from budgateway.auth.keybook import Changed, Keys, keys_of, written
 from budgateway.auth.keyfile import KeyFile
-from budgateway.errors import StoreUnavailable
+from budgateway.errors import GatewayError, StoreUnavailable
 from budgateway.store.client import Store
 from budgateway.store.reply import StoreError
 
@@ -27,6 +27,15 @@ if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[2]) else redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
 return redis.call('INCR', KEYS[2])
 """
+
+
+class KeysNotWritten(GatewayError):
+    """The file of API keys cannot be replaced; it is as it was."""
+
+    status = 409
+    code = "keys_not_written"
+    type = "invalid_request_error"
+    who = "operator"
 
 
 class KeyStore(Protocol):
@@ -50,7 +59,10 @@ class FileKeys:
         return await asyncio.to_thread(self._file.read)
 
     async def change(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
-        return await asyncio.to_thread(self._file.change_noted, edit)
+        try:
+            return await asyncio.to_thread(self._file.change_noted, edit)
+        except OSError as error:
+            raise KeysNotWritten(f"API keys cannot be written: {error.strerror or error}") from error
 
     async def version(self) -> object:
         return await asyncio.to_thread(self._file.version)

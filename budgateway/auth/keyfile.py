@@ -5,17 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from budgateway.auth.keybook import Changed, Keys, book, keys_of
+from budgateway.replacement import open_lock, replace_file
 
 MAX_BYTES = 256 << 20
 
 
 class KeyFile:
-    """The file comes into being with its first key, readable by nobody else (0600)."""
+    """The file comes into being with its first key, readable by nobody else (0600); from then on it keeps owner, group and
+    mode, whoever changes a key. PermissionError when it would not."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
@@ -41,11 +42,12 @@ class KeyFile:
     def change_noted(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
         """The same, with the version that this change made: the file may be another one by now."""
         # A lock of its own: the file itself is another one after each change.
-        lock = os.open(self._path.with_name(self._path.name + ".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        lock = open_lock(self._path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             changed = edit(self.read())
-            return changed, self._write(json.dumps(book(changed.keys), indent=1).encode() + b"\n")
+            data = json.dumps(book(changed.keys), indent=1).encode() + b"\n"
+            return changed, _version(replace_file(self._path, data, lasting=True))
         finally:
             os.close(lock)
 
@@ -56,27 +58,6 @@ class KeyFile:
         except OSError:
             return None
         return _version(found)
-
-    def _write(self, data: bytes) -> object:
-        # mkstemp's mode is 0600, and stays: what replaces the file has never been readable by others.
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-                version = _version(os.fstat(stream.fileno()))
-            os.replace(name, self._path)  # noqa: PTH105
-        except BaseException:
-            os.unlink(name)  # noqa: PTH108
-            raise
-        # The name, too, must outlast a power failure.
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return version
 
 
 def _version(found: os.stat_result) -> object:

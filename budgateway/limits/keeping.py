@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from budgateway.replacement import replace_file
 
 if TYPE_CHECKING:
     from budgateway.native import Segment
@@ -53,12 +54,8 @@ class StateFile:
     def _save(self) -> None:
         unix_s = int(time.time())
         state = self._segment.save_limits(time.monotonic_ns(), unix_s, unix_s // S_PER_DAY)
-        beside = f"{self.path}.{os.getpid()}"
         try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(state)
-            Path(beside).replace(self.path)
+            replace_file(self.path, state)
         except OSError as error:
             _log.warning("limits are not kept: %s cannot be written: %s", self.path, error)
 

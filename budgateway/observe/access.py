@@ -99,8 +99,8 @@ class AccessWriter:
         if self._closing:
             return
         deadline = time.monotonic() + CLOSE_S
-        await self._idle(deadline)
-        while not self._busy:
+        is_idle = await self._idle(deadline)
+        while is_idle:
             block = self._log.drain()
             if not block and not self._pending:
                 break
@@ -108,16 +108,16 @@ class AccessWriter:
             # Behind what could not be written before.
             self._pending, block = b"", self._pending + block
             self._give(block)
-            await self._idle(deadline)
-            if not self._busy and len(self._pending) >= before:
+            is_idle = await self._idle(deadline)
+            if is_idle and len(self._pending) >= before:
                 break  # it is refused, not slow
         self._closing = True
-        await self._idle(time.monotonic() + 2 * WAIT_S)
+        is_idle = await self._idle(time.monotonic() + 2 * WAIT_S)
         self._jobs.put(None)
         self._given_up += self._pending.count(b"\n") + self._log.drain().count(b"\n")
         if self.lost != self._said_lost:
             self._say_lost(at_end=True)
-        if not self._busy:
+        if is_idle:
             # A thread that stands in a write ends with the process; its descriptors are not given to others.
             for descriptor in {self._fd, self._reading} - set(_STREAMS.values()) - {-1}:
                 os.close(descriptor)
@@ -131,9 +131,11 @@ class AccessWriter:
         reopen, self._must_reopen = self._must_reopen, False
         self._jobs.put((block, reopen))
 
-    async def _idle(self, deadline: float) -> None:
+    async def _idle(self, deadline: float) -> bool:
+        """Wait for the end of what is under way; whether it came in time."""
         while self._busy and time.monotonic() < deadline:  # noqa: ASYNC110 - at the end, and only then
             await asyncio.sleep(0.005)
+        return not self._busy
 
     def _say_lost(self, *, at_end: bool = False) -> None:
         now = time.monotonic()

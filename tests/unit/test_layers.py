@@ -50,7 +50,7 @@ LAYERS = {
     ],
     2: ["exchange", "judge", "cached_plan", "config"],
     1: ["records", "native", "wire", "jose"],
-    0: ["errors", "interpreter", "log", "signals"],
+    0: ["errors", "interpreter", "log", "replacement", "signals"],
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 ROOMS = 3

@@ -211,9 +211,9 @@ def test_a_file_comes_into_being_and_is_its_owners_alone(tmp_path: Path) -> None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert store.read() == made.keys
     assert made.secret not in path.read_text()
-    path.chmod(0o644)
+    path.chmod(0o640)  # an operator's own wish
     store.change(partial(keybook.switch, name="k", disabled=True))
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def test_each_change_is_another_version(tmp_path: Path) -> None:
