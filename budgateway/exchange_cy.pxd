@@ -33,6 +33,7 @@ cdef class Exchange:
     cdef public object route            # routing.router_cy.RouteRoom
     cdef public object leg              # routing.router_cy.Leg: the provider that is asked now
     cdef public object handshake        # wire.upgrade.Handshake, when it asks for a WebSocket
+    cdef public object reply            # reply.Reply: an answer of our own, instead of an upstream's
     cdef public str pin                 # what keeps it with others at one provider and upstream
     # attempt
     cdef public int index               # of the upstream, while its slot is held; else -1

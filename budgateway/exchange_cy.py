@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.native import BodyPeek, Grant, RequestHead, ResponseHead
     from budgateway.records import Principal
+    from budgateway.reply import Reply
 
 # How an exchange ends; the numbers are the native core's OUTCOME_*.
 COMPLETE = 0
@@ -40,6 +41,7 @@ class Exchange:
         # stages
         self.stage = 0
         self.step = 0
+        self.reply: Reply | None = None
         self.snapshot: Any = None
         self.principal: Principal | None = None
         self.standing: Any = None

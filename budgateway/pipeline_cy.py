@@ -24,7 +24,8 @@ class Stage(Protocol):
     """A stage of some routes only, between the limits and the choice of an upstream (`RouteRoom.stages`)."""
 
     def decide(self, x: Exchange) -> Awaitable[None] | None:
-        """Decide about an exchange: None to go on, GatewayError to refuse it, else what must be waited for."""
+        """Decide about an exchange: None to go on, or to answer with what is put into `x.reply`; GatewayError to refuse it;
+        else what must be waited for. Behind a wait the next stage is called, unless the wait has left a reply."""
         ...
 
 
@@ -47,7 +48,7 @@ class Snapshot:
 
 
 def plan(x: Exchange) -> Awaitable[None] | None:
-    """Decide what happens to one exchange, and leave the plan in it: target, body to send, deadlines.
+    """Decide what happens to one exchange, and leave the plan in it: target, body to send, deadlines; or a reply of our own.
 
     None: it is planned. A stage that must wait (for Redis, a key set, a queue) returns what it waits for, and so does
     this: called again when that is done, it goes on behind that stage.
@@ -79,13 +80,15 @@ def plan(x: Exchange) -> Awaitable[None] | None:
             return waiting
     if done < 4:
         stages = route.stages
-        while x.step < len(stages):
+        while x.step < len(stages) and x.reply is None:
             stage: Stage = stages[x.step]
             x.step += 1
             waiting = stage.decide(x)
             if waiting is not None:
                 x.stage = 3
                 return waiting
+        if x.reply is not None:
+            return None
         leg: Leg = x.leg
         adapter: OpenAIAdapter = leg.adapter
         adapter.adapt(x)  # the upstream's name for the model

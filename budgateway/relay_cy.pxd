@@ -36,6 +36,12 @@ cdef class Relay(Courier):
 
     @cython.locals(route=RouteRoom)
     cdef _plan(self, Exchange x)
+    @cython.locals(
+        now_ns=cython.longlong, flags=cython.int, length=Py_ssize_t, whole=bint, data=bytes, downstream=ServerConnection,
+    )
+    cdef _reply(self, Exchange x, reply)
+    @cython.locals(downstream=ServerConnection)
+    cdef _pour(self, Exchange x)
     cpdef waited(self, Exchange x, error)
     cdef _crash(self, Exchange x, error)
     cdef _enter(self, Exchange x)

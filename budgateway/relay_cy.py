@@ -6,6 +6,7 @@ It is the handler of the front door and the sink of the upstream connections; be
 from __future__ import annotations
 
 import logging
+from http import HTTPStatus
 from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +33,14 @@ from budgateway.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.limits.stage_cy import Limits
     from budgateway.observe.record_cy import Recorder
     from budgateway.pipeline_cy import Snapshot
+    from budgateway.reply import Reply
     from budgateway.routing.router_cy import Leg, RouteRoom
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
@@ -65,6 +67,8 @@ _PASS = 0
 _WAIT = 1
 _CONTEXT = 3
 
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_LAST_CHUNK = b"0\r\n\r\n"
 _COMMENT = b": keep-alive\n\n"
 
 # A longer 200 is no error in disguise: there is more in it than words about one.
@@ -119,6 +123,9 @@ class Relay(Courier):
                 raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
             waiting = plan(x)
             if waiting is None:
+                if x.reply is not None:
+                    self._reply(x, x.reply)
+                    return
                 route: RouteRoom = x.route
                 if self.in_flight + self.riding() > self.calm:
                     self._spread(x)
@@ -143,6 +150,57 @@ class Relay(Courier):
                 self._retry(x, 0, monotonic_ns())
                 return
         self.give_up(x, error)
+
+    def _reply(self, x: Exchange, reply: Reply) -> None:
+        """Answer with a reply of our own. Its end is that of every exchange."""
+        now_ns = monotonic_ns()
+        x.first_byte_ns = now_ns
+        x.status = reply.status
+        # Scanned like an upstream's, so that one writer decides what a client may see.
+        start = b"HTTP/1.1 %d %b\r\n" % (reply.status, _PHRASES.get(reply.status, b""))
+        head: ResponseHead = ResponseHead.parse(start + reply.lines + b"\r\n", 0, x.to_head)  # type: ignore[assignment]  # it ends
+        flags = head.flags
+        x.sse = scan_of(flags) == _SCAN_EVENTS
+        whole = reply.pieces is None
+        length = len(reply.body) if whole else frame(x, flags, -1, True)
+        if flags & _NO_BODY and not (x.to_head and whole):
+            length = -1
+        x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0 and not x.to_close
+        x.overhead_ns += now_ns - x.ready_ns
+        data = self._write_head(head, length, x.keep_alive, x.request_id, b"", 0, x.overhead_ns // 1000, x.grant)
+        downstream: ServerConnection = x.downstream
+        if whole or flags & _NO_BODY:
+            if not flags & _NO_BODY:
+                x.bytes_out = len(reply.body)
+                data += reply.body
+            downstream.write(data)
+            x.head_sent = True
+            self._done(x, monotonic_ns())
+            return
+        downstream.write(data)
+        x.head_sent = True
+        x.deadline_ns = now_ns + x.route.chunk_ns
+        self._pour(x)
+
+    def _pour(self, x: Exchange) -> None:
+        """Write pieces of our own reply for as long as the client reads."""
+        downstream: ServerConnection = x.downstream
+        pieces: Iterator[bytes] = x.reply.pieces  # type: ignore[union-attr,assignment]  # only called for such a reply
+        while downstream.writable and not x.closed:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:  # noqa: BLE001 - a stage's iterator: this exchange's alone
+                self._crash(x, error)
+                return
+            if piece is None:
+                if x.chunked:
+                    downstream.write(_LAST_CHUNK)
+                self._done(x, monotonic_ns())
+                return
+            if piece:
+                x.progressed = True
+                x.bytes_out += len(piece)
+                downstream.write(chunk(piece) if x.chunked else piece)
 
     def waited(self, x: Exchange, error: Exception | None) -> None:
         """What a stage waited for came, or failed."""
@@ -176,6 +234,8 @@ class Relay(Courier):
     def writable(self, x: Exchange, ok: bool) -> None:
         """The client reads too slowly, or caught up: the upstream follows."""
         if x.connection is None:
+            if ok and x.reply is not None and x.head_sent and not x.closed:
+                self._pour(x)
             return
         if ok:
             x.progressed = True

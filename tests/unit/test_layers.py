@@ -48,7 +48,7 @@ LAYERS = {
         "store",
         "demo",
     ],
-    2: ["exchange", "judge", "cached_plan", "config"],
+    2: ["exchange", "judge", "cached_plan", "reply", "config"],
     1: ["records", "native", "wire", "jose"],
     0: ["errors", "interpreter", "log", "replacement", "signals"],
 }
