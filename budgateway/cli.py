@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from budgateway.records import Route, Settings
     from budgateway.routing.table import RouteTable
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
+LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "critical")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

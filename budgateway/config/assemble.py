@@ -106,8 +106,6 @@ class _Assembly:
         workers = gateway.workers or cores()
         store = self._store(workers)
         believed = AuthResolver(self._resolve, routes).auth(auth, has_store=store is not None)
-        self._note_what_waits(routes)
-        self._note_keys_that_wait(providers)
         if self._problems.lines:
             raise ConfigError(self._problems.lines, hint=HINT)
         return Settings(
@@ -210,6 +208,7 @@ class _Assembly:
                 self._check_provider(index, value["provider"], list(raw_providers))
 
         self._check_routes(entries, list(raw_providers))
+        self._note_what_waits(entries)
         if not authenticates:
             self._demand_authenticator(entries)
         names = self._names(entries)
@@ -330,16 +329,24 @@ class _Assembly:
             self._notices.append("[redis] has no effect without a url (REDIS_URL), sentinels or nodes")
         return store
 
-    def _note_what_waits(self, routes: Sequence[Route]) -> None:
-        """Tables of engines that this version lacks are checked all the same, and said to be without effect."""
-        cache = self._table(("cache",), CacheConfig)
-        tracing = self._table(("tracing",), TracingConfig)
-        if cache is not None and cache.enabled:
-            self._notices.append("[cache] has no effect in this version")
-        elif any(route.cache_ttl_s for route in routes):
-            self._notices.append("cache_ttl of routes has no effect in this version")
-        if tracing is not None and (tracing.enabled or tracing.requests):
-            self._notices.append("[tracing] has no effect in this version")
+    def _note_what_waits(self, routes: Mapping[int, RouteConfig]) -> None:
+        """Keys of features that this version lacks are checked all the same; each is said to be without effect."""
+        for name, model in (("cache", CacheConfig), ("tracing", TracingConfig)):
+            table = self._table((name,), model)
+            for key in () if table is None else model.model_fields:
+                # What is switched off is as it was wished for.
+                if table is not None and key in table.model_fields_set and getattr(table, key) is not False:
+                    self._note_without_effect([(name, key)])
+        for key, instead in (("cache_ttl", ""), ("connect_timeout", ": the provider's counts")):
+            where = [index for index, route in routes.items() if getattr(route, key) is not None]
+            self._note_without_effect([("routes", index, key) for index in where], instead)
+
+    def _note_without_effect(self, paths: Sequence[KeyPath], instead: str = "") -> None:
+        """One line for one key, wherever it is."""
+        if paths:
+            others = ", ".join(spelled(path) for path in paths[1:6]) + (", ..." if len(paths) > 6 else "")
+            also = f" (also {others})" if others else ""
+            self._notices.append(f"{self._problems.place(paths[0])} has no effect in this version{instead}{also}")
 
     def _note_budgets(self, rules: Sequence[LimitRule], prices: Sequence[ModelPrice], how: LimitSettings) -> None:
         """Budgets that would not hold what they seem to promise."""
@@ -349,10 +356,3 @@ class _Assembly:
             self._notices.append("budget_usd limits nothing: no price is known (write [prices.models])")
         elif not how.state_file:
             self._notices.append("budgets begin anew with each start: set [rate_limiting] state_file to keep them")
-
-    def _note_keys_that_wait(self, providers: Sequence[Provider]) -> None:
-        """The same of single keys."""
-        written = self._source.tables.get("routes")
-        routes = written if isinstance(written, list) else []
-        if any("connect_timeout" in route for route in routes if isinstance(route, dict)):
-            self._notices.append("connect_timeout of routes has no effect in this version: the provider's counts")

@@ -55,7 +55,10 @@ def demo_settings(
     for key, value in (("host", host), ("port", port), ("workers", workers), ("log_level", log_level)):
         if value is not None:
             source.override("gateway", key, value, f"--{key.replace('_', '-')}")
-    return settings_from(source, {name: environ[name] for name in HEEDED if name in environ})
+    heeded = {name: environ[name] for name in HEEDED if name in environ}
+    if isinstance(environ, environment.Variables):
+        heeded = environment.Variables(heeded, environ.file, environ.written)
+    return settings_from(source, heeded)
 
 
 def moved(settings: Settings, demo_url: str) -> Settings:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from dotenv import dotenv_values
 
+from budgateway.config.problems import nearest, shown
 from budgateway.config.schema_shaping import leads_to
 from budgateway.config.source import Source
 from budgateway.errors import ConfigError
@@ -21,13 +23,13 @@ VARIABLES: dict[str, tuple[str, str, str]] = {
     "GATEWAY_PORT": ("gateway", "port", "int"),
     "WORKERS": ("gateway", "workers", "int"),
     "LOG_LEVEL": ("gateway", "log_level", "text"),
-    "REDIS_URL": ("redis", "url", "text"),
+    "REDIS_URL": ("redis", "url", "url"),
     "REDIS_POOL_SIZE": ("redis", "pool_size", "int"),
     "JWT_EXPIRATION": ("auth", "jwt_expiration", "int"),
     "ENABLE_METRICS": ("metrics", "enabled", "bool"),
     "METRICS_PORT": ("metrics", "port", "int"),
     "ENABLE_TRACING": ("tracing", "enabled", "bool"),
-    "JAEGER_ENDPOINT": ("tracing", "endpoint", "text"),
+    "JAEGER_ENDPOINT": ("tracing", "endpoint", "url"),
     "ENABLE_REQUEST_TRACING": ("tracing", "requests", "bool"),
 }
 JWT_SECRET = "JWT_SECRET"
@@ -40,36 +42,89 @@ KEYS = {
     "litellm": "LITELLM_API_KEY",
     "openai": "OPENAI_API_KEY",
 }
+KNOWN = frozenset({*VARIABLES, JWT_SECRET, *ENDPOINTS.values(), *KEYS.values()})
+# What other programs call what we call otherwise; slips of the finger are found by likeness.
+ALSO = {
+    **{f"{name.upper()}_{word}": variable for name, variable in ENDPOINTS.items() for word in ("URL", "URLS", "BASE_URL", "API_BASE")},
+    **{f"{prefix}_{name.removeprefix('GATEWAY_')}": name for name in KNOWN for prefix in ("GATEWAY", "BUDGATEWAY")},
+    "JWT_SECRET_KEY": JWT_SECRET,
+    "REDIS_URI": "REDIS_URL",
+}  # fmt: skip
+ALIKE = 0.88  # of difflib: one letter in ten
+# Kubernetes describes each Service of the namespace to every pod (service links), by variables that begin with its name.
+LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
+LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 OPENAI_HOST = "api.openai.com"
 OPENAI_URL = f"https://{OPENAI_HOST}"
 
 
-def variables(dotenv: Path) -> dict[str, str]:
+class Variables(dict[str, str]):
+    """The environment, and which of it a `.env` file says."""
+
+    def __init__(self, values: Mapping[str, str], file: str = "", written: frozenset[str] = frozenset()) -> None:
+        super().__init__(values)
+        self.file = file  # empty when there is none
+        self.written = written
+
+
+def variables(dotenv: Path) -> Variables:
     """The process's environment over what `.env` says. Values of `.env` are taken as they are, `$` included.
 
     Raises ConfigError for one that is there and cannot be read.
     """
     try:
-        written = dotenv_values(dotenv, interpolate=False) if dotenv.is_file() else {}
+        is_there = dotenv.is_file()
+        read = dotenv_values(dotenv, interpolate=False) if is_there else {}
     except OSError as error:
         raise ConfigError([f"{dotenv}: {(error.strerror or 'cannot be read').lower()}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{dotenv}: not UTF-8 text"]) from error
-    return {**{name: value for name, value in written.items() if value is not None}, **os.environ}
+    written = {name: value for name, value in read.items() if value is not None}
+    values = {**written, **os.environ}
+    return Variables(values, str(dotenv) if is_there else "", frozenset(written.keys() - os.environ.keys()))
 
 
 def apply(source: Source, environ: Mapping[str, str]) -> None:
     """Lay the variables over the tables. An empty one counts as unset, as docker compose leaves them."""
+    if isinstance(environ, Variables) and environ.file:
+        source.used.append(environ.file)
     for name, (table, key, kind) in VARIABLES.items():
-        if text := environ.get(name, "").strip():
-            source.override(table, key, _read(text, kind), f"environment: {name}")
+        text = environ.get(name, "").strip()
+        if LINK.match(text) and kind != "url":
+            source.notices.append(
+                f"{name}={shown(text)[1:-1]} is ignored: it is no setting but what Kubernetes says of a Service of that name "
+                "(a pod without these has enableServiceLinks: false)"
+            )
+        elif text:
+            source.override(table, key, _read(text, kind), place(environ, name))
             source.used.append(name)
     if environ.get(JWT_SECRET):
-        source.override("auth", "jwt_secret", f"env:{JWT_SECRET}", f"environment: {JWT_SECRET}")
+        source.override("auth", "jwt_secret", f"env:{JWT_SECRET}", place(environ, JWT_SECRET))
         source.used.append(JWT_SECRET)
     if source.alone:
         source.tables["providers"], source.tables["routes"] = _alone(environ)
     _apply_endpoints(source, environ)
+    source.notices.extend(near_misses(environ))
+
+
+def place(environ: Mapping[str, str], name: str) -> str:
+    """Where a variable was set, as problems and notices say it."""
+    if isinstance(environ, Variables) and name in environ.written:
+        return f"{environ.file}: {name}"
+    return f"environment: {name}"
+
+
+def near_misses(environ: Mapping[str, str]) -> list[str]:
+    """A line for each variable that nobody reads and that is nearly one of ours, unless that one is set as well."""
+    lines = []
+    for name in sorted(environ.keys() - KNOWN):
+        if not environ[name] or LINK.match(environ[name]) or LINK_NAME.search(name):
+            continue
+        upper = name.upper().replace("-", "_")
+        meant = upper if upper in KNOWN else ALSO.get(upper) or nearest(upper, KNOWN, ALIKE)
+        if meant and not environ.get(meant):
+            lines.append(f"{place(environ, name)} is not read; did you mean {meant}?")
+    return lines
 
 
 def endpoints(environ: Mapping[str, str], provider: str) -> list[str]:
@@ -133,12 +188,24 @@ def _apply_endpoints(source: Source, environ: Mapping[str, str]) -> None:
             continue
         table = tables.setdefault(name, {})
         if isinstance(table, dict) and (urls := endpoints(environ, name)):
+            _note_replaced(source, name, table.get("endpoints"), urls, place(environ, variable))
             tables[name] = {**table, "endpoints": [{"url": url} for url in urls]}
-            source.variables["providers", name, "endpoints"] = f"environment: {variable}"
+            source.variables["providers", name, "endpoints"] = place(environ, variable)
         if name in ENDPOINTS or source.alone:
             source.used.append(variable)
     if tables:
         source.tables["providers"] = tables
+
+
+def _note_replaced(source: Source, name: str, written: object, urls: list[str], by: str) -> None:
+    """Endpoints of a file that a variable replaces, and what goes with them."""
+    if not isinstance(written, list) or not written or written == urls:
+        return
+    weighted = any(isinstance(entry, dict) and len(entry) > 1 for entry in written)
+    count = f"{len(written)} endpoint{'s' if len(written) != 1 else ''}"
+    also = ", with their weights and bounds" if weighted else ""
+    file = source.places.get(("providers",), "the file")
+    source.notices.append(f"{by} replaces {count} of provider {shown(name)} in {file}{also}")
 
 
 def _read(text: str, kind: str) -> object:

@@ -63,7 +63,10 @@ def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
         if environment.described(environ):
             return Source(alone=True)
         raise ConfigError(
-            ["no configuration: there is no ./config with TOML files, and no variable names an upstream"],
+            [
+                "no configuration: there is no ./config with TOML files, and no variable names an upstream",
+                *environment.near_misses(environ),
+            ],
             hint=NOTHING_HINT,
         )
     path = Path(path)

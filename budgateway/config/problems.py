@@ -142,8 +142,14 @@ def spelled(path: KeyPath) -> str:
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """A suggestion to append to a message; empty when nothing is near."""
-    near = difflib.get_close_matches(word.lower()[:80], list(known), n=1, cutoff=cutoff)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(word.lower(), known, cutoff)
+    return f"; did you mean {near!r}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str], cutoff: float) -> str:
+    """The known word that is most like this one; empty when none is."""
+    near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=cutoff)
+    return near[0] if near else ""
 
 
 def known_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:

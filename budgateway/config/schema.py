@@ -73,7 +73,7 @@ class GatewayConfig(Table):
     max_body_size: Size = 10 << 20
     """Largest request body, in bytes or as "10MB"; the default of a route's."""
     log_level: Level = "INFO"
-    """The gateway's own messages: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+    """The gateway's own messages: DEBUG, INFO, WARNING, ERROR or CRITICAL; also TRACE, WARN and FATAL."""
     access_log: Text = "stdout"
     """One JSON line an exchange: `stdout`, `stderr`, `off`, or a file's path."""
     disclose: bool = True

@@ -7,6 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
+# Values that a notice may show: no secrets, and no URLs with passwords.
+SHOWN = frozenset(
+    {
+        ("gateway", "port"),
+        ("gateway", "host"),
+        ("gateway", "workers"),
+        ("gateway", "log_level"),
+        ("metrics", "port"),
+        ("metrics", "enabled"),
+    }
+)
 FILES = ("gateway.toml", "routes.toml", "providers.toml")  # of a folder
 
 
@@ -44,8 +55,18 @@ class Source:
         """Set one key over what the files say, unless something stronger did; a table that is no table stays wrong."""
         tables = self.tables.get(table, {})
         if isinstance(tables, dict) and (table, key) not in self.variables:
+            if key in tables and not place.startswith("--"):
+                self._note_override(table, key, tables[key], value, place)
             self.tables[table] = {**tables, key: value}
             self.variables[table, key] = place
+
+    def _note_override(self, table: str, key: str, before: object, value: object, place: str) -> None:
+        if str(before).lower() == str(value).lower():
+            return
+        # A secret, or what may hold one, is not shown.
+        was = f" = {before}" if (table, key) in SHOWN else ""
+        file = self.places.get((table,), "the file")
+        self.notices.append(f"{place} replaces {table}.{key}{was} of {file}")
 
     def origins(self) -> dict[KeyPath, str]:
         """For every key that was given: the file, variable or option that set it. Keys that are missing have defaults."""

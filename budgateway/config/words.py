@@ -14,6 +14,8 @@ from budgateway.records import METHODS, ProviderKind
 
 KINDS: tuple[str, ...] = get_args(ProviderKind)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# Other programs' names for them.
+OTHER_LEVELS = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
 SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 SIZE = r"^\s*\d{1,15}\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
 REFERENCE = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"
@@ -100,8 +102,9 @@ def network(value: str) -> str:
 
 
 def log_level(value: object) -> object:
-    """Levels are read in any case."""
-    return value.upper() if isinstance(value, str) and value.upper() in LEVELS else value
+    """Levels are read in any case, and by their other names."""
+    name = value.strip().upper() if isinstance(value, str) else ""
+    return OTHER_LEVELS.get(name, name) if name in (*LEVELS, *OTHER_LEVELS) else value
 
 
 def endpoint_tables(value: object) -> object:
@@ -125,7 +128,8 @@ def no_blank(value: str) -> str:
 SizeWords = Annotated[str, Field(pattern=SIZE)]
 SecretWords = Annotated[str, Field(pattern=REFERENCE)]
 MethodWord = Annotated[str, Field(pattern=f"^({'|'.join((*METHODS, *map(str.lower, METHODS)))}|\\*)$")]
-LevelWord = Annotated[str, Field(pattern=f"^({'|'.join((*LEVELS, *map(str.lower, LEVELS)))})$")]
+LEVEL_NAMES = (*LEVELS, *OTHER_LEVELS)
+LevelWord = Annotated[str, Field(pattern=f"^({'|'.join((*LEVEL_NAMES, *map(str.lower, LEVEL_NAMES)))})$")]
 
 # A month: no deadline is longer, and it keeps nanoseconds within 64 bits.
 Seconds = Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)]

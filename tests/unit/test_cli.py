@@ -327,7 +327,7 @@ def test_the_banner_shows_no_secret_and_every_notice() -> None:
     text = banner(settings)
     assert "sk-planted" not in text
     assert "jjj" not in text
-    assert "[tracing] has no effect in this version" in text
+    assert "environment: ENABLE_TRACING has no effect in this version" in text
     assert 'authorization: Bearer $TOKEN"' in text
 
 

@@ -405,10 +405,10 @@ def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
         + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\n[tracing]\nenabled = true\n"
     )
     assert load(text, tmp_path).notices == (
+        "c.toml: tracing.enabled has no effect in this version",
+        "c.toml: routes[0].cache_ttl has no effect in this version",
+        "c.toml: routes[0].connect_timeout has no effect in this version: the provider's counts",
         "provider 'sglang' has no route",
-        "cache_ttl of routes has no effect in this version",
-        "[tracing] has no effect in this version",
-        "connect_timeout of routes has no effect in this version: the provider's counts",
     )
     quiet = (
         "[cache]\nenabled = false\n[tracing]\n[rate_limiting]\nenabled = false\n[circuit_breaker]\nenabled = false\n"

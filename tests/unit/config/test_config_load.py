@@ -116,8 +116,11 @@ def test_the_missions_example_works_as_written(write: Callable[..., Path]) -> No
         ("http://vllm-2:8000", "vllm-2", 8000, 1),
     ]
     assert settings.notices == (
+        "one.toml: cache.enabled has no effect in this version",
+        "one.toml: cache.default_ttl has no effect in this version",
+        "one.toml: cache.max_memory has no effect in this version",
+        "one.toml: routes[0].cache_ttl has no effect in this version",
         "[redis] has no effect without a url (REDIS_URL), sentinels or nodes",
-        "[cache] has no effect in this version",
     )
 
 
@@ -372,7 +375,8 @@ def test_variables_replace_endpoints_and_make_a_provider_that_a_route_names(writ
     )
     vllm, sglang = settings.providers
     assert (vllm.upstreams[0].url, vllm.aliases, sglang.upstreams[0].url) == ("http://x", (("a", "b"),), "http://y")
-    assert not settings.notices, "OPENAI_API_KEY is on many machines for other reasons"
+    # OPENAI_API_KEY is on many machines for other reasons.
+    assert settings.notices == ("environment: VLLM_ENDPOINTS replaces 1 endpoint of provider 'vllm' in one.toml",)
     unused = load_config(write(MINIMAL), environ={"SGLANG_ENDPOINTS": "http://y"})
     assert unused.notices == ("SGLANG_ENDPOINTS has no effect: no route goes to provider 'sglang'",)
 
@@ -389,3 +393,143 @@ def test_workers_are_as_many_as_cores_within_the_control_groups_quota(tmp_path: 
     ):
         (tmp_path / "cpu.max").write_text(written)
         assert cores(tmp_path) == expected, written
+
+
+# ---------------------------------------------------------------- variables as people and platforms write them
+
+GOOD = {
+    "WORKERS": "1", "LOG_LEVEL": "info", "GATEWAY_PORT": "1", "JWT_SECRET": JWT, "REDIS_URL": "redis://x",
+    "METRICS_PORT": "1", "ENABLE_METRICS": "true",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GATEWAY_PORT", "tcp://10.96.0.7:80"),
+        ("METRICS_PORT", "TCP://10.96.0.7:9090"),
+        ("GATEWAY_HOST", "udp://10.96.0.7:53"),
+        ("WORKERS", " sctp://[fd00::7]:80 "),
+    ],
+)
+def test_a_service_link_sets_nothing_and_is_named(write: Callable[..., Path], name: str, value: str) -> None:
+    plain = load_config(write(MINIMAL), environ={})
+    settings = load_config(write(MINIMAL), environ={name: value})
+    assert (settings.host, settings.port, settings.metrics_port) == (plain.host, plain.port, plain.metrics_port)
+    (notice,) = settings.notices
+    assert notice.startswith(f"{name}={value.strip()} is ignored: ")
+    assert "Kubernetes" in notice
+    assert name not in settings.sources
+
+
+def test_what_kubernetes_says_of_its_services_is_no_slip_of_the_finger(write: Callable[..., Path]) -> None:
+    links = {}
+    for service in ("GATEWAY", "REDIS", "VLLM", "METRICS", "WORKERS", "JWT", "LITELLM_ENDPOINT"):
+        links |= {
+            f"{service}_SERVICE_HOST": "10.96.0.7",
+            f"{service}_SERVICE_PORT": "80",
+            f"{service}_SERVICE_PORT_HTTP": "80",
+            f"{service}_PORT_8080_TCP": "tcp://10.96.0.7:8080",
+            f"{service}_PORT_8080_TCP_ADDR": "10.96.0.7",
+            f"{service}_PORT_8080_TCP_PORT": "8080",
+            f"{service}_PORT_8080_TCP_PROTO": "tcp",
+        }
+    assert load_config(write(MINIMAL), environ=links).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("wrote", "meant"),
+    [
+        ("VLLM_ENDPOINT", "VLLM_ENDPOINTS"),
+        ("SGLANG_ENDPOINT", "SGLANG_ENDPOINTS"),
+        ("LITELLM_ENDPOINTS", "LITELLM_ENDPOINT"),
+        ("VLLM_BASE_URL", "VLLM_ENDPOINTS"),
+        ("GATEWAY_WORKERS", "WORKERS"),
+        ("GATEWAY_LOG_LEVEL", "LOG_LEVEL"),
+        ("BUDGATEWAY_PORT", "GATEWAY_PORT"),
+        ("gateway_port", "GATEWAY_PORT"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("JWT_SECRET_KEY", "JWT_SECRET"),
+        ("REDIS_URI", "REDIS_URL"),
+        ("METRICS_PORTS", "METRICS_PORT"),
+        ("ENABLE_METRIC", "ENABLE_METRICS"),
+    ],
+)
+def test_a_variable_that_nearly_is_ours_gets_a_suggestion(write: Callable[..., Path], wrote: str, meant: str) -> None:
+    line = f"environment: {wrote} is not read; did you mean {meant}?"
+    assert load_config(write(MINIMAL), environ={wrote: "http://x"}).notices == (line,)
+    # Whoever sets both has the other for another program.
+    both = load_config(write(MINIMAL), environ={wrote: "x", meant: GOOD.get(meant, "http://x")})
+    assert line not in both.notices
+
+
+def test_variables_of_other_programs_are_left_alone(write: Callable[..., Path]) -> None:
+    others = ("PORT", "HOST", "VLLM_PORT", "VLLM_HOST_IP", "OPENAI_BASE_URL", "XAI_API_KEY", "REDIS_HOST", "WORKDIR")
+    assert load_config(write(MINIMAL), environ=dict.fromkeys((*others, "ANTHROPIC_API_KEY"), "x")).notices == ()
+
+
+def test_without_a_configuration_the_suggestion_is_with_the_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        load_config(environ={"VLLM_ENDPOINT": "http://x"})
+    assert caught.value.problems[1:] == ["environment: VLLM_ENDPOINT is not read; did you mean VLLM_ENDPOINTS?"]
+
+
+def test_what_a_variable_replaces_is_said_and_no_secret_is(write: Callable[..., Path]) -> None:
+    text = (
+        "[gateway]\nhost = '127.0.0.1'\nport = 1\nlog_level = 'warn'\n[redis]\nurl = 'redis://one'\n"
+        "[auth]\njwt_secret = 'env:OTHER'\n[[routes]]\npath = '/v1/*'\nprovider = 'vllm'\n"
+        "[providers.vllm]\nendpoints = [{ url = 'http://a', weight = 3 }, 'http://b']\n"
+    )
+    environ = {
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": "2",
+        "LOG_LEVEL": "error",
+        "REDIS_URL": "redis://user:hidden@two",
+        "JWT_SECRET": JWT,
+        "VLLM_ENDPOINTS": "http://c",
+    }
+    notices = load_config(write(text), environ=environ).notices
+    assert notices == (
+        "environment: GATEWAY_PORT replaces gateway.port = 1 of one.toml",
+        "environment: LOG_LEVEL replaces gateway.log_level = warn of one.toml",
+        "environment: REDIS_URL replaces redis.url of one.toml",
+        "environment: JWT_SECRET replaces auth.jwt_secret of one.toml",
+        "environment: VLLM_ENDPOINTS replaces 2 endpoints of provider 'vllm' in one.toml, with their weights and bounds",
+    )
+
+
+def test_what_env_file_says_is_said_to_come_from_there(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in list(os.environ):
+        monkeypatch.delenv(name)
+    (tmp_path / ".env").write_text("GATEWAY_PORT=2\nWORKERS=2\nVLLM_ENDPOINT=http://x\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORKERS", "1")
+    settings = load_config(write("[gateway]\nport = 1\n" + MINIMAL))
+    assert settings.sources[1:] == (".env", "GATEWAY_PORT", "WORKERS")
+    assert settings.notices == (
+        ".env: GATEWAY_PORT replaces gateway.port = 1 of one.toml",
+        ".env: VLLM_ENDPOINT is not read; did you mean VLLM_ENDPOINTS?",
+    )
+    assert dict(settings.origins)["gateway.workers"] == "environment: WORKERS"
+
+
+@pytest.mark.parametrize(
+    ("wrote", "level"),
+    [("warn", "WARNING"), ("Trace", "DEBUG"), ("FATAL", "CRITICAL"), (" info ", "INFO"), ("Error", "ERROR")],
+)
+def test_levels_have_other_names(write: Callable[..., Path], wrote: str, level: str) -> None:
+    assert load_config(write(MINIMAL), environ={"LOG_LEVEL": wrote}).log_level == level
+
+
+def test_every_key_without_effect_is_named_by_itself(write: Callable[..., Path]) -> None:
+    file = write(MINIMAL + "[cache]\nenabled = false\nmax_memory = '1GB'\n")
+    settings = load_config(file, environ={"JAEGER_ENDPOINT": "http://jaeger:4317", "ENABLE_TRACING": "false"})
+    assert settings.notices == (
+        "one.toml: cache.max_memory has no effect in this version",
+        "environment: JAEGER_ENDPOINT has no effect in this version",
+    )
