@@ -23,10 +23,33 @@ if TYPE_CHECKING:
 LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "critical")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, invoke_without_command=True
+)
 @click.version_option(None, "-V", "--version", package_name="budgateway", message="budgateway %(version)s")
-def cli() -> None:
+@click.option("--validate-config", is_flag=True, help="Check the configuration and exit, as `check` does.")
+@click.option(
+    "-c", "--config", "path", metavar="PATH", help="With --validate-config: the configuration, as for `check`."
+)
+@click.pass_context
+def cli(context: click.Context, validate_config: bool, path: str | None) -> None:
     """A gateway for model inference: one address in front of vLLM, SGLang, LiteLLM, OpenAI and their kin."""
+    if context.invoked_subcommand is not None:
+        if validate_config:
+            raise click.UsageError(
+                f"--validate-config is a command of its own: leave out {context.invoked_subcommand!r}"
+            )
+        if path is not None:
+            raise click.UsageError(
+                f"--config goes behind the command: budgateway {context.invoked_subcommand} --config"
+            )
+    elif validate_config:
+        summarise(load(path))
+    elif path is not None:
+        raise click.UsageError("--config needs a command, such as `serve` or `check`")
+    else:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
 
 
 for command in (token, keys, check_access):

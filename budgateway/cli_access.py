@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from budgateway.errors import GatewayError
-from budgateway.terminal import EXIT_CONFIG, Command, ask, config_option, console, escaped, load, reaching
+from budgateway.errors import ConfigError, GatewayError
+from budgateway.terminal import EXIT_CONFIG, Command, ask, config_option, console, escaped, load, reaching, refuse
 
 if TYPE_CHECKING:
     from budgateway.admin.keystore import KeyStore
@@ -45,19 +45,24 @@ def token(
     models: tuple[str, ...],
     expires: int | None,
 ) -> None:
-    """Print a token that the gateway accepts, signed with its JWT_SECRET."""
-    settings = load(path)
-    if settings.jwt_secret is None:
-        _fail("there is no JWT_SECRET to sign with (openssl rand -hex 32 makes one)")
+    """Print a token that the gateway accepts, signed with its JWT_SECRET; nothing else of a configuration is needed."""
+    from budgateway.config.load import signing_secret
     from budgateway.jose.key import sign
 
+    try:
+        secret, expiration_s = signing_secret(path)
+    except ConfigError as error:
+        refuse(error)
+    if secret is None:
+        _fail("there is no JWT_SECRET to sign with (openssl rand -hex 32 makes one)")
+
     now = int(time.time())
-    claims: dict[str, object] = {"sub": sub, "iat": now, "exp": now + (expires or settings.jwt_expiration_s)}
+    claims: dict[str, object] = {"sub": sub, "iat": now, "exp": now + (expires or expiration_s)}
     claims["roles"] = list(roles)
     claims |= {name: list(given) for name, given in (("groups", groups), ("models", models)) if given}
     if tenant:
         claims["tenant"] = tenant
-    click.echo(sign(claims, settings.jwt_secret.reveal().encode(errors="surrogateescape")))
+    click.echo(sign(claims, secret.reveal().encode(errors="surrogateescape")))
 
 
 # ---------------------------------------------------------------- keys

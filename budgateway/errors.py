@@ -241,9 +241,13 @@ class ConfigError(GatewayError):
     type = "invalid_request_error"
     who = "operator"
 
-    def __init__(self, problems: list[str], *, hint: str = "") -> None:
+    def __init__(
+        self, problems: list[str], *, hint: str = "", files: Iterable[tuple[str, tuple[int, int, int]]] = ()
+    ) -> None:
+        """`files` are those that were read, each as it was then (`Settings.files`): one of them may be the cause."""
         super().__init__("\n".join(problems), hint=hint)
         self.problems = problems
+        self.files = tuple(files)
 
 
 class InternalError(GatewayError):

@@ -586,4 +586,6 @@ class Settings:
     routes: tuple[Route, ...] = ()
     notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start
     sources: tuple[str, ...] = ()  # files and variables it came from, for the banner
+    # each file that was read, secrets and certificates among them, as it was: change time, size, inode (config.source.Stamp)
+    files: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     origins: tuple[tuple[str, str], ...] = ()  # (key path, file, variable or option that set it)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from budgateway.config.source import FILES
+from budgateway.config.source import FILES, Stamp, stamp
 from budgateway.records import Provider, Route, Secret, Settings
 
 # Settings that are fixed for as long as the process lives: each owns a socket, a process or a file. field -> key.
@@ -22,7 +22,7 @@ FIXED = {
     "metrics_port": "metrics.port",
 }
 # What is no setting: where it came from, and what is compared by itself.
-_APART = frozenset({"providers", "routes", "notices", "sources", "origins"})
+_APART = frozenset({"providers", "routes", "notices", "sources", "files", "origins"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +79,30 @@ class Difference:
 
 
 class FileWatch:
-    """Notices that files changed: other contents, replaced (editors, config maps), new or gone. Of `sources`, what is a
-    file or stands beside one."""
+    """Notices that files changed: other contents, replaced (editors, config maps, renewed certificates), new or gone."""
 
-    def __init__(self, sources: Iterable[str]) -> None:
-        files = {Path(name) for name in sources if name.endswith(".toml")}
-        beside = {file.parent / name for file in files if file.name in FILES for name in FILES}
-        self._files = sorted(files | beside | {Path(".env")})
-        self._seen = self._look()
+    def __init__(self, sources: Iterable[str], files: Iterable[tuple[str, Stamp]] = ()) -> None:
+        """Of `sources`, what is a file or stands beside one; `files` are those that were read, as they were then."""
+        self._seen: dict[Path, Stamp] = {}
+        self.follow(sources, files)
+
+    def follow(self, sources: Iterable[str], files: Iterable[tuple[str, Stamp]]) -> None:
+        """Watch these from now on. What was seen of a file already stays: each change is noticed once."""
+        as_read = {Path(name): found for name, found in files}
+        tables = {Path(name) for name in sources if name.endswith(".toml")}
+        beside = {file.parent / name for file in tables if file.name in FILES for name in FILES}
+        seen = {}
+        for file in tables | beside | as_read.keys() | {Path(".env")}:
+            known = self._seen.get(file)
+            if known is None:
+                known = as_read[file] if file in as_read else stamp(file)
+            seen[file] = known
+        self._seen = seen
 
     def changed(self) -> bool:
         """Whether anything changed since it was last asked. Blocks: asks the file system."""
-        now = self._look()
-        before, self._seen = self._seen, now
-        return now != before
-
-    def _look(self) -> list[tuple[int, int, int]]:
-        found = []
-        for file in self._files:
-            try:
-                stat = file.stat()
-                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
-            except OSError:
-                found.append((0, 0, 0))
-        return found
+        before, self._seen = self._seen, {file: stamp(file) for file in self._seen}
+        return self._seen != before
 
 
 def compare(before: Settings, after: Settings) -> Difference:

@@ -208,7 +208,7 @@ class DataPlane:
         tls = server_tls(settings)
         pools: Pools = {}
         sharing = self.sharing
-        if settings.store != self.snapshot.settings.store:
+        if settings.store != self.snapshot.settings.store or _certificates_changed(self.snapshot.settings, settings):
             sharing = None if settings.store is None else Sharing(settings.store, settings.workers, self._voice)
         snapshot = build_snapshot(
             settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
@@ -427,6 +427,15 @@ class DataPlane:
 def proxies_of(settings: Settings) -> Proxies | None:
     """Whose `X-Forwarded-For` is believed; None: nobody's."""
     return Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
+
+
+def _certificates_changed(before: Settings, after: Settings) -> bool:
+    """Whether files with which Redis is reached over TLS were renewed under the same names."""
+    if after.store is None:
+        return False
+    names = (after.store.tls_ca_file, after.store.tls_cert_file, after.store.tls_key_file)
+    was, now = dict(before.files), dict(after.files)
+    return any(was.get(name) != now.get(name) for name in names if name)
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext | None:

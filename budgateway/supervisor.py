@@ -91,6 +91,7 @@ class Supervisor:
         self._generation = 0
         self._announce = announce
         self._load = load
+        self._files = settings.files  # that were read the last time
         self._tasks: set[asyncio.Task[None]] = set()
         self._fleet = Fleet(settings.workers, self._spawn)
         self._fleet.adopt(settings)
@@ -406,11 +407,21 @@ class Supervisor:
         async with self._changing:
             self._service.reloading()
             try:
-                difference = await self._apply(await asyncio.to_thread(self._load))
+                difference = await self._apply(await self._read_again(self._load))
             finally:
                 self._service.ready("serving")
         _log.info("configuration reloaded: %s", difference)
         return difference
+
+    async def _read_again(self, load: Callable[[], Settings]) -> Settings:
+        try:
+            settings = await asyncio.to_thread(load)
+        except ConfigError as error:
+            # What it refers to may only come: it is watched as well.
+            self._files = tuple((dict(self._files) | dict(error.files)).items())
+            raise
+        self._files = settings.files
+        return settings
 
     async def rollback(self) -> Difference:
         """Bring back the configuration that was served before this one. ConfigError when there is none."""
@@ -477,15 +488,19 @@ class Supervisor:
             self._keep_spare()
 
     async def _watch_files(self) -> None:
-        """Once a second: the files of the configuration. A task of its own, as a file system may not answer."""
+        """Once a second: the files of the configuration, and those that it refers to. A task of its own, as a file system may
+        not answer."""
         if self._load is None:
             return
-        files = FileWatch(self.settings.sources)
+        watch = FileWatch(self.settings.sources, self._files)
         while True:
             await asyncio.sleep(WATCH_S)
-            if self.settings.watch and await asyncio.to_thread(files.changed):
-                files = FileWatch(self.settings.sources)
+            if self.settings.watch and await asyncio.to_thread(self._files_changed, watch):
                 self._spawn_change("reload", self.reload)
+
+    def _files_changed(self, watch: FileWatch) -> bool:
+        watch.follow(self.settings.sources, self._files)
+        return watch.changed()
 
     async def _guard_memory(self) -> None:
         held = await self._fleet.held_bytes(self._guard.matters_bytes)

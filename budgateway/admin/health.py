@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -154,11 +155,20 @@ def watched(
         slots = [segment.upstream(keys[provider.name, upstream.url]) for upstream in provider.upstreams]
         upstreams += [(slot, beside) for slot in slots]
         if provider.health_check is not None:
-            for slot, target in zip(slots, targets_of(provider, pools), strict=True):
+            for slot, target in zip(slots, targets_of(_from_root(provider), pools), strict=True):
                 one = Watched(target.label, slot, target, provider.health_check)
                 one.by_load = provider.name in by_load
                 wanted.append(one)
     return wanted, upstreams
+
+
+def _from_root(provider: Provider) -> Provider:
+    """The provider as it is probed: engines answer `/health` and `/metrics` beside `/v1`, not under it.
+
+    Endpoints are often written as SDKs want them, `http://gpu:8000/v1`.
+    """
+    upstreams = tuple(replace(upstream, path=upstream.path.removesuffix("/v1")) for upstream in provider.upstreams)
+    return replace(provider, upstreams=upstreams)
 
 
 def _state(vitals: native.Vitals, watched: Watched | None, now_ns: int) -> tuple[str, str]:

@@ -73,7 +73,7 @@ class _Assembly:
         self._problems.lines.extend(source.problems)
         self._notices = list(source.notices)
         self._partial: set[KeyPath] = set()  # tables of which some part is wrong
-        self._resolve = Resolver(self._problems, environ, source.folder_of)
+        self._resolve = Resolver(self._problems, environ, source)
 
     def settings(self) -> Settings:
         """The records, or ConfigError."""
@@ -107,7 +107,7 @@ class _Assembly:
         store = self._store(workers)
         believed = AuthResolver(self._resolve, routes).auth(auth, has_store=store is not None)
         if self._problems.lines:
-            raise ConfigError(self._problems.lines, hint=HINT)
+            raise ConfigError(self._problems.lines, hint=HINT, files=self._source.stamps.items())
         return Settings(
             host=host,
             port=gateway.port,
@@ -146,6 +146,7 @@ class _Assembly:
             routes=tuple(routes),
             notices=tuple(self._notices),
             sources=(*self._source.files, *dict.fromkeys(self._source.used)),
+            files=tuple(self._source.stamps.items()),
             origins=tuple((spelled(path), place) for path, place in self._source.origins().items()),
         )
 

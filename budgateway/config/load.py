@@ -6,13 +6,17 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from budgateway.config import environment
 from budgateway.config.assemble import settings_from
-from budgateway.config.problems import did_you_mean
+from budgateway.config.problems import Problems, did_you_mean
+from budgateway.config.resolve import Resolver
 from budgateway.config.schema import TABLES
+from budgateway.config.schema_auth import AuthConfig
 from budgateway.config.source import FILES, Source
 from budgateway.errors import ConfigError
-from budgateway.records import Settings
+from budgateway.records import Secret, Settings
 
 DEFAULT_FOLDER = Path("config")
 NOTHING_HINT = (
@@ -51,6 +55,40 @@ def load_config(
         if value is not None:
             source.override("gateway", key, value, f"--{key.replace('_', '-')}")
     return settings_from(source, environ)
+
+
+def signing_secret(
+    path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
+) -> tuple[Secret | None, int]:
+    """The secret that tokens are signed with, None without one, and the seconds that a token is good for.
+
+    From where `load_config` has them, but the rest of the configuration may be absent or wrong: a machine that makes tokens
+    need not be one that serves. Raises ConfigError where these two are wrong, or `path` cannot be read.
+    """
+    if environ is None:
+        environ = environment.variables(Path(".env"))
+    try:
+        source = _read(path, environ)
+    except ConfigError:
+        if path is not None:
+            raise
+        source = Source()
+    environment.apply(source, environ)
+    written = source.tables.get("auth")
+    keys = ("jwt_secret", "jwt_expiration")
+    table = {key: written[key] for key in keys if key in written} if isinstance(written, dict) else {}
+    problems = Problems(source.places, source.variables)
+    auth = AuthConfig()
+    try:
+        auth = AuthConfig.model_validate(table)
+    except ValidationError as error:
+        problems.add_invalid(("auth",), AuthConfig, error)
+    secret = Resolver(problems, environ, source).jwt_secret(auth.jwt_secret)
+    if secret is None and source.incomplete:
+        problems.lines.extend(source.problems)  # it may be in there
+    if problems.lines:
+        raise ConfigError(problems.lines)
+    return secret, auth.jwt_expiration
 
 
 def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
@@ -112,6 +150,7 @@ def _read_folder(folder: Path) -> Source:
 def _read_file(source: Source, file: Path) -> None:
     """Add a file's tables to the source; what keeps it from being read is a problem, and its tables stay unknown."""
     source.files.append(str(file))
+    source.look_at(file)
     try:
         tables = tomllib.loads(file.read_bytes().decode("utf-8-sig"))
     except OSError as error:

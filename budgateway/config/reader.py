@@ -53,6 +53,7 @@ class Found:
     settings: Settings | None = None
     problems: tuple[str, ...] = ()
     hint: str = ""
+    files: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     defect: str = ""
 
 
@@ -94,7 +95,7 @@ class Reader:
         if found.defect:
             raise GatewayError(f"the configuration cannot be read: {found.defect}")
         if found.settings is None:
-            raise ConfigError(list(found.problems), hint=found.hint)
+            raise ConfigError(list(found.problems), hint=found.hint, files=found.files)
         return found.settings
 
     @property
@@ -180,7 +181,7 @@ def read(wish: Wish) -> Found:
     try:
         return Found(load(**wish.options))
     except ConfigError as error:
-        return Found(problems=tuple(error.problems), hint=error.hint)
+        return Found(problems=tuple(error.problems), hint=error.hint, files=error.files)
     except Exception as error:  # noqa: BLE001 - the edge of what an operator may write
         _log.exception("reading the configuration failed")
         return Found(defect=f"internal error ({type(error).__name__})")

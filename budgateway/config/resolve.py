@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from budgateway.config import environment
@@ -13,7 +13,7 @@ from budgateway.config.problems import Problems, did_you_mean, shown
 from budgateway.config.resolve_health import health_check_of
 from budgateway.config.resolve_shaping import shaping
 from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
-from budgateway.config.source import KeyPath
+from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.records import (
     INFERENCE_PATHS,
@@ -40,10 +40,11 @@ MAX_WORKERS = 32  # half of the segment's rows: a worker and the one that follow
 class Resolver:
     """Turns validated tables into records. Notes every problem and goes on; a None means that one was noted."""
 
-    def __init__(self, problems: Problems, environ: Mapping[str, str], folder: Callable[[KeyPath], Path]) -> None:
+    def __init__(self, problems: Problems, environ: Mapping[str, str], source: Source) -> None:
         self.problems = problems
         self._environ = environ
-        self._folder = folder  # of the file in which a key was written: relative paths start there
+        self._folder = source.folder_of  # of the file in which a key was written: relative paths start there
+        self._look_at = source.look_at  # at each file that the configuration refers to, before it is read
 
     def secret(self, path: KeyPath, reference: str) -> Secret | None:
         """The secret behind `env:NAME` or `file:PATH`."""
@@ -54,7 +55,8 @@ class Resolver:
                 self.problems.add(path, f"the variable {name} is not set")
                 return None
         else:
-            file = self._folder(path) / name
+            file = self._named(path, name)
+            self._look_at(file)
             try:
                 with file.open("rb") as stream:
                     value = stream.read(MAX_SECRET_BYTES + 1).decode().rstrip("\r\n")
@@ -80,9 +82,14 @@ class Resolver:
         """The absolute path of a name that was written at `path`."""
         return (self._folder(path) / name).resolve()
 
+    def _named(self, path: KeyPath, name: str) -> Path:
+        """The absolute path as it was written: symbolic links may lead elsewhere later (renewed certificates and secrets)."""
+        return Path(os.path.abspath(self._folder(path) / name))  # noqa: PTH100 - Path.resolve() follows links
+
     def file(self, path: KeyPath, name: str) -> str:
         """The absolute path of a file that must be readable."""
-        file = (self._folder(path) / name).resolve()
+        file = self._named(path, name)
+        self._look_at(file)
         try:
             with file.open("rb"):
                 pass

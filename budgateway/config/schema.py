@@ -69,7 +69,7 @@ class GatewayConfig(Table):
     drain_settle: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5
     """Seconds between not being ready and accepting no more, for balancers in front to notice."""
     watch: bool = False
-    """Reload when a file of the configuration changes."""
+    """Reload when a file of the configuration changes, or a secret or certificate that it refers to."""
     max_body_size: Size = 10 << 20
     """Largest request body, in bytes or as "10MB"; the default of a route's."""
     log_level: Level = "INFO"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
+Stamp = tuple[int, int, int]  # when it was changed (ns), its size and its inode: another one, another content
+ABSENT: Stamp = (0, 0, 0)
 # Values that a notice may show: no secrets, and no URLs with passwords.
 SHOWN = frozenset(
     {
@@ -35,6 +37,11 @@ class Source:
     incomplete: bool = False  # a file could not be read: what is missing may be in there
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    stamps: dict[str, Stamp] = field(default_factory=dict)  # of each file that was looked at, before it was read
+
+    def look_at(self, file: Path) -> None:
+        """Note what a file is like, to notice later that it changed since it was read."""
+        self.stamps.setdefault(str(file), stamp(file))
 
     def broken(self, file: str, message: str) -> None:
         """Note a file that cannot be read."""
@@ -92,3 +99,12 @@ class Source:
     def folder_of(self, path: KeyPath) -> Path:
         """Where a relative path starts: beside the file that holds it; in the working folder for a variable's."""
         return Path() if path in self.variables else self.folder
+
+
+def stamp(file: Path) -> Stamp:
+    """What a file is like now, behind all symbolic links: Kubernetes and cert-manager change where those lead."""
+    try:
+        found = file.stat()
+    except (OSError, ValueError):
+        return ABSENT
+    return found.st_mtime_ns, found.st_size, found.st_ino

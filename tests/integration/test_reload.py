@@ -224,3 +224,25 @@ async def test_an_exchange_keeps_the_configuration_it_began_under(gate: asyncio.
             assert (await gateway.call(*RELOAD))[0] == 200
             gate.set()
             assert await opened.ends() == {"whole": 4}
+
+
+async def test_a_rotated_secret_is_taken_by_itself(tmp_path: Path) -> None:
+    for name, key in (("..1", "sk-one"), ("..2", "sk-two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "key").write_text(key)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "key").symlink_to("..data/key")
+    async with FaultyUpstream(faults.chat()) as upstream:
+        async with operated(
+            [upstream.url], provider={"api_key": f"file:{tmp_path}/key"}, settings={"watch": True}, workers=1
+        ) as gateway:
+            assert await once(gateway.url) == "200"
+            # As Kubernetes renews a mounted Secret.
+            (tmp_path / "..new").symlink_to("..2")
+            (tmp_path / "..new").replace(tmp_path / "..data")
+            async with asyncio.timeout(15):
+                while "configuration reloaded" not in gateway.server.output:
+                    await asyncio.sleep(0.05)
+            assert await once(gateway.url) == "200"
+        keys = [dict(request.headers)["authorization"] for request in upstream.requests]
+        assert keys == ["Bearer sk-one", "Bearer sk-two"]

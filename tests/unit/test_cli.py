@@ -63,7 +63,15 @@ def test_check_of_the_samples_sums_them_up() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["check"], ["serve", "--validate-config"], ["serve"], ["routes"], ["routes", "match", "GET", "/"]]
+    "command",
+    [
+        ["check"],
+        ["--validate-config"],
+        ["serve", "--validate-config"],
+        ["serve"],
+        ["routes"],
+        ["routes", "match", "GET", "/"],
+    ],
 )
 def test_a_bad_configuration_lists_every_problem_on_stderr(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[gateway]\nport = -1\n[[routes]]\npath = 'x'\nprovider = 'y'")
@@ -83,6 +91,18 @@ def test_nothing_configured_says_what_to_try() -> None:
     result = run("serve")
     assert result.exit_code == 1
     assert "serve --demo" in result.stderr
+
+
+def test_validate_config_needs_no_command_and_takes_none(tmp_path: Path) -> None:
+    for option in ("--config", "-c"):
+        result = run("--validate-config", option, SAMPLES)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert result.stdout == run("check", "--config", SAMPLES).stdout
+    assert run("--validate-config", "--config", str(tmp_path / "absent")).exit_code == 1
+    for words in (("--validate-config", "status"), ("--config", SAMPLES), ("--config", SAMPLES, "check")):
+        assert run(*words).exit_code == 2
+    assert run().exit_code == 2
+    assert "Usage:" in run().stderr
 
 
 def test_a_real_process_shows_no_traceback(tmp_path: Path) -> None:
@@ -379,6 +399,40 @@ def test_a_token_is_one_that_the_gateway_accepts(tmp_path: Path, monkeypatch: py
     shorter = run("token", "--config", str(file), "--expires", "5").stdout.strip()
     claims = jwt.decode(shorter, "s" * 32, algorithms=["HS256"])
     assert (claims["roles"], claims["exp"] - claims["iat"]) == ([], 5)
+
+
+@pytest.mark.parametrize("text", [None, "[gateway]\nport = 'x'\n[auth]\nissuers = 3\n", "not TOML"])
+def test_a_token_needs_the_secret_and_no_configuration(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JWT_SECRET", "s" * 32)
+    monkeypatch.setenv("JWT_EXPIRATION", "100")
+    options = []
+    if text is not None:
+        (tmp_path / "one.toml").write_text(text)
+        options = ["--config", "one.toml"]
+    result = run("token", *options)
+    assert result.stderr == ""
+    claims = jwt.decode(result.stdout.strip(), "s" * 32, algorithms=["HS256"])
+    assert claims["exp"] - claims["iat"] == 100
+
+
+def test_a_token_takes_the_secret_that_the_configuration_refers_to(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("f" * 32)
+    (tmp_path / "one.toml").write_text("[auth]\njwt_secret = 'file:secret'\njwt_expiration = 7\n[routes]\n")
+    claims = jwt.decode(run("token", "--config", "one.toml").stdout.strip(), "f" * 32, algorithms=["HS256"])
+    assert claims["exp"] - claims["iat"] == 7
+
+
+def test_what_keeps_the_secret_from_being_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.toml").write_text("[auth")
+    result = run("token", "--config", "one.toml")
+    assert result.exit_code == 1
+    assert "one.toml: not TOML" in result.stderr
+    monkeypatch.setenv("JWT_SECRET", "short")
+    assert "too short" in run("token").stderr
+    assert "no such file" in run("token", "--config", "absent.toml").stderr
 
 
 def test_without_a_secret_there_is_no_token() -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from budgateway.config.source import stamp
 from budgateway.records import Provider, RateLimit, Route, Secret, Settings, Tls, Upstream
 from budgateway.reload import FIXED, FileWatch, compare, plain, refusals
 
@@ -75,3 +76,37 @@ def test_a_watch_notices_contents_replacement_and_new_files(tmp_path: Path) -> N
     file.unlink()
     assert watch.changed()
     assert not watch.changed()
+
+
+def test_a_watch_knows_what_files_were_like_when_they_were_read(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("one")
+    read = [(str(secret), stamp(secret))]
+    secret.write_text("another")  # between the reading and the watch
+    watch = FileWatch([], read)
+    assert watch.changed()
+    assert not watch.changed()
+    watch.follow([], read)  # a reload that was refused: the change is not noticed again
+    assert not watch.changed()
+    other = tmp_path / "other"
+    watch.follow([], [*read, (str(other), stamp(other))])  # not there yet
+    assert not watch.changed()
+    other.write_text("here")
+    assert watch.changed()
+    watch.follow([], read)
+    other.unlink()
+    assert not watch.changed()
+
+
+def test_a_watch_follows_the_links_that_kubernetes_changes(tmp_path: Path) -> None:
+    for name, text in (("..1", "sk-one"), ("..2", "sk-two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "secret").write_text(text)
+    (tmp_path / "..data").symlink_to("..1")
+    secret = tmp_path / "secret"
+    secret.symlink_to("..data/secret")
+    watch = FileWatch([], [(str(secret), stamp(secret))])
+    assert not watch.changed()
+    (tmp_path / "..new").symlink_to("..2")
+    os.replace(tmp_path / "..new", tmp_path / "..data")
+    assert watch.changed()

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from time import monotonic_ns
 
+import pytest
+
 from budgateway import native
 from budgateway.admin.health import Health, watched
+from budgateway.config.endpoint import parse_endpoint
 from budgateway.records import (
     BreakerSettings,
     Fallback,
@@ -158,3 +161,23 @@ def test_who_asks_a_shared_upstream_otherwise_has_a_word_of_its_own() -> None:
     segment.judge(slots["strict"], False, monotonic_ns())
     shown = {one["name"]: one["state"] for one in Health(segment, settings).upstreams()}
     assert [name for name, state in shown.items() if state == "unhealthy"] == ["strict"]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "asked", "sent"),
+    [
+        ("http://gpu:8000", "/health", "/health"),
+        ("http://gpu:8000/v1", "/health", "/health"),
+        ("http://gpu:8000/v1/", "/metrics", "/metrics"),
+        ("http://gpu:8000/v1", "/v1/models", "/v1/models"),
+        ("http://gpu:8000/v1", "/v1/chat/completions", "/v1/chat/completions"),
+        ("http://gpu:8000/engine/v1", "/health", "/engine/health"),
+        ("http://gpu:8000/engine/v1", "/v1/models", "/engine/v1/models"),
+        ("http://gpu:8000/engine", "/health", "/engine/health"),
+    ],
+)
+def test_an_endpoint_that_ends_in_v1_is_probed_where_engines_answer(endpoint: str, asked: str, sent: str) -> None:
+    provider = Provider("p", "vllm", (parse_endpoint(endpoint),), health_check=HealthCheck())
+    [one], _ = watched(Settings(providers=(provider,)), native.Segment(1))
+    head = native.RequestHead.parse(f"GET {asked} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    assert one.target.write_head(head, "id", -1).startswith(f"GET {sent} HTTP/1.1\r\n".encode())

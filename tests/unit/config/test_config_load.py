@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from integration.certificates import Authority
+from tokens import pem
 
 from budgateway.config.load import load_config
 from budgateway.config.resolve import cores
+from budgateway.config.source import ABSENT, stamp
 from budgateway.errors import ConfigError
 from budgateway.records import BreakerSettings, HealthCheck, RateLimit, Secret, Settings
+from budgateway.reload import refusals
 
 ROOT = Path(__file__).resolve().parents[3]
 JWT = "j" * 32
@@ -533,3 +537,63 @@ def test_every_key_without_effect_is_named_by_itself(write: Callable[..., Path])
         "one.toml: cache.max_memory has no effect in this version",
         "environment: JAEGER_ENDPOINT has no effect in this version",
     )
+
+
+def test_every_file_that_the_configuration_refers_to_is_known_as_it_was_read(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = map(Path, authority.server())
+    for name in ("provider", "header", "jwt", "redis"):
+        (tmp_path / name).write_text("redis://one" if name == "redis" else "s" * 40)
+    (tmp_path / "issuer.pem").write_text(pem("rsa"))
+    file = write(
+        f"""
+[auth]
+jwt_secret = "file:jwt"
+[[auth.issuers]]
+issuer = "https://one.example.com"
+audience = "a"
+public_key_file = "issuer.pem"
+[tls]
+cert_file = "{certificate.name}"
+key_file = "{key.name}"
+[redis]
+url = "file:redis"
+[[routes]]
+path = "/v1/*"
+provider = "vllm"
+[providers.vllm]
+endpoints = ["https://a"]
+api_key = "file:provider"
+headers = {{ x-extra-key = "file:header" }}
+tls_ca_file = "{authority.ca_file.name}"
+"""
+    )
+    settings = load_config(file, environ={})
+    names = ("provider", "header", "jwt", "redis", "issuer.pem", certificate.name, key.name, authority.ca_file.name)
+    assert dict(settings.files) == {str(tmp_path / name): stamp(tmp_path / name) for name in (*names, file.name)}
+    (tmp_path / "header").unlink()
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, environ={})
+    assert (str(tmp_path / "header"), ABSENT) in caught.value.files
+
+
+def test_a_certificate_behind_a_link_keeps_its_name_when_the_link_changes(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    found = []
+    for name in ("..1", "..2"):
+        (tmp_path / name).mkdir()
+        certificate, key = map(Path, Authority(tmp_path / name).server())
+    (tmp_path / "..data").symlink_to("..1")
+    for file in (certificate, key):
+        (tmp_path / file.name).symlink_to(f"..data/{file.name}")
+    config = write(MINIMAL + f"[tls]\ncert_file = '{certificate.name}'\nkey_file = '{key.name}'\n")
+    for target in ("..1", "..2"):
+        (tmp_path / "..new").symlink_to(target)
+        os.replace(tmp_path / "..new", tmp_path / "..data")
+        found.append(load_config(config, environ={}))
+    assert found[0].tls == found[1].tls
+    assert refusals(*found) == []
+    assert found[0].files != found[1].files
