@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import socket
-import tempfile
 import time
 from functools import partial
 from importlib.metadata import version
@@ -114,7 +113,7 @@ class Supervisor:
         except OSError as error:
             place = runtime_directory()
             raise StartFailed(
-                f"cannot make a folder for sockets in {place or tempfile.gettempdir()}: {error.strerror}",
+                f"cannot make a folder for sockets{f' in {place}' if place else ''}: {error.strerror}",
                 hint="RUNTIME_DIRECTORY names a folder that is there and may be written to (systemd: RuntimeDirectory=)"
                 if place else "TMPDIR, or RUNTIME_DIRECTORY, names a folder that may be written to",
             ) from error  # fmt: skip

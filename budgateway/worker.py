@@ -135,7 +135,13 @@ async def serve(
     if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})
-    plane = DataPlane(settings, segment, first.row, office, bells, first.trust)
+    try:
+        plane = DataPlane(settings, segment, first.row, office, bells, first.trust)
+    except (GatewayError, OSError, ValueError) as why:
+        # A file that cannot be written or read just now: where, and why, are all that an operator can use.
+        _log.error("cannot serve: %s", why)
+        channel.close()
+        raise SystemExit(1) from None
     try:
         await plane.listen(sock)
         settle_memory()

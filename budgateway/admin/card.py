@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from budgateway.admin.folder import temporary
+
+TEMPORARY = Path("/tmp")  # noqa: S108 - only a folder of our own there is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,14 @@ def runtime_directory(environ: Mapping[str, str] = os.environ) -> str | None:
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Where cards are: in the service's folder, the user's, else one of our own."""
     base = runtime_directory(environ) or environ.get("XDG_RUNTIME_DIR")
-    return Path(base) / "budgateway" if base else Path(tempfile.gettempdir()) / f"budgateway-{os.getuid()}"
+    return Path(base) / "budgateway" if base else _temporary() / f"budgateway-{os.getuid()}"
+
+
+def _temporary() -> Path:
+    try:
+        return temporary()
+    except OSError:
+        return TEMPORARY  # there is none that can be written to
 
 
 def leave_card(url: str, office: str, within: Path | None = None, *, handover: str = "") -> Path | None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
 import stat
 import tempfile
 from pathlib import Path
+
+# Where `tempfile` looks, but for the working directory.
+VARIABLES = ("TMPDIR", "TEMP", "TMP")
+SYSTEMS = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - folders are made there with mkdtemp
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - as above
 
 PREFIX = "budgateway-"
 LOCK = "lock"
@@ -21,8 +27,9 @@ class Folder:
     """Of mode 0700. A lock in it is held for as long as the gateway lives, and by no child of its."""
 
     def __init__(self, within: str | None = None) -> None:
-        """Make one in `within` (else where temporary files are), and remove those that dead gateways left there."""
-        base = Path(within or tempfile.gettempdir())
+        """Make one in `within` (else where temporary files are), and remove those that dead gateways left there. OSError where
+        that cannot be."""
+        base = Path(within) if within else temporary()
         sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -34,6 +41,23 @@ class Folder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def temporary() -> Path:
+    """A folder for temporary files that may be written to. OSError when there is none.
+
+    Never the working directory, the last resort of `tempfile`: on a read-only root without /tmp it is shared memory.
+    """
+    try:
+        found = Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        found = Path()
+    named = [os.environ.get(name, "") for name in VARIABLES]
+    if str(found) in {*SYSTEMS, *(os.path.abspath(name) for name in named if name.startswith("/"))}:  # noqa: PTH100
+        return found
+    if os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+        return SHARED_MEMORY
+    raise FileNotFoundError(errno.ENOENT, f"none of {', '.join(SYSTEMS)} and {SHARED_MEMORY} may be written to")
 
 
 def sweep(base: Path) -> list[Path]:

@@ -30,6 +30,7 @@ class StateFile:
         self.path = path
         self._segment = segment
         self._writing = threading.Lock()
+        self._said = ""
 
     def load(self) -> None:
         """Go on from what the file says. Without one, or with one that is no state, everything begins anew. Blocks."""
@@ -57,7 +58,14 @@ class StateFile:
         try:
             replace_file(self.path, state)
         except OSError as error:
-            _log.warning("limits are not kept: %s cannot be written: %s", self.path, error)
+            why = (error.strerror or str(error)).lower()
+            if why != self._said:  # it is tried again every few seconds
+                _log.warning("limits are not kept: %s cannot be written: %s", self.path, why)
+            self._said = why
+        else:
+            if self._said:
+                _log.info("limits are kept again in %s", self.path)
+            self._said = ""
 
     async def run(self) -> None:
         """Write it every few seconds, for ever."""

@@ -46,3 +46,20 @@ def test_what_is_no_state_is_said_and_forgotten(tmp_path: Path, caplog: pytest.L
     assert [record.args[0] for record in caplog.records if record.args] == [str(path), str(tmp_path / "nowhere" / "x")]
     StateFile("", Segment()).load()
     StateFile("", Segment()).save()
+
+
+def test_a_file_that_cannot_be_written_is_said_once_and_when_it_can_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "later" / "limits.state"
+    kept = StateFile(str(path), Segment())
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            kept.save()
+        path.parent.mkdir()
+        for _ in range(2):
+            kept.save()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"limits are not kept: {path} cannot be written: no such file or directory",
+        f"limits are kept again in {path}",
+    ]

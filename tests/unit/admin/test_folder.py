@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from budgateway.admin.folder import LOCK, Folder, sweep
+import pytest
+
+from budgateway.admin import folder
+from budgateway.admin.folder import LOCK, VARIABLES, Folder, sweep, temporary
 
 CHILD = """
 import os, subprocess, sys
@@ -63,3 +67,28 @@ def test_what_is_not_such_a_folder_stays(tmp_path: Path) -> None:
 def test_a_process_that_outlives_its_gateway_does_not_keep_the_folder(tmp_path: Path) -> None:
     left = killed(tmp_path, "with a child")
     assert sweep(tmp_path) == [left]
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "TEMP", "TMP"])
+def test_variables_say_where_temporary_files_are(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for other in VARIABLES:
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, f"{tmp_path}/")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert temporary() == tmp_path
+
+
+def test_the_working_directory_is_no_folder_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    # As tempfile finds it on a read-only root file system, when nothing else can be written to.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shared = tmp_path / "shm"
+    monkeypatch.setattr(folder, "SHARED_MEMORY", shared)
+    with pytest.raises(FileNotFoundError, match="may be written to"):
+        temporary()
+    shared.mkdir()
+    assert temporary() == shared
