@@ -984,14 +984,17 @@ class RouteTable:
     def __new__(
         cls,
         rules: Sequence[tuple[str, str, Sequence[str], Sequence[str], Sequence[tuple[str, str]], int]],
+        own_from: int = ...,
     ) -> RouteTable: ...
     def __len__(self) -> int: ...
     def find(self, head: RequestHead, model: str | None) -> int:
-        """The index of the rule that answers; -1 no path matches; -2 not this method; -3 not this model or headers."""
+        """The index of the rule that answers; -1 no path matches; -2 not this method; -3 not this model or headers;
+        -4 another spelling of the path, which a server behind the rule may take for the same one, has another rule. From
+        `own_from` on rules have no server behind them."""
     def lookup(
         self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ...
     ) -> int:
-        """The same from loose parts."""
+        """The same from loose parts, whatever other spellings there are."""
     def params(self, index: int, path: str) -> dict[str, str]:
         """The path's parameters under that rule, percent-decoded; a final `*` is called `*`. Empty when it does not match."""
     def explain(

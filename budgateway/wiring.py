@@ -163,10 +163,11 @@ def build_snapshot(
     office = _office_rooms(settings, segment, worker, pools, office_path, warm)
     for room in office:
         room.limits = book.of_office()
+    own_from = len(rooms)
     rooms += office
     auth = _authenticator(settings, vault or Vault())
     labels = {name: segment.intern(name) for name in _model_names(settings)}
-    routes = Router(rooms, labels, largest_body(settings))
+    routes = Router(rooms, labels, largest_body(settings), own_from)
     return Snapshot(settings, auth, _limits(settings, book, shared), routes, targets)
 
 

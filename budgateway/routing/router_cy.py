@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from budgateway.cached_plan import CachedRoute
-from budgateway.errors import MethodNotAllowed, ModelNotFound, RouteNotFound
+from budgateway.errors import BadRequest, MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
 from budgateway.records import METHODS
 from budgateway.routing.form import model_of, rest_of
@@ -14,6 +14,7 @@ from budgateway.wire.upgrade import query_model
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from budgateway.errors import GatewayError
     from budgateway.exchange_cy import Exchange
     from budgateway.native import RequestHead
     from budgateway.records import Route
@@ -113,15 +114,21 @@ class Router:
     """Holds the table and the rooms behind it; `match` is the stage."""
 
     def __init__(
-        self, rooms: Sequence[RouteRoom], model_labels: Mapping[str, int], default_max_body_bytes: int
+        self,
+        rooms: Sequence[RouteRoom],
+        model_labels: Mapping[str, int],
+        default_max_body_bytes: int,
+        own_from: int | None = None,
     ) -> None:
-        """`model_labels`: the models that the configuration names; metrics call all others "other"."""
+        """`model_labels`: the models that the configuration names; metrics call all others "other". The rooms from `own_from`
+        on are for what the gateway answers itself."""
         table = RouteTable(
             [
                 (room.record.host, room.record.path, room.record.methods, room.record.models, room.record.headers,
                  room.record.priority)
                 for room in rooms
-            ]
+            ],
+            len(rooms) if own_from is None else own_from,
         )  # fmt: skip
         self.rooms = tuple(rooms)
         for place, room in enumerate(self.rooms):
@@ -176,8 +183,13 @@ class Router:
             min(room.first_byte_ns, room.total_ns),
         )
 
-    def _nothing(self, x: Exchange, why: int) -> RouteNotFound:
+    def _nothing(self, x: Exchange, why: int) -> GatewayError:
         path = x.head.path
+        if why == -4:
+            return BadRequest(
+                f"the path {path} may be read as one that another route has",
+                hint="write the path as that route has it: without parameters, final slashes and needless escapes",
+            )
         if why == -2:
             return MethodNotAllowed(f"no route takes {x.head.method} {path}", allow=methods_of(self.table, x.head))
         if why == -3:

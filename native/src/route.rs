@@ -17,7 +17,8 @@ pub(crate) struct RouteTable {
 #[pymethods]
 impl RouteTable {
     #[new]
-    fn new(py: Python<'_>, rules: Vec<RuleTuple>) -> Result<Self, Error> {
+    #[pyo3(signature = (rules, own_from = usize::MAX))]
+    fn new(py: Python<'_>, rules: Vec<RuleTuple>, own_from: usize) -> Result<Self, Error> {
         let rule = |(host, path, methods, models, headers, priority)| Rule {
             host,
             path,
@@ -27,7 +28,7 @@ impl RouteTable {
             priority,
         };
         let rules: Vec<Rule> = rules.into_iter().map(rule).collect();
-        py.detach(|| core::RouteTable::new(&rules))
+        py.detach(|| core::RouteTable::with_own(&rules, own_from))
             .map(|inner| Self { inner })
             .map_err(|error| Error::value(error.to_string()))
     }
@@ -39,7 +40,7 @@ impl RouteTable {
     #[pyo3(signature = (head, model))]
     fn find(&self, head: &Bound<'_, RequestHead>, model: Option<&str>) -> isize {
         let (head, bytes) = head.get().core(head.py());
-        number(self.inner.find(&Request {
+        number(self.inner.find_safely(&Request {
             method: head.method(bytes),
             path: head.path(bytes),
             host: head.host(bytes),
@@ -96,6 +97,7 @@ fn number(answer: Answer) -> isize {
         Answer::NoPath => -1,
         Answer::NoMethod => -2,
         Answer::NoModel => -3,
+        Answer::Ambiguous => -4,
     }
 }
 

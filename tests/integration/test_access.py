@@ -234,6 +234,39 @@ async def test_a_models_name_may_come_percent_encoded(tmp_path: Path) -> None:
         assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
+SPELLINGS = (
+    "/v1//files/f", "//v1/files/f", "/v1/files//f", "/v1/files;a/f", "/v1;a=b/files/f", "/v1/%66iles/f", "/v1/%2566iles/f",
+    "/v1/Files/f", "/V1/FILES/f", "/v1/files./f", "/v1/files%20/f", "/v1/files%3Bx/f", "/v1/./files/f", "/v1/x/../files/f",
+    "/v1/%2e/files/f", "/v1/x/%252e%252e/files/f", "/v1%2Ffiles/f", "/v1/x%5C..%5Cfiles", "/v1/files%00/f", "/v1/%c0%ae/files/f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_no_spelling_of_a_path_escapes_its_rule(tmp_path: Path, required: bool) -> None:
+    """Servers merge slashes, cut parameters off, ignore case: what one of them may read as a path is for its rule."""
+    async with FaultyUpstream(faults.chat()) as upstream:
+        provider = Provider("p", "openai", (upstream_of(upstream.url),), models=("o3",))
+        settings = Settings(
+            host="127.0.0.1", port=0, metrics_port=0, access_log="off", providers=(provider,),
+            routes=(
+                Route("files", "/v1/files/*", "p"), Route("deep", "/v1/deep/{id}", "p"),
+                Route("rest", "/v1/*", "p", auth_required=required),
+            ),
+            jwt_secret=Secret(SECRET), auth=Auth(grants=(Grant("some", routes=("rest",)),)),
+        )  # fmt: skip
+        async with Gateway(settings) as gateway, Downstream(gateway.url) as client:
+            who = bearer("some")
+            for path in SPELLINGS:
+                async with Downstream(gateway.url) as other:
+                    assert await ask(other, who, path, "POST", "o3") in (400, 403, 404), path
+            for path in ("/v1/DEEP/x", "/v1/deep;a/x", "/v1/deep/x/", "/v1/deep/x;b"):
+                assert await ask(client, who, path, "GET", "") in (400, 403, 404), path
+            assert all(b"iles" not in connection.received for connection in upstream.connections)
+            # What no other rule has goes to its own, however it is spelt.
+            for path in ("/v1/other/X;y", "/v1/Other/", "/v1/a.b./c", "/v1/o%20", "/v1/models-of/Org%20Name"):
+                assert await ask(client, who, path, "POST", "o3") == 200, path
+
+
 async def test_a_key_has_its_own_say(tmp_path: Path) -> None:
     from budgateway.auth.keybook import book
 

@@ -98,9 +98,10 @@ def split_target(target: bytes, method: bytes) -> tuple[bytes, bytes]:
             target = b"/" + target
     path, _, query = target.partition(b"?")
     refuse_unless(PATH.fullmatch(path) and re.fullmatch(rb"[!-~]*", query) and b"#" not in query)
+    refuse_unless(b"//" not in path)
     for code in re.findall(rb"%(..)", path):
         byte = int(code, 16)
-        refuse_unless(byte >= 0x20 and byte != 0x7F and byte not in b"/\\")
+        refuse_unless(byte >= 0x20 and byte not in (0x7F, 0xC0, 0xC1) and byte not in b"/\\")
     for segment in path.split(b"/"):
         refuse_unless(unquote_to_bytes(segment.partition(b";")[0]) not in (b".", b".."))
     return path, query

@@ -388,7 +388,7 @@ impl Express {
 
     fn precedent(&self, head: &core::RequestHead, bytes: &[u8], model: &str, now_ns: i64) -> Option<Arc<Precedent>> {
         let mut state = self.state();
-        let answer = state.table.as_ref()?.get().inner.find(&Request {
+        let answer = state.table.as_ref()?.get().inner.find_safely(&Request {
             method: head.method(bytes),
             path: head.path(bytes),
             host: head.host(bytes),

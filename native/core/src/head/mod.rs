@@ -110,8 +110,11 @@ pub enum HeadError {
     #[error("the path has a malformed percent-encoding")]
     PercentEncoding,
     /// An encoding that some servers decode before they split the path and others after.
-    #[error("the path has an encoded slash, backslash or control character")]
+    #[error("the path has an encoded slash, backslash or control character, or an overlong character")]
     AmbiguousPath,
+    /// Two slashes in a row, which some servers take for one.
+    #[error("the path has an empty segment")]
+    EmptySegment,
     /// `.` or `..` as a segment, encoded or not.
     #[error("the path has a dot segment")]
     DotSegment,

@@ -79,13 +79,19 @@ fn path(target: &[u8]) -> Result<usize, HeadError> {
             Class::Plain => at += 1,
             Class::Slash => {
                 at += 1;
-                if let Some(b'.' | b'%') = target.get(at) {
-                    check_segment(target.get(at..).unwrap_or_default())?;
+                match target.get(at) {
+                    Some(b'.' | b'%') => check_segment(target.get(at..).unwrap_or_default())?,
+                    Some(b'/') => return Err(HeadError::EmptySegment),
+                    _ => {}
                 }
             }
             Class::Percent if names && decoded(target.get(at..).unwrap_or_default()) == Some(b'/') => {
                 at += 3;
-                check_segment(target.get(at..).unwrap_or_default())?;
+                let rest = target.get(at..).unwrap_or_default();
+                if rest.first() == Some(&b'/') {
+                    return Err(HeadError::EmptySegment);
+                }
+                check_segment(rest)?;
             }
             Class::Percent => {
                 check_encoded(target.get(at..).unwrap_or_default())?;
@@ -99,11 +105,12 @@ fn path(target: &[u8]) -> Result<usize, HeadError> {
 }
 
 /// `rest` begins with a percent sign. What decodes to a slash, a backslash or a control character is refused: whether it
-/// separates segments (or ends a string) depends on who reads it.
+/// separates segments (or ends a string) depends on who reads it. So is what begins an overlong character of UTF-8, which
+/// some read as the ASCII character that it means.
 fn check_encoded(rest: &[u8]) -> Result<(), HeadError> {
     match decoded(rest) {
         None => Err(HeadError::PercentEncoding),
-        Some(b'/' | b'\\' | 0..=0x1f | 0x7f) => Err(HeadError::AmbiguousPath),
+        Some(b'/' | b'\\' | 0..=0x1f | 0x7f | 0xc0 | 0xc1) => Err(HeadError::AmbiguousPath),
         Some(_) => Ok(()),
     }
 }
@@ -114,8 +121,12 @@ fn decoded(rest: &[u8]) -> Option<u8> {
     Some((digit(1)? * 16 + digit(2)?) as u8)
 }
 
-/// Refuses `.` and `..`, however encoded, and followed by parameters too (`..;x`, which Java servers cut off).
+/// Refuses `.` and `..`, however encoded, and followed by parameters too (`..;x`, which Java servers cut off); and nothing in
+/// front of an encoded slash.
 fn check_segment(mut rest: &[u8]) -> Result<(), HeadError> {
+    if decoded(rest) == Some(b'/') && rest.first() == Some(&b'%') {
+        return Err(HeadError::EmptySegment);
+    }
     for dots in 0..=2 {
         match rest.first() {
             None | Some(b'/' | b'?' | b';') if dots > 0 => return Err(HeadError::DotSegment),
@@ -277,8 +288,32 @@ mod tests {
     }
 
     #[test]
+    fn empty_segments_are_refused() {
+        for target in [
+            "//",
+            "//a",
+            "/a//b",
+            "/a//",
+            "/a///b?q",
+            "http://h//a",
+            "/v1/models/a%2F%2Fb",
+            "/v1/models/%2fb",
+        ] {
+            assert_eq!(verdict(target), Err(HeadError::EmptySegment), "{target}");
+        }
+        for target in ["/v1/models/a%2F/b", "/v1/models/a/%2Fb"] {
+            assert_eq!(verdict(target), Err(HeadError::EmptySegment), "{target}");
+        }
+        for fine in ["/", "/a/", "/a/?//", "http://h", "http://h/", "/v1/models/a%2Fb/"] {
+            assert_eq!(verdict(fine), Ok(()), "{fine}");
+        }
+    }
+
+    #[test]
     fn ambiguous_encodings_are_refused() {
-        for target in ["/a%2fb", "/a%2Fb", "/%5c", "/%00", "/%0a", "/%7f"] {
+        for target in [
+            "/a%2fb", "/a%2Fb", "/%5c", "/%00", "/%0a", "/%7f", "/%c0%afb", "/a%C1%81",
+        ] {
             assert_eq!(verdict(target), Err(HeadError::AmbiguousPath), "{target}");
         }
         for target in ["/%", "/%a", "/%g0", "/%0", "/a%zz"] {

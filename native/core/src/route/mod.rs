@@ -4,6 +4,7 @@
 //! the lowest entry that matches. The index (`index.rs`) only narrows down which entries to look at.
 
 mod explain;
+mod fold;
 mod index;
 mod pattern;
 
@@ -71,6 +72,8 @@ pub enum Answer {
     NoMethod,
     /// Some rule has host, path and method, none the model and headers.
     NoModel,
+    /// The path is another spelling of one that another rule has.
+    Ambiguous,
 }
 
 /// An immutable table of rules.
@@ -82,10 +85,14 @@ pub struct RouteTable {
     /// Every method a rule names; bit i of an entry's `methods` is `methods[i]`.
     methods: Vec<Box<[u8]>>,
     index: Index,
+    /// The same rules with their paths folded (`fold.rs`); None in that table itself.
+    folded: Option<Box<Self>>,
+    /// From this place on rules are for what is answered here: no server behind reads those paths otherwise.
+    own_from: usize,
 }
 
 /// A rule with its patterns taken apart.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Compiled {
     host: HostPattern,
     path: PathPattern,
@@ -110,13 +117,25 @@ struct Entry {
 impl RouteTable {
     /// Compiles `rules`; the first one that cannot be is the error.
     pub fn new(rules: &[Rule]) -> Result<Self, RuleError> {
-        let mut compiled = Vec::with_capacity(rules.len());
+        Self::with_own(rules, usize::MAX)
+    }
+
+    /// The same, of rules that from `own_from` on have no server behind them.
+    pub fn with_own(rules: &[Rule], own_from: usize) -> Result<Self, RuleError> {
+        let compile = |(place, rule)| Compiled::new(rule).map_err(|why| RuleError { rule: place, why });
+        let compiled: Vec<Compiled> = rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        let folded = compiled.iter().map(Compiled::folded).collect();
+        let mut table = Self::assembled(compiled)?;
+        table.folded = Some(Box::new(Self::assembled(folded)?));
+        table.own_from = own_from;
+        Ok(table)
+    }
+
+    fn assembled(compiled: Vec<Compiled>) -> Result<Self, RuleError> {
         let mut methods = Vec::new();
         let mut entries = Vec::new();
-        for (place, rule) in rules.iter().enumerate() {
-            let fails = |why: String| RuleError { rule: place, why };
-            let one = Compiled::new(rule).map_err(fails)?;
-            let mask = mask(&mut methods, &one.methods).map_err(fails)?;
+        for (place, one) in compiled.iter().enumerate() {
+            let mask = mask(&mut methods, &one.methods).map_err(|why| RuleError { rule: place, why })?;
             let headers = !one.headers.is_empty();
             if one.models.is_empty() {
                 entries.push(Entry {
@@ -132,7 +151,6 @@ impl RouteTable {
                 methods: mask,
                 headers,
             }));
-            compiled.push(one);
         }
         entries.sort_by_cached_key(|entry| compiled.get(entry.rule).map(|rule| rule.preference(entry)));
         let mut table = Self {
@@ -140,6 +158,8 @@ impl RouteTable {
             entries,
             methods,
             index: Index::default(),
+            folded: None,
+            own_from: usize::MAX,
         };
         table.index = Index::new(&table);
         Ok(table)
@@ -153,6 +173,54 @@ impl RouteTable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
+    }
+
+    /// Which rule answers, unless a server behind it may read the path as one that another rule has.
+    pub fn find_safely(&self, request: &Request<'_>) -> Answer {
+        match self.find(request) {
+            Answer::Rule(rule) if fold::is_needed(request.path) && self.is_ambiguous(request, rule) => {
+                Answer::Ambiguous
+            }
+            answer => answer,
+        }
+    }
+
+    fn is_ambiguous(&self, request: &Request<'_>, rule: usize) -> bool {
+        let (Some(folded), Some(raw)) = (&self.folded, self.rules.get(rule)) else {
+            return false;
+        };
+        // Whoever configured this spelling means it.
+        if rule >= self.own_from || raw.path.is_literal() {
+            return false;
+        }
+        let same = folded.rules.get(rule).map(|rule| &rule.path.segments);
+        if folded
+            .other(rule, request, &fold::fold(request.path, false))
+            .is_some_and(|other| Some(&other.path.segments) != same)
+        {
+            return true;
+        }
+        // A name with slashes in it is more than one segment to whoever decodes them. A rule for one segment is none for it
+        // then, which is no matter; one that is more specific is.
+        fold::has_encoded_slash(request.path)
+            && folded
+                .other(rule, request, &fold::fold(request.path, true))
+                .is_some_and(|other| other.path.preference() < raw.path.preference())
+    }
+
+    /// The rule that answers for a path, when it is another one.
+    fn other(&self, rule: usize, request: &Request<'_>, path: &[u8]) -> Option<&Compiled> {
+        let request = Request {
+            method: request.method,
+            path,
+            host: request.host,
+            model: request.model,
+            header: &|name| (request.header)(name),
+        };
+        match self.find(&request) {
+            Answer::Rule(other) if other != rule => self.rules.get(other),
+            _ => None,
+        }
     }
 
     /// Which rule answers.
@@ -242,6 +310,13 @@ impl Compiled {
             headers: rule.headers.iter().map(header).collect::<Result<_, _>>()?,
             priority: rule.priority,
         })
+    }
+
+    /// The same rule for folded paths.
+    fn folded(&self) -> Self {
+        let mut rule = self.clone();
+        rule.path.fold();
+        rule
     }
 
     /// What entries are sorted by, the preferred one lowest; sorting is stable, so their place comes last.

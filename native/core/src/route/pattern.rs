@@ -2,6 +2,7 @@
 
 use core::cmp::Reverse;
 
+use super::fold::fold;
 use crate::head::host_len;
 
 /// Segments a path pattern may have; the index recurses once a segment.
@@ -116,6 +117,35 @@ impl PathPattern {
     /// Whether everything matches.
     pub(super) fn is_any(&self) -> bool {
         self.segments.is_empty()
+    }
+
+    /// Whether just one path matches.
+    pub(super) fn is_literal(&self) -> bool {
+        !self.is_any()
+            && self
+                .segments
+                .iter()
+                .all(|segment| matches!(segment, Segment::Literal(_)))
+    }
+
+    /// Makes it a pattern of folded paths.
+    pub(super) fn fold(&mut self) {
+        let mut folded: Vec<Segment> = Vec::with_capacity(self.segments.len());
+        for segment in self.segments.drain(..) {
+            match segment {
+                Segment::Literal(literal) => {
+                    // A literal may fold to nothing, and, with an encoded character, to more than one segment.
+                    let path = fold(&literal, false);
+                    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+                    folded.extend(parts.map(|part| Segment::Literal(part.into())));
+                }
+                other => folded.push(other),
+            }
+        }
+        if folded.is_empty() && self.text != "*" {
+            folded.push(Segment::Literal(Box::default()));
+        }
+        self.segments = folded;
     }
 
     /// The path when there is just one that matches, as it is percent-decoded.

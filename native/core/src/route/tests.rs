@@ -74,6 +74,97 @@ fn every_spelling_of_a_path_meets_its_rule() {
 }
 
 #[test]
+fn a_spelling_that_may_be_read_as_the_path_of_another_rule_is_ambiguous() {
+    let rules: Vec<Rule> = [
+        "/v1/files/*",
+        "/v1/*",
+        "/V2/Big/{x}",
+        "/V2/*",
+        "/v1/jobs/{id}/",
+        "/v1/models/private/*",
+        "/v1/models/{name}",
+        "/health",
+    ]
+    .map(rule)
+    .into();
+    let table = RouteTable::with_own(&rules, 7).unwrap();
+    for path in [
+        "/v1/Files/x",
+        "/V1/files/x",
+        "/v1/files;a/x",
+        "/v1;b/files/x",
+        "/v1/files./x",
+        "/v1/files%20/x",
+        "/v1/files%3Ba/x",
+        "/v1/%2566iles/x",
+        "/v1/x/%252e%252e/files/y",
+        "/v1/;/files/x",
+        "/v1/models/private%2Fa",
+        "/v1/models/Private%2fa",
+        "/v1/models/private%252Fa",
+        "/v2/big/a",
+    ] {
+        let answer = table.find_safely(&post(path, None));
+        // What no rule takes as it stands goes nowhere.
+        assert!(
+            matches!(answer, Answer::Ambiguous | Answer::NoPath),
+            "{path}: {answer:?}"
+        );
+    }
+    for (path, rule) in [
+        ("/v1/files/x", 0),
+        ("/v1/%66iles/x", 0),
+        ("/v1/files/X;y/z.", 0),
+        ("/v1/files/a/", 0),
+        ("/v1/other", 1),
+        ("/v1/Other/a.b/", 1),
+        ("/v1/", 1),
+        ("/V2/Big/a", 2),
+        ("/V2/x", 3),
+        ("/v1/jobs/a/", 4),
+        ("/v1/models/Org%2FName", 6),
+        ("/v1/models/a%2Fb%2fc", 6),
+        ("/v1/models/private/a", 5),
+        ("/health", 7),
+    ] {
+        assert_eq!(table.find_safely(&post(path, None)), Answer::Rule(rule), "{path}");
+    }
+}
+
+#[test]
+fn who_configures_a_spelling_means_it() {
+    let rules: Vec<Rule> = [
+        "/v1/a",
+        "/v1/a/",
+        "/v1/A",
+        "/v1/b;c",
+        "/v1/*",
+        "/V1/{x}",
+        "/v1/{x}",
+        "/admin",
+        "/admin/{x:path}",
+    ]
+    .map(rule)
+    .into();
+    let table = RouteTable::with_own(&rules, 7).unwrap();
+    for (path, rule) in [
+        ("/v1/a", 0),
+        ("/v1/a/", 1),
+        ("/v1/A", 2),
+        ("/v1/b;c", 3),
+        ("/V1/x", 5),
+        ("/v1/x", 6),
+        ("/admin/", 8),
+        ("/admin/X;y", 8),
+    ] {
+        assert_eq!(table.find_safely(&post(path, None)), Answer::Rule(rule), "{path}");
+    }
+    for path in ["/v1/a;b", "/v1/%2561"] {
+        assert_eq!(table.find_safely(&post(path, None)), Answer::Ambiguous, "{path}");
+    }
+}
+
+#[test]
 fn models_by_exact_prefix_and_glob() {
     let models = ["*", "g?t-4", "gpt-*", "gpt-4*", "gpt-4"];
     let mut rules: Vec<Rule> = models

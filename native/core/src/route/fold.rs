@@ -1,0 +1,136 @@
+//! Folding: what all spellings of a path have in common that a server may take for the same one.
+//!
+//! Servers decode percent-escapes (some twice), merge slashes (nginx, Apache), cut parameters off (`;a`, Java's), ignore case,
+//! final dots and blanks (Windows), a final slash (Express) or dot segments. A path and its folded one should be answered by
+//! the same rule.
+
+use super::pattern::decode;
+
+/// How often a path may be decoded between us and whoever serves it.
+const DECODINGS: usize = 3;
+
+/// Whether a path may differ from its folded one.
+pub(super) fn is_needed(path: &[u8]) -> bool {
+    let mut before = 0;
+    for byte in path {
+        match byte {
+            b'A'..=b'Z' | b'%' | b';' | b'\\' => return true,
+            b'/' if matches!(before, b'/' | b'.' | b' ') => return true,
+            b'.' if before == b'/' => return true,
+            _ => {}
+        }
+        before = *byte;
+    }
+    matches!(before, b'.' | b' ') || (before == b'/' && path.len() > 1)
+}
+
+/// Whether something in it is, or decodes to, an encoded slash.
+pub(super) fn has_encoded_slash(path: &[u8]) -> bool {
+    let decoded = decode_all(path);
+    decoded
+        .windows(3)
+        .any(|three| matches!(three, [b'%', b'2', b'F' | b'f']))
+}
+
+/// The folded path. With `slashes` an encoded slash separates segments.
+pub(super) fn fold(path: &[u8], slashes: bool) -> Vec<u8> {
+    let mut decoded = decode_all(path);
+    if slashes {
+        for _ in 0..DECODINGS {
+            decoded = split(&decoded);
+        }
+        decoded = decode_all(&decoded);
+    }
+    let mut segments: Vec<Vec<u8>> = Vec::new();
+    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
+        let segment = segment.split(|byte| *byte == b';').next().unwrap_or_default();
+        match segment {
+            b"." => {}
+            b".." => {
+                segments.pop();
+            }
+            _ => {
+                let end = segment.iter().rposition(|byte| !matches!(byte, b'.' | b' '));
+                let kept = end.and_then(|end| segment.get(..=end)).unwrap_or_default();
+                if !kept.is_empty() {
+                    segments.push(kept.to_ascii_lowercase());
+                }
+            }
+        }
+    }
+    let mut folded = Vec::with_capacity(path.len() + 1);
+    for segment in &segments {
+        folded.push(b'/');
+        folded.extend_from_slice(segment);
+    }
+    if folded.is_empty() {
+        folded.push(b'/');
+    }
+    folded
+}
+
+/// Decoded as often as anybody may; encoded slashes stay as they are.
+fn decode_all(path: &[u8]) -> Vec<u8> {
+    let mut decoded = decode(path);
+    for _ in 1..DECODINGS {
+        if !decoded.contains(&b'%') {
+            break;
+        }
+        decoded = decode(&decoded);
+    }
+    decoded
+}
+
+/// With slashes in place of encoded ones.
+fn split(path: &[u8]) -> Vec<u8> {
+    let mut found = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((byte, later)) = rest.split_first() {
+        if let [b'%', b'2', b'F' | b'f', behind @ ..] = rest {
+            found.push(b'/');
+            rest = behind;
+        } else {
+            found.push(*byte);
+            rest = later;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_one_path_fold_to_one() {
+        for path in [
+            "/v1/files/x",
+            "/v1//files/x",
+            "/V1/Files/X",
+            "/v1/%66iles/x",
+            "/v1/%2566iles/x",
+            "/v1/files;a=b/x",
+            "/v1;/files/x;y",
+            "/v1/files%3Ba/x",
+            "/v1/files./x",
+            "/v1/files%20/x.",
+            "/v1/files/x/",
+            "/v1/./files/y/../x",
+            "/v1/%252e/files/x",
+            "/v1/a/%252e%252e/files/x",
+            "/v1/files%255Cx",
+            "//v1/files/x//",
+        ] {
+            assert_eq!(fold(path.as_bytes(), false), b"/v1/files/x", "{path}");
+            assert_eq!(is_needed(path.as_bytes()), path != "/v1/files/x", "{path}");
+        }
+        assert_eq!(fold(b"/v1/models/A%2FB", false), b"/v1/models/a%2fb");
+        for path in ["/v1/models/A%2FB", "/v1/models/a%252fb", "/v1/models/a%2F%2fb"] {
+            assert_eq!(fold(path.as_bytes(), true), b"/v1/models/a/b", "{path}");
+            assert!(has_encoded_slash(path.as_bytes()), "{path}");
+        }
+        for path in ["/", "", "//", "/;a", "/./"] {
+            assert_eq!(fold(path.as_bytes(), false), b"/", "{path}");
+        }
+    }
+}
