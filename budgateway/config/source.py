@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 KeyPath = tuple[str | int, ...]
 Stamp = tuple[int, int, int]  # when it was changed (ns), its size and its inode: another one, another content
@@ -107,4 +108,6 @@ def stamp(file: Path) -> Stamp:
         found = file.stat()
     except (OSError, ValueError):
         return ABSENT
+    if not S_ISREG(found.st_mode):
+        return ABSENT  # a pipe (`/dev/stdin`) changes whenever it is read
     return found.st_mtime_ns, found.st_size, found.st_ino

@@ -12,6 +12,8 @@ from budgateway.config.endpoint import HOST_NAME, parse_endpoint
 from budgateway.config.problems import shown
 from budgateway.records import METHODS, ProviderKind
 
+# What people copy from a `curl` line, instead of the base that is before it.
+CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 KINDS: tuple[str, ...] = get_args(ProviderKind)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Other programs' names for them.
@@ -114,7 +116,11 @@ def endpoint_tables(value: object) -> object:
 
 def endpoint_url(value: str) -> str:
     """A base URL in its canonical spelling."""
-    return parse_endpoint(value).url
+    url = parse_endpoint(value).url
+    for call in CALLS:
+        if url.endswith(call):
+            raise ValueError(f"is the URL of one call: write the base, {url.removesuffix(call)!r}")
+    return url
 
 
 def no_blank(value: str) -> str:

@@ -8,6 +8,8 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import jwt
@@ -15,6 +17,7 @@ import pytest
 from downstream import Downstream
 from integration.certificates import Authority
 from integration.processes import free_port, running
+from integration.redises import needs_redis, redis_server
 from tokens import AUDIENCE, jwk, pem, signed
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
@@ -42,7 +45,7 @@ sys.addaudithook(_seen)
 ASYMMETRIC = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
 
 
-def configuration(port: int, plain: str, tls: str, sockets: str, login: str, more: str = "") -> str:
+def configuration(port: int, plain: str, tls: str, sockets: str, login: str, store: int, more: str = "") -> str:
     return f"""
 [gateway]
 host = "127.0.0.1"
@@ -67,7 +70,7 @@ audience = ["{AUDIENCE}"]
 algorithms = ["RS256"]
 public_key_file = "issuer.pem"
 [redis]
-url = "redis://localhost:1"
+url = "redis://localhost:{store}"
 [rate_limiting]
 requests_per_minute = 100000
 [[routes]]
@@ -156,7 +159,22 @@ async def answered(peer: Peer, request: Received) -> None:
     await (faults.stream() if b'"stream"' in request.body else faults.chat())(peer, request)
 
 
-async def test_a_worker_that_serves_imports_nothing(tmp_path: Path) -> None:
+@asynccontextmanager
+async def store_of(has_redis: bool, folder: Path) -> AsyncIterator[int]:
+    """The port of a Redis, or one where nobody listens."""
+    if not has_redis:
+        yield 1
+        return
+    context = redis_server(folder)
+    server = await asyncio.to_thread(context.__enter__)
+    try:
+        yield server.port
+    finally:
+        await asyncio.to_thread(context.__exit__, None, None, None)
+
+
+@pytest.mark.parametrize("has_redis", [False, pytest.param(True, marks=needs_redis)])
+async def test_a_worker_that_serves_imports_nothing(has_redis: bool, tmp_path: Path) -> None:
     authority = Authority(tmp_path, "late")
     (tmp_path / "issuer.pem").write_text(pem("rsa"))
     (tmp_path / "hook").mkdir()
@@ -170,13 +188,14 @@ async def test_a_worker_that_serves_imports_nothing(tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     async with (
+        store_of(has_redis, tmp_path) as store,
         FaultyUpstream(answered) as plain,
         FaultyUpstream(answered, tls=authority.server_context()) as tls,
         FaultyUpstream(login) as issuer,
         serve(echo, "127.0.0.1", 0) as sockets,
     ):
         at = sockets.sockets[0].getsockname()[1]
-        given = (port, plain.url, tls.url, f"http://localhost:{at}", issuer.url)
+        given = (port, plain.url, tls.url, f"http://localhost:{at}", issuer.url, store)
         file = tmp_path / "one.toml"
         file.write_text(configuration(*given))
         env = {"JWT_SECRET": SECRET, "PYTHONPATH": str(tmp_path / "hook")}

@@ -597,3 +597,17 @@ def test_a_certificate_behind_a_link_keeps_its_name_when_the_link_changes(
     assert found[0].tls == found[1].tls
     assert refusals(*found) == []
     assert found[0].files != found[1].files
+
+
+@pytest.mark.parametrize("call", ["chat/completions", "completions", "embeddings", "responses", "messages", "models"])
+def test_an_endpoint_is_a_base_and_not_one_call(write: Callable[..., Path], call: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(MINIMAL), environ={"VLLM_ENDPOINTS": f"http://gpu:8000/v1/{call}"})
+    assert caught.value.problems == [
+        "environment: VLLM_ENDPOINTS: is the URL of one call: write the base, 'http://gpu:8000/v1'"
+    ]
+
+
+def test_a_pipe_never_changes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert stamp(tmp_path / "pipe") == ABSENT
