@@ -141,3 +141,10 @@ def begin(level: str, suffix: str = "") -> QueuedWriter:
         root.setLevel(level)
     atexit.register(writer.close)
     return writer
+
+
+def show(text: str) -> None:
+    """Print to standard output without waiting: it may be a pipe that nobody reads, or none any more."""
+    out = QueuedWriter(STDOUT)
+    out.put(text.encode(errors="backslashreplace"))
+    out.close(0)

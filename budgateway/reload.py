@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from budgateway.config.source import FILES, Stamp, stamp
+from budgateway.errors import ConfigError
 from budgateway.records import Provider, Route, Secret, Settings
 
 # Settings that are fixed for as long as the process lives: each owns a socket, a process or a file. field -> key.
@@ -103,6 +105,33 @@ class FileWatch:
         """Whether anything changed since it was last asked. Blocks: asks the file system."""
         before, self._seen = self._seen, {file: stamp(file) for file in self._seen}
         return self._seen != before
+
+
+class Origin:
+    """Where the configuration is read again, and the files that it was read from."""
+
+    def __init__(self, load: Callable[[], Settings], settings: Settings) -> None:
+        """`load` reads it anew (it may block); `settings` are what it brought before."""
+        self._load = load
+        self._sources = settings.sources
+        self._files = settings.files
+        self._watch = FileWatch(self._sources, self._files)
+
+    async def read(self) -> Settings:
+        """The configuration as it is now. ConfigError with every problem, GatewayError when it cannot be read."""
+        try:
+            settings = await asyncio.to_thread(self._load)
+        except ConfigError as error:
+            # What it refers to may be about to come: it is watched as well.
+            self._files = tuple((dict(self._files) | dict(error.files)).items())
+            raise
+        self._sources, self._files = settings.sources, settings.files
+        return settings
+
+    def changed(self) -> bool:
+        """Whether a file of it changed since this was last asked. Blocks."""
+        self._watch.follow(self._sources, self._files)
+        return self._watch.changed()
 
 
 def compare(before: Settings, after: Settings) -> Difference:

@@ -30,7 +30,7 @@ from budgateway.handover import METRICS, SLOT, Giver, Named, take
 from budgateway.limits.keeping import StateFile
 from budgateway.notify import Service
 from budgateway.overload import MemoryGuard, memory_limit
-from budgateway.reload import Difference, FileWatch, compare, refusals
+from budgateway.reload import Difference, Origin, compare, refusals
 from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket
 from budgateway.signals import hold_all, release
 from budgateway.slot import Slot, Worker, WorkerGone
@@ -89,8 +89,7 @@ class Supervisor:
         self._previous: Settings | None = None
         self._generation = 0
         self._announce = announce
-        self._load = load
-        self._files = settings.files  # that were read the last time
+        self._load = None if load is None else Origin(load, settings)
         self._tasks: set[asyncio.Task[None]] = set()
         self._fleet = Fleet(settings.workers, self._spawn)
         self._fleet.adopt(settings)
@@ -406,21 +405,11 @@ class Supervisor:
         async with self._changing:
             self._service.reloading()
             try:
-                difference = await self._apply(await self._read_again(self._load))
+                difference = await self._apply(await self._load.read())
             finally:
                 self._service.ready("serving")
         _log.info("configuration reloaded: %s", difference)
         return difference
-
-    async def _read_again(self, load: Callable[[], Settings]) -> Settings:
-        try:
-            settings = await asyncio.to_thread(load)
-        except ConfigError as error:
-            # What it refers to may only come: it is watched as well.
-            self._files = tuple((dict(self._files) | dict(error.files)).items())
-            raise
-        self._files = settings.files
-        return settings
 
     async def rollback(self) -> Difference:
         """Bring back the configuration that was served before this one. ConfigError when there is none."""
@@ -489,17 +478,10 @@ class Supervisor:
     async def _watch_files(self) -> None:
         """Once a second: the files of the configuration, and those that it refers to. A task of its own, as a file system may
         not answer."""
-        if self._load is None:
-            return
-        watch = FileWatch(self.settings.sources, self._files)
-        while True:
+        while self._load is not None:
             await asyncio.sleep(WATCH_S)
-            if self.settings.watch and await asyncio.to_thread(self._files_changed, watch):
+            if self.settings.watch and await asyncio.to_thread(self._load.changed):
                 self._spawn_change("reload", self.reload)
-
-    def _files_changed(self, watch: FileWatch) -> bool:
-        watch.follow(self.settings.sources, self._files)
-        return watch.changed()
 
     async def _guard_memory(self) -> None:
         held = await self._fleet.held_bytes(self._guard.matters_bytes)
@@ -606,8 +588,4 @@ def _moved(load: Callable[[], Settings], url: str) -> Settings:
 
 
 def _announce(settings: Settings, metrics_url: str) -> None:
-    # Standard output may be a pipe that nobody reads, or none any more.
-    words = banner(settings, version=version("budgateway"), metrics_url=metrics_url)
-    out = log.QueuedWriter(log.STDOUT)
-    out.put(words.encode(errors="backslashreplace"))
-    out.close(0)
+    log.show(banner(settings, version=version("budgateway"), metrics_url=metrics_url))
