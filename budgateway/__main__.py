@@ -7,10 +7,10 @@ import sys
 from budgateway.interpreter import leave_working_directory
 
 
-def main(module: str = "") -> None:
+def main(*, by_module: bool = False) -> None:
     """Run the command line, with the installation as the only thing to import from, and with signals that can do no harm while
     it is imported."""
-    leave_working_directory(module)
+    leave_working_directory(by_module=by_module)
     from budgateway.signals import hold
 
     hold(sys.argv[1:])
@@ -20,4 +20,4 @@ def main(module: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main("budgateway")
+    main(by_module=True)

@@ -29,13 +29,12 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return kept
 
 
-def leave_working_directory(module: str) -> None:
-    """Run this command again without the working directory on its path, where that is on it; called before other imports.
+def leave_working_directory(*, by_module: bool) -> None:
+    """Run this command again without the working directory on its import path, where that is on it; called before other imports.
 
-    `module` is what was run with `-m`, or empty for a console script. Returns where nothing had to change.
+    `by_module`: it was run with `-m`, which puts it there; a console script's path begins with its own folder, and only
+    PYTHONPATH can add another. Options of the interpreter are kept. Returns where nothing had to change.
     """
     clean = environment()
-    # A console script's first entry is its own folder; only PYTHONPATH can add the working directory.
-    if (module and not sys.flags.safe_path) or clean != dict(os.environ):
-        words = [*command(), "-m", module, *sys.argv[1:]] if module else [*command(), *sys.argv]
-        os.execve(sys.executable, words, clean)  # noqa: S606 - our own interpreter
+    if (by_module and not sys.flags.safe_path) or clean != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, "-P", *sys.orig_argv[1:]], clean)  # noqa: S606 - our own interpreter

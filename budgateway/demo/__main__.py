@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgateway.interpreter import leave_working_directory
 
 if __name__ == "__main__":
-    leave_working_directory("budgateway.demo")
+    leave_working_directory(by_module=True)
 
 import argparse
 import asyncio

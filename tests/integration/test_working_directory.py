@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -80,3 +81,10 @@ def test_a_child_keeps_the_absolute_parts_of_pythonpath() -> None:
         "A": "1",
     }
     assert interpreter.environment({"PYTHONPATH": ":."}) == {}
+
+
+def test_options_of_the_interpreter_are_kept(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "budgateway", "version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.startswith("budgateway ")
+    assert "budgateway.cli" in done.stderr
