@@ -57,11 +57,14 @@ class Segment:
     @property
     def models_version(self) -> int:
         """Rises with every `set_models`."""
-    def save_limits(self, now_ns: int, unix_s: int, today: int) -> bytes:
-        """Budgets, and rates that take more than ten seconds to refill, for `load_limits` of a later segment. Holds a
-        secret: whoever reads it could choose keys that collide."""
-    def load_limits(self, state: bytes, now_ns: int, unix_s: int, today: int) -> None:
-        """Go on from there: before anything was counted, and before a `LimitSet` is made. ValueError for anything else."""
+    today: int  # the day that budgets go by, counted from 1970, for all processes; 0 while nobody keeps it
+    def save_limits(self, clocks: tuple[int, int, int, int, int, int]) -> bytes:
+        """Budgets, and rates that take more than ten seconds to refill, for `load_limits` of a later segment. Holds a secret:
+        whoever reads it could choose keys that collide. `clocks` are `limits.calendar.Clocks`."""
+    def load_limits(self, state: bytes, clocks: tuple[int, int, int, int, int, int]) -> tuple[int, int]:
+        """Go on from there, before a `LimitSet` is made; ValueError. Seconds that the wall clock was set by, and `behind_s`."""
+    def carry_budgets(self, from_day: int, to_day: int) -> None:
+        """The clock was set: what was spent in periods that run on one day counts in those of the other."""
     def clear_worker(self, worker: int) -> None:
         """Zero the row of a worker that died: its in-flight counts and gauges."""
     def gauge(self, worker: int, gauge: int) -> int:
@@ -76,18 +79,15 @@ GAUGE_POOL_BUSY: Final[int]
 GAUGE_STREAMS: Final[int]
 GAUGE_TICK: Final[int]  # when the worker's loop last turned, in monotonic nanoseconds
 GAUGE_SOCKETS: Final[int]
-# What sockets have passed on since the worker began: from clients, and to them.
-GAUGE_SOCKET_FRAMES_IN: Final[int]
+GAUGE_SOCKET_FRAMES_IN: Final[int]  # passed on since the worker began: from clients, and to them
 GAUGE_SOCKET_FRAMES_OUT: Final[int]
 GAUGE_SOCKET_BYTES_IN: Final[int]
 GAUGE_SOCKET_BYTES_OUT: Final[int]
-# Redis: away (1) or not; round trips, decisions without it, settlements lost, since the worker began
-GAUGE_STORE_AWAY: Final[int]
+GAUGE_STORE_AWAY: Final[int]  # Redis: 1 while it is away; then, since the worker began, what its names say
 GAUGE_STORE_CALLS: Final[int]
 GAUGE_STORE_FALLBACKS: Final[int]
 GAUGE_STORE_LOST: Final[int]
-# Copies of requests since the worker began: answered, failed, never sent.
-GAUGE_MIRRORED: Final[int]
+GAUGE_MIRRORED: Final[int]  # copies of requests since the worker began: answered, failed, never sent
 GAUGE_MIRRORS_FAILED: Final[int]
 GAUGE_MIRRORS_SKIPPED: Final[int]
 GAUGE_LINES_LOST: Final[int]  # access lines that were not written, since the worker began

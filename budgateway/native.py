@@ -160,7 +160,7 @@ __all__ = [
 ]
 
 # Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 9
+ABI = 10
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -345,7 +345,7 @@ class DataPlane:
             pool.sweep(now_ns)
         self.door.sweep(now_ns)
         self._retired = [pool for pool in self._retired if pool.open]
-        self.snapshot.limits.today = int(time.time()) // 86_400
+        self.snapshot.limits.today = self._segment.today or int(time.time()) // 86_400
         self._publish()
         for past in [past for past in self._past if past.is_idle]:
             self._past.remove(past)

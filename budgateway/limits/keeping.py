@@ -9,14 +9,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budgateway.limits.calendar import Calendar, Clocks, clocks
 from budgateway.replacement import replace_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from budgateway.native import Segment
 
 # What a crash forgets at most.
 SAVE_S = 5.0
-S_PER_DAY = 86_400
+LOOK_S = 0.5  # a day, and with it a budget, begins so much later at most
 
 _log = logging.getLogger("budgateway.limits")
 
@@ -25,20 +28,24 @@ class StateFile:
     """Read before anything is served, written every few seconds and when all has ended: by the supervisor, or by the
     program that a gateway runs in."""
 
-    def __init__(self, path: str, segment: Segment) -> None:
-        """`path`: empty for none. It may change while the gateway runs: what was counted goes on, and is written there."""
+    def __init__(self, path: str, segment: Segment, read: Callable[[], Clocks] = clocks) -> None:
+        """`path`: empty for none. It may change while the gateway runs: what was counted goes on, and is written there. `read`
+        says what the clocks say."""
         self.path = path
         self._segment = segment
+        self._read = read
+        self._calendar: Calendar | None = None
         self._writing = threading.Lock()
         self._said = ""
 
     def load(self) -> None:
         """Go on from what the file says. Without one, or with one that is no state, everything begins anew. Blocks."""
+        calendar = self._opened()
         if not self.path:
             return
         try:
             state = Path(self.path).read_bytes()
-            self._segment.load_limits(state, time.monotonic_ns(), int(time.time()), int(time.time()) // S_PER_DAY)
+            calendar.begin(*self._segment.load_limits(state, calendar.clocks()))
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
@@ -52,9 +59,17 @@ class StateFile:
         with self._writing:
             self._save()
 
+    def look(self) -> None:
+        """Follow the clocks, between two writes too."""
+        self._opened().look()
+
+    def _opened(self) -> Calendar:
+        if self._calendar is None:
+            self._calendar = Calendar(self._segment, self._read)
+        return self._calendar
+
     def _save(self) -> None:
-        unix_s = int(time.time())
-        state = self._segment.save_limits(time.monotonic_ns(), unix_s, unix_s // S_PER_DAY)
+        state = self._segment.save_limits(self._opened().clocks())
         try:
             replace_file(self.path, state)
         except OSError as error:
@@ -68,7 +83,11 @@ class StateFile:
             self._said = ""
 
     async def run(self) -> None:
-        """Write it every few seconds, for ever."""
+        """Follow the clocks, and write the file every few seconds, for ever."""
+        saved = time.monotonic()
         while True:
-            await asyncio.sleep(SAVE_S)
-            await asyncio.to_thread(self.save)
+            await asyncio.sleep(LOOK_S)
+            self.look()
+            if time.monotonic() - saved >= SAVE_S:
+                await asyncio.to_thread(self.save)
+                saved = time.monotonic()

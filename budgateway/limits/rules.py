@@ -84,8 +84,8 @@ class Rulebook:
         self.is_priced = bool(settings.prices)
 
     def today(self) -> int:
-        """Days since 1970, UTC."""
-        return int(time.time()) // S_PER_DAY
+        """Days since 1970, UTC, as `limits.calendar` keeps them for all workers."""
+        return self._segment.today or int(time.time()) // S_PER_DAY
 
     def of_route(self, route: Route) -> RouteLimits:
         """The limits on a route."""

@@ -28,7 +28,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 9;
+const ABI: u32 = 10;
 
 #[pymodule(gil_used = false)]
 mod _native {

@@ -102,12 +102,28 @@ impl Segment {
         self.inner.models_version()
     }
 
-    fn save_limits<'py>(&self, py: Python<'py>, now_ns: u64, unix_s: u64, today: u32) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &limit::save(&self.inner, now_ns, unix_s, today))
+    fn save_limits<'py>(&self, py: Python<'py>, clocks: (u64, u64, u64, u64, u64, i64)) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &limit::save(&self.inner, &clocks_of(clocks)))
     }
 
-    fn load_limits(&self, state: &[u8], now_ns: u64, unix_s: u64, today: u32) -> Result<(), Error> {
-        limit::load(&self.inner, state, now_ns, unix_s, today).map_err(|error| Error::value(error.to_string()))
+    fn load_limits(&self, state: &[u8], clocks: (u64, u64, u64, u64, u64, i64)) -> Result<(i64, i64), Error> {
+        let step =
+            limit::load(&self.inner, state, &clocks_of(clocks)).map_err(|error| Error::value(error.to_string()))?;
+        Ok((step.by_s, step.behind_s))
+    }
+
+    fn carry_budgets(&self, from_day: u32, to_day: u32) {
+        limit::carry(&self.inner, from_day, to_day);
+    }
+
+    #[getter]
+    fn today(&self) -> u32 {
+        self.inner.today()
+    }
+
+    #[setter]
+    fn set_today(&self, today: u32) {
+        self.inner.set_today(today);
     }
 
     fn clear_worker(&self, worker: usize) -> Result<(), Error> {
@@ -133,4 +149,14 @@ impl Segment {
 /// The name of a label, as metrics show it.
 pub(crate) fn label(segment: &core::Segment, id: core::LabelId) -> String {
     segment.label(id).unwrap_or_else(|| "other".to_owned())
+}
+
+fn clocks_of((now_ns, unix_s, boot, more, since_boot_ns, behind_s): (u64, u64, u64, u64, u64, i64)) -> limit::Clocks {
+    limit::Clocks {
+        now_ns,
+        unix_s,
+        boot: [boot, more],
+        since_boot_ns,
+        behind_s,
+    }
 }

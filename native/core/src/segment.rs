@@ -149,6 +149,8 @@ pub(crate) struct Layout {
     pub(crate) budget_sets: [CellSet; BUDGET_SETS],
     /// Whose leases are counted where (`limit`).
     pub(crate) lease_sets: [LeaseSet; LEASE_SETS],
+    /// The day that budgets go by (`limit`).
+    pub(crate) today: AtomicU64,
     /// Tickets drawn by selectors over the same upstreams (`select`).
     pub(crate) rotations: [Rotation; ROTATIONS],
     /// Which series is where (`metrics`).

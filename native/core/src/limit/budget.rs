@@ -1,8 +1,15 @@
 //! Budgets: what a key may spend in a calendar period (UTC), in micro-dollars.
 //!
-//! A cell holds the day on which its period ends and what was spent in it: a number from an earlier period counts as
-//! nothing, so no one has to reset anything. A key has one cell, whatever the period. When all cells of a set belong to
-//! keys with running periods, the one that spent least is forgotten: more is admitted, never less.
+//! A cell holds the day on which its period ends, what was spent in it, and which kind of period it is: a number from an
+//! earlier period counts as nothing, so no one has to reset anything; one whose period ends later than it could is of a
+//! time before the clock was set back, and counts until then. A key has one cell, whatever the period. When all cells of a
+//! set belong to keys with running periods, the one that spent least is forgotten: more is admitted, never less.
+//!
+//! ```text
+//! kind + 1 (2 bits; 0: not known) | end in days (18 bits) | micro-dollars (44 bits)
+//! ```
+
+use std::sync::atomic::Ordering;
 
 use super::LimitError;
 use super::cells::CellSet;
@@ -10,6 +17,8 @@ use crate::segment::{BUDGET_SETS, Segment};
 
 const SPENT_BITS: u32 = 44;
 const SPENT: u64 = (1 << SPENT_BITS) - 1;
+const END_BITS: u32 = 18;
+const END: u64 = (1 << END_BITS) - 1;
 /// 17 million dollars; sums stop there.
 const MAX_BUDGET: u64 = SPENT;
 
@@ -48,6 +57,15 @@ impl Period {
             Self::Month => first_of_next_month(today),
         }
     }
+
+    /// How many days it has at most.
+    fn longest(self) -> u32 {
+        match self {
+            Self::Day => 1,
+            Self::Week => 7,
+            Self::Month => 31,
+        }
+    }
 }
 
 /// Howard Hinnant's `civil_from_days` and back, for days after 1970.
@@ -65,6 +83,19 @@ fn first_of_next_month(today: u32) -> u32 {
     };
     let first = (153 * next + 2) / 5;
     era * 146_097 + year * 365 + year / 4 - year / 100 + year / 400 + first - 719_468
+}
+
+impl Segment {
+    /// The day that budgets go by, counted from 1970; 0 while nobody keeps it.
+    #[must_use]
+    pub fn today(&self) -> u32 {
+        self.layout().today.load(Ordering::Relaxed) as u32
+    }
+
+    /// Makes it this day, for all processes.
+    pub fn set_today(&self, today: u32) {
+        self.layout().today.store(u64::from(today), Ordering::Relaxed);
+    }
 }
 
 /// What may be spent in a period.
@@ -106,13 +137,13 @@ impl Budget {
     pub(super) fn debited(&self, value: u64, micros: u64, today: u32) -> Option<u64> {
         let (end, spent) = self.now(value, today);
         let after = spent.saturating_add(micros);
-        (spent < self.micros && after <= self.micros).then(|| pack(end, after))
+        (spent < self.micros && after <= self.micros).then(|| pack(self.period, end, after))
     }
 
     /// The cell after spending more, unasked, in the period until `end`; one of another period stays.
     pub(super) fn forced(value: u64, micros: u64, end: u32) -> u64 {
-        if value >> SPENT_BITS == u64::from(end) {
-            pack(end, (value & SPENT).saturating_add(micros))
+        if end_of(value) == end {
+            with_spent(value, (value & SPENT).saturating_add(micros))
         } else {
             value
         }
@@ -120,8 +151,8 @@ impl Budget {
 
     /// The cell after some of what was debited in the period until `end` is given back; one of another period stays.
     pub(super) fn credited(value: u64, micros: u64, end: u32) -> u64 {
-        if value >> SPENT_BITS == u64::from(end) {
-            pack(end, (value & SPENT).saturating_sub(micros))
+        if end_of(value) == end {
+            with_spent(value, (value & SPENT).saturating_sub(micros))
         } else {
             value
         }
@@ -132,16 +163,16 @@ impl Budget {
         self.micros.saturating_sub(self.now(value, today).1)
     }
 
-    /// The day on which it begins anew.
-    pub(super) fn end(&self, today: u32) -> u32 {
-        self.period.end(today)
+    /// The day on which a cell's begins anew.
+    pub(super) fn end(&self, value: u64, today: u32) -> u32 {
+        self.now(value, today).0
     }
 
     /// The end of the running period, and what was spent in it.
     fn now(&self, value: u64, today: u32) -> (u32, u64) {
         let end = self.period.end(today);
-        let same = value >> SPENT_BITS == u64::from(end);
-        (end, if same { value & SPENT } else { 0 })
+        let cells = end_of(value);
+        if cells < end { (end, 0) } else { (cells, value & SPENT) }
     }
 
     /// Which cell a key is needed by: none after its period, else the more the more was spent.
@@ -152,7 +183,25 @@ impl Budget {
 
 /// Whether a cell's period is over.
 pub(super) fn is_over(value: u64, today: u32) -> bool {
-    value >> SPENT_BITS <= u64::from(today)
+    end_of(value) <= today
+}
+
+/// Has every budget that runs on one day go on in the period that another day is in, with what was spent: the clock was set,
+/// and no time has passed. One that ends within a period after that as it is stays; so does one of a kind that is not known.
+pub fn carry(segment: &Segment, from: u32, to: u32) {
+    for set in &segment.layout().budget_sets {
+        for (hash, _) in set.entries() {
+            set.adjust(hash, |value| carried(value, from, to));
+        }
+    }
+}
+
+fn carried(value: u64, from: u32, to: u32) -> Option<u64> {
+    let period = period_of(value)?;
+    let end = period.end(to);
+    let ends = end_of(value);
+    let stays = (end..=end + period.longest()).contains(&ends);
+    (ends > from && !stays).then(|| value & !(END << SPENT_BITS) | (u64::from(end) & END) << SPENT_BITS)
 }
 
 /// Where a key's cell is, if it has one.
@@ -161,8 +210,29 @@ pub(super) fn cells_of(segment: &Segment, hash: u64) -> &CellSet {
     &segment.layout().budget_sets[(hash >> 32) as usize % BUDGET_SETS]
 }
 
-fn pack(end: u32, spent: u64) -> u64 {
-    u64::from(end) << SPENT_BITS | spent.min(SPENT - 1)
+fn pack(period: Period, end: u32, spent: u64) -> u64 {
+    let kind = period as u64 + 1;
+    with_spent(
+        kind << (SPENT_BITS + END_BITS) | (u64::from(end) & END) << SPENT_BITS,
+        spent,
+    )
+}
+
+fn with_spent(value: u64, spent: u64) -> u64 {
+    value & !SPENT | spent.min(SPENT - 1)
+}
+
+fn end_of(value: u64) -> u32 {
+    (value >> SPENT_BITS & END) as u32
+}
+
+fn period_of(value: u64) -> Option<Period> {
+    match value >> (SPENT_BITS + END_BITS) {
+        1 => Some(Period::Day),
+        2 => Some(Period::Week),
+        3 => Some(Period::Month),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +295,48 @@ mod tests {
             ),
             (0, false, true)
         );
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_begins_no_period_anew() {
+        for period in [Period::Day, Period::Week, Period::Month] {
+            let budget = Budget::new(100, period).unwrap();
+            let value = budget.debited(0, 90, TODAY).unwrap();
+            for back in [1, 7, 31, 400, TODAY] {
+                assert_eq!(budget.left(value, TODAY - back), 10, "{back}");
+                // What is spent meanwhile is spent of the same.
+                let later = budget.debited(value, 5, TODAY - back).unwrap();
+                assert_eq!(
+                    (budget.left(later, TODAY), budget.end(later, TODAY)),
+                    (5, period.end(TODAY))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_carried_runs_as_long_as_it_would_on_the_other_day() {
+        for period in [Period::Day, Period::Week, Period::Month] {
+            let budget = Budget::new(100, period).unwrap();
+            let value = budget.debited(0, 90, TODAY).unwrap();
+            for to in [TODAY - 20_000, TODAY - 400, TODAY + 32, TODAY + 400, TODAY + 20_000] {
+                let there = carried(value, TODAY, to).unwrap_or(value);
+                assert_eq!(
+                    (budget.left(there, to), budget.end(there, to)),
+                    (10, period.end(to)),
+                    "{to}"
+                );
+                let again = carried(there, to, TODAY).unwrap_or(there);
+                assert_eq!(budget.left(again, TODAY), 10, "{to}");
+                assert!(budget.end(again, TODAY) <= period.end(TODAY) + period.longest(), "{to}");
+            }
+            // What was over before stays over.
+            let over = budget.debited(0, 90, TODAY - 40).unwrap();
+            assert_eq!(carried(over, TODAY, TODAY + 5), None);
+            // A step back by less than a period leaves the end where it is.
+            assert_eq!(carried(value, TODAY, TODAY - 1), None);
+        }
+        assert_eq!(carried(7, 0, TODAY), None);
     }
 
     #[test]

@@ -419,11 +419,11 @@ impl Limits {
             budget.debited(value, micros, ask.today)
         });
         match change {
-            Change::Made(_) => {
+            Change::Made(value) => {
                 grant.held.push(Held::Spend {
                     hash,
                     limit: place as u8,
-                    end: budget.end(ask.today),
+                    end: budget.end(value, ask.today),
                     amount: micros,
                 });
                 Ok(())

@@ -15,13 +15,13 @@ mod rate;
 mod refusal;
 mod state;
 
-pub use budget::{Budget, Period};
+pub use budget::{Budget, Period, carry};
 pub(crate) use cells::CellSet;
 pub use decide::{Ask, Asker, Grant, Limits, Rule, Unit, by};
 pub(crate) use lease::{LEASE_SETS, LeaseSet, SLOTS as LEASE_SLOTS};
 pub use rate::{Bucket, RateLimit};
 pub use refusal::{Refusal, Standing};
-pub use state::{StateError, load, save};
+pub use state::{Clocks, StateError, Step, load, save};
 
 /// Why a limit cannot be.
 #[derive(Debug, thiserror::Error)]

@@ -66,7 +66,7 @@ pub(super) fn concurrency_refusal(limit: usize) -> Refusal {
 #[cold]
 pub(super) fn spend_refusal(limit: usize, budget: &Budget, value: u64, ask: &Ask) -> Refusal {
     // To the second is exact enough for a day: the stage knows the time of day, and takes it off.
-    let days = u64::from(budget.end(ask.today) - ask.today);
+    let days = u64::from(budget.end(value, ask.today) - ask.today);
     Refusal {
         limit,
         wait_ns: days * NS_PER_DAY,

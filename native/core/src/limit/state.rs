@@ -1,75 +1,186 @@
 //! What outlives a gateway: budgets, and rates that take long to refill, as bytes.
 //!
 //! ```text
-//! "budgate1" | limit key, 2 words | unix time | then by cell: kind, hash, value (a word each, little-endian)
+//! "budgate2" | limit key, 2 words | unix time | boot, 2 words | time since it | seconds that the wall clock was set back by
+//! then by cell: kind, hash, value
 //! ```
 //!
-//! A rate's value is the time that its bucket still needed; a budget's is the cell's own. Hashes go with the key.
+//! Words are little-endian. A rate's value is the time that its bucket still needed; a budget's is the cell's own. Hashes go
+//! with the key. "budgate1" had nothing about boots.
 
 use super::Bucket;
-use super::budget::{self, is_over};
+use super::budget::{self, Budget, carry};
 use super::cells::Change;
 use super::rate::{self, to_ns, to_units};
 use crate::segment::Segment;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"budgate1");
+const MAGIC: u64 = u64::from_le_bytes(*b"budgate2");
+const FORMER: u64 = u64::from_le_bytes(*b"budgate1");
 const RATE: u64 = 1;
 const BUDGET: u64 = 2;
 // What is full again before a restart is over need not be kept.
 const LONG_NS: u64 = 10_000_000_000;
+const S_PER_DAY: u64 = 86_400;
+// A clock that is merely kept right moves less against the time since boot.
+const STEP_S: i64 = 2;
 
 /// Why bytes are no state.
 #[derive(Debug, thiserror::Error)]
 #[error("not the state of limits, or of another version")]
 pub struct StateError;
 
-/// All budgets of running periods, and all buckets that need more than ten seconds to be full.
+/// The clocks of a moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clocks {
+    /// As limits have it: nanoseconds of no particular beginning.
+    pub now_ns: u64,
+    /// The wall clock's seconds since 1970, which may be wrong.
+    pub unix_s: u64,
+    /// Which boot of the machine it is; zero where that is not known.
+    pub boot: [u64; 2],
+    /// Nanoseconds since that boot, suspended or not.
+    pub since_boot_ns: u64,
+    /// Seconds by which the wall clock was set back of late, negative: forward; steps that make up for each other are none.
+    pub behind_s: i64,
+}
+
+/// What became of the wall clock between `save` and `load`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Seconds that it was set by; 0: not at all.
+    pub by_s: i64,
+    /// As in `Clocks`, from here on.
+    pub behind_s: i64,
+}
+
+impl Clocks {
+    /// How much time has passed since those of `then`.
+    fn away_ns(&self, then: &Self) -> u64 {
+        if self.boot == then.boot && self.boot != [0; 2] && self.since_boot_ns >= then.since_boot_ns {
+            return self.since_boot_ns - then.since_boot_ns;
+        }
+        let passed_s = self.unix_s.saturating_sub(then.unix_s);
+        // Set right by now, rather than away for as long.
+        let behind_s = u64::try_from(then.behind_s).unwrap_or(0);
+        let passed_s = passed_s.checked_sub(behind_s).unwrap_or(passed_s);
+        passed_s.saturating_mul(1_000_000_000)
+    }
+
+    /// Whole days since 1970, by the wall clock.
+    #[must_use]
+    pub fn today(&self) -> u32 {
+        u32::try_from(self.unix_s / S_PER_DAY).unwrap_or(u32::MAX / 2)
+    }
+}
+
+/// All budgets, and all buckets that need more than ten seconds to be full. Budgets that are over are among them: by a wall
+/// clock that is wrong for one start, all of them are.
 #[must_use]
-pub fn save(segment: &Segment, now_ns: u64, unix_s: u64, today: u32) -> Vec<u8> {
+pub fn save(segment: &Segment, clocks: &Clocks) -> Vec<u8> {
     let layout = segment.layout();
     let key = segment.limit_key();
-    let mut words = vec![MAGIC, key.0, key.1, unix_s];
+    let [boot, more] = clocks.boot;
+    let mut words = vec![
+        MAGIC,
+        key.0,
+        key.1,
+        clocks.unix_s,
+        boot,
+        more,
+        clocks.since_boot_ns,
+        clocks.behind_s.cast_unsigned(),
+    ];
     for (hash, time) in layout.cell_sets.iter().flat_map(|set| set.entries()) {
-        let left_ns = to_ns(time.saturating_sub(to_units(now_ns)));
+        let left_ns = to_ns(time.saturating_sub(to_units(clocks.now_ns)));
         if left_ns > LONG_NS {
             words.extend([RATE, hash, left_ns]);
         }
     }
     for (hash, value) in layout.budget_sets.iter().flat_map(|set| set.entries()) {
-        if !is_over(value, today) {
-            words.extend([BUDGET, hash, value]);
-        }
+        words.extend([BUDGET, hash, value]);
     }
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-/// Puts into a new segment what `save` made; nothing may have counted in it before.
-pub fn load(segment: &Segment, state: &[u8], now_ns: u64, unix_s: u64, today: u32) -> Result<(), StateError> {
+/// Puts into a new segment what `save` made; nothing may have counted in it before. What became of the wall clock meanwhile,
+/// as far as that can be known: within one boot it is known how much time has passed. From one to another a clock that went
+/// back was set; one that went on is believed, but for what it had been set back by before. No budget begins anew by a clock
+/// that was set.
+pub fn load(segment: &Segment, state: &[u8], clocks: &Clocks) -> Result<Step, StateError> {
     let words: Vec<u64> = state
         .chunks_exact(8)
         .map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()))
         .collect();
-    let (Some(&[MAGIC, first, second, then_s]), true) = (words.first_chunk::<4>(), state.len().is_multiple_of(8))
-    else {
-        return Err(StateError);
+    let (key, then, cells) = match *words {
+        [
+            MAGIC,
+            first,
+            second,
+            unix_s,
+            boot,
+            more,
+            since_boot_ns,
+            behind_s,
+            ref cells @ ..,
+        ] => {
+            let boot = [boot, more];
+            (
+                (first, second),
+                Clocks {
+                    now_ns: 0,
+                    unix_s,
+                    boot,
+                    since_boot_ns,
+                    behind_s: behind_s.cast_signed(),
+                },
+                cells,
+            )
+        }
+        [FORMER, first, second, unix_s, ref cells @ ..] => (
+            (first, second),
+            Clocks {
+                unix_s,
+                ..Clocks::default()
+            },
+            cells,
+        ),
+        _ => return Err(StateError),
     };
-    segment.set_limit_key(first, second);
-    let away_ns = unix_s.saturating_sub(then_s).saturating_mul(1_000_000_000);
-    let now = to_units(now_ns);
-    for cell in words.get(4..).unwrap_or_default().chunks_exact(3) {
+    if !state.len().is_multiple_of(8) {
+        return Err(StateError);
+    }
+    segment.set_limit_key(key.0, key.1);
+    let away_ns = clocks.away_ns(&then);
+    // What the wall clock would say if nobody had set it.
+    let due = Clocks {
+        unix_s: then.unix_s.saturating_add(away_ns / 1_000_000_000),
+        ..*clocks
+    };
+    let now = to_units(clocks.now_ns);
+    for cell in cells.chunks_exact(3) {
         let &[kind, hash, value] = cell else { continue };
         let _: Change = match kind {
             RATE if value > away_ns => {
                 let time = now.saturating_add(to_units(value - away_ns));
-                rate::cells_of(segment, hash).change(hash, now_ns, Bucket::need(now), |_| Some(time))
+                rate::cells_of(segment, hash).change(hash, clocks.now_ns, Bucket::need(now), |_| Some(time))
             }
-            BUDGET if !is_over(value, today) => {
-                budget::cells_of(segment, hash).change(hash, now_ns, |value| value & 0xfff_ffff, |_| Some(value))
+            BUDGET => {
+                let need = Budget::need(due.today());
+                budget::cells_of(segment, hash).change(hash, clocks.now_ns, need, |_| Some(value))
             }
             _ => continue,
         };
     }
-    Ok(())
+    let by_s = clocks.unix_s.cast_signed().saturating_sub(due.unix_s.cast_signed());
+    if by_s.abs() <= STEP_S {
+        return Ok(Step {
+            by_s: 0,
+            behind_s: then.behind_s,
+        });
+    }
+    carry(segment, due.today(), clocks.today());
+    let behind_s = then.behind_s.saturating_sub(by_s);
+    Ok(Step { by_s, behind_s })
 }
 
 #[cfg(test)]
@@ -80,6 +191,149 @@ mod tests {
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
+    const DAY: u64 = 86_400;
+    const NOON: u64 = 20_780 * DAY + DAY / 2;
+
+    /// Of boots that nobody can tell apart.
+    fn at(now_s: u64, unix_s: u64) -> Clocks {
+        Clocks {
+            now_ns: now_s * SECOND,
+            unix_s,
+            ..Clocks::default()
+        }
+    }
+
+    /// The gateway of one boot after the other, or of the same one.
+    fn booted(boot: u64, since_s: u64, unix_s: u64) -> Clocks {
+        Clocks {
+            boot: [boot, 1],
+            since_boot_ns: since_s * SECOND,
+            ..at(since_s, unix_s)
+        }
+    }
+
+    /// A gateway that begins with a state and spends: whether it may, by budget; and what it leaves behind.
+    fn start(state: &[u8], clocks: &Clocks, micros: u64) -> (i64, [bool; 3], Vec<u8>) {
+        let segment = Arc::new(Segment::new(1).unwrap());
+        let step = if state.is_empty() {
+            Step { by_s: 0, behind_s: 0 }
+        } else {
+            load(&segment, state, clocks).unwrap()
+        };
+        let spent = [Period::Day, Period::Week, Period::Month].map(|period| {
+            let rule = Rule::Spend(Budget::new(100, period).unwrap());
+            let name = format!("{period:?}");
+            let limits = Limits::new(segment.clone(), 0, &[(name.as_str(), by::USER, rule)]).unwrap();
+            let ask = Ask {
+                micros: Some(micros),
+                now_ns: clocks.now_ns,
+                today: clocks.today(),
+                ..Ask::default()
+            };
+            let anna = Asker {
+                user: b"anna",
+                ..Asker::default()
+            };
+            let grant = limits.decide(&anna, &ask);
+            if let Ok(grant) = &grant {
+                limits.settle(grant, 0, micros, 0);
+            }
+            grant.is_ok()
+        });
+        let after = Clocks {
+            behind_s: step.behind_s,
+            ..*clocks
+        };
+        (step.by_s, spent, save(&segment, &after))
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_wrong_for_one_start_begins_no_budget_anew() {
+        let back_and_ahead = [
+            NOON - 50 * DAY,
+            NOON - DAY,
+            0,
+            1_000_000,
+            NOON + DAY,
+            NOON + 500 * DAY,
+            NOON + 20_000 * DAY,
+        ];
+        for wrong_s in back_and_ahead {
+            let (_, all, first) = start(&[], &booted(1, 100, NOON), 60);
+            assert_eq!(all, [true; 3]);
+            // Within one boot it is known how much time has passed.
+            let (step_s, all, second) = start(&first, &booted(1, 110, wrong_s), 30);
+            assert_eq!(
+                (step_s, all),
+                (wrong_s as i64 - NOON as i64 - 10, [true; 3]),
+                "{wrong_s}"
+            );
+            let (_, all, third) = start(&second, &booted(1, 120, NOON + 20), 11);
+            assert_eq!(all, [false; 3], "{wrong_s}");
+            assert_eq!(start(&third, &booted(1, 130, NOON + 30), 10).1, [true; 3]);
+            // By the next boot it was right, or wrong still.
+            assert_eq!(start(&second, &booted(2, 5, NOON + 20), 11).1, [false; 3], "{wrong_s}");
+        }
+        for wrong_s in back_and_ahead {
+            // Of a boot with a wrong clock nothing is known; whoever spent nothing in it has lost nothing.
+            let (_, _, first) = start(&[], &booted(1, 100, NOON), 60);
+            let idle = Segment::new(1).unwrap();
+            let mut clocks = booted(2, 5, wrong_s);
+            clocks.behind_s = load(&idle, &first, &clocks).unwrap().behind_s;
+            let second = save(&idle, &clocks);
+            assert_eq!(start(&second, &booted(3, 5, NOON + 60), 41).1, [false; 3], "{wrong_s}");
+            assert_eq!(start(&second, &booted(3, 5, NOON + 60), 40).1, [true; 3], "{wrong_s}");
+        }
+    }
+
+    #[test]
+    fn time_that_passes_begins_budgets_anew() {
+        for boot in [1, 2] {
+            let (_, _, state) = start(&[], &booted(1, 100, NOON), 60);
+            let later = |days: u64| booted(boot, 100 + days * DAY, NOON + days * DAY);
+            assert_eq!(start(&state, &later(0), 60).1, [false; 3]);
+            assert_eq!(start(&state, &later(1), 60).1, [true, false, false]);
+            assert_eq!(start(&state, &later(7), 60).1, [true, true, false]);
+            let (step_s, all, _) = start(&state, &later(8), 60);
+            assert_eq!((step_s, all), (0, [true; 3]));
+        }
+    }
+
+    #[test]
+    fn the_former_version_is_read() {
+        let (_, _, state) = start(&[], &at(100, NOON), 60);
+        let mut former = state[..32].to_vec();
+        former[..8].copy_from_slice(b"budgate1");
+        for cell in state[64..].chunks(24) {
+            former.extend(&cell[..16]);
+            let value = u64::from_le_bytes(cell[16..].try_into().unwrap());
+            former.extend((value & u64::MAX >> 2).to_le_bytes());
+        }
+        assert_eq!(start(&former, &at(100, NOON), 41).1, [false; 3]);
+        assert_eq!(start(&former, &at(100, NOON + DAY), 41).1, [true, false, false]);
+    }
+
+    #[test]
+    fn a_long_rate_goes_by_the_time_that_has_passed() {
+        let rule = ("a", 0, Rule::Rate(Unit::Requests, Bucket::new(60, 60, 100).unwrap()));
+        let ask = |now_s: u64| Ask {
+            now_ns: now_s * SECOND,
+            ..Ask::default()
+        };
+        for wrong_s in [0, NOON - DAY, NOON + 20, NOON + DAY] {
+            let before = Arc::new(Segment::new(1).unwrap());
+            let limits = Limits::new(before.clone(), 0, &[rule]).unwrap();
+            while limits.decide(&Asker::default(), &ask(50)).is_ok() {}
+            let state = save(&before, &booted(1, 50, NOON));
+            let after = Arc::new(Segment::new(1).unwrap());
+            load(&after, &state, &booted(1, 70, wrong_s)).unwrap();
+            let limits = Limits::new(after, 0, &[rule]).unwrap();
+            let admitted = (0..100)
+                .filter(|_| limits.decide(&Asker::default(), &ask(70)).is_ok())
+                .count();
+            assert_eq!(admitted, 20, "{wrong_s}");
+        }
+    }
 
     #[test]
     fn budgets_and_long_rates_go_on_after_a_restart() {
@@ -116,15 +370,15 @@ mod tests {
             let grant = limits.decide(&anna, &ask(1000, 10)).unwrap();
             limits.settle(&grant, 0, 10, 0);
         }
-        let state = save(&before, 1000 * SECOND, 5_000_000, 20_780);
+        let state = save(&before, &at(1000, 5_000_000));
         // Another boot, another clock; a second later.
         let after = Arc::new(Segment::new(1).unwrap());
-        load(&after, &state, 7 * SECOND, 5_000_001, 20_780).unwrap();
+        assert_eq!(load(&after, &state, &at(7, 5_000_001)).unwrap().by_s, 0);
         let limits = Limits::new(after, 0, &rules).unwrap();
         assert_eq!(limits.decide(&anna, &ask(7, 951)).unwrap_err().limit, 2);
         assert!(limits.decide(&anna, &ask(7, 950)).is_ok());
         for wrong in [&b""[..], b"budgate1", &[0; 64], &state[..state.len() - 1]] {
-            assert!(load(&Segment::new(1).unwrap(), wrong, 0, 0, 0).is_err());
+            assert!(load(&Segment::new(1).unwrap(), wrong, &at(0, 0)).is_err());
         }
     }
 
@@ -140,9 +394,9 @@ mod tests {
         for _ in 0..100 {
             limits.decide(&Asker::default(), &ask(50)).unwrap();
         }
-        let state = save(&before, 50 * SECOND, 100, 0);
+        let state = save(&before, &at(50, 100));
         let after = Arc::new(Segment::new(1).unwrap());
-        load(&after, &state, 900 * SECOND, 120, 0).unwrap();
+        load(&after, &state, &at(900, 120)).unwrap();
         let limits = Limits::new(after, 0, &[rule("a")]).unwrap();
         // Twenty seconds away: twenty are there again.
         let admitted = (0..100)

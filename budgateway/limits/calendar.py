@@ -1,0 +1,106 @@
+"""The day that budgets go by: time makes it another one; a wall clock that was set begins no budget anew."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from budgateway.native import Segment
+
+S_PER_DAY = 86_400
+STEP_S = 2  # a clock that is merely kept right moves less against the time since boot between two looks
+SETTLED_S = 86_400.0  # a clock that nobody set for so long is right
+LAST_DAY = 200_000  # in the year 2517: budgets' cells have 18 bits for a day
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_log = logging.getLogger("budgateway.limits")
+
+
+class Clocks(NamedTuple):
+    """The clocks of a moment, as the native core has them."""
+
+    now_ns: int  # monotonic: what limits count by
+    unix_s: int  # the wall clock, which may be wrong
+    boot: int  # which boot of the machine it is, in two words; zero: not known
+    more: int
+    since_boot_ns: int  # suspended or not
+    behind_s: int = 0  # by which the wall clock was set back of late; negative: forward
+
+
+def clocks() -> Clocks:
+    """Those of this machine, now."""
+    return Clocks(time.monotonic_ns(), max(0, int(time.time())), *_boot(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+
+class Calendar:
+    """Keeps the segment's day, for all workers: in the supervisor, or in the program that a gateway runs in."""
+
+    def __init__(self, segment: Segment, read: Callable[[], Clocks] = clocks) -> None:
+        """`read` says what the clocks say."""
+        self._segment = segment
+        self._read = read
+        self._behind_s = 0
+        self._last = read()
+        self._stepped_ns = self._last.since_boot_ns
+        self._segment.today = day(self._last)
+
+    def clocks(self) -> Clocks:
+        """As they are now, after a look at them."""
+        self.look()
+        return self._last
+
+    def begin(self, step_s: int, behind_s: int) -> None:
+        """Go on from kept limits, between whose keeping and now the wall clock was set by `step_s`."""
+        self._behind_s = behind_s
+        self._last = self._last._replace(behind_s=behind_s)
+        if step_s:
+            self._say(step_s)
+
+    def look(self) -> None:
+        """Follow the clocks; to be called every second or so."""
+        now, before = self._read(), self._last
+        due_s = before.unix_s + (now.since_boot_ns - before.since_boot_ns) // 1_000_000_000
+        step_s = now.unix_s - due_s
+        today = day(now)
+        if abs(step_s) > STEP_S:
+            self._behind_s -= step_s
+            self._stepped_ns = now.since_boot_ns
+            was = min(due_s // S_PER_DAY, LAST_DAY)
+            if today < was:
+                # In this order, and the other way about forward: whoever spends meanwhile spends of what was there.
+                self._segment.today = today
+            if today != was:
+                self._segment.carry_budgets(was, today)
+        elif now.since_boot_ns - self._stepped_ns > SETTLED_S * 1e9:
+            self._behind_s = 0
+        self._segment.today = today
+        # From look to look: what is cut of seconds never adds up.
+        self._last = now._replace(behind_s=self._behind_s)
+        if abs(step_s) > STEP_S:
+            self._say(step_s)
+
+    def _say(self, step_s: int) -> None:
+        _log.warning(
+            "the wall clock was set %s by %d s, to %s: budgets and long rates go on with what was used",
+            "forward" if step_s > 0 else "back", abs(step_s),
+            time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._last.unix_s)),
+        )  # fmt: skip
+
+
+def day(now: Clocks) -> int:
+    """Days since 1970, UTC."""
+    return min(now.unix_s // S_PER_DAY, LAST_DAY)
+
+
+@functools.cache
+def _boot() -> tuple[int, int]:
+    try:
+        number = int(_BOOT_ID.read_text().strip().replace("-", ""), 16)
+    except (OSError, ValueError):
+        return 0, 0
+    return number >> 64, number & (1 << 64) - 1
