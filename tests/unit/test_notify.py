@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
-from budgateway.notify import notify
+import pytest
+
+from budgateway.notify import Service, notify
 
 
 def test_states_arrive_as_they_are(tmp_path: Path) -> None:
@@ -31,3 +33,19 @@ def test_nobody_listening_is_no_error(tmp_path: Path) -> None:
     assert not notify("READY=1", {})
     assert not notify("READY=1", {"NOTIFY_SOCKET": "vsock:2:1"})
     assert not notify("READY=1", {"NOTIFY_SOCKET": str(tmp_path / "absent")})
+
+
+def test_once_it_stops_nothing_else_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        service = Service({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        service.ready("serving", "MAINPID=7")
+        service.reloading()
+        service.stopping()
+        service.ready("serving")  # the reload that was under way
+        service.reloading()
+        told = [systemd.recv(200).split(b"\n")[0] for _ in range(3)]
+        assert told == [b"READY=1", b"RELOADING=1", b"STOPPING=1"]
+        systemd.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(200)
