@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES_MAX = 600
+# A file near 400 lines asks whether it is two things. None is cut to fit a number: this bound only stops what nobody reads.
+LINES_MAX = 1200
 # The stub of one module is one file.
-LINES_MAX_OF_STUB = 1000
+LINES_MAX_OF_STUB = 1600
 NAMES_BANNED = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 OUTPUT = {"target", ".venv", ".venv-pure", "build", "node_modules"}
 
@@ -31,7 +32,7 @@ def plate(source: str) -> str:
     return text.partition("\n")[0].strip()
 
 
-def test_no_file_is_longer_than_a_reader_is_patient() -> None:
+def test_no_file_is_beyond_reading() -> None:
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in sources(".py", ".pyi", ".pxd", ".rs")}
     stub = lengths.pop("budgateway/_native.pyi")
     assert {path: lines for path, lines in lengths.items() if lines > LINES_MAX} == {}
