@@ -92,6 +92,32 @@ async def test_writers_that_share_a_pipe_do_not_mix_their_lines(tmp_path: Path) 
     assert [writer.lost for writer in writers] == [0, 0]
 
 
+async def test_each_write_to_a_pipe_is_whole_lines_that_it_takes_at_once(tmp_path: Path) -> None:
+    fifo = tmp_path / "pipe"
+    os.mkfifo(fifo)
+    log = a_log(500)
+    writer = AccessWriter(log, str(fifo))
+    # A pipe in packet mode keeps writes apart, and divides those above PIPE_BUF.
+    fcntl.fcntl(writer._fd, fcntl.F_SETFL, fcntl.fcntl(writer._fd, fcntl.F_GETFL) | os.O_DIRECT)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer.flush()
+    found: list[str] = []
+
+    def take() -> bool:
+        try:
+            packet = os.read(reading, 1 << 16)
+        except BlockingIOError:
+            return False
+        assert packet.endswith(b"}\n")
+        found.extend(names(packet))
+        return len(found) == 500
+
+    await until(take)
+    assert found == [f"line-{number}" for number in range(500)]
+    await writer.close()
+    os.close(reading)
+
+
 async def test_a_full_disk_leaves_no_half_line_and_loses_none_that_fit_into_memory(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
