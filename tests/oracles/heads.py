@@ -57,7 +57,10 @@ def parse(raw: bytes) -> Head | None:
     head = Head(method, *split_target(target, method), host=b"", headers=headers)
     authority = re.match(rb"(?i)https?://([^/?]*)", target)
     if b"host" in values:
-        refuse_unless(authority is None or authority[1].lower() == values[b"host"].lower())
+        if authority is not None:
+            port = b":443" if target[:5].lower() == b"https" else b":80"
+            one, other = (value.lower().removesuffix(port) for value in (authority[1], values[b"host"]))
+            refuse_unless(one == other)
         head.host = host(values[b"host"])
     elif authority:
         refuse_unless(old)

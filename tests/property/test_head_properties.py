@@ -121,6 +121,10 @@ def requests(draw: st.DrawFn) -> bytes:
 @given(requests())
 @example(b"GET http://A/ HTTP/1.1\r\nhost: a\r\n\r\n")
 @example(b"GET http://a HTTP/1.0\r\n\r\n")
+@example(b"GET http://a:80/ HTTP/1.1\r\nhost: A\r\n\r\n")
+@example(b"GET https://a/ HTTP/1.1\r\nhost: a:443\r\n\r\n")
+@example(b"GET https://a:80/ HTTP/1.1\r\nhost: a\r\n\r\n")
+@example(b"GET http://a:80:80/ HTTP/1.1\r\nhost: a:80\r\n\r\n")
 def test_the_scan_agrees_with_the_oracle(raw: bytes) -> None:
     try:
         wanted = heads.parse(raw)

@@ -31,12 +31,13 @@ known! {
     StrictTransportSecurity = "strict-transport-security", OpenaiOrganization = "openai-organization",
     OpenaiProject = "openai-project", Via = "via", ProxyAuthenticate = "proxy-authenticate",
     ProxyAuthenticationInfo = "proxy-authentication-info", Date = "date", CacheControl = "cache-control",
-    RequestTimeout = "x-request-timeout",
+    RequestTimeout = "x-request-timeout", OpenaiBeta = "openai-beta", AnthropicVersion = "anthropic-version",
+    AnthropicBeta = "anthropic-beta", AnthropicBrowserAccess = "anthropic-dangerous-direct-browser-access",
 }
 
 /// Where the only name with that length, first and last byte is listed; the multipliers leave no two in one slot.
-const SLOTS: [u8; 128] = {
-    let mut slots = [0; 128];
+const SLOTS: [u8; 256] = {
+    let mut slots = [0; 256];
     let mut at = 1;
     while at < NAMES.len() {
         let name = NAMES[at].as_bytes();
@@ -47,7 +48,7 @@ const SLOTS: [u8; 128] = {
 };
 
 const fn slot(len: usize, first: u8, last: u8) -> usize {
-    (len + (first | 0x20) as usize * 5 + (last | 0x20) as usize * 47) & 127
+    (len + (first | 0x20) as usize * 5 + (last | 0x20) as usize * 53) & 255
 }
 
 impl Known {

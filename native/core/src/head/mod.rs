@@ -61,6 +61,8 @@ pub mod flag {
     pub const TIMED: u16 = 1 << 11;
     /// A response whose body is here whole, and empty or the beginning of what is no answer.
     pub const DOUBTFUL: u16 = 1 << 12;
+    /// An OPTIONS request that no upstream sees: about the server itself (`*`), or a browser's preflight (Fetch 4.8).
+    pub const ASKING: u16 = 1 << 13;
 }
 
 /// What is wrong with a head.

@@ -58,7 +58,7 @@ impl RequestHead {
         let target_span = Span::new(start + from, start + to);
         let shift = |span: Span| target_span.within(span);
         let authority = target.authority.map(shift);
-        let host = host(bytes, &fields, authority, http_10, last)?;
+        let host = host(bytes, &fields, authority, target.default_port(), http_10, last)?;
         let request_id = if Known::RequestId.is_in(facts.seen) {
             fields
                 .iter()
@@ -75,9 +75,14 @@ impl RequestHead {
         } else {
             0
         };
+        let asking = if bytes.get(start..start + method) == Some(b"OPTIONS") && is_asking(bytes, &fields, &target) {
+            flag::ASKING
+        } else {
+            0
+        };
         Ok(Some(Self {
             size,
-            flags: facts.flags | named | timed,
+            flags: facts.flags | named | timed | asking,
             content_length: facts.content_length,
             fields,
             names_headers: facts.names_headers,
@@ -222,11 +227,19 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     })
 }
 
+/// Whether an OPTIONS request is about the server itself (RFC 9112 3.2.4: `*`, or an absolute form without path and query), or
+/// is what a browser asks before another request (Fetch, CORS-preflight request).
+fn is_asking(bytes: &[u8], fields: &Fields, target: &Target) -> bool {
+    let has = |name| scan::find(fields, bytes, name).is_some();
+    target.is_server || has(b"access-control-request-method") && has(b"origin")
+}
+
 /// Where the host is: `Host`'s, which must be there (HTTP/1.1), be one, and agree with the target's.
 fn host(
     bytes: &[u8],
     fields: &Fields,
     authority: Option<Span>,
+    default_port: &[u8],
     http_10: bool,
     last: &mut LastHost,
 ) -> Result<Span, HeadError> {
@@ -235,7 +248,7 @@ fn host(
         .find(|field| field.known == Known::Host)
         .map(|field| field.value_span());
     let authority = match (header, authority) {
-        (Some(header), Some(authority)) if !header.of(bytes).eq_ignore_ascii_case(authority.of(bytes)) => {
+        (Some(header), Some(authority)) if !target::is_same(header.of(bytes), authority.of(bytes), default_port) => {
             return Err(HeadError::HostDiffers);
         }
         (Some(header), _) => header,
@@ -307,6 +320,46 @@ mod tests {
             let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{line}\r\n\r\n");
             let head = RequestHead::parse(head.as_bytes()).unwrap().unwrap();
             assert_eq!(head.has(flag::KEEP_ALIVE), stays, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_absolute_form_may_name_the_default_port() {
+        for (target, header, is_one) in [
+            ("http://a:80/x", "a", true),
+            ("http://a/x", "A:80", true),
+            ("https://a:443/x", "a", true),
+            ("HTTPS://[::1]:443", "[::1]", true),
+            ("http://a:443/x", "a", false),
+            ("https://a/x", "a:80", false),
+            ("http://a:8080/x", "a", false),
+            ("http://a:80/x", "b", false),
+            ("http://a/x", "a:80:80", false),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nhost: {header}\r\n\r\n");
+            assert_eq!(RequestHead::parse(head.as_bytes()).is_ok(), is_one, "{target} {header}");
+        }
+    }
+
+    #[test]
+    fn some_options_requests_are_for_nobody_behind_us() {
+        let preflight = "origin: https://a\r\naccess-control-request-method: POST\r\n";
+        for (start, more, is_asking) in [
+            ("OPTIONS *", "", true),
+            ("OPTIONS http://a", "", true),
+            ("OPTIONS http://a/", "", false),
+            ("OPTIONS http://a?b", "", false),
+            ("OPTIONS /x", "", false),
+            ("OPTIONS /x", "origin: https://a\r\n", false),
+            ("OPTIONS /x", "access-control-request-method: POST\r\n", false),
+            ("OPTIONS /x", preflight, true),
+            ("OPTIONS /x", &preflight.to_uppercase(), true),
+            ("POST /x", preflight, false),
+            ("options /x", preflight, false),
+        ] {
+            let head = format!("{start} HTTP/1.1\r\nhost: a\r\n{more}\r\n");
+            let head = RequestHead::parse(head.as_bytes()).unwrap().unwrap();
+            assert_eq!(head.has(flag::ASKING), is_asking, "{start} {more}");
         }
     }
 

@@ -16,6 +16,17 @@ pub(super) struct Target {
     pub(super) path: Span,
     /// Without the question mark.
     pub(super) query: Span,
+    /// It names the server and nothing on it (RFC 9112 3.2.4). With another method than OPTIONS that is the root.
+    pub(super) is_server: bool,
+    /// The absolute form's scheme is https.
+    is_https: bool,
+}
+
+impl Target {
+    /// The port that the absolute form means without saying so, with its colon.
+    pub(super) fn default_port(&self) -> &'static [u8] {
+        if self.is_https { b":443" } else { b":80" }
+    }
 }
 
 /// Take a request target apart. `options` says that the method is OPTIONS, the only one with `*`.
@@ -25,6 +36,7 @@ pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
         Some(b'*') if options && target.len() == 1 => {
             return Ok(Target {
                 path: Span::new(0, 1),
+                is_server: true,
                 ..Target::default()
             });
         }
@@ -45,6 +57,9 @@ pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
         authority,
         path: Span::new(from, end),
         query: Span::default(),
+        is_server: authority.is_some() && end == target.len() && end == from,
+        is_https: target.first().is_some_and(|byte| byte.eq_ignore_ascii_case(&b'h'))
+            && target.get(4).is_some_and(|byte| byte.eq_ignore_ascii_case(&b's')),
     };
     if let Some(query) = target.get(end + 1..) {
         if !query.iter().all(|byte| matches!(byte, 0x21..=0x7e) && *byte != b'#') {
@@ -163,6 +178,15 @@ pub(super) fn host(authority: &[u8]) -> Result<usize, HeadError> {
     let name = name.strip_suffix(b".").unwrap_or(name);
     check_name(name)?;
     Ok(name.len())
+}
+
+/// Whether two authorities are one: in any case, and with or without `port`, their scheme's default with its colon
+/// (RFC 9110 4.2.3). What neither of them could be is found out by `host`.
+pub(super) fn is_same(one: &[u8], other: &[u8], port: &[u8]) -> bool {
+    let bare = |authority: &'_ [u8]| authority.strip_suffix(port).map_or(authority.len(), <[u8]>::len);
+    let (one, other) = (one.get(..bare(one)), other.get(..bare(other)));
+    one.zip(other)
+        .is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
 /// The same for other rooms: None when it is no host.

@@ -424,10 +424,7 @@ impl ResponseHeadWriter {
         let passes = match field.known {
             Known::Other => {
                 let name = field.name(bytes);
-                !name
-                    .first_chunk::<3>()
-                    .is_some_and(|start| start.eq_ignore_ascii_case(b"cf-"))
-                    && (self.others.is_empty() || !contains(&self.others, name))
+                !is_kept_back(name) && (self.others.is_empty() || !contains(&self.others, name))
             }
             known => !known.is_in(self.known),
         };
@@ -532,13 +529,19 @@ fn contains(names: &[Vec<u8>], name: &[u8]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
+/// Cloudflare's headers, and CORS': which pages may read an answer is the gateway's to say, and nobody may say it twice.
+fn is_kept_back(name: &[u8]) -> bool {
+    begins(name, b"cf-") || begins(name, b"access-control-")
+}
+
+fn begins(name: &[u8], with: &[u8]) -> bool {
+    name.get(..with.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(with))
+}
+
 /// Whether a header tells of rate limits, in any of the spellings there are.
 fn is_limit(field: &Field, head: &[u8]) -> bool {
     let name = field.name(head);
-    let starts = |with: &[u8]| {
-        name.get(..with.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(with))
-    };
     field.known == Known::Other
         && [
             &b"x-ratelimit-"[..],
@@ -547,7 +550,7 @@ fn is_limit(field: &Field, head: &[u8]) -> bool {
             b"rate-limit-",
         ]
         .into_iter()
-        .any(starts)
+        .any(|with| begins(name, with))
 }
 
 /// Whether a `Connection` header names `name`, and so keeps it to that one connection.
