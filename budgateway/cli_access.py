@@ -320,7 +320,7 @@ def check_access(
     tenant: str,
 ) -> None:
     """Say whether METHOD PATH is allowed, and why; exit status 1 when not."""
-    from budgateway.auth.roles import Roles, admin_action
+    from budgateway.auth.roles import Decision, Roles, admin_action
     from budgateway.routing.own import own_routes
     from budgateway.routing.table import RouteTable
 
@@ -345,8 +345,8 @@ def check_access(
     elif access in ("admin", "metrics"):
         action = "metrics" if access == "metrics" else admin_action(method, bare)
         click.echo(f"action     {action}")
-        allowed, why = (
-            (False, "it needs a credential" + (", except from this machine" if access == "metrics" else ""))
+        allowed, why, _ = (
+            Decision(False, "it needs a credential" + (", except from this machine" if access == "metrics" else ""))
             if principal is None
             else Roles(settings.auth).profile(principal).may_operate(action)
         )
@@ -357,7 +357,7 @@ def check_access(
     else:
         # A request that usually has a body and names no model might name any.
         seen = model or ("" if method in ("GET", "HEAD", "DELETE", "OPTIONS") else None)
-        allowed, why = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
+        allowed, why, _ = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
     click.echo(f"decision   {'allowed' if allowed else 'denied'}: {why}")
     if not allowed:
         sys.exit(1)

@@ -31,7 +31,14 @@ class Gateway:
     `drain_s` seconds of the settings. `port = 0` asks the system for a free one. Raises OSError when a port is taken.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | str | os.PathLike[str]) -> None:
+        """`settings`, or the path of a configuration: a file or a folder, read at once (ConfigError with every problem)."""
+        if isinstance(settings, (str, os.PathLike)):
+            from budgateway.config.load import load_config
+
+            settings = load_config(os.fspath(settings))
+        elif not isinstance(settings, Settings):
+            raise TypeError(f"Gateway takes Settings or the path of a configuration, not {type(settings).__name__}")
         self.settings = settings
         self._segment = native.Segment(1)
         self._kept = StateFile(settings.limits.state_file, self._segment)

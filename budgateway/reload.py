@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from budgateway.config.source import FILES, Stamp, stamp
 from budgateway.errors import ConfigError
 from budgateway.records import Provider, Route, Secret, Settings
+
+_log = logging.getLogger("budgateway.reload")
 
 # Settings that are fixed for as long as the process lives: each owns a socket, a process or a file. field -> key.
 FIXED = {
@@ -146,6 +150,17 @@ def compare(before: Settings, after: Settings) -> Difference:
             if name not in _APART
         ),
     )
+
+
+@asynccontextmanager
+async def refusals_logged(what: str) -> AsyncIterator[None]:
+    """Log why a change of the configuration is refused, whoever asked for it: a signal, the admin API or a file."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            _log.error("%s refused: %s", what, problem)
+        raise
 
 
 def refusals(before: Settings, after: Settings) -> list[str]:

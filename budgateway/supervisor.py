@@ -30,7 +30,7 @@ from budgateway.handover import METRICS, SLOT, Giver, Named, take
 from budgateway.limits.keeping import StateFile
 from budgateway.notify import Service
 from budgateway.overload import MemoryGuard, memory_limit
-from budgateway.reload import Difference, Origin, compare, refusals
+from budgateway.reload import Difference, Origin, compare, refusals, refusals_logged
 from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket
 from budgateway.signals import hold_all, release
 from budgateway.slot import Slot, Worker, WorkerGone
@@ -402,7 +402,7 @@ class Supervisor:
         if self._load is None:
             raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
         self._reopen()
-        async with self._changing:
+        async with self._changing, refusals_logged("reload"):
             self._service.reloading()
             try:
                 difference = await self._apply(await self._load.read())
@@ -413,7 +413,7 @@ class Supervisor:
 
     async def rollback(self) -> Difference:
         """Bring back the configuration that was served before this one. ConfigError when there is none."""
-        async with self._changing:
+        async with self._changing, refusals_logged("rollback"):
             if self._previous is None:
                 raise ConfigError(["there is no earlier configuration to go back to"])
             difference = await self._apply(self._previous)
@@ -519,9 +519,8 @@ class Supervisor:
         try:
             await self._up.wait()
             await change()
-        except ConfigError as error:
-            for problem in error.problems:
-                _log.error("%s refused: %s", name, problem)
+        except ConfigError:
+            pass  # whoever asked for it, why it was refused is in the log
         except Exception as error:  # noqa: BLE001 - a background task's edge
             _log.error("%s failed: %s", name, error, exc_info=not isinstance(error, GatewayError))
 

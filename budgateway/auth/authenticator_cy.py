@@ -188,7 +188,9 @@ class CredentialAuthenticator(Authenticator):
             if decision is None:
                 decision = standing.profile.may(route, x.head.method, model)
             if not decision[0]:
-                what = f"the model '{x.model[:256]}' on this route" if x.model else "this route"
+                what = f"the route '{route}'"
+                if decision[2]:
+                    what = f"the model '{x.model[:256]}' on {what}" if x.model else f"{what} with a model unseen"
                 raise self._forbidden(standing, f"you may not use {what}", decision[1])
             return
         if access != "models":

@@ -14,10 +14,11 @@ _BUILT_IN = Grant(role=ADMIN, admin=("*",))
 
 
 class Decision(NamedTuple):
-    """Whether something is allowed, and why."""
+    """Whether something is allowed, and why. `of_model`: the route would be, with another model."""
 
     allowed: bool
     why: str
+    of_model: bool = False
 
 
 class Patterns:
@@ -78,7 +79,7 @@ class Profile:
         named = "a model that the gateway cannot see" if model is None else f"the model '{model[:MAX_MODEL_CHARS]}'"
         for whose, patterns in self._narrowings:
             if not patterns.takes(model):
-                return Decision(False, f"{whose} allows the models {patterns.text or '(none)'}, not {named}")
+                return Decision(False, f"{whose} allows the models {patterns.text or '(none)'}, not {named}", True)
         if self._grants is None:
             return Decision(True, "no roles are configured: every known principal may use every route")
         almost = ""
@@ -88,7 +89,7 @@ class Profile:
                     return Decision(True, f"granted by the role '{grant.role}'")
                 almost = f"the role '{grant.role}' allows the models {grant.models.text}, not {named}"
         if almost:
-            return Decision(False, almost)
+            return Decision(False, almost, True)
         if not self._roles:
             return Decision(False, "it has no roles")
         return Decision(False, f"none of its roles ({', '.join(self._roles)}) has {method} on the route '{route}'")
@@ -181,7 +182,10 @@ class Visibility:
             # A list of models is for who wants to post to them.
             method = "POST" if not route.methods or "POST" in route.methods else route.methods[0]
             entry = (route, Patterns(route.models or ("*",)), method)
-            self._routes.setdefault(route.provider, []).append(entry)
+            # A fallback that is told another model serves none that is asked for.
+            fallbacks = (one.provider for one in route.retries.fallbacks if not one.model)
+            for provider in dict.fromkeys((*route.answerers(), *fallbacks)):
+                self._routes.setdefault(provider, []).append(entry)
 
     def shows(self, principal: Principal | None, provider: str, model: str) -> bool:
         """Whether it may use a provider's model on any route; None is who has no credential."""

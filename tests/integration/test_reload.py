@@ -70,6 +70,22 @@ async def test_a_bad_configuration_changes_nothing_and_names_every_problem(gate:
         assert await once(gateway.url) == "200"
 
 
+@pytest.mark.parametrize("asked", ["admin API", "signal"])
+async def test_why_a_configuration_is_refused_is_logged_whoever_asked(gate: asyncio.Event, asked: str) -> None:
+    async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
+        gateway.configure(["ftp://nowhere"], extra=BROKEN)
+        if asked == "signal":
+            gateway.signal(signal.SIGHUP)
+            await gateway.until(lambda _: "reload refused" in gateway.server.output)
+        else:
+            assert (await gateway.call(*RELOAD))[0] == 422
+            assert (await gateway.call("POST", "/admin/rollback-config"))[0] == 422
+        refused = [line for line in gateway.server.output.splitlines() if "reload refused" in line]
+        for word in ("gateway2", "failure_threshold", "http:// or https://"):
+            assert sum(word in line for line in refused) == 1, refused
+        assert await once(gateway.url) == "200"
+
+
 async def test_what_needs_a_restart_is_refused_by_name(gate: asyncio.Event) -> None:
     async with FaultyUpstream(model_server(gate)) as upstream, operated([upstream.url]) as gateway:
         gateway.configure([upstream.url], settings={"workers": 3, "host": "0.0.0.0", "access_log": "off"})

@@ -161,7 +161,7 @@ def test_roles_decide(stage: ModuleType) -> None:
         with pytest.raises(Forbidden) as caught:
             auth.authorize(x, "authenticated", "chat")
         assert caught.value.hint == ""
-    with pytest.raises(Forbidden, match="this route"):
+    with pytest.raises(Forbidden, match="the route"):
         auth.authorize(ask_known(auth, f"x-api-key: {KEY}", model=""), "authenticated", "files")
     auditor = ask_known(auth, f"authorization: Bearer {own(roles=['auditor'])}", model="o3")
     with pytest.raises(Forbidden) as caught:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgateway.auth.roles import MAX_DECISIONS, Patterns, Roles, Visibility, admin_action
-from budgateway.records import Auth, Grant, Principal, Route, Tenant
+from budgateway.records import Auth, Canary, Fallback, Grant, Mirror, Principal, Retries, Route, Tenant
 
 ROUTES = ("chat", "embeddings", "files", "POST /v1/*")
 METHODS = ("GET", "POST", "DELETE")
@@ -187,3 +187,27 @@ def test_models_are_shown_to_who_may_use_them() -> None:
     assert seen.shows(None, "q", "public-1")
     assert not seen.shows(who("admin"), "q", "private")
     assert not seen.shows(who("admin"), "nowhere", "gpt-4o")
+
+
+def test_models_of_every_provider_of_a_route_are_shown() -> None:
+    route = Route(
+        "r",
+        "/v1/*",
+        "a",
+        auth_required=False,
+        split=(("a", 1), ("b", 1)),
+        canary=Canary("c", 0.1),
+        mirror=Mirror("d"),
+        retries=Retries(fallbacks=(Fallback("e"), Fallback("f", "other"))),
+    )
+    seen = Visibility(Roles(Auth()), (route,))
+    # A mirror answers nobody, and a fallback with a model of its own is told no other.
+    assert [name for name in "abcdef" if seen.shows(None, name, "m")] == ["a", "b", "c", "e"]
+
+
+def test_a_refusal_knows_whether_route_or_model_is_at_fault() -> None:
+    roles = Roles(Auth(grants=GRANTS))
+    assert roles.profile(who("chatter")).may("chat", "POST", "o3").of_model
+    assert not roles.profile(who("chatter")).may("elsewhere", "POST", "gpt-4o").of_model
+    narrow = Roles(Auth()).profile(Principal("p", models=("a",)))
+    assert narrow.may("chat", "POST", "b").of_model
