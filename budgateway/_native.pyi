@@ -619,13 +619,14 @@ class Express:
     def forget(self) -> None: ...
     def learn(
         self, route: int, credential: bytes | None, model: str, labels: tuple[int, int, int], limits: LimitSet | None,
-        price: Price | None, selector: Selector, without: int, targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes]],
+        price: Price | None, selector: Selector, without: int, targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes, bool]],
         asker: tuple[str, str, str, str] | None, standing: object, until_ns: int, max_body_bytes: int,
-        patience_ns: int, /,
+        patience_ns: int, by_origin: bool, /,
     ) -> None:  # fmt: skip
         """What holds for all requests of a credential for a model on a route, until then: labels (route, provider, model),
-        upstreams left out (a bit each), targets by the selector's index (label and header lines last), and who asks:
-        principal, whom limits by user and by key count, tenant. Who has waited for `patience_ns` is handed over."""
+        upstreams left out (a bit each), targets by the selector's index (label, header lines, and whether attempts are
+        told last), and who asks: principal, whom limits by user and by key count, tenant. Who has waited for `patience_ns`
+        is handed over, and not carried whose origin counts (`by_origin`) and who brings one."""
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # hand over who waits too long, or for who was silent for `quiet_ns`
     def hand_over(self) -> None: ...  # what is on its way, to `take_over`
@@ -649,6 +650,7 @@ NO_BODY: Final[int]  # response: 1xx, 204, 304, or to HEAD
 NAMED: Final[int]  # the request brings a request id of its own
 TIMED: Final[int]  # the request has an x-request-timeout
 DOUBTFUL: Final[int]  # of HeadReader: the response's body may be no answer
+ASKING: Final[int]  # an OPTIONS request about the server (`*`), or a browser's preflight
 
 FACTS: Final[int]  # cells that a HeadReader fills
 
@@ -995,6 +997,8 @@ class RouteTable:
         self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ...
     ) -> int:
         """The same from loose parts, whatever other spellings there are."""
+    def candidates(self, method: str, path: str, host: str, /) -> list[int]:
+        """The rules that may answer when models and headers are not known, in the order of preference."""
     def params(self, index: int, path: str) -> dict[str, str]:
         """The path's parameters under that rule, percent-decoded; a final `*` is called `*`. Empty when it does not match."""
     def explain(

@@ -39,6 +39,8 @@ class CachedRoute(Part):
     labels: tuple[int, int, int]  # route, provider, model
     max_body_bytes: int
     patience_ns: int  # until the earliest of its deadlines
+    lines: bytes = b""  # header lines of its answers
+    by_origin: bool = False  # requests that bring an origin are answered otherwise
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,7 @@ def route_facts(route: Route) -> dict[str, object]:
         "shaping": dict(explain(route, [])),
         "load_balancer": route.load_balancer,
         "rate_limit": route.rate_limit,
+        "burst_capacity": route.rate_burst,
         "auth_required": route.auth_required,
     }
 

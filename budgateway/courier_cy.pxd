@@ -10,6 +10,7 @@ from budgateway.transport.client_cy cimport ClientConnection, Target
 cdef int _KEEP_ALIVE
 cdef Py_ssize_t JOINED_BYTES
 cdef int _TIMED
+cdef long long SUSPECT_NS
 
 
 cdef class Courier(Carrier):
@@ -33,6 +34,10 @@ cdef class Courier(Carrier):
     cdef _send(self, Exchange x, ClientConnection connection)
     @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
     cdef bint _another(self, Exchange x, int verdict, int reason, long long wait_ns, long long now_ns) except -1
+    @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
+    cdef _listen(self, Exchange x, long long now_ns)
+    @cython.locals(leg=Leg, balancer=Balancer)
+    cdef _rest(self, Exchange x, head, long long now_ns)
     @cython.locals(connection=ClientConnection)
     cdef _retry(self, Exchange x, long long delay_ns, long long now_ns)
     cpdef _resume(self, Exchange x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import CONNECT
@@ -11,6 +11,7 @@ from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
 from budgateway.routing.form import look_on
 from budgateway.wire.patience import timeout_ns
+from budgateway.wire.retry_after import seconds_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.balance.hedge_cy import Hedging
+    from budgateway.native import ResponseHead
     from budgateway.routing.router_cy import Leg, RouteRoom
     from budgateway.transport.client_cy import ClientConnection, Target
     from budgateway.transport.sockets import PlainSockets
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 _KEEP_ALIVE = 1
 
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
+
+# An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
+SUSPECT_NS = 750_000_000
 
 _TIMED = 2048
 
@@ -203,6 +208,27 @@ class Courier(Carrier):
             return False
         self._retry(x, delay_ns, now_ns)
         return True
+
+    def _listen(self, x: Exchange, now_ns: int) -> None:
+        """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
+        route: RouteRoom = x.route
+        target: Target = x.target
+        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
+        if x.ready_ns > since_ns:
+            since_ns = x.ready_ns
+        since_ns = max(since_ns, target.pool.heard_ns)
+        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.suspect(x, now_ns)
+
+    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """An upstream that asks for patience gets a pause, as far as others of its provider are left."""
+        words = head.header("retry-after")
+        if words is not None and x.index >= 0:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.rest(x, seconds_of(words, time()), now_ns)
 
     def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
         """Leave the attempt that failed behind, and make the next one."""

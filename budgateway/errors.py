@@ -100,6 +100,12 @@ class Forbidden(GatewayError):
     who = "downstream"
 
 
+class OriginRefused(Forbidden):
+    """A page of another origin asks, and the configuration does not let it (CORS)."""
+
+    code = "origin_not_allowed"
+
+
 class KeysUnavailable(GatewayError):
     """The keys of a token's issuer were never read so far: whether it is good cannot be said."""
 

@@ -34,6 +34,7 @@ cdef class Exchange:
     cdef public object leg              # routing.router_cy.Leg: the provider that is asked now
     cdef public object handshake        # wire.upgrade.Handshake, when it asks for a WebSocket
     cdef public object reply            # reply.Reply: an answer of our own, instead of an upstream's
+    cdef public bytes cors              # header lines for pages of other origins; empty: none
     cdef public str pin                 # what keeps it with others at one provider and upstream
     # attempt
     cdef public int index               # of the upstream, while its slot is held; else -1
@@ -100,7 +101,7 @@ cdef class Carrier:
     cpdef writable(self, Exchange x, bint ok)
     cpdef sweep(self, Exchange x, long long now_ns)
     cpdef fail(self, Exchange x, error)
-    cpdef refuse_malformed(self, connection, error)
+    cpdef refuse_malformed(self, connection, error, bytes data)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     cpdef lost(self, Exchange x, error)
     cpdef upstream_writable(self, Exchange x, bint ok)

@@ -56,6 +56,7 @@ class Exchange:
         self.route: Any = None
         self.leg: Any = None
         self.handshake: Any = None
+        self.cors = b""
         self.pin: str | None = None
         # attempt
         self.index = -1
@@ -125,6 +126,7 @@ class Exchange:
         h.route = self.route
         h.leg = self.leg
         h.pin = self.pin
+        h.cors = self.cors
         bit = 1
         bit <<= self.index  # as a C number it is a long one
         h.tried = self.tried | bit
@@ -217,8 +219,8 @@ class Carrier:
         """The request went wrong while it was read: answer it."""
         raise NotImplementedError
 
-    def refuse_malformed(self, connection: Any, error: GatewayError) -> None:
-        """Answer what never became an exchange: there is no head to believe."""
+    def refuse_malformed(self, connection: Any, error: GatewayError, data: bytes) -> None:
+        """Answer what never became an exchange: there is no head to believe in `data`, which is what came of it."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- upstream connections

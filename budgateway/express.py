@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection
 
-QUIET_NS = (
-    500_000_000  # a sweep less than SUSPECT_NS of relay_cy: a silent upstream is found as early as without the express
-)
+QUIET_NS = 500_000_000  # a sweep less than SUSPECT_NS of courier_cy: a silent upstream is found as early as without the express
 SLACK_NS = 500_000_000  # two sweeps: so long before a deadline the relay has what it is about
 MAX_LEARNT = 1024  # kinds of exchanges, as many as the native half remembers
 _EVER_NS = (1 << 63) - 1
@@ -91,6 +89,8 @@ class Express:
         snapshot: Snapshot = x.snapshot
         if snapshot is not self._relay.snapshot:
             return
+        if route.cors is not None and route.cors.by_origin and x.head.header("origin") is not None:
+            return  # the native half gives such a request back
         try:
             kind = (route.place, snapshot.auth.given(x), x.model)
         except ValueError:
@@ -124,12 +124,22 @@ class Express:
             limits.price,
             choice.selector,
             choice.left_out,
-            [(target.pool.idle, target.writer, target.label, target.disclosure) for target in choice.targets],
+            [
+                (
+                    target.pool.idle,
+                    target.writer,
+                    target.label,
+                    target.disclosure + route.lines,
+                    target.disclosure != b"",
+                )
+                for target in choice.targets
+            ],
             identity.asker,
             identity.standing,
             until_ns,
             route.max_body_bytes,
             route.patience_ns - SLACK_NS,
+            route.by_origin,
         )
 
     def take_over(

@@ -15,6 +15,7 @@ cdef class Snapshot:
     cdef public Limits limits
     cdef public Router routes
     cdef public dict providers          # name -> tuple of transport.client_cy.Target
+    cdef public object origins          # routing.cors.CrossOrigins
 
 
 @cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int, stages=tuple)

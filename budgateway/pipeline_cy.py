@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from budgateway.limits.stage_cy import Limits, RouteLimits
     from budgateway.providers.adapter_cy import OpenAIAdapter
     from budgateway.records import Settings
+    from budgateway.routing.cors import CrossOrigins
     from budgateway.routing.router_cy import Leg, Router, RouteRoom
     from budgateway.transport.client_cy import Target
 
@@ -39,12 +40,14 @@ class Snapshot:
         limits: Limits,
         routes: Router,
         providers: dict[str, tuple[Target, ...]],
+        origins: CrossOrigins,
     ) -> None:
         self.settings = settings
         self.auth = auth
         self.limits = limits
         self.routes = routes
         self.providers = providers
+        self.origins = origins
 
 
 def plan(x: Exchange) -> Awaitable[None] | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from budgateway.wire.cors import Cors
 
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
 OnStoreFailure = Literal["local", "open", "closed"]
@@ -302,6 +305,7 @@ class Route:
     maintenance: Maintenance | None = None
     retries: Retries = field(default_factory=Retries)
     stream_keepalive_s: float = 0.0  # a comment in a stream that is silent for so long; 0: none
+    cors: Cors | None = None  # pages of other origins; None: none
 
     def answerers(self) -> tuple[str, ...]:
         """The providers that may answer: those of the split, then the canary's."""
@@ -579,6 +583,7 @@ class Settings:
     panic_percent: int = 50  # with fewer of a provider's upstreams available, doubtful ones are used, too
     store: StoreSettings | None = None
     retry_limit: RetryLimit = field(default_factory=RetryLimit)
+    cors: Cors | None = None  # where no route says otherwise
     jwt_secret: Secret | None = None
     jwt_expiration_s: int = 3600
     auth: Auth = field(default_factory=Auth)

@@ -12,11 +12,10 @@ from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
-cdef long long SUSPECT_NS
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
 cdef Py_ssize_t MAX_ERROR_BYTES
 cdef int _PASS, _WAIT, _CONTEXT
-cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL
+cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING
 
 
 cdef class Relay(Courier):
@@ -42,13 +41,11 @@ cdef class Relay(Courier):
     cdef _reply(self, Exchange x, reply)
     @cython.locals(downstream=ServerConnection)
     cdef _pour(self, Exchange x)
+    @cython.locals(snapshot=Snapshot, limits=Limits)
+    cdef _answer_options(self, Exchange x)
     cpdef waited(self, Exchange x, error)
     cdef _crash(self, Exchange x, error)
     cdef _enter(self, Exchange x)
-    @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
-    cdef _listen(self, Exchange x, long long now_ns)
-    @cython.locals(leg=Leg, balancer=Balancer)
-    cdef _rest(self, Exchange x, head, long long now_ns)
     @cython.locals(downstream=ServerConnection, leg=Leg, target=Target)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     @cython.locals(downstream=ServerConnection, last=bytes)
@@ -80,7 +77,10 @@ cdef class Relay(Courier):
     @cython.locals(attempts=Attempts)
     cdef _refuse(self, Exchange x, error)
     cdef _expire(self, Exchange x, phase)
+    @cython.locals(snapshot=Snapshot, lines=bytes)
     cpdef give_up(self, Exchange x, error)
+    @cython.locals(downstream=ServerConnection)
+    cdef _tell(self, Exchange x, bytes data, int outcome, int verdict)
     @cython.locals(
         route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str,
         snapshot=Snapshot, limits=Limits, rival=Exchange,

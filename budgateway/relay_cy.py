@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from time import monotonic_ns, time
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
@@ -28,7 +28,7 @@ from budgateway.pipeline_cy import plan
 from budgateway.server.websocket import SocketCounts, Tunnel
 from budgateway.waiting import go_on
 from budgateway.wire.answer import event_bytes, response_bytes
-from budgateway.wire.retry_after import seconds_of
+from budgateway.wire.date import date_line
 from budgateway.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
 
-# An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
-SUSPECT_NS = 750_000_000
 # For a client to read on, once its stream has stood still for chunk_timeout (nginx: send_timeout).
 SEND_NS = 60_000_000_000
 # Whoever looks after an overloaded gateway must get through to it.
@@ -57,6 +55,7 @@ _CHUNKED = 2
 _NO_BODY = 512
 _NAMED = 1024
 _DOUBTFUL = 4096
+_ASKING = 8192
 
 # The pump's SCAN_*.
 _SCAN_DOCUMENT = 1
@@ -119,6 +118,9 @@ class Relay(Courier):
     def _plan(self, x: Exchange) -> None:
         """Plan an exchange, or what is left of its plan, and execute it: at once, unless a stage must wait."""
         try:
+            if x.flags & _ASKING:
+                self._answer_options(x)
+                return
             if x.stage == 0 and self.shedding and not x.head.path.startswith(_NEVER_SHED):
                 raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
             waiting = plan(x)
@@ -141,6 +143,15 @@ class Relay(Courier):
         except Exception as error:  # noqa: BLE001 - the pipeline's edge: this exchange's alone
             self._crash(x, error)
 
+    def _answer_options(self, x: Exchange) -> None:
+        """Answer what is asked of the server itself or before a request, whoever asks. No limit but its own counts it."""
+        snapshot: Snapshot = x.snapshot
+        limits: Limits = snapshot.limits
+        limits.preflight(x)
+        x.status = 204
+        x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
+        self._tell(x, snapshot.origins.options(x.head, x.request_id, not x.keep_alive), COMPLETE, VERDICT_NEUTRAL)
+
     def _refuse(self, x: Exchange, error: GatewayError) -> None:
         """A stage said no. If it was the choice of an upstream, one of the route's fallbacks may have one; no other
         refusal is to be got around."""
@@ -158,6 +169,8 @@ class Relay(Courier):
         x.status = reply.status
         # Scanned like an upstream's, so that one writer decides what a client may see.
         start = b"HTTP/1.1 %d %b\r\n" % (reply.status, _PHRASES.get(reply.status, b""))
+        if b"date: " not in reply.lines:
+            start += date_line().encode() + b"\r\n"
         head: ResponseHead = ResponseHead.parse(start + reply.lines + b"\r\n", 0, x.to_head)  # type: ignore[assignment]  # it ends
         flags = head.flags
         x.sse = scan_of(flags) == _SCAN_EVENTS
@@ -167,7 +180,7 @@ class Relay(Courier):
             length = -1
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0 and not x.to_close
         x.overhead_ns += now_ns - x.ready_ns
-        data = self._write_head(head, length, x.keep_alive, x.request_id, b"", 0, x.overhead_ns // 1000, x.grant)
+        data = self._write_head(head, length, x.keep_alive, x.request_id, x.cors, 0, x.overhead_ns // 1000, x.grant)
         downstream: ServerConnection = x.downstream
         if whole or flags & _NO_BODY:
             if not flags & _NO_BODY:
@@ -249,10 +262,11 @@ class Relay(Courier):
             self._enter(x)
         self.give_up(x, error)
 
-    def refuse_malformed(self, connection: ServerConnection, error: GatewayError) -> None:
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
         """Answer what never became an exchange: there is no head to believe."""
+        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
         request_id = self._next_id()
-        connection.write(response_bytes(error, request_id, "", True))
+        connection.write(response_bytes(error, request_id, "", True, 0, snapshot.origins.malformed(data)))
         self._recorder.refuse(connection.client, request_id, error, monotonic_ns())
 
     def sweep(self, x: Exchange, now_ns: int) -> None:
@@ -284,19 +298,6 @@ class Relay(Courier):
                 self._comment(x, now_ns)
             if x.deadline_ns and x.index >= 0 and x.connection is not None:
                 self._listen(x, now_ns)
-
-    def _listen(self, x: Exchange, now_ns: int) -> None:
-        """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
-        route: RouteRoom = x.route
-        target: Target = x.target
-        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
-        if x.ready_ns > since_ns:
-            since_ns = x.ready_ns
-        since_ns = max(since_ns, target.pool.heard_ns)
-        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
-            balancer.suspect(x, now_ns)
 
     # ---------------------------------------------------------------- sink of the upstream connection
 
@@ -480,6 +481,8 @@ class Relay(Courier):
         target: Target = x.target
         disclosure = target.disclosure
         count = x.attempts if disclosure else 0
+        if x.cors:
+            disclosure = disclosure + x.cors
         overhead_us = x.overhead_ns // 1000
         if complete and not rename and not flags & _NO_BODY:
             data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant)
@@ -498,14 +501,6 @@ class Relay(Courier):
         sent_ns = monotonic_ns()
         x.overhead_ns += sent_ns - now_ns
         self._done(x, sent_ns)
-
-    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
-        """An upstream that asks for patience gets a pause, as far as others of its provider are left."""
-        words = head.header("retry-after")
-        if words is not None and x.index >= 0:
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
-            balancer.rest(x, seconds_of(words, time()), now_ns)
 
     def _began(self, x: Exchange) -> None:
         """The head leaves: from here on the exchange cannot be tried again."""
@@ -599,9 +594,16 @@ class Relay(Courier):
         x.pump = None
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         count = x.attempts if x.target is not None and x.target.disclosure else 0
-        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive, count)
+        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
+        lines = snapshot.origins.lines(x.head) if x.route is None else x.cors
+        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive, count, lines)
         x.bytes_out = len(data) - data.find(b"\r\n\r\n") - 4
-        self._close(x, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict, monotonic_ns())
+        self._tell(x, data, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)
+
+    def _tell(self, x: Exchange, data: bytes, outcome: int, verdict: int) -> None:
+        """End an exchange with an answer of our own."""
+        downstream: ServerConnection = x.downstream
+        self._close(x, outcome, verdict, monotonic_ns())
         downstream.write(data)
         downstream.finish(x.keep_alive)
 

@@ -259,6 +259,7 @@ class DataPlane:
             self.express.follow(snapshot)
         self.snapshot = snapshot
         self.relay.snapshot = snapshot
+        self.door.full_lines = snapshot.origins.plain
         self._open_express()
 
     def _open_express(self) -> None:

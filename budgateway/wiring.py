@@ -21,17 +21,31 @@ from budgateway.limits.stage_cy import Limits
 from budgateway.limits.waiting import WaitingRoom
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
-from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
+from budgateway.records import OWN_ISSUER, Issuer, Provider, ProviderKind, Route, Settings, Upstream
+from budgateway.routing.cors import CrossOrigins
 from budgateway.routing.own import OFFICE, own_routes
 from budgateway.routing.router_cy import Leg, Router, RouteRoom
 from budgateway.routing.shape import Shape, split_of
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler, client_tls
+from budgateway.wire.cors import CrossOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from budgateway.limits.demand import SharedLimits
+
+# What clients of the big APIs ask for by header: passed on to the kinds of provider that may know it. Not `x-stainless-*`,
+# which no API reads: it tells of the client's machine.
+_VENDOR = (
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+    "anthropic-version",
+    "anthropic-beta",
+    "anthropic-dangerous-direct-browser-access",
+)
+VENDOR_HEADERS: Mapping[ProviderKind, tuple[str, ...]] = {"openai": _VENDOR, "litellm": _VENDOR}
 
 # What a pool's connections have in common: URL, how TLS is checked, how long and how many are kept.
 PoolKey = tuple[str, bool, str, float, int]
@@ -47,6 +61,7 @@ def targets_of(
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
     if key is not None:
         fixed.append(("authorization", f"Bearer {key.reveal()}"))
+    forwarded = (*VENDOR_HEADERS.get(provider.kind, ()), *provider.forward_headers)
     secure = any(upstream.tls for upstream in provider.upstreams)
     tls = client_tls(provider.tls_verify, provider.tls_ca_file) if secure else None
     dialler = Dialler(provider.connect_timeout_s, tls)
@@ -59,9 +74,7 @@ def targets_of(
         if pool is None:
             pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
         pools[shared] = pool
-        writer = native.RequestHeadWriter(
-            _authority(upstream), upstream.path, provider.strip_prefix, provider.forward_headers, fixed
-        )
+        writer = native.RequestHeadWriter(_authority(upstream), upstream.path, provider.strip_prefix, forwarded, fixed)
         targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose))
     return tuple(targets)
 
@@ -168,7 +181,9 @@ def build_snapshot(
     auth = _authenticator(settings, vault or Vault())
     labels = {name: segment.intern(name) for name in _model_names(settings)}
     routes = Router(rooms, labels, largest_body(settings), own_from)
-    return Snapshot(settings, auth, _limits(settings, book, shared), routes, targets)
+    common = None if settings.cors is None else CrossOrigin(settings.cors)
+    origins = CrossOrigins(routes.table, [room.cors for room in routes.rooms], common)
+    return Snapshot(settings, auth, _limits(settings, book, shared), routes, targets, origins)
 
 
 def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> Limits:
@@ -177,7 +192,7 @@ def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> 
     across = None
     if shared is not None:
         across = Across(shared, book, queue_size=how.queue_size, queue_timeout_s=how.queue_timeout_s)
-    return Limits(book, book.strays(), waiting, across)
+    return Limits(book, book.strays(), book.of_preflights(), waiting, across)
 
 
 def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
@@ -223,6 +238,7 @@ def _route_room(
         shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
         fallbacks=fallbacks,
         attempts=Attempts(route.retries, fallbacks),
+        cors=None if route.cors is None else CrossOrigin(route.cors),
     )
 
 
@@ -287,7 +303,7 @@ def _office_rooms(
     targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
     keys = {(OFFICE, upstream.url): upstream.url}
     rooms = []
-    for route, access in own_routes(settings.routes):
+    for route, access in own_routes(settings.routes, settings.cors):
         room = _route_room(route, {OFFICE: provider}, targets, settings, keys, segment, worker)
         room.access = access
         rooms.append(room)

@@ -15,6 +15,7 @@ from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNot
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
 from budgateway.wire.answer import error_document, response_bytes
+from budgateway.wire.date import date_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -110,7 +111,7 @@ class BackOffice(Carrier):
         x.downstream.write(response_bytes(error, x.head.request_id or "-", x.head.path, not keep_alive))
         x.downstream.finish(keep_alive)
 
-    def refuse_malformed(self, connection: ServerConnection, error: GatewayError) -> None:
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
         """Answer what never became an exchange."""
         connection.write(response_bytes(error, "-", "", True))
 
@@ -179,7 +180,7 @@ class BackOffice(Carrier):
     def _answer(self, x: Exchange, status: int, body: bytes, content_type: str) -> None:
         x.closed = True
         head = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: {content_type}\r\n"
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{date_line()}\r\ncontent-type: {content_type}\r\n"
             f"content-length: {len(body)}\r\ncache-control: no-store\r\n\r\n"
         )
         x.downstream.write(head.encode("ascii") if x.to_head else head.encode("ascii") + body)

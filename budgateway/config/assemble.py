@@ -14,6 +14,7 @@ from budgateway.config.endpoint import is_loopback
 from budgateway.config.problems import Problems, did_you_mean, shown, spelled, without
 from budgateway.config.resolve import Resolver, cores, is_compressed, methods_of
 from budgateway.config.resolve_auth import AuthResolver, authenticates
+from budgateway.config.resolve_cors import cors_of
 from budgateway.config.resolve_health import breaker_of, outliers_of
 from budgateway.config.resolve_redis import store_settings
 from budgateway.config.resolve_shaping import leading, named
@@ -29,6 +30,7 @@ from budgateway.config.schema import (
 )
 from budgateway.config.schema_attempts import RetriesConfig
 from budgateway.config.schema_auth import AuthConfig
+from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectionConfig
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
@@ -96,6 +98,9 @@ class _Assembly:
         access_log = self._resolve.access_log(gateway.access_log)
         certificate = self._resolve.tls(tls.cert_file, tls.key_file) if tls else None
         secret = self._resolve.jwt_secret(auth.jwt_secret)
+        self._resolve.burst = limiting.burst_capacity if limiting is not None and limiting.enabled else None
+        self._resolve.cors = self._table(("cors",), CorsConfig)
+        cors = cors_of(("cors",), self._resolve.cors, self._problems)
         providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
         how_limited = resolve_limits.settings(limiting, self._problems, self._source.folder_of)
         overall = resolve_limits.overall(limiting, self._problems)
@@ -142,6 +147,7 @@ class _Assembly:
             jwt_secret=secret,
             jwt_expiration_s=auth.jwt_expiration,
             auth=believed,
+            cors=cors,
             providers=tuple(providers),
             routes=tuple(routes),
             notices=tuple(self._notices),

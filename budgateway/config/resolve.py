@@ -10,9 +10,11 @@ from pathlib import Path
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.config.problems import Problems, did_you_mean, shown
+from budgateway.config.resolve_cors import route_cors
 from budgateway.config.resolve_health import health_check_of
 from budgateway.config.resolve_shaping import shaping
 from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
+from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.records import (
@@ -45,6 +47,8 @@ class Resolver:
         self._environ = environ
         self._folder = source.folder_of  # of the file in which a key was written: relative paths start there
         self._look_at = source.look_at  # at each file that the configuration refers to, before it is read
+        self.cors: CorsConfig | None = None  # what routes say of it is laid over this
+        self.burst: int | None = None  # `[rate_limiting] burst_capacity`: of routes that say nothing of their own
 
     def secret(self, path: KeyPath, reference: str) -> Secret | None:
         """The secret behind `env:NAME` or `file:PATH`."""
@@ -286,7 +290,7 @@ class Resolver:
             priority=table.priority,
             load_balancer=table.load_balancer,
             rate_limit=table.rate_limit or 0,
-            rate_burst=(table.burst_capacity or burst_of(table.rate_limit)) if table.rate_limit else 0,
+            rate_burst=self._burst(table.rate_limit, table.burst_capacity) if table.rate_limit else 0,
             auth_required=table.auth_required,
             timeouts=Timeouts(
                 connect_s=connect,
@@ -306,8 +310,14 @@ class Resolver:
                 hedge=None if table.hedge is None else Hedge(table.hedge.after or 0.0, table.hedge.percentile or 0),
             ),
             stream_keepalive_s=table.stream_keepalive or 0.0,
+            cors=route_cors((*here, "cors"), table.cors, self.cors, self.problems),
             **shaping(here, table, methods_of(table), self.problems),
         )
+
+    def _burst(self, per_minute: int, own: int | None) -> int:
+        """The burst of a route's rate: its own, else that of `[rate_limiting]`, which is for all routes and so no more than
+        what this one allows in a minute; else a tenth."""
+        return own or (min(self.burst, per_minute) if self.burst else burst_of(per_minute))
 
 
 def is_compressed(table: ProviderConfig) -> bool:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from budgateway.config.schema_attempts import AttemptKeys, HoldKeys, RetriesConfig
 from budgateway.config.schema_auth import AuthConfig
+from budgateway.config.schema_cors import CorsConfig, RouteCors
 from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
@@ -160,7 +161,7 @@ class RouteConfig(AttemptKeys):
     rate_limit: Count | None = None
     """Requests per minute and client on this route."""
     burst_capacity: Count | None = None
-    """Requests at once above `rate_limit`; default a tenth of it."""
+    """Requests at once above `rate_limit`; default `[rate_limiting] burst_capacity` (at most `rate_limit`), else a tenth."""
     auth_required: bool = True
     """False lets anyone in."""
     timeout: Seconds | None = None
@@ -181,6 +182,8 @@ class RouteConfig(AttemptKeys):
     """Seconds an answer is kept."""
     websocket: WebSocketSwitch = None
     """It answers WebSocket handshakes, and nothing else: true, or a table with its limits."""
+    cors: RouteCors = None
+    """Pages of other origins: their origins, or a table with the keys of `[cors]`, laid over those; false for none."""
 
 
 class EndpointConfig(Table):
@@ -246,6 +249,7 @@ class Configuration(Table):
     gateway: GatewayConfig = GatewayConfig()
     tls: TlsConfig | None = None
     auth: AuthConfig = AuthConfig()
+    cors: CorsConfig | None = None
     rate_limiting: RateLimitingConfig | None = None
     circuit_breaker: CircuitBreakerConfig | None = None
     outlier_ejection: OutlierEjectionConfig = OutlierEjectionConfig()
@@ -264,6 +268,7 @@ SECTIONS: dict[str, type[Table]] = {
     "gateway": GatewayConfig,
     "tls": TlsConfig,
     "auth": AuthConfig,
+    "cors": CorsConfig,
     "rate_limiting": RateLimitingConfig,
     "circuit_breaker": CircuitBreakerConfig,
     "outlier_ejection": OutlierEjectionConfig,

@@ -74,7 +74,7 @@ class RateLimitingConfig(Table):
     requests_per_minute: Count = 1000
     """Sustained rate; with rules, and without this and `burst_capacity`, there is none over all routes."""
     burst_capacity: Count | None = None
-    """Requests at once above the rate; default a tenth of it."""
+    """Requests at once above the rate, on routes with a `rate_limit` above theirs, too; default a tenth of the rate."""
     rules: list[RuleConfig] = []
     """Further limits, all of which a request must keep to."""
     headers: bool = True

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 GATEWAY = "gateway"
 _OFFICE = "\0"  # no route is called that
+_PREFLIGHTS = "\1"  # nor that
+# From one address, which may be that of a proxy with all of its clients: a bound for floods, not for browsers.
+PREFLIGHTS_A_MINUTE = 60_000
+PREFLIGHT_BURST = 6_000
 ALLOWANCE = "allowance"
 S_PER_DAY = 86_400
 _BITS = {
@@ -57,19 +61,20 @@ class Named(NamedTuple):
 
     def words(self) -> str:
         """As it is named to a client."""
+        rate = f"{self.amount} {self.kind} a {self.period}"
+        if self.kind == "requests":
+            rate += f", {self.burst} at once"
         if self.name == GATEWAY:
-            return "the gateway's limit"
+            return f"the gateway's limit of {rate}"
         if self.name.startswith("route:"):
-            return f"the limit of route '{self.name.removeprefix('route:')}'"
+            return f"the limit of route '{self.name.removeprefix('route:')}', {rate}"
         if self.kind == "spend":
-            amount = f"${self.amount / 1e6:.2f} a {self.period}"
+            rate = f"${self.amount / 1e6:.2f} a {self.period}"
         elif self.kind == "concurrency":
-            amount = f"{self.amount} at a time"
-        else:
-            amount = f"{self.amount} {self.kind} a {self.period}"
+            rate = f"{self.amount} at a time"
         by = " and ".join(word for word, bit in _BITS.items() if self.by & bit)
         whose = "of this credential" if self.name == ALLOWANCE else f"({'by ' + by if by else 'all together'})"
-        return f"{amount} {whose}, limit '{self.name}'"
+        return f"{rate} {whose}, limit '{self.name}'"
 
 
 class Rulebook:
@@ -102,13 +107,17 @@ class Rulebook:
         """The limits of what the gateway answers itself: those of all requests together, and no rules."""
         return RouteLimits(self, _OFFICE, False, False)
 
+    def of_preflights(self) -> RouteLimits:
+        """The limit of what browsers ask before a request: it is nobody's rule, and counts for none."""
+        return RouteLimits(self, _PREFLIGHTS, False, False)
+
     def prepare(self, route: str, model: str, principal: Principal | None) -> Prepared | None:
         """The limits of such exchanges, ready to decide; None when there are none."""
         names = tuple(self._names(route, model, principal))
         if not names:
             return None
         store = self._settings.store
-        if store is None or route in ("", _OFFICE):
+        if store is None or route in ("", _OFFICE, _PREFLIGHTS):
             return self._prepared(route, names)
         # While Redis is away, each of the gateways admits its part.
         parts = store.replicas
@@ -188,6 +197,9 @@ class Rulebook:
         return not rule.roles or any(role in rule.roles for role in roles)
 
     def _names(self, route: str, model: str, principal: Principal | None) -> Iterator[Named]:
+        if route == _PREFLIGHTS:
+            yield Named("preflights", native.BY_ADDRESS, "requests", PREFLIGHTS_A_MINUTE, "minute", PREFLIGHT_BURST)
+            return
         overall = self._settings.rate_limit
         if overall is not None:
             yield Named(GATEWAY, native.BY_USER, "requests", overall.per_minute, "minute", overall.burst)

@@ -27,7 +27,7 @@ cdef class RouteLimits:
 cdef class Limits:
     cdef object _book, _waiting         # rules.Rulebook; waiting.WaitingRoom or None
     cdef object _across                 # across.Across or None
-    cdef RouteLimits _strays
+    cdef RouteLimits _strays, _preflights
     cdef dict _prices                   # provider -> model -> native.Price or None
     cdef bint _priced, _has_leases
     cdef public object today
@@ -38,8 +38,10 @@ cdef class Limits:
     cpdef take(self, Exchange x, Prepared prepared, long long now_ns)
     @cython.locals(key=str, tenant=str)
     cpdef follow(self, Exchange x, Prepared prepared, long long now_ns)
-    @cython.locals(prepared=Prepared)
     cpdef stray(self, Exchange x)
+    cpdef preflight(self, Exchange x)
+    @cython.locals(prepared=Prepared)
+    cdef _count(self, Exchange x, RouteLimits room)
     @cython.locals(known=dict)
     cpdef price(self, Exchange x)
     @cython.locals(prepared=Prepared, room=RouteLimits)

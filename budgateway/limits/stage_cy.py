@@ -76,12 +76,19 @@ class Limits:
     """All or nothing: a request that some limit refuses has consumed nothing of the others."""
 
     def __init__(
-        self, book: Rulebook, strays: RouteLimits, waiting: WaitingRoom | None, across: Across | None = None
+        self,
+        book: Rulebook,
+        strays: RouteLimits,
+        preflights: RouteLimits,
+        waiting: WaitingRoom | None,
+        across: Across | None = None,
     ) -> None:
-        """`strays` are the limits of what finds no route, or may not use it; without a waiting room, what runs as often as
+        """`strays` are the limits of what finds no route, or may not use it, `preflights` those of what is asked before a
+        request and counts for no other limit; without a waiting room, what runs as often as
         it may is refused at once. `across` asks the other hosts, where there are any."""
         self._book = book
         self._strays = strays
+        self._preflights = preflights
         self._waiting = waiting
         self._across = across
         # Where no limit has a lease, nobody ever waits.
@@ -153,7 +160,14 @@ class Limits:
 
     def stray(self, x: Exchange) -> None:
         """Count a request that goes nowhere: RateLimited when there were too many."""
-        prepared = self._strays.pick(x)
+        self._count(x, self._strays)
+
+    def preflight(self, x: Exchange) -> None:
+        """Count a request that the gateway answers at once, whoever asks: RateLimited when there were too many."""
+        self._count(x, self._preflights)
+
+    def _count(self, x: Exchange, room: RouteLimits) -> None:
+        prepared = room.pick(x)
         if prepared is not None:
             refusal = self.take(x, prepared, x.ready_ns)
             if refusal is not None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from budgateway.routing.router_cy import Access
+    from budgateway.wire.cors import Cors
 
 OFFICE = "gateway"
 
@@ -30,8 +31,8 @@ _PATHS: tuple[tuple[str, Access, int, tuple[str, ...]], ...] = (
 _WILDCARD = re.compile(r"/(\*|\{\w+:path\})$")
 
 
-def own_routes(configured: Iterable[Route]) -> list[tuple[Route, Access]]:
-    """Each with who may use it. In a table they stand behind the configured ones, as of equals the first one answers.
+def own_routes(configured: Iterable[Route], cors: Cors | None = None) -> list[tuple[Route, Access]]:
+    """Each with who may use it; `cors` is what holds where nothing else is said. In a table they stand behind the configured ones, as of equals the first one answers.
 
     Those here name their methods, and would so beat a route of the operator's that has just the path: one that takes
     every request to it claims it.
@@ -43,7 +44,16 @@ def own_routes(configured: Iterable[Route]) -> list[tuple[Route, Access]]:
     }
     return [
         (
-            Route(name=OFFICE, path=path, provider=OFFICE, methods=methods, priority=priority, auth_required=False),
+            Route(
+                name=OFFICE,
+                path=path,
+                provider=OFFICE,
+                methods=methods,
+                priority=priority,
+                auth_required=False,
+                # Those are the operators': a page must be let in on purpose.
+                cors=None if cors is None or (access in ("admin", "metrics") and not cors.admin) else cors,
+            ),
             access,
         )
         for path, access, priority, methods in _PATHS

@@ -25,6 +25,7 @@ cdef class RouteRoom:
     cdef public object mirror           # balance.mirror.Mirroring, or None
     cdef public object attempts         # balance.attempts_cy.Attempts
     cdef public tuple stages            # between limits and the choice of an upstream
+    cdef public object cors             # wire.cors.CrossOrigin, or None
     cdef public Py_ssize_t place
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns, comment_ns

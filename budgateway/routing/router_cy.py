@@ -8,6 +8,7 @@ from budgateway.cached_plan import CachedRoute
 from budgateway.errors import BadRequest, MethodNotAllowed, ModelNotFound, RouteNotFound
 from budgateway.native import Peeker, RouteTable
 from budgateway.records import METHODS
+from budgateway.routing.cors import check_handshake
 from budgateway.routing.form import model_of, rest_of
 from budgateway.wire.upgrade import query_model
 
@@ -70,10 +71,12 @@ class RouteRoom:
         mirror: Any = None,
         attempts: Any,
         stages: Sequence[Any] = (),
+        cors: Any = None,
     ) -> None:
         """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there, as `attempts`
         (balance.attempts_cy.Attempts) has it. `stages` decide after the limits and before the choice of an upstream, in
-        their order: each has a method `decide(x)`, which refuses by a GatewayError or returns what is to be waited for."""
+        their order: each has a method `decide(x)`, which refuses by a GatewayError or returns what is to be waited for.
+        `cors` (wire.cors.CrossOrigin): pages of other origins that may read the answers."""
         self.record = record
         self.name = record.name
         self.access = access
@@ -85,6 +88,7 @@ class RouteRoom:
         self.mirror = mirror
         self.attempts = attempts
         self.stages = tuple(stages)
+        self.cors = cors
         self.place = -1  # in the router's table
         self.comment_ns = int(record.stream_keepalive_s * 1e9)
         self.max_body_bytes = record.max_body_bytes
@@ -164,6 +168,11 @@ class Router:
         room = self.rooms[index]
         x.route = room
         x.leg = room.legs[0]
+        if room.cors is not None:
+            origin = x.head.header("origin")
+            x.cors = room.cors.lines(origin)
+            if room.record.websocket is not None:
+                check_handshake(room.cors, x.head, origin)
         if room.shape is not None:
             room.shape.apply(x)
         if room.max_body_bytes != self._default_limit:
@@ -181,6 +190,8 @@ class Router:
             (room.label, leg.label, x.model_label),
             room.max_body_bytes,
             min(room.first_byte_ns, room.total_ns),
+            b"" if room.cors is None else room.cors.plain,
+            room.cors is not None and room.cors.by_origin,
         )
 
     def _nothing(self, x: Exchange, why: int) -> GatewayError:

@@ -59,6 +59,11 @@ def explain(route: Route, headers: Sequence[tuple[str, str]]) -> list[tuple[str,
         lines.append(("pinned", f"by header {header}" if kind == "header" else f"by {kind}"))
     if answers:
         lines.append(("answers", f"{answers}, unless all of its upstreams are out"))
+    if route.rate_limit:
+        burst = route.rate_burst or max(1, route.rate_limit // 10)
+        lines.append(("limit", f"{route.rate_limit} requests a minute for each client, {burst} at once"))
+    if route.cors is not None:
+        lines.append(("cors", f"pages of {', '.join(route.cors.origins)}"))
     if route.mirror is not None:
         lines.append(("mirror", f"{route.mirror.provider}: {route.mirror.share * 100:g} % of the requests"))
     return lines

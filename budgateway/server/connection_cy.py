@@ -100,7 +100,7 @@ class ServerConnection:
         if not door.has_room():
             if door.turn_away():
                 door.connections.add(self)
-                transport.write(door.full)
+                transport.write(door.full())
                 self._linger()
             else:
                 self.abort()
@@ -186,6 +186,7 @@ class ServerConnection:
         try:
             head = self._door.read_head(data)
         except BadRequest as error:
+            self._pending = bytearray(data)
             self.refuse(error)
             return
         if head is None:
@@ -490,7 +491,7 @@ class ServerConnection:
         if x is not None:
             self._fail(x, error)
             return
-        self._handler.refuse_malformed(self, error)
+        self._handler.refuse_malformed(self, error, bytes(self._pending or b""))
         self._linger()
 
     def sweep(self, now_ns: int) -> None:
@@ -587,14 +588,13 @@ class ServerConnection:
         self._left = LINGER_BYTES
         self._deadline_ns = monotonic_ns() + LINGER_NS
         self._flush_ns = self._deadline_ns + FLUSH_NS
-        transport = self._transport
         if not self._reading:
             self.resume_reading()
         try:
-            if transport.can_write_eof():
-                transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
             else:
                 self._state = _CLOSED
-                transport.close()
+                self._transport.close()
         except OSError:  # the client was quicker
             self.abort()

@@ -10,7 +10,9 @@ cdef class Door:
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
-    cdef public bytes full              # what is answered to a connection for which there is no room
+    cdef public bytes full_lines
+    cdef bytes _full
+    cdef long long _full_at
     cdef public set connections
     cdef public long long now_ns
     cdef public bint draining

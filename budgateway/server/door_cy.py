@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from array import array
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import Overloaded
@@ -52,9 +52,9 @@ class Door:
         self.max_connections = max_connections
         self.connections: set[ServerConnection | Tunnel] = set()
         self.refused_connections = 0
-        # Told, not cut off: a balancer in front takes a 503 as a reason to go elsewhere.
-        error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
-        self.full = response_bytes(error, "-", "", True)
+        self.full_lines = b""  # header lines of what is told to a connection for which there is no room
+        self._full = b""
+        self._full_at = 0  # in seconds since the epoch: the answer says when it was
         # moved by the sweep, four times a second: good enough for idle deadlines, and free
         self.now_ns = monotonic_ns()
         self.draining = False
@@ -70,6 +70,16 @@ class Door:
         """Count a connection for which there is no room; whether it is to be told so, or else cut off."""
         self.refused_connections += 1
         return len(self.connections) - self.max_connections < MAX_TURNED_AWAY
+
+    def full(self) -> bytes:
+        """What a connection is told for which there is no room. Not cut off: a balancer in front takes a 503 as a reason to go
+        elsewhere."""
+        now = int(time())
+        if now != self._full_at:
+            error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
+            self._full = response_bytes(error, "-", "", True, more=self.full_lines)
+            self._full_at = now
+        return self._full
 
     def sweep(self, now_ns: int) -> None:
         """Let every connection look at its deadline."""

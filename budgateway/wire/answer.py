@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from budgateway.errors import GatewayError
+from budgateway.wire.date import date_line
 
 # Anthropic's words for our statuses (docs: errors); what is not here is its api_error.
 _ANTHROPIC_TYPES = {
@@ -40,11 +41,15 @@ def error_document(error: GatewayError, request_id: str, path: str) -> dict[str,
     }
 
 
-def response_bytes(error: GatewayError, request_id: str, path: str, close: bool, attempts: int = 0) -> bytes:
-    """A whole response for an error; says how many `attempts` there were unless that is 0."""
+def response_bytes(
+    error: GatewayError, request_id: str, path: str, close: bool, attempts: int = 0, more: bytes = b""
+) -> bytes:
+    """A whole response for an error; says how many `attempts` there were unless that is 0. `more` are further header lines,
+    each with its CRLF."""
     body = json.dumps(error_document(error, request_id, path)).encode()
     lines = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        date_line(),
         "content-type: application/json",
         f"content-length: {len(body)}",
         f"x-request-id: {request_id}",
@@ -63,7 +68,7 @@ def response_bytes(error: GatewayError, request_id: str, path: str, close: bool,
         options.append("upgrade")
     if options:
         lines.append(f"connection: {', '.join(options)}")
-    return "\r\n".join(lines).encode("ascii") + b"\r\n" + error.lines + b"\r\n" + body
+    return "\r\n".join(lines).encode("ascii") + b"\r\n" + error.lines + more + b"\r\n" + body
 
 
 def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:

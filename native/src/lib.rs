@@ -201,6 +201,8 @@ mod _native {
     const TIMED: u16 = crate::head::flag::TIMED;
     #[pymodule_export]
     const DOUBTFUL: u16 = crate::head::flag::DOUBTFUL;
+    #[pymodule_export]
+    const ASKING: u16 = crate::head::flag::ASKING;
 
     // Bodies.
     #[pymodule_export]

@@ -64,6 +64,12 @@ impl RouteTable {
         )
     }
 
+    #[pyo3(signature = (method, path, host, /))]
+    fn candidates(&self, method: &str, path: &str, host: &str) -> Vec<usize> {
+        self.inner
+            .candidates(method.as_bytes(), host.as_bytes(), path.as_bytes())
+    }
+
     fn params<'py>(&self, py: Python<'py>, index: usize, path: &str) -> PyResult<Bound<'py, PyDict>> {
         let params = PyDict::new(py);
         for (name, value) in self.inner.params(index, path.as_bytes()) {

@@ -48,7 +48,7 @@ SAFE: dict[type, set[str]] = {
     Route: {
         "name", "path", "provider", "host", "methods", "models", "headers", "priority", "load_balancer", "rate_limit",
         "rate_burst", "auth_required", "timeouts", "max_body_bytes", "replay_safe", "replay_inference", "cache_ttl_s",
-        "retries", "stream_keepalive_s",
+        "retries", "stream_keepalive_s", "cors",
     },
     Retries: {"max_attempts", "statuses", "max_retry_after_s", "fallbacks", "fallback_on"},
     Upstream: {"url", "host", "port", "path", "weight"},
@@ -62,7 +62,7 @@ SAFE: dict[type, set[str]] = {
         "settle_s", "watch", "cpu_affinity", "spare_worker", "worker_timeout_s", "disclose", "log_level", "access_log",
         "metrics_enabled", "metrics_host", "metrics_port", "rate_limit", "limit_rules", "limits", "prices", "breaker",
         "outliers", "panic_percent", "retry_limit", "jwt_secret", "jwt_expiration_s", "auth", "providers", "routes",
-        "notices", "sources", "origins",
+        "notices", "sources", "origins", "cors",
     },
     LimitSettings: {"output_tokens", "headers", "state_file", "queue_size", "queue_timeout_s"},
     LimitRule: {"name", "by", "tenants", "roles", "models", "routes"},
@@ -115,7 +115,7 @@ EXCHANGE_SAFE = {
     "target", "send_body", "connection", "task", "waiter", "reused", "fresh", "vouched_early", "asked", "status",
     "told_flags", "told_length", "error", "deadline_ns", "progressed", "stalled", "chunked", "sse", "to_close",
     "keep_alive", "head_sent", "closed", "first_byte_ns", "overhead_ns", "bytes_out", "pump", "held", "hold", "ends",
-    "doubt", "waiting", "waiting_bytes", "spoke_ns", "document", "main", "retries",
+    "doubt", "waiting", "waiting_bytes", "spoke_ns", "document", "main", "retries", "cors",
 }  # fmt: skip
 EXCHANGE_CLOSES = {
     "streams", "attempts", "rename", "keeps_usage", "vouched", "claim", "handshake", "pin", "fallback", "rival", "streamed",

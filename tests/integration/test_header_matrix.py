@@ -21,6 +21,8 @@ SINGLE = {"content-type"}  # the message has its own
 
 UP = {
     "accept", "content-encoding", "traceparent", "tracestate", "baggage", "user-agent", "idempotency-key",
+    "openai-beta", "openai-organization", "openai-project", "anthropic-version", "anthropic-beta",
+    "anthropic-dangerous-direct-browser-access",
     "x-tenant",  # forward_headers
 }  # fmt: skip
 # Written by the gateway, whatever the client says.
@@ -33,6 +35,8 @@ NOT_DOWN = {
     "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authentication-info", "trailer",
     "server", "set-cookie", "alt-svc", "strict-transport-security", "openai-organization", "openai-project", "via",
     "cf-ray", "cf-connecting-ip",
+    # What pages may read is the gateway's to say.
+    *(name for name in NAMES if name.startswith("access-control-")),
 }  # fmt: skip
 # Of the gateway's own: framing, its request id, and (by default) who answered.
 OURS_DOWN = {

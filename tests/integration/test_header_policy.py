@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from downstream import Answer, Downstream, request_bytes
-from integration.gateways import gateway
+from integration.gateways import gateway, gateway_async
 from integration.processes import Server, free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
@@ -96,6 +96,35 @@ async def test_what_is_not_on_the_list_stays_here(server: Server, upstream: Faul
 )
 async def test_what_is_on_the_list_goes_up(server: Server, upstream: FaultyUpstream, name: str, value: str) -> None:
     assert (await sent(server, upstream, (name, value))).header(name.lower()) == value
+
+
+VENDOR = [
+    ("OpenAI-Beta", "assistants=v2"),
+    ("OpenAI-Organization", "org-1"),
+    ("openai-project", "proj-1"),
+    ("anthropic-version", "2023-06-01"),
+    ("Anthropic-Beta", "tools-2024-05-16,other-2025-01-01"),
+    ("anthropic-dangerous-direct-browser-access", "true"),
+]
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("openai", True), ("litellm", True), ("vllm", False), ("sglang", False)])
+async def test_what_apis_are_asked_by_header_goes_to_those_that_know_it(kind: str, passes: bool) -> None:
+    async with FaultyUpstream(faults.chat()) as upstream, gateway_async(upstream.url, kind=kind) as server:
+        assert (await ask(server, *VENDOR, ("X-Stainless-OS", "Linux"))).status == 200
+        (request,) = upstream.requests
+    given = {name.lower(): value for name, value in VENDOR}
+    assert {name: request.header(name) for name in given if name in request.names} == (given if passes else {})
+    assert "x-stainless-os" not in request.names
+
+
+async def test_the_operators_word_replaces_the_clients() -> None:
+    """With the operator's key, whose project pays is the operator's to say."""
+    provider = {"headers": {"openai-project": "proj-ours"}}
+    async with FaultyUpstream(faults.chat()) as upstream, gateway_async(upstream.url, provider=provider) as server:
+        assert (await ask(server, ("OpenAI-Project", "proj-theirs"), ("OpenAI-Beta", "x"))).status == 200
+        (request,) = upstream.requests
+    assert (request.header("openai-project"), request.header("openai-beta")) == ("proj-ours", "x")
 
 
 async def test_the_upstream_gets_the_gateways_key_and_never_the_clients(

@@ -261,9 +261,9 @@ async def test_the_old_limits_work_as_they_did(upstream: FaultyUpstream, tmp_pat
     async with inside(upstream.url, tmp_path, path="/v1/*", **options) as gateway:
         answers = [await ask(gateway) for _ in range(3)]
         assert [answer.status for answer in answers] == [200, 200, 429]
-        assert "the limit of route 'r'" in answers[2].json()["error"]["message"]
+        assert "the limit of route 'r', 60 requests a minute, 2 at once" in answers[2].json()["error"]["message"]
         # The third was given back; what finds no route counts, and is told so when it is too much.
         async with Downstream(gateway.url) as client:
             strays = [await client.ask("GET", "/nowhere") for _ in range(3)]
         assert [answer.status for answer in strays] == [404, 404, 429]
-        assert "the gateway's limit" in strays[2].json()["error"]["message"]
+        assert "the gateway's limit of 60 requests a minute, 4 at once" in strays[2].json()["error"]["message"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from budgateway.native import RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter
+from budgateway.wiring import VENDOR_HEADERS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()
 
@@ -25,7 +26,8 @@ def listed(text: str, index: int) -> list[str]:
 
 UPSTREAM = section("Headers to an upstream")
 PASSED = listed(UPSTREAM, 0)
-NEVER = listed(UPSTREAM, 1)
+VENDOR = listed(UPSTREAM, 1)
+NEVER = listed(UPSTREAM, 2)
 DROPPED = listed(section("Headers to a client"), 0)
 PATHS = re.findall(
     r"^\| `(/\S+)` \| (?:`(\S+)`)? ?\| `https?://[^/`]+([^`]*)` \| `(\S+)` \|$", section("Paths"), re.MULTILINE
@@ -48,6 +50,10 @@ def test_the_lists_are_found() -> None:
 @pytest.mark.parametrize("name", PASSED)
 def test_what_is_listed_goes_upstream(name: str) -> None:
     assert f"{name}: planted".encode() in sent(name, ())
+
+
+def test_what_goes_to_some_kinds_is_listed() -> None:
+    assert {"openai": tuple(VENDOR), "litellm": tuple(VENDOR)} == VENDOR_HEADERS
 
 
 @pytest.mark.parametrize("name", [name for name in NEVER if name not in FRAMING])

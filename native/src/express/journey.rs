@@ -100,12 +100,14 @@ impl Journey {
         response: &Response<'_>,
     ) -> PyResult<()> {
         let limits = limit_lines(self.grant.as_ref());
-        let lines = self.target().map_or(&b""[..], |target| &target.disclosure);
+        let (lines, discloses) = self
+            .target()
+            .map_or((&b""[..], false), |target| (&target.lines, target.discloses));
         let disclosure = core::Disclosure {
             request_id: &self.request_id,
             lines,
             limits: limits.as_bytes(),
-            attempts: u64::from(!lines.is_empty()),
+            attempts: u64::from(discloses),
             overhead_us: (self.sent_ns - self.started_ns).unsigned_abs() / 1000,
         };
         let body = response.body();

@@ -71,8 +71,9 @@ struct State {
     last_host: core::LastHost,
 }
 
-/// As `learn` is told of a target: where its connections wait, its head writer, its label, header lines about it.
-type Told = (Py<Idle>, Py<RequestHeadWriter>, String, Vec<u8>);
+/// As `learn` is told of a target: where its connections wait, its head writer, its label, header lines of its answers, and
+/// whether attempts and overhead are told with them.
+type Told = (Py<Idle>, Py<RequestHeadWriter>, String, Vec<u8>, bool);
 
 #[pymethods]
 impl Express {
@@ -147,7 +148,7 @@ impl Express {
 
     #[pyo3(signature = (
         route, credential, model, labels, limits, price, selector, without, targets, asker, standing, until_ns,
-        max_body_bytes, patience_ns, /
+        max_body_bytes, patience_ns, by_origin, /
     ))]
     #[allow(clippy::too_many_arguments, reason = "once a kind of exchange")]
     fn learn(
@@ -166,12 +167,14 @@ impl Express {
         until_ns: i64,
         max_body_bytes: usize,
         patience_ns: i64,
+        by_origin: bool,
     ) {
-        let target = |(idle, writer, label, disclosure)| Target {
+        let target = |(idle, writer, label, lines, discloses)| Target {
             idle,
             writer,
             label,
-            disclosure,
+            lines,
+            discloses,
         };
         let asker = asker.map(|(principal, user, key, tenant)| Asker {
             principal,
@@ -186,6 +189,7 @@ impl Express {
             until_ns,
             max_body_bytes,
             patience_ns,
+            by_origin,
             limits,
             price,
             selector,
@@ -342,6 +346,9 @@ impl Express {
         let Some(precedent) = self.precedent(&head, bytes, model, started_ns) else {
             return Ok(false);
         };
+        if precedent.by_origin && head.find(bytes, b"origin").is_some() {
+            return Ok(false);
+        }
         if body.len() > precedent.max_body_bytes || !self.requests.is_whole(py, data, head.size, &head.fields)? {
             return Ok(false);
         }

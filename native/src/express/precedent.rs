@@ -24,6 +24,8 @@ pub(super) struct Precedent {
     pub(super) max_body_bytes: usize,
     /// How long an exchange may wait before its deadlines are near.
     pub(super) patience_ns: i64,
+    /// What is said to a page of another origin depends on which one it is: not for us.
+    pub(super) by_origin: bool,
     pub(super) limits: Option<Py<LimitSet>>,
     pub(super) price: Option<Py<Price>>,
     pub(super) selector: Py<Selector>,
@@ -48,8 +50,10 @@ pub(super) struct Target {
     pub(super) idle: Py<Idle>,
     pub(super) writer: Py<RequestHeadWriter>,
     pub(super) label: String,
-    /// Header lines about it.
-    pub(super) disclosure: Vec<u8>,
+    /// Header lines of its answers.
+    pub(super) lines: Vec<u8>,
+    /// Attempts and overhead are told with them.
+    pub(super) discloses: bool,
 }
 
 /// A connection, for one exchange.

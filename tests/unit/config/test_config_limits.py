@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from budgateway.cli import cli
 from budgateway.config.load import load_config
 from budgateway.errors import ConfigError
 from budgateway.records import Allowance, ModelPrice, RateLimit, Settings
@@ -81,6 +83,31 @@ def test_a_rule_becomes_a_record(tmp_path: Path) -> None:
 )
 def test_the_rate_over_all_routes(tmp_path: Path, table: str, overall: RateLimit | None) -> None:
     assert settings(tmp_path, table).rate_limit == overall
+
+
+@pytest.mark.parametrize(
+    ("table", "own", "burst"),
+    [
+        ("", "", 60),
+        ("", "burst_capacity = 7", 7),
+        ("[rate_limiting]", "", 60),
+        ("[rate_limiting]\nburst_capacity = 100", "", 100),
+        ("[rate_limiting]\nburst_capacity = 100", "burst_capacity = 7", 7),
+        ("[rate_limiting]\nburst_capacity = 1000", "", 600),
+        ("[rate_limiting]\nburst_capacity = 1000", "burst_capacity = 2000", 2000),
+        ("[rate_limiting]\nburst_capacity = 100\nenabled = false", "", 60),
+    ],
+)
+def test_the_burst_of_a_routes_rate(tmp_path: Path, table: str, own: str, burst: int) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        f'[providers.a]\nkind = "vllm"\nendpoints = ["http://a"]\n{table}\n'
+        f'[[routes]]\npath = "/x"\nprovider = "a"\nauth_required = false\nrate_limit = 600\n{own}\n'
+    )
+    (route,) = load_config(path, environ={}).routes
+    assert route.rate_burst == burst
+    shown = CliRunner().invoke(cli, ["routes", "match", "POST", "/x", "--explain", "-c", str(path)]).output
+    assert f"600 requests a minute for each client, {burst} at once" in shown
 
 
 def test_a_table_that_is_off_has_no_rules(tmp_path: Path) -> None:

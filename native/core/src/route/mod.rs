@@ -260,6 +260,28 @@ impl RouteTable {
         }
     }
 
+    /// The rules that may answer requests of which only method, host and path are known, in order of preference, up to the
+    /// first that takes every one of them. Tries rule after rule and knows nothing of the index.
+    pub fn candidates(&self, method: &[u8], host: &[u8], path: &[u8]) -> Vec<usize> {
+        let path = pattern::decode(path);
+        let host = host.to_ascii_lowercase();
+        let methods = self.method_bit(method);
+        let mut found = Vec::new();
+        for entry in &self.entries {
+            let Some(rule) = self.rules.get(entry.rule) else {
+                continue;
+            };
+            let fits = entry.methods & methods != 0 && rule.host.matches(&host) && rule.path.captures(&path).is_some();
+            if fits && !found.contains(&entry.rule) {
+                found.push(entry.rule);
+                if rule.models.is_empty() && !entry.headers {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
     /// The parameters of `path` under a rule, in order, decoded; a final `*` is called `*`. Empty when the rule does not
     /// match it.
     pub fn params(&self, rule: usize, path: &[u8]) -> Vec<(&str, Vec<u8>)> {

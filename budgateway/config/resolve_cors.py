@@ -1,0 +1,58 @@
+"""From tables to records: pages of other origins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budgateway.config.problems import Problems
+from budgateway.config.schema_cors import CorsConfig, RouteCorsConfig
+from budgateway.records import METHODS
+from budgateway.wire.cors import Cors
+
+if TYPE_CHECKING:
+    from budgateway.config.source import KeyPath
+
+
+def cors_of(here: KeyPath, table: RouteCorsConfig | None, problems: Problems) -> Cors | None:
+    """What a table allows; None when it names no origins."""
+    if table is None or not table.origins:
+        if table is not None and (unused := sorted(table.model_fields_set - {"origins"})):
+            problems.add((*here, unused[0]), "has no effect without origins")
+        return None
+    if table.credentials:
+        for index, origin in enumerate(table.origins):
+            if origin in ("*", "null"):
+                who = "any page" if origin == "*" else "any page in a sandboxed frame"
+                problems.add(
+                    (*here, "origins", index), f"{origin!r} with credentials would let {who} act as its visitor"
+                )
+        if "*" in table.expose:
+            problems.add((*here, "expose"), "'*' means no header at all where there are credentials: name them")
+    methods = tuple(dict.fromkeys(table.methods)) if table.methods and "*" not in table.methods else METHODS[:-1]
+    return Cors(
+        origins=tuple(dict.fromkeys(table.origins)),
+        methods=methods,
+        headers=tuple(dict.fromkeys(table.headers)),
+        credentials=table.credentials,
+        max_age_s=table.max_age,
+        expose=tuple(dict.fromkeys(table.expose)),
+        private_network=table.private_network,
+        admin=isinstance(table, CorsConfig) and table.admin,
+    )
+
+
+def route_cors(
+    here: KeyPath, table: RouteCorsConfig | None, common: CorsConfig | None, problems: Problems
+) -> Cors | None:
+    """What a route allows: what it says itself, laid over what `[cors]` says of all."""
+    given = {} if table is None else {name: getattr(table, name) for name in table.model_fields_set}
+    base = {} if common is None else {name: getattr(common, name) for name in common.model_fields_set}
+    if not given:
+        if table is not None and not base.get("origins"):
+            problems.add(here, "allows nobody: neither it nor [cors] names origins")
+        # What is wrong with the table for all is said of it once.
+        return None if common is None else cors_of(here, common, Problems({}, {}))
+    if table is not None and table.origins == [] and set(given) == {"origins"}:
+        return None
+    base.pop("admin", None)
+    return cors_of(here, RouteCorsConfig.model_construct(**{**base, **given}), problems)

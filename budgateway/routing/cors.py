@@ -1,0 +1,95 @@
+"""Which routes let pages of which origins ask: answers to preflights, and the lines of errors that found no route."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budgateway.errors import OriginRefused
+from budgateway.records import METHODS
+from budgateway.wire.cors import CrossOrigin, is_same_origin, origin_in
+from budgateway.wire.date import date_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from budgateway.native import RequestHead, RouteTable
+
+
+class CrossOrigins:
+    """The policies of one configuration: each route's, and the one for what finds no route."""
+
+    def __init__(self, table: RouteTable, policies: Sequence[CrossOrigin | None], common: CrossOrigin | None) -> None:
+        """`policies` are those of the table's rules, `common` is that of `[cors]`."""
+        self._table = table
+        self._policies = tuple(policies)
+        self._common = common
+        self.is_on = common is not None or any(policies)
+        # The lines of an answer to somebody of whom nothing is known.
+        self.plain = b"" if common is None else common.plain
+
+    def options(self, head: RequestHead, request_id: str, close: bool) -> bytes:
+        """The answer to an OPTIONS request that no upstream sees: `*`, or a preflight. OriginRefused for a page that may not.
+
+        A preflight has no body: of the routes that tell models or headers apart, one that allows all of it is enough.
+        """
+        method = head.header("access-control-request-method")
+        origin = head.header("origin")
+        if method is None or origin is None or head.path == "*":
+            return self._about_server(origin, request_id, close)
+        found = self._of(method, head)
+        allowing = [policy for policy in found if policy is not None and policy.allows(origin)]
+        if not allowing:
+            raise self._refused(origin, head.path, found)
+        policy = next((policy for policy in allowing if policy.grants(head)), allowing[0])
+        return policy.preflight(head, request_id, close)
+
+    def lines(self, head: RequestHead) -> bytes:
+        """The header lines of an error, when it is not known which route's it is."""
+        if not self.is_on:
+            return b""
+        origin = head.header("origin")
+        found = [policy for policy in self._of(head.method, head) if policy is not None]
+        for policy in found:
+            if origin is not None and policy.allows(origin):
+                return policy.lines(origin)
+        return found[0].plain if found else b""
+
+    def malformed(self, data: bytes) -> bytes:
+        """The same for a request that is none; its origin is looked for in what came of it."""
+        return b"" if self._common is None else self._common.lines(origin_in(data))
+
+    def _of(self, method: str, head: RequestHead) -> list[CrossOrigin | None]:
+        """The policies of all routes that such a request may be for, whatever its model and headers."""
+        rules = self._table.candidates(method, head.path, head.host)
+        return [self._policies[rule] for rule in rules] if rules else [self._common]
+
+    def _about_server(self, origin: str | None, request_id: str, close: bool) -> bytes:
+        lines = b"" if self._common is None else self._common.lines(origin)
+        end = "connection: close\r\n\r\n" if close else "\r\n"
+        head = (
+            f"HTTP/1.1 204 No Content\r\n{date_line()}\r\nallow: {', '.join(METHODS)}\r\nx-request-id: {request_id}\r\n"
+        )
+        return head.encode("ascii") + lines + end.encode("ascii")
+
+    def _refused(self, origin: str, path: str, found: list[CrossOrigin | None]) -> OriginRefused:
+        shown = ascii(origin[:256])
+        if not any(found) and self._common is not None:
+            key = "[cors] admin" if path.startswith(("/admin/", "/metrics")) else "the route's `cors`"
+            return OriginRefused(f"pages of other origins may not use {path}: {key} does not let them")
+        if not any(found):
+            return OriginRefused(
+                f"pages of other origins may not use this gateway: [cors] origins names none, and so not {shown}"
+            )
+        return OriginRefused(
+            f"pages of {shown} may not use {path}: neither [cors] origins nor the route's `cors` names it"
+        )
+
+
+def check_handshake(policy: CrossOrigin, head: RequestHead, origin: str | None) -> None:
+    """A browser lets any page open a WebSocket (RFC 6455 10.2): OriginRefused for those that are not let in. Whoever is no
+    browser sends no origin."""
+    if origin is not None and not policy.allows(origin) and not is_same_origin(head, origin):
+        raise OriginRefused(
+            f"pages of {origin[:256]!a} may not open WebSockets here: neither [cors] origins nor the route's `cors` "
+            "names it"
+        )
