@@ -467,11 +467,8 @@ class AccessLog:
         stream: bool, bytes_in: int, bytes_out: int, duration_ns: int, overhead_ns: int, first_byte_ns: int,
         tokens_in: int, tokens_out: int, tokens_cached: int,
     ) -> int:  # fmt: skip
-        """Add a line; the bytes now waiting. A full buffer drops the line and counts it. Empty strings, zero label
-        ids, negative numbers and a `first_byte_ns` of 0 are left out of the line; strings are JSON-escaped.
-
-        Members: ts, request_id, client, principal, method, path, status, outcome, error, route, provider, upstream, model,
-        stream, attempts, bytes_in, bytes_out, duration_ms, overhead_us, ttft_ms, tokens_in, tokens_out, tokens_cached."""
+        """Add a line, of at most 4,096 bytes (texts are cut); the bytes now waiting. A full buffer drops it and counts it. Empty
+        strings, zero label ids, negative numbers and a `first_byte_ns` of 0 are left out. Members: docs/observability.md."""
     def drain(self) -> bytes:
         """Take all complete lines."""
     @property
