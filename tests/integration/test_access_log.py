@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from integration.inside import inside
 from integration.operated import Operated, model_server, once, operated, streams
 from upstreams.faulty import FaultyUpstream
 
@@ -137,3 +138,15 @@ async def spare_of(gateway: Operated) -> None:
     async with asyncio.timeout(10):
         while len(processes(gateway.server.process.pid)) < 4:
             await asyncio.sleep(0.01)
+
+
+async def test_a_gateway_in_a_program_reopens_its_log(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    log = tmp_path / "access.log"
+    async with FaultyUpstream(model_server(gate)) as upstream, inside(upstream.url, tmp_path) as gateway:
+        log.rename(log.with_suffix(".1"))
+        gateway.gateway.reopen_access_log()
+        await until_there(log)
+        assert await once(gateway.gateway.url) == "200"
+        await until_lines(log, 1)
+    assert log.with_suffix(".1").read_bytes() == b""
