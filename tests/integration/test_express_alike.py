@@ -315,7 +315,7 @@ def without_times(told: tuple[bytes, list[bytes], bool]) -> tuple[bytes, list[by
     """Names that are given by the gateway, and what differs from one moment to the next, left out."""
     answer, sent, stays = told
     answer = re.sub(
-        rb"(x-budgateway-overhead-us:|-reset-(?:requests|tokens):|rate-limit-reset:|-remaining-tokens:) [^\r]*",
+        rb"(\ndate:|x-budgateway-overhead-us:|-reset-(?:requests|tokens):|rate-limit-reset:|-remaining-tokens:) [^\r]*",
         rb"\1",
         answer,
     )

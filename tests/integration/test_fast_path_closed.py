@@ -62,7 +62,7 @@ SAFE: dict[type, set[str]] = {
         "settle_s", "watch", "cpu_affinity", "spare_worker", "worker_timeout_s", "disclose", "log_level", "access_log",
         "metrics_enabled", "metrics_host", "metrics_port", "rate_limit", "limit_rules", "limits", "prices", "breaker",
         "outliers", "panic_percent", "retry_limit", "jwt_secret", "jwt_expiration_s", "auth", "providers", "routes",
-        "notices", "sources", "origins", "cors",
+        "notices", "sources", "origins", "cors", "files",
     },
     LimitSettings: {"output_tokens", "headers", "state_file", "queue_size", "queue_timeout_s"},
     LimitRule: {"name", "by", "tenants", "roles", "models", "routes"},
