@@ -648,6 +648,7 @@ NAMED: Final[int]  # the request brings a request id of its own
 TIMED: Final[int]  # the request has an x-request-timeout
 DOUBTFUL: Final[int]  # of HeadReader: the response's body may be no answer
 ASKING: Final[int]  # an OPTIONS request about the server (`*`), or a browser's preflight
+TARGET_MODEL: Final[int]  # the request's path or query may name a model, besides the body
 
 FACTS: Final[int]  # cells that a HeadReader fills
 
@@ -816,6 +817,22 @@ class ChunkScanner:
 # ---------------------------------------------------------------- bodies
 
 @final
+class BodyDecoder:
+    """Decodes a request body that has a content coding, piece by piece and within bounds.
+
+    Bounds: what was asked for, and 200 times what arrived above the first MiB. A window of zstd is 8 MiB at most. Bytes
+    behind the end are refused; frames of zstd may follow each other.
+    """
+
+    def __new__(cls, coding: str, limit: int, /) -> BodyDecoder:
+        """For a coding by its name: gzip, deflate, br or zstd. UnsupportedCoding for another, Overloaded when 32 with a
+        window of megabytes (br, zstd) are in use in this process."""
+    def feed(self, piece: bytes, /) -> bytes:
+        """What a piece decodes to. BadRequest when it is not of this coding, RequestTooLarge above the bounds."""
+    def finish(self) -> None:
+        """BadRequest when the body was not whole."""
+
+@final
 class Peeker:
     """Finds wanted top-level members of a JSON object in one pass, without building a document."""
 
@@ -825,7 +842,8 @@ class Peeker:
     def peek(self, body: bytes) -> BodyPeek:
         """Validate all of `body` as JSON (RFC 8259, UTF-8, depth <= 128) and note the spans.
 
-        Raises BadRequest: not JSON (says at which byte), or a wanted member twice (two readers would differ).
+        Raises BadRequest: not JSON (says at which byte), or what two readers would differ about: a wanted member twice, or
+        one whose name differs from a wanted one in case alone, or a model with control characters or lone surrogates.
         A body that is JSON but no object has no fields.
         """
 
@@ -835,7 +853,7 @@ class BodyPeek:
 
     @property
     def model(self) -> str | None:
-        """The model's name, unescaped; None when absent or no string. A lone surrogate reads as U+FFFD."""
+        """The model's name, unescaped; None when absent or no string."""
     @property
     def stream(self) -> bool:
         """True for a literal `true`."""

@@ -61,6 +61,18 @@ class TargetTooLong(BadRequest):
     code = "target_too_long"
 
 
+class UnsupportedCoding(BadRequest):
+    """The body has a content coding that the gateway cannot read, and the route depends on what is in it."""
+
+    status = 415
+    code = "unsupported_coding"
+
+    def __init__(self, message: str, *, hint: str = "", param: str | None = None, retry_after_s: float = 0.0) -> None:
+        super().__init__(message, hint=hint, param=param, retry_after_s=retry_after_s)
+        # RFC 7694 3: which ones it reads.
+        self.lines = b"accept-encoding: gzip, deflate, br, zstd\r\n"
+
+
 class ExpectationFailed(BadRequest):
     """`Expect` asks for something other than 100-continue."""
 

@@ -1,5 +1,6 @@
 //! The one place where what goes wrong in the core becomes a Python exception.
 
+use budgateway_core::coding::CodingError;
 use budgateway_core::json::{FieldsError, JsonError, SpliceError};
 use budgateway_core::limit::LimitError;
 use budgateway_core::segment::SegmentError;
@@ -20,6 +21,9 @@ pub(crate) enum Class {
     HeadTooLarge,
     TargetTooLong,
     ExpectationFailed,
+    Overloaded,
+    RequestTooLarge,
+    UnsupportedCoding,
     UpstreamProtocolError,
 }
 
@@ -46,12 +50,18 @@ impl Class {
         static HEAD_TOO_LARGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static TARGET_TOO_LONG: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static EXPECTATION_FAILED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static OVERLOADED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static REQUEST_TOO_LARGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static UNSUPPORTED_CODING: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static UPSTREAM_PROTOCOL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let (cell, name) = match self {
             Self::BadRequest => (&BAD_REQUEST, "BadRequest"),
             Self::HeadTooLarge => (&HEAD_TOO_LARGE, "HeadTooLarge"),
             Self::TargetTooLong => (&TARGET_TOO_LONG, "TargetTooLong"),
             Self::ExpectationFailed => (&EXPECTATION_FAILED, "ExpectationFailed"),
+            Self::Overloaded => (&OVERLOADED, "Overloaded"),
+            Self::RequestTooLarge => (&REQUEST_TOO_LARGE, "RequestTooLarge"),
+            Self::UnsupportedCoding => (&UNSUPPORTED_CODING, "UnsupportedCoding"),
             Self::UpstreamProtocolError => (&UPSTREAM_PROTOCOL, "UpstreamProtocolError"),
         };
         cell.import(py, "budgateway.errors", name)
@@ -67,6 +77,18 @@ impl From<Error> for PyErr {
 impl From<PyErr> for Error {
     fn from(error: PyErr) -> Self {
         Self(error)
+    }
+}
+
+impl From<CodingError> for Error {
+    fn from(error: CodingError) -> Self {
+        let class = match error {
+            CodingError::Unknown => Class::UnsupportedCoding,
+            CodingError::Busy => Class::Overloaded,
+            CodingError::TooLarge(_) | CodingError::Bomb => Class::RequestTooLarge,
+            _ => Class::BadRequest,
+        };
+        Self::gateway(class, error.to_string())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use budgateway_core::json::{Fields, Members, Splice, asking_options, unescape};
+use budgateway_core::json::{Fields, JsonError, Members, Splice, asking_options, is_clear, unescape};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyBytes, PyString};
@@ -47,8 +47,8 @@ impl Peeker {
     )]
     fn new(fields: Option<Vec<PyBackedStr>>) -> Result<Self, Error> {
         let fields = match fields {
-            Some(names) => Fields::new(names),
-            None => Fields::new(DEFAULT_FIELDS),
+            Some(names) => Fields::exacting(names),
+            None => Fields::exacting(DEFAULT_FIELDS),
         }?;
         Ok(Self {
             model: fields.index("model"),
@@ -63,7 +63,7 @@ impl Peeker {
     }
 
     fn peek(slf: &Bound<'_, Self>, body: &Bound<'_, PyBytes>) -> Result<BodyPeek, Error> {
-        let members = slf.get().fields.peek(body.as_bytes())?;
+        let members = slf.get().members(body.as_bytes())?;
         Ok(BodyPeek {
             peeker: slf.clone().unbind(),
             body: body.clone().unbind(),
@@ -93,9 +93,19 @@ impl Peeker {
         Self::new(None)
     }
 
+    fn members(&self, body: &[u8]) -> Result<Members, JsonError> {
+        let members = self.fields.peek(body)?;
+        match self.model {
+            Some(model) if !members.raw_string(body, model).is_none_or(is_clear) => {
+                Err(JsonError::Unclear(self.fields.name(model).into()))
+            }
+            _ => Ok(members),
+        }
+    }
+
     /// `None` for a body that is refused.
     pub(crate) fn look(&self, body: &[u8]) -> Option<Said> {
-        let members = self.fields.peek(body).ok()?;
+        let members = self.members(body).ok()?;
         let string = |field: usize| {
             members.raw_string(body, field)?;
             let span = members.span(field)?;

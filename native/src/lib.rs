@@ -2,6 +2,7 @@
 
 mod access;
 mod chunk;
+mod coding;
 mod decide;
 mod error;
 mod express;
@@ -168,6 +169,8 @@ mod _native {
     #[pymodule_export]
     use crate::chunk::ChunkScanner;
     #[pymodule_export]
+    use crate::coding::BodyDecoder;
+    #[pymodule_export]
     use crate::head::{HeadReader, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
     #[pymodule_export]
     use crate::ids::RequestIds;
@@ -203,6 +206,8 @@ mod _native {
     const DOUBTFUL: u16 = crate::head::flag::DOUBTFUL;
     #[pymodule_export]
     const ASKING: u16 = crate::head::flag::ASKING;
+    #[pymodule_export]
+    const TARGET_MODEL: u16 = crate::head::flag::TARGET_MODEL;
 
     // Bodies.
     #[pymodule_export]

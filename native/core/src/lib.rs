@@ -29,6 +29,7 @@ mod window;
 
 // Bytes and routes.
 pub mod chunk;
+pub mod coding;
 pub mod frame;
 pub mod head;
 pub mod json;

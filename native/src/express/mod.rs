@@ -302,7 +302,8 @@ impl Express {
             | flag::HTTP_10
             | flag::MULTIPART
             | flag::ENCODED
-            | flag::TIMED;
+            | flag::TIMED
+            | flag::TARGET_MODEL;
         let py = own.py();
         let bytes = data.bytes(py);
         // A client that does not read is not answered on and on.

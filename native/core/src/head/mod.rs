@@ -47,7 +47,7 @@ pub mod flag {
     pub const HTTP_10: u16 = 1 << 4;
     /// The content type is `application/json` or ends in `+json`.
     pub const JSON: u16 = 1 << 5;
-    /// The content type is `multipart/...`.
+    /// The content type is `multipart/form-data`.
     pub const MULTIPART: u16 = 1 << 6;
     /// The content type is `text/event-stream`.
     pub const EVENT_STREAM: u16 = 1 << 7;
@@ -63,6 +63,8 @@ pub mod flag {
     pub const DOUBTFUL: u16 = 1 << 12;
     /// An OPTIONS request that no upstream sees: about the server itself (`*`), or a browser's preflight (Fetch 4.8).
     pub const ASKING: u16 = 1 << 13;
+    /// A request whose target may name a model, besides the body.
+    pub const TARGET_MODEL: u16 = 1 << 14;
 }
 
 /// What is wrong with a head.

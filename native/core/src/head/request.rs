@@ -50,6 +50,7 @@ impl RequestHead {
             target: (from, to),
             parsed: target,
             http_10,
+            may_name_model,
         } = first;
         let mut fields = Fields::new();
         let Some((facts, size)) = scan::fields(bytes, start + len, Direction::Request, http_10, &mut fields)? else {
@@ -82,7 +83,7 @@ impl RequestHead {
         };
         Ok(Some(Self {
             size,
-            flags: facts.flags | named | timed | asking,
+            flags: facts.flags | named | timed | asking | may_name_model,
             content_length: facts.content_length,
             fields,
             names_headers: facts.names_headers,
@@ -194,6 +195,8 @@ struct Start {
     target: (usize, usize),
     parsed: Target,
     http_10: bool,
+    /// `flag::TARGET_MODEL`, or 0.
+    may_name_model: u16,
 }
 
 /// RFC 9112 3: exactly one space each side of the target.
@@ -218,12 +221,14 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     // `rest` begins with the space behind the method; a target with a space in it is no target.
     let bytes = rest.get(1..).ok_or(HeadError::RequestLine)?;
     let parsed = target::parse(bytes, name == b"OPTIONS")?;
+    let may_name_model = target::may_name_model(parsed.path.of(bytes), parsed.query.of(bytes));
     Ok(Start {
         len: line.len() + 2,
         method,
         target: (method + 1, method + 1 + bytes.len()),
         parsed,
         http_10,
+        may_name_model: if may_name_model { flag::TARGET_MODEL } else { 0 },
     })
 }
 

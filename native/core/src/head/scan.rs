@@ -468,7 +468,7 @@ impl Facts {
             Known::Connection => self.connection(value)?,
             // Not of HTTP (RFC 9112 C.2.2), but llhttp takes nothing behind a message that says so.
             Known::ProxyConnection => self.close |= options(value).any(|option| equals(option, b"close")),
-            Known::ContentType => self.flags |= content_type(value),
+            Known::ContentType => self.flags |= content_type(value, direction),
             Known::ContentEncoding if !value.is_empty() && !equals(value, b"identity") => self.flags |= flag::ENCODED,
             Known::Expect if direction == Direction::Request => {
                 if !equals(value, b"100-continue") {
@@ -550,7 +550,7 @@ fn length(value: &[u8]) -> Result<u64, HeadError> {
     }
 }
 
-fn content_type(value: &[u8]) -> u16 {
+fn content_type(value: &[u8], direction: Direction) -> u16 {
     // As most say it.
     if equals(value, b"application/json") {
         return flag::JSON;
@@ -558,22 +558,39 @@ fn content_type(value: &[u8]) -> u16 {
     let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
     let essence = value.get(..end).unwrap_or_default().trim_ascii_end();
     if equals(essence, b"application/json") {
-        return flag::JSON;
+        return json(value, direction);
     }
     if equals(essence, b"text/event-stream") {
         return flag::EVENT_STREAM;
     }
-    if essence
-        .first_chunk::<10>()
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"))
-    {
+    if equals(essence, b"multipart/form-data") {
         return flag::MULTIPART;
     }
     if essence
         .last_chunk::<5>()
         .is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
     {
-        return flag::JSON;
+        return json(value, direction);
     }
     0
+}
+
+/// JSON is UTF-8 (RFC 8259 8.1). A request that says otherwise may say something else to a server that goes by it.
+fn json(value: &[u8], direction: Direction) -> u16 {
+    let is_utf8 = |parameter: &[u8]| {
+        let Some(at) = parameter.iter().position(|byte| *byte == b'=') else {
+            return true;
+        };
+        let (name, charset) = parameter.split_at(at);
+        let charset = charset.get(1..).unwrap_or_default().trim_ascii();
+        !name.trim_ascii().to_ascii_lowercase().starts_with(b"charset")
+            || [&b"utf-8"[..], b"\"utf-8\"", b"utf8", b"us-ascii"]
+                .iter()
+                .any(|known| charset.eq_ignore_ascii_case(known))
+    };
+    if direction == Direction::Response || value.split(|byte| *byte == b';').skip(1).all(is_utf8) {
+        flag::JSON
+    } else {
+        0
+    }
 }

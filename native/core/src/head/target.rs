@@ -70,6 +70,23 @@ pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
     Ok(parsed)
 }
 
+/// Whether some server may take a model from the target: from the query (LiteLLM), or from what stands behind `models`,
+/// `engines` or `deployments` in the path (Google, LiteLLM, Azure). What is encoded may say anything.
+pub(super) fn may_name_model(path: &[u8], query: &[u8]) -> bool {
+    const NAMING: [&[u8]; 4] = [b"model/", b"models/", b"engines/", b"deployments/"];
+    let begins = |rest: &[u8], word: &[u8]| {
+        rest.get(..word.len())
+            .is_some_and(|text| text.eq_ignore_ascii_case(word))
+    };
+    query.contains(&b'%')
+        || query.windows(5).any(|text| text.eq_ignore_ascii_case(b"model"))
+        || memchr::memchr2_iter(b'/', b'%', path).any(|at| {
+            let rest = path.get(at..).unwrap_or_default();
+            let (first, rest) = rest.split_first().unwrap_or((&b'%', rest));
+            *first == b'%' || NAMING.iter().any(|word| begins(rest, word))
+        })
+}
+
 /// Where the authority begins in an absolute form of HTTP.
 fn scheme(target: &[u8]) -> Option<usize> {
     [&b"http://"[..], b"https://"]

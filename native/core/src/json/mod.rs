@@ -13,7 +13,7 @@ mod walk;
 pub use outline::{Listener, Outline, Want};
 pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
 pub use splice::{Edit, Splice, SpliceError};
-pub use text::{quote, unescape};
+pub use text::{is_clear, quote, unescape};
 pub use usage::asking_options;
 pub use walk::{MAX_DEPTH, Visitor, walk};
 
@@ -32,4 +32,10 @@ pub enum JsonError {
     /// A wanted member twice: the gateway and the upstream might each believe another one.
     #[error("body has the member '{0}' twice")]
     Duplicate(Box<str>),
+    /// A wanted member's name in other letters: some upstreams take it for the member, others do not.
+    #[error("body has a member whose name differs from '{0}' in case alone, and servers read that differently")]
+    Case(Box<str>),
+    /// A string that readers decode differently.
+    #[error("body has a '{0}' with control characters or half a surrogate pair")]
+    Unclear(Box<str>),
 }

@@ -27,6 +27,8 @@ pub struct Fields {
     quoted: Box<[Box<[u8]>]>,
     /// Bit i: some name is i bytes long, or i plus a multiple of 64.
     lengths: u64,
+    /// Names that differ in case alone are refused.
+    is_exacting: bool,
 }
 
 /// Where one member is; all zero when it was not found (a value never ends at 0).
@@ -79,7 +81,21 @@ impl Fields {
         }
         let quoted = names.iter().map(|name| quote(name)).collect();
         let lengths = names.iter().fold(0, |lengths, name| lengths | 1 << (name.len() % 64));
-        Ok(Self { names, quoted, lengths })
+        Ok(Self {
+            names,
+            quoted,
+            lengths,
+            is_exacting: false,
+        })
+    }
+
+    /// The same, of a request: a name that differs from a wanted one in case alone is refused, as readers differ about it. To
+    /// Go's `encoding/json`, .NET's and Jackson's with the option for it, it is the wanted one.
+    pub fn exacting<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Result<Self, FieldsError> {
+        Ok(Self {
+            is_exacting: true,
+            ..Self::new(names)?
+        })
     }
 
     /// The index of a field.
@@ -95,6 +111,16 @@ impl Fields {
     /// The name of a field as JSON.
     pub(super) fn quoted(&self, index: usize) -> &[u8] {
         self.quoted.get(index).map_or(b"\"\"", |name| name)
+    }
+
+    /// The index of the field that a key names; `MAX_FIELDS` more when it does so in other letters, and that counts.
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        let named = self.names.iter().position(|name| name.as_bytes() == key);
+        if named.is_some() || !self.is_exacting {
+            return named;
+        }
+        let other = self.names.iter().position(|name| folds_to(key, name));
+        other.map(|field| field + MAX_FIELDS)
     }
 
     /// Validates all of `body` and notes where the wanted members are; refuses one that is there twice.
@@ -149,6 +175,20 @@ impl Members {
     }
 }
 
+/// Whether a key and a (lower-case, ASCII) name are equal but for the case of letters, as Unicode folds them: two letters beyond
+/// ASCII fold into it, the long s and the Kelvin sign.
+fn folds_to(key: &[u8], name: &str) -> bool {
+    let Ok(key) = std::str::from_utf8(key) else {
+        return false;
+    };
+    let folded = key.chars().map(|letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    });
+    folded.eq(name.chars())
+}
+
 struct Peek<'a> {
     fields: &'a Fields,
     found: [Member; MAX_FIELDS],
@@ -170,18 +210,19 @@ impl Visitor for Peek<'_> {
     #[inline]
     fn key(&mut self, text: &[u8], escaped: bool) -> Option<usize> {
         if escaped {
-            return self.fields.index(&super::unescape(text));
+            return self.fields.find(super::unescape(text).as_bytes());
         }
-        if self.fields.lengths >> (text.len() % 64) & 1 == 0 {
+        if self.fields.lengths >> (text.len() % 64) & 1 == 0 && (!self.fields.is_exacting || text.is_ascii()) {
             return None;
         }
-        self.fields.names.iter().position(|name| name.as_bytes() == text)
+        self.fields.find(text)
     }
 
     #[inline]
     fn member(&mut self, field: usize, key: usize, start: usize, end: usize) -> Result<(), JsonError> {
         let Some(slot) = self.found.get_mut(field) else {
-            return Ok(());
+            // Only `find` numbers beyond the fields.
+            return Err(JsonError::Case(self.fields.name(field - MAX_FIELDS).into()));
         };
         if slot.value().is_some() {
             return Err(JsonError::Duplicate(self.fields.name(field).into()));
@@ -227,6 +268,38 @@ mod tests {
     fn a_wanted_member_twice_is_refused() {
         let twice = fields().peek(br#"{"model":1,"a":1,"a":2,"\u006dodel":2}"#);
         assert_eq!(twice.unwrap_err(), JsonError::Duplicate("model".into()));
+    }
+
+    #[test]
+    fn another_case_of_a_wanted_name_is_refused_where_that_is_asked_for() {
+        let fields = Fields::exacting(["model", "stream", "max_tokens"]).unwrap();
+        for (key, name) in [
+            ("Model", "model"),
+            ("MODEL", "model"),
+            ("\\u004dodel", "model"),
+            ("mode\\u004c", "model"),
+            ("\u{17f}tream", "stream"),
+            ("\\u017ftream", "stream"),
+            ("max_to\u{212a}ens", "max_tokens"),
+            ("Max_to\\u212aen\u{17f}", "max_tokens"),
+        ] {
+            let body = format!(r#"{{"a":[1,2],"{key}":"x","b":{{"c":"{}"}}}}"#, "d".repeat(100));
+            assert_eq!(
+                fields.peek(body.as_bytes()).unwrap_err(),
+                JsonError::Case(name.into()),
+                "{key}"
+            );
+            assert!(
+                Fields::new(["model", "stream", "max_tokens"])
+                    .unwrap()
+                    .peek(body.as_bytes())
+                    .is_ok()
+            );
+        }
+        for key in ["models", "mod\u{e9}l", "m0del", "max-tokens", "x", ""] {
+            let body = format!(r#"{{"{key}":"x","y":{{"Model":1}}}}"#);
+            assert!(fields.peek(body.as_bytes()).is_ok(), "{key}");
+        }
     }
 
     #[test]

@@ -125,6 +125,30 @@ pub fn unescape(raw: &[u8]) -> String {
     String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
+/// Whether all readers take the same from a validated string: its escapes are neither control characters, where C ends
+/// and shells act, nor halves of surrogate pairs, of which some make U+FFFD and some a string that is none.
+pub fn is_clear(raw: &[u8]) -> bool {
+    let mut rest = raw;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        let after = rest.get(at..).unwrap_or_default();
+        let used = match after.get(1) {
+            Some(b'"' | b'\\' | b'/') => 2,
+            Some(b'u') => match unicode(after) {
+                (_, 12) => 12,
+                (character, used) if !character.is_control() && !is_half(after) => used,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        rest = after.get(used..).unwrap_or_default();
+    }
+    true
+}
+
+fn is_half(text: &[u8]) -> bool {
+    unit(text).is_none_or(|unit| (0xd800..0xe000).contains(&unit))
+}
+
 fn plain(letter: u8) -> char {
     match letter {
         b'b' => '\u{8}',
@@ -169,6 +193,35 @@ mod tests {
         assert_eq!(unescape(br"\ud83d\ude00!"), "\u{1f600}!");
         assert_eq!(unescape(br"\ud83dx\ude00"), "\u{fffd}x\u{fffd}");
         assert_eq!(unescape(br"\ud83d\u0041"), "\u{fffd}A");
+    }
+
+    #[test]
+    fn what_readers_differ_about_is_not_clear() {
+        for raw in [
+            "",
+            "m",
+            "\u{e9}\u{fffd}",
+            r"\u006d",
+            r#"\/\\\""#,
+            r"\ud83d\ude00!",
+            r"\ufffd",
+            r"\\n",
+        ] {
+            assert!(is_clear(raw.as_bytes()), "{raw}");
+        }
+        for raw in [
+            r"a\u0000",
+            r"\n",
+            r"\t",
+            r"\u007f",
+            r"\u0085",
+            r"\ud83d",
+            r"\ude00",
+            r"\ud83dx\ude00",
+            r"\ud83d\u0041",
+        ] {
+            assert!(!is_clear(raw.as_bytes()), "{raw}");
+        }
     }
 
     #[test]
