@@ -355,8 +355,9 @@ def check_access(
     elif principal is None:
         allowed, why = False, "it needs a credential"
     else:
-        # A request that usually has a body and names no model might name any.
-        seen = model or ("" if method in ("GET", "HEAD", "DELETE", "OPTIONS") else None)
+        # A request that usually has a body and names no model might name any, and so might a WebSocket's frames.
+        has_none = method in ("GET", "HEAD", "DELETE", "OPTIONS") and found.route.websocket is None
+        seen = model or ("" if has_none else None)
         allowed, why, _ = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
     click.echo(f"decision   {'allowed' if allowed else 'denied'}: {why}")
     if not allowed:

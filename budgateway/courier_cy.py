@@ -9,7 +9,6 @@ from budgateway.balance.attempts_cy import CONNECT
 from budgateway.errors import GatewayError, Overloaded
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
-from budgateway.routing.form import look_on
 from budgateway.wire.patience import timeout_ns
 from budgateway.wire.retry_after import seconds_of
 
@@ -62,9 +61,9 @@ class Courier(Carrier):
         connection = x.connection
         if x.closed:
             return
-        if x.form is not None:
+        if x.form is not None and not x.model and x.form.model and x.route is not None:
             try:
-                x.form = look_on(x.form, data)
+                x.snapshot.routes.name_late(x, x.form.model)
             except GatewayError as error:
                 self.give_up(x, error)
                 return

@@ -14,7 +14,7 @@ cdef class Exchange:
     cdef public bytes body              # whole, or None while it streams
     cdef public Py_ssize_t body_bytes   # received so far
     cdef public bint body_done
-    cdef public bytes form              # of one that streams: what is to be seen again with its next piece
+    cdef public object form             # wire.form.FormReader, of a form that is read as it comes
     cdef public bint to_head            # the method is HEAD
     # stages
     cdef public int stage               # the one behind which its plan goes on, after a wait
@@ -29,6 +29,7 @@ cdef class Exchange:
     cdef public object peek             # native.BodyPeek
     cdef public bint streams            # its body says so: a stream is asked for
     cdef public str model               # as the client says it
+    cdef public bint hides_model        # it names none that can be seen, and may mean any
     cdef public int model_label
     cdef public object route            # routing.router_cy.RouteRoom
     cdef public object leg              # routing.router_cy.Leg: the provider that is asked now

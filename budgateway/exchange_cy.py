@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from budgateway.native import BodyPeek, Grant, RequestHead, ResponseHead
     from budgateway.records import Principal
     from budgateway.reply import Reply
+    from budgateway.wire.form import FormReader
 
 # How an exchange ends; the numbers are the native core's OUTCOME_*.
 COMPLETE = 0
@@ -36,7 +37,7 @@ class Exchange:
         self.body: bytes | None = None  # whole; None while it streams
         self.body_bytes = 0
         self.body_done = False
-        self.form: bytes | None = None
+        self.form: FormReader | None = None
         self.to_head = False
         # stages
         self.stage = 0
@@ -52,6 +53,7 @@ class Exchange:
         self.peek: BodyPeek | None = None
         self.streams = False
         self.model = ""
+        self.hides_model = False
         self.model_label = 0
         self.route: Any = None
         self.leg: Any = None
@@ -123,6 +125,7 @@ class Exchange:
         h.peek = self.peek
         h.streams = self.streams
         h.model = self.model
+        h.hides_model = self.hides_model
         h.route = self.route
         h.leg = self.leg
         h.pin = self.pin

@@ -183,7 +183,7 @@ class CredentialAuthenticator(Authenticator):
             raise self._unknown(x)
         if access == "authenticated":
             # "": no model, as there is no body; None: there may be one that the gateway cannot see.
-            model = x.model if x.model else "" if x.body_done and not x.body else None
+            model = x.model if x.model else None if x.hides_model else ""
             decision = standing.known.get((route, x.head.method, model))
             if decision is None:
                 decision = standing.profile.may(route, x.head.method, model)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from budgateway import native
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release
+from budgateway.limits.stage_cy import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -242,7 +243,7 @@ def _subject(x: Exchange, by: int, prepared: Prepared) -> str:
     if by & native.BY_TENANT:
         parts.append("" if principal is None else principal.tenant)
     if by & native.BY_MODEL:
-        parts.append(x.model)
+        parts.append(UNSEEN if x.hides_model else x.model)
     if by & native.BY_ROUTE:
         parts.append(prepared.route)
     if by & native.BY_ADDRESS:

@@ -111,8 +111,8 @@ class Rulebook:
         """The limit of what browsers ask before a request: it is nobody's rule, and counts for none."""
         return RouteLimits(self, _PREFLIGHTS, False, False)
 
-    def prepare(self, route: str, model: str, principal: Principal | None) -> Prepared | None:
-        """The limits of such exchanges, ready to decide; None when there are none."""
+    def prepare(self, route: str, model: str | None, principal: Principal | None) -> Prepared | None:
+        """The limits of such exchanges, ready to decide; None when there are none. A model that cannot be seen is None."""
         names = tuple(self._names(route, model, principal))
         if not names:
             return None
@@ -173,7 +173,7 @@ class Rulebook:
 
     def price(self, provider: str, model: str) -> native.Price | None:
         """What a model's tokens cost at a provider: the operator's own word for what clients say wins, then the price
-        list's for what the provider is told."""
+        list's for what the provider is told. Without a name ("") only a price for all models counts."""
         record = self._providers.get(provider)
         told = model if record is None else record.upstream_model(model)
         for price in self._settings.prices:
@@ -186,17 +186,18 @@ class Rulebook:
     def _concerns(self, rule: LimitRule, route: str) -> bool:
         return not rule.routes or any(fnmatchcase(route, pattern) for pattern in rule.routes)
 
-    def _applies(self, rule: LimitRule, route: str, model: str, principal: Principal | None) -> bool:
+    def _applies(self, rule: LimitRule, route: str, model: str | None, principal: Principal | None) -> bool:
         if not self._concerns(rule, route):
             return False
-        if rule.models and not any(fnmatchcase(model, pattern) for pattern in rule.models):
+        # A model that cannot be seen may be one of them.
+        if rule.models and model is not None and not any(fnmatchcase(model, pattern) for pattern in rule.models):
             return False
         tenant, roles = ("", ()) if principal is None else (principal.tenant, principal.roles)
         if rule.tenants and tenant not in rule.tenants:
             return False
         return not rule.roles or any(role in rule.roles for role in roles)
 
-    def _names(self, route: str, model: str, principal: Principal | None) -> Iterator[Named]:
+    def _names(self, route: str, model: str | None, principal: Principal | None) -> Iterator[Named]:
         if route == _PREFLIGHTS:
             yield Named("preflights", native.BY_ADDRESS, "requests", PREFLIGHTS_A_MINUTE, "minute", PREFLIGHT_BURST)
             return

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from budgateway.limits.waiting import WaitingRoom
     from budgateway.native import LimitSet, Price, Refusal
 
+UNSEEN = "other"  # what a model is called, to limits by model, that a request does not show
 MAX_REMEMBERED = 4096  # combinations of principal and model; forgotten all at once
 
 
@@ -52,14 +53,16 @@ class RouteLimits:
         self._by_model = by_model
         self._is_shared = not (by_model or by_principal)
         self._common = book.prepare(route, "", None) if self._is_shared else None
-        self._remembered: dict[tuple[int, str], tuple[object, Prepared | None]] = {}
+        self._remembered: dict[tuple[int, str | None], tuple[object, Prepared | None]] = {}
 
     def pick(self, x: Exchange) -> Prepared | None:
         """The limits of this exchange; None when it has none."""
         principal = x.principal
         if self._is_shared and (principal is None or principal.allowance is None):
             return self._common
-        model = x.model if self._by_model else ""
+        model: str | None = ""
+        if self._by_model:
+            model = None if x.hides_model else x.model
         # By identity: a verified credential keeps its principal, and hashing a record costs more than deciding.
         key = (id(principal), model)
         known = self._remembered.get(key)
@@ -133,7 +136,7 @@ class Limits:
             x.limit_key,
             key if key else x.limit_key,
             tenant,
-            x.model,
+            x.model if not x.hides_model else UNSEEN,
             x.client,
             x.peek,
             x.body_bytes,
@@ -154,7 +157,14 @@ class Limits:
             key = principal.key
             tenant = principal.tenant
         grant: Grant = prepared.limits.follow(
-            x.limit_key, key if key else x.limit_key, tenant, x.model, x.client, x.peek, x.body_bytes, now_ns
+            x.limit_key,
+            key if key else x.limit_key,
+            tenant,
+            x.model if not x.hides_model else UNSEEN,
+            x.client,
+            x.peek,
+            x.body_bytes,
+            now_ns,
         )
         return grant
 
@@ -175,7 +185,7 @@ class Limits:
 
     def price(self, x: Exchange) -> Price | None:
         """What the exchange's tokens cost, where it is on its way to; None when that is not known."""
-        if not self._priced or x.leg is None or not x.model:
+        if not self._priced or x.leg is None or not (x.model or x.hides_model):
             return None
         provider: str = x.leg.provider
         known = self._prices.get(provider)

@@ -2,7 +2,7 @@ cimport cython
 
 from budgateway.exchange_cy cimport Exchange
 
-cdef int _UPGRADE, _JSON, _MULTIPART, _ENCODED
+cdef int _UPGRADE, _JSON, _ENCODED, _TARGET_MODEL
 
 
 cdef class Leg:
@@ -41,8 +41,12 @@ cdef class Router:
     cdef dict _model_labels
     cdef Py_ssize_t _default_limit
 
-    @cython.locals(model=str, body=bytes, flags=cython.int, index=Py_ssize_t, room=RouteRoom)
+    @cython.locals(model=str, body=bytes, flags=cython.int, hides=cython.bint, index=Py_ssize_t, room=RouteRoom)
     cpdef match(self, Exchange x)
     @cython.locals(room=RouteRoom, leg=Leg)
     cpdef cached_plan(self, Exchange x)
+    @cython.locals(index=Py_ssize_t, room=RouteRoom)
+    cdef _asked_model(self, Exchange x)
+    @cython.locals(room=RouteRoom)
+    cpdef name_late(self, Exchange x, str model)
     cdef _nothing(self, Exchange x, int why)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from budgateway.cached_plan import CachedRoute
-from budgateway.errors import BadRequest, MethodNotAllowed, ModelNotFound, RouteNotFound
+from budgateway.errors import (
+    BadRequest,
+    GatewayError,
+    MethodNotAllowed,
+    ModelNotFound,
+    RouteNotFound,
+    UnsupportedCoding,
+)
 from budgateway.native import Peeker, RouteTable
 from budgateway.records import METHODS
 from budgateway.routing.cors import check_handshake
-from budgateway.routing.form import model_of, rest_of
-from budgateway.wire.upgrade import query_model
+from budgateway.wire.target import query_model, target_agrees
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,8 +31,10 @@ MAX_NAME = 256  # characters of a model's name in a cached plan: clients may mak
 # Flags of the native scan, as C numbers.
 _UPGRADE = 8
 _JSON = 32
-_MULTIPART = 64
 _ENCODED = 256
+_TARGET_MODEL = 16384
+
+_CHANGING = ("POST", "PUT", "PATCH")
 
 Access = Literal["open", "authenticated", "models", "metrics", "admin"]
 
@@ -148,17 +156,21 @@ class Router:
         model: str | None = None
         body = x.body
         flags = x.flags
-        if body is not None and not flags & _ENCODED:
-            if flags & _JSON:
-                x.peek = self._peek(body)
-                model = x.peek.model
-                x.streams = x.peek.stream
-            elif flags & _MULTIPART:
-                model = model_of(body)
-                if not x.body_done:
-                    x.form = rest_of(body)
-        elif flags & _UPGRADE:
-            model = query_model(x.head.query)  # OpenAI's realtime API
+        if body is not None and flags & _JSON and not flags & _ENCODED:
+            x.peek = self._peek(body)
+            model = x.peek.model
+            x.streams = x.peek.stream
+        elif x.form is not None:
+            model = x.form.model
+        elif flags & _UPGRADE and x.body_done and body is None:
+            model = self._asked_model(x)
+        # What is not seen may be any model; where there is no body there is none.
+        hides = not model and (not x.body_done or (body is not None and len(body) > 0))
+        if flags & _TARGET_MODEL and not hides and (model or x.head.method in _CHANGING):
+            hides = not target_agrees(x.head.path, x.head.query, model or "")
+            if hides:
+                model = None  # which of the two runs depends on the upstream
+        x.hides_model = hides
         if model is not None:
             x.model = model
             x.model_label = self._model_labels.get(model, 0)
@@ -175,6 +187,8 @@ class Router:
                 check_handshake(room.cors, x.head, origin)
         if room.shape is not None:
             room.shape.apply(x)
+            if x.handshake is not None and not x.model:
+                x.hides_model = True  # a frame may name it
         if room.max_body_bytes != self._default_limit:
             x.downstream.limit_body(x, room.max_body_bytes)
 
@@ -183,7 +197,13 @@ class Router:
         roles tell methods apart, and a fallback has prices and names of its own."""
         room: RouteRoom = x.route
         leg: Leg = x.leg
-        if x.head.method != "POST" or leg is not room.legs[0] or not x.model or len(x.model) > MAX_NAME:
+        if (
+            x.head.method != "POST"
+            or leg is not room.legs[0]
+            or not x.model
+            or x.hides_model
+            or len(x.model) > MAX_NAME
+        ):
             return None
         return CachedRoute(
             room.place,
@@ -193,6 +213,33 @@ class Router:
             b"" if room.cors is None else room.cors.plain,
             room.cors is not None and room.cors.by_origin,
         )
+
+    def _asked_model(self, x: Exchange) -> str | None:
+        """The model of a query, where the query is what names it: OpenAI's realtime API, on a route for WebSockets. Everywhere
+        else `Upgrade` is a header that a client may set, and a query is the upstream's affair."""
+        model = query_model(x.head.query)
+        if model is not None:
+            index = self._find(x.head, model)
+            if index >= 0:
+                room = self.rooms[index]
+                return model if room.record.websocket is not None else None
+            if index == -3 and self._find(x.head, None) < 0:
+                return model  # no route takes it, nor a request without
+        return None
+
+    def name_late(self, x: Exchange, model: str) -> None:
+        """A form names its model behind so much that it is on its way. BadRequest when another route would have answered."""
+        room: RouteRoom = x.route
+        if x.flags & _TARGET_MODEL and not target_agrees(x.head.path, x.head.query, model):
+            return
+        if self._find(x.head, model) != room.place:
+            raise BadRequest(
+                "the form names its model too far behind its beginning, and the route depends on it: send the field "
+                "'model' in front of the file",
+                param="model",
+            )
+        x.model = model
+        x.model_label = self._model_labels.get(model, 0)
 
     def _nothing(self, x: Exchange, why: int) -> GatewayError:
         path = x.head.path
@@ -206,5 +253,9 @@ class Router:
         if why == -3:
             if x.model:
                 return ModelNotFound(f"no route serves the model '{x.model}' on {path}", param="model")
+            if x.flags & _ENCODED:
+                return UnsupportedCoding(
+                    f"the route on {path} depends on the model, and the gateway cannot read a body with this content-encoding"
+                )
             return ModelNotFound(f"no route on {path} takes a request without a model", param="model")
         return RouteNotFound(f"no route for {path}")

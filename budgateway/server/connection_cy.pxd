@@ -4,7 +4,7 @@ from budgateway.exchange_cy cimport Carrier, Exchange
 from budgateway.server.door_cy cimport Door
 from budgateway.server.framing_cy cimport RequestFraming
 
-cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _H
+cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _ENCODED, _H
 cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _READ_NS
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
@@ -30,8 +30,8 @@ cdef class ServerConnection:
     cdef Exchange _exchange
     cdef list _parts
     cdef bint _started
-    cdef Py_ssize_t _left, _max_body
-    cdef object _chunks
+    cdef Py_ssize_t _left, _length, _max_body
+    cdef object _chunks, _unpacking    # _unpacking: server.unpacking.Unpacking, of a body that is looked into
 
     cdef _read_head(self, bytes data)
     cdef _parse_early(self, bytes piece)

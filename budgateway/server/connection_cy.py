@@ -15,6 +15,7 @@ from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
 from budgateway.server.door_cy import Door
 from budgateway.server.framing_cy import RequestFraming
+from budgateway.server.unpacking import Unpacking
 from budgateway.transport.sockets import reset
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
 MAX_PIPELINED_BYTES = 64 * 1024  # then reading pauses: the client waits, we do not grow
-MULTIPART_PEEK_BYTES = 64 * 1024  # form fields precede files: the model is in here or nowhere
 LINGER_NS = 2_000_000_000  # a refused upload is drained so long, or the client would see RST instead of the answer
 LINGER_BYTES = 16 * 1024 * 1024
 FLUSH_NS = 60_000_000_000  # a client that reads nothing of its last answer is let go
@@ -39,7 +39,7 @@ _CHUNKED = 2
 _EXPECT_CONTINUE = 4
 _JSON = 32
 _MULTIPART = 64
-
+_ENCODED = 256
 _H = 72
 
 # Cells of the door's facts: what the head that was scanned last says.
@@ -87,7 +87,9 @@ class ServerConnection:
         self._parts: list[bytes] | None = None
         self._started = False
         self._left = 0  # body bytes still to come (content-length framing)
+        self._length = 0  # content-length, as the head has it
         self._chunks: ChunkScanner | None = None
+        self._unpacking: Unpacking | None = None
         self._max_body = 0
 
     # ---------------------------------------------------------------- asyncio
@@ -116,10 +118,14 @@ class ServerConnection:
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
         state = self._state
-        if state == _HEAD:
-            self._read_head(data)
-        elif state == _BODY:
-            self._read_body(data)
+        if state <= _BODY:
+            try:
+                if state == _HEAD:
+                    self._read_head(data)
+                else:
+                    self._read_body(data)
+            except GatewayError as error:
+                self.refuse(error)
         elif state == _ANSWERING:
             self._hold(data)
         elif state == _LINGERING:
@@ -145,6 +151,7 @@ class ServerConnection:
         self._offer = None
         self._pending = None
         self._parts = None
+        self._unpacking = None
         if not self._reading:
             self._door.watch.discard(self)
         if x is not None:
@@ -218,28 +225,25 @@ class ServerConnection:
         x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
         x.to_head = data[0] == _H and head.method == "HEAD"
         self._max_body = door.max_body_bytes
-        try:
-            # Where this message ends in `data`; -1: not here.
-            if flags & _CHUNKED:
-                self._chunks = ChunkScanner()
-                end = self._chunks.feed(data, size)
-            elif length > 0:
-                if length > self._max_body:
-                    raise RequestTooLarge(f"the body of {length} bytes exceeds the limit of {self._max_body}")
-                end = size + length
-                if end > have:
-                    self._left = end - have
-                    end = -1
-            else:
-                end = size
-        except BadRequest as error:
-            self._exchange = x
-            self._state = _BODY
-            self._fail(x, error)
-            return
+        self._length = length
         self._exchange = x
-        self._deadline_ns = 0
         self._state = _BODY
+        if flags & (_MULTIPART | _ENCODED) and (flags & _CHUNKED or length > 0):
+            self._unpacking = Unpacking.of(x, self._max_body)
+        # Where this message ends in `data`; -1: not here.
+        if flags & _CHUNKED:
+            self._chunks = ChunkScanner()
+            end = self._chunks.feed(data, size)
+        elif length > 0:
+            if length > self._max_body:
+                raise RequestTooLarge(f"the body of {length} bytes exceeds the limit of {self._max_body}")
+            end = size + length
+            if end > have:
+                self._left = end - have
+                end = -1
+        else:
+            end = size
+        self._deadline_ns = 0
         if fed:
             # Its beginning was fed as it came.
             piece: Any = memoryview(data)[fed:] if end < 0 else memoryview(data)[fed:end]
@@ -251,8 +255,7 @@ class ServerConnection:
             return
         framing = self._framing
         if not framing.head_done or (end >= 0) != framing.complete:
-            self._fail(x, BadRequest("the request can be read in two ways"))
-            return
+            raise BadRequest("the request can be read in two ways")
         if self._chunks is not None:
             self._took(x, self._chunks.take())
         elif length > 0:
@@ -275,11 +278,7 @@ class ServerConnection:
             return
         have = len(data)
         if self._chunks is not None:
-            try:
-                end = self._chunks.feed(data)
-            except BadRequest as error:
-                self._fail(x, error)
-                return
+            end = self._chunks.feed(data)
         elif self._left > have:
             self._left -= have
             end = -1
@@ -290,8 +289,7 @@ class ServerConnection:
         if not self._parse(piece):
             return
         if (end >= 0) != self._framing.complete:
-            self._fail(x, BadRequest("the request can be read in two ways"))
-            return
+            raise BadRequest("the request can be read in two ways")
         self._took(x, piece if self._chunks is None else self._chunks.take())
         if self._exchange is not x:
             return  # the handler ended it meanwhile
@@ -310,6 +308,8 @@ class ServerConnection:
 
     def _took(self, x: Exchange, data: bytes) -> None:
         """A piece of body, without its framing."""
+        if self._unpacking is not None:
+            data = self._unpacking.feed(data)
         if not data:
             return
         x.body_bytes += len(data)
@@ -326,9 +326,9 @@ class ServerConnection:
     def _body_grew(self, x: Exchange) -> None:
         """Part of a body is here: JSON waits until it is whole (routing reads it), the rest streams upstream."""
         if x.body_bytes > self._max_body:
-            self._fail(x, self._too_large())
-        elif not self._started and not x.flags & _JSON:
-            if x.flags & _MULTIPART and x.body_bytes < MULTIPART_PEEK_BYTES:
+            raise self._too_large()
+        if not self._started and not x.flags & _JSON:
+            if self._unpacking is not None and self._unpacking.holds(x.body_bytes):
                 return
             self._started = True
             if self._parts is not None:
@@ -344,8 +344,10 @@ class ServerConnection:
         self._framing.head_done = False
         self._framing.complete = False
         if x.body_bytes > self._max_body:
-            self._fail(x, self._too_large())
-            return
+            raise self._too_large()
+        if self._unpacking is not None:
+            self._unpacking.finish()
+            self._unpacking = None
         x.body_done = True
         if self._started:
             self._handler.body_end(x)
@@ -359,7 +361,7 @@ class ServerConnection:
     def _parse(self, piece: Any) -> bool:
         """Feed llhttp; False when that ended the connection."""
         x = self._exchange
-        wrong = self._framing.read(piece, self._chunks is not None, 0 if x is None else x.head.content_length)
+        wrong = self._framing.read(piece, self._chunks is not None, 0 if x is None else self._length)
         if wrong is not None:
             self.refuse(BadRequest(f"malformed request: {wrong}"))
         return wrong is None
@@ -440,6 +442,7 @@ class ServerConnection:
         """Go on with a request that the express took: `data` is all of it, and nothing of its response was written."""
         x = Exchange(head, self, self.client, started_ns)
         x.flags = head.flags
+        self._length = head.content_length
         x.body = data[head.size :]
         x.body_bytes = len(x.body)
         x.body_done = True
@@ -553,7 +556,7 @@ class ServerConnection:
             return
         data = bytes(self._pending)
         self._pending = None
-        self._read_head(data)
+        self.data_received(data)
         if not self._reading:
             if self._is_full():
                 self._look_out()
@@ -574,6 +577,7 @@ class ServerConnection:
     def _fail(self, x: Exchange, error: GatewayError) -> None:
         """The request went wrong before it was whole: the handler answers it as it answers every other failure."""
         self._started = True
+        self._unpacking = None
         self._handler.fail(x, error)
 
     def _too_large(self) -> RequestTooLarge:

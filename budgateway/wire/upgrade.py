@@ -152,16 +152,6 @@ def credential_of(head: RequestHead) -> str | None:
     return None
 
 
-def query_model(query: str) -> str | None:
-    """The `model` of a query. BadRequest when it stands there twice: two readers would differ."""
-    found = [
-        value for name, _, value in (part.partition("=") for part in query.split("&")) if unquote_plus(name) == "model"
-    ]
-    if len(found) > 1:
-        raise BadRequest("the query names a model twice", param="model")
-    return unquote_plus(found[0]) if found and found[0] else None
-
-
 def with_model(line: bytes, model: str) -> bytes:
     """A request line whose query names another model; the rest as it was."""
     target, _, version = line.rpartition(b" ")

@@ -123,18 +123,18 @@ async def test_a_form_with_two_models_is_refused(gateway: Inside) -> None:
     field = b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\n%b\r\n'
     end = b"--b--\r\n"
     form = ("content-type", "multipart/form-data; boundary=b")
-    async with Downstream(gateway.url) as client:
 
-        async def status(*models: bytes, size: int = 0) -> int:
-            file = b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n%b\r\n' % bytes(size)
-            body = field % models[0] + file + b"".join(field % model for model in models[1:]) + end
+    async def status(*models: bytes, size: int = 0) -> int:
+        file = b'--b\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n%b\r\n' % bytes(size)
+        body = field % models[0] + file + b"".join(field % model for model in models[1:]) + end
+        async with Downstream(gateway.url) as client:
             return (await client.ask("POST", "/v1/chat/completions", body, [bearer("mini"), form])).status
 
-        assert await status(b"gpt-4o-mini") == 200
-        assert await status(b"o3") == 403
-        assert await status(b"gpt-4o-mini", b"o3") == 400
-        # Behind what is held back of a form: found as it passes.
-        assert await status(b"gpt-4o-mini", b"o3", size=300_000) == 400
+    assert await status(b"gpt-4o-mini") == 200
+    assert await status(b"o3") == 403
+    assert await status(b"gpt-4o-mini", b"o3") == 400
+    # Behind what is held back of a form: found as it passes.
+    assert await status(b"gpt-4o-mini", b"o3", size=300_000) == 400
 
 
 async def test_why_is_told_to_who_may_look(gateway: Inside) -> None:

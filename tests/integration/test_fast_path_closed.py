@@ -119,7 +119,7 @@ EXCHANGE_SAFE = {
 }  # fmt: skip
 EXCHANGE_CLOSES = {
     "streams", "attempts", "rename", "keeps_usage", "vouched", "claim", "handshake", "pin", "fallback", "rival", "streamed",
-    "reply",
+    "reply", "hides_model",
 }  # fmt: skip
 
 

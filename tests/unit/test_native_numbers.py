@@ -35,8 +35,8 @@ def numbers(path: Path) -> dict[str, int]:
             {"_SEEN_EVENT", "_SEEN_ERROR_FIRST", "_SEEN_OTHER_FIRST", "_SEEN_END", "_SEEN_ERROR", "_SEEN_PROMISE"},
         ),
         ("relay_cy", {"_SCAN_DOCUMENT", "_SCAN_EVENTS"}),
-        ("routing/router_cy", {"_JSON", "_MULTIPART", "_ENCODED"}),
-        ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART"}),
+        ("routing/router_cy", {"_UPGRADE", "_JSON", "_ENCODED", "_TARGET_MODEL"}),
+        ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART", "_ENCODED"}),
         ("transport/client_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY"}),
     ],
 )

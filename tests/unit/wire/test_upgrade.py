@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from budgateway.errors import BadRequest, UpstreamProtocolError
+from budgateway.errors import UpstreamProtocolError
 from budgateway.native import RequestHead, ResponseHead
 from budgateway.wire.upgrade import (
     Handshake,
     accept_of,
     close_frame,
     credential_of,
-    query_model,
     with_model,
 )
 
@@ -103,19 +102,6 @@ def test_what_was_agreed_upon_is_told_to_the_client() -> None:
         "sec-websocket-protocol: chat", "sec-websocket-extensions: permessage-deflate", "",
     ]  # fmt: skip
     assert handshake.deflate
-
-
-@pytest.mark.parametrize(
-    ("query", "model"),
-    [("", None), ("model=", None), ("model=a", "a"), ("x=1&mod%65l=a%2Fb+c", "a/b c"), ("models=a", None)],
-)
-def test_the_model_of_a_query(query: str, model: str | None) -> None:
-    assert query_model(query) == model
-
-
-def test_two_models_in_a_query_are_one_too_many() -> None:
-    with pytest.raises(BadRequest, match="twice"):
-        query_model("model=a&model=b")
 
 
 def test_a_model_is_renamed_where_it_stands() -> None:
