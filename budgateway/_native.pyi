@@ -65,6 +65,9 @@ class Segment:
         """Go on from there, before a `LimitSet` is made; ValueError. Seconds that the wall clock was set by, and `behind_s`."""
     def carry_budgets(self, from_day: int, to_day: int) -> None:
         """The clock was set: what was spent in periods that run on one day counts in those of the other."""
+    def count_limits(self, changes: bytes, now_ns: int, today: int, guest: int | None = None) -> None:
+        """Count here what a `LimitLedger` of another gateway says; the first time before a `LimitSet` is made. What runs there
+        counts as running in the row `guest`. ValueError when it is no ledger's."""
     def clear_worker(self, worker: int) -> None:
         """Zero the row of a worker that died: its in-flight counts and gauges."""
     def gauge(self, worker: int, gauge: int) -> int:
@@ -111,6 +114,15 @@ class RateLimit:
         """Give back a debit, when a later dimension refused."""
     def reset_ns(self, key: str | bytes, now_ns: int) -> int:
         """Nanoseconds until the bucket is full again."""
+
+@final
+class LimitLedger:
+    """What a segment's limits have counted, for a gateway that takes over (`Segment.count_limits`)."""
+
+    def __new__(cls, segment: Segment) -> LimitLedger: ...
+    def changes(self, now_ns: int, today: int) -> bytes | None:
+        """What was counted since this was last asked, at first everything; None for nothing. Holds the secret that keys are
+        hashed with."""
 
 BY_USER: Final[int]  # the principal; the client's address while nobody is known
 BY_KEY: Final[int]

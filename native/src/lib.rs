@@ -47,7 +47,7 @@ mod _native {
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
-    use crate::limit::RateLimit;
+    use crate::limit::{LimitLedger, RateLimit};
     #[pymodule_export]
     use crate::metrics::{Metrics, Series};
     #[pymodule_export]

@@ -126,6 +126,12 @@ impl Segment {
         self.inner.set_today(today);
     }
 
+    #[pyo3(signature = (changes, now_ns, today, guest = None))]
+    fn count_limits(&self, changes: &[u8], now_ns: u64, today: u32, guest: Option<usize>) -> Result<(), Error> {
+        let guest = guest.map(|row| self.inner.worker(row)).transpose()?;
+        limit::count(&self.inner, guest, changes, now_ns, today).map_err(|error| Error::value(error.to_string()))
+    }
+
     fn clear_worker(&self, worker: usize) -> Result<(), Error> {
         self.inner.clear(self.inner.worker(worker)?);
         Ok(())

@@ -204,6 +204,43 @@ fn carried(value: u64, from: u32, to: u32) -> Option<u64> {
     (ends > from && !stays).then(|| value & !(END << SPENT_BITS) | (u64::from(end) & END) << SPENT_BITS)
 }
 
+/// What a cell says was spent in its period.
+pub(super) fn spent(value: u64) -> u64 {
+    value & SPENT
+}
+
+/// The same period with another sum.
+pub(super) fn with_spent(value: u64, micros: u64) -> u64 {
+    value & !SPENT | micros.min(SPENT - 1)
+}
+
+/// What was spent `before`, if that was in the period of `value`.
+pub(super) fn spent_before(before: u64, value: u64) -> u64 {
+    if before >> SPENT_BITS == value >> SPENT_BITS {
+        spent(before)
+    } else {
+        0
+    }
+}
+
+/// The cell after as much was spent as `amount` says, in its period; one of a later period stays.
+pub(super) fn joined(value: u64, amount: u64) -> u64 {
+    if value >> SPENT_BITS > amount >> SPENT_BITS {
+        value
+    } else {
+        with_spent(amount, spent_before(value, amount).saturating_add(spent(amount)))
+    }
+}
+
+/// The cell after as much was given back as `amount` says; one of another period stays.
+pub(super) fn less(value: u64, amount: u64) -> u64 {
+    if value >> SPENT_BITS == amount >> SPENT_BITS {
+        with_spent(value, spent(value).saturating_sub(spent(amount)))
+    } else {
+        value
+    }
+}
+
 /// Where a key's cell is, if it has one.
 #[inline]
 pub(super) fn cells_of(segment: &Segment, hash: u64) -> &CellSet {

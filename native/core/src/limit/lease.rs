@@ -71,6 +71,26 @@ pub(super) fn release(segment: &Segment, worker: Worker, lease: Lease) {
     }
 }
 
+/// How many leases run of each key that has any.
+pub(super) fn held(segment: &Segment) -> impl Iterator<Item = (u64, u32)> {
+    (0..SLOTS).filter_map(|slot| {
+        let count = running(segment, slot);
+        (count > 0).then(|| (key_of(segment, slot).load(Ordering::SeqCst), count))
+    })
+}
+
+/// Makes it so many that `worker` has of the key, as far as there is a slot for it.
+pub(super) fn set(segment: &Segment, worker: Worker, hash: u64, count: u32, now_ns: u64) {
+    let slot = if count > 0 {
+        slot_of(segment, hash, now_ns)
+    } else {
+        find(segment, hash)
+    };
+    if let Some(slot) = slot {
+        segment.row(worker).leases[slot].store(count, Ordering::SeqCst);
+    }
+}
+
 /// Not below zero: the row may have been cleared.
 fn give_back(count: &AtomicU32) {
     let _ = count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));

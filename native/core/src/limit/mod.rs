@@ -4,12 +4,14 @@
 //! - `lease`: what runs at a time;
 //! - `budget`: what may be spent in a calendar period;
 //! - `state`: what of them outlives the gateway;
+//! - `handover`: what of them goes to a gateway that takes over;
 //! - `decide`: all dimensions of one exchange, all or nothing, and the guard that settles them;
 //! - `refusal`: why it refuses.
 
 mod budget;
 mod cells;
 mod decide;
+mod handover;
 mod lease;
 mod rate;
 mod refusal;
@@ -18,6 +20,7 @@ mod state;
 pub use budget::{Budget, Period, carry};
 pub(crate) use cells::CellSet;
 pub use decide::{Ask, Asker, Grant, Limits, Rule, Unit, by};
+pub use handover::{Ledger, count};
 pub(crate) use lease::{LEASE_SETS, LeaseSet, SLOTS as LEASE_SLOTS};
 pub use rate::{Bucket, RateLimit};
 pub use refusal::{Refusal, Standing};
