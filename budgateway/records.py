@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from budgateway.pem import Pem
     from budgateway.wire.cors import Cors
 
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
@@ -185,6 +186,7 @@ class Provider:
     queue_timeout_s: float = 10.0
     tls_verify: bool = True
     tls_ca_file: str = ""
+    tls_ca: Pem | None = field(default=None, compare=False)  # what it held when the configuration was read
     hold_bytes: int = 64 * 1024  # of an answer, held until it has shown that it is one; 0: passed on at once
     first_event_s: float = 0.0  # a stream's first event; then another upstream is asked. 0: half of the route's timeout
 
@@ -350,6 +352,9 @@ class Tls:
 
     cert_file: str
     key_file: str
+    # what they held when the configuration was read; None: they are read when they are needed
+    cert: Pem | None = field(default=None, compare=False)
+    key: Pem | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,6 +459,10 @@ class StoreSettings:
     tls_ca_file: str = ""
     tls_cert_file: str = ""
     tls_key_file: str = ""
+    # what they held when the configuration was read
+    tls_ca: Pem | None = field(default=None, compare=False)
+    tls_cert: Pem | None = field(default=None, compare=False)
+    tls_key: Pem | None = field(default=None, compare=False)
     timeout_s: float = 0.005  # RELIABILITY L2: what a slow Redis may add to a request
     connect_timeout_s: float = 1.0
     pool_size: int = 20  # connections of all processes together
@@ -491,6 +500,7 @@ class Issuer:
     leeway_s: float = 30.0  # between its clock and ours
     refresh_s: float = 300.0  # between two readings of its key set
     ca_file: str = ""  # authorities to trust when asking for it
+    ca: Pem | None = field(default=None, compare=False)  # what it held when the configuration was read
     claims: ClaimPaths = field(default_factory=ClaimPaths)
     tenant: str = ""  # of all its tokens, whatever they say
     roles: tuple[str, ...] = ()  # that each of its tokens has

@@ -181,7 +181,7 @@ def plain(value: object) -> Any:
     if isinstance(value, Secret):
         return repr(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.compare}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -204,7 +204,7 @@ def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> Chang
 def _fields(before: object, after: object) -> Iterable[str]:
     assert dataclasses.is_dataclass(before)
     for field in dataclasses.fields(before):
-        if getattr(before, field.name) != getattr(after, field.name):
+        if field.compare and getattr(before, field.name) != getattr(after, field.name):
             yield field.name
 
 

@@ -63,7 +63,7 @@ def targets_of(
         fixed.append(("authorization", f"Bearer {key.reveal()}"))
     forwarded = (*VENDOR_HEADERS.get(provider.kind, ()), *provider.forward_headers)
     secure = any(upstream.tls for upstream in provider.upstreams)
-    tls = client_tls(provider.tls_verify, provider.tls_ca_file) if secure else None
+    tls = client_tls(provider.tls_verify, provider.tls_ca or provider.tls_ca_file) if secure else None
     dialler = Dialler(provider.connect_timeout_s, tls)
     targets = []
     for number, upstream in enumerate(provider.upstreams):

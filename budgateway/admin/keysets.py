@@ -62,6 +62,7 @@ async def _document(issuer: Issuer, url: str) -> Mapping[str, object]:
         upstreams=(dataclasses.replace(upstream, path=""),),
         connect_timeout_s=TIMEOUT_S,
         tls_ca_file=issuer.ca_file,
+        tls_ca=issuer.ca,
     )
     (target,) = targets_of(provider, {})
     status, body = await fetch(target, path, TIMEOUT_S, max_bytes=MAX_BYTES)

@@ -17,6 +17,7 @@ from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
 from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
+from budgateway.pem import Pem, load_pair, read_pem, trusting
 from budgateway.records import (
     INFERENCE_PATHS,
     MAX_FILL_S,
@@ -49,6 +50,7 @@ class Resolver:
         self._look_at = source.look_at  # at each file that the configuration refers to, before it is read
         self.cors: CorsConfig | None = None  # what routes say of it is laid over this
         self.burst: int | None = None  # `[rate_limiting] burst_capacity`: of routes that say nothing of their own
+        self._pems: dict[str, Pem] = {}
 
     def secret(self, path: KeyPath, reference: str) -> Secret | None:
         """The secret behind `env:NAME` or `file:PATH`."""
@@ -120,15 +122,14 @@ class Resolver:
 
     def tls(self, cert_name: str, key_name: str) -> Tls:
         """The listener's certificate; its key must belong to it."""
-        before = len(self.problems.lines)
-        cert, key = self.file(("tls", "cert_file"), cert_name), self.file(("tls", "key_file"), key_name)
-        if len(self.problems.lines) == before:
+        cert_file, key_file = self.file(("tls", "cert_file"), cert_name), self.file(("tls", "key_file"), key_name)
+        cert, key = self.pem(cert_file), self.pem(key_file)
+        if cert is not None and key is not None:
             try:
-                # A password of our own keeps OpenSSL from asking the terminal for one.
-                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
+                load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
             except (ssl.SSLError, OSError, ValueError) as error:
                 self.problems.add(("tls",), f"cert_file and key_file are no pair of PEM files: {_reason(error)}")
-        return Tls(cert, key)
+        return Tls(cert_file, key_file, cert, key)
 
     def provider(self, name: str, table: ProviderConfig, gateway: GatewayConfig, routed: Sequence[str]) -> Provider:
         """One provider. `routed` are the model patterns of the routes that lead to it."""
@@ -172,7 +173,8 @@ class Resolver:
             hold_bytes=table.hold_bytes,
             first_event_s=table.first_event_timeout or 0.0,
             tls_verify=table.tls_verify,
-            tls_ca_file=self.authorities((*here, "tls_ca_file"), table.tls_ca_file),
+            tls_ca_file=(ca_file := self.authorities((*here, "tls_ca_file"), table.tls_ca_file)),
+            tls_ca=self.pem(ca_file),
         )
 
     def _kind(self, here: KeyPath, name: str, table: ProviderConfig) -> ProviderKind:
@@ -257,14 +259,23 @@ class Resolver:
         """The absolute path of a file with certificates; empty for none."""
         if name is None:
             return ""
-        before = len(self.problems.lines)
         file = self.file(path, name)
-        if len(self.problems.lines) == before:
+        if (authorities := self.pem(file)) is not None:
             try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=file)
+                trusting(authorities)
             except (ssl.SSLError, OSError) as error:
                 self.problems.add(path, f"{shown(name)} holds no PEM certificates: {_reason(error)}")
         return file
+
+    def pem(self, file: str) -> Pem | None:
+        """What a file held when it was first asked for; None without a file, and for one that cannot be read, which `file` has
+        reported."""
+        if file and file not in self._pems:
+            try:
+                self._pems[file] = read_pem(file)
+            except (OSError, ValueError):
+                return None
+        return self._pems.get(file)
 
     def route(
         self, index: int, name: str, table: RouteConfig, gateway: GatewayConfig, provider: ProviderConfig | None

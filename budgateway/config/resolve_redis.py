@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from budgateway.config.problems import shown
+from budgateway.pem import load_pair
 from budgateway.records import Secret, StoreNode, StoreSettings
 
 if TYPE_CHECKING:
@@ -73,9 +74,12 @@ def store_settings(resolve: Resolver, table: RedisConfig, *, literal: bool, work
         sentinel_password=sentinel_secret,
         tls=tls,
         tls_verify=table.tls_verify,
-        tls_ca_file=resolve.authorities(("redis", "tls_ca_file"), table.tls_ca_file),
+        tls_ca_file=(ca_file := resolve.authorities(("redis", "tls_ca_file"), table.tls_ca_file)),
         tls_cert_file=cert_file,
         tls_key_file=key_file,
+        tls_ca=resolve.pem(ca_file),
+        tls_cert=resolve.pem(cert_file),
+        tls_key=resolve.pem(key_file),
         timeout_s=table.timeout,
         connect_timeout_s=table.connect_timeout,
         pool_size=table.pool_size,
@@ -137,15 +141,15 @@ def _certificate(resolve: Resolver, table: RedisConfig) -> tuple[str, str]:
     """Our own certificate's files, that belong together; empty without."""
     if table.tls_cert_file is None:
         return "", ""
-    before = len(resolve.problems.lines)
-    cert = resolve.file(("redis", "tls_cert_file"), table.tls_cert_file)
-    key = resolve.file(("redis", "tls_key_file"), table.tls_key_file) if table.tls_key_file else cert
-    if len(resolve.problems.lines) == before:
+    cert_file = resolve.file(("redis", "tls_cert_file"), table.tls_cert_file)
+    key_file = resolve.file(("redis", "tls_key_file"), table.tls_key_file) if table.tls_key_file else cert_file
+    cert, key = resolve.pem(cert_file), resolve.pem(key_file)
+    if cert is not None and key is not None:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
+            load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert, key)
         except (ssl.SSLError, OSError, ValueError):
             resolve.problems.add(("redis", "tls_cert_file"), "it and tls_key_file are no pair of PEM files")
-    return cert, key
+    return cert_file, key_file
 
 
 def _node(text: str) -> StoreNode:

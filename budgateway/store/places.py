@@ -8,6 +8,7 @@ import os
 import ssl
 from typing import TYPE_CHECKING
 
+from budgateway.pem import load_pair, trusting
 from budgateway.records import StoreNode
 from budgateway.store.link import Link
 from budgateway.store.reply import StoreError
@@ -129,12 +130,13 @@ def client_tls(settings: StoreSettings) -> ssl.SSLContext | None:
     """The TLS context for Redis, or None. Also for Sentinels."""
     if not settings.tls:
         return None
-    context = ssl.create_default_context(cafile=settings.tls_ca_file or None)
+    context = trusting(settings.tls_ca or settings.tls_ca_file)
     if not settings.tls_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if settings.tls_cert_file:
-        context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file or None)
+        cert = settings.tls_cert or settings.tls_cert_file
+        load_pair(context, cert, settings.tls_key or settings.tls_key_file or cert)
     return context
 
 

@@ -7,10 +7,12 @@ import ssl
 from typing import TYPE_CHECKING, Any, Protocol
 
 from budgateway.errors import GatewayError, UpstreamConnectError, UpstreamTimeout
+from budgateway.pem import trusting
 from budgateway.transport.client_cy import ClientConnection, Target
 
 if TYPE_CHECKING:
     from budgateway.exchange_cy import Carrier, Exchange
+    from budgateway.pem import Pem
     from budgateway.transport.sockets import PlainSockets
 
 
@@ -21,9 +23,9 @@ class Dialled(Protocol):
     def unreachable(self, x: Exchange, error: GatewayError) -> None: ...
 
 
-def client_tls(verify: bool, ca_file: str) -> ssl.SSLContext:
-    """The context for `https` upstreams: the system's authorities, or one file's; TLS 1.2 and up."""
-    context = ssl.create_default_context(cafile=ca_file or None)
+def client_tls(verify: bool, authorities: Pem | str) -> ssl.SSLContext:
+    """The context for `https` upstreams: these authorities, or the system's; TLS 1.2 and up."""
+    context = trusting(authorities)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

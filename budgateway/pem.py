@@ -1,0 +1,72 @@
+"""PEM files kept in memory, so that a process that starts later serves what was read, whatever became of the files."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Pem:
+    """The contents of a file of certificates or keys. Shows nothing of them."""
+
+    __slots__ = ("_contents",)
+
+    def __init__(self, contents: bytes) -> None:
+        self._contents = contents
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pem) and self._contents == other._contents
+
+    def __hash__(self) -> int:
+        return hash(self._contents)
+
+    @contextmanager
+    def as_file(self) -> Iterator[str]:
+        """A path that OpenSSL can read them from, for as long as the block runs; they are never written to a disk."""
+        fd = os.memfd_create("pem", os.MFD_CLOEXEC)
+        try:
+            left = memoryview(self._contents)
+            while left:
+                left = left[os.write(fd, left) :]
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+
+
+def read_pem(path: str) -> Pem:
+    """A file's contents. OSError when it cannot be read."""
+    with open(path, "rb") as file:  # noqa: PTH123 - workers import no pathlib for this
+        return Pem(file.read())
+
+
+def load_pair(context: ssl.SSLContext, cert: Pem | str, key: Pem | str) -> None:
+    """Have the context show this certificate, kept or in a file. ssl.SSLError, OSError or ValueError when the two are no pair."""
+    with _path(cert) as cert_path, _path(key) as key_path:
+        # A password of our own keeps OpenSSL from asking the terminal for one.
+        context.load_cert_chain(cert_path, key_path, password="")
+
+
+def trusting(authorities: Pem | str) -> ssl.SSLContext:
+    """A client's context that trusts these, kept or in a file; the system's for "". ssl.SSLError or OSError when there are no
+    certificates in it."""
+    if not authorities:
+        return ssl.create_default_context()
+    with _path(authorities) as path:
+        return ssl.create_default_context(cafile=path)
+
+
+@contextmanager
+def _path(source: Pem | str) -> Iterator[str]:
+    if isinstance(source, str):
+        yield source
+    else:
+        with source.as_file() as path:
+            yield path
