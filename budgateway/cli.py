@@ -88,8 +88,10 @@ def serve(
     """Run the gateway until SIGINT or SIGTERM. SIGHUP reloads the configuration, SIGUSR2 replaces the workers."""
     if demo and path is not None:
         raise click.UsageError("--demo brings its own configuration: leave out --config")
+    if demo and watch:
+        raise click.UsageError("--demo brings its own configuration: there is no file for --watch")
     options: dict[str, Any] = {"host": host, "port": port, "workers": workers, "log_level": log_level}
-    if watch and not demo:
+    if watch:
         options["watch"] = True
     read = Reader(path, demo=demo, **options)
     try:

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from budgateway.errors import ConfigError, GatewayError
-from budgateway.terminal import EXIT_CONFIG, Command, ask, config_option, console, escaped, load, reaching, refuse
+from budgateway.terminal import (
+    EXIT_CONFIG,
+    Command,
+    ask,
+    check_reaching,
+    config_option,
+    console,
+    escaped,
+    load,
+    reaching,
+    refuse,
+)
 
 if TYPE_CHECKING:
     from budgateway.admin.keystore import KeyStore
@@ -70,7 +81,7 @@ def token(
 
 @click.group(short_help="Manage API keys.")
 def keys() -> None:
-    """Manage API keys: in the keys file of the configuration, or in a gateway elsewhere (--url, --token)."""
+    """Manage API keys: in the keys file of the configuration, or in a running gateway (--port; --url, --token)."""
 
 
 def placed(command: Command) -> Command:
@@ -129,8 +140,8 @@ def list_keys(**options: Any) -> None:
     """List the keys."""
     from budgateway.auth import keybook
 
-    if options["url"]:
-        found = ask(None, options["url"], options["token"], "GET", "/admin/keys")["keys"]
+    if _is_elsewhere(options):
+        found = _asked(options, "GET", "/admin/keys")["keys"]
     else:
         found = [keybook.shown(key, time.time()) for key in _read(options)]
     if options["as_json"]:
@@ -155,8 +166,8 @@ def show(name: str, **options: Any) -> None:
     """Show a key; its secret is shown nowhere."""
     from budgateway.auth import keybook
 
-    if options["url"]:
-        found = ask(None, options["url"], options["token"], "GET", f"/admin/keys/{name}")
+    if _is_elsewhere(options):
+        found = _asked(options, "GET", f"/admin/keys/{name}")
     else:
         found = keybook.shown(_or_fail(partial(keybook.named, _read(options), name)), time.time())
     _print_key(found, options["as_json"])
@@ -240,8 +251,8 @@ def _change(
     options: dict[str, Any], method: str, path: str, document: dict[str, Any] | None, operation: str, **given: Any
 ) -> dict[str, Any]:
     """Change the keys where they are: the key as a document, with its secret where there is a new one."""
-    if options["url"]:
-        answer: dict[str, Any] = ask(None, options["url"], options["token"], method, f"/admin/keys{path}", document)
+    if _is_elsewhere(options):
+        answer: dict[str, Any] = _asked(options, method, f"/admin/keys{path}", document)
         return answer
     from budgateway.auth import keybook
 
@@ -249,6 +260,23 @@ def _change(
     changed = _at_store(options, lambda store: store.change(edit))[0]
     told = keybook.shown(changed.key, time.time())
     return {**told, "secret": changed.secret} if changed.secret else told
+
+
+def _is_elsewhere(options: dict[str, Any]) -> bool:
+    """Whether a running gateway is asked. UsageError for options that cannot all be honoured."""
+    check_reaching(options["port"], options["url"], options["token"])
+    if not options["url"] and options["port"] is None:
+        return False
+    for option, value in (("--file", options["file"]), ("--config", options["path"])):
+        if value is not None:
+            raise click.UsageError(
+                f"{option} says where keys are, --url and --port ask a gateway: leave one of them out"
+            )
+    return True
+
+
+def _asked(options: dict[str, Any], method: str, path: str, document: dict[str, Any] | None = None) -> Any:
+    return ask(options["port"], options["url"], options["token"], method, path, document)
 
 
 def _read(options: dict[str, Any]) -> Keys:

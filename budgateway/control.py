@@ -29,11 +29,18 @@ class Serve:
     trust: Trust = field(default_factory=Trust)
     index: int = 0
     row: int = 0
+    accepts: bool = True  # else connections wait until it is told to (Shed)
+    replaces: bool = False  # one that has served: what is missing just now must not keep it from serving
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
     """From a worker: it accepts connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """From a worker that drains: it accepts connections no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,7 @@ class Reopen:
 Message = (
     Serve
     | Ready
+    | Stopped
     | Prepare
     | Prepared
     | Commit

@@ -11,6 +11,7 @@ from budgateway.admin.keysets import fetch_key_set
 from budgateway.admin.keystore import opened, store_name
 from budgateway.auth.vault import COOLDOWN_S, Trust
 from budgateway.errors import ConfigError, GatewayError, StoreUnavailable
+from budgateway.keeper import keep_on
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +62,9 @@ class Custodian:
             raise _unreadable(settings, error) from error
         self.trust = Trust({}, self._keys, self._missing)
         self._watch_issuers(settings)
-        self._task = asyncio.get_running_loop().create_task(self._look(), name="keys")
+        self._task = asyncio.get_running_loop().create_task(
+            keep_on("looking at API keys", self._look, _log), name="keys"
+        )
 
     async def look_at(self, settings: Settings) -> None:
         """Whether a reload could be followed. ConfigError when not."""
@@ -204,7 +207,8 @@ class _Watch:
         self._reading: asyncio.Task[bool] | None = None
         self._read_at = float("-inf")
         self._failed = ""
-        self.task = asyncio.get_running_loop().create_task(self._run(), name=f"keys of {issuer.name}")
+        name = f"keys of issuer {issuer.name}"
+        self.task = asyncio.get_running_loop().create_task(keep_on(name, self._run, _log), name=name)
 
     async def refresh(self) -> bool:
         """Read it, or wait for who does already; whether it was good. Not again within the cooldown."""

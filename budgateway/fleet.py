@@ -12,16 +12,16 @@ from budgateway import interpreter, native
 from budgateway.errors import GatewayError
 from budgateway.overload import proportional, resident
 from budgateway.preload import verifies_tokens
-from budgateway.slot import Slot, Worker
+from budgateway.slot import Served, Slot, Worker
 from budgateway.spare import Spare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
+MAX_ROWS = 64  # of a segment
 SAY_S = 0.5  # that a worker has to say where it stands, before it is ended
 
 _log = logging.getLogger("budgateway.supervisor")
@@ -30,10 +30,14 @@ _log = logging.getLogger("budgateway.supervisor")
 class Fleet:
     """Starts processes and knows which are alive; when to is the supervisor's business."""
 
-    def __init__(self, workers: int, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
-        """`spawn` runs what goes on beside."""
+    def __init__(
+        self, workers: int, spawn: Callable[[Coroutine[Any, Any, None]], None], *, with_guest: bool = False
+    ) -> None:
+        """`spawn` runs what goes on beside. `with_guest`: a row more for what runs in another gateway, where there is room."""
         # A worker and the one that follows it have a row each.
-        self.segment = native.Segment(2 * workers)
+        rows = min(2 * workers + with_guest, MAX_ROWS)
+        self.segment = native.Segment(rows)
+        self.guest_row = 2 * workers if rows > 2 * workers else None
         self.slots: list[Slot] = []
         self.alive: set[Worker] = set()
         # told when a worker saw a token of this issuer with a key that nobody knows
@@ -41,7 +45,7 @@ class Fleet:
         self._spawn = spawn
         self._free_rows = list(range(2 * workers))
         # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
-        self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(2 * workers)]
+        self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(rows)]
         self._office = ""
         self._tokens = False
         self._spare: Spare | None = None
@@ -63,9 +67,8 @@ class Fleet:
         for bell in self._bells:
             os.close(bell)
 
-    async def start(self, slot: Slot, served: Callable[[], tuple[Settings, int, Trust]]) -> Worker:
-        """A worker for the slot, followed by a task to its end. `served` says the configuration of the moment, its generation,
-        and the keys. OSError when the system has no process to spare."""
+    async def start(self, slot: Slot, served: Callable[[], Served]) -> Worker:
+        """A worker for the slot, followed by a task to its end. `served` says what it serves, as of the moment it begins. OSError when the system has no process to spare."""
         while not self._free_rows:  # noqa: ASYNC110 - until an old worker has drained
             await asyncio.sleep(0.05)
         row = self._free_rows.pop(0)
@@ -74,9 +77,13 @@ class Fleet:
         except OSError:
             self._free_rows.append(row)
             raise
-        settings, worker.generation, trust = served()
         self.alive.add(worker)
-        await worker.serve(slot, row, settings, trust)
+        try:
+            await worker.serve(slot, row, served())
+        except BaseException:
+            worker.row = row
+            worker.kill()  # nobody else knows of it; `_follow` gives its row back
+            raise
         return worker
 
     def keep_spare(self, wanted: bool) -> None:
@@ -150,8 +157,10 @@ class Fleet:
         return [self.segment.fd, *(slot.sock.fileno() for slot in self.slots), *self._bells]
 
     async def _follow(self, worker: Worker) -> None:
-        await worker.run()
-        self.alive.discard(worker)
+        try:
+            await worker.run()
+        finally:
+            self.alive.discard(worker)
         if worker.row >= 0:
             self.slots[worker.index].lines_lost += self.segment.gauge(worker.row, native.GAUGE_LINES_LOST)
             self.segment.clear_worker(worker.row)

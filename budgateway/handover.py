@@ -1,71 +1,311 @@
-"""Handing the listening sockets of one supervisor to the next, so that an upgrade refuses nobody.
+"""Handing over from one supervisor to the next: the listening sockets, what limits have counted, and when.
 
-The sockets are the same ones in both processes while both live: no queue is lost when the old one lets go.
+The sockets are the same ones in both processes while both live: connections that nobody accepts for a moment wait in
+their queues. The two talk over a unix socket in the old one's folder, in frames of a kind, a length and as many bytes:
+
+```
+successor                                  predecessor
+   connect                            ->
+                                      <-   names of the sockets, with the sockets (no frame)
+   HELLO                              ->
+                                      <-   COUNTED: all that limits have counted
+   READY: every worker would accept   ->   accepts no more
+                                      <-   COUNTED: what changed meanwhile
+                                      <-   STOPPED
+                                      <-   COUNTED, again and again, until its last exchange has ended
+```
+
+A successor that ends before it was READY leaves the predecessor as it was. A predecessor that ends leaves its successor
+with the sockets and what it was told. One of an earlier version says nothing but the sockets; it is told by SIGTERM.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
+import signal
 import socket
+import struct
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from budgateway.errors import GatewayError
+from budgateway.native import LimitLedger
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from budgateway.admin.card import Card
+    from budgateway.native import Segment
 
 MAX_SOCKETS = 64
 TIMEOUT_S = 5.0
+COUNT_S = 0.1  # between two looks at what was counted
+S_PER_DAY = 86_400
 METRICS = "metrics"
 SLOT = "slot"
+BUSY = "busy"  # in place of the sockets: another successor has them
+
+HELLO = b"H"
+COUNTED = b"C"
+READY = b"R"
+STOPPED = b"S"
+_FRAME = struct.Struct("!cI")
+MAX_FRAME = 64 * 1024 * 1024
 
 Named = list[tuple[str, socket.socket]]
 
+_log = logging.getLogger("budgateway.handover")
+
+
+class Taken(GatewayError):
+    """Another process takes over already."""
+
+    code = "start_failed"
+    who = "operator"
+
 
 class Giver:
-    """The old supervisor's side: whoever connects to `path` gets the sockets. The folder keeps others out."""
+    """The old supervisor's side, at a path in its folder, which keeps others out. One successor at a time."""
 
-    def __init__(self, path: Path, sockets: Callable[[], Named]) -> None:
-        """`sockets` are asked for anew each time; each is SLOT or METRICS."""
+    def __init__(
+        self,
+        path: Path,
+        sockets: Callable[[], Named],
+        segment: Segment,
+        relieve: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """`sockets` are asked for anew each time; each is SLOT or METRICS. `relieve(pid)` is awaited when that process is ready
+        to take over: it returns when nobody accepts here any more."""
+        self._path = path
         self._sockets = sockets
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
-        self._listener.listen(1)
-        self._listener.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._listener, self._give)
+        self._segment = segment
+        self._relieve = relieve
+        self._listener: socket.socket | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self._ended = asyncio.Event()
+        self._is_done = False
+        self._listen()
 
-    def close(self) -> None:
-        """Stop. The file goes with its folder."""
-        asyncio.get_running_loop().remove_reader(self._listener)
-        self._listener.close()
+    def restore(self) -> None:
+        """Listen anew if the socket's file is gone, once its folder is there again. OSError when that cannot be."""
+        if not self._is_done and not self._path.is_socket() and self._path.parent.is_dir():
+            self._stop_listening()
+            self._listen()
 
-    def _give(self) -> None:
+    async def close(self) -> None:
+        """Stop; the successor is told what was counted to the last. The file goes with its folder. Idempotent."""
+        self._is_done = True
+        self._stop_listening()
+        self._ended.set()
+        if self._serving is not None:
+            await asyncio.wait((self._serving,), timeout=TIMEOUT_S)
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
+            self._serving = None
+
+    def _listen(self) -> None:
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            taker, _ = self._listener.accept()
+            listener.bind(str(self._path))
+            listener.listen(8)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            taker, _ = listener.accept()
         except OSError:
             return
-        with taker:
-            taker.settimeout(TIMEOUT_S)
+        taker.setblocking(False)
+        try:
+            if self._serving is not None and not self._serving.done():
+                taker.send(json.dumps([BUSY]).encode())
+                taker.close()
+                return
             found = self._sockets()
             names = json.dumps([name for name, _ in found]).encode()
+            # A few hundred bytes: they fit into the buffer of a new connection.
+            socket.send_fds(taker, [names], [sock.fileno() for _, sock in found])
+        except OSError as error:
+            _log.warning("a successor did not get the sockets: %s", error)
+            taker.close()
+            return
+        self._serving = asyncio.get_running_loop().create_task(self._serve(taker), name="handover")
+
+    async def _serve(self, taker: socket.socket) -> None:
+        """Answer one successor for as long as it is there."""
+        pid = _peer(taker)
+        reader, writer = await asyncio.open_unix_connection(sock=taker)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                if await _receive(reader) != (HELLO, b""):
+                    return  # one of an earlier version, that has what it wants
+            _log.info("process %d begins to take over", pid)
+            ledger = LimitLedger(self._segment)
+            await self._tell_counted(ledger, writer)
+            if await _receive(reader) != (READY, b""):
+                _log.warning("process %d ended before it had taken over: we go on", pid)
+                return
+            self._is_done = True  # it is the successor who hands over from here on
+            self._stop_listening()
+            await self._relieve(pid)
+            await self._tell_counted(ledger, writer)
+            await _send(writer, STOPPED)
+            while not self._ended.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(COUNT_S):
+                        await self._ended.wait()
+                await self._tell_counted(ledger, writer)
+        except (OSError, TimeoutError):
+            pass  # it went away again
+        except Exception:  # noqa: BLE001 - a background task's edge
+            _log.exception("the handover to process %d failed", pid)
+        finally:
+            writer.close()
+
+    async def _tell_counted(self, ledger: LimitLedger, writer: asyncio.StreamWriter) -> None:
+        changes = ledger.changes(time.monotonic_ns(), int(time.time()) // S_PER_DAY)
+        if changes is not None:
+            await _send(writer, COUNTED, changes)
+
+
+class Predecessor:
+    """The new supervisor's side: the gateway that it takes over from."""
+
+    def __init__(self, card: Card) -> None:
+        self.pid = card.pid
+        self.sockets: Named = []
+        self._path = card.handover
+        self._connection: socket.socket | None = None
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    def take(self) -> None:
+        """Get the sockets, blocking and set to non-blocking. OSError when it gives none; Taken when somebody else has them."""
+        giver = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            giver.settimeout(TIMEOUT_S)
+            giver.connect(self._path)
+            self.sockets = _sockets_from(giver)
+        except BaseException:
+            giver.close()
+            raise
+        self._connection = giver
+
+    async def counted(self, count: Callable[[bytes], None]) -> bool:
+        """Have all that its limits have counted `count`ed here: False when it is gone, or too old to say."""
+        assert self._connection is not None
+        self._connection.setblocking(False)
+        self._streams = await asyncio.open_unix_connection(sock=self._connection)
+        reader, writer = self._streams
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await _send(writer, HELLO)
+                if (frame := await _receive(reader)) is not None and frame[0] == COUNTED:
+                    count(frame[1])
+                    return True
+        except (OSError, TimeoutError):
+            pass
+        self.close()
+        return False
+
+    async def relieve(self, count: Callable[[bytes], None]) -> None:
+        """Have it accept no more, and wait until it does not; nothing is left to do when it is gone."""
+        if self._streams is not None:
+            reader, writer = self._streams
             try:
-                socket.send_fds(taker, [names], [sock.fileno() for _, sock in found])
-            except OSError:
-                pass  # it went away again
+                async with asyncio.timeout(TIMEOUT_S):
+                    await _send(writer, READY)
+                    while (frame := await _receive(reader)) is not None:
+                        if frame[0] == STOPPED:
+                            return
+                        if frame[0] == COUNTED:
+                            count(frame[1])
+            except (OSError, TimeoutError):
+                pass
+            self.close()
+        # It is of an earlier version, does not answer, or is gone.
+        try:
+            os.kill(self.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            _log.warning("process %d ended while we took over from it", self.pid)
+        except OSError as error:
+            _log.error("process %d cannot be told to stop: %s", self.pid, error)
+
+    async def follow(self, count: Callable[[bytes], None]) -> None:
+        """Have what it counts until its last exchange has ended `count`ed here."""
+        if self._streams is None:
+            return
+        with suppress(OSError):
+            while (frame := await _receive(self._streams[0])) is not None:
+                if frame[0] == COUNTED:
+                    count(frame[1])
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it. Idempotent."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+        elif self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
-def take(path: str) -> Named:
-    """The sockets of the supervisor behind `path`. OSError when it gives none. Blocks, briefly."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as giver:
-        giver.settimeout(TIMEOUT_S)
-        giver.connect(path)
-        data, fds, _, _ = socket.recv_fds(giver, 64 * 1024, MAX_SOCKETS)
-    names: Sequence[str] = json.loads(data or b"[]")
-    taken = [(name, socket.socket(fileno=fd)) for name, fd in zip(names, fds, strict=False)]
-    for _, sock in taken:
-        sock.setblocking(False)
-    if len(names) != len(fds):
-        for _, sock in taken:
+def _sockets_from(giver: socket.socket) -> Named:
+    data, fds, _, _ = socket.recv_fds(giver, 64 * 1024, MAX_SOCKETS + 1)
+    taken = [socket.socket(fileno=fd) for fd in fds]
+    try:
+        names: Sequence[str] = json.loads(data or b"[]")
+        if names == [BUSY]:
+            raise Taken("another process takes over from it already")
+        if not names or len(names) != len(taken):
+            raise OSError("the sockets did not all arrive")
+        for sock in taken:
+            sock.setblocking(False)
+    except BaseException:
+        for sock in taken:
             sock.close()
-        raise OSError("the sockets did not all arrive")
-    return taken
+        raise
+    return list(zip(names, taken, strict=True))
+
+
+def _peer(sock: socket.socket) -> int:
+    """The process at the other end of a unix socket."""
+    found = struct.Struct("3i")
+    pid: int = found.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, found.size))[0]
+    return pid
+
+
+async def _send(writer: asyncio.StreamWriter, kind: bytes, data: bytes = b"") -> None:
+    """Write a frame. ConnectionError when the other end is gone."""
+    if writer.is_closing():
+        raise ConnectionResetError("the connection is closed")
+    writer.write(_FRAME.pack(kind, len(data)) + data)
+    await writer.drain()
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[bytes, bytes] | None:
+    """The next frame; None when the other end is gone, or sends what is none."""
+    try:
+        kind, length = _FRAME.unpack(await reader.readexactly(_FRAME.size))
+        if length > MAX_FRAME:
+            return None
+        return kind, await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None

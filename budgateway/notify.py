@@ -11,7 +11,7 @@ SEND_S = 0.2  # a service manager that reads nothing is not waited for
 
 
 class Service:
-    """What systemd is told of one supervisor: once it stops, it is never ready again."""
+    """What systemd is told of one supervisor: once it stops, or another one is the service, it says no more."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._environ = environ
@@ -28,6 +28,11 @@ class Service:
     def stopping(self) -> None:
         """It ends: the last thing that is told."""
         self._tell("STOPPING=1", "STATUS=draining")
+        self._is_stopping = True
+
+    def succeeded(self, pid: int) -> None:
+        """Another process is the service from here on: the last thing that is told."""
+        self._tell(f"MAINPID={pid}")
         self._is_stopping = True
 
     def _tell(self, *assignments: str) -> None:

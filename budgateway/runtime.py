@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import logging
@@ -19,8 +20,10 @@ from budgateway.balance.mirror import MirrorCounts
 from budgateway.balance.queue import Queues
 from budgateway.errors import Draining
 from budgateway.express import Express
+from budgateway.keeper import Steps
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
+from budgateway.pem import load_pair
 from budgateway.preload import preload, verifies_tokens
 from budgateway.relay_cy import Relay
 from budgateway.server.connection_cy import protocols
@@ -44,6 +47,7 @@ BACKLOG = 4096
 GRACE_S = 1.0  # for a request that crosses our closing of its idle connection
 FLUSH_S = 2.0  # for the last bytes of streams that are cut short
 HEAP_BYTES = 8 * 1024 * 1024  # free memory that is kept: 64 prompts of 20 KB, with their copies, are 3 MB
+ACCESS_RETRY_S = 1.0  # between two attempts to open an access log that was there before
 MAX_LAG_S = 0.25  # RELIABILITY 1
 CLOCK_STEP_NS = 500_000_000  # a clock that is merely kept right never moves so far between two sweeps
 
@@ -72,9 +76,11 @@ class DataPlane:
         office_path: str,
         bells: Sequence[int] = (),
         trust: Trust | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
-        """Build everything that needs no loop running. OSError when the access log cannot be opened. `bells` is an eventfd for
-        each row of the segment, where there are other workers."""
+        """Build everything that needs no loop running. OSError when the access log cannot be opened; the `patient` serve without
+        it until it can. `bells` is an eventfd for each row of the segment, where there are other workers."""
         preload(tokens=verifies_tokens(settings))
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -89,6 +95,7 @@ class DataPlane:
         self._tls = server_tls(settings)
         self._retired: list[Pool] = []
         self._late_sweeps = 0
+        self._steps = Steps(_log)
         # what makes a wall-clock time of a monotonic one
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._models_version = -1
@@ -109,13 +116,21 @@ class DataPlane:
             shared=None if self.sharing is None else self.sharing.limits,
         )  # fmt: skip
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
-        self._access = None if access is None else AccessWriter(access, settings.access_log)
+        self._access_log, self._access_path = access, settings.access_log
+        self._access: AccessWriter | None = None
+        self._access_due = 0.0  # when it is tried to open it again
+        try:
+            self._open_access()
+        except OSError as error:
+            if not patient:
+                raise
+            _log.error("access log: cannot open %s: %s; lines wait for it", settings.access_log, error.strerror)
         recorder = Recorder(
             native.Metrics(segment),
             access,
             self._epoch_ns,
             FLUSH_BYTES,
-            None if self._access is None else self._access.flush,
+            None if access is None else self._flush_access,
         )
         self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
         self.relay.plain = self._plain
@@ -161,10 +176,12 @@ class DataPlane:
             self.sharing.open()
             await self.sharing.ready()
         self._listening.append(sock)
-        await self._accept_from(sock)
+        if self._accepts:
+            await self._accept_from(sock)
 
     def accept(self, accepts: bool) -> None:
-        """Accept connections, or leave them waiting in the sockets' queues. Those that are open stay."""
+        """Accept connections, or leave them waiting in the sockets' queues. Those that are open stay. Before `listen`: what it
+        begins with."""
         if accepts == self._accepts:
             return
         self._accepts = accepts
@@ -196,7 +213,8 @@ class DataPlane:
             server.close()
         self._servers.clear()
 
-    def _stop_listening(self) -> None:
+    def stop_listening(self) -> None:
+        """Accept no more, for as long as it runs. Idempotent."""
         self._stop_accepting()
         for sock in self._listening:
             sock.close()
@@ -290,7 +308,7 @@ class DataPlane:
     async def drain(self, seconds: float, hurry: asyncio.Event | None = None) -> None:
         """Stop accepting; idle connections get a moment for the request that may be on its way, exchanges in flight
         `seconds` (or until `hurry`). Streams that are still running then end with an error event."""
-        self._stop_listening()
+        self.stop_listening()
         self.door.drain(int(min(GRACE_S, seconds) * 1e9))
         deadline = self._loop.time() + seconds
         while self._is_busy() and self._loop.time() < deadline and not (hurry is not None and hurry.is_set()):  # noqa: ASYNC110
@@ -312,7 +330,7 @@ class DataPlane:
             self.express.native.close()
         if self._bell >= 0:
             self._loop.remove_reader(self._bell)
-        self._stop_listening()
+        self.stop_listening()
         for connection in tuple(self.door.connections):
             connection.abort()
         for pool in (*self.pools.values(), *self._retired):
@@ -341,20 +359,45 @@ class DataPlane:
             self._judge_lag()
 
     def _look_around(self, now_ns: int) -> None:
+        step = self._steps.step
         # First: who waits for an upstream is judged by when it was heard.
-        for pool in self.pools.values():
-            pool.sweep(now_ns)
-        self.door.sweep(now_ns)
+        for key, pool in self.pools.items():
+            with step(f"sweeping connections to {key[0]}"):
+                pool.sweep(now_ns)
+        with step("sweeping connections"):
+            self.door.sweep(now_ns)
         self._retired = [pool for pool in self._retired if pool.open]
         self.snapshot.limits.today = self._segment.today or int(time.time()) // 86_400
-        self._publish()
-        for past in [past for past in self._past if past.is_idle]:
-            self._past.remove(past)
-            self.spawn(past.close())
-        self._follow_models()
-        self._follow_clock(now_ns)
+        with step("publishing gauges"):
+            self._publish()
+        with step("ending former stores"):
+            for past in [past for past in self._past if past.is_idle]:
+                self._past.remove(past)
+                self.spawn(past.close())
+        with step("following models"):
+            self._follow_models()
+        with step("following the clock"):
+            self._follow_clock(now_ns)
+        with step("writing the access log"):
+            self._flush_access()
+
+    def _open_access(self) -> None:
+        if self._access_log is not None:
+            self._access_due = self._loop.time() + ACCESS_RETRY_S
+            self._access = AccessWriter(self._access_log, self._access_path)
+
+    def _flush_access(self) -> None:
+        if self._access is None and self._access_log is not None and self._loop.time() > self._access_due:
+            with contextlib.suppress(OSError):
+                self._open_access()
+                _log.info("access log: %s is open again", self._access_path)
         if self._access is not None:
             self._access.flush()
+
+    def _lines_lost(self) -> int:
+        if self._access is not None:
+            return self._access.lost
+        return 0 if self._access_log is None else self._access_log.dropped
 
     def _follow_models(self) -> None:
         """Let the balancers know when an upstream serves other models than before."""
@@ -409,7 +452,7 @@ class DataPlane:
             (native.GAUGE_MIRRORED, self.copies.answered),
             (native.GAUGE_MIRRORS_FAILED, self.copies.failed),
             (native.GAUGE_MIRRORS_SKIPPED, self.copies.skipped),
-            (native.GAUGE_LINES_LOST, 0 if self._access is None else self._access.lost),
+            (native.GAUGE_LINES_LOST, self._lines_lost()),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         others = self._of_others(native.GAUGE_CONNECTIONS)
@@ -444,7 +487,7 @@ def server_tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.tls.cert_file, settings.tls.key_file)
+    load_pair(context, settings.tls.cert or settings.tls.cert_file, settings.tls.key or settings.tls.key_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
@@ -476,6 +519,16 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket
         sock.close()
         raise
     return sock
+
+
+def is_bound_to(sock: socket.socket, host: str, port: int) -> bool:
+    """Whether a listening socket is where `bound_socket(host, port)` would put one."""
+    try:
+        at = sock.getsockname()[:2]
+        found = socket.getaddrinfo(host, port, sock.family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError):
+        return False
+    return at in {address[:2] for *_, address in found}
 
 
 def settle_memory() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from budgateway.control import (
     Abort,
@@ -19,6 +20,7 @@ from budgateway.control import (
     Ready,
     Serve,
     Shedding,
+    Stopped,
     Wanted,
 )
 from budgateway.overload import Heartbeat
@@ -35,6 +37,18 @@ if TYPE_CHECKING:
 
 REAP_S = 0.005
 HEED_S = 2.0  # how long a change of keys waits for a worker that stands still
+
+_log = logging.getLogger("budgateway.supervisor")
+
+
+class Served(NamedTuple):
+    """What a worker that begins now serves."""
+
+    settings: Settings
+    generation: int
+    trust: Trust
+    accepts: bool  # else connections wait until it is told to accept
+    replaces: bool  # one that has served: what is missing just now must not keep it from serving
 
 
 class WorkerGone(Exception):
@@ -53,6 +67,7 @@ class Worker:
         self.accepts = True
         self.generation = 0
         self.ready = asyncio.Event()
+        self.stopped = asyncio.Event()  # it accepts no more
         self.ended = asyncio.Event()
         self.heartbeat = Heartbeat()
         self._process = process
@@ -86,10 +101,14 @@ class Worker:
         process, ours = await spare.fork()
         return cls(process, await Channel.over(ours))
 
-    async def serve(self, slot: Slot, row: int, settings: Settings, trust: Trust) -> None:
+    async def serve(self, slot: Slot, row: int, served: Served) -> None:
         """Have it serve in a slot; nothing happens when it is gone."""
         self.index, self.row, self.started = slot.index, row, time.monotonic()
-        await self._tell(Serve(settings, trust, index=slot.index, row=row))
+        self.generation, self.accepts = served.generation, served.accepts
+        told = Serve(
+            served.settings, served.trust, index=slot.index, row=row, accepts=served.accepts, replaces=served.replaces
+        )
+        await self._tell(told)
 
     async def run(self) -> None:
         """Listen to the worker until it is gone; `status` is then known."""
@@ -99,6 +118,8 @@ class Worker:
                 if isinstance(message, Ready):
                     self.ready_at = time.monotonic()
                     self.ready.set()
+                elif isinstance(message, Stopped):
+                    self.stopped.set()
                 elif isinstance(message, Prepared):
                     self._answers.put_nowait(message)
                 elif isinstance(message, Entrusted):
@@ -107,16 +128,25 @@ class Worker:
                     self.shedding = message.reason
                 elif isinstance(message, Wanted) and self.on_wanted is not None:
                     self.on_wanted(self, message.issuer)
+        except Exception:  # noqa: BLE001 - a background task's edge
+            # Nobody would hear of its end: whoever cannot be understood is replaced.
+            _log.exception("worker %d (pid %d) is ended: what it says makes no sense", self.index, self.pid)
+            self.kill()
         finally:
             self._channel.close()
             self._answers.put_nowait(None)
             self._is_deaf = True
             self._heeded(max(self._entrusted, default=0))
+            self.stopped.set()
         # It is at its very end; a thread would be more than this wait deserves.
         while self._process.poll() is None:  # noqa: ASYNC110
             await asyncio.sleep(REAP_S)
         self.status = self._process.returncode
         self.ended.set()
+
+    async def stopped_accepting(self) -> None:
+        """Wait until it accepts no more, or is gone."""
+        await self.stopped.wait()
 
     async def prepare(self, generation: int, settings: Settings) -> str:
         """Have it build `settings`: "" when it could switch, else why not. WorkerGone when it ended meanwhile."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import logging
 import os
 import signal
@@ -12,12 +13,11 @@ import time
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import uvloop
 
 from budgateway import log, native
-from budgateway.admin.card import Card, cards, runtime_directory
+from budgateway.admin.card import Card, cards, network, remove_card, runtime_directory
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
@@ -26,18 +26,19 @@ from budgateway.custodian import Custodian
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.fleet import Fleet
-from budgateway.handover import METRICS, SLOT, Giver, Named, take
+from budgateway.handover import METRICS, S_PER_DAY, SLOT, Giver, Named, Predecessor, Taken
+from budgateway.keeper import Steps, keep_on
 from budgateway.limits.keeping import StateFile
 from budgateway.notify import Service
 from budgateway.overload import MemoryGuard, memory_limit
 from budgateway.reload import Difference, Origin, compare, refusals, refusals_logged
-from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket
+from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket, is_bound_to
 from budgateway.signals import hold_all, release
-from budgateway.slot import Slot, Worker, WorkerGone
+from budgateway.slot import Served, Slot, Worker, WorkerGone
 from budgateway.spare import bury_orphans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
     from budgateway.auth.vault import Trust
@@ -50,6 +51,7 @@ STEADY_S = 0.5  # who served so long did not die of its start
 START_S = 30.0  # a worker that is not ready by then is replaced
 LOOK_S = 4 * SWEEP_S  # for every worker to say how many connections it has
 HURRY_S = 0.1
+CLOSE_S = 3.0  # for workers to accept no more
 END_S = 5.0  # beyond the drain, for last bytes and the access log
 MEMORY = "memory is short"
 WATCH_S = 1.0  # between two looks at memory, and at files where that is asked for
@@ -79,22 +81,23 @@ class Supervisor:
         predecessor: Card | None = None,
     ) -> None:
         """`announce(settings, metrics_url)` is called once, when every worker is ready. `load` reads the configuration
-        again (it may block); without it there is nothing to reload. A `predecessor` gives its sockets and is told to
-        stop once we are ready."""
+        again (it may block); without it there is nothing to reload. A `predecessor` gives its sockets and what limits have
+        counted, and is told to stop once we are ready."""
         self.settings = settings
         self.port = settings.port
         self.started = time.monotonic()
-        self._predecessor = predecessor
+        self._predecessor = None if predecessor is None else Predecessor(predecessor)
+        self._bereaved = False  # of a predecessor that ended before it gave anything
+        self._relieved = False  # by a successor, which has our address
         self._giver: Giver | None = None
         self._previous: Settings | None = None
         self._generation = 0
         self._announce = announce
         self._load = None if load is None else Origin(load, settings)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fleet = Fleet(settings.workers, self._spawn)
+        self._fleet = Fleet(settings.workers, self._spawn, with_guest=predecessor is not None)
         self._fleet.adopt(settings)
         self._kept = StateFile(settings.limits.state_file, self._fleet.segment)
-        self._kept.load()
         self._slots: list[Slot] = []
         self._guard = MemoryGuard(memory_limit())
         self._changing = asyncio.Lock()
@@ -105,6 +108,9 @@ class Supervisor:
         self._announced = False
         self._up = asyncio.Event()  # announced
         self._service = Service()
+        # Workers accept: not before a predecessor does not any more, so that limits count each exchange once.
+        self._accepts = self._predecessor is None
+        self._steps = Steps(_log)
         self._fleet.on_wanted = self._on_wanted
         self.custodian = Custodian(settings, self._entrust)
         try:
@@ -123,26 +129,31 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT. StartFailed when that cannot begin."""
         self._hear_signals()
         try:
-            metrics_sock = self._bind(self._inherited())
+            inherited = self._inherited()
+            await self._take_counts()
+            metrics_sock = await self._bind(inherited)
             await self._open_desk(metrics_sock)
             self._fleet.open(self._slots, self._desk.path)
             self._keep_spare()
             await self._open_custodian()
-            keepers = [asyncio.create_task(self._keep(slot), name=f"slot {slot.index}") for slot in self._slots]
+            keepers = [self._keeper(f"slot {slot.index}", partial(self._keep, slot)) for slot in self._slots]
             beside = [
-                asyncio.create_task(self._watch(), name="watch"),
-                asyncio.create_task(self._watch_files(), name="files"),
-                asyncio.create_task(self._kept.run(), name="limits"),
+                self._keeper("watch", self._watch),
+                self._keeper("files", self._watch_files),
+                self._keeper("limits", self._kept.run),
             ]
             await self._stopping.wait()
             for task in beside:
                 task.cancel()
             await self._stop()
             await asyncio.gather(*beside, *keepers, return_exceptions=True)
-            self._kept.save()
+            if not self._relieved:
+                self._kept.save()  # else it is the successor's, who counts on
         finally:
             if self._giver is not None:
-                self._giver.close()
+                await self._giver.close()
+            if self._predecessor is not None:
+                self._predecessor.close()
             await self.custodian.close()
             await self._desk.close()
             for slot in self._slots:
@@ -151,6 +162,10 @@ class Supervisor:
             hold_all()
         if self._failed is not None:
             raise self._failed
+
+    def _keeper(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """A task for as long as the gateway runs, whatever happens in it."""
+        return asyncio.create_task(keep_on(name, work, _log), name=name)
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -168,30 +183,102 @@ class Supervisor:
         self._settles = settles
         self._stopping.set()
 
+    # ---------------------------------------------------------------- taking over, and being relieved
+
     def _inherited(self) -> Named:
-        """The sockets of the gateway that we follow; none when we follow nobody."""
+        """The sockets of the gateway that we follow; none when we follow nobody, or it ended just now."""
         if self._predecessor is None:
             return []
         try:
-            return take(self._predecessor.handover)
+            self._predecessor.take()
         except (OSError, ValueError) as error:
+            if any(card.pid == self._predecessor.pid for card in cards()):
+                raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
+            _log.warning("process %d ended before it gave its sockets: we start without it", self._predecessor.pid)
+            self._predecessor = None
+            self._bereaved = True
+            return []
+        except Taken as error:
             raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
+        return self._predecessor.sockets
+
+    async def _take_counts(self) -> None:
+        """Go on from what limits have counted: as the predecessor says it, else as the file does."""
+        if self._predecessor is None or not await self._predecessor.counted(self._count):
+            self._accepts = True  # its limits are its own, and ours begin at once
+            self._kept.load()
+
+    def _count(self, changes: bytes) -> None:
+        """Count here what the predecessor says was counted there."""
+        with self._steps.step("counting what the predecessor counts"):
+            self._fleet.segment.count_limits(
+                changes, time.monotonic_ns(), int(time.time()) // S_PER_DAY, guest=self._fleet.guest_row
+            )
+
+    async def _relieve_predecessor(self, predecessor: Predecessor) -> None:
+        """Have it accept no more; whatever becomes of it, we do."""
+        await predecessor.relieve(self._count)
+        _log.info("process %d accepts no more: we do", predecessor.pid)
+        if self._kept.path:
+            await asyncio.to_thread(self._kept.save)
+        await asyncio.to_thread(remove_card, predecessor.pid)
+        self._spawn(self._follow_predecessor(predecessor))
+
+    async def _follow_predecessor(self, predecessor: Predecessor) -> None:
+        """Count what its last exchanges use until it has ended."""
+        try:
+            await predecessor.follow(self._count)
+        finally:
+            if self._fleet.guest_row is not None:
+                self._fleet.segment.clear_worker(self._fleet.guest_row)
 
     def _sockets(self) -> Named:
         """What a successor takes over."""
+        if self._stopping.is_set() or not self._announced:
+            return []
         metrics = self._desk.metrics_socket
         return [(SLOT, slot.sock) for slot in self._slots] + ([] if metrics is None else [(METRICS, metrics)])
 
-    def _bind(self, inherited: Named) -> socket.socket | None:
-        """A listening socket for each slot, inherited as far as there are any; the inherited one for metrics."""
-        given = [sock for name, sock in inherited if name == SLOT]
-        metrics = [sock for name, sock in inherited if name == METRICS]
-        for sock in given[self.settings.workers :]:
-            sock.close()
-        host, port = self.settings.host, self.settings.port
+    async def _be_relieved(self, pid: int) -> None:
+        """A successor is ready: accept no more, and be the gateway no more. Returns when no worker accepts."""
+        _log.info("process %d takes over: we end what has begun here", pid)
+        self._relieved = True
+        self._service.succeeded(pid)
+        self._desk.hand_over_metrics()
+        self._told_to_stop(settles=False)
+        workers = tuple(self._fleet.alive)
+        for worker in workers:
+            worker.drain()
         try:
-            for index in range(self.settings.workers):
-                sock = given[index] if index < len(given) else bound_socket(host, port, shared=index > 0)
+            async with asyncio.timeout(CLOSE_S):
+                for worker in workers:
+                    await worker.stopped_accepting()
+        except TimeoutError:
+            _log.warning("some workers have not said that they accept no more")
+
+    async def _bind(self, inherited: Named) -> socket.socket | None:
+        """A listening socket for each slot, inherited as far as there are any that listen where the configuration says; the
+        inherited one for metrics, if it does."""
+        settings = self.settings
+        beside = any(name == METRICS and sock.getsockname()[1] == settings.metrics_port for name, sock in inherited)
+        given = [sock for name, sock in inherited if name == SLOT and is_bound_to(sock, settings.host, settings.port)]
+        metrics = [
+            sock for name, sock in inherited
+            if name == METRICS and settings.metrics_enabled
+            and is_bound_to(sock, settings.metrics_host, settings.metrics_port)
+        ]  # fmt: skip
+        kept = [*given[: settings.workers], *metrics[:1]]
+        for _, sock in inherited:
+            if sock not in kept:
+                sock.close()
+        host, port = settings.host, settings.port
+        try:
+            for index in range(settings.workers):
+                if index < len(given):
+                    sock = given[index]
+                else:
+                    # Beside a predecessor's, which may be of another address.
+                    sock = await self._bound(host, port, shared=index > 0 or bool(inherited))
                 self._slots.append(Slot(index, sock))
                 port = sock.getsockname()[1]
                 # Listening from here on: connections queue until their worker is up, and nobody is refused.
@@ -201,18 +288,33 @@ class Supervisor:
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="set GATEWAY_PORT, or give --port"
             ) from error
         self.port = port
-        return metrics[0] if metrics else None
-
-    async def _open_desk(self, metrics_sock: socket.socket | None) -> None:
-        settings = self.settings
+        if metrics or not settings.metrics_enabled or not settings.metrics_port:
+            return metrics[0] if metrics else None
         try:
-            await self._desk.open(metrics_sock)
-            self._giver = Giver(self._desk.handover, self._sockets)
+            return bound_socket(settings.metrics_host, settings.metrics_port, shared=beside)
         except OSError as error:
             raise StartFailed(
                 f"cannot listen for metrics on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}",
                 hint="set METRICS_PORT, or ENABLE_METRICS=false",
             ) from error
+
+    async def _bound(self, host: str, port: int, *, shared: bool) -> socket.socket:
+        """A new socket. Where a predecessor was killed its workers may hold the port until they have noticed."""
+        deadline = time.monotonic() + (CLOSE_S if self._bereaved else 0.0)
+        while True:
+            try:
+                return bound_socket(host, port, shared=shared)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05)
+
+    async def _open_desk(self, metrics_sock: socket.socket | None) -> None:
+        try:
+            await self._desk.open(metrics_sock)
+            self._giver = Giver(self._desk.handover, self._sockets, self._fleet.segment, self._be_relieved)
+        except OSError as error:
+            raise StartFailed(f"cannot open the back office in {self._desk.handover.parent}: {error}") from error
 
     async def _open_custodian(self) -> None:
         try:
@@ -221,29 +323,44 @@ class Supervisor:
             raise StartFailed(str(error)) from error
 
     def _is_ready(self) -> bool:
-        return not self._stopping.is_set() and all(slot.is_ready for slot in self._slots)
+        # Relieved: the address has a gateway, whatever becomes of what is asked here.
+        return self._relieved or (not self._stopping.is_set() and all(slot.is_ready for slot in self._slots))
 
-    def _say_ready(self) -> None:
+    def _begin_when_ready(self) -> None:
         if not self._announced and self._is_ready():
             self._announced = True
-            bound = dataclasses.replace(self.settings, port=self.port)
+            self._spawn(self._begin())
+
+    async def _begin(self) -> None:
+        """Every worker is ready: accept, and say so. What one step meets keeps none of the others from happening."""
+        ready = partial(self._service.ready, f"serving with {len(self._slots)} workers", f"MAINPID={os.getpid()}")
+        if self._predecessor is not None:
+            if self._accepts:
+                ready()  # before one of an earlier version tells the service manager that it stops
+            with self._steps.step("taking over"):
+                await self._relieve_predecessor(self._predecessor)
+        self._accepts = True
+        for worker in tuple(self._fleet.alive):
+            await self._tell_memory(worker)
+        bound = dataclasses.replace(self.settings, port=self.port)
+        with self._steps.step("leaving the instance file"):
             self._desk.register(base_url(bound))
+        with self._steps.step("printing where the gateway is"):
             self._announce(bound, self._desk.metrics_url)
-            # First: what a predecessor says when it stops is no news of this service any more.
-            self._service.ready(f"serving with {len(self._slots)} workers", f"MAINPID={os.getpid()}")
-            if self._predecessor is not None:
-                _log.info("process %d is told to stop: we accept what comes", self._predecessor.pid)
-                os.kill(self._predecessor.pid, signal.SIGTERM)
-            self._up.set()
+        ready()
+        self._up.set()
 
     async def _stop(self) -> None:
         """Not ready first, then (`settle_s` later) no more accepting, then the end of exchanges, then of workers."""
-        self._service.stopping()
+        if not self._relieved:
+            self._service.stopping()
+        self._desk.retire()
         self._fleet.keep_spare(False)
         if self._settles and self._announced and self.settings.settle_s and await self._is_used():
             await self._sleep_unless_hurried(self.settings.settle_s)
         for worker in self._fleet.alive:
-            worker.drain()
+            if not worker.is_draining:  # a second signal would cut its streams
+                worker.drain()
         for slot in self._slots:
             # Workers close theirs: whoever comes now is refused at once, rather than left to wait for nobody.
             slot.sock.close()
@@ -294,25 +411,28 @@ class Supervisor:
     async def _keep(self, slot: Slot) -> None:
         """Have a worker in this slot for as long as the gateway runs."""
         young_deaths = 0
-        worker = slot.worker
         while not self._stopping.is_set():
-            try:
-                started = await self._start(slot)
-            except OSError as error:
-                _log.error("worker %d cannot be started: %s; trying again in %.1f s", slot.index, error, RESPAWN_MAX_S)
-                await self._sleep_unless_stopping(RESPAWN_MAX_S)
-                continue
-            if slot.worker is worker or slot.worker is None:
-                slot.worker = started
-            else:
-                started.drain()  # a rolling restart has put one there meanwhile
             worker = slot.worker
-            await self._until_ready(worker)
-            self._say_ready()
+            if worker is None or worker.ended.is_set():
+                try:
+                    started = await self._start(slot)
+                except OSError as error:
+                    _log.error(
+                        "worker %d cannot be started: %s; trying again in %.1f s", slot.index, error, RESPAWN_MAX_S
+                    )
+                    await self._sleep_unless_stopping(RESPAWN_MAX_S)
+                    continue
+                if slot.worker is None or slot.worker is worker:
+                    slot.worker = worker = started
+                else:
+                    started.drain()
+                    worker = slot.worker  # a rolling restart has put it there meanwhile
+                await self._until_ready(worker)
+            self._begin_when_ready()
             self._keep_spare()
             # A rolling restart puts another one into the slot; the old one's end is then no news.
             await worker.ended.wait()
-            while slot.worker is not worker:
+            while slot.worker is not None and slot.worker is not worker:
                 worker = slot.worker
                 await worker.ended.wait()
             if self._stopping.is_set():
@@ -351,9 +471,9 @@ class Supervisor:
             worker.drain()
         return worker
 
-    def _served(self) -> tuple[Settings, int, Trust]:
+    def _served(self) -> Served:
         """What a worker that begins now serves."""
-        return self.settings, self._generation, self.custodian.trust
+        return Served(self.settings, self._generation, self.custodian.trust, self._accepts, replaces=self._announced)
 
     async def _entrust(self, trust: Trust) -> None:
         """Bring new keys to every worker; when this returns, all that serve go by them."""
@@ -363,8 +483,10 @@ class Supervisor:
         self._spawn(self._refresh(worker, issuer))
 
     async def _refresh(self, worker: Worker, issuer: str) -> None:
-        await self.custodian.wanted(issuer)
-        await worker.tell(Refreshed(issuer))
+        try:
+            await self.custodian.wanted(issuer)
+        finally:
+            await worker.tell(Refreshed(issuer))  # exchanges wait for it
 
     async def _until_ready(self, worker: Worker) -> None:
         """Wait for a worker's first words; one that is too slow is ended."""
@@ -470,10 +592,17 @@ class Supervisor:
         while True:
             await asyncio.sleep(WATCH_S)
             looked, before = time.monotonic(), looked
-            bury_orphans(self._fleet.pids())  # not on SIGCHLD, which uvloop keeps for itself
-            await self._guard_memory()
-            await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
-            self._keep_spare()
+            with self._steps.step("burying orphans"):
+                bury_orphans(self._fleet.pids())  # not on SIGCHLD, which uvloop keeps for itself
+            with self._steps.step("guarding memory"):
+                await self._guard_memory()
+            with self._steps.step("ending workers that stand still"):
+                await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
+            with self._steps.step("keeping a spare"):
+                self._keep_spare()
+            with self._steps.step("listening for a successor"):
+                if self._giver is not None:
+                    self._giver.restore()
 
     async def _watch_files(self) -> None:
         """Once a second: the files of the configuration, and those that it refers to. A task of its own, as a file system may
@@ -497,8 +626,8 @@ class Supervisor:
             await self._tell_memory(worker)
 
     async def _tell_memory(self, worker: Worker) -> None:
-        worker.accepts = self._guard.accepts
-        await worker.tell(Shed(MEMORY if self._guard.is_shedding else "", self._guard.accepts))
+        worker.accepts = self._accepts and self._guard.accepts
+        await worker.tell(Shed(MEMORY if self._guard.is_shedding else "", worker.accepts))
 
     def facts(self) -> list[dict[str, Any]]:
         """Each worker's state, for the back office; draining ones too."""
@@ -527,7 +656,12 @@ class Supervisor:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a background task failed", exc_info=error)
 
 
 def respawn_delay_s(young_deaths: int) -> float:
@@ -552,8 +686,8 @@ def run(
     hold_all()
     said = log.begin(settings.log_level)
     try:
-        predecessor = _gateway_on(settings.port) if take_over else None
-        serving = _serve_demo(settings, load) if demo else _serve(settings, load, predecessor)
+        predecessor = _gateway_on(settings.host, settings.port) if take_over else None
+        serving = (_serve_demo if demo else _serve)(settings, load, predecessor)
         uvloop.run(_then(serving, stop_loading))
     except StartFailed as error:
         said.put((f"budgateway: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else "")).encode())
@@ -561,8 +695,13 @@ def run(
     return 0
 
 
-def _gateway_on(port: int) -> Card | None:
-    return next((card for card in cards() if card.handover and urlsplit(card.url).port == port), None)
+def _gateway_on(host: str, port: int) -> Card | None:
+    """The gateway whose address it is; of several on one port the one with this host, else the newest. Not one that drains."""
+    here = (0, network())
+    found = [card for card in cards() if card.handover and not card.draining and card.port == port]
+    found = [card for card in found if card.network in here]
+    same = [card for card in found if card.host in (host, "")]
+    return next(reversed(same or found), None)
 
 
 async def _then(serving: Coroutine[Any, Any, None], finish: Callable[[], None]) -> None:
@@ -576,10 +715,10 @@ async def _serve(settings: Settings, load: Callable[[], Settings] | None, predec
     await Supervisor(settings, _announce, load, predecessor=predecessor).run()
 
 
-async def _serve_demo(settings: Settings, load: Callable[[], Settings] | None) -> None:
+async def _serve_demo(settings: Settings, load: Callable[[], Settings] | None, predecessor: Card | None = None) -> None:
     async with DemoServer() as demo:
         again = None if load is None else partial(_moved, load, demo.url)
-        await _serve(moved(settings, demo.url), again)
+        await _serve(moved(settings, demo.url), again, predecessor)
 
 
 def _moved(load: Callable[[], Settings], url: str) -> Settings:

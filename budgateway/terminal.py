@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from budgateway.errors import ConfigError
 
@@ -76,6 +77,7 @@ def ask(
     """What a running gateway answers; what goes wrong is said on stderr, with exit status 1."""
     from budgateway.admin.client import AdminClient, Unreachable, local_gateway
 
+    check_reaching(port, url, token)
     try:
         client = AdminClient(url=url, token=token or "") if url else AdminClient(office=local_gateway(port).office)
         status, answer = client.call(method, path, document)
@@ -89,6 +91,19 @@ def ask(
         refuse(ConfigError(problems))
     click.echo(f"error: {status} {told.get('message', '')}".rstrip(), err=True)
     sys.exit(1)
+
+
+def check_reaching(port: int | None, url: str | None, token: str | None) -> None:
+    """UsageError for options of `reaching` that cannot all be honoured. A BUDGATEWAY_TOKEN that is not needed is no option."""
+    if url and port is not None:
+        raise click.UsageError(
+            "--port chooses among the gateways of this machine, --url names one: leave one of them out"
+        )
+    given = click.get_current_context().get_parameter_source("token") is ParameterSource.COMMANDLINE
+    if token and given and not url:
+        raise click.UsageError(
+            "--token goes with --url: a gateway on this machine is reached by its socket, without one"
+        )
 
 
 def refuse(error: ConfigError) -> NoReturn:

@@ -32,6 +32,7 @@ from budgateway.control import (
     Serve,
     Shed,
     Shedding,
+    Stopped,
     Wanted,
 )
 from budgateway.errors import GatewayError
@@ -136,13 +137,14 @@ async def serve(
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})
     try:
-        plane = DataPlane(settings, segment, first.row, office, bells, first.trust)
+        plane = DataPlane(settings, segment, first.row, office, bells, first.trust, patient=first.replaces)
     except (GatewayError, OSError, ValueError) as why:
         # A file that cannot be written or read just now: where, and why, are all that an operator can use.
         _log.error("cannot serve: %s", why)
         channel.close()
         raise SystemExit(1) from None
     try:
+        plane.accept(first.accepts)
         await plane.listen(sock)
         settle_memory()
         await channel.send(Ready())
@@ -156,6 +158,9 @@ async def serve(
         if obeying.done() and (error := obeying.exception()) is not None:
             raise error
         stop.set()
+        plane.stop_listening()
+        with contextlib.suppress(ConnectionError):
+            await channel.send(Stopped())
         await plane.drain(plane.snapshot.settings.drain_s, hurry)
         obeying.cancel()
         await asyncio.gather(obeying, stopping, return_exceptions=True)

@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgateway.admin.card import Card, cards
+from budgateway.admin.card import Card, cards, cards_in, folder
 from budgateway.errors import GatewayError
 
 TIMEOUT_S = 60.0  # a reload waits for every worker
@@ -77,16 +77,21 @@ class AdminClient:
 
 
 def local_gateway(port: int | None = None) -> Card:
-    """The one gateway of this user on this machine, or the one on `port`. Unreachable when there is none, or several."""
-    found = [card for card in cards() if port is None or urlsplit(card.url).port == port]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        where = f" on port {port}" if port is not None else ""
-        raise Unreachable(
-            f"no gateway that this user started runs{where} on this machine", hint="--url and --token reach any other"
-        )
+    """The one gateway of this user on this machine, or the one on `port`. Those that this process' variables lead to come
+    first, and one that drains counts where there is no other. Unreachable when there is none, or several."""
+    near = cards_in(folder())
+    known = cards()
+    serving = [card for card in known if not card.draining]
+    for candidates in ([card for card in near if not card.draining], serving, known):
+        found = [card for card in candidates if port is None or card.port == port]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise Unreachable(
+                f"{len(found)} gateways run on this machine: {', '.join(card.url for card in found)}",
+                hint="choose one with --port" if port is None else "--url and --token reach each of them",
+            )
+    where = f" on port {port}" if port is not None else ""
     raise Unreachable(
-        f"{len(found)} gateways run on this machine: {', '.join(card.url for card in found)}",
-        hint="choose one with --port",
+        f"no gateway that this user started runs{where} on this machine", hint="--url and --token reach any other"
     )

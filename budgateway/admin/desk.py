@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
 import time
 from importlib.metadata import version
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway import native
 from budgateway.admin.api import AdminApi, Operations
-from budgateway.admin.card import leave_card, runtime_directory
+from budgateway.admin.card import Card, CardIndex, network, runtime_directory
 from budgateway.admin.fetch import fetch
 from budgateway.admin.folder import HANDOVER, OFFICE, Folder
 from budgateway.admin.health import Health, watched
@@ -21,6 +23,7 @@ from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.admin.usage import UsageReport
 from budgateway.auth.roles import Roles, Visibility
 from budgateway.health.watch import Watch
+from budgateway.keeper import Steps
 from budgateway.observe.metrics import Exposition
 from budgateway.runtime import SWEEP_S, bound_socket
 from budgateway.server.connection_cy import protocols
@@ -31,6 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from budgateway.records import Settings
+
+
+SCRAPE_NS = 1_000_000_000  # that an idle connection of Prometheus' stays, for a request that is on its way
+LOOK_S = 1.0  # between two looks at our files in folders that others clean
+
+_log = logging.getLogger("budgateway.admin")
 
 
 class Desk:
@@ -47,7 +56,7 @@ class Desk:
         self._rates_due = 0.0
         self._usage = UsageReport(native.UsageTable(segment))
         self._offices: list[BackOffice] = []
-        self._card: Path | None = None
+        self._cards = CardIndex()
         self._metrics_sock: socket.socket | None = None
         self._segment = segment
         self._ready = ready
@@ -56,8 +65,12 @@ class Desk:
         self.path = str(self._folder.path / OFFICE)
         self.metrics_url = ""
         self._doors: list[Door] = []
-        self._servers: list[asyncio.Server] = []
+        self._office_protocols: Callable[[], asyncio.Protocol] | None = None
+        self._office_server: asyncio.Server | None = None
+        self._metrics_server: asyncio.Server | None = None
+        self._metrics_door: Door | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._steps = Steps(_log)
         self._sweep_timer: asyncio.TimerHandle | None = None
 
     @property
@@ -96,15 +109,18 @@ class Desk:
             self._offices.append(made)
             return made
 
-        self._servers.append(await loop.create_unix_server(protocols(self._door(office(False))), self.path))
+        self._office_protocols = protocols(self._door(office(False)))
+        await self._open_office()
         if settings.metrics_enabled and settings.metrics_port:
             sock = metrics_sock or bound_socket(settings.metrics_host, settings.metrics_port)
             self._metrics_sock = sock
-            server = await loop.create_server(protocols(self._door(office(True))), sock=sock)
-            self._servers.append(server)
+            self._metrics_door = self._door(office(True))
+            # A server closes its socket when it ends; a successor may have the same one.
+            self._metrics_server = await loop.create_server(protocols(self._metrics_door), sock=sock.dup())
             host, port = sock.getsockname()[:2]
             self.metrics_url = f"http://{host}:{port}/metrics"
         self._sweep_timer = loop.call_later(SWEEP_S, self._sweep)
+        self._spawn(self._keep_files())
 
     def adopt(self, settings: Settings) -> None:
         """Follow a reload: other upstreams to show and to ask."""
@@ -120,17 +136,32 @@ class Desk:
 
     def register(self, url: str) -> None:
         """Leave a card where `budgateway status` looks, as the gateway is up under this URL."""
-        self._card = leave_card(url, self.path, handover=str(self.handover))
+        self._cards.leave(Card(os.getpid(), url, self.path, str(self.handover), self._settings.host, network=network()))
+
+    def retire(self) -> None:
+        """From here on this is not the gateway that commands look for. What goes on is served."""
+        self._cards.drain()
+
+    def hand_over_metrics(self) -> None:
+        """A successor answers on the metrics socket from here on."""
+        if self._metrics_server is not None:
+            self._metrics_server.close()
+            self._metrics_server = None
+        if self._metrics_sock is not None:
+            self._metrics_sock.close()
+            self._metrics_sock = None
+        if self._metrics_door is not None:
+            self._metrics_door.drain(SCRAPE_NS)
 
     async def close(self) -> None:
         """Stop listening and remove the socket. Idempotent."""
-        if self._card is not None:
-            self._card.unlink(missing_ok=True)
+        self._cards.remove()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         await self._watch.close()
-        for server in self._servers:
-            server.close()
+        if self._office_server is not None:
+            self._office_server.close()
+        self.hand_over_metrics()
         for door in self._doors:
             for connection in tuple(door.connections):
                 connection.abort()
@@ -139,6 +170,28 @@ class Desk:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
         self._folder.close()
+
+    async def _open_office(self) -> None:
+        assert self._office_protocols is not None
+        before = self._office_server
+        self._office_server = await asyncio.get_running_loop().create_unix_server(self._office_protocols, self.path)
+        if before is not None:
+            before.close()
+
+    async def _keep_files(self) -> None:
+        """Notice that a cleaner of temporary files removed the folder, the office's socket or the card; make them again."""
+        steps = Steps(_log)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            with steps.step("making the folder of sockets again"):
+                if await asyncio.to_thread(self._folder.restore):
+                    _log.warning("the folder %s was removed by somebody: it is made again", self._folder.path)
+            with steps.step("opening the socket of the back office again"):
+                if not await asyncio.to_thread(Path(self.path).is_socket):
+                    await self._open_office()
+                    _log.warning("the socket %s was removed by somebody: it is made again", self.path)
+            with steps.step("leaving the instance file again"):
+                await asyncio.to_thread(self._cards.restore)
 
     def _door(self, office: BackOffice) -> Door:
         door = Door(
@@ -155,17 +208,25 @@ class Desk:
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._task_done)
         return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a background task failed", exc_info=error)
 
     def _sweep(self) -> None:
         now_ns = time.monotonic_ns()
         for door in self._doors:
-            door.sweep(now_ns)
+            with self._steps.step("sweeping the back office's connections"):
+                door.sweep(now_ns)
         if now_ns / 1e9 >= self._rates_due:
             self._rates_due = now_ns / 1e9 + SAMPLE_S
-            self._rates.sample()
-            self._health.routes_without_upstream(time.monotonic())  # since when is known by looking
+            with self._steps.step("sampling rates"):
+                self._rates.sample()
+            with self._steps.step("looking at routes without an upstream"):
+                self._health.routes_without_upstream(time.monotonic())  # since when is known by looking
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
 
 

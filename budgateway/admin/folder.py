@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from pathlib import Path
 
 # Where `tempfile` looks, but for the working directory.
@@ -32,15 +33,53 @@ class Folder:
         base = Path(within) if within else temporary()
         sweep(base)
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock = _locked(self.path)
+        self._turn = threading.Lock()
+
+    def restore(self) -> bool:
+        """Make it again, under the same path, where a cleaner of temporary files removed it or its lock; whether that was so.
+        OSError when it cannot be, as when somebody else has made one there. May be called in a thread."""
+        with self._turn:
+            if self._lock < 0 or self._is_whole():
+                return False
+            self._make_again()
+            return True
+
+    def _make_again(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = self.path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            raise PermissionError(errno.EPERM, f"{self.path} is somebody else's")
+        lock, before = _locked(self.path), self._lock
+        self._lock = lock
+        os.close(before)
+
+    def _is_whole(self) -> bool:
+        ours = os.fstat(self._lock)
+        try:
+            there = (self.path / LOCK).lstat()
+        except OSError:
+            return False
+        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     def close(self) -> None:
         """Remove it. Idempotent."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        with self._turn:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
+
+
+def _locked(folder: Path) -> int:
+    """The descriptor that holds the lock of a folder."""
+    lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def temporary() -> Path:

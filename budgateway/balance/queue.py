@@ -140,7 +140,13 @@ class Lane:
                 os.eventfd_write(self._bells[elder], 1)
 
     def _look(self) -> None:
-        """Now and then, while anybody waits."""
+        """Now and then, while anybody waits: whatever goes wrong with one who does."""
+        try:
+            self._look_around()
+        finally:
+            self._poll = asyncio.get_running_loop().call_later(POLL_S, self._look) if self._waiting else None
+
+    def _look_around(self) -> None:
         timeout_s = self._queue.timeout_s
         oldest_ns = monotonic_ns() - int(timeout_s * 1e9)
         while self._waiting and (waiter := next(iter(self._waiting))).since_ns <= oldest_ns:
@@ -153,7 +159,6 @@ class Lane:
                 )
             )
         self.serve()
-        self._poll = asyncio.get_running_loop().call_later(POLL_S, self._look) if self._waiting else None
 
     def _take_out(self, waiter: Waiter, ending: int) -> None:
         was_first = next(iter(self._waiting)) is waiter

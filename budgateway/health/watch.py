@@ -7,15 +7,17 @@ import json
 import logging
 import random
 import time
+from functools import partial
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
 from budgateway.errors import GatewayError
 from budgateway.health.engine import read_load, read_models
 from budgateway.health.standing import SUSPECT_TIMEOUT_S, Answer, Standing, fault
+from budgateway.keeper import keep_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable
 
     from budgateway.health.engine import Load
     from budgateway.native import Segment
@@ -92,7 +94,10 @@ class Watch:
             present = self._watched.get(slot)
             if present is None:
                 self._watched[slot] = one
-                self._tasks[slot] = [self._spawn(self._probe(one)), self._spawn(self._weigh(one))]
+                self._tasks[slot] = [
+                    self._keep(f"asking upstream {one.name}", partial(self._probe, one)),
+                    self._keep(f"asking upstream {one.name} for its load", partial(self._weigh, one)),
+                ]
             else:
                 present.name, present.target, present.by_load = one.name, one.target, one.by_load
                 if present.check != one.check:
@@ -106,7 +111,7 @@ class Watch:
                     self._segment.welcome(slot, monotonic_ns())
         self._known = set(there)
         if self._looking is None:
-            self._looking = self._spawn(self._look())
+            self._looking = self._keep("looking at suspicions", self._look)
 
     def of(self, slot: int) -> Watched | None:
         """What is known of an upstream; None when nobody asks it."""
@@ -125,10 +130,8 @@ class Watch:
 
     # ---------------------------------------------------------------- tasks
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        task.add_done_callback(_ended)
-        return task
+    def _keep(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(keep_on(name, work, _log), name=name)
 
     def _forget(self, slot: int) -> None:
         for task in self._tasks.pop(slot):
@@ -287,8 +290,3 @@ class Watch:
                 return load
         one.load_path = len(check.load_paths)
         return None
-
-
-def _ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("a health check ended", exc_info=error)

@@ -80,9 +80,12 @@ class WaitingRoom:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._serve()
-        if self.count:
-            self._timer = asyncio.get_running_loop().call_later(POLL_S, self._look)
+        try:
+            self._serve()
+        finally:
+            # Whatever goes wrong with one who waits, the others are looked at again.
+            if self.count and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(POLL_S, self._look)
 
     def _serve(self) -> None:
         """Let in who fits, in turns, until nobody does."""

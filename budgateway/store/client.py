@@ -9,6 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+from budgateway.keeper import keep_on
 from budgateway.store.link import Link, packed
 from budgateway.store.places import Dialler, reason
 from budgateway.store.reply import StoreError, Waiter
@@ -79,7 +80,7 @@ class Store:
 
     def open(self) -> None:
         """Begin to connect, and to stay connected."""
-        self._keeper = self._loop.create_task(self._keep(), name="store")
+        self._keeper = self._loop.create_task(keep_on("store", self._keep, _log), name="store")
 
     # ---------------------------------------------------------------- commands
 

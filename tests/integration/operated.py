@@ -45,8 +45,8 @@ class Operated:
         command: list[str],
         environment: dict[str, str],
     ) -> None:
-        self._command = command
-        self._environment = environment
+        self.serve = command
+        self.environment = environment
         self.server = server
         self.url = server.url
         self.folder = folder
@@ -110,7 +110,7 @@ class Operated:
     async def successor(self, *words: str) -> AsyncIterator[Server]:
         """Another gateway of the same configuration, told (`--take-over`) to take this one's place, or on its own; ready when
         the context begins."""
-        context = running([*self._command, *words], self._environment)
+        context = running([*self.serve, *words], self.environment)
         server = await asyncio.to_thread(context.__enter__)
         try:
             async with asyncio.timeout(20):
@@ -126,7 +126,7 @@ class Operated:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "budgateway", *words,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-            env={"PATH": os.environ["PATH"]} | self._environment,
+            env={"PATH": os.environ["PATH"]} | self.environment,
         )  # fmt: skip
         printed, _ = await process.communicate()
         return process.returncode or 0, printed.decode()

@@ -150,6 +150,7 @@ def test_a_url_without_its_scheme_or_host_is_told_from_a_gateway_that_is_away(ur
 def test_demo_needs_nothing_and_takes_no_configuration() -> None:
     assert run("serve", "--demo", "--validate-config").stdout.startswith("ok: 1 route, 1 provider, 1 upstream")
     assert run("serve", "--demo", "--config", SAMPLES).exit_code == 2
+    assert run("serve", "--demo", "--watch").exit_code == 2
 
 
 def test_demo_heeds_where_to_listen_and_nobodys_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,10 +443,40 @@ def test_without_a_secret_there_is_no_token() -> None:
     assert "JWT_SECRET" in result.stderr
 
 
+@pytest.mark.parametrize("command", [("status",), ("reload",), ("keys", "list"), ("keys", "create", "a")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--port", "1", "--url", "http://localhost:1"), "--port chooses among"),
+        (("--token", "t"), "--token goes with --url"),
+        (("--token", "t", "--port", "1"), "--token goes with --url"),
+    ],
+)
+def test_an_option_that_cannot_be_honoured_is_an_error(
+    command: tuple[str, ...], options: tuple[str, ...], said: str
+) -> None:
+    result = run(*command, *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+@pytest.mark.parametrize("options", [("--file", "k.json"), ("--config", SAMPLES)])
+def test_keys_are_in_one_place(options: tuple[str, ...]) -> None:
+    for where in (("--port", "1"), ("--url", "http://localhost:1")):
+        result = run("keys", "list", *where, *options)
+        assert result.exit_code == 2
+        assert options[0] in result.stderr
+
+
+def test_a_token_of_the_environment_is_no_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUDGATEWAY_TOKEN", "t")
+    assert "no gateway" in run("status", "--port", "1").stderr
+
+
 def test_without_a_gateway_its_commands_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    for command in ("status", "reload"):
-        result = run(command, "--port", "1")
+    for command in (("status",), ("reload",), ("keys", "list"), ("keys", "show", "a"), ("keys", "delete", "a")):
+        result = run(*command, "--port", "1")
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
             "error: no gateway that this user started runs on port 1 on this machine\n"

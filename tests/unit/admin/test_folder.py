@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,3 +93,25 @@ def test_the_working_directory_is_no_folder_for_temporary_files(
         temporary()
     shared.mkdir()
     assert temporary() == shared
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    made = Folder(str(tmp_path))
+    assert not made.restore()
+    shutil.rmtree(made.path)
+    assert made.restore()
+    assert made.path.stat().st_mode & 0o777 == 0o700
+    assert sweep(tmp_path) == [], "its lock is held"
+    (made.path / LOCK).unlink()
+    assert made.restore()
+    assert not made.restore()
+    assert sweep(tmp_path) == []
+    # Somebody else may make one there; root's is nobody else's.
+    shutil.rmtree(made.path)
+    made.path.mkdir(mode=0o777)
+    made.path.chmod(0o777)
+    with pytest.raises(PermissionError):
+        made.restore()
+    made.close()
+    assert not made.restore()
+    assert not made.path.exists()
