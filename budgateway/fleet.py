@@ -140,7 +140,7 @@ class Fleet:
 
     def _command(self) -> list[str]:
         """A process that has the segment, every slot's socket and every row's bell; how it is told more comes after this."""
-        listening = [str(slot.sock.fileno()) for slot in self.slots]
+        listening = [",".join(str(sock.fileno()) for sock in slot.sockets) for slot in self.slots]
         command = [
             *interpreter.command(),
             "-m",
@@ -154,7 +154,7 @@ class Fleet:
         return [*command, "--listening", *listening, "--bells", *map(str, self._bells)]
 
     def _inherited(self) -> list[int]:
-        return [self.segment.fd, *(slot.sock.fileno() for slot in self.slots), *self._bells]
+        return [self.segment.fd, *(sock.fileno() for slot in self.slots for sock in slot.sockets), *self._bells]
 
     async def _follow(self, worker: Worker) -> None:
         try:

@@ -29,6 +29,17 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return kept
 
 
+def open_standard_streams() -> None:
+    """Have /dev/null where a standard stream is closed (`>&-`): the next socket or file would be standard output otherwise, here
+    and in our children, and get what is printed."""
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(opened, True)
+
+
 def leave_working_directory(*, by_module: bool) -> None:
     """Run this command again without the working directory on its import path, where that is on it; called before other imports.
 

@@ -220,10 +220,22 @@ class Slot:
     def __init__(self, index: int, sock: socket.socket) -> None:
         self.index = index
         self.sock = sock
+        # Of a predecessor with more workers: who waits in one that is closed would be refused.
+        self.others: list[socket.socket] = []
         self.worker: Worker | None = None
         self.restarts = 0
         self.hung = 0  # of these, ended because their loop stood still
         self.lines_lost = 0  # of the access log, by workers that have ended
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """All that its worker accepts from."""
+        return [self.sock, *self.others]
+
+    def close(self) -> None:
+        """Close them. Idempotent."""
+        for sock in self.sockets:
+            sock.close()
 
     @property
     def is_ready(self) -> bool:

@@ -87,6 +87,7 @@ class Supervisor:
         self.port = settings.port
         self.started = time.monotonic()
         self._predecessor = None if predecessor is None else Predecessor(predecessor)
+        self._following: asyncio.Task[None] | None = None  # what the predecessor still counts
         self._bereaved = False  # of a predecessor that ended before it gave anything
         self._relieved = False  # by a successor, which has our address
         self._giver: Giver | None = None
@@ -147,17 +148,22 @@ class Supervisor:
                 task.cancel()
             await self._stop()
             await asyncio.gather(*beside, *keepers, return_exceptions=True)
-            if not self._relieved:
+            if self._relieved:
+                await self._pass_on()
+            else:
                 self._kept.save()  # else it is the successor's, who counts on
         finally:
             if self._giver is not None:
                 await self._giver.close()
+            if self._following is not None:
+                self._following.cancel()
+                await asyncio.gather(self._following, return_exceptions=True)
             if self._predecessor is not None:
                 self._predecessor.close()
             await self.custodian.close()
             await self._desk.close()
             for slot in self._slots:
-                slot.sock.close()
+                slot.close()
             self._fleet.close()
             hold_all()
         if self._failed is not None:
@@ -222,7 +228,7 @@ class Supervisor:
         if self._kept.path:
             await asyncio.to_thread(self._kept.save)
         await asyncio.to_thread(remove_card, predecessor.pid)
-        self._spawn(self._follow_predecessor(predecessor))
+        self._following = asyncio.create_task(self._follow_predecessor(predecessor), name="predecessor")
 
     async def _follow_predecessor(self, predecessor: Predecessor) -> None:
         """Count what its last exchanges use until it has ended."""
@@ -232,12 +238,22 @@ class Supervisor:
             if self._fleet.guest_row is not None:
                 self._fleet.segment.clear_worker(self._fleet.guest_row)
 
+    async def _pass_on(self) -> None:
+        """Relieved while our own predecessor still drains: its last exchanges are counted through us."""
+        if self._following is not None and not self._following.done():
+            _log.info("waiting for our predecessor's last exchanges: the successor counts them")
+            hurry = asyncio.create_task(self._hurry.wait())
+            timeout_s = self.settings.drain_s + END_S
+            await asyncio.wait((self._following, hurry), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+
     def _sockets(self) -> Named:
         """What a successor takes over."""
         if self._stopping.is_set() or not self._announced:
             return []
         metrics = self._desk.metrics_socket
-        return [(SLOT, slot.sock) for slot in self._slots] + ([] if metrics is None else [(METRICS, metrics)])
+        found = [(SLOT, sock) for slot in self._slots for sock in slot.sockets]
+        return found + ([] if metrics is None else [(METRICS, metrics)])
 
     async def _be_relieved(self, pid: int) -> None:
         """A successor is ready: accept no more, and be the gateway no more. Returns when no worker accepts."""
@@ -267,7 +283,7 @@ class Supervisor:
             if name == METRICS and settings.metrics_enabled
             and is_bound_to(sock, settings.metrics_host, settings.metrics_port)
         ]  # fmt: skip
-        kept = [*given[: settings.workers], *metrics[:1]]
+        kept = [*given, *metrics[:1]]
         for _, sock in inherited:
             if sock not in kept:
                 sock.close()
@@ -283,6 +299,8 @@ class Supervisor:
                 port = sock.getsockname()[1]
                 # Listening from here on: connections queue until their worker is up, and nobody is refused.
                 sock.listen(BACKLOG)
+            for number, sock in enumerate(given[settings.workers :]):
+                self._slots[number % settings.workers].others.append(sock)
         except OSError as error:
             raise StartFailed(
                 f"cannot listen on {host}:{port}: {error.strerror}", hint="set GATEWAY_PORT, or give --port"
@@ -363,7 +381,7 @@ class Supervisor:
                 worker.drain()
         for slot in self._slots:
             # Workers close theirs: whoever comes now is refused at once, rather than left to wait for nobody.
-            slot.sock.close()
+            slot.close()
         await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
         deadline = time.monotonic() + END_S
         while self._hurry.is_set() and self._fleet.alive and time.monotonic() < deadline:

@@ -106,9 +106,9 @@ class Worker:
 
 
 async def serve(
-    segment: native.Segment, listening: Sequence[int], office: str, control: int, bells: Sequence[int]
+    segment: native.Segment, listening: Sequence[Sequence[int]], office: str, control: int, bells: Sequence[int]
 ) -> None:
-    """Wait to be told what to serve, and in which of the `listening` slots. Serve until SIGTERM, or until the supervisor's
+    """Wait to be told what to serve, and in which of the `listening` slots, each with its sockets. Serve until SIGTERM, or until the supervisor's
     end of `control` closes; then drain. A second signal ends that."""
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -122,15 +122,15 @@ async def serve(
         loop.add_signal_handler(number, signalled)
     channel = await Channel.over(socket.socket(fileno=control))
     first = await channel.receive()
-    for index, descriptor in enumerate(listening):
+    for index, descriptors in enumerate(listening):
         # A socket stays open for as long as anybody holds it: those of others are not ours to hold.
         if not isinstance(first, Serve) or index != first.index:
-            os.close(descriptor)
+            for descriptor in descriptors:
+                os.close(descriptor)
     if not isinstance(first, Serve):
         channel.close()
         return
-    sock = socket.socket(fileno=listening[first.index])
-    sock.setblocking(False)
+    sockets = [socket.socket(fileno=descriptor) for descriptor in listening[first.index]]
     settings, index = first.settings, first.index
     log.begin(settings.log_level, f"[{index}]")
     if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
@@ -145,7 +145,9 @@ async def serve(
         raise SystemExit(1) from None
     try:
         plane.accept(first.accepts)
-        await plane.listen(sock)
+        for sock in sockets:
+            sock.setblocking(False)
+            await plane.listen(sock)
         settle_memory()
         await channel.send(Ready())
         worker = Worker(plane, channel)
@@ -169,12 +171,17 @@ async def serve(
         channel.close()
 
 
+def descriptors(word: str) -> list[int]:
+    """Those of a slot's sockets: `5,6`."""
+    return [int(number) for number in word.split(",")]
+
+
 def main() -> int:
     """Take what the supervisor hands over by descriptor, and serve when told to."""
     parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
     parser.add_argument("--segment", type=int, required=True)
-    for name in ("listening", "bells"):
-        parser.add_argument(f"--{name}", type=int, nargs="+", required=True)
+    parser.add_argument("--listening", type=descriptors, nargs="+", required=True)
+    parser.add_argument("--bells", type=int, nargs="+", required=True)
     parser.add_argument("--office", required=True)
     parser.add_argument("--tokens", action="store_true", help="tokens will have to be verified")
     told = parser.add_mutually_exclusive_group(required=True)

@@ -34,6 +34,15 @@ async def until(holds: Callable[[], bool], gateway: Operated) -> None:
     raise AssertionError(gateway.server.output)
 
 
+async def test_a_closed_standard_output_is_no_other_file(upstream: FaultyUpstream) -> None:
+    """Access lines would be written to whatever is opened first."""
+    words = ["sh", "-c", 'exec "$@" >&-', "sh"]
+    async with operated([upstream.url], before=words, settings={"access_log": "stdout"}) as gateway:
+        assert [await once(gateway.url) for _ in range(8)] == ["200"] * 8
+        for pid in (gateway.server.process.pid, *await gateway.pids()):
+            assert Path(f"/proc/{pid}/fd/1").readlink() == Path("/dev/null")
+
+
 async def replace_all(gateway: Operated) -> None:
     """Kill every worker and wait until others serve in all places."""
     before = await gateway.pids()

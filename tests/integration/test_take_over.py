@@ -74,6 +74,22 @@ async def test_concurrency_counts_what_the_old_one_still_serves(upstream: Faulty
                     await asyncio.sleep(0.02)
 
 
+async def test_what_the_first_still_serves_counts_in_the_third(upstream: FaultyUpstream, gate: asyncio.Event) -> None:
+    rule = '[[rate_limiting.rules]]\nby = "global"\nname = "at once"\nconcurrency = 3\n'
+    async with operated([upstream.url], extra=rule, settings={"drain_timeout": 20.0}) as gateway:
+        async with (
+            streams(gateway.url, 3) as opened,
+            gateway.successor("--take-over"),
+            gateway.successor("--take-over"),
+        ):
+            assert await once(gateway.url) != "200"
+            gate.set()
+            assert await opened.ends() == {"whole": 3}
+            async with asyncio.timeout(5):
+                while await once(gateway.url) != "200":
+                    await asyncio.sleep(0.02)
+
+
 async def test_while_the_old_one_drains_commands_and_successors_find_the_new_one(
     upstream: FaultyUpstream, gate: asyncio.Event
 ) -> None:
@@ -90,12 +106,13 @@ async def test_while_the_old_one_drains_commands_and_successors_find_the_new_one
                 for _ in range(20):
                     assert (await probe.ask("GET", "/readyz")).status == 200
             async with gateway.successor("--take-over") as third:
-                assert await asyncio.to_thread(second.process.wait, 10) == 0
                 assert gateway.server.process.poll() is None
                 assert await once(gateway.url) == "200"
                 gate.set()
                 assert await opened.ends() == {"whole": 4}
                 await drained(gateway)
+                # It told the third one what the first one counted to the last.
+                assert await asyncio.to_thread(second.process.wait, 10) == 0
                 assert third.process.poll() is None
                 assert await once(gateway.url) == "200"
 
@@ -112,6 +129,23 @@ async def test_the_address_and_the_metrics_port_are_the_new_configurations(upstr
             await drained(gateway)
             assert await once(gateway.url) == "200"
             assert (addresses(port), addresses(after), addresses(before)) == ({"0.0.0.0"}, {"127.0.0.1"}, set())
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+async def test_another_number_of_workers_refuses_nobody(upstream: FaultyUpstream, workers: str) -> None:
+    async with operated([upstream.url], workers=3) as gateway:
+        gateway.environment["WORKERS"] = workers
+        async with Clients(gateway.url, 6) as clients, gateway.successor("--take-over"):
+            await drained(gateway)
+            served = clients.ends["200"]
+            async with asyncio.timeout(10):
+                while clients.ends["200"] < served + 100:
+                    await asyncio.sleep(0.01)
+            status, said = await gateway.command("status", "--json")
+            assert status == 0, said
+            assert len(json.loads(said)["workers"]) == int(workers)
+            clients.stop()
+        assert set(clients.ends) == {"200"}, clients.ends
 
 
 async def test_the_metrics_socket_is_one_process_s(upstream: FaultyUpstream, gate: asyncio.Event) -> None:
