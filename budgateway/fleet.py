@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from budgateway.records import Settings
 
+CLOSE_S = 3.0  # for workers to accept no more
 MAX_ROWS = 64  # of a segment
 SAY_S = 0.5  # that a worker has to say where it stands, before it is ended
 
@@ -85,6 +86,18 @@ class Fleet:
             worker.kill()  # nobody else knows of it; `_follow` gives its row back
             raise
         return worker
+
+    async def drain(self) -> None:
+        """Have every worker end when its exchanges have; wait until none accepts any more."""
+        workers = tuple(self.alive)
+        for worker in workers:
+            worker.drain()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                for worker in workers:
+                    await worker.stopped.wait()
+        except TimeoutError:
+            _log.warning("some workers have not said that they accept no more")
 
     def keep_spare(self, wanted: bool) -> None:
         """See to it that there is a spare, or none. To be called again and again: nobody says when one dies."""

@@ -180,7 +180,7 @@ class Giver:
             writer.close()
 
     async def _tell_counted(self, ledger: LimitLedger, writer: asyncio.StreamWriter) -> None:
-        changes = ledger.changes(time.monotonic_ns(), int(time.time()) // S_PER_DAY)
+        changes = ledger.changes(time.monotonic_ns(), self._segment.today or int(time.time()) // S_PER_DAY)
         if changes is not None:
             await _send(writer, COUNTED, changes)
 
@@ -190,6 +190,7 @@ class Predecessor:
 
     def __init__(self, card: Card) -> None:
         self.pid = card.pid
+        self.counts = False  # it says what its limits count, and is told when to stop; else by SIGTERM
         self.sockets: Named = []
         self._path = card.handover
         self._connection: socket.socket | None = None
@@ -218,6 +219,7 @@ class Predecessor:
                 await _send(writer, HELLO)
                 if (frame := await _receive(reader)) is not None and frame[0] == COUNTED:
                     count(frame[1])
+                    self.counts = True
                     return True
         except (OSError, TimeoutError):
             pass

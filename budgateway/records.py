@@ -348,11 +348,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The listener's certificate, by file."""
+    """The listener's certificate: by file, and what the files held when the configuration was read."""
 
     cert_file: str
     key_file: str
-    # what they held when the configuration was read; None: they are read when they are needed
     cert: Pem | None = field(default=None, compare=False)
     key: Pem | None = field(default=None, compare=False)
 
@@ -459,10 +458,8 @@ class StoreSettings:
     tls_ca_file: str = ""
     tls_cert_file: str = ""
     tls_key_file: str = ""
-    # what they held when the configuration was read
     tls_ca: Pem | None = field(default=None, compare=False)
-    tls_cert: Pem | None = field(default=None, compare=False)
-    tls_key: Pem | None = field(default=None, compare=False)
+    tls_pair: tuple[Pem, Pem] | None = field(default=None, compare=False)  # of certificate and key
     timeout_s: float = 0.005  # RELIABILITY L2: what a slow Redis may add to a request
     connect_timeout_s: float = 1.0
     pool_size: int = 20  # connections of all processes together

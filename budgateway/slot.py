@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from budgateway.records import Settings
 
 REAP_S = 0.005
+RESPAWN_MIN_S = 0.1
+RESPAWN_MAX_S = 5.0
+RESPAWN_AT_ONCE = 3  # deaths in a row without having served, before there are pauses
 HEED_S = 2.0  # how long a change of keys waits for a worker that stands still
 
 _log = logging.getLogger("budgateway.supervisor")
@@ -144,10 +147,6 @@ class Worker:
         self.status = self._process.returncode
         self.ended.set()
 
-    async def stopped_accepting(self) -> None:
-        """Wait until it accepts no more, or is gone."""
-        await self.stopped.wait()
-
     async def prepare(self, generation: int, settings: Settings) -> str:
         """Have it build `settings`: "" when it could switch, else why not. WorkerGone when it ended meanwhile."""
         await self._tell(Prepare(generation, settings))
@@ -241,3 +240,10 @@ class Slot:
     def is_ready(self) -> bool:
         """Whether somebody accepts connections here."""
         return self.worker is not None and self.worker.ready.is_set() and not self.worker.ended.is_set()
+
+
+def respawn_delay_s(young_deaths: int) -> float:
+    """How long to wait before the next start: the more, the more often in a row a worker ended before it had served."""
+    if young_deaths <= RESPAWN_AT_ONCE:
+        return 0.0
+    return min(RESPAWN_MIN_S * 2.0 ** min(young_deaths - RESPAWN_AT_ONCE - 1, 16), RESPAWN_MAX_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import errno
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from budgateway import log, native
-from budgateway.admin.card import Card, cards, network, remove_card, runtime_directory
+from budgateway.admin.card import Card, runtime_directory
 from budgateway.admin.desk import Desk
 from budgateway.banner import banner, base_url
 from budgateway.config.demo import moved
@@ -26,16 +25,17 @@ from budgateway.custodian import Custodian
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.fleet import Fleet
-from budgateway.handover import METRICS, S_PER_DAY, SLOT, Giver, Named, Predecessor, Taken
+from budgateway.handover import METRICS, SLOT, Giver, Named
 from budgateway.keeper import Steps, keep_on
 from budgateway.limits.keeping import StateFile
 from budgateway.notify import Service
 from budgateway.overload import MemoryGuard, memory_limit
 from budgateway.reload import Difference, Origin, compare, refusals, refusals_logged
-from budgateway.runtime import BACKLOG, SWEEP_S, bound_socket, is_bound_to
+from budgateway.runtime import SWEEP_S
 from budgateway.signals import hold_all, release
-from budgateway.slot import Served, Slot, Worker, WorkerGone
+from budgateway.slot import RESPAWN_MAX_S, Served, Slot, Worker, WorkerGone, respawn_delay_s
 from budgateway.spare import bury_orphans
+from budgateway.succession import StartFailed, Succession, gateway_on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -44,26 +44,15 @@ if TYPE_CHECKING:
     from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
-RESPAWN_MIN_S = 0.1
-RESPAWN_MAX_S = 5.0
-RESPAWN_AT_ONCE = 3  # deaths in a row without having served, before there are pauses
 STEADY_S = 0.5  # who served so long did not die of its start
 START_S = 30.0  # a worker that is not ready by then is replaced
 LOOK_S = 4 * SWEEP_S  # for every worker to say how many connections it has
 HURRY_S = 0.1
-CLOSE_S = 3.0  # for workers to accept no more
 END_S = 5.0  # beyond the drain, for last bytes and the access log
 MEMORY = "memory is short"
 WATCH_S = 1.0  # between two looks at memory, and at files where that is asked for
 
 _log = logging.getLogger("budgateway.supervisor")
-
-
-class StartFailed(GatewayError):
-    """The gateway could not start: a port is taken, or workers die at once."""
-
-    code = "start_failed"
-    who = "operator"
 
 
 class Supervisor:
@@ -86,9 +75,6 @@ class Supervisor:
         self.settings = settings
         self.port = settings.port
         self.started = time.monotonic()
-        self._predecessor = None if predecessor is None else Predecessor(predecessor)
-        self._following: asyncio.Task[None] | None = None  # what the predecessor still counts
-        self._bereaved = False  # of a predecessor that ended before it gave anything
         self._relieved = False  # by a successor, which has our address
         self._giver: Giver | None = None
         self._previous: Settings | None = None
@@ -99,6 +85,7 @@ class Supervisor:
         self._fleet = Fleet(settings.workers, self._spawn, with_guest=predecessor is not None)
         self._fleet.adopt(settings)
         self._kept = StateFile(settings.limits.state_file, self._fleet.segment)
+        self._succession = Succession(predecessor, self._fleet.segment, self._fleet.guest_row, self._kept)
         self._slots: list[Slot] = []
         self._guard = MemoryGuard(memory_limit())
         self._changing = asyncio.Lock()
@@ -109,8 +96,7 @@ class Supervisor:
         self._announced = False
         self._up = asyncio.Event()  # announced
         self._service = Service()
-        # Workers accept: not before a predecessor does not any more, so that limits count each exchange once.
-        self._accepts = self._predecessor is None
+        self._accepts = False  # workers do
         self._steps = Steps(_log)
         self._fleet.on_wanted = self._on_wanted
         self.custodian = Custodian(settings, self._entrust)
@@ -130,9 +116,9 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT. StartFailed when that cannot begin."""
         self._hear_signals()
         try:
-            inherited = self._inherited()
-            await self._take_counts()
-            metrics_sock = await self._bind(inherited)
+            self._slots, metrics_sock = await self._succession.listeners(self.settings)
+            self.port = self._slots[0].sock.getsockname()[1]
+            self._accepts = not self._succession.waits
             await self._open_desk(metrics_sock)
             self._fleet.open(self._slots, self._desk.path)
             self._keep_spare()
@@ -149,17 +135,13 @@ class Supervisor:
             await self._stop()
             await asyncio.gather(*beside, *keepers, return_exceptions=True)
             if self._relieved:
-                await self._pass_on()
+                await self._succession.pass_on(self._hurry, self.settings.drain_s + END_S)
             else:
                 self._kept.save()  # else it is the successor's, who counts on
         finally:
             if self._giver is not None:
                 await self._giver.close()
-            if self._following is not None:
-                self._following.cancel()
-                await asyncio.gather(self._following, return_exceptions=True)
-            if self._predecessor is not None:
-                self._predecessor.close()
+            await self._succession.close()
             await self.custodian.close()
             await self._desk.close()
             for slot in self._slots:
@@ -191,62 +173,6 @@ class Supervisor:
 
     # ---------------------------------------------------------------- taking over, and being relieved
 
-    def _inherited(self) -> Named:
-        """The sockets of the gateway that we follow; none when we follow nobody, or it ended just now."""
-        if self._predecessor is None:
-            return []
-        try:
-            self._predecessor.take()
-        except (OSError, ValueError) as error:
-            if any(card.pid == self._predecessor.pid for card in cards()):
-                raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
-            _log.warning("process %d ended before it gave its sockets: we start without it", self._predecessor.pid)
-            self._predecessor = None
-            self._bereaved = True
-            return []
-        except Taken as error:
-            raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
-        return self._predecessor.sockets
-
-    async def _take_counts(self) -> None:
-        """Go on from what limits have counted: as the predecessor says it, else as the file does."""
-        if self._predecessor is None or not await self._predecessor.counted(self._count):
-            self._accepts = True  # its limits are its own, and ours begin at once
-            self._kept.load()
-
-    def _count(self, changes: bytes) -> None:
-        """Count here what the predecessor says was counted there."""
-        with self._steps.step("counting what the predecessor counts"):
-            self._fleet.segment.count_limits(
-                changes, time.monotonic_ns(), int(time.time()) // S_PER_DAY, guest=self._fleet.guest_row
-            )
-
-    async def _relieve_predecessor(self, predecessor: Predecessor) -> None:
-        """Have it accept no more; whatever becomes of it, we do."""
-        await predecessor.relieve(self._count)
-        _log.info("process %d accepts no more: we do", predecessor.pid)
-        if self._kept.path:
-            await asyncio.to_thread(self._kept.save)
-        await asyncio.to_thread(remove_card, predecessor.pid)
-        self._following = asyncio.create_task(self._follow_predecessor(predecessor), name="predecessor")
-
-    async def _follow_predecessor(self, predecessor: Predecessor) -> None:
-        """Count what its last exchanges use until it has ended."""
-        try:
-            await predecessor.follow(self._count)
-        finally:
-            if self._fleet.guest_row is not None:
-                self._fleet.segment.clear_worker(self._fleet.guest_row)
-
-    async def _pass_on(self) -> None:
-        """Relieved while our own predecessor still drains: its last exchanges are counted through us."""
-        if self._following is not None and not self._following.done():
-            _log.info("waiting for our predecessor's last exchanges: the successor counts them")
-            hurry = asyncio.create_task(self._hurry.wait())
-            timeout_s = self.settings.drain_s + END_S
-            await asyncio.wait((self._following, hurry), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-
     def _sockets(self) -> Named:
         """What a successor takes over."""
         if self._stopping.is_set() or not self._announced:
@@ -262,70 +188,7 @@ class Supervisor:
         self._service.succeeded(pid)
         self._desk.hand_over_metrics()
         self._told_to_stop(settles=False)
-        workers = tuple(self._fleet.alive)
-        for worker in workers:
-            worker.drain()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                for worker in workers:
-                    await worker.stopped_accepting()
-        except TimeoutError:
-            _log.warning("some workers have not said that they accept no more")
-
-    async def _bind(self, inherited: Named) -> socket.socket | None:
-        """A listening socket for each slot, inherited as far as there are any that listen where the configuration says; the
-        inherited one for metrics, if it does."""
-        settings = self.settings
-        beside = any(name == METRICS and sock.getsockname()[1] == settings.metrics_port for name, sock in inherited)
-        given = [sock for name, sock in inherited if name == SLOT and is_bound_to(sock, settings.host, settings.port)]
-        metrics = [
-            sock for name, sock in inherited
-            if name == METRICS and settings.metrics_enabled
-            and is_bound_to(sock, settings.metrics_host, settings.metrics_port)
-        ]  # fmt: skip
-        kept = [*given, *metrics[:1]]
-        for _, sock in inherited:
-            if sock not in kept:
-                sock.close()
-        host, port = settings.host, settings.port
-        try:
-            for index in range(settings.workers):
-                if index < len(given):
-                    sock = given[index]
-                else:
-                    # Beside a predecessor's, which may be of another address.
-                    sock = await self._bound(host, port, shared=index > 0 or bool(inherited))
-                self._slots.append(Slot(index, sock))
-                port = sock.getsockname()[1]
-                # Listening from here on: connections queue until their worker is up, and nobody is refused.
-                sock.listen(BACKLOG)
-            for number, sock in enumerate(given[settings.workers :]):
-                self._slots[number % settings.workers].others.append(sock)
-        except OSError as error:
-            raise StartFailed(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint="set GATEWAY_PORT, or give --port"
-            ) from error
-        self.port = port
-        if metrics or not settings.metrics_enabled or not settings.metrics_port:
-            return metrics[0] if metrics else None
-        try:
-            return bound_socket(settings.metrics_host, settings.metrics_port, shared=beside)
-        except OSError as error:
-            raise StartFailed(
-                f"cannot listen for metrics on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}",
-                hint="set METRICS_PORT, or ENABLE_METRICS=false",
-            ) from error
-
-    async def _bound(self, host: str, port: int, *, shared: bool) -> socket.socket:
-        """A new socket. Where a predecessor was killed its workers may hold the port until they have noticed."""
-        deadline = time.monotonic() + (CLOSE_S if self._bereaved else 0.0)
-        while True:
-            try:
-                return bound_socket(host, port, shared=shared)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                    raise
-            await asyncio.sleep(0.05)
+        await self._fleet.drain()
 
     async def _open_desk(self, metrics_sock: socket.socket | None) -> None:
         try:
@@ -352,11 +215,10 @@ class Supervisor:
     async def _begin(self) -> None:
         """Every worker is ready: accept, and say so. What one step meets keeps none of the others from happening."""
         ready = partial(self._service.ready, f"serving with {len(self._slots)} workers", f"MAINPID={os.getpid()}")
-        if self._predecessor is not None:
-            if self._accepts:
-                ready()  # before one of an earlier version tells the service manager that it stops
-            with self._steps.step("taking over"):
-                await self._relieve_predecessor(self._predecessor)
+        if self._succession.is_told_by_signal:
+            ready()  # before it tells the service manager that it stops
+        with self._steps.step("taking over"):
+            await self._succession.relieve()
         self._accepts = True
         for worker in tuple(self._fleet.alive):
             await self._tell_memory(worker)
@@ -682,13 +544,6 @@ class Supervisor:
             _log.error("a background task failed", exc_info=error)
 
 
-def respawn_delay_s(young_deaths: int) -> float:
-    """How long to wait before the next start: the more, the more often in a row a worker ended before it had served."""
-    if young_deaths <= RESPAWN_AT_ONCE:
-        return 0.0
-    return min(RESPAWN_MIN_S * 2.0 ** min(young_deaths - RESPAWN_AT_ONCE - 1, 16), RESPAWN_MAX_S)
-
-
 def run(
     settings: Settings,
     *,
@@ -704,22 +559,13 @@ def run(
     hold_all()
     said = log.begin(settings.log_level)
     try:
-        predecessor = _gateway_on(settings.host, settings.port) if take_over else None
+        predecessor = gateway_on(settings.host, settings.port) if take_over else None
         serving = (_serve_demo if demo else _serve)(settings, load, predecessor)
         uvloop.run(_then(serving, stop_loading))
     except StartFailed as error:
         said.put((f"budgateway: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else "")).encode())
         return 1
     return 0
-
-
-def _gateway_on(host: str, port: int) -> Card | None:
-    """The gateway whose address it is; of several on one port the one with this host, else the newest. Not one that drains."""
-    here = (0, network())
-    found = [card for card in cards() if card.handover and not card.draining and card.port == port]
-    found = [card for card in found if card.network in here]
-    same = [card for card in found if card.host in (host, "")]
-    return next(reversed(same or found), None)
 
 
 async def _then(serving: Coroutine[Any, Any, None], finish: Callable[[], None]) -> None:

@@ -135,8 +135,8 @@ def client_tls(settings: StoreSettings) -> ssl.SSLContext | None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if settings.tls_cert_file:
-        cert = settings.tls_cert or settings.tls_cert_file
-        load_pair(context, cert, settings.tls_key or settings.tls_key_file or cert)
+        files = settings.tls_cert_file, settings.tls_key_file or settings.tls_cert_file
+        load_pair(context, *(settings.tls_pair or files))
     return context
 
 

@@ -26,6 +26,7 @@ LAYERS = {
         "spare",
         "fleet",
         "handover",
+        "succession",
         "overload",
         "preload",
         "notify",

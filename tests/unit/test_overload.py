@@ -9,7 +9,7 @@ import pytest
 
 from budgateway.fleet import Fleet
 from budgateway.overload import Heartbeat, MemoryGuard, memory_limit, proportional, resident
-from budgateway.supervisor import respawn_delay_s
+from budgateway.slot import respawn_delay_s
 
 
 def test_this_process_holds_some_memory_and_a_dead_one_none() -> None:

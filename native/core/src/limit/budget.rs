@@ -209,11 +209,6 @@ pub(super) fn spent(value: u64) -> u64 {
     value & SPENT
 }
 
-/// The same period with another sum.
-pub(super) fn with_spent(value: u64, micros: u64) -> u64 {
-    value & !SPENT | micros.min(SPENT - 1)
-}
-
 /// What was spent `before`, if that was in the period of `value`.
 pub(super) fn spent_before(before: u64, value: u64) -> u64 {
     if before >> SPENT_BITS == value >> SPENT_BITS {
@@ -255,7 +250,8 @@ fn pack(period: Period, end: u32, spent: u64) -> u64 {
     )
 }
 
-fn with_spent(value: u64, spent: u64) -> u64 {
+/// The same period with another sum.
+pub(super) fn with_spent(value: u64, spent: u64) -> u64 {
     value & !SPENT | spent.min(SPENT - 1)
 }
 
