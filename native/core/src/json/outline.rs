@@ -85,11 +85,11 @@ impl Outline {
         self.ended && self.depth == 0 && self.state == State::Between
     }
 
-    /// Follows the next bytes.
-    pub fn feed(&mut self, bytes: &[u8], listener: &mut impl Listener) {
+    /// Follows the next bytes; how many of them belong to the document.
+    pub fn feed(&mut self, bytes: &[u8], listener: &mut impl Listener) -> usize {
         let mut at = 0;
         while !self.ended {
-            let Some(&byte) = bytes.get(at) else { return };
+            let Some(&byte) = bytes.get(at) else { return at };
             match self.state {
                 State::String => at = self.string(bytes, at, listener),
                 State::Escape => {
@@ -114,6 +114,7 @@ impl Outline {
                 }
             }
         }
+        at
     }
 
     fn is_told(&self) -> bool {

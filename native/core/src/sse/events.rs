@@ -4,7 +4,7 @@
 
 use memchr::memchr2;
 
-/// An event longer than this (from its first field to its blank line) is counted, not looked at, and not held back.
+/// An event longer than this (from its first field to its blank line) is not held back: its data is told as it passes.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// A buffer above this is given back after use: streams idle for minutes.
@@ -19,6 +19,12 @@ pub(super) trait Sink {
 
     /// A whole event from its first field to its blank line.
     fn event(&mut self, event: Event<'_>);
+
+    /// A piece of the data of an event that is too long to be held, besides `pass`. Lines end with line feeds.
+    fn long(&mut self, _: &[u8]) {}
+
+    /// Such an event is over; its `event` field says `error`.
+    fn long_end(&mut self, _is_error: bool) {}
 }
 
 /// One event with data.
@@ -72,6 +78,17 @@ enum Skip {
     Event,
 }
 
+/// Of an event that is too long: what its current line is.
+#[derive(Clone, Copy)]
+enum LongLine {
+    /// So many bytes of it are those that a data line begins with.
+    Begins(usize),
+    Data,
+    Other,
+}
+
+const DATA_START: &[u8] = b"data:";
+
 /// Follows one stream. Offsets below are relative to the first byte held.
 pub(super) struct Events {
     // stream
@@ -81,8 +98,9 @@ pub(super) struct Events {
     after_cr: bool,
     first_line: bool,
     skip: Skip,
-    // Skipping an event: its current line is not blank.
+    // Skipping an event: its current line is not blank, and what it is.
     line_begun: bool,
+    long_line: LongLine,
     // event
     /// A field of it has come.
     begun: bool,
@@ -102,6 +120,7 @@ impl Events {
             first_line: true,
             skip: Skip::Nothing,
             line_begun: false,
+            long_line: LongLine::Begins(0),
             begun: false,
             torn: false,
             lines: Vec::new(),
@@ -176,9 +195,13 @@ impl Events {
                     self.torn = self.begun;
                 }
                 Skip::Event => {
+                    self.long(buf.get(line..end).unwrap_or_default(), sink);
+                    if let LongLine::Data = std::mem::replace(&mut self.long_line, LongLine::Begins(0)) {
+                        sink.long(b"\n");
+                    }
                     if line == end && !self.line_begun {
                         self.skip = Skip::Nothing;
-                        self.is_error = false;
+                        sink.long_end(std::mem::take(&mut self.is_error));
                         (self.begun, self.torn) = (false, false);
                         events += 1;
                     }
@@ -216,10 +239,17 @@ impl Events {
             pass(sink, buf.get(start..line));
             start = line;
         }
-        if self.skip == Skip::Nothing && buf.len() - start > MAX_EVENT_BYTES {
+        if self.skip == Skip::Event {
+            self.long(buf.get(line..).unwrap_or_default(), sink);
+        } else if self.skip == Skip::Nothing && buf.len() - start > MAX_EVENT_BYTES {
             let partial = self.without_bom(buf.get(line..).unwrap_or_default());
             let has_data = !self.lines.is_empty() || field(partial, b"data").is_some();
             self.skip = if has_data { Skip::Event } else { Skip::Line };
+            if has_data {
+                self.long_lines(buf, sink);
+                self.long_line = LongLine::Begins(0);
+                self.long(partial, sink);
+            }
             self.begun |= partial.first() != Some(&b':');
             self.torn = true;
             self.first_line = false;
@@ -245,7 +275,14 @@ impl Events {
 
     fn dispatch(&mut self, raw: &[u8], start: usize, sink: &mut impl Sink) {
         if raw.len() > MAX_EVENT_BYTES {
+            // As if it had come in pieces.
             sink.pass(raw);
+            for (from, to) in &mut self.lines {
+                *from -= start;
+                *to -= start;
+            }
+            self.long_lines(raw, sink);
+            sink.long_end(self.is_error);
         } else {
             for (from, to) in &mut self.lines {
                 *from -= start;
@@ -258,6 +295,29 @@ impl Events {
             });
         }
         self.lines.clear();
+    }
+
+    /// The data lines so far, offsets into `buf`, of an event that turns out to be too long.
+    fn long_lines(&self, buf: &[u8], sink: &mut impl Sink) {
+        for &(from, to) in &self.lines {
+            sink.long(buf.get(from..to).unwrap_or_default());
+            sink.long(b"\n");
+        }
+    }
+
+    /// More of the current line of an event that is too long.
+    fn long(&mut self, mut text: &[u8], sink: &mut impl Sink) {
+        while let (LongLine::Begins(count), Some((&byte, rest))) = (self.long_line, text.split_first()) {
+            text = rest;
+            self.long_line = match DATA_START.get(count) {
+                Some(&wanted) if wanted != byte => LongLine::Other,
+                Some(_) if count + 1 == DATA_START.len() => LongLine::Data,
+                _ => LongLine::Begins(count + 1),
+            };
+        }
+        if let (LongLine::Data, false) = (self.long_line, text.is_empty()) {
+            sink.long(text);
+        }
     }
 
     fn without_bom<'a>(&self, line: &'a [u8]) -> &'a [u8] {

@@ -1,7 +1,9 @@
 //! Responses as they pass: event borders, usage, the model's name; in bounded memory, however the bytes are cut.
 
+mod choices;
 mod cuts;
 mod events;
+mod long;
 mod model;
 mod object;
 mod scan;

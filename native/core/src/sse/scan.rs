@@ -6,15 +6,14 @@ use aho_corasick::packed;
 use memchr::memmem::Finder;
 use smallvec::SmallVec;
 
+use super::choices::{ChoiceReader, Choices, has_content};
 use super::cuts::Cuts;
 use super::events::{Event, Events, Sink};
+use super::long::Long;
 use super::object::{Object, members};
 use super::tail;
-use super::usage::{Report, Usage};
+use super::usage::{MAX_USAGE_BYTES, Report, Usage};
 use crate::json::{Listener, Outline, Want};
-
-/// A usage object is some hundred bytes; what is longer is none.
-const MAX_USAGE_BYTES: usize = 16 * 1024;
 
 /// A document above this is followed, not validated: an embedding is megabytes of numbers.
 const MAX_WHOLE_BYTES: usize = 64 * 1024;
@@ -31,32 +30,31 @@ members!(EVENT:
     DELTA = "delta",
     OBJECT = "object",
     CHOICES = "choices",
+    CONTENT_BLOCK = "content_block",
+    ITEM = "item",
 );
 
 /// Without vector instructions there is none, and every event is parsed.
 ///
-/// An event is parsed only when one of these is in it; the first two not when `:null` follows.
+/// An event is parsed only when one of these is in it, with what `Seen::is_told` wants behind it.
 static MARKS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
-    let marks = [
+    packed::Searcher::new([
         "\"usage\"",
         "\"error\"",
+        "\"finish_reason\"",
+        "\"index\"",
         "\"usageMetadata\"",
         "\"tokens\"",
         "\"message_stop\"",
         "\"message-end\"",
-    ];
-    let ends = [
         "\"response.completed\"",
         "\"response.failed\"",
         "\"response.incomplete\"",
-    ];
-    // FINISHED: with a value that is not null. Within a string the quotes would have backslashes before them.
-    let finishes = ["\"finish_reason\":\"", "\"finish_reason\": \""];
-    packed::Searcher::new(marks.iter().chain(&ends).chain(&finishes))
+    ])
 });
-
-/// Chat and completions name the end of each choice; servers that send no `[DONE]` do so, too.
-static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+/// Places among them.
+const FINISH_MARK: usize = 2;
+const INDEX_MARK: usize = 3;
 
 /// What a stream began with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,15 +87,14 @@ enum Framing {
 const MAX_TAIL_BYTES: usize = 1024;
 static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
-/// The first of `MARKS` that says the end of a choice and nothing else.
-const FINISHED: usize = 9;
-
 /// What was seen so far.
 #[derive(Default)]
 struct Seen {
     report: Option<Report>,
     done: bool,
-    finished: bool,
+    choices: Choices,
+    /// Something was said: text, reasoning, a tool's call.
+    content: bool,
     error: bool,
     first: First,
     /// The last event was the usage of all before it, and nothing else.
@@ -111,6 +108,8 @@ struct Seen {
     is_open: bool,
     // Where in the bytes of this feed it goes on.
     from: usize,
+    // An event that is too long to be held.
+    long: Option<Box<Long>>,
 }
 
 impl UsageScanner {
@@ -186,9 +185,14 @@ impl UsageScanner {
         self.seen.first
     }
 
-    /// A choice has come to its end: of a chat or completion that is nearly as good as a terminator.
+    /// Each choice that began has come to its end: of a chat or completion that is nearly as good as a terminator.
     pub fn finished(&self) -> bool {
-        self.seen.finished
+        self.seen.choices.are_all_ended()
+    }
+
+    /// An event of the stream said something: text, reasoning, a tool's call. Of an API that is not known, any event.
+    pub fn has_content(&self) -> bool {
+        self.seen.content
     }
 
     /// What the last usage object said.
@@ -286,6 +290,9 @@ impl Sink for Seen {
             is_cut = is_usage;
             cuts.event(event.raw, is_cut);
         }
+        if !self.content && !is_usage {
+            self.listen(data);
+        }
         // What is cut out is no beginning.
         if self.first == First::Nothing && !is_cut {
             self.judge(data);
@@ -293,6 +300,37 @@ impl Sink for Seen {
         scratch.clear();
         self.scratch = scratch;
     }
+
+    fn long(&mut self, data: &[u8]) {
+        self.long.get_or_insert_default().feed(data, &mut self.choices);
+    }
+
+    fn long_end(&mut self, is_error: bool) {
+        let facts = self.long.take().unwrap_or_default().finish();
+        self.events += 1;
+        self.is_settled = false;
+        self.content = true;
+        self.count(&facts.kind, facts.report);
+        self.conclude(&facts.kind, is_error || facts.has_error);
+        if self.first == First::Nothing {
+            self.first = if facts.is_object || self.error {
+                self.first_of(&facts.kind, facts.has_choices)
+            } else {
+                First::Other
+            };
+        }
+    }
+}
+
+/// The number that a text begins with.
+fn index_of(text: &[u8]) -> Option<usize> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
+}
+
+/// Whether an item of a response's output is the call of a tool.
+fn is_call(item: &[u8]) -> bool {
+    Object::read(&EVENT, item).is_some_and(|item| item.text(TYPE).is_some_and(|kind| kind.ends_with(b"_call\"")))
 }
 
 /// What OpenAI's `include_usage` puts before `[DONE]`: a usage object, and choices of which there are none.
@@ -301,19 +339,6 @@ fn is_usage_alone(event: &Object<'_>) -> bool {
     choices.is_some_and(|rest| rest.trim_ascii() == b"]")
         && event.text(USAGE).is_some_and(|usage| usage.starts_with(b"{"))
         && !event.has(ERROR)
-}
-
-/// The value of a `finish_reason` is not null.
-fn is_finish(data: &[u8]) -> bool {
-    FINISH.find_iter(data).any(|at| {
-        let after = data
-            .get(at + FINISH.needle().len()..)
-            .unwrap_or_default()
-            .trim_ascii_start();
-        after
-            .strip_prefix(b":")
-            .is_some_and(|value| value.trim_ascii_start().starts_with(b"\""))
-    })
 }
 
 impl Seen {
@@ -326,24 +351,28 @@ impl Seen {
     }
 
     /// The event has something to say besides text.
-    fn is_marked(&mut self, data: &[u8]) -> bool {
-        let Some(marks) = &*MARKS else {
-            self.finished |= is_finish(data);
-            return true;
-        };
+    fn is_marked(&self, data: &[u8]) -> bool {
+        let Some(marks) = &*MARKS else { return true };
         marks.find_iter(data).any(|mark| {
-            if mark.pattern().as_usize() >= FINISHED {
-                self.finished = true;
-                return false;
-            }
-            // OpenAI's `include_usage` puts "usage":null into every event but the last.
-            let after = data.get(mark.end()..).unwrap_or_default().trim_ascii_start();
-            let value = after.strip_prefix(b":").unwrap_or(after).trim_ascii_start();
-            let is_told = mark.pattern().as_usize() > 1 || !value.starts_with(b"null");
-            // It is the last mark that is looked at.
-            self.finished |= is_told && is_finish(data);
-            is_told
+            let after = data.get(mark.end()..).unwrap_or_default();
+            self.is_told(mark.pattern().as_usize(), after)
         })
+    }
+
+    /// Whether a mark with this text behind it says something that is not known yet.
+    fn is_told(&self, mark: usize, after: &[u8]) -> bool {
+        if mark > INDEX_MARK {
+            return true;
+        }
+        let after = after.trim_ascii_start();
+        let value = after.strip_prefix(b":").unwrap_or(after).trim_ascii_start();
+        match mark {
+            FINISH_MARK => value.starts_with(b"\""),
+            // Tools' calls have one, too: an index that is known cannot be a choice that begins.
+            INDEX_MARK => !index_of(value).is_some_and(|index| self.choices.has_begun(index)),
+            // OpenAI's `include_usage` puts "usage":null into every event but the last.
+            _ => !value.starts_with(b"null"),
+        }
     }
 
     /// Looks at an event of a stream that has not begun.
@@ -352,15 +381,48 @@ impl Seen {
         if data.is_empty() || data == b"[DONE]" {
             return;
         }
-        self.first = match Object::read(&EVENT, data) {
+        let event = Object::read(&EVENT, data);
+        self.first = match &event {
             None if self.error => First::Error,
             None => First::Other,
-            Some(event) if event.text(TYPE) == Some(b"\"ping\"") => First::Nothing,
-            Some(_) if self.error => First::Error,
-            Some(event) => {
-                let kind = event.text(TYPE).unwrap_or_default();
-                let ends = event.has(CHOICES) || kind == b"\"message_start\"" || kind.starts_with(b"\"response.");
-                if ends { First::Promise } else { First::Event }
+            Some(event) => self.first_of(event.text(TYPE).unwrap_or_default(), event.has(CHOICES)),
+        };
+    }
+
+    /// What an object of this kind is to a stream that begins with it.
+    fn first_of(&self, kind: &[u8], has_choices: bool) -> First {
+        if kind == b"\"ping\"" {
+            First::Nothing
+        } else if self.error {
+            First::Error
+        } else if has_choices || kind == b"\"message_start\"" || kind.starts_with(b"\"response.") {
+            First::Promise
+        } else {
+            First::Event
+        }
+    }
+
+    /// Looks whether an event says something, while none has.
+    fn listen(&mut self, data: &[u8]) {
+        let Some(event) = Object::read(&EVENT, data) else {
+            return;
+        };
+        let kind = event.text(TYPE).unwrap_or_default();
+        let says = |field| event.text(field).is_some_and(has_content);
+        self.content = if let Some(choices) = event.text(CHOICES) {
+            ChoiceReader::default().feed(choices, &mut self.choices)
+        } else if let Some(kind) = kind.strip_prefix(b"\"response.") {
+            // `response.output_text.delta`, `response.function_call_arguments.delta` and their kind; a call's name is before.
+            let is_call = kind == b"output_item.added\"" && event.text(ITEM).is_some_and(is_call);
+            let is_delta = kind.ends_with(b".delta\"") && event.text(DELTA).is_some_and(|delta| delta.len() > 2);
+            is_call || is_delta || kind.ends_with(b".partial_image\"")
+        } else {
+            match kind {
+                b"\"content_block_start\"" => says(CONTENT_BLOCK),
+                b"\"content_block_delta\"" => says(DELTA),
+                b"\"ping\"" | b"\"error\"" => false,
+                // Of other APIs it is not known what their events say.
+                _ => !self.error && !kind.starts_with(b"\"message_") && !kind.starts_with(b"\"content_block"),
             }
         };
     }
@@ -371,15 +433,12 @@ impl Seen {
             return false;
         };
         let kind = event.text(TYPE).unwrap_or_default();
-        self.error |= event.has(ERROR);
-        match kind {
-            b"\"message_stop\"" | b"\"message-end\"" => self.done = true,
-            b"\"response.completed\"" | b"\"response.incomplete\"" => self.done = true,
-            b"\"response.failed\"" => (self.done, self.error) = (true, true),
-            b"\"error\"" => self.error = true,
-            // As vLLM and SGLang say it: the error is the event itself.
-            _ => self.error |= event.text(OBJECT) == Some(b"\"error\""),
+        // As vLLM and SGLang say it: the error is the event itself.
+        let is_error = event.has(ERROR) || event.text(OBJECT) == Some(b"\"error\"");
+        if let Some(choices) = event.text(CHOICES) {
+            self.content |= ChoiceReader::default().feed(choices, &mut self.choices);
         }
+        self.conclude(kind, is_error);
         let nested = |field| Object::read(&EVENT, event.text(field)?)?.text(USAGE);
         let usage = event.text(USAGE).and_then(Report::usage);
         let report = usage
@@ -390,6 +449,24 @@ impl Seen {
             })
             .or_else(|| event.text(USAGE_METADATA).and_then(Report::gemini))
             .or_else(|| event.text(META).and_then(Report::usage));
+        self.count(kind, report);
+        is_usage_alone(&event)
+    }
+
+    /// What an event's kind says of the stream.
+    fn conclude(&mut self, kind: &[u8], is_error: bool) {
+        self.error |= is_error;
+        match kind {
+            b"\"message_stop\"" | b"\"message-end\"" => self.done = true,
+            b"\"response.completed\"" | b"\"response.incomplete\"" => self.done = true,
+            b"\"response.failed\"" => (self.done, self.error) = (true, true),
+            b"\"error\"" => self.error = true,
+            _ => {}
+        }
+    }
+
+    /// Takes an event's usage.
+    fn count(&mut self, kind: &[u8], report: Option<Report>) {
         if let Some(report) = report {
             // Anthropic counts the input at the start and the output at the end.
             let is_part = matches!(kind, b"\"message_start\"" | b"\"message_delta\"");
@@ -398,7 +475,6 @@ impl Seen {
                 _ => report,
             });
         }
-        is_usage_alone(&event)
     }
 
     /// Reads a document that came in one piece, as most do; false when this is not a whole one.

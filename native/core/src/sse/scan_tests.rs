@@ -1,5 +1,6 @@
 //! What the scanner sees, whatever the cut.
 
+use super::super::events::MAX_EVENT_BYTES;
 use super::*;
 
 /// (usage, done, error, events), the same for every chunk size.
@@ -159,5 +160,162 @@ fn a_whole_document_tells_its_usage_wherever_it_stands() {
     ] {
         let found = usage_of_document(document.as_bytes()).map(|usage| (usage.tokens_in, usage.tokens_out));
         assert_eq!(found, expected.then_some((7, 9)), "{document}");
+    }
+}
+
+/// What a stream of these events comes to, the same for every cut: finished, done, error, content, first.
+fn whole(events: &[&str]) -> (bool, bool, bool, bool, First) {
+    let stream: String = events.iter().map(|data| format!("data: {data}\n\n")).collect();
+    // By the byte a large one takes seconds.
+    let first = if stream.len() > MAX_EVENT_BYTES {
+        [4095, 70_001]
+    } else {
+        [1, 7]
+    };
+    let results = [first[0], first[1], 4096, stream.len()].map(|size| {
+        let mut scanner = UsageScanner::new(true);
+        stream
+            .as_bytes()
+            .chunks(size)
+            .for_each(|piece| _ = scanner.feed_through(piece, &mut Vec::new()));
+        (
+            scanner.finished(),
+            scanner.done(),
+            scanner.error(),
+            scanner.has_content(),
+            scanner.first(),
+        )
+    });
+    assert!(results.iter().all(|result| *result == results[0]), "{results:?}");
+    results[0]
+}
+
+#[test]
+fn each_choice_that_began_must_end() {
+    let [zero, one] = [0, 1].map(|index| format!(r#"{{"choices":[{{"index":{index},"delta":{{"content":"x"}}}}]}}"#));
+    let [zero_ends, one_ends] = [0, 1].map(|index| {
+        format!(r#"{{"choices":[{{"index": {index},"delta":{{}},"logprobs":null,"finish_reason" : "stop"}}]}}"#)
+    });
+    assert!(!whole(&[&zero, &one, &zero_ends]).0);
+    assert!(!whole(&[&zero, &one, &one_ends]).0);
+    assert!(!whole(&[&zero, &zero_ends, &one]).0);
+    assert!(whole(&[&zero, &one, &zero_ends, &one_ends]).0);
+    // The index of a tool's call is none of a choice's, nor is a reason among its arguments.
+    let call = |finish: &str| {
+        format!(
+            r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":3,"function":{{"arguments":{{"finish_reason":"stop"}}}}}}]}},"finish_reason":{finish}}}]}}"#
+        )
+    };
+    assert!(!whole(&[&call("null")]).0);
+    assert!(!whole(&[&call("\"\"")]).0);
+    assert!(whole(&[&call("\"tool_calls\"")]).0);
+}
+
+#[test]
+fn an_event_of_any_size_says_how_a_stream_ends() {
+    let image = "A".repeat(MAX_EVENT_BYTES + 5000);
+    let created = r#"{"type":"response.created","response":{"status":"in_progress"}}"#;
+    for (last, done, error) in [
+        (
+            format!(r#"{{"type":"response.completed","response":{{"output":["{image}"]}}}}"#),
+            true,
+            false,
+        ),
+        (
+            format!(r#"{{"response":{{"output":["{image}"]}},"sequence_number":7,"type":"response.completed"}}"#),
+            true,
+            false,
+        ),
+        (format!(r#"{{"type":"response.failed","x":"{image}"}}"#), true, true),
+        (
+            format!(r#"{{"type":"response.output_item.done","item":"{image}"}}"#),
+            false,
+            false,
+        ),
+        (
+            format!(r#"{{"x":"{image}\"type\":\"response.completed\"","y":{{"type":"response.completed"}}}}"#),
+            false,
+            false,
+        ),
+    ] {
+        let end = &last[last.len() - 40..];
+        assert_eq!(
+            whole(&[created, &last]),
+            (false, done, error, true, First::Promise),
+            "{end}"
+        );
+    }
+    let chat = |index: u8, finish: &str| {
+        format!(
+            r#"{{"id":"c","choices":[{{"index":{index},"delta":{{"content":"{image}"}},"finish_reason":{finish}}}],"error":null}}"#
+        )
+    };
+    let promise = First::Promise;
+    assert_eq!(whole(&[&chat(0, "\"stop\"")]), (true, false, false, true, promise));
+    assert_eq!(whole(&[&chat(0, "null")]), (false, false, false, true, promise));
+    assert_eq!(
+        whole(&[&chat(0, "\"stop\""), &chat(1, "null")]),
+        (false, false, false, true, promise)
+    );
+    let told = format!(r#"{{"error":{{"message":"{image}"}}}}"#);
+    assert_eq!(whole(&[&told]), (false, false, true, true, First::Error));
+    // The usage is found as well.
+    let last = format!(
+        "event: x\ndata: {{\"type\":\"response.completed\",\ndata:\"response\":{{\"output\":\"{image}\",\ndata:\"usage\":\
+         {{\"input_tokens\":3,\"output_tokens\":4}}}}}}\n\n: done\n\n"
+    );
+    let mut scanner = UsageScanner::new(true);
+    let events: usize = last.as_bytes().chunks(5000).map(|piece| scanner.feed(piece)).sum();
+    let usage = scanner.usage().map(|usage| (usage.tokens_in, usage.tokens_out));
+    assert_eq!(
+        (usage, scanner.done(), events, scanner.events()),
+        (Some((3, 4)), true, 1, 1)
+    );
+}
+
+#[test]
+fn content_is_what_is_said() {
+    for (events, content) in [
+        (
+            &[r#"{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#][..],
+            false,
+        ),
+        (&[r#"{"choices":[],"usage":{"prompt_tokens":1}}"#], false),
+        (&[r#"{"choices":[{"delta":{"reasoning":"x"}}]}"#], true),
+        (&[r#"{"choices":[{"text":"x"}]}"#], true),
+        (
+            &[
+                r#"{"type":"message_start","message":{"usage":{"input_tokens":7}}}"#,
+                r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#,
+                r#"{"type": "ping"}"#,
+            ],
+            false,
+        ),
+        (
+            &[r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"x"}}"#],
+            true,
+        ),
+        (
+            &[r#"{"type":"content_block_start","content_block":{"type":"tool_use","name":"f"}}"#],
+            true,
+        ),
+        (
+            &[
+                r#"{"type":"response.created","response":{}}"#,
+                r#"{"type":"response.output_item.added","item":{"type":"message","content":[]}}"#,
+                r#"{"type":"response.output_text.delta","delta":""}"#,
+            ],
+            false,
+        ),
+        (&[r#"{"type":"response.output_text.delta","delta":"x"}"#], true),
+        (
+            &[r#"{"type":"response.output_item.added","item":{"type":"function_call","name":"f"}}"#],
+            true,
+        ),
+        (&[r#"{"type":"transcript.text.delta","delta":"x"}"#], true),
+        (&["[DONE]"], false),
+        (&[r#"{"error":{"message":"m"}}"#], false),
+    ] {
+        assert_eq!(whole(events).3, content, "{events:?}");
     }
 }

@@ -2,6 +2,9 @@
 
 use super::object::{Object, members};
 
+/// A usage object is some hundred bytes; what is longer is none.
+pub(super) const MAX_USAGE_BYTES: usize = 16 * 1024;
+
 /// Tokens of one exchange.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
