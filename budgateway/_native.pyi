@@ -578,9 +578,9 @@ class Transport:
         """Abort, and have the kernel send RST where it would send FIN."""
     def is_closing(self) -> bool:
         """After close and abort."""
-    def offer(self, client: str, /) -> None:
-        """Let the set's express have the next request, if it takes it, in place of the protocol; `client` is who asks. The
-        last requests that it handed over are a reason not to."""
+    def offer(self, client: str, network: str, /) -> None:
+        """Let the set's express have the next request, if it takes it, in place of the protocol; `client` is who asks, and
+        `network` what limits count of that. The last requests that it handed over are a reason not to."""
     @property
     def rode_ns(self) -> int:
         """When the express last answered a request; now, while it has one; 0 for never."""

@@ -7,6 +7,7 @@ cdef class Exchange:
     cdef public object head             # native.RequestHead
     cdef public object downstream       # server.connection_cy.ServerConnection
     cdef public str client              # address, without port
+    cdef public str network             # its address as limits count it
     cdef public long long started_ns    # the head was complete
     cdef public long long ready_ns      # the body was whole (or began to stream): the gateway's turn
     cdef public int flags               # of the request's head

@@ -30,6 +30,7 @@ class Exchange:
         self.head = head
         self.downstream = downstream
         self.client = client
+        self.network = client  # as limits count it: of an IPv6 client the network
         self.started_ns = now_ns
         self.ready_ns = now_ns
         self.flags = 0

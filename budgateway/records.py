@@ -387,6 +387,7 @@ class LimitSettings:
     queue_size: int = 1000  # exchanges that wait for a lease, a worker; 0: none does
     queue_timeout_s: float = 5.0
     state_file: str = ""  # where budgets and long rates are kept over a restart; empty: nowhere
+    ipv6_prefix: int = 64  # bits of an IPv6 address that say whose it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from budgateway.observe.record_cy import Recorder
 from budgateway.pem import load_pair
 from budgateway.preload import preload, verifies_tokens
 from budgateway.relay_cy import Relay
+from budgateway.server.address import Networks
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
 from budgateway.server.proxies import Proxies
@@ -145,6 +146,7 @@ class DataPlane:
             watch=self._watch,
         )
         self.door.proxies = proxies_of(settings)
+        self.door.networks = Networks(settings.limits.ipv6_prefix)
         self.express: Express | None = None
         if self._plain is not None:
             self.express = Express(self.relay, recorder)
@@ -258,6 +260,7 @@ class DataPlane:
         self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
         self.door.head_timeout_ns = int(settings.head_timeout_s * 1e9)
         self.door.proxies = proxies_of(settings)
+        self.door.networks = Networks(settings.limits.ipv6_prefix)
         self.door.max_body_bytes = largest_body(settings)
         for targets in successor.snapshot.providers.values():
             for target in targets:

@@ -61,6 +61,7 @@ def settings(table: RateLimitingConfig | None, problems: Problems, folder: Calla
         queue_size=table.queue_size,
         queue_timeout_s=table.queue_timeout,
         state_file=state_file,
+        ipv6_prefix=table.ipv6_prefix,
     )
 
 

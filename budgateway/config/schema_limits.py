@@ -87,6 +87,8 @@ class RateLimitingConfig(Table):
     """Seconds they wait."""
     state_file: Text | None = None
     """Where budgets and the limits of hours and days are kept over a restart; default nowhere."""
+    ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 64
+    """Bits of an IPv6 address that clients are told apart by: whose addresses begin alike is one client."""
 
 
 class PriceConfig(Table):

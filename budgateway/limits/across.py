@@ -247,7 +247,7 @@ def _subject(x: Exchange, by: int, prepared: Prepared) -> str:
     if by & native.BY_ROUTE:
         parts.append(prepared.route)
     if by & native.BY_ADDRESS:
-        parts.append(x.client)
+        parts.append(x.network)
     return parts[0] if len(parts) == 1 else "/".join(f"{len(part)}:{part}" for part in parts)
 
 

@@ -17,6 +17,7 @@ cdef class Prepared:
 cdef class RouteLimits:
     cdef object _book                   # rules.Rulebook
     cdef public str route
+    cdef public bint is_own             # of the gateway's own paths
     cdef bint _by_model, _is_shared
     cdef Prepared _common
     cdef dict _remembered               # (id of principal, model) -> (principal, Prepared)
@@ -28,6 +29,7 @@ cdef class Limits:
     cdef object _book, _waiting         # rules.Rulebook; waiting.WaitingRoom or None
     cdef object _across                 # across.Across or None
     cdef RouteLimits _strays, _preflights
+    cdef public dict own                # own path -> RouteLimits
     cdef dict _prices                   # provider -> model -> native.Price or None
     cdef bint _priced, _has_leases
     cdef public object today
@@ -38,6 +40,7 @@ cdef class Limits:
     cpdef take(self, Exchange x, Prepared prepared, long long now_ns)
     @cython.locals(key=str, tenant=str)
     cpdef follow(self, Exchange x, Prepared prepared, long long now_ns)
+    @cython.locals(room=RouteLimits)
     cpdef stray(self, Exchange x)
     cpdef preflight(self, Exchange x)
     @cython.locals(prepared=Prepared)

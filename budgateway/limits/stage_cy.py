@@ -47,9 +47,11 @@ class Prepared:
 class RouteLimits:
     """Which limits apply on one route. Where all principals share them, that is no question."""
 
-    def __init__(self, book: Rulebook, route: str, by_model: bool, by_principal: bool) -> None:
+    def __init__(self, book: Rulebook, route: str, by_model: bool, by_principal: bool, *, is_own: bool = False) -> None:
+        """`is_own`: the route is one of the gateway's own, and clients' limits are none of its."""
         self._book = book
         self.route = route
+        self.is_own = is_own
         self._by_model = by_model
         self._is_shared = not (by_model or by_principal)
         self._common = book.prepare(route, "", None) if self._is_shared else None
@@ -92,6 +94,8 @@ class Limits:
         self._book = book
         self._strays = strays
         self._preflights = preflights
+        # The gateway's own paths that have limits of their own -> these; given when all rooms are there.
+        self.own: dict[str, RouteLimits] = {}
         self._waiting = waiting
         self._across = across
         # Where no limit has a lease, nobody ever waits.
@@ -137,7 +141,7 @@ class Limits:
             key if key else x.limit_key,
             tenant,
             x.model if not x.hides_model else UNSEEN,
-            x.client,
+            x.network,
             x.peek,
             x.body_bytes,
             self.price(x) if prepared.spends else None,
@@ -161,7 +165,7 @@ class Limits:
             key if key else x.limit_key,
             tenant,
             x.model if not x.hides_model else UNSEEN,
-            x.client,
+            x.network,
             x.peek,
             x.body_bytes,
             now_ns,
@@ -170,7 +174,13 @@ class Limits:
 
     def stray(self, x: Exchange) -> None:
         """Count a request that goes nowhere: RateLimited when there were too many."""
-        self._count(x, self._strays)
+        room: RouteLimits = self._strays
+        # A probe that asks with a wrong method or credential is no client's request.
+        path: str = x.head.path
+        own = self.own.get("/admin/{operation:path}" if path.startswith("/admin/") else path)
+        if own is not None:
+            room = own
+        self._count(x, room)
 
     def preflight(self, x: Exchange) -> None:
         """Count a request that the gateway answers at once, whoever asks: RateLimited when there were too many."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from budgateway.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge
 from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
+from budgateway.server.address import plain_address
 from budgateway.server.door_cy import Door
 from budgateway.server.framing_cy import RequestFraming
 from budgateway.server.unpacking import Unpacking
@@ -109,7 +110,7 @@ class ServerConnection:
             return
         door.connections.add(self)
         peer = transport.get_extra_info("peername")
-        self.client = peer[0] if isinstance(peer, tuple) else "local"
+        self.client = plain_address(peer[0]) if isinstance(peer, tuple) else "local"
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._deadline_ns = monotonic_ns() + door.keepalive_ns
         if door.express is not None and isinstance(self._transport, Transport):
@@ -221,6 +222,8 @@ class ServerConnection:
         self._started = False
         client = self.client if door.proxies is None else door.proxies.client(self.client, head)
         x = Exchange(head, self, client, door.facts[_READ_NS])
+        if ":" in client:
+            x.network = x.limit_key = door.networks.of(client)
         # While draining, so that the response says that it is the last one.
         x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
         x.to_head = data[0] == _H and head.method == "HEAD"
@@ -431,7 +434,7 @@ class ServerConnection:
             rides = self.rides
             self.rides = False
             if rides and self._offer is not None and self._pending is None and self.writable:
-                self._offer(self.client)
+                self._offer(self.client, self._door.networks.of(self.client))
             if self.writable:
                 self._go_on()
             else:
@@ -441,6 +444,7 @@ class ServerConnection:
     def adopt(self, head: RequestHead, data: bytes, started_ns: int) -> Exchange:
         """Go on with a request that the express took: `data` is all of it, and nothing of its response was written."""
         x = Exchange(head, self, self.client, started_ns)
+        x.network = x.limit_key = self._door.networks.of(self.client)
         x.flags = head.flags
         self._length = head.content_length
         x.body = data[head.size :]

@@ -6,6 +6,7 @@ cdef class Door:
     cdef public Carrier handler
     cdef public object call_soon
     cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
+    cdef public object networks         # server.address.Networks
     cdef public object express          # native.Express; None: all requests go the ordinary way
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns

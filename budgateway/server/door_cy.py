@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import Overloaded
 from budgateway.native import FACTS, HeadReader
+from budgateway.server.address import Networks
 from budgateway.server.watch import Watch
 from budgateway.wire.answer import response_bytes
 
@@ -47,6 +48,7 @@ class Door:
         self.keepalive_ns = keepalive_ns
         self.head_timeout_ns = head_timeout_ns
         self.proxies: Proxies | None = None
+        self.networks = Networks()
         self.express: Any = None
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections

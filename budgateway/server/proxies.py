@@ -5,15 +5,16 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
+from budgateway.server.address import parsed
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from budgateway.native import RequestHead
+    from budgateway.server.address import Address
 
 MAX_HOPS = 32  # read from the right; who is further away is not looked for
 MAX_REMEMBERED = 4096  # addresses of peers; forgotten all at once
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Proxies:
@@ -21,7 +22,7 @@ class Proxies:
     from the right for as long as a proxy of ours is speaking, and the first address that is none is the client."""
 
     def __init__(self, blocks: Iterable[str]) -> None:
-        self._networks = [ipaddress.ip_network(block, strict=False) for block in blocks]
+        self._networks = [_network(block) for block in blocks]
         self._peers: dict[str, bool] = {}
 
     def client(self, peer: str, head: RequestHead) -> str:
@@ -51,17 +52,11 @@ class Proxies:
         return any(address in network for network in self._networks if network.version == address.version)
 
 
-def parsed(text: str) -> Address | None:
-    """An address as proxies write them: with a port or without, IPv6 in brackets or not; None for anything else."""
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        # A zone is this machine's business, and an IPv4 client of a socket for both is an IPv4 client.
-        return address.ipv4_mapped or (None if address.scope_id else address)
-    return address
+def _network(block: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """A block of addresses; one of IPv4 in IPv6's clothes is one of IPv4, as clients are."""
+    network = ipaddress.ip_network(block, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network

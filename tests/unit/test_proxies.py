@@ -30,6 +30,12 @@ def test_a_proxy_is_believed_about_who_spoke_to_it() -> None:
     assert client("2001:db8::1", "2001:DB9:0::1") == "2001:db9::1"
 
 
+def test_a_block_of_mapped_addresses_is_one_of_plain_ones() -> None:
+    assert client("10.0.0.1", "6.6.6.6", trusted=("::ffff:10.0.0.0/104",)) == "6.6.6.6"
+    assert client("11.0.0.1", "6.6.6.6", trusted=("::ffff:10.0.0.0/104",)) == "11.0.0.1"
+    assert client("10.0.0.1", "6.6.6.6", trusted=("::ffff:10.0.0.1",)) == "6.6.6.6"
+
+
 def test_what_the_client_wrote_itself_is_not_reached() -> None:
     assert client("10.0.0.1", "1.1.1.1, 6.6.6.6") == "6.6.6.6"
     assert client("10.0.0.1", "127.0.0.1, 10.9.9.9, 6.6.6.6, 10.0.0.3,10.0.0.2") == "6.6.6.6"

@@ -424,7 +424,7 @@ impl Express {
         let grant = match &precedent.limits {
             Some(limits) => {
                 let state = own.get().state();
-                let address = state.guest.client.as_deref().unwrap_or_default();
+                let address = state.guest.network.as_deref().unwrap_or_default();
                 let [user, key, tenant] = precedent.asker.as_ref().map_or([address, address, ""], |asker| {
                     [&asker.user, &asker.key, &asker.tenant].map(String::as_str)
                 });

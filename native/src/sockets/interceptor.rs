@@ -33,6 +33,8 @@ pub(crate) struct Interception {
     pub(crate) interest: Interest,
     /// The client's address, once its requests were offered.
     pub(crate) client: Option<Box<str>>,
+    /// Its address as limits count it: of an IPv6 client the network.
+    pub(crate) network: Option<Box<str>>,
     /// When the interceptor last answered a request.
     pub(crate) served_ns: i64,
     /// Size of the last request's head: the next one is as long, as a rule.
@@ -50,9 +52,13 @@ struct Backoff {
 
 impl Interception {
     /// Arms the interceptor for the next request, unless it is backing off.
-    pub(super) fn arm(&mut self, client: &str) {
+    pub(super) fn arm(&mut self, client: &str, network: &str) {
         if self.client.is_none() {
             self.client = Some(client.into());
+        }
+        // A reload may have changed how long networks are.
+        if self.network.as_deref() != Some(network) {
+            self.network = Some(network.into());
         }
         if self.backoff.left > 0 {
             self.backoff.left -= 1;

@@ -283,9 +283,9 @@ impl Transport {
     }
 
     /// Lets the interceptor see the connection's requests until one is its protocol's.
-    #[pyo3(signature = (client, /))]
-    fn offer(&self, client: &str) {
-        self.state().guest.arm(client);
+    #[pyo3(signature = (client, network, /))]
+    fn offer(&self, client: &str, network: &str) {
+        self.state().guest.arm(client, network);
     }
 
     #[getter]
