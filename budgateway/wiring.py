@@ -175,15 +175,17 @@ def build_snapshot(
             room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
     office = _office_rooms(settings, segment, worker, pools, office_path, warm)
     for room in office:
-        room.limits = book.of_office()
+        room.limits = book.of_own(room.access)
     own_from = len(rooms)
     rooms += office
     auth = _authenticator(settings, vault or Vault())
     labels = {name: segment.intern(name) for name in _model_names(settings)}
     routes = Router(rooms, labels, largest_body(settings), own_from)
+    limits = _limits(settings, book, shared)
+    limits.own = {room.record.path: room.limits for room in office if room.limits.is_own}
     common = None if settings.cors is None else CrossOrigin(settings.cors)
     origins = CrossOrigins(routes.table, [room.cors for room in routes.rooms], common)
-    return Snapshot(settings, auth, _limits(settings, book, shared), routes, targets, origins)
+    return Snapshot(settings, auth, limits, routes, targets, origins)
 
 
 def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> Limits:

@@ -10,8 +10,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+from budgateway.admin.bounds import Bounds
 from budgateway.auth.vouch import vouched_for, vouched_until
-from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RouteNotFound
+from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RateLimited, RouteNotFound
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
 from budgateway.wire.answer import error_document, response_bytes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Served on the metrics listener too, which asks nobody who they are.
 _PUBLIC = ("/metrics", "/health", "/livez", "/readyz")
+# Requests to it from one address: what scrapes and probes never come to.
+PER_MINUTE, BURST = 6_000, 2_000
 
 _log = logging.getLogger("budgateway.office")
 
@@ -57,6 +60,8 @@ class BackOffice(Carrier):
         self._spawn = spawn
         self._version = version
         self._public_only = public_only
+        # The workers in front have bounds of their own.
+        self._bounds = Bounds(PER_MINUTE, BURST) if public_only else None
         self._work: set[asyncio.Future[Answer]] = set()
 
     # ---------------------------------------------------------------- handler of a front door
@@ -64,7 +69,10 @@ class BackOffice(Carrier):
     def start(self, x: Exchange) -> None:
         """Answer at once, or in a task when upstreams have to be asked."""
         path = x.head.path
-        if self._public_only and path not in _PUBLIC:
+        wait_ns = 0 if self._bounds is None else self._bounds.admit(x.network, x.started_ns)
+        if wait_ns:
+            self.fail(x, RateLimited("too many requests from this address", retry_after_s=wait_ns / 1e9))
+        elif self._public_only and path not in _PUBLIC:
             self.fail(x, RouteNotFound(f"no route for {path}"))
         elif path == "/metrics":
             self._answer(x, 200, self._exposition.render(), CONTENT_TYPE)

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from budgateway.records import Allowance, LimitRule, Principal, Route, Settings
 
 GATEWAY = "gateway"
-_OFFICE = "\0"  # no route is called that
-_PREFLIGHTS = "\1"  # nor that
+_PREFLIGHTS = "\1"  # no route is called that
 # From one address, which may be that of a proxy with all of its clients: a bound for floods, not for browsers.
 PREFLIGHTS_A_MINUTE = 60_000
 PREFLIGHT_BURST = 6_000
+_OWN = "\0"  # begins what the gateway's own paths are called here; no route or rule is
+# Requests a minute, and at once, from one address, to what the gateway answers itself: a probe every few milliseconds, and not
+# what a supervisor cannot answer. Clients' limits are none of theirs.
+_OWN_RATES = {"open": (60_000, 10_000), "metrics": (6_000, 2_000), "admin": (6_000, 2_000)}
 ALLOWANCE = "allowance"
 S_PER_DAY = 86_400
 _BITS = {
@@ -66,6 +69,8 @@ class Named(NamedTuple):
             rate += f", {self.burst} at once"
         if self.name == GATEWAY:
             return f"the gateway's limit of {rate}"
+        if self.name.startswith(_OWN):
+            return f"the limit of {rate}, of the gateway's own paths"
         if self.name.startswith("route:"):
             return f"the limit of route '{self.name.removeprefix('route:')}', {rate}"
         if self.kind == "spend":
@@ -103,9 +108,10 @@ class Rulebook:
         """The limits of requests that find no route."""
         return RouteLimits(self, "", False, False)
 
-    def of_office(self) -> RouteLimits:
-        """The limits of what the gateway answers itself: those of all requests together, and no rules."""
-        return RouteLimits(self, _OFFICE, False, False)
+    def of_own(self, access: str) -> RouteLimits:
+        """The limits of what the gateway answers itself, by who may use it. The list of models is for clients: it counts as
+        their requests do, but for rules. The rest (probes, metrics, the admin API) has limits of its own."""
+        return RouteLimits(self, _OWN + access, False, False, is_own=access in _OWN_RATES)
 
     def of_preflights(self) -> RouteLimits:
         """The limit of what browsers ask before a request: it is nobody's rule, and counts for none."""
@@ -117,7 +123,7 @@ class Rulebook:
         if not names:
             return None
         store = self._settings.store
-        if store is None or route in ("", _OFFICE, _PREFLIGHTS):
+        if store is None or route in ("", _PREFLIGHTS) or route.startswith(_OWN):
             return self._prepared(route, names)
         # While Redis is away, each of the gateways admits its part.
         parts = store.replicas
@@ -134,7 +140,7 @@ class Rulebook:
             route,
             [(name.key, name.by, name.kind, name.amount, name.period, name.burst) for name in names],
             output_tokens=settings.output_tokens,
-            headers=settings.headers,
+            headers=settings.headers and not names[0].name.startswith(_OWN),
         )
         spends = self.is_priced and any(name.kind == "spend" for name in names)
         return Prepared(limits, names, spends=spends, route=route, is_shared=is_shared, alone=alone)
@@ -200,6 +206,9 @@ class Rulebook:
     def _names(self, route: str, model: str | None, principal: Principal | None) -> Iterator[Named]:
         if route == _PREFLIGHTS:
             yield Named("preflights", native.BY_ADDRESS, "requests", PREFLIGHTS_A_MINUTE, "minute", PREFLIGHT_BURST)
+            return
+        if (rates := _OWN_RATES.get(route.removeprefix(_OWN))) is not None and route.startswith(_OWN):
+            yield Named(route, native.BY_ADDRESS, "requests", rates[0], "minute", rates[1])
             return
         overall = self._settings.rate_limit
         if overall is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from downstream import Answer, Downstream, request_bytes
 from integration.inside import Inside, inside
+from integration.processes import free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
@@ -254,6 +255,55 @@ async def test_a_budget_ends_with_429_and_is_settled_by_the_cost(upstream: Fault
         assert 0 < int(answer.header("retry-after") or 0) <= DAY + 1
         line = (await gateway.lines(2))[0]
         assert (line["cost_usd"], line["tokens_out"], line["tokens_reasoning"]) == (0.004, 1, 0)
+
+
+async def test_the_gateways_own_paths_and_clients_have_nothing_to_do_with_each_other(
+    upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("budgateway.gateway.resident", lambda pid: 0)  # reads a file
+    rules = (LimitRule(name="addresses", by=("address",), allowance=Allowance(requests_per_hour=60, burst=3)),)
+    options: dict[str, Any] = {"rate_limit": RateLimit(60, 3), "limit_rules": rules}
+    own = ("/livez", "/readyz", "/health", "/metrics")
+    async with inside(upstream.url, tmp_path, path="/v1/*", **options) as gateway, Downstream(gateway.url) as client:
+        for path in own:
+            answers = [await client.ask("GET", path) for _ in range(40)]
+            assert {answer.status for answer in answers} == {200}, path
+            assert all("ratelimit" not in name for answer in answers for name, _ in answer.headers)
+        for method, path, status in (
+            ("POST", "/livez", 405),
+            ("GET", "/admin/stats", 401),
+            ("GET", "/admin/nothing", 401),
+        ):
+            assert {(await client.ask(method, path)).status for _ in range(40)} == {status}, path
+        # None of this was a client's, and a client who has used up its own leaves all of it to probes.
+        assert [(await ask(gateway)).status for _ in range(4)] == [200, 200, 200, 429]
+        assert (await client.ask("GET", "/nowhere")).status == 429
+        for path in own:
+            assert (await client.ask("GET", path)).status == 200
+
+
+async def test_the_gateways_own_paths_have_bounds(upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("budgateway.limits.rules._OWN_RATES", {"open": (60, 5), "metrics": (60, 4), "admin": (60, 3)})
+    monkeypatch.setattr("budgateway.gateway.resident", lambda pid: 0)  # reads a file
+    async with inside(upstream.url, tmp_path, path="/v1/*") as gateway, Downstream(gateway.url) as client:
+        probes = [await client.ask("GET", path) for path in ("/livez", "/readyz", "/health") * 2]
+        assert [answer.status for answer in probes] == [200] * 5 + [429]
+        assert "own paths" in probes[-1].json()["error"]["message"]
+        assert [(await client.ask("GET", "/metrics")).status for _ in range(5)] == [200] * 4 + [429]
+        assert [(await client.ask("GET", "/admin/stats")).status for _ in range(4)] == [401] * 3 + [429]
+        assert (await ask(gateway)).status == 200
+
+
+async def test_the_metrics_listener_has_bounds(upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("budgateway.admin.office.BURST", 5)
+    monkeypatch.setattr("budgateway.gateway.resident", lambda pid: 0)  # reads a file
+    options = {"metrics_enabled": True, "metrics_port": free_port(), "rate_limit": RateLimit(60, 1)}
+    async with inside(upstream.url, tmp_path, path="/v1/*", **options) as gateway:
+        async with Downstream(f"http://127.0.0.1:{options['metrics_port']}") as client:
+            answers = [await client.ask("GET", path) for path in ("/metrics", "/livez") * 3]
+        assert [answer.status for answer in answers] == [200] * 5 + [429]
+        assert answers[-1].header("retry-after") == "1"
+        assert (await ask(gateway)).status == 200
 
 
 async def test_the_old_limits_work_as_they_did(upstream: FaultyUpstream, tmp_path: Path) -> None:
