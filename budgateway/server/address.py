@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 MAX_REMEMBERED = 4096  # addresses; forgotten all at once
 IPV6_PREFIX = 64  # what one customer has at least (RFC 6177): 2^64 addresses of one client are one client
@@ -16,6 +20,12 @@ def plain_address(text: str) -> str:
     if text.startswith("::ffff:") and "." in text:
         return text[7:]
     return text.partition("%")[0]
+
+
+def client_of(transport: asyncio.BaseTransport) -> str:
+    """Who is at the other end of a connection that was accepted: an address, or "local" behind a unix socket."""
+    peer = transport.get_extra_info("peername")
+    return plain_address(peer[0]) if isinstance(peer, tuple) else "local"
 
 
 def parsed(text: str) -> Address | None:

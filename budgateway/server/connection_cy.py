@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from budgateway.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge
 from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
-from budgateway.server.address import plain_address
+from budgateway.server.address import client_of
 from budgateway.server.door_cy import Door
 from budgateway.server.framing_cy import RequestFraming
 from budgateway.server.unpacking import Unpacking
@@ -44,10 +44,7 @@ _ENCODED = 256
 _H = 72
 
 # Cells of the door's facts: what the head that was scanned last says.
-_SIZE = 0
-_FLAGS = 1
-_LENGTH = 2
-_READ_NS = 4
+_SIZE, _FLAGS, _LENGTH, _READ_NS = 0, 1, 2, 4
 
 # States of a connection.
 _HEAD = 0  # waiting for, or reading, a head
@@ -109,8 +106,7 @@ class ServerConnection:
                 self.abort()
             return
         door.connections.add(self)
-        peer = transport.get_extra_info("peername")
-        self.client = plain_address(peer[0]) if isinstance(peer, tuple) else "local"
+        self.client = client_of(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._deadline_ns = monotonic_ns() + door.keepalive_ns
         if door.express is not None and isinstance(self._transport, Transport):

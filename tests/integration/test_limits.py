@@ -296,6 +296,7 @@ async def test_the_gateways_own_paths_have_bounds(upstream: FaultyUpstream, tmp_
 
 async def test_the_metrics_listener_has_bounds(upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("budgateway.admin.office.BURST", 5)
+    monkeypatch.setattr("budgateway.admin.office.PER_MINUTE", 60)
     monkeypatch.setattr("budgateway.gateway.resident", lambda pid: 0)  # reads a file
     options = {"metrics_enabled": True, "metrics_port": free_port(), "rate_limit": RateLimit(60, 1)}
     async with inside(upstream.url, tmp_path, path="/v1/*", **options) as gateway:
