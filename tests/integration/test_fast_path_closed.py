@@ -64,7 +64,7 @@ SAFE: dict[type, set[str]] = {
         "outliers", "panic_percent", "retry_limit", "jwt_secret", "jwt_expiration_s", "auth", "providers", "routes",
         "notices", "sources", "origins", "cors", "files",
     },
-    LimitSettings: {"output_tokens", "headers", "state_file", "queue_size", "queue_timeout_s"},
+    LimitSettings: {"output_tokens", "headers", "state_file", "queue_size", "queue_timeout_s", "ipv6_prefix"},
     LimitRule: {"name", "by", "tenants", "roles", "models", "routes"},
     Allowance: {
         "requests_per_minute", "requests_per_hour", "requests_per_day", "burst", "tokens_per_minute", "tokens_per_day",
@@ -109,7 +109,7 @@ CLOSES: dict[type, dict[str, dict[str, Any]]] = {
 
 # An exchange's slots: what the native half sets or has no use for, and what a plan in the cache never had set.
 EXCHANGE_SAFE = {
-    "head", "downstream", "client", "started_ns", "ready_ns", "flags", "request_id", "body", "body_bytes", "body_done",
+    "head", "downstream", "client", "network", "started_ns", "ready_ns", "flags", "request_id", "body", "body_bytes", "body_done",
     "form", "to_head", "stage", "step", "snapshot", "principal", "standing", "limit_key", "grant", "peek", "model",
     "model_label", "route", "leg", "index", "tried", "leg_attempts", "until_ns", "answer_ns", "timer", "began_ns",
     "target", "send_body", "connection", "task", "waiter", "reused", "fresh", "vouched_early", "asked", "status",
