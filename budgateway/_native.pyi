@@ -628,7 +628,8 @@ class Express:
     def forget(self) -> None: ...
     def learn(
         self, route: int, credential: bytes | None, model: str, labels: tuple[int, int, int], limits: LimitSet | None,
-        price: Price | None, selector: Selector, without: int, targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes, bool]],
+        price: Price | None, selector: Selector, without: int,
+        targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes, bool, Redactor | None]],
         asker: tuple[str, str, str, str] | None, standing: object, until_ns: int, max_body_bytes: int,
         patience_ns: int, by_origin: bool, /,
     ) -> None:  # fmt: skip
@@ -661,6 +662,7 @@ TIMED: Final[int]  # the request has an x-request-timeout
 DOUBTFUL: Final[int]  # of HeadReader: the response's body may be no answer
 ASKING: Final[int]  # an OPTIONS request about the server (`*`), or a browser's preflight
 TARGET_MODEL: Final[int]  # the request's path or query may name a model, besides the body
+LOCATED: Final[int]  # of HeadReader: the response has a Location or Content-Location
 
 FACTS: Final[int]  # cells that a HeadReader fills
 
@@ -749,6 +751,9 @@ class RequestHeadWriter:
         and has none gets `content-length: 0`."""
     def write_whole(self, head: RequestHead, request_id: str, body: bytes, /) -> bytes:
         """The head and all of its body, in one piece."""
+    def relocate(self, head: ResponseHead, to_head: bool, /) -> ResponseHead:
+        """An answer of this upstream's with the upstream's own address taken out of Location and Content-Location: paths as
+        clients have to say them. The same head when there is nothing to change. Raises UpstreamProtocolError."""
 
 @final
 class ResponseHead:
@@ -776,7 +781,7 @@ class ResponseHeadWriter:
     """Writes response heads for clients: everything but hop-by-hop, what `Connection` names, framing, and `drop`.
 
     Always dropped: server, set-cookie, alt-svc, strict-transport-security, openai-organization, openai-project,
-    x-request-id (ours goes out instead), cf-*, via.
+    x-request-id (ours goes out instead), cf-*, via, and names of our own: x-budgateway-*, rate-limit-*.
     """
 
     def __new__(cls, drop: Sequence[str] = ...) -> ResponseHeadWriter: ...
@@ -790,13 +795,14 @@ class ResponseHeadWriter:
         attempts: int,
         overhead_us: int,
         grant: Grant | None = None,
+        redactor: Redactor | None = None,
         /,
     ) -> bytes:
         """The head to send. `content_length`: -1 no framing header (close-delimited or no body), -2 chunked, else the
         length. `lines` is complete header lines, each with its CRLF, trusted. Unless `attempts` is 0, says
         `x-budgateway-attempts` and `x-budgateway-overhead-us`. Writes `connection: close` unless keep_alive.
-        `grant`: the client's limits, in place of what the upstream says of its own. ValueError for a malformed request
-        id."""
+        `grant`: the client's limits, in place of what the upstream says of its own. What `redactor` finds is blotted
+        out. ValueError for a malformed request id."""
     def write_whole(
         self,
         head: ResponseHead,
@@ -806,6 +812,7 @@ class ResponseHeadWriter:
         attempts: int,
         overhead_us: int,
         grant: Grant | None = None,
+        redactor: Redactor | None = None,
         /,
     ) -> bytes:
         """The head and the body that came behind it, in one piece; ValueError when `head.body()` is None."""
@@ -935,17 +942,35 @@ SEEN_END: Final[int]
 SEEN_ERROR: Final[int]
 # The first was of an API whose streams say where they end: OpenAI's chat, completions or responses, Anthropic's messages.
 SEEN_PROMISE: Final[int]
+SEEN_CONTENT: Final[int]
+
+@final
+class Redactor:
+    """Finds secrets in what upstreams say, plain or as JSON and URLs spell them; those below 8 bytes are let be."""
+
+    def __new__(cls, secrets: Sequence[str], /) -> Redactor: ...
+    def blot(self, text: bytes, /) -> bytes:
+        """The text with an asterisk for each byte of a secret."""
 
 @final
 class BodyPump:
     """A response's body from the upstream's framing into the client's, its usage read and its model renamed on the way."""
 
     def __new__(
-        cls, unframe: bool, frame: bool, scan: int, model: str | None = None, keeps_usage: bool = False, /
+        cls,
+        unframe: bool,
+        frame: bool,
+        scan: int,
+        model: str | None = None,
+        keeps_usage: bool = False,
+        redactor: Redactor | None = None,
+        only_errors: bool = False,
+        /,
     ) -> BodyPump:
         """`unframe`: the upstream's body is chunked; `frame`: the client's is to be. `scan`: 0 or a `SCAN_*`. `model`:
         the name to give, as ModelRewriter does. `keeps_usage`: events of a stream with a `usage` object, no choice and no
-        error are read and do not leave; nor are they what it begins with."""
+        error are read and do not leave; nor are they what it begins with. `redactor`: secrets are blotted out; with
+        `only_errors` those in errors of an event stream, and behind them."""
     def feed(self, data: bytes, /) -> bytes | None:
         """What goes out for the next bytes of the body, framed; None for nothing. Where the chunked framing is broken or
         exceeds its limits (see ChunkScanner), what came before: `fault` then says why. Of an event stream only whole

@@ -1,5 +1,6 @@
 //! HTTP/1.1 heads.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::head::{self as core, Field, Framing, HeadError};
@@ -12,6 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::decide::Grant;
 use crate::error::{Class, Error};
+use crate::redact::Redactor;
 
 pub(crate) use core::flag;
 
@@ -74,11 +76,14 @@ impl HeadReader {
         };
         let inner = &head.inner;
         let length = signed(inner.content_length);
-        let doubtful = if head.whole(py).is_some_and(|body| is_doubtful(&self.doubtful, body)) {
+        let mut doubtful = if head.whole(py).is_some_and(|body| is_doubtful(&self.doubtful, body)) {
             flag::DOUBTFUL
         } else {
             0
         };
+        if inner.is_located(head.source.bytes(py)) {
+            doubtful |= flag::LOCATED;
+        }
         self.note(
             py,
             [
@@ -241,6 +246,22 @@ impl RequestHeadWriter {
         })?)
     }
 
+    #[pyo3(signature = (head, to_head, /))]
+    fn relocate(&self, py: Python<'_>, head: Py<ResponseHead>, to_head: bool) -> Result<Py<ResponseHead>, Error> {
+        let given = head.get();
+        let bytes = given.source.bytes(py);
+        let found = given.inner.scan_relocated(bytes, &self.inner, to_head);
+        let Some((inner, mut anew)) =
+            found.map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?
+        else {
+            return Ok(head);
+        };
+        anew.extend_from_slice(given.whole(py).unwrap_or_default());
+        let data = PyBytes::new(py, &anew);
+        let source = Source::all(data, 0);
+        Ok(Py::new(py, ResponseHead { inner, source })?)
+    }
+
     #[pyo3(signature = (head, request_id, body, /))]
     fn write_whole<'py>(
         &self,
@@ -318,6 +339,11 @@ impl ResponseHead {
 }
 
 impl ResponseHead {
+    /// The head alone.
+    fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        self.source.bytes(py).get(..self.inner.size).unwrap_or_default()
+    }
+
     /// The body, when the message was whole and has one.
     pub(crate) fn whole<'a>(&'a self, py: Python<'a>) -> Option<&'a [u8]> {
         self.source.bytes(py).get(self.inner.size..self.inner.message()?)
@@ -340,7 +366,9 @@ impl ResponseHeadWriter {
             .map_err(|error| Error::value(error.to_string()))
     }
 
-    #[pyo3(signature = (head, content_length, keep_alive, request_id, lines, attempts, overhead_us, grant = None, /))]
+    #[pyo3(signature = (
+        head, content_length, keep_alive, request_id, lines, attempts, overhead_us, grant = None, redactor = None, /
+    ))]
     #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write<'py>(
         &self,
@@ -353,6 +381,7 @@ impl ResponseHeadWriter {
         attempts: u64,
         overhead_us: u64,
         grant: Option<&Grant>,
+        redactor: Option<&Redactor>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
         let limits = limit_lines(grant);
@@ -363,10 +392,10 @@ impl ResponseHeadWriter {
             attempts,
             overhead_us,
         };
-        let bytes = head.source.bytes(py);
+        let bytes = blotted(redactor, head.bytes(py));
         let plan = self
             .inner
-            .plan(&head.inner, bytes, framing(content_length)?, keep_alive, &disclosure)
+            .plan(&head.inner, &bytes, framing(content_length)?, keep_alive, &disclosure)
             .map_err(|error| Error::value(error.to_string()))?;
         Ok(PyBytes::new_with(py, plan.len(), |out| {
             plan.write(out);
@@ -374,7 +403,7 @@ impl ResponseHeadWriter {
         })?)
     }
 
-    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, grant = None, /))]
+    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, grant = None, redactor = None, /))]
     #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write_whole<'py>(
         &self,
@@ -386,12 +415,14 @@ impl ResponseHeadWriter {
         attempts: u64,
         overhead_us: u64,
         grant: Option<&Grant>,
+        redactor: Option<&Redactor>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
         let limits = limit_lines(grant);
         let body = head
             .whole(py)
             .ok_or_else(|| Error::value("the message has no whole body"))?;
+        let body = blotted(redactor, body);
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
@@ -399,13 +430,25 @@ impl ResponseHeadWriter {
             attempts,
             overhead_us,
         };
-        let bytes = head.source.bytes(py);
+        let bytes = blotted(redactor, head.bytes(py));
         let framing = Framing::Length(body.len() as u64);
         let plan = self
             .inner
-            .plan(&head.inner, bytes, framing, keep_alive, &disclosure)
+            .plan(&head.inner, &bytes, framing, keep_alive, &disclosure)
             .map_err(|error| Error::value(error.to_string()))?;
-        join(py, plan.len(), |out| plan.write(out), body)
+        join(py, plan.len(), |out| plan.write(out), &body)
+    }
+}
+
+/// What leaves of a head or a body: without our secrets.
+fn blotted<'a>(redactor: Option<&Redactor>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    match redactor {
+        Some(redactor) if redactor.inner.finds(bytes) => {
+            let mut bytes = bytes.to_vec();
+            redactor.inner.blot(&mut bytes);
+            Cow::Owned(bytes)
+        }
+        _ => Cow::Borrowed(bytes),
     }
 }
 

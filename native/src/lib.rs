@@ -17,6 +17,7 @@ mod number;
 mod pace;
 mod pump;
 mod queue;
+mod redact;
 mod retry;
 mod route;
 mod segment;
@@ -164,6 +165,8 @@ mod _native {
     const SEEN_ERROR: u8 = crate::pump::SEEN_ERROR;
     #[pymodule_export]
     const SEEN_PROMISE: u8 = crate::pump::SEEN_PROMISE;
+    #[pymodule_export]
+    const SEEN_CONTENT: u8 = crate::pump::SEEN_CONTENT;
 
     // HTTP/1.1 heads.
     #[pymodule_export]
@@ -174,6 +177,8 @@ mod _native {
     use crate::head::{HeadReader, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
     #[pymodule_export]
     use crate::ids::RequestIds;
+    #[pymodule_export]
+    use crate::redact::Redactor;
 
     #[pymodule_export]
     const FACTS: usize = crate::head::FACTS;
@@ -208,6 +213,8 @@ mod _native {
     const ASKING: u16 = crate::head::flag::ASKING;
     #[pymodule_export]
     const TARGET_MODEL: u16 = crate::head::flag::TARGET_MODEL;
+    #[pymodule_export]
+    const LOCATED: u16 = crate::head::flag::LOCATED;
 
     // Bodies.
     #[pymodule_export]

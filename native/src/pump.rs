@@ -9,6 +9,8 @@ use budgateway_core::usage::Answer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::redact::Redactor;
+
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct BodyPump {
     inner: Mutex<State>,
@@ -23,17 +25,29 @@ struct State {
 #[pymethods]
 impl BodyPump {
     #[new]
-    #[pyo3(signature = (unframe, frame, scan, model = None, keeps_usage = false, /))]
-    fn new(unframe: bool, frame: bool, scan: u8, model: Option<&str>, keeps_usage: bool) -> Self {
+    #[pyo3(signature = (unframe, frame, scan, model = None, keeps_usage = false, redactor = None, only_errors = false, /))]
+    fn new(
+        unframe: bool,
+        frame: bool,
+        scan: u8,
+        model: Option<&str>,
+        keeps_usage: bool,
+        redactor: Option<&Redactor>,
+        only_errors: bool,
+    ) -> Self {
         let (document, events) = (scan == SCAN_DOCUMENT, scan == SCAN_EVENTS);
         let scanner = (document || events).then(|| match keeps_usage {
             true => sse::UsageScanner::cutting_usage(events),
             false => sse::UsageScanner::new(events),
         });
         let rewriter = model.map(|model| sse::ModelRewriter::new(events, model));
+        let mut pump = core::Pump::new(unframe, frame, scanner, rewriter);
+        if let Some(redactor) = redactor {
+            pump = pump.redacting(redactor.inner.clone(), only_errors);
+        }
         Self {
             inner: Mutex::new(State {
-                pump: core::Pump::new(unframe, frame, scanner, rewriter),
+                pump,
                 end: -1,
                 fault: None,
             }),
@@ -93,7 +107,8 @@ impl BodyPump {
             First::Other => SEEN_EVENT | SEEN_OTHER_FIRST,
         };
         let whole = if pump.is_whole() { SEEN_END } else { 0 };
-        first | whole | if pump.has_error() { SEEN_ERROR } else { 0 }
+        let error = if pump.has_error() { SEEN_ERROR } else { 0 };
+        first | whole | error | if pump.has_content() { SEEN_CONTENT } else { 0 }
     }
 
     #[getter]
@@ -116,12 +131,14 @@ pub(crate) const SEEN_EVENT: u8 = 1;
 pub(crate) const SEEN_ERROR_FIRST: u8 = 2;
 /// The first one was no JSON object.
 pub(crate) const SEEN_OTHER_FIRST: u8 = 4;
-/// A terminator, or the end of a choice.
+/// A terminator, or the end of each choice that began.
 pub(crate) const SEEN_END: u8 = 8;
 /// An error event, wherever.
 pub(crate) const SEEN_ERROR: u8 = 16;
 /// The first one was of an API whose streams say where they end.
 pub(crate) const SEEN_PROMISE: u8 = 32;
+/// An event said something: text, reasoning, a tool's call.
+pub(crate) const SEEN_CONTENT: u8 = 64;
 
 impl BodyPump {
     /// What is known of the answer from its body.

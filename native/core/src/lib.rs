@@ -35,6 +35,7 @@ pub mod head;
 pub mod json;
 pub mod places;
 pub mod pump;
+pub mod redact;
 pub mod retry;
 pub mod route;
 pub mod shape;

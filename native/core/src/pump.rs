@@ -1,8 +1,11 @@
 //! The pump: a response's body from the upstream's framing into the client's, looked at and renamed on the way.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::chunk::{ChunkError, ChunkScanner};
+use crate::redact::{Redaction, Redactor};
 use crate::sse::{First, ModelRewriter, Usage, UsageScanner, remaining};
 
 /// What ends a chunked body; trailers are never sent.
@@ -16,6 +19,10 @@ pub struct Pump {
     frame: bool,
     scanner: Option<UsageScanner>,
     rewriter: Option<ModelRewriter>,
+    redactor: Option<Arc<Redactor>>,
+    redaction: Redaction,
+    /// All of it is looked at for secrets; of an event stream only from its first error, or event too long to be held, on.
+    redacts: bool,
     passed: u64,
 }
 
@@ -43,8 +50,18 @@ impl Pump {
             frame,
             scanner,
             rewriter,
+            redactor: None,
+            redaction: Redaction::default(),
+            redacts: false,
             passed: 0,
         }
+    }
+
+    /// The same, without what a redactor finds in it: in all of it, or only in the errors of an event stream.
+    pub fn redacting(mut self, redactor: Arc<Redactor>, only_errors: bool) -> Self {
+        self.redactor = Some(redactor);
+        self.redacts = !only_errors;
+        self
     }
 
     /// Takes the next bytes of the body, however cut.
@@ -76,6 +93,7 @@ impl Pump {
                 Out::Text(text)
             }
         };
+        let out = self.redact(bytes, out);
         let fed = Fed {
             end: framing.unwrap_or(None),
             fault: framing.err(),
@@ -86,14 +104,43 @@ impl Pump {
         fed
     }
 
+    /// Blots out secrets in what goes out.
+    fn redact(&mut self, bytes: &[u8], out: Out) -> Out {
+        let Some(redactor) = &self.redactor else { return out };
+        if !self.redacts {
+            let is_quiet =
+                |scanner: &UsageScanner| !scanner.may_tell() && (scanner.is_document() || scanner.is_between_events());
+            if self.scanner.as_ref().is_none_or(is_quiet) {
+                return out;
+            }
+            self.redacts = true;
+        }
+        let text = match &out {
+            Out::Text(text) => self.redaction.feed(redactor, text),
+            Out::Spans(spans) => match spans.as_slice() {
+                &[(from, to)] if self.redaction.is_clean(redactor, &bytes[from..to]) => return out,
+                spans => {
+                    let whole: Vec<u8> = spans.iter().flat_map(|&(from, to)| &bytes[from..to]).copied().collect();
+                    self.redaction.feed(redactor, &whole)
+                }
+            },
+        };
+        Out::Text(text)
+    }
+
     /// What is still to be sent when the upstream's body is whole: what was held back, and the last chunk.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
-        let held = match (&mut self.rewriter, &mut self.scanner) {
+        let mut held = match (&mut self.rewriter, &mut self.scanner) {
             (Some(rewriter), _) => rewriter.finish(),
             (None, Some(scanner)) => scanner.finish(),
             (None, None) => Vec::new(),
         };
+        if let Some(redactor) = &self.redactor {
+            // An event without its end is none that was looked at.
+            held = self.redaction.feed(redactor, &held);
+            held.extend(self.redaction.finish());
+        }
         self.passed += held.len() as u64;
         if self.frame {
             if !held.is_empty() {
@@ -124,10 +171,15 @@ impl Pump {
         self.scanner.as_ref().map(UsageScanner::first).unwrap_or_default()
     }
 
-    /// The stream said that it is whole: a terminator, or the end of a choice.
+    /// The stream said that it is whole: a terminator, or the end of each choice that began.
     pub fn is_whole(&self) -> bool {
         let scanner = self.scanner.as_ref();
         scanner.is_some_and(|scanner| scanner.done() || scanner.finished())
+    }
+
+    /// An event of the stream said something.
+    pub fn has_content(&self) -> bool {
+        self.scanner.as_ref().is_some_and(UsageScanner::has_content)
     }
 
     /// An error event was seen.
@@ -446,6 +498,68 @@ mod tests {
             }
             assert_eq!(fault, Some(ChunkError::Size));
             assert_eq!(out, b"data: {\"a\":1}\n\ndata: {\"b\":1}\n\n");
+        }
+    }
+
+    #[test]
+    fn a_secret_in_an_error_stays_here_whatever_the_cut() {
+        let key = "sk-0123456789abcdef";
+        let redactor = Arc::new(Redactor::new([key]));
+        let stars = "*".repeat(key.len());
+        let long = "x".repeat(crate::sse::MAX_EVENT_BYTES);
+        let text = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"sk-0123\"}}}}]}}\n\n");
+        for (error, scan, only_errors) in [
+            (
+                format!("{{\"error\":{{\"message\":\"no {key}{key}\"}}}}"),
+                Some(false),
+                false,
+            ),
+            (format!("<html>{key}</html>"), None, false),
+            (
+                format!("data: {{\"error\":{{\"message\":\"{key}\"}}}}\n\n"),
+                Some(true),
+                true,
+            ),
+            (format!("event: error\ndata: {key}\n\ndata: {key}"), Some(true), true),
+            (format!("data: no JSON: {key}\n\n"), Some(true), true),
+            (format!("data: {{\"error\":\"\"{key}\"}}\n\n"), Some(true), true),
+            (
+                format!("data: {{\"x\":\"{long}{key}\",\"error\":1}}\n\n"),
+                Some(true),
+                true,
+            ),
+        ] {
+            let sent = if scan == Some(true) {
+                format!("{text}{error}")
+            } else {
+                error.clone()
+            };
+            let expected = sent.replace(&error, &error.replace(key, &stars));
+            for cut in [1, 2, 5, 17, 4096, sent.len()] {
+                if sent.len() > 10_000 && cut != 4096 {
+                    continue;
+                }
+                let wire: Vec<u8> = sent
+                    .as_bytes()
+                    .chunks(cut)
+                    .flat_map(|piece| [format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())
+                    .chain(*b"0\r\n\r\n")
+                    .collect();
+                for step in [1, 7, 5000, wire.len()] {
+                    if wire.len() > 10_000 && step < 5000 {
+                        continue;
+                    }
+                    let scanner = scan.map(UsageScanner::new);
+                    let mut pump = Pump::new(true, false, scanner, None).redacting(redactor.clone(), only_errors);
+                    let mut out = Vec::new();
+                    for piece in wire.chunks(step) {
+                        out.extend(pumped(&mut pump, piece).0);
+                    }
+                    out.extend(pump.finish());
+                    assert!(out == expected.as_bytes(), "{scan:?} {cut} {step}");
+                    assert_eq!(pump.passed(), sent.len() as u64);
+                }
+            }
         }
     }
 

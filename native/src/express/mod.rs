@@ -27,6 +27,7 @@ use crate::head::{RequestHeadWriter, is_doubtful, now_ns};
 use crate::ids::RequestIds;
 use crate::json::Peeker;
 use crate::ledger::Ledger;
+use crate::redact::Redactor;
 use crate::route::RouteTable;
 use crate::select::Selector;
 use crate::sockets::{Data, Idle, Interceptor, Interest, Read, Sockets, Transport};
@@ -71,9 +72,16 @@ struct State {
     last_host: core::LastHost,
 }
 
-/// As `learn` is told of a target: where its connections wait, its head writer, its label, header lines of its answers, and
-/// whether attempts and overhead are told with them.
-type Told = (Py<Idle>, Py<RequestHeadWriter>, String, Vec<u8>, bool);
+/// As `learn` is told of a target: where its connections wait, its head writer, its label, header lines of its answers,
+/// whether attempts and overhead are told with them, and what finds our secrets in them.
+type Told = (
+    Py<Idle>,
+    Py<RequestHeadWriter>,
+    String,
+    Vec<u8>,
+    bool,
+    Option<Py<Redactor>>,
+);
 
 #[pymethods]
 impl Express {
@@ -169,12 +177,13 @@ impl Express {
         patience_ns: i64,
         by_origin: bool,
     ) {
-        let target = |(idle, writer, label, lines, discloses)| Target {
+        let target = |(idle, writer, label, lines, discloses, redactor)| Target {
             idle,
             writer,
             label,
             lines,
             discloses,
+            redactor,
         };
         let asker = asker.map(|(principal, user, key, tenant)| Asker {
             principal,
@@ -465,7 +474,9 @@ impl Express {
         let read_ns = now_ns();
         let head = match core::ResponseHead::parse(bytes, false) {
             Ok(Some(head))
-                if self.is_common(&head, bytes) && self.responses.is_whole(py, data, head.size, &head.fields)? =>
+                if self.is_common(&head, bytes)
+                    && journey.may_pass(&head, bytes)
+                    && self.responses.is_whole(py, data, head.size, &head.fields)? =>
             {
                 head
             }

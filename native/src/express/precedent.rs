@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 
 use crate::decide::{LimitSet, Price};
 use crate::head::RequestHeadWriter;
+use crate::redact::Redactor;
 use crate::select::Selector;
 use crate::sockets::{Idle, Transport};
 
@@ -54,6 +55,8 @@ pub(super) struct Target {
     pub(super) lines: Vec<u8>,
     /// Attempts and overhead are told with them.
     pub(super) discloses: bool,
+    /// Finds what it must not tell clients.
+    pub(super) redactor: Option<Py<Redactor>>,
 }
 
 /// A connection, for one exchange.

@@ -5,6 +5,7 @@
 
 mod familiar;
 mod known;
+mod location;
 mod out;
 mod reason;
 mod request;
@@ -65,6 +66,8 @@ pub mod flag {
     pub const ASKING: u16 = 1 << 13;
     /// A request whose target may name a model, besides the body.
     pub const TARGET_MODEL: u16 = 1 << 14;
+    /// A response that says where something is.
+    pub const LOCATED: u16 = 1 << 15;
 }
 
 /// What is wrong with a head.

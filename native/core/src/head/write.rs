@@ -7,6 +7,7 @@ use crate::lanes::{all, equal, within};
 use crate::out::Out;
 
 use super::known::{self, Known, KnownSet};
+use super::location::is_ours;
 use super::out::{Framing, FramingLine, put_field};
 use super::reason::standard_reason;
 use super::scan::Field;
@@ -107,10 +108,11 @@ const KEY_NAMES: [&str; 4] = [
 /// Writes request heads for one upstream: allow-listed headers only.
 #[derive(Debug)]
 pub struct RequestHeadWriter {
-    prefix: Vec<u8>,
+    pub(super) host: Vec<u8>,
+    pub(super) prefix: Vec<u8>,
     /// The last segment of `prefix` with its slash; empty when there is none.
-    overlap: Vec<u8>,
-    strip: Vec<u8>,
+    pub(super) overlap: Vec<u8>,
+    pub(super) strip: Vec<u8>,
     /// ` HTTP/1.1`, host, fixed lines, up to `x-request-id: `.
     fixed: Vec<u8>,
     known: KnownSet,
@@ -190,6 +192,7 @@ impl RequestHeadWriter {
         let strip = path_part(strip)?;
         let overlap = prefix.rfind('/').and_then(|at| prefix.get(at..)).unwrap_or_default();
         let mut writer = Self {
+            host: host.into(),
             prefix: prefix.into(),
             overlap: overlap.into(),
             strip: strip.into(),
@@ -424,7 +427,7 @@ impl ResponseHeadWriter {
         let passes = match field.known {
             Known::Other => {
                 let name = field.name(bytes);
-                !is_kept_back(name) && (self.others.is_empty() || !contains(&self.others, name))
+                !is_kept_back(name) && !is_ours(name) && (self.others.is_empty() || !contains(&self.others, name))
             }
             known => !known.is_in(self.known),
         };

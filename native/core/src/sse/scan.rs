@@ -96,6 +96,8 @@ struct Seen {
     /// Something was said: text, reasoning, a tool's call.
     content: bool,
     error: bool,
+    /// An event was no JSON object: nobody knows what it tells.
+    odd: bool,
     first: First,
     /// The last event was the usage of all before it, and nothing else.
     is_settled: bool,
@@ -228,6 +230,11 @@ impl UsageScanner {
         }
     }
 
+    /// An event of the stream may tell of an error: it is one, or cannot be read.
+    pub fn may_tell(&self) -> bool {
+        self.seen.error || self.seen.odd
+    }
+
     /// An error event was seen; of a document, an `error` member.
     pub fn error(&self) -> bool {
         self.seen.error
@@ -282,6 +289,7 @@ impl Sink for Seen {
         if data.trim_ascii() == b"[DONE]" {
             self.done = true;
         } else {
+            self.odd |= data.trim_ascii_start().first() != Some(&b'{');
             is_usage = self.is_marked(data) && self.read(data) && !event.is_error;
             self.is_settled = is_usage;
         }
@@ -430,6 +438,7 @@ impl Seen {
     /// Reads an event; whether it holds the usage, no choice and no error.
     fn read(&mut self, data: &[u8]) -> bool {
         let Some(event) = Object::read(&EVENT, data) else {
+            self.odd = true;
             return false;
         };
         let kind = event.text(TYPE).unwrap_or_default();
