@@ -26,7 +26,9 @@ cdef class Courier(Carrier):
     @cython.locals(route=RouteRoom, target=Target, connection=ClientConnection, attempts=Attempts)
     cpdef execute(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)
+    cdef _connected(self, Exchange x, ClientConnection connection)
     cpdef unreachable(self, Exchange x, error)
+    cdef _unreachable(self, Exchange x, error)
     @cython.locals(
         body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, attempts=Attempts,
         now_ns=cython.longlong, done=bint,
@@ -34,13 +36,13 @@ cdef class Courier(Carrier):
     cdef _send(self, Exchange x, ClientConnection connection)
     @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
     cdef bint _another(self, Exchange x, int verdict, int reason, long long wait_ns, long long now_ns) except -1
+    @cython.locals(connection=ClientConnection)
+    cdef _retry(self, Exchange x, long long delay_ns, long long now_ns)
+    cpdef _resume(self, Exchange x)
     @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
     cdef _listen(self, Exchange x, long long now_ns)
     @cython.locals(leg=Leg, balancer=Balancer)
     cdef _rest(self, Exchange x, head, long long now_ns)
-    @cython.locals(connection=ClientConnection)
-    cdef _retry(self, Exchange x, long long delay_ns, long long now_ns)
-    cpdef _resume(self, Exchange x)
     @cython.locals(delay_ns=cython.longlong)
     cdef _arm(self, Exchange x, Hedging hedging)
     @cython.locals(attempts=Attempts, h=Exchange)

@@ -133,6 +133,12 @@ class Courier(Carrier):
 
     def connected(self, x: Exchange, connection: ClientConnection) -> None:
         """A dial came through."""
+        try:
+            self._connected(x, connection)
+        except Exception as error:  # noqa: BLE001 - a task's edge: a defect must not leave the exchange in flight
+            self.crashed(x, error)
+
+    def _connected(self, x: Exchange, connection: ClientConnection) -> None:
         x.task = None
         if x.main is not None and x.rival is None and not x.closed:
             # The first attempt fell out meanwhile: this one is the exchange's.
@@ -146,6 +152,12 @@ class Courier(Carrier):
 
     def unreachable(self, x: Exchange, error: GatewayError) -> None:
         """A dial failed: nothing was sent, so any method may go to the next upstream."""
+        try:
+            self._unreachable(x, error)
+        except Exception as defect:  # noqa: BLE001 - a task's edge
+            self.crashed(x, defect)
+
+    def _unreachable(self, x: Exchange, error: GatewayError) -> None:
         x.task = None
         if x.main is not None and x.rival is None and not x.closed:
             # The first attempt fell out meanwhile: this one is the exchange's.
@@ -208,27 +220,6 @@ class Courier(Carrier):
         self._retry(x, delay_ns, now_ns)
         return True
 
-    def _listen(self, x: Exchange, now_ns: int) -> None:
-        """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
-        route: RouteRoom = x.route
-        target: Target = x.target
-        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
-        if x.ready_ns > since_ns:
-            since_ns = x.ready_ns
-        since_ns = max(since_ns, target.pool.heard_ns)
-        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
-            balancer.suspect(x, now_ns)
-
-    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
-        """An upstream that asks for patience gets a pause, as far as others of its provider are left."""
-        words = head.header("retry-after")
-        if words is not None and x.index >= 0:
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
-            balancer.rest(x, seconds_of(words, time()), now_ns)
-
     def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
         """Leave the attempt that failed behind, and make the next one."""
         x.began_ns = 0
@@ -266,7 +257,33 @@ class Courier(Carrier):
         x.timer = None
         if not x.closed:
             x.ready_ns = monotonic_ns()
-            self.execute(x)
+            try:
+                self.execute(x)
+            except Exception as error:  # noqa: BLE001 - a timer's edge
+                self.crashed(x, error)
+
+    # ---------------------------------------------------------------- what is learnt of an upstream meanwhile
+
+    def _listen(self, x: Exchange, now_ns: int) -> None:
+        """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
+        route: RouteRoom = x.route
+        target: Target = x.target
+        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
+        if x.ready_ns > since_ns:
+            since_ns = x.ready_ns
+        since_ns = max(since_ns, target.pool.heard_ns)
+        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.suspect(x, now_ns)
+
+    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """An upstream that asks for patience gets a pause, as far as others of its provider are left."""
+        words = head.header("retry-after")
+        if words is not None and x.index >= 0:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.rest(x, seconds_of(words, time()), now_ns)
 
     # ---------------------------------------------------------------- two attempts at a time
 
@@ -285,10 +302,13 @@ class Courier(Carrier):
         if x.closed or x.head_sent or (x.held is not None and not x.sse):
             return
         attempts: Attempts = x.route.attempts
-        h = attempts.hedge(x, monotonic_ns())
-        if h is not None:
-            x.rival = h
-            self.execute(h)
+        try:
+            h = attempts.hedge(x, monotonic_ns())
+            if h is not None:
+                x.rival = h
+                self.execute(h)
+        except Exception as error:  # noqa: BLE001 - a timer's edge
+            self.crashed(x, error)
 
     def _won(self, x: Exchange) -> Exchange:
         """An answer begins that others may have to be compared with; it is the exchange's, and its other attempt, if there is

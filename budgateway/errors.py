@@ -29,6 +29,8 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
         # Complete header lines of the answer, each with its CRLF.
         self.lines = b""
+        # Whether a failure of an upstream's speaks against it: breakers and ejection go by that.
+        self.blames = True
 
 
 class BadRequest(GatewayError):

@@ -57,6 +57,7 @@ cdef class Exchange:
     cdef public object task             # a stage or a dial that waits
     cdef public object waiter           # balance.queue.Waiter, while it stands in a queue
     cdef public bint reused             # the connection had served before
+    cdef public bint heard              # bytes of an answer came, whatever they are
     cdef public bint fresh              # a stale connection failed it: dial a new one
     cdef public bint vouched_early      # its beginning closed a breaker's trial: its end says no more
     cdef public bint streamed           # its body went upstream as it came: it cannot be sent again
@@ -77,13 +78,15 @@ cdef class Exchange:
     cdef public bint keep_alive         # downstream may go on
     cdef public bint head_sent
     cdef public bint closed
-    cdef public long long first_byte_ns
+    cdef public long long first_byte_ns # the response's head was read
+    cdef public long long token_ns      # a stream said something for the first time; 0: not yet
+    cdef public long long read_ns       # when the read began by which a held head leaves
     cdef public long long overhead_ns   # the gateway's own share
     cdef public Py_ssize_t bytes_out
     cdef public object pump             # native.BodyPump, once a body streams
     cdef public bytes held              # a head that waits for what comes behind it
     cdef public int hold                # what it waits for: judge_cy's HOLD_*
-    cdef public bint ends               # the response is a stream that says where it ends
+    cdef public bint ends               # the response is a stream: whether it says where it ends its pump knows
     cdef public object doubt            # why the response is none
     cdef public list waiting            # of bytes: what already came behind the head
     cdef public Py_ssize_t waiting_bytes
@@ -107,5 +110,6 @@ cdef class Carrier:
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
     cpdef lost(self, Exchange x, error)
     cpdef upstream_writable(self, Exchange x, bint ok)
+    cpdef crashed(self, Exchange x, error)
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     cpdef socket_ended(self, Exchange x, int outcome, int verdict, long long now_ns)

@@ -81,6 +81,7 @@ class Exchange:
         self.waiter: Any = None
         self.reused = False
         self.fresh = False
+        self.heard = False
         self.vouched_early = False
         self.streamed = False
         self.asked = False
@@ -101,6 +102,8 @@ class Exchange:
         self.head_sent = False
         self.closed = False
         self.first_byte_ns = 0
+        self.token_ns = 0
+        self.read_ns = 0
         self.overhead_ns = 0
         self.bytes_out = 0
         self.pump: Any = None  # a BodyPump once a body streams
@@ -162,6 +165,7 @@ class Exchange:
         h.task = None
         self.reused = h.reused
         self.fresh = h.fresh
+        self.heard = h.heard
         self.overhead_ns += h.overhead_ns
         # response
         self.status = h.status
@@ -175,6 +179,8 @@ class Exchange:
         self.keep_alive = h.keep_alive
         self.head_sent = h.head_sent
         self.first_byte_ns = h.first_byte_ns
+        self.token_ns = h.token_ns
+        self.read_ns = h.read_ns
         self.bytes_out = h.bytes_out
         self.pump = h.pump
         self.document = h.document
@@ -243,6 +249,10 @@ class Carrier:
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
         """The upstream takes a streamed body too slowly, or caught up."""
         raise NotImplementedError
+
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """A defect of ours was met while bytes of either end were dealt with: end the exchange, if it has not ended."""
+        raise error
 
     def switched(self, x: Exchange, connection: Any, head: ResponseHead, rest: bytes) -> None:
         """The upstream answered a handshake with 101; `rest` came behind its head. The connection's transport is to be

@@ -131,6 +131,7 @@ class Express:
                     target.label,
                     target.disclosure + route.lines,
                     target.disclosure != b"",
+                    target.redactor,
                 )
                 for target in choice.targets
             ],

@@ -30,6 +30,7 @@ _SEEN_OTHER_FIRST = 4
 _SEEN_END = 8
 _SEEN_ERROR = 16
 _SEEN_PROMISE = 32
+_SEEN_CONTENT = 64
 
 # What a judgement can be besides an error.
 PASS = 0  # an answer
@@ -80,19 +81,25 @@ def judge(x: Exchange, complete: bool, limit: int) -> int:
     """Judge what was held so far; more than `limit` bytes are not held for long."""
     if x.hold == HOLD_DOCUMENT:
         if complete:
-            return judge_document(x, x.status, b"".join(x.waiting or ()))
+            return judge_document(x, x.status, _text(x))
         return WAIT if x.waiting_bytes <= limit else PASS
     seen: int = x.pump.seen
     if seen & _SEEN_ERROR_FIRST:
-        return _lie(x, b"".join(x.waiting or ()), "began its stream with an error")
+        return _lie(x, _text(x), "began its stream with an error")
     if seen & _SEEN_OTHER_FIRST:
         return _fail(x, UpstreamError(f"upstream {x.target.label} began its stream with what is no event of its API"))
     if complete and not seen & _SEEN_EVENT:
         return _fail(x, UpstreamError(f"upstream {x.target.label} answered with an empty stream"))
-    x.ends = seen & _SEEN_PROMISE != 0
-    if complete and x.ends and not seen & (_SEEN_END | _SEEN_ERROR):
+    x.ends = True
+    if complete and seen & _SEEN_PROMISE and not seen & (_SEEN_END | _SEEN_ERROR):
         return _fail(x, UpstreamProtocolError(f"upstream {x.target.label} ended its stream too early"))
     return PASS if seen & _SEEN_EVENT or x.waiting_bytes > limit else WAIT
+
+
+def has_spoken(x: Exchange) -> bool:
+    """Whether a stream has brought its first token: text, reasoning, a tool's call."""
+    seen: int = x.pump.seen
+    return (seen & _SEEN_CONTENT) != 0
 
 
 def judge_document(x: Exchange, status: int, body: bytes) -> int:
@@ -107,14 +114,29 @@ def judge_document(x: Exchange, status: int, body: bytes) -> int:
 
 
 def judge_end(x: Exchange) -> int:
-    """Judge a stream that is over: it must have said that it is whole. One that told of an error is passed on as it came,
-    and counts as cut off."""
+    """Judge a stream that is over: it must have said that it is whole, if it is of an API whose streams do. One that told of
+    an error is passed on as it came, and counts as cut off."""
     seen: int = x.pump.seen
     if seen & _SEEN_ERROR:
         x.error = UpstreamError.code
-    elif not seen & _SEEN_END:
+    elif seen & _SEEN_PROMISE and not seen & _SEEN_END:
         return _fail(x, UpstreamProtocolError(f"upstream {x.target.label} ended its stream too early"))
     return PASS
+
+
+def _text(x: Exchange) -> bytes:
+    """What came behind the head so far, without the framing that it would leave with."""
+    held = b"".join(x.waiting or ())
+    if not x.chunked:
+        return held
+    parts = []
+    at = 0
+    while at < len(held):
+        start = held.index(b"\r\n", at) + 2
+        end = start + int(held[at : start - 2], 16)
+        parts.append(held[start:end])
+        at = end + 2
+    return b"".join(parts)
 
 
 def _lie(x: Exchange, text: bytes, what: str) -> int:
@@ -122,6 +144,8 @@ def _lie(x: Exchange, text: bytes, what: str) -> int:
     status, message = told_error(text)
     if status < 500 and status != 429:
         return PASS
+    if message and x.target.redactor is not None:
+        message = x.target.redactor.blot(message.encode()).decode("utf-8", "replace")
     what = f"upstream {x.target.label} {what}"
     return _fail(x, UpstreamError(f"{what}: {message}" if message else what))
 

@@ -129,7 +129,7 @@ class Timeouts:
 
     connect_s: float = 2.0
     first_byte_s: float = 60.0
-    chunk_s: float = 30.0
+    chunk_s: float = 300.0
     total_s: float = 3600.0
 
 

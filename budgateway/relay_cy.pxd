@@ -4,7 +4,7 @@ from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.courier_cy cimport Courier, chunk
 from budgateway.exchange_cy cimport Exchange
-from budgateway.judge_cy cimport frame, hold, judge, judge_document, judge_end, scan_of, verdict_of
+from budgateway.judge_cy cimport frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
@@ -13,9 +13,8 @@ from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
-cdef Py_ssize_t MAX_ERROR_BYTES
 cdef int _PASS, _WAIT, _CONTEXT
-cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING
+cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING, _LOCATED
 
 
 cdef class Relay(Courier):
@@ -44,7 +43,7 @@ cdef class Relay(Courier):
     @cython.locals(snapshot=Snapshot, limits=Limits)
     cdef _answer_options(self, Exchange x)
     cpdef waited(self, Exchange x, error)
-    cdef _crash(self, Exchange x, error)
+    cpdef crashed(self, Exchange x, error)
     cdef _enter(self, Exchange x)
     @cython.locals(downstream=ServerConnection, leg=Leg, target=Target)
     cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
@@ -81,8 +80,7 @@ cdef class Relay(Courier):
     cpdef give_up(self, Exchange x, error)
     @cython.locals(downstream=ServerConnection)
     cdef _tell(self, Exchange x, bytes data, int outcome, int verdict)
-    @cython.locals(
-        route=RouteRoom, leg=Leg, balancer=Balancer, connection=ClientConnection, target=Target, upstream=str,
-        snapshot=Snapshot, limits=Limits, rival=Exchange,
-    )
+    @cython.locals(leg=Leg, balancer=Balancer, connection=ClientConnection, rival=Exchange)
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
+    @cython.locals(route=RouteRoom, leg=Leg, target=Target, upstream=str, snapshot=Snapshot, limits=Limits)
+    cdef _settle(self, Exchange x, int outcome, long long now_ns)

@@ -14,7 +14,7 @@ from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
 from budgateway.courier_cy import Courier, chunk
 from budgateway.errors import GatewayError, InternalError, Overloaded, UpstreamTimeout
 from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
-from budgateway.judge_cy import frame, hold, judge, judge_document, judge_end, scan_of, verdict_of
+from budgateway.judge_cy import frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
@@ -56,6 +56,7 @@ _NO_BODY = 512
 _NAMED = 1024
 _DOUBTFUL = 4096
 _ASKING = 8192
+_LOCATED = 32768
 
 # The pump's SCAN_*.
 _SCAN_DOCUMENT = 1
@@ -69,9 +70,6 @@ _CONTEXT = 3
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _LAST_CHUNK = b"0\r\n\r\n"
 _COMMENT = b": keep-alive\n\n"
-
-# A longer 200 is no error in disguise: there is more in it than words about one.
-MAX_ERROR_BYTES = 4 * 1024
 
 _log = logging.getLogger("budgateway.relay")
 
@@ -141,7 +139,7 @@ class Relay(Courier):
         except GatewayError as error:
             self._refuse(x, error)
         except Exception as error:  # noqa: BLE001 - the pipeline's edge: this exchange's alone
-            self._crash(x, error)
+            self.crashed(x, error)
 
     def _answer_options(self, x: Exchange) -> None:
         """Answer what is asked of the server itself or before a request, whoever asks. No limit but its own counts it."""
@@ -203,7 +201,7 @@ class Relay(Courier):
             try:
                 piece = next(pieces, None)
             except Exception as error:  # noqa: BLE001 - a stage's iterator: this exchange's alone
-                self._crash(x, error)
+                self.crashed(x, error)
                 return
             if piece is None:
                 if x.chunked:
@@ -226,22 +224,35 @@ class Relay(Courier):
         elif isinstance(error, GatewayError):
             self._refuse(x, error)
         else:
-            self._crash(x, error)
+            self.crashed(x, error)
 
-    def _crash(self, x: Exchange, error: Exception) -> None:
-        _log.error("exchange %s failed in the pipeline", x.request_id, exc_info=error)
-        self.give_up(x, InternalError(f"internal error ({type(error).__name__})"))
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """A defect of ours was met while an exchange was dealt with: it ends here, once, and no other does."""
+        if x.main is not None:
+            x = x.main
+        self._enter(x)
+        _log.error("exchange %s failed", x.request_id, exc_info=error)
+        if x.closed:  # its client was not told, and waits
+            x.downstream.abort()
+            return
+        try:
+            self.give_up(x, InternalError(f"internal error ({type(error).__name__})"))
+        except Exception as defect:  # noqa: BLE001 - what it holds must be given back, whatever else goes wrong
+            _log.error("exchange %s could not be answered", x.request_id, exc_info=defect)
+            self._close(x, TRUNCATED if x.head_sent else REFUSED, VERDICT_NEUTRAL, monotonic_ns())
+            x.downstream.abort()
 
     def _enter(self, x: Exchange) -> None:
-        """Count an exchange in, under its name."""
+        """Count an exchange in, under its name, unless that was done."""
+        if x.request_id:
+            return
         self.in_flight += 1
         given = x.head.request_id if x.flags & _NAMED else None
         x.request_id = self._next_id() if given is None else given
 
     def gone(self, x: Exchange) -> None:
         """The client left: so does the upstream request, whatever its phase."""
-        if not x.request_id:
-            self._enter(x)
+        self._enter(x)
         self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, monotonic_ns())
 
     def writable(self, x: Exchange, ok: bool) -> None:
@@ -258,8 +269,7 @@ class Relay(Courier):
 
     def fail(self, x: Exchange, error: GatewayError) -> None:
         """The request went wrong while it was read."""
-        if not x.request_id:
-            self._enter(x)
+        self._enter(x)
         self.give_up(x, error)
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
@@ -327,6 +337,8 @@ class Relay(Courier):
             if x.began_ns:
                 x = self._won(x)
             out = self._let_go(x)
+        if x.sse and not x.token_ns and has_spoken(x):
+            x.token_ns = now_ns if now_ns else monotonic_ns()
         x.progressed = True
         if complete:
             self._ended(x, out, now_ns)
@@ -383,6 +395,7 @@ class Relay(Courier):
             if x.began_ns:
                 x = self._won(x)
             deadline_ns = x.deadline_ns
+            x.read_ns = monotonic_ns()
             downstream.write(self._let_go(x))
             x.deadline_ns = deadline_ns
         if x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
@@ -396,7 +409,8 @@ class Relay(Courier):
             return
         if not x.head_sent and not x.streamed and x.route.may_replay(x):
             now_ns = monotonic_ns()
-            stale = x.reused and not x.fresh and x.held is None
+            # Not when a byte of an answer came: a malformed one is no sign of a connection that was about to be closed.
+            stale = x.reused and not x.fresh and not x.heard
             if stale and x.rival is None:
                 # The keep-alive race: it closed as we wrote. One more try, on a connection that cannot be stale.
                 x.fresh = True
@@ -427,7 +441,8 @@ class Relay(Courier):
         x.deadline_ns = 0
         lines += target.disclosure
         attempts = x.attempts if target.disclosure else 0
-        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, x.overhead_ns // 1000, x.grant)
+        took_us = x.overhead_ns // 1000
+        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, took_us, x.grant, target.redactor)
         if x.index >= 0:
             # A trial of its breaker does not last as long as the socket.
             x.leg.balancer.answered(x, now_ns)
@@ -439,7 +454,9 @@ class Relay(Courier):
         """The tunnel's end is the exchange's."""
         self._close(x, outcome, verdict, now_ns)
 
-    def _answer(self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int) -> None:
+    def _answer(  # noqa: C901 - one answer, top to bottom
+        self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int
+    ) -> None:
         """Send the response's head, and its body if that is here; else set up the pump for it."""
         x.first_byte_ns = now_ns
         status = x.status
@@ -452,8 +469,12 @@ class Relay(Courier):
         x.sse = scan == _SCAN_EVENTS
         rename = x.rename and scan != 0 and status < 300
         leg: Leg = x.leg
+        target: Target = x.target
+        redactor = target.redactor
+        if flags & _LOCATED:
+            head = target.relocate(head, x.to_head)
         if complete and not flags & _NO_BODY:
-            doubtful = flags & _DOUBTFUL and status == 200 and leg.hold_bytes and length <= MAX_ERROR_BYTES
+            doubtful = flags & _DOUBTFUL and status == 200 and leg.hold_bytes and length <= leg.hold_bytes
             if doubtful and self._is_held(x, judge_document(x, status, head.body() or b"")):
                 return
             if x.sse and length:
@@ -473,28 +494,35 @@ class Relay(Courier):
         if not complete:
             # A stream of a known length is its upstream's own affair.
             keeps_usage = x.keeps_usage and x.sse and status < 300 and x.told_length < 0
-            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, x.model if rename else None, keeps_usage)
+            # What a model says is no secret of ours; what an upstream says of itself may hold one.
+            hides = redactor if status >= 300 or scan != 0 else None
+            errors = x.sse and status < 300
+            name = x.model if rename else None
+            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, name, keeps_usage, hides, errors)
             if scan != 0 and leg.hold_bytes:
                 attempts: Attempts = x.route.attempts
                 hold(x, status, attempts.minds_context)
         x.keep_alive = keep_alive
-        target: Target = x.target
         disclosure = target.disclosure
         count = x.attempts if disclosure else 0
         if x.cors:
             disclosure = disclosure + x.cors
         overhead_us = x.overhead_ns // 1000
         if complete and not rename and not flags & _NO_BODY:
-            data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant)
+            data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor)
             x.bytes_out = length
         else:
-            data = self._write_head(head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant)
+            data = self._write_head(
+                head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor
+            )
             if not complete:
                 x.held = data
+                x.read_ns = monotonic_ns()
+                x.overhead_ns += x.read_ns - now_ns
                 return
             if body is not None:
                 x.bytes_out = len(body)
-                data += body
+                data += body if redactor is None else redactor.blot(body)
         downstream: ServerConnection = x.downstream
         downstream.write(data)
         x.head_sent = True
@@ -511,7 +539,7 @@ class Relay(Courier):
         x.body = None
         x.send_body = None
         x.peek = None
-        x.overhead_ns += now_ns - x.first_byte_ns
+        x.overhead_ns += now_ns - x.read_ns
         x.deadline_ns = now_ns + route.chunk_ns
         if x.index >= 0 and x.status < 500 and x.status != 429:
             leg: Leg = x.leg
@@ -569,7 +597,10 @@ class Relay(Courier):
             # Nobody else to ask: it gets the rest of the time.
             x.deadline_ns = x.answer_ns
             return
-        self.give_up(x, UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase))
+        error = UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase)
+        # It answered, and went on as long as the operator lets anybody: models think, and write at length.
+        error.blames = not x.head_sent
+        self.give_up(x, error)
 
     def give_up(self, x: Exchange, error: GatewayError) -> None:
         """End an exchange with an error: told in the dialect while nothing was sent, else by breaking the stream off."""
@@ -578,7 +609,7 @@ class Relay(Courier):
         downstream = x.downstream
         x.error = error.code
         upstream_fault = error.who == "upstream"
-        verdict = VERDICT_FAILURE if upstream_fault else VERDICT_NEUTRAL
+        verdict = VERDICT_FAILURE if upstream_fault and error.blames else VERDICT_NEUTRAL
         if x.head_sent:
             if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
                 # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
@@ -618,7 +649,6 @@ class Relay(Courier):
         if rival is not None:
             self._part(x, rival)
             self._call_off(rival, VERDICT_NEUTRAL, now_ns)
-        route: RouteRoom | None = x.route
         leg: Leg = x.leg
         if x.index >= 0:
             balancer: Balancer = leg.balancer
@@ -639,23 +669,31 @@ class Relay(Courier):
         if timer is not None:
             x.timer = None
             timer.cancel()
-        target: Target | None = x.target
-        upstream = "" if target is None else target.label
-        if route is None:
-            self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
-        else:
-            snapshot: Snapshot = x.snapshot
-            limits: Limits = snapshot.limits
-            # Settles the limits, too, by what it finds that was used.
-            self._recorder.record(x, outcome, route.label, leg.label, upstream, limits.price(x), now_ns)
-            if x.claim is not None:
-                x.claim.settle(*self._recorder.used())
-                x.claim = None
-            if x.grant is not None:
-                x.grant = None
-                limits.released()
+        try:
+            self._settle(x, outcome, now_ns)
+        except Exception as error:  # noqa: BLE001 - what became of it was done already: its client must not wait for the books
+            _log.error("exchange %s could not be recorded", x.request_id, exc_info=error)
         # The connection may hold on to the exchange until its next one: let go of the bulk.
         x.body = None
         x.send_body = None
         x.document = None
         x.peek = None
+
+    def _settle(self, x: Exchange, outcome: int, now_ns: int) -> None:
+        """Write an exchange's record, and settle its limits by what that finds was used."""
+        target: Target | None = x.target
+        upstream = "" if target is None else target.label
+        route: RouteRoom | None = x.route
+        if route is None:
+            self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
+            return
+        leg: Leg = x.leg
+        snapshot: Snapshot = x.snapshot
+        limits: Limits = snapshot.limits
+        self._recorder.record(x, outcome, route.label, leg.label, upstream, limits.price(x), now_ns)
+        if x.claim is not None:
+            x.claim.settle(*self._recorder.used())
+            x.claim = None
+        if x.grant is not None:
+            x.grant = None
+            limits.released()

@@ -16,12 +16,18 @@ class Planner(Protocol):
     def waited(self, x: Exchange, error: Exception | None) -> None:
         """What a stage waited for came, or failed."""
 
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """A defect of ours was met."""
+
 
 async def go_on(planner: Planner, x: Exchange, waiting: Awaitable[None]) -> None:
     """Wait for a stage, then go on. Cancelled with its exchange: the stage then gives back what it took."""
+    failure: Exception | None = None
     try:
         await waiting
     except Exception as error:  # noqa: BLE001 - the planner tells refusals from defects
-        planner.waited(x, error)
-    else:
-        planner.waited(x, None)
+        failure = error
+    try:
+        planner.waited(x, failure)
+    except Exception as error:  # noqa: BLE001 - the task's edge: a defect must not leave the exchange in flight
+        planner.crashed(x, error)

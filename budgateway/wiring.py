@@ -53,7 +53,12 @@ Pools = dict[PoolKey, Pool]
 
 
 def targets_of(
-    provider: Provider, pools: Pools, warm: Pools | None = None, *, disclose: bool = False
+    provider: Provider,
+    pools: Pools,
+    warm: Pools | None = None,
+    *,
+    disclose: bool = False,
+    redactor: native.Redactor | None = None,
 ) -> tuple[Target, ...]:
     """A provider's upstreams as the relay sees them. Pools are shared by what their connections have in common; those of
     an earlier configuration are taken from `warm`, all that are used end up in `pools`."""
@@ -75,8 +80,26 @@ def targets_of(
             pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
         pools[shared] = pool
         writer = native.RequestHeadWriter(_authority(upstream), upstream.path, provider.strip_prefix, forwarded, fixed)
-        targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose))
+        targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose, redactor=redactor))
     return tuple(targets)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """What no answer may tell a client: the keys that are sent upstream, and those that only the gateway has."""
+    found = [settings.jwt_secret, *(issuer.secret for issuer in settings.auth.issuers)]
+    if settings.store is not None:
+        found += [settings.store.password, settings.store.sentinel_password]
+    for provider in settings.providers:
+        found.append(provider.api_key)
+        found += [value for name, value in provider.headers if _is_credential(name)]
+    told = [secret.reveal() for secret in found if secret is not None]
+    # Without its scheme a credential is one as well.
+    return told + [text.rpartition(" ")[2] for text in told if " " in text]
+
+
+def _is_credential(name: str) -> bool:
+    """Whether a header of this name holds what must not be told."""
+    return any(word in name for word in ("auth", "key", "token", "secret", "cookie"))
 
 
 class Care(TypedDict, total=False):
@@ -159,7 +182,12 @@ def build_snapshot(
     them nobody waits for an upstream that is full. So do the `copies` that are counted. `shared` are the limits of all hosts."""
     providers = {provider.name: provider for provider in settings.providers}
     disclose = settings.disclose
-    targets = {name: targets_of(provider, pools, warm, disclose=disclose) for name, provider in providers.items()}
+    secrets_told = secrets_of(settings)
+    redactor = native.Redactor(secrets_told) if secrets_told else None
+    targets = {
+        name: targets_of(provider, pools, warm, disclose=disclose, redactor=redactor)
+        for name, provider in providers.items()
+    }
     book = Rulebook(settings, segment, worker)
     keys = upstream_keys(settings)
     rooms = [

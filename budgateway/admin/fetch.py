@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from budgateway.transport.client_cy import Target
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
+
+_log = logging.getLogger("budgateway.fetch")
 
 
 class _Collected(Carrier):
@@ -47,6 +50,10 @@ class _Collected(Carrier):
     def lost(self, x: Exchange, error: GatewayError) -> None:
         if not self._done.done():
             self._done.set_exception(error)
+
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        _log.error("an answer of upstream %s could not be read", self._label, exc_info=error)
+        self.lost(x, UpstreamProtocolError(f"upstream {self._label}: its answer could not be read"))
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
         """Our requests have no body to hold back."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from budgateway.admin.fetch import fetch
 from budgateway.errors import GatewayError
+from budgateway.wire.document import printable, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FRESH_S = 10.0
 TIMEOUT_S = 3.0
+MAX_MODELS = 4096  # of one upstream; hosted services list some hundreds
+MAX_NAME = 256  # characters of a model's name
+_MAX_COUNT = (1 << 53) - 1  # what every reader of JSON holds exactly
 
 _log = logging.getLogger("budgateway.models")
 
@@ -66,20 +69,25 @@ async def _ask(target: Target) -> list[dict[str, Any]]:
     status, body = await fetch(target, "/v1/models", TIMEOUT_S)
     if status != 200:
         raise ValueError(f"status {status}")
-    document = json.loads(body)
+    document = read_json(body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
         raise ValueError("no model list in the answer")  # noqa: TRY004 - the upstream's data, not our types
-    return [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    named = [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    return [entry for entry in named if entry["id"] == printable(entry["id"], MAX_NAME)][:MAX_MODELS]
 
 
 def _model(provider: Provider, name: str, entry: dict[str, Any]) -> dict[str, Any]:
     """What the upstream says of a model, under our name for it."""
-    created = entry.get("created")
     return {
-        **{key: entry[key] for key in ("max_model_len", "context_length") if key in entry},
+        **{key: count for key in ("max_model_len", "context_length") if (count := _count(entry.get(key)))},
         "id": name,
         "object": "model",
-        "created": created if isinstance(created, int) else 0,
+        "created": _count(entry.get("created")),
         "owned_by": provider.name,
     }
+
+
+def _count(value: object) -> int:
+    """A count or a time; 0 for what is none. Not every float is JSON, nor every whole number one that clients can read."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= _MAX_COUNT else 0

@@ -119,6 +119,14 @@ class BackOffice(Carrier):
         x.downstream.write(response_bytes(error, x.head.request_id or "-", x.head.path, not keep_alive))
         x.downstream.finish(keep_alive)
 
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """A defect of ours: this question alone fails."""
+        _log.error("%s %s failed", x.head.method, x.head.path, exc_info=error)
+        if x.closed:
+            x.downstream.abort()
+        else:
+            self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
+
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
         """Answer what never became an exchange."""
         connection.write(response_bytes(error, "-", "", True))

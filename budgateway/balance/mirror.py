@@ -104,6 +104,11 @@ class Mirroring(Carrier):
         x.connection = None
         self._end(x, False)
 
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """A defect of ours: the copy ends."""
+        _log.error("a copy of exchange %s failed", x.request_id, exc_info=error)
+        self._end(x, False)
+
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
         """The copy was written whole: it waits in the connection's buffer, within the bounds of body and number."""
 

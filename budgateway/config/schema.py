@@ -57,7 +57,7 @@ class GatewayConfig(Table):
     """Seconds until an upstream's first byte; the default of a route's `timeout`."""
     connect_timeout: Seconds = 2
     """Seconds to connect to an upstream."""
-    chunk_timeout: Seconds = 30
+    chunk_timeout: Seconds = 300
     """Seconds between two reads of an answer."""
     total_timeout: Seconds = 3600
     """Seconds for a whole exchange, all attempts together."""

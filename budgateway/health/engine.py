@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any, NamedTuple
+
+from budgateway.wire.document import read_json
 
 # The same three numbers under the names that engines give them, newest first.
 RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
@@ -106,7 +107,8 @@ def _of_rank(rank: dict[str, Any]) -> Load | None:
             return None
         running = max(0, total - (waiting or 0))
     usage = rank.get("token_usage")
-    share = float(usage) if isinstance(usage, int | float) and math.isfinite(usage) else 0.0
+    # A share of 1; a whole number of hundreds of digits is no float.
+    share = min(1, max(0, usage)) if isinstance(usage, int | float) and usage == usage else 0.0
     return _load(running, waiting or 0, share)
 
 
@@ -118,10 +120,9 @@ def _load(running: float, waiting: float, kv_usage: float) -> Load:
 def _json(body: bytes) -> object:
     """An upstream's document is hostile input: what cannot be read is None, however it is made."""
     try:
-        document: object = json.loads(body)
-    except (ValueError, RecursionError):
+        return read_json(body)
+    except ValueError:
         return None
-    return document
 
 
 def _is_text(name: str) -> bool:

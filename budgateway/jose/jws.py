@@ -85,7 +85,7 @@ def json_object(data: bytes, what: str) -> dict[str, Any]:
         )
     except Refused:
         raise
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise Refused(f"{what} is not JSON") from error
     if not isinstance(value, dict):
         raise Refused(f"{what} is no JSON object")

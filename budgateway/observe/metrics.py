@@ -90,7 +90,9 @@ class SegmentCollector:
             "budgateway_overhead_seconds", "The gateway's own share of the duration.", labels=_LABELS
         )
         first_byte = HistogramMetricFamily(
-            "budgateway_first_byte_seconds", "From the request's head to the upstream's first byte.", labels=_LABELS
+            "budgateway_first_byte_seconds",
+            "From the request's head to a stream's first token, or another answer's first byte.",
+            labels=_LABELS,
         )
         tokens = CounterMetricFamily(
             "budgateway_tokens", "Tokens, as upstreams report them, or estimated.", labels=(*_LABELS, "kind")

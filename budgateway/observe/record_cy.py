@@ -79,7 +79,9 @@ class Recorder:
         row[_UNIX_MS] = (self.epoch_ns + x.started_ns) // 1_000_000
         row[_DURATION] = now_ns - x.started_ns
         row[_OVERHEAD] = x.overhead_ns
-        row[_FIRST_BYTE] = x.first_byte_ns - x.started_ns if x.first_byte_ns else 0
+        # Of a stream what the client waits for is its first token; its head may come long before.
+        first_ns = x.token_ns if x.sse else x.first_byte_ns
+        row[_FIRST_BYTE] = first_ns - x.started_ns if first_ns else 0
         row[_RETRIES] = x.retries
         row[_NOW] = now_ns
         row[_ASKED] = x.asked

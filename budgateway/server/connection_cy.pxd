@@ -33,6 +33,7 @@ cdef class ServerConnection:
     cdef Py_ssize_t _left, _length, _max_body
     cdef object _chunks, _unpacking    # _unpacking: server.unpacking.Unpacking, of a body that is looked into
 
+    cpdef data_received(self, bytes data)
     cdef _read_head(self, bytes data)
     cdef _parse_early(self, bytes piece)
     @cython.locals(

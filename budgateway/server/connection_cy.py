@@ -114,21 +114,23 @@ class ServerConnection:
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client."""
-        state = self._state
-        if state <= _BODY:
-            try:
-                if state == _HEAD:
-                    self._read_head(data)
-                else:
-                    self._read_body(data)
-            except GatewayError as error:
-                self.refuse(error)
-        elif state == _ANSWERING:
-            self._hold(data)
-        elif state == _LINGERING:
-            self._left -= len(data)
-            if self._left <= 0:
-                self.abort()
+        try:
+            if self._state == _HEAD:
+                self._read_head(data)
+            elif self._state == _BODY:
+                self._read_body(data)
+            elif self._state == _ANSWERING:
+                self._hold(data)
+            elif self._state == _LINGERING:
+                self._left -= len(data)
+                if self._left <= 0:
+                    self.abort()
+        except GatewayError as error:
+            self.refuse(error)
+        except Exception as error:  # a defect of ours must not leave the exchange in flight
+            if self._exchange is None:
+                raise
+            self._handler.crashed(self._exchange, error)
 
     def eof_received(self) -> None:
         """A client that stops sending is gone: nothing could tell it from one that is. An exchange ends at once, and not
@@ -144,11 +146,8 @@ class ServerConnection:
         x = self._exchange
         self._exchange = None
         self._framing.close()
-        self._write = None
-        self._offer = None
-        self._pending = None
-        self._parts = None
-        self._unpacking = None
+        self._write = self._offer = None
+        self._pending = self._parts = self._unpacking = None
         if not self._reading:
             self._door.watch.discard(self)
         if x is not None:
@@ -340,8 +339,7 @@ class ServerConnection:
         self._state = _ANSWERING
         self._deadline_ns = 0
         self._chunks = None
-        self._framing.head_done = False
-        self._framing.complete = False
+        self._framing.head_done = self._framing.complete = False
         if x.body_bytes > self._max_body:
             raise self._too_large()
         if self._unpacking is not None:
@@ -410,10 +408,9 @@ class ServerConnection:
     def finish(self, keep_alive: bool) -> None:
         """The response is written whole. Without keep-alive, or with request bytes still to come, the connection ends."""
         self._exchange = None
-        state = self._state
-        if state == _CLOSED:
+        if self._state == _CLOSED:
             return
-        if state != _ANSWERING:
+        if self._state != _ANSWERING:
             self._linger()
         elif not keep_alive:
             if self._pending is not None:

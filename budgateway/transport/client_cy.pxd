@@ -32,7 +32,8 @@ cdef class Target:
     cdef public Pool pool
     cdef public object writer           # native.RequestHeadWriter
     cdef public object write_head       # of its native.RequestHeadWriter
-    cdef public object write_whole
+    cdef public object write_whole, relocate
+    cdef public object redactor         # native.Redactor, or None where nothing is secret
     cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
     cdef public object dialler          # transport.dial.Dialler
 
@@ -69,6 +70,9 @@ cdef class ClientConnection:
     @cython.locals(raw="char *")
     cpdef buffer_updated(self, Py_ssize_t size)
     cdef _read(self, bytes data)
+    cdef _report_end(self, Exchange x, error)
+    cdef _report_room(self, bint ok)
+    cdef _fail(self, Exchange x, error)
     @cython.locals(pool=Pool)
     cdef _read_head(self, Exchange x, bytes data)
     cdef _switch(self, Exchange x, head, bytes data)

@@ -21,7 +21,7 @@ from budgateway.wire.inference import ERROR_BODIES
 if TYPE_CHECKING:
     import asyncio
 
-    from budgateway.native import RequestHeadWriter, ResponseHead
+    from budgateway.native import Redactor, RequestHeadWriter, ResponseHead
     from budgateway.records import Upstream
 
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
@@ -104,16 +104,27 @@ class Target:
     """One upstream as the relay sees it. Belongs to a snapshot; its pool may be older: connections survive a reload."""
 
     def __init__(
-        self, upstream: Upstream, label: str, pool: Pool, writer: RequestHeadWriter, dialler: Any, *, disclose: bool
+        self,
+        upstream: Upstream,
+        label: str,
+        pool: Pool,
+        writer: RequestHeadWriter,
+        dialler: Any,
+        *,
+        disclose: bool,
+        redactor: Redactor | None = None,
     ) -> None:
-        """`label` names it in logs and errors, and to clients when they are to know (`disclose`)."""
+        """`label` names it in logs and errors, and to clients when they are to know (`disclose`). `redactor` finds what
+        its answers must not tell them."""
         self.upstream = upstream
         self.label = label
         self.pool = pool
         self.writer = writer
         self.write_head = writer.write
         self.write_whole = writer.write_whole
+        self.relocate = writer.relocate
         self.dialler = dialler
+        self.redactor = redactor
         self.disclosure = f"x-budgateway-upstream: {label}\r\n".encode("ascii") if disclose else b""
 
 
@@ -163,6 +174,7 @@ class ClientConnection:
     def adopt(self, x: Exchange) -> None:
         """Wait for the answer to a request that was written whole: by the express, or by `send`."""
         self._exchange = x
+        x.heard = False
         self._begun = False
         self._pending = None
         self._to_head = False
@@ -247,10 +259,14 @@ class ClientConnection:
             # Nobody asked: whatever it is, it must not become the next client's answer.
             self._transport.abort()
             return
-        if not self._begun:
-            self._read_head(x, data)
-        else:
-            self._read_body(x, data)
+        x.heard = True
+        try:
+            if not self._begun:
+                self._read_head(x, data)
+            else:
+                self._read_body(x, data)
+        except Exception as error:  # noqa: BLE001 - a callback's edge: a defect must not leave the exchange in flight
+            self._fail(x, error)
 
     def eof_received(self) -> None:
         """The upstream sends no more: connection_lost reports it, at once and not when all that we wrote is out."""
@@ -267,9 +283,16 @@ class ClientConnection:
         self._exchange = None
         if x is None:
             return
+        try:
+            self._report_end(x, error)
+        except Exception as defect:  # noqa: BLE001 - a callback's edge
+            self._sink.crashed(x, defect)
+
+    def _report_end(self, x: Exchange, error: Exception | None) -> None:
         # TLS ends in close_notify, which is an EOF here; a bare FIN may be an attacker's (RFC 9112 9.8).
         if self._framed == _BY_CLOSE and self._begun and error is None and self._ended:
-            self._sink.received(x, None, None, True, monotonic_ns())
+            x.read_ns = monotonic_ns()
+            self._sink.received(x, None, None, True, x.read_ns)
         elif self._begun or self._pending is not None:
             self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
         else:
@@ -280,14 +303,26 @@ class ClientConnection:
     def pause_writing(self) -> None:
         """The upstream takes a streamed body slower than the client sends it."""
         self.writable = False
-        if self._exchange is not None:
-            self._sink.upstream_writable(self._exchange, False)
+        self._report_room(False)
 
     def resume_writing(self) -> None:
         """Undo pause_writing."""
         self.writable = True
-        if self._exchange is not None:
-            self._sink.upstream_writable(self._exchange, True)
+        self._report_room(True)
+
+    def _report_room(self, ok: bool) -> None:
+        x = self._exchange
+        if x is not None:
+            try:
+                self._sink.upstream_writable(x, ok)
+            except Exception as error:  # noqa: BLE001 - a callback's edge
+                self._fail(x, error)
+
+    def _fail(self, x: Exchange, error: Exception) -> None:
+        """A defect of ours: the exchange ends. The connection may be another's by now; what is not whole cannot go on."""
+        if self._exchange is x:
+            self.abort()
+        self._sink.crashed(x, error)
 
     # ---------------------------------------------------------------- reading
 
@@ -346,6 +381,7 @@ class ClientConnection:
         length = pool.facts[_LENGTH]
         have = len(data)
         x.status = pool.facts[_STATUS]
+        x.read_ns = pool.facts[_READ_NS]
         x.told_flags = flags
         x.told_length = length
         self._keep = (flags & _KEEP_ALIVE) != 0
@@ -383,6 +419,9 @@ class ClientConnection:
         have = len(data)
         end = -1
         pump = x.pump
+        if x.held is not None:
+            # By this read the head may leave: what came before was the upstream's time.
+            x.read_ns = monotonic_ns()
         if self._framed == _BY_LENGTH:
             if self._left > have:
                 self._left -= have

@@ -46,6 +46,8 @@ class Dialler:
             connection = await self.connect(target, relay, sockets)
         except GatewayError as error:
             relay.unreachable(x, error)
+        except Exception as error:  # noqa: BLE001 - a task's edge: a defect must not leave the exchange in flight
+            relay.crashed(x, error)
         else:
             relay.connected(x, connection)
 

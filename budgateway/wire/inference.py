@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from budgateway.records import INFERENCE_PATHS
+from budgateway.wire.document import printable, read_json
 
 # A 200 that begins like this holds no answer.
 ERROR_BODIES = (
@@ -36,11 +36,12 @@ def told_error(text: bytes) -> tuple[int, str]:
     document = _document(text)
     error = document.get("error", document)
     if isinstance(error, str):
-        return _status(document), error[:MAX_MESSAGE]
+        return _status(document) or 500, printable(error, MAX_MESSAGE)
     if not isinstance(error, dict):
         return 500, ""
     message = error.get("message")
-    return _status(error) or _status(document) or 500, message[:MAX_MESSAGE] if isinstance(message, str) else ""
+    status = _status(error) or _status(document) or 500
+    return status, printable(message, MAX_MESSAGE) if isinstance(message, str) else ""
 
 
 def is_context_error(text: bytes) -> bool:
@@ -55,7 +56,7 @@ def _document(text: bytes) -> dict[str, Any]:
         lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         text = next((line[5:] for line in lines if line.startswith(b"data:") and line[5:].strip()), b"")
     try:
-        document = json.loads(text)
+        document = read_json(text)
     except ValueError:
         return {}
     return document if isinstance(document, dict) else {}
@@ -78,7 +79,7 @@ def _status(error: dict[str, Any]) -> int:
     for name in ("code", "status", "status_code", "type"):
         value = error.get(name)
         if isinstance(value, str):
-            value = int(value) if value.isdecimal() and len(value) == 3 else _STATUSES.get(value)
+            value = int(value) if value.isascii() and value.isdecimal() and len(value) == 3 else _STATUSES.get(value)
         if isinstance(value, int) and 400 <= value < 600:
             return value
     return 0

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
 import openai
 import pytest
 from integration.conftest import FRONTS, in_front
 from integration.gateways import gateway
+from integration.processes import running
+from upstreams import llamacpp
 from upstreams.llamacpp import MODEL
 
 pytestmark = [pytest.mark.integration, pytest.mark.peers]
@@ -97,3 +105,65 @@ def test_its_error_arrives(client: openai.OpenAI) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         client.embeddings.create(model=MODEL, input="this server was not started for embeddings")
     assert caught.value.status_code == 501
+
+
+# ---------------------------------------------------------------- numbers
+
+PREFILL_S = 0.2
+ROUNDS = 15
+
+
+@pytest.fixture(scope="module")
+def thoughtful_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A llama.cpp server that reads some ten thousand tokens a second."""
+    if llamacpp.MISSING:
+        pytest.skip(llamacpp.ABSENT)
+    model = tmp_path_factory.mktemp("llamacpp") / "slow.gguf"
+    with running([sys.executable, llamacpp.__file__, model, "slow"]) as server:
+        server.wait_for_url()
+        server.wait_for("/health")
+        yield server.url
+
+
+def first_token(url: str, number: int, tokens: int) -> float:
+    """Seconds from the first byte sent to the first event with a word in it; no two prompts begin alike."""
+    prompt = f"{number} {'x' * tokens}"
+    wish = {"model": MODEL, "max_tokens": 24, "stream": True, "cache_prompt": False}
+    body = json.dumps(wish | {"messages": [{"role": "user", "content": prompt}]}).encode()
+    address = urlsplit(url)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {address.netloc}\r\nX-Request-Id: n{number}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection((address.hostname, address.port), 30) as client:
+        began = time.perf_counter()
+        client.sendall(head.encode() + body)
+        seen = b""
+        while not re.search(rb'"content":"[^"]', seen):
+            piece = client.recv(65536)
+            assert piece, seen
+            seen += piece
+        took = time.perf_counter() - began
+        while b"[DONE]" not in seen:
+            seen += client.recv(65536)
+    return took
+
+
+def test_the_time_to_the_first_token_is_the_clients(thoughtful_url: str, tmp_path: Path) -> None:
+    """The engine reads its prompt for 200 ms or so: what the access line says is what the client waited, within 5 ms, and of
+    that the gateway's own share is less than one."""
+    tokens = 400
+    while first_token(thoughtful_url, tokens, tokens) < PREFILL_S and tokens < 3600:
+        tokens = tokens * 5 // 4
+    log = tmp_path / "access.log"
+    with gateway(thoughtful_url, settings={"access_log": str(log)}) as server:
+        waited = {f"n{number}": 1000 * first_token(server.url, number, tokens) for number in range(ROUNDS)}
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = {line["request_id"]: line for line in lines if line["request_id"] in waited}
+    assert told.keys() == waited.keys()
+    apart = sorted(waited[name] - line["ttft_ms"] for name, line in told.items())
+    overhead = sorted(line["overhead_us"] for line in told.values())
+    print(
+        f"{tokens} tokens: waited {median(waited.values()):.1f} ms, apart {median(apart):.2f} ms "
+        f"({apart[0]:.2f} to {apart[-1]:.2f}), overhead {median(overhead):.0f} us ({overhead[0]:.0f} to {overhead[-1]:.0f})"
+    )
+    assert 0 <= median(apart) < 5
+    assert median(overhead) < 1000

@@ -32,7 +32,15 @@ def numbers(path: Path) -> dict[str, int]:
         ("judge_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
         (
             "judge_cy",
-            {"_SEEN_EVENT", "_SEEN_ERROR_FIRST", "_SEEN_OTHER_FIRST", "_SEEN_END", "_SEEN_ERROR", "_SEEN_PROMISE"},
+            {
+                "_SEEN_EVENT",
+                "_SEEN_ERROR_FIRST",
+                "_SEEN_OTHER_FIRST",
+                "_SEEN_END",
+                "_SEEN_ERROR",
+                "_SEEN_PROMISE",
+                "_SEEN_CONTENT",
+            },
         ),
         ("relay_cy", {"_SCAN_DOCUMENT", "_SCAN_EVENTS"}),
         ("routing/router_cy", {"_UPGRADE", "_JSON", "_ENCODED", "_TARGET_MODEL"}),

@@ -354,7 +354,7 @@ def test_defaults_of_a_route(tmp_path: Path) -> None:
     route = only_route("rate_limit = 5\n", tmp_path)
     assert (route.rate_burst, route.max_body_bytes, route.methods, route.models) == (1, 10 << 20, (), ())
     assert (route.timeouts.connect_s, route.timeouts.first_byte_s) == (2, 60)
-    assert (route.timeouts.chunk_s, route.timeouts.total_s) == (30, 3600)
+    assert (route.timeouts.chunk_s, route.timeouts.total_s) == (300, 3600)
 
 
 @pytest.mark.parametrize(
