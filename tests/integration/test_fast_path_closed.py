@@ -55,7 +55,7 @@ SAFE: dict[type, set[str]] = {
     Provider: {
         "name", "kind", "upstreams", "label", "api_key", "headers", "forward_headers", "models", "strip_prefix",
         "stream_usage", "health_check", "slow_start_s", "connect_timeout_s", "keepalive_s", "max_idle", "max_queue",
-        "queue_timeout_s", "tls_verify", "tls_ca_file", "hold_bytes", "first_event_s",
+        "queue_timeout_s", "tls_verify", "tls_ca_file", "tls_ca", "hold_bytes", "first_event_s",
     },
     Settings: {
         "host", "port", "workers", "max_connections", "keepalive_s", "head_timeout_s", "max_body_bytes", "drain_s",

@@ -28,6 +28,7 @@ STRICTER = {
     "the head has a control character",
     "the message begins with empty lines",
     "the method is not allowed here",
+    "the path has an empty segment",
     "the protocol version is neither HTTP/1.0 nor HTTP/1.1",
     "the request line is malformed",
     "the request target is malformed",
