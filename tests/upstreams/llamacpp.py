@@ -1,7 +1,7 @@
 """A real llama.cpp server with a random model of 27,000 parameters: milliseconds an answer, nonsense, real usage.
 
 As a program (`python llamacpp.py MODEL.gguf`) it writes the model when it is not there, serves it and prints the URL. With
-`slow` behind that the model is one of half a million parameters, whose prompts take a while to read.
+`slow` behind that the model is one of three million parameters, whose prompts take a while to read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ABSENT = f"no llama.cpp here: pip install {' '.join(MISSING)}"
 
 # Smallest shapes that the llama architecture accepts; 256 byte tokens and three special ones are the vocabulary.
 SMALLEST = 32, 64, 1, 2  # width, inner width, layers, heads
-SLOW = 128, 256, 3, 4
+SLOW = 256, 512, 4, 4
 CONTEXT = 4096
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 
