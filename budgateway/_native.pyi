@@ -74,6 +74,8 @@ class Segment:
         """The value of one of the `GAUGE_*` of one worker."""
     def add(self, worker: int, gauge: int, delta: int) -> None:
         """Move a gauge of a worker's row."""
+    def enter(self, worker: int, gauge: int, most: int) -> bool:
+        """Count one more in a worker's gauge, unless that makes more than `most` in all rows."""
 
 GAUGE_CONNECTIONS: Final[int]
 GAUGE_EXCHANGES: Final[int]
@@ -530,9 +532,11 @@ class Sockets:
         """The set's descriptor: readable when something is to be done."""
     def turn(self) -> None:
         """Deal with what is ready: for each connection one read at most, for each listener 16 connections."""
-    def listen(self, fd: int, factory: Callable[[], object], most: int, /) -> Listener:
+    def listen(
+        self, fd: int, factory: Callable[[], object], most: int, gate: Callable[[], bool] | None = None, /
+    ) -> Listener:
         """Accept connections from a socket that listens, which is duplicated; a protocol of `factory` for each. `most`
-        bytes are read at a time, 65,536 at the most. OSError."""
+        bytes are read at a time, 65,536 at the most. While `gate` says no, connections wait. OSError."""
     def adopt(self, fd: int, protocol: object, most: int, /) -> Transport:
         """Carry a connection: the socket, which does not block, is duplicated, and the protocol told. OSError."""
     def unsent(self) -> list[int]: ...  # bytes that wait, of each connection

@@ -28,6 +28,7 @@ cdef class Courier(Carrier):
     cpdef connected(self, Exchange x, ClientConnection connection)
     cdef _connected(self, Exchange x, ClientConnection connection)
     cpdef unreachable(self, Exchange x, error)
+    @cython.locals(verdict=cython.int)
     cdef _unreachable(self, Exchange x, error)
     @cython.locals(
         body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, attempts=Attempts,

@@ -6,7 +6,7 @@ from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import CONNECT
-from budgateway.errors import GatewayError, Overloaded
+from budgateway.errors import GatewayError, OutOfResources, Overloaded
 from budgateway.exchange_cy import Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
 from budgateway.wire.patience import timeout_ns
@@ -165,7 +165,12 @@ class Courier(Carrier):
             x.task = None
         if not x.closed:
             x.ready_ns = monotonic_ns()
-            if not self._another(x, VERDICT_FAILURE, CONNECT, -1, x.ready_ns):
+            # What the gateway itself lacks says nothing about the upstream.
+            verdict = VERDICT_FAILURE if error.who == "upstream" else VERDICT_NEUTRAL
+            if not self._another(x, verdict, CONNECT, -1, x.ready_ns):
+                if isinstance(error, OutOfResources):
+                    # The client's connection takes one of the descriptors that are missing.
+                    x.flags &= ~_KEEP_ALIVE
                 self.give_up(x, error)
 
     def _send(self, x: Exchange, connection: ClientConnection) -> None:

@@ -12,6 +12,7 @@ from budgateway.admin.keystore import opened, store_name
 from budgateway.auth.vault import COOLDOWN_S, Trust
 from budgateway.errors import ConfigError, GatewayError, StoreUnavailable
 from budgateway.keeper import keep_on
+from budgateway.transport.resolve import Resolver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,7 @@ class Custodian:
         # One reader at a time, who passes on what it read before the next one reads: what was read first never comes last.
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._resolver = Resolver()
 
     async def open(self, settings: Settings) -> None:
         """Read the keys, begin to read key sets, and to look at both. ConfigError when there are keys that cannot be read."""
@@ -101,6 +103,7 @@ class Custodian:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._resolver.close()
         if self._store is not None:
             await self._store.close()
             self._store = None
@@ -184,7 +187,7 @@ class Custodian:
                 self._documents.pop(issuer.name, None)
         for issuer in wanted:
             if issuer not in self._watches:
-                self._watches[issuer] = _Watch(issuer, self._learned)
+                self._watches[issuer] = _Watch(issuer, self._learned, self._resolver)
 
     async def _learned(self, issuer: Issuer, document: Mapping[str, object]) -> None:
         if self._documents.get(issuer.name) != document:
@@ -201,9 +204,15 @@ class Custodian:
 class _Watch:
     """One issuer's key set, read in intervals and when asked; never twice at the same time."""
 
-    def __init__(self, issuer: Issuer, learned: Callable[[Issuer, Mapping[str, object]], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        issuer: Issuer,
+        learned: Callable[[Issuer, Mapping[str, object]], Awaitable[None]],
+        resolver: Resolver,
+    ) -> None:
         self.issuer = issuer
         self._learned = learned
+        self._resolver = resolver
         self._reading: asyncio.Task[bool] | None = None
         self._read_at = float("-inf")
         self._failed = ""
@@ -239,7 +248,7 @@ class _Watch:
 
     async def _read(self) -> bool:
         try:
-            document = await fetch_key_set(self.issuer)
+            document = await fetch_key_set(self.issuer, self._resolver)
         except (GatewayError, TimeoutError, ValueError) as error:
             why = "no answer in time" if isinstance(error, TimeoutError) else str(error)
             if why != self._failed:

@@ -182,6 +182,22 @@ class Overloaded(GatewayError):
     code = "overloaded"
 
 
+class OutOfResources(GatewayError):
+    """The gateway lacks what a connection takes: descriptors, memory or local ports. It says nothing about the upstream."""
+
+    status = 503
+    code = "out_of_resources"
+    retry = "next"
+
+
+class ResolverUnavailable(GatewayError):
+    """No resolver answers, so an upstream's address is unknown. It says nothing about the upstream."""
+
+    status = 503
+    code = "resolver_unavailable"
+    retry = "next"
+
+
 class Draining(GatewayError):
     """The gateway is being stopped, and the time for running exchanges is over."""
 
@@ -251,6 +267,14 @@ class UpstreamTimeout(GatewayError):
     ) -> None:
         super().__init__(message, hint=hint)
         self.phase = phase
+
+
+class DeadlineExceeded(GatewayError):
+    """The time that the client allowed with `x-request-timeout` is over. It says nothing about the upstream."""
+
+    status = 504
+    code = "deadline_exceeded"
+    who = "downstream"
 
 
 class ConfigError(GatewayError):

@@ -6,6 +6,8 @@ cdef int _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY
 cdef int _SEEN_EVENT, _SEEN_ERROR_FIRST, _SEEN_OTHER_FIRST, _SEEN_END, _SEEN_ERROR, _SEEN_PROMISE, _SEEN_CONTENT
 
 cpdef int verdict_of(int status) except -1
+@cython.locals(since_ns=cython.longlong, total_ns=cython.longlong)
+cpdef int verdict_of_delay(Exchange x, long long now_ns) except -1
 cpdef int scan_of(int flags) except -1
 cpdef Py_ssize_t frame(Exchange x, int flags, Py_ssize_t length, bint changes) except? -9
 cpdef hold(Exchange x, int status, bint context)

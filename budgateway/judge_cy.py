@@ -46,6 +46,16 @@ def verdict_of(status: int) -> int:
     return VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
 
 
+def verdict_of_delay(x: Exchange, now_ns: int) -> int:
+    """What it says about the upstream that an exchange's whole time is over: nothing, unless most of it was spent waiting
+    for this upstream to begin. The rest went to a slow upload, a slow reader, a queue, other attempts, a long answer."""
+    if x.head_sent or x.held is not None or (x.streamed and not x.body_done):
+        return VERDICT_NEUTRAL
+    since_ns: int = max(x.ready_ns, x.answer_ns - x.route.first_byte_ns)
+    total_ns: int = x.route.total_ns
+    return VERDICT_FAILURE if 2 * (now_ns - since_ns) > total_ns else VERDICT_NEUTRAL
+
+
 def scan_of(flags: int) -> int:
     """What the pump is to look for in a body whose head has these flags: its SCAN_*, 0 for nothing."""
     if flags & _ENCODED:

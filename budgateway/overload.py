@@ -1,8 +1,9 @@
-"""Memory as the supervisor sees it: what all processes hold, what they may hold, and when to take no more."""
+"""Memory and descriptors as the supervisor sees them: what processes hold, what they may hold, and when to take no more."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 # RELIABILITY 1: at 85 % of the limit new exchanges are refused; below 80 % they are taken again.
@@ -12,7 +13,36 @@ RESUME_SHARE = 0.80
 CLOSE_SHARE = 0.95
 OPEN_SHARE = 0.90
 
+# Open files of one process that are asked for at most: container runtimes offer a billion.
+MAX_OPEN_FILES = 1 << 20
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: the soft one is 1,024 in most shells, for programs that use
+    select(2). Processes that are started from here on inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (OSError, ValueError):
+        pass  # what it is will have to do, and is said
+
+
+def want_of_files(max_connections: int, workers: int) -> str:
+    """What is to be said about a limit of open files that is below what so many connections need; "" for nothing. Each
+    takes a descriptor of its worker, and another one for its upstream."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    needed = 2 * -(-max_connections // workers)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return ""
+    return (
+        f"open files: each process may have {limit}, and max_connections = {max_connections} with {workers} workers needs "
+        f"{needed}: further clients get 503; raise the hard limit (ulimit -Hn, LimitNOFILE) or lower max_connections"
+    )
 
 
 def resident(pid: int) -> int:

@@ -4,7 +4,9 @@ from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.courier_cy cimport Courier, chunk
 from budgateway.exchange_cy cimport Exchange
-from budgateway.judge_cy cimport frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of
+from budgateway.judge_cy cimport (
+    frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of, verdict_of_delay,
+)
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.pipeline_cy cimport Snapshot, plan
@@ -75,6 +77,7 @@ cdef class Relay(Courier):
     cdef bint _is_turned_away(self, Exchange x, head, bint complete, long long now_ns) except -1
     @cython.locals(attempts=Attempts)
     cdef _refuse(self, Exchange x, error)
+    @cython.locals(now_ns=cython.longlong, early=bint, hasty=bint)
     cdef _expire(self, Exchange x, phase)
     @cython.locals(snapshot=Snapshot, lines=bytes)
     cpdef give_up(self, Exchange x, error)

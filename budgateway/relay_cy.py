@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
 from budgateway.courier_cy import Courier, chunk
-from budgateway.errors import GatewayError, InternalError, Overloaded, UpstreamTimeout
+from budgateway.errors import DeadlineExceeded, GatewayError, InternalError, Overloaded, UpstreamTimeout
 from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
-from budgateway.judge_cy import frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of
+from budgateway.judge_cy import (
+    frame,
+    has_spoken,
+    hold,
+    judge,
+    judge_document,
+    judge_end,
+    scan_of,
+    verdict_of,
+    verdict_of_delay,
+)
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
@@ -420,6 +430,9 @@ class Relay(Courier):
                 return
             if self._another(x, VERDICT_NEUTRAL if stale else VERDICT_FAILURE, BROKEN, -1, now_ns):
                 return
+        if x.streamed and not x.body_done:
+            # It waited for the rest of an upload: how long it does that is between it and the client.
+            error.blames = False
         self.give_up(x, error)
 
     def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
@@ -446,8 +459,9 @@ class Relay(Courier):
         if x.index >= 0:
             # A trial of its breaker does not last as long as the socket.
             x.leg.balancer.answered(x, now_ns)
+        place, downstream.place = downstream.place, 0
         client, early, door = downstream.surrender()
-        tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets)
+        tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets, place)
         tunnel.open(client, connection.surrender(), data, rest, early)
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
@@ -585,21 +599,22 @@ class Relay(Courier):
     def _expire(self, x: Exchange, phase: Any) -> None:
         name = x.target.label if x.target is not None else "?"
         now_ns = monotonic_ns()
-        early = phase == "first_byte" and now_ns < x.answer_ns
-        if (
-            early
-            and not x.streamed
-            and x.route.may_replay(x)
-            and self._another(x, VERDICT_FAILURE, TIMEOUT, -1, now_ns)
-        ):
+        if x.until_ns and now_ns >= x.until_ns:
+            self.give_up(x, DeadlineExceeded("the time that the client allowed with x-request-timeout is over"))
             return
+        early = phase == "first_byte" and now_ns < x.answer_ns
+        if early and not x.streamed and x.route.may_replay(x):
+            # What half of the client's own time was too short for says nothing about the upstream.
+            hasty = x.until_ns and x.answer_ns == x.until_ns and not x.leg.first_event_ns
+            if self._another(x, VERDICT_NEUTRAL if hasty else VERDICT_FAILURE, TIMEOUT, -1, now_ns):
+                return
         if early:
             # Nobody else to ask: it gets the rest of the time.
             x.deadline_ns = x.answer_ns
             return
         error = UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase)
         # It answered, and went on as long as the operator lets anybody: models think, and write at length.
-        error.blames = not x.head_sent
+        error.blames = not x.head_sent and (phase != "total" or verdict_of_delay(x, now_ns) == VERDICT_FAILURE)
         self.give_up(x, error)
 
     def give_up(self, x: Exchange, error: GatewayError) -> None:

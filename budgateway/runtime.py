@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import logging
+import resource
 import secrets
 import socket
 import ssl
@@ -29,9 +30,11 @@ from budgateway.relay_cy import Relay
 from budgateway.server.address import Networks
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.server.handshakes import TlsListener
 from budgateway.server.proxies import Proxies
 from budgateway.server.watch import Watch
 from budgateway.sharing import Sharing, Voice
+from budgateway.transport.resolve import Resolver
 from budgateway.transport.sockets import PlainSockets
 from budgateway.wiring import build_snapshot, largest_body
 
@@ -66,6 +69,22 @@ class Successor:
     tls: ssl.SSLContext | None
 
 
+class Places:
+    """The count of client connections that all workers share, as one of them keeps it."""
+
+    def __init__(self, segment: native.Segment, worker: int) -> None:
+        self._segment = segment
+        self._worker = worker
+
+    def enter(self, most: int) -> bool:
+        """Count one more, unless that makes more than `most` in all workers."""
+        return self._segment.enter(self._worker, native.GAUGE_CONNECTIONS, most)
+
+    def leave(self) -> None:
+        """Count one less."""
+        self._segment.add(self._worker, native.GAUGE_CONNECTIONS, -1)
+
+
 class DataPlane:
     """What one process serves: a front door, the relay behind it, the sweep, the access log."""
 
@@ -90,7 +109,7 @@ class DataPlane:
         self._worker = worker
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: list[socket.socket] = []
-        self._servers: list[asyncio.Server | native.Listener] = []
+        self._servers: list[asyncio.Server | native.Listener | TlsListener] = []
         self._accepts = True
         self._office_path = office_path
         self._tls = server_tls(settings)
@@ -111,10 +130,11 @@ class DataPlane:
         self._past: list[Sharing] = []  # until the exchanges that use them have ended
         self.vault = Vault(trust)
         self.copies = MirrorCounts()
+        self._resolver = Resolver()
         self.snapshot = build_snapshot(
             settings, segment, worker, self.pools, office_path,
             queues=self.queues, vault=self.vault, copies=self.copies,
-            shared=None if self.sharing is None else self.sharing.limits,
+            shared=None if self.sharing is None else self.sharing.limits, resolver=self._resolver,
         )  # fmt: skip
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access_log, self._access_path = access, settings.access_log
@@ -144,7 +164,9 @@ class DataPlane:
             max_body_bytes=largest_body(settings),
             max_connections=settings.max_connections,
             watch=self._watch,
+            places=Places(segment, worker),
         )
+        self.door.bound(open_files())
         self.door.proxies = proxies_of(settings)
         self.door.networks = Networks(settings.limits.ipv6_prefix)
         self.express: Express | None = None
@@ -198,9 +220,11 @@ class DataPlane:
 
     async def _accept_from(self, sock: socket.socket) -> None:
         tls = self._tls
-        server: asyncio.Server | native.Listener
+        server: asyncio.Server | native.Listener | TlsListener
         if self._plain is not None and tls is None:
-            server = self._plain.listen(sock, BACKLOG, protocols(self.door))
+            server = self._plain.listen(sock, BACKLOG, protocols(self.door), self.door.accepts)
+        elif self._plain is not None and tls is not None:
+            server = TlsListener(sock, BACKLOG, self.door, tls, self.spawn)
         else:
             # A server closes its socket when it ends; the copy's queue is the same.
             copy = sock.dup()
@@ -232,7 +256,7 @@ class DataPlane:
             sharing = None if settings.store is None else Sharing(settings.store, settings.workers, self._voice)
         snapshot = build_snapshot(
             settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
-            self.copies, None if sharing is None else sharing.limits,
+            self.copies, None if sharing is None else sharing.limits, self._resolver,
         )  # fmt: skip
         return Successor(settings, snapshot, pools, sharing, tls)
 
@@ -262,6 +286,7 @@ class DataPlane:
         self.door.proxies = proxies_of(settings)
         self.door.networks = Networks(settings.limits.ipv6_prefix)
         self.door.max_body_bytes = largest_body(settings)
+        self.door.max_connections = settings.max_connections
         for targets in successor.snapshot.providers.values():
             for target in targets:
                 target.pool.name = target.label
@@ -346,6 +371,7 @@ class DataPlane:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._resolver.close()
         for sharing in (*self._past, *([self.sharing] if self.sharing is not None else ())):
             await sharing.close()
         if self._access is not None:
@@ -435,13 +461,12 @@ class DataPlane:
         self._sweep_timer = self._loop.call_at(self._sweep_due, self._sweep)
 
     def _publish(self) -> None:
-        """Bring this worker's gauges up to date, and its share of the connections that all workers may have."""
+        """Bring this worker's gauges up to date, and what of the gateway one upstream may use."""
         pools = (*self.pools.values(), *self._retired)
         idle = sum(pool.idle_count() for pool in pools)
         opened = sum(len(pool.open) for pool in pools)
         sockets = self.relay.sockets
         for gauge, value in (
-            (native.GAUGE_CONNECTIONS, len(self.door.connections)),
             (native.GAUGE_EXCHANGES, self.relay.in_flight + self.relay.riding()),
             (native.GAUGE_POOL_IDLE, idle),
             (native.GAUGE_POOL_BUSY, opened - idle),
@@ -458,8 +483,6 @@ class DataPlane:
             (native.GAUGE_LINES_LOST, self._lines_lost()),
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
-        others = self._of_others(native.GAUGE_CONNECTIONS)
-        self.door.max_connections = max(0, self.snapshot.settings.max_connections - others)
         # RELIABILITY 1: no upstream may use up the gateway.
         self.relay.share = max(1, self.snapshot.settings.max_connections // 2)
         if self.express is not None:
@@ -493,6 +516,12 @@ def server_tls(settings: Settings) -> ssl.SSLContext | None:
     load_pair(context, settings.tls.cert or settings.tls.cert_file, settings.tls.key or settings.tls.key_file)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def open_files() -> int:
+    """How many descriptors this process may have."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 30 if limit == resource.RLIM_INFINITY else limit
 
 
 def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:

@@ -29,7 +29,7 @@ from budgateway.handover import METRICS, SLOT, Giver, Named
 from budgateway.keeper import Steps, keep_on
 from budgateway.limits.keeping import StateFile
 from budgateway.notify import Service
-from budgateway.overload import MemoryGuard, memory_limit
+from budgateway.overload import MemoryGuard, memory_limit, raise_open_files, want_of_files
 from budgateway.reload import Difference, Origin, compare, refusals, refusals_logged
 from budgateway.runtime import SWEEP_S
 from budgateway.signals import hold_all, release
@@ -558,6 +558,9 @@ def run(
     `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway."""
     hold_all()
     said = log.begin(settings.log_level)
+    raise_open_files()
+    if want := want_of_files(settings.max_connections, settings.workers):
+        _log.warning("%s", want)
     try:
         predecessor = gateway_on(settings.host, settings.port) if take_over else None
         serving = (_serve_demo if demo else _serve)(settings, load, predecessor)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from budgateway.limits.demand import SharedLimits
+    from budgateway.transport.resolve import Resolver
 
 # What clients of the big APIs ask for by header: passed on to the kinds of provider that may know it. Not `x-stainless-*`,
 # which no API reads: it tells of the client's machine.
@@ -59,9 +60,11 @@ def targets_of(
     *,
     disclose: bool = False,
     redactor: native.Redactor | None = None,
+    resolver: Resolver | None = None,
 ) -> tuple[Target, ...]:
     """A provider's upstreams as the relay sees them. Pools are shared by what their connections have in common; those of
-    an earlier configuration are taken from `warm`, all that are used end up in `pools`."""
+    an earlier configuration are taken from `warm`, all that are used end up in `pools`. `resolver` is the process's; without
+    it they have one of their own."""
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
     if key is not None:
@@ -69,7 +72,7 @@ def targets_of(
     forwarded = (*VENDOR_HEADERS.get(provider.kind, ()), *provider.forward_headers)
     secure = any(upstream.tls for upstream in provider.upstreams)
     tls = client_tls(provider.tls_verify, provider.tls_ca or provider.tls_ca_file) if secure else None
-    dialler = Dialler(provider.connect_timeout_s, tls)
+    dialler = Dialler(provider.connect_timeout_s, tls, resolver)
     targets = []
     for number, upstream in enumerate(provider.upstreams):
         label = upstream_label(provider, number)
@@ -177,6 +180,7 @@ def build_snapshot(
     vault: Vault | None = None,
     copies: MirrorCounts | None = None,
     shared: SharedLimits | None = None,
+    resolver: Resolver | None = None,
 ) -> Snapshot:
     """Wire all rooms for one configuration. No side effects but names interned in the segment. `queues` outlive it; without
     them nobody waits for an upstream that is full. So do the `copies` that are counted. `shared` are the limits of all hosts."""
@@ -185,7 +189,7 @@ def build_snapshot(
     secrets_told = secrets_of(settings)
     redactor = native.Redactor(secrets_told) if secrets_told else None
     targets = {
-        name: targets_of(provider, pools, warm, disclose=disclose, redactor=redactor)
+        name: targets_of(provider, pools, warm, disclose=disclose, redactor=redactor, resolver=resolver)
         for name, provider in providers.items()
     }
     book = Rulebook(settings, segment, worker)
@@ -199,7 +203,8 @@ def build_snapshot(
         if mirror is not None:
             # No connection of a copy is ever another's: what goes wrong with it stays with it.
             shadow = replace(providers[mirror.provider], max_idle=0)
-            leg = _leg(room.record, shadow, targets_of(shadow, pools, warm), settings, keys, segment, worker, None)
+            copied = targets_of(shadow, pools, warm, resolver=resolver)
+            leg = _leg(room.record, shadow, copied, settings, keys, segment, worker, None)
             room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
     office = _office_rooms(settings, segment, worker, pools, office_path, warm)
     for room in office:

@@ -28,6 +28,7 @@ from budgateway.observe.metrics import Exposition
 from budgateway.runtime import SWEEP_S, bound_socket
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.transport.resolve import Resolver
 from budgateway.wiring import Pools, targets_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Desk:
         self._settings = settings
         self._operations = operations
         self._watch = Watch(segment, fetch)
+        self._resolver = Resolver()
         self._health = Health(segment, settings, self._watch)
         self._rates = Rates(native.Metrics(segment))
         self._rates_due = 0.0
@@ -87,10 +89,10 @@ class Desk:
         """Listen; for metrics on `metrics_sock` when that is given. OSError when the metrics port is taken."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        catalogue = _catalogue(settings)
+        catalogue = self._catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
         exposition = Exposition(self._segment, self._operations.facts, self._health.upstreams)
-        self._watch.adopt(*watched(settings, self._segment))
+        self._watch.adopt(*watched(settings, self._segment, resolver=self._resolver))
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running, self._usage)
 
@@ -127,8 +129,8 @@ class Desk:
         known = {upstream.url for provider in self._settings.providers for upstream in provider.upstreams}
         self._settings = settings
         self._health.adopt(settings)
-        self._watch.adopt(*watched(settings, self._segment, known))
-        catalogue = _catalogue(settings)
+        self._watch.adopt(*watched(settings, self._segment, known, self._resolver))
+        catalogue = self._catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
         for office in self._offices:
             office.catalogue = catalogue
@@ -168,6 +170,7 @@ class Desk:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._resolver.close()
         await asyncio.sleep(0)
         self._folder.close()
 
@@ -192,6 +195,13 @@ class Desk:
                     _log.warning("the socket %s was removed by somebody: it is made again", self.path)
             with steps.step("leaving the instance file again"):
                 await asyncio.to_thread(self._cards.restore)
+
+    def _catalogue(self, settings: Settings) -> ModelCatalogue:
+        pools: Pools = {}
+        providers = [
+            (provider, targets_of(provider, pools, resolver=self._resolver)) for provider in settings.providers
+        ]
+        return ModelCatalogue(providers, self._spawn, lambda target: self._health.is_well(target.label))
 
     def _door(self, office: BackOffice) -> Door:
         door = Door(
@@ -228,8 +238,3 @@ class Desk:
             with self._steps.step("looking at routes without an upstream"):
                 self._health.routes_without_upstream(time.monotonic())  # since when is known by looking
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
-
-
-def _catalogue(settings: Settings) -> ModelCatalogue:
-    pools: Pools = {}
-    return ModelCatalogue([(provider, targets_of(provider, pools)) for provider in settings.providers])

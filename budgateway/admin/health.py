@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from budgateway.health.standing import Answer
     from budgateway.records import Provider, Settings, Upstream
+    from budgateway.transport.resolve import Resolver
 
 # What happens with an upstream's traffic, in one word.
 STATES = ("up", "starting", "half_open", "open", "ejected", "resting", "unhealthy", "drained")
@@ -96,6 +97,15 @@ class Health:
         names = {route.name for route in self._settings.routes}
         return sorted(name for name, since in self._without.items() if name in names and now_s - since >= LASTING_S)
 
+    def is_well(self, label: str) -> bool:
+        """Whether an upstream, by its label, is not known to be ill: what asks upstreams besides traffic leaves those alone."""
+        now_ns = monotonic_ns()
+        for row in self._rows:
+            if row.label == label:
+                vitals = row.selector.look(0, now_ns)
+                return not (vitals.drained or vitals.healthy is False or vitals.breaker == "open")
+        return True
+
     def queues(self) -> list[dict[str, Any]]:
         """Each provider's queue of exchanges that wait for an upstream with room, and what became of those that waited."""
         names = ("provider", "waiting", "queued", "served", "timed_out", "left", "refused", "waited_s")
@@ -141,7 +151,7 @@ class Health:
 
 
 def watched(
-    settings: Settings, segment: native.Segment, known: Collection[str] = ()
+    settings: Settings, segment: native.Segment, known: Collection[str] = (), resolver: Resolver | None = None
 ) -> tuple[list[Watched], list[tuple[int, bool]]]:
     """What `Watch.adopt` takes: the upstreams to ask, with their provider's key and TLS settings; and all upstreams, each
     with whether its provider had others before. `known` are the URLs of the configuration before."""
@@ -155,7 +165,8 @@ def watched(
         slots = [segment.upstream(keys[provider.name, upstream.url]) for upstream in provider.upstreams]
         upstreams += [(slot, beside) for slot in slots]
         if provider.health_check is not None:
-            for slot, target in zip(slots, targets_of(_from_root(provider), pools), strict=True):
+            found = targets_of(_from_root(provider), pools, resolver=resolver)
+            for slot, target in zip(slots, found, strict=True):
                 one = Watched(target.label, slot, target, provider.health_check)
                 one.by_load = provider.name in by_load
                 wanted.append(one)

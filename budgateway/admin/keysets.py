@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from budgateway.records import Issuer
+    from budgateway.transport.resolve import Resolver
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 256 * 1024  # the largest public sets have some tens of kilobytes
 
 
-async def fetch_key_set(issuer: Issuer) -> Mapping[str, object]:
+async def fetch_key_set(issuer: Issuer, resolver: Resolver | None = None) -> Mapping[str, object]:
     """The set, looked at under the issuer's own rules. GatewayError, TimeoutError or ValueError, saying why not.
 
     No redirect is followed. What discovery finds must be on the issuer's own host: a document that can send us anywhere
@@ -29,7 +30,7 @@ async def fetch_key_set(issuer: Issuer) -> Mapping[str, object]:
     """
     url = issuer.jwks_url
     if not url:
-        found = await _document(issuer, issuer.discovery_url)
+        found = await _document(issuer, issuer.discovery_url, resolver)
         if found.get("issuer") != issuer.issuer:
             raise ValueError("the discovery document is another issuer's")
         named = found.get("jwks_uri")
@@ -44,7 +45,7 @@ async def fetch_key_set(issuer: Issuer) -> Mapping[str, object]:
             raise ValueError(
                 f"the discovery document leads to another host ({there.host}): set jwks_url to have it asked"
             )
-    document = await _document(issuer, url)
+    document = await _document(issuer, url, resolver)
     try:
         KeySet.from_document(document, issuer.algorithms)
     except KeyUnfit as error:
@@ -52,7 +53,7 @@ async def fetch_key_set(issuer: Issuer) -> Mapping[str, object]:
     return document
 
 
-async def _document(issuer: Issuer, url: str) -> Mapping[str, object]:
+async def _document(issuer: Issuer, url: str, resolver: Resolver | None) -> Mapping[str, object]:
     """A JSON object at a URL."""
     upstream = parse_endpoint(url)
     path = upstream.path or "/"
@@ -64,7 +65,7 @@ async def _document(issuer: Issuer, url: str) -> Mapping[str, object]:
         tls_ca_file=issuer.ca_file,
         tls_ca=issuer.ca,
     )
-    (target,) = targets_of(provider, {})
+    (target,) = targets_of(provider, {}, resolver=resolver)
     status, body = await fetch(target, path, TIMEOUT_S, max_bytes=MAX_BYTES)
     if status != 200:
         raise ValueError(f"{url} answered with status {status}")

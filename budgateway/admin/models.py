@@ -12,7 +12,7 @@ from budgateway.errors import GatewayError
 from budgateway.wire.document import printable, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from budgateway.records import Provider
     from budgateway.transport.client_cy import Target
@@ -22,47 +22,84 @@ TIMEOUT_S = 3.0
 MAX_MODELS = 4096  # of one upstream; hosted services list some hundreds
 MAX_NAME = 256  # characters of a model's name
 _MAX_COUNT = (1 << 53) - 1  # what every reader of JSON holds exactly
+# For new lists, while there are former ones: engines that are well answer within milliseconds.
+PATIENCE_S = 0.5
+AT_ONCE = 16  # questions that are out
 
 _log = logging.getLogger("budgateway.models")
 
 
 class ModelCatalogue:
-    """Asks the upstreams of providers that list no models; answers from memory for ten seconds. One asking at a time."""
+    """Asks the upstreams of providers that list no models, all at once; answers from memory for ten seconds. One asking at
+    a time, bounded by TIMEOUT_S; whoever has a former list is not kept waiting by it."""
 
-    def __init__(self, providers: Sequence[tuple[Provider, Sequence[Target]]]) -> None:
+    def __init__(
+        self,
+        providers: Sequence[tuple[Provider, Sequence[Target]]],
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        is_well: Callable[[Target], bool] = lambda _: True,
+    ) -> None:
+        """`is_well` says whether an upstream is worth a question: those that are known to be ill are passed over."""
         self._providers = providers
+        self._spawn = spawn
+        self._is_well = is_well
         self._models: list[dict[str, Any]] = []
+        # the last list of each provider, by name
+        self._former: dict[str, list[dict[str, Any]]] = {}
+        self._complaints: dict[str, str] = {}
+        self._knows = False
         self._fresh_until = 0.0
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
     async def models(self) -> list[dict[str, Any]]:
-        """OpenAI's model objects, sorted by provider as configured, then as the upstream lists them."""
-        async with self._asking:
-            if time.monotonic() >= self._fresh_until:
-                found = await asyncio.gather(*(self._of(provider, targets) for provider, targets in self._providers))
-                merged: dict[str, dict[str, Any]] = {}
-                for models in found:
-                    for model in models:
-                        merged.setdefault(model["id"], model)
-                self._models = list(merged.values())
-                self._fresh_until = time.monotonic() + FRESH_S
+        """OpenAI's model objects, sorted by provider as configured, then as its upstreams list them."""
+        if time.monotonic() >= self._fresh_until:
+            if self._asking is None or self._asking.done():
+                self._asking = self._spawn(self._renew())
+            asking = self._asking
+            await asyncio.wait((asking,), timeout=PATIENCE_S if self._knows else None)
+            if not self._knows:
+                await asking  # for what went wrong
         return self._models
 
-    async def _of(self, provider: Provider, targets: Sequence[Target]) -> list[dict[str, Any]]:
+    async def _renew(self) -> None:
+        room = asyncio.Semaphore(AT_ONCE)
+        found = await asyncio.gather(*(self._of(provider, targets, room) for provider, targets in self._providers))
+        merged: dict[str, dict[str, Any]] = {}
+        for models in found:
+            for model in models:
+                merged.setdefault(model["id"], model)
+        self._models = list(merged.values())
+        self._knows = True
+        self._fresh_until = time.monotonic() + FRESH_S
+
+    async def _of(self, provider: Provider, targets: Sequence[Target], room: asyncio.Semaphore) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = [{"id": name} for name in provider.models]
         if not listed:
-            for target in targets:
-                try:
-                    listed = await _ask(target)
-                    break
-                except (GatewayError, TimeoutError, ValueError) as error:
-                    _log.warning(
-                        "no model list from %s: %s",
-                        target.label,
-                        "timed out" if isinstance(error, TimeoutError) else error,
-                    )
+            answers = await asyncio.gather(
+                *(self._listed_by(target, room) for target in targets if self._is_well(target))
+            )
+            known = [answer for answer in answers if answer is not None]
+            if known:
+                self._former[provider.name] = [entry for answer in known for entry in answer]
+            # While nobody answers, they serve what they served.
+            listed = self._former.get(provider.name, [])
         named = [_model(provider, provider.strip_model_prefix + entry["id"], entry) for entry in listed]
         return named + [_model(provider, said, {}) for said, _ in provider.aliases]
+
+    async def _listed_by(self, target: Target, room: asyncio.Semaphore) -> list[dict[str, Any]] | None:
+        """One upstream's list; None when there is none to be had in time."""
+        try:
+            async with asyncio.timeout(TIMEOUT_S), room:
+                listed = await _ask(target)
+        except (GatewayError, TimeoutError, ValueError, RecursionError) as error:
+            why = "timed out" if isinstance(error, TimeoutError) else str(error)
+            if self._complaints.get(target.label) != why:
+                self._complaints[target.label] = why
+                _log.warning("no model list from %s: %s", target.label, why)
+            return None
+        self._complaints.pop(target.label, None)
+        return listed
 
 
 async def _ask(target: Target) -> list[dict[str, Any]]:

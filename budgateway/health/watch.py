@@ -60,6 +60,7 @@ class Watched:
         self.unheard = 0
         self.suspected = False
         self.suspicions = 0
+        self.hindered = ""  # why it could not be asked last: code of an error of ours
         self.wake = asyncio.Event()
         # of the question that is out, and how long it may take from when its upstream is suspected: 0 for one that can
         # wait itself, None for one that takes the time it takes
@@ -176,6 +177,9 @@ class Watch:
         answer, body = await self._question(one, check, suspected)
         # Or meanwhile.
         suspected, one.suspected = suspected or one.suspected, False
+        if answer is None:
+            return
+        one.hindered = ""
         self._hear(one, check, answer, suspected)
         if not answer.reason:
             await self._list_models(one, check, body)
@@ -190,7 +194,8 @@ class Watch:
         except TimeoutError:
             pass
 
-    async def _question(self, one: Watched, check: HealthCheck, suspected: bool) -> tuple[Answer, bytes]:
+    async def _question(self, one: Watched, check: HealthCheck, suspected: bool) -> tuple[Answer | None, bytes]:
+        """What it answers; None when it could not be asked for want of something that is the gateway's."""
         path, body = check.path, None
         if check.generate_model:
             path = GENERATE_PATH
@@ -207,9 +212,18 @@ class Watch:
         except TimeoutError:
             reason, silent = f"no answer within {(monotonic_ns() - began_ns) / 1e9:.1f} s", True
         except GatewayError as error:
+            if error.who != "upstream":
+                self._hindered(one, error)
+                return None, b""
             # The name stands before it wherever it is shown.
             reason, silent = str(error).removeprefix(f"upstream {one.name}").lstrip(": "), True
         return Answer(time.time(), (monotonic_ns() - began_ns) / 1e6, status, reason, silent), said
+
+    def _hindered(self, one: Watched, error: GatewayError) -> None:
+        """Say once that an upstream cannot be asked. It stays what it was: nothing was heard of it, good or bad."""
+        if one.hindered != error.code:
+            one.hindered = error.code
+            _log.warning("upstream %s cannot be asked how it is: %s", one.name, error)
 
     async def _put(
         self, one: Watched, path: str, timeout_s: float, hurried_s: float | None, body: bytes | None = None
@@ -266,7 +280,10 @@ class Watch:
 
     async def _read_load(self, one: Watched, check: HealthCheck) -> None:
         """What the engine has to do, until it has not said so for a while."""
-        load = await self._ask_load(one, check)
+        try:
+            load = await self._ask_load(one, check)
+        except GatewayError:
+            return  # for want of something that is the gateway's: that says nothing of the engine
         if load is not None:
             one.load, one.unheard = load, 0
             self._segment.signal(one.slot, load.running, load.waiting, load.kv_usage, monotonic_ns())
@@ -282,7 +299,11 @@ class Watch:
         for path in found:
             try:
                 status, body = await self._ask(one.target, path, LOAD_TIMEOUT_S)
-            except (GatewayError, TimeoutError):
+            except GatewayError as error:
+                if error.who != "upstream":
+                    raise
+                return None
+            except TimeoutError:
                 return None
             load = read_load(body) if status == 200 else None
             if load is not None:

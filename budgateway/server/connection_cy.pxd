@@ -14,10 +14,11 @@ cdef class ServerConnection:
     cdef Door _door
     cdef Carrier _handler
     # connection
-    cdef object _transport
+    cdef readonly object _transport     # read by the room's listeners
     cdef RequestFraming _framing
     cdef object _write                  # the transport's, bound once
     cdef object _offer                  # the transport's, where an express looks at requests first
+    cdef public int place
     cdef public str client
     cdef int _state
     cdef long long _deadline_ns, _flush_ns

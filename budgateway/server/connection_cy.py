@@ -14,7 +14,7 @@ from budgateway.errors import BadRequest, GatewayError, RequestTimeout, RequestT
 from budgateway.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
 from budgateway.server.address import client_of
-from budgateway.server.door_cy import Door
+from budgateway.server.door_cy import OUTSIDE, TOLD, Door
 from budgateway.server.framing_cy import RequestFraming
 from budgateway.server.unpacking import Unpacking
 from budgateway.transport.sockets import reset
@@ -71,6 +71,7 @@ class ServerConnection:
         self._framing = RequestFraming()
         self._write: Any = None
         self._offer: Any = None
+        self.place = OUTSIDE  # what it holds of the door
         self.client = ""
         self._state = _HEAD
         self._deadline_ns = 0
@@ -97,15 +98,14 @@ class ServerConnection:
         door = self._door
         self._transport = transport
         self._write = transport.write
-        if not door.has_room():
-            if door.turn_away():
-                door.connections.add(self)
-                transport.write(door.full())
-                self._linger()
-            else:
-                self.abort()
+        if not door.lets_in(self) and self.place != TOLD:
+            self.abort()
             return
         door.connections.add(self)
+        if self.place == TOLD:
+            transport.write(door.full())
+            self._linger()
+            return
         self.client = client_of(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._deadline_ns = monotonic_ns() + door.keepalive_ns
@@ -140,7 +140,7 @@ class ServerConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the exchange if there is one; break the cycle with the parser."""
-        self._door.connections.discard(self)
+        self._door.leave(self)
         self._state = _CLOSED
         self._deadline_ns = 0
         x = self._exchange

@@ -11,6 +11,8 @@ cdef class Door:
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
+    cdef public object places           # what all workers count connections with; None: this door alone
+    cdef public Py_ssize_t most_here, most_told, admitted, told
     cdef public bytes full_lines
     cdef bytes _full
     cdef long long _full_at
@@ -20,6 +22,9 @@ cdef class Door:
     cdef public object read_head        # of the native.HeadReader that writes into `facts`
     cdef long long[::1] facts
 
-    cpdef bint has_room(self) except -1
-    cpdef bint turn_away(self) except -1
+    cpdef int admit(self) except -1
+    cpdef bint lets_in(self, connection) except -1
+    cpdef leave(self, connection)
+    cpdef bint accepts(self) except -1
+    cdef bint _has_place(self) except -1
     cpdef sweep(self, long long now_ns)

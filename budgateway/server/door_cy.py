@@ -15,6 +15,7 @@ from budgateway.wire.answer import response_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from budgateway.errors import GatewayError
     from budgateway.exchange_cy import Carrier
@@ -24,7 +25,26 @@ if TYPE_CHECKING:
 
 MAX_TURNED_AWAY = 256  # connections that are being told so; what comes on top is cut off
 
+RESERVE = 32  # descriptors of a worker that are no connections: segment, loop, control channel, logs, store
+MIN_HERE = 4
+
+# What a connection holds of the door.
+OUTSIDE = 0  # nothing: it was not let in, or is over
+ADMITTED = 1  # one of the `max_connections` of all workers
+TOLD = 2  # a moment to hear that there is no room
+
 _log = logging.getLogger("budgateway.server")
+
+if TYPE_CHECKING:
+
+    class Places(Protocol):
+        """The count of connections that all workers share."""
+
+        def enter(self, most: int) -> bool:
+            """Count one more, unless that makes more than `most` in all workers."""
+
+        def leave(self) -> None:
+            """Count one less."""
 
 
 class Door:
@@ -40,7 +60,9 @@ class Door:
         max_body_bytes: int,
         max_connections: int,
         watch: Watch | None = None,
+        places: Places | None = None,
     ) -> None:
+        """`max_connections` are those of all workers where `places` counts them, else this door's own."""
         # process
         self.handler = handler
         self.call_soon = call_soon
@@ -52,6 +74,12 @@ class Door:
         self.express: Any = None
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
+        self.places = places
+        self.most_here = max_connections  # what this process has descriptors for
+        self.most_told = MAX_TURNED_AWAY
+        self.admitted = 0
+        self.told = 0
+        # open; of those that are admitted some may still shake hands
         self.connections: set[ServerConnection | Tunnel] = set()
         self.refused_connections = 0
         self.full_lines = b""  # header lines of what is told to a connection for which there is no room
@@ -64,14 +92,50 @@ class Door:
         self.facts = facts
         self.read_head = HeadReader(facts).request
 
-    def has_room(self) -> bool:
-        """Whether one more connection may come in."""
-        return len(self.connections) < self.max_connections
-
-    def turn_away(self) -> bool:
-        """Count a connection for which there is no room; whether it is to be told so, or else cut off."""
+    def admit(self) -> int:
+        """Let one more connection in, if there is room: ADMITTED, TOLD, or OUTSIDE for one that is to be cut off."""
+        if self.admitted < self.most_here and self._has_place():
+            self.admitted += 1
+            return ADMITTED
         self.refused_connections += 1
-        return len(self.connections) - self.max_connections < MAX_TURNED_AWAY
+        if self.told < self.most_told:
+            self.told += 1
+            return TOLD
+        return OUTSIDE
+
+    def lets_in(self, connection: Any) -> bool:
+        """Whether a connection may stay. Who accepted it may have asked already, before a handshake."""
+        if connection.place == OUTSIDE:
+            connection.place = self.admit()
+        return bool(connection.place == ADMITTED)
+
+    def leave(self, connection: Any) -> None:
+        """A connection is over: take back what it held, if it does still."""
+        self.connections.discard(connection)
+        held = connection.place
+        connection.place = OUTSIDE
+        if held == ADMITTED:
+            self.admitted -= 1
+            if self.places is not None:
+                self.places.leave()
+        elif held == TOLD:
+            self.told -= 1
+
+    def bound(self, descriptors: int) -> None:
+        """Let no more in than this process has descriptors for: each needs one, and another for its upstream."""
+        spare = descriptors - RESERVE
+        self.most_told = min(MAX_TURNED_AWAY, max(MIN_HERE, spare // 4))
+        self.most_here = max(MIN_HERE, (spare - self.most_told) // 2)
+
+    def accepts(self) -> bool:
+        """Whether there is a descriptor for one more connection, if only to be told that there is no room: what comes beyond
+        that waits in the socket's queue."""
+        return self.admitted + self.told < self.most_here + self.most_told
+
+    def _has_place(self) -> bool:
+        if self.places is None:
+            return self.admitted < self.max_connections
+        return self.places.enter(self.max_connections)
 
     def full(self) -> bytes:
         """What a connection is told for which there is no room. Not cut off: a balancer in front takes a 503 as a reason to go

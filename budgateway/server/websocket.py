@@ -28,6 +28,7 @@ WRITE_HIGH_BYTES = 64 * 1024  # then whoever writes to it is not read
 CLOSE_NS = 5_000_000_000  # the wait for the other's close frame (RFC 6455 7.1.1); `websockets` waits 10 s, `ws` 30 s
 FLUSH_NS = 60_000_000_000  # for what was written before to be read by a slow reader
 LINGER_NS = 2_000_000_000  # for a close frame of ours to arrive: closing over unread bytes would reset it away
+LINGER_BYTES = 64 * 1024 * 1024  # of a peer that goes on sending meanwhile, thrown away
 
 # RFC 6455 7.4.1.
 _GOING_AWAY = 1001
@@ -53,15 +54,17 @@ class Tunnel:
 
     __slots__ = (
         "_carrier", "_counts", "_deadline_ns", "_door", "_down", "_flush_ns", "_idle_at_ns", "_idle_ns", "_idle_s",
-        "_over", "_up", "_x", "active",
+        "_over", "_up", "_x", "active", "place",
     )  # fmt: skip
 
     def __init__(
-        self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any
+        self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any, place: int = 0
     ) -> None:
+        """`place` is what the client's connection holds of the door, given back with its end."""
         self._carrier = carrier
         self._x = x
         self._door = door
+        self.place = place
         self._idle_ns = int(limits.idle_s * 1e9)
         self._idle_s = limits.idle_s
         self._counts = counts
@@ -124,7 +127,7 @@ class Tunnel:
             self._part(TRUNCATED, VERDICT_FAILURE, "upstream_protocol")
             other.say_close(_INTERNAL, "the upstream closed the connection")
         if self._down.is_gone() and self._up.is_gone():
-            self._door.connections.discard(self)
+            self._door.leave(self)
             # Nothing is reported any more: without these circles all of it goes at once.
             self._down.part()
             self._up.part()
@@ -164,11 +167,17 @@ class Tunnel:
     # ---------------------------------------------------------------- endings
 
     def _expire(self, now_ns: int) -> None:
-        """A close frame was not answered, or an end did not close, in time. Slow readers get more of it."""
-        if now_ns < self._flush_ns and (self._down.has_unsent() or self._up.has_unsent()):
+        """A close frame was not answered, or an end did not close, in time. Who reads slowly, or still sends, gets more."""
+        if now_ns < self._flush_ns and (self._down.needs_time() or self._up.needs_time()):
             self._deadline_ns = now_ns + LINGER_NS
             return
+        is_told = not self._over and (self._down.told_close or self._up.told_close)
         self._part(TRUNCATED, VERDICT_NEUTRAL, "close_timeout")
+        if is_told:
+            # Whoever was told, and did not answer, may not have come to reading it.
+            self._down.leave()
+            self._up.leave()
+            return
         self._down.drop()
         self._up.drop()
 
@@ -209,8 +218,8 @@ class End:
     """One of the two: an asyncio protocol that passes on what its peer sends, and by which its peer is told."""
 
     __slots__ = (
-        "_ending", "_feed", "_frames", "_scanner", "_slow_since_ns", "_transport", "_tunnel", "_write",
-        "is_client", "other", "passed", "said_close", "told_close", "uncounted",
+        "_deaf", "_discarded", "_ending", "_feed", "_frames", "_heard", "_scanner", "_slow_since_ns", "_transport",
+        "_tunnel", "_write", "is_client", "other", "passed", "said_close", "told_close", "uncounted",
     )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel, is_client: bool, scanner: FrameScanner) -> None:
@@ -225,6 +234,9 @@ class End:
         self.said_close = False  # its peer's close frame has passed
         self.told_close = False  # its peer was sent one
         self._ending = False  # what its peer still says goes nowhere
+        self._heard = False  # it has said something since that was last looked at
+        self._discarded = 0
+        self._deaf = False  # its peer has said that it is over, and reads no more: nothing is written to it
         self.passed = 0
         self.uncounted = 0
         self._frames = 0
@@ -244,20 +256,18 @@ class End:
 
     def data_received(self, data: bytes) -> None:
         """Frames of the peer, in any pieces."""
+        if self._ending:
+            self._discard(data)
+            return
         out = self._feed(data)
         tunnel = self._tunnel
-        if self._ending:
-            # Only its close frame is waited for.
-            if self._scanner.ended and self._transport is not None:
-                self._transport.close()
-            return
         tunnel.active = True
         other = self.other
         if out is not None:
             size = len(out)
             self.passed += size
             self.uncounted += size
-            if other._write is not None:
+            if other._write is not None and not other._deaf:
                 other._write(out)
         code = self._scanner.ended
         if code:
@@ -267,7 +277,28 @@ class End:
             elif not self.said_close:
                 self.said_close = True
                 other.told_close = True
+                if self._slow_since_ns:
+                    self._turn_deaf()
                 tunnel.closed(self)
+
+    def _discard(self, data: bytes) -> None:
+        """Throw away what the peer still says. Its close frame ends that; after a violation none can be found."""
+        self._heard = True
+        self._discarded += len(data)
+        if self._is_at_fault():
+            return
+        self._feed(data)
+        if self._scanner.ended and not self._is_at_fault() and self._transport is not None:
+            self._transport.close()
+
+    def _is_at_fault(self) -> bool:
+        return self._scanner.error is not None
+
+    def _turn_deaf(self) -> None:
+        """The peer has closed and does not read: for its sake the other one is not held back, which has to get to the end
+        of what it sends before it reads that it is over."""
+        self._deaf = True
+        self.other.hold(False)
 
     def eof_received(self) -> bool:
         """The peer sends no more. After its close frame it may still wait for ours; before it, it is gone."""
@@ -286,7 +317,10 @@ class End:
     def pause_writing(self) -> None:
         """The peer reads more slowly than the other writes."""
         self._slow_since_ns = monotonic_ns()
-        self.other.hold(True)
+        if self.said_close:
+            self._turn_deaf()
+        else:
+            self.other.hold(True)
 
     def resume_writing(self) -> None:
         """It caught up."""
@@ -310,7 +344,7 @@ class End:
         if self._transport is None:
             return
         if not self.told_close:
-            if not self.other._scanner.between_frames:
+            if self._deaf or not self.other._scanner.between_frames:
                 # There is no place for a frame inside a frame.
                 self._transport.abort()
                 return
@@ -321,12 +355,19 @@ class End:
     def leave(self) -> None:
         """Close when the peer has nothing left to say: its close frame has come, or comes within the deadline."""
         self._ending = True
-        if self._transport is None:
+        transport = self._transport
+        if transport is None:
             return
-        if self.said_close or not self.told_close:
-            self._transport.close()
+        if self._deaf:
+            transport.abort()
+        elif self.said_close or not self.told_close:
+            transport.close()
         else:
+            # It may still be sending. Closing over bytes that nobody read would reset the close frame away.
             self.hold(False)
+            if self._is_at_fault() and transport.can_write_eof():
+                # Of its answer nothing can be read: that nothing follows, it must know from here.
+                transport.write_eof()
 
     def part(self) -> None:
         """Forget the tunnel and the other end."""
@@ -341,9 +382,14 @@ class End:
             else:
                 self._transport.abort()
 
-    def has_unsent(self) -> bool:
-        """Something written has not left yet."""
-        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+    def needs_time(self) -> bool:
+        """Something written has not left yet, or the peer has gone on sending since that was last asked."""
+        heard, self._heard = self._heard, False
+        if self._transport is None:
+            return False
+        if self._ending and heard and self._discarded < LINGER_BYTES:
+            return True
+        return not self._deaf and self._transport.get_write_buffer_size() > 0
 
     def is_gone(self) -> bool:
         """Its connection has ended."""

@@ -40,29 +40,24 @@ class PlainSockets:
         except NotImplementedError:
             return None
 
-    def listen(self, sock: socket.socket, backlog: int, factory: Callable[[], Any]) -> native.Listener:
-        """Accept connections from a bound socket until the listener is closed; the socket's queue lives as long as it."""
+    def listen(
+        self,
+        sock: socket.socket,
+        backlog: int,
+        factory: Callable[[], Any],
+        gate: Callable[[], bool] | None = None,
+    ) -> native.Listener:
+        """Accept connections from a bound socket until the listener is closed; the socket's queue lives as long as it. They
+        wait there while `gate` says no."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits that
         sock.listen(backlog)
-        return self._set.listen(sock.fileno(), factory, DOWNSTREAM_READ_BYTES)
+        return self._set.listen(sock.fileno(), factory, DOWNSTREAM_READ_BYTES, gate)
 
-    async def connect(self, host: str, port: int, factory: Callable[[], ClientConnection]) -> ClientConnection:
-        """A connection to the first of the name's addresses that answers. OSError when none does: the first one's."""
-        addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        first: OSError | None = None
-        for family, kind, protocol, _, address in addresses:
-            with socket.socket(family, kind, protocol) as sock:
-                sock.setblocking(False)
-                try:
-                    await self._loop.sock_connect(sock, address)
-                except OSError as error:
-                    first = first or error
-                    continue
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection = factory()
-                self._set.adopt(sock.fileno(), connection, READ_BYTES)
-                return connection
-        raise first or OSError("the name has no address")
+    def adopt(self, sock: socket.socket, connection: ClientConnection) -> ClientConnection:
+        """Carry a connected socket from here on, whose descriptor is then the set's. OSError when there is none left."""
+        with sock:
+            self._set.adopt(sock.fileno(), connection, READ_BYTES)
+        return connection
 
     def intercept(self, express: native.Express) -> None:
         """Let the express see requests before their connection's protocol does."""

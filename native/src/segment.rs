@@ -144,6 +144,10 @@ impl Segment {
     fn add(&self, worker: usize, gauge: usize, delta: i64) -> Result<(), Error> {
         Ok(self.inner.add(self.inner.worker(worker)?, gauge, delta)?)
     }
+
+    fn enter(&self, worker: usize, gauge: usize, most: i64) -> Result<bool, Error> {
+        Ok(self.inner.enter(self.inner.worker(worker)?, gauge, most)?)
+    }
 }
 
 impl Segment {

@@ -100,5 +100,5 @@ async def test_a_client_bounds_its_exchange(tmp_path: Path) -> None:
     async with FaultyUpstream(faults.silent()) as upstream, inside(upstream.url, tmp_path) as gateway:
         async with Downstream(gateway.url) as client:
             answer = await client.ask("POST", CHAT, body(False), [*JSON, ("X-Request-Timeout", "300ms")])
-            assert (answer.status, answer.json()["error"]["code"]) == (504, "upstream_timeout")
+            assert (answer.status, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
         await gateway.at_rest()

@@ -62,11 +62,13 @@ NATIVE = "_native"
 
 # Each of these is the job of one or two files.
 THIRD_PARTY = {
+    "aiodns": ["transport"],
     "click": ["cli", "cli_access", "terminal", "__main__"],
     "dotenv": ["config"],
     "httptools": ["server", "transport", "demo"],
     "jwt": ["jose"],
     "prometheus_client": ["observe"],
+    "pycares": ["transport"],
     "pydantic": ["config", "cli"],
     "hiredis": ["store"],
     "redis": ["store"],
@@ -74,7 +76,7 @@ THIRD_PARTY = {
     "uvloop": ["worker", "runtime", "supervisor"],
 }
 MODULES_EACH = 2
-COUNTED = {"hiredis", "httptools", "jwt", "prometheus_client", "redis", "uvloop"}
+COUNTED = {"aiodns", "hiredis", "httptools", "jwt", "prometheus_client", "redis", "uvloop"}
 
 CIMPORT = re.compile(r"^\s*(?:from\s+(?P<origin>[\w.]+)\s+cimport\s+(?P<names>.+)|cimport\s+(?P<module>[\w.]+))", re.M)
 

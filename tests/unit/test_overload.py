@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from budgateway.fleet import Fleet
-from budgateway.overload import Heartbeat, MemoryGuard, memory_limit, proportional, resident
+from budgateway.overload import Heartbeat, MemoryGuard, memory_limit, proportional, resident, want_of_files
 from budgateway.slot import respawn_delay_s
 
 
@@ -41,6 +44,31 @@ def test_version_1_of_control_groups_counts_too(tmp_path: Path) -> None:
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("2097152\n")
     assert memory_limit(tmp_path) == 2097152
+
+
+def in_a_process(soft: int, hard: int, code: str) -> str:
+    """What a program prints that may have so many open files."""
+    script = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); {code}"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize(("soft", "hard"), [(100, 200), (200, 200)])
+def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one(soft: int, hard: int) -> None:
+    code = (
+        "from budgateway.overload import raise_open_files as r; r(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    assert in_a_process(soft, hard, code) == "(200, 200)"
+
+
+def test_a_limit_that_is_too_low_is_said_with_its_numbers() -> None:
+    code = "from budgateway.overload import want_of_files as w; print(w(1000, 2))"
+    said = in_a_process(999, 999, code)
+    assert said.startswith(
+        "open files: each process may have 999, and max_connections = 1000 with 2 workers needs 1000"
+    )
+    assert "LimitNOFILE" in said
+    assert in_a_process(1000, 1000, code) == ""
+    assert want_of_files(10, 1) == "" or resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 20
 
 
 def test_shedding_begins_at_85_percent_and_ends_below_80() -> None:

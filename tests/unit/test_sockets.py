@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from descriptors import no_descriptors
 from turned import LONG_MS, Peer, Steps, all_of, moved, pair, received, reset
 
 from budgateway.native import Listener, Transport
@@ -383,7 +383,7 @@ def test_an_event_never_reaches_a_successor(steps: Steps) -> None:
 
 @contextmanager
 def listening(
-    steps: Steps, peers: list[Peer], made: Callable[[], Peer] = Peer
+    steps: Steps, peers: list[Peer], made: Callable[[], Peer] = Peer, gate: Callable[[], bool] | None = None
 ) -> Iterator[tuple[Listener, socket.socket]]:
     def factory() -> Peer:
         peers.append(made())
@@ -391,22 +391,9 @@ def listening(
 
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         server.setblocking(False)
-        listener = steps.sockets.listen(server.fileno(), factory, 65536)
+        listener = steps.sockets.listen(server.fileno(), factory, 65536, gate)
         yield listener, server
         listener.close()
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """This process may open no more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with socket.socket() as last:
-        lowest = last.fileno()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_listener_accepts_sixteen_at_a_time(steps: Steps) -> None:
@@ -456,6 +443,26 @@ def test_without_descriptors_connections_wait(steps: Steps) -> None:
         with socket.create_connection(server.getsockname()), no_descriptors():
             steps.turn()
         assert len(steps.complaints) == 2
+
+
+def test_behind_a_gate_connections_wait(steps: Steps) -> None:
+    peers: list[Peer] = []
+    with listening(steps, peers, gate=lambda: len(peers) < 2) as (_, server):
+        clients = [socket.create_connection(server.getsockname()) for _ in range(3)]
+        steps.turn()
+        assert (len(peers), [rest for rest, _ in steps.later]) == (2, [0.1])
+        assert [what for what, _ in steps.complaints] == ["no connection can be accepted"]
+        assert not steps.is_ready()
+        steps.later[0][1]()
+        steps.turn()
+        # As long as the shortage lasts it is said once.
+        assert (len(peers), len(steps.later), len(steps.complaints)) == (2, 2, 1)
+        peers.clear()
+        steps.later[1][1]()
+        steps.turn()
+        assert len(peers) == 1
+        for client in clients:
+            client.close()
 
 
 def test_a_connection_without_a_protocol_ends_alone(steps: Steps) -> None:

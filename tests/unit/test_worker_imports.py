@@ -12,8 +12,10 @@ import sys
 import pytest
 
 SCRIPT = "import sys, budgateway.{}; print(*sys.modules)"
-# The event loop and the parsers; everything else is ours or the standard library.
-WORKER = {"hiredis", "httptools", "uvloop"}
+# The event loop, the parsers, and the resolver with what it is made of (26 ms beside 270, and 1.2 MiB, which workers share);
+# everything else is ours or the standard library.
+RESOLVER = {"aiodns", "pycares", "_cares", "_cffi_backend", "idna"}
+WORKER = {"hiredis", "httptools", "uvloop", *RESOLVER}
 
 
 @pytest.mark.parametrize(

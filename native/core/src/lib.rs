@@ -6,6 +6,7 @@ pub mod descriptor;
 
 // Hot state: one shared mapping.
 pub mod access;
+mod admission;
 pub mod breaker;
 mod hash;
 mod lanes;

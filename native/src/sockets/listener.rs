@@ -23,6 +23,8 @@ pub(crate) struct Listener {
     set: Arc<Set>,
     factory: Py<PyAny>,
     most: usize,
+    /// Says whether there are descriptors for one more.
+    gate: Option<Py<PyAny>>,
     place: Mutex<Option<Place>>,
 }
 
@@ -39,6 +41,7 @@ impl Listener {
         fd: OwnedFd,
         factory: Py<PyAny>,
         most: usize,
+        gate: Option<Py<PyAny>>,
     ) -> PyResult<Py<Self>> {
         let own = Py::new(
             py,
@@ -46,6 +49,7 @@ impl Listener {
                 set: set.clone(),
                 factory,
                 most,
+                gate,
                 place: Mutex::default(),
             },
         )?;
@@ -57,9 +61,17 @@ impl Listener {
     pub(crate) fn on_ready(own: &Bound<'_, Self>) -> PyResult<()> {
         let this = own.get();
         for _ in 0..AT_ONCE {
+            if let Some(gate) = this.gate.as_ref()
+                && !gate.bind(own.py()).call0()?.is_truthy()?
+            {
+                return this.rest(own, Errno::MFILE);
+            }
             match this.accept() {
                 Ok(fd) => this.welcome(own, fd)?,
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => {
+                    this.caught_up();
+                    break;
+                }
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     return this.rest(own, error);
                 }
@@ -71,13 +83,16 @@ impl Listener {
     }
 
     fn accept(&self) -> Result<OwnedFd, Errno> {
-        let mut place = self.place();
-        let place = place.as_mut().ok_or(Errno::AGAIN)?;
-        let accepted = accept_with(&place.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
-        if accepted.is_ok() {
+        let place = self.place();
+        let place = place.as_ref().ok_or(Errno::AGAIN)?;
+        accept_with(&place.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    }
+
+    /// Nobody waits any more: a shortage, if there was one, is over.
+    fn caught_up(&self) {
+        if let Some(place) = self.place().as_mut() {
             place.short = false;
         }
-        accepted
     }
 
     fn welcome(&self, own: &Bound<'_, Self>, fd: OwnedFd) -> PyResult<()> {
@@ -89,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// Leaves connections waiting for a moment; complains once, and again when some were accepted in between.
+    /// Leaves connections waiting for a moment; complains once, and again when none waited in between.
     fn rest(&self, own: &Bound<'_, Self>, error: Errno) -> PyResult<()> {
         let mut short = true;
         if let Some(place) = self.place().as_mut() {

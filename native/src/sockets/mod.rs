@@ -53,9 +53,16 @@ impl Sockets {
         answered.and(left)
     }
 
-    #[pyo3(signature = (fd, factory, most, /))]
-    fn listen(&self, py: Python<'_>, fd: i32, factory: Py<PyAny>, most: usize) -> PyResult<Py<Listener>> {
-        Listener::open(py, &self.set, descriptor::copy_of(fd)?, factory, most)
+    #[pyo3(signature = (fd, factory, most, gate = None, /))]
+    fn listen(
+        &self,
+        py: Python<'_>,
+        fd: i32,
+        factory: Py<PyAny>,
+        most: usize,
+        gate: Option<Py<PyAny>>,
+    ) -> PyResult<Py<Listener>> {
+        Listener::open(py, &self.set, descriptor::copy_of(fd)?, factory, most, gate)
     }
 
     #[pyo3(signature = (fd, protocol, most, /))]

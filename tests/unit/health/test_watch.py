@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable
 from time import monotonic_ns
 
+import pytest
+
 from budgateway import native
-from budgateway.errors import UpstreamConnectError
+from budgateway.errors import GatewayError, OutOfResources, ResolverUnavailable, UpstreamConnectError
 from budgateway.health.watch import Watch, Watched
 from budgateway.records import HealthCheck
 
@@ -202,4 +204,28 @@ async def test_a_reload_keeps_what_is_known_and_forgets_who_left() -> None:
     rig.adopt(QUICK, "a")
     assert ramp.look(0, monotonic_ns()).share < 0.5
     await rig.watch.close()
+    await rig.watch.close()
+
+
+@pytest.mark.parametrize("error", [OutOfResources("no descriptors"), ResolverUnavailable("no resolver")])
+async def test_what_the_gateway_lacks_says_nothing(error: GatewayError, caplog: pytest.LogCaptureFixture) -> None:
+    rig = Rig(HealthCheck(interval_s=0.02, unhealthy_threshold=1, healthy_threshold=1, load_paths=("/metrics",)))
+    rig.engines.answers[("b", "/metrics")] = (200, b"vllm:num_requests_running 3\n")
+    await rig.until(lambda: rig.healthy() == [True, True] and rig.watch.of(rig.slots[1]).load is not None)  # type: ignore[union-attr]
+    watched = rig.watch.of(rig.slots[1])
+    assert watched is not None
+    rig.engines.answers[("b", "/health")] = error
+    rig.engines.answers[("b", "/metrics")] = error
+    asked = len(rig.engines.asked)
+    await rig.until(lambda: [one[0] for one in rig.engines.asked[asked:]].count("b") > 10)
+    probes = watched.standing.probes
+    rig.segment.suspect(rig.slots[1], monotonic_ns())
+    await rig.until(lambda: watched.suspicions == 1)
+    assert rig.healthy() == [True, True]
+    assert watched.standing.probes == probes
+    assert watched.load is not None
+    # It is said, and said once.
+    assert caplog.text.count("upstream b cannot be asked how it is") == 1
+    rig.engines.answers[("b", "/health")] = UpstreamConnectError("upstream b: connection refused")
+    await rig.until(lambda: rig.healthy() == [True, False])
     await rig.watch.close()
