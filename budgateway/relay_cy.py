@@ -536,7 +536,7 @@ class Relay(Courier):
                 return
             if body is not None:
                 x.bytes_out = len(body)
-                data += body if redactor is None else redactor.blot(body)
+                data += body if redactor is None or status < 300 else redactor.blot(body)
         downstream: ServerConnection = x.downstream
         downstream.write(data)
         x.head_sent = True

@@ -422,7 +422,9 @@ impl ResponseHeadWriter {
         let body = head
             .whole(py)
             .ok_or_else(|| Error::value("the message has no whole body"))?;
-        let body = blotted(redactor, body);
+        // What a model says is no secret of ours; what an upstream says of itself may hold one.
+        let tells_error = !(200..300).contains(&head.inner.status) || is_error(body);
+        let body = blotted(redactor.filter(|_| tells_error), body);
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
@@ -438,6 +440,14 @@ impl ResponseHeadWriter {
             .map_err(|error| Error::value(error.to_string()))?;
         join(py, plan.len(), |out| plan.write(out), &body)
     }
+}
+
+/// Whether a document is an error, whatever its status says.
+fn is_error(body: &[u8]) -> bool {
+    let body = body.trim_ascii_start();
+    [&b"{\"error\""[..], b"{\"object\":\"error\"", b"{\"object\": \"error\""]
+        .iter()
+        .any(|start| body.starts_with(start))
 }
 
 /// What leaves of a head or a body: without our secrets.

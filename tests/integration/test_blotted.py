@@ -110,6 +110,16 @@ async def test_no_error_under_a_200_carries_a_key(code: int, kind: str, step: in
                 await gateway.at_rest()
 
 
+async def test_a_whole_answer_is_left_alone(tmp_path: Path) -> None:
+    """Ordinarily and, from the second one on, by the fast path."""
+    body = json.dumps({"choices": [{"message": {"content": OTHER}}]}).encode()
+    async with FaultyUpstream(faults.raw(document(200, body))) as upstream:
+        async with inside(upstream.url, tmp_path, provider=PROVIDER) as gateway, Downstream(gateway.url) as client:
+            for _ in range(4):
+                await client.send(request_bytes(client.host, "POST", CHAT, ASKS["document"], JSON))
+                assert bytes((await client.answer()).body) == body
+
+
 async def test_text_of_a_model_is_left_alone(tmp_path: Path) -> None:
     """A stream is looked at for keys where it tells of an error, and nowhere else."""
     events = faults.chat_events("one", OTHER)

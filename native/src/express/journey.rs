@@ -124,11 +124,12 @@ impl Journey {
         Transport::put(self.down.bind(py), [whole])
     }
 
-    /// Whether a response needs no change but what its head's writer makes: it holds no secret of ours, and no address of its
+    /// Whether a response needs no change but what its head's writer makes: that holds no secret of ours, and no address of its
     /// upstream's.
     pub(super) fn may_pass(&self, head: &core::ResponseHead, bytes: &[u8]) -> bool {
         let redactor = self.target().and_then(|target| target.redactor.as_ref());
-        !head.is_located(bytes) && !redactor.is_some_and(|redactor| redactor.get().inner.finds(bytes))
+        !head.is_located(bytes)
+            && !redactor.is_some_and(|redactor| redactor.get().inner.finds(bytes.get(..head.size).unwrap_or_default()))
     }
 
     /// Keeps what is kept of it: the bytes of access lines that now wait.
