@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import concurrent.futures.thread  # noqa: F401 - the package imports it when the first thread is asked for
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ def preload(*, tokens: bool) -> None:
 
     PyJWT's algorithms bring OpenSSL's bindings: 10 MiB and up to 0.2 s, which a gateway without tokens does not spend.
     """
+    # Which its package imports when the first thread is asked for.
+    import_module("concurrent.futures.thread")
     # The codec that resolvers and TLS encode host names with.
     "localhost".encode("idna")
     if tokens:

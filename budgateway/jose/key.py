@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -144,10 +145,12 @@ def sign(claims: Mapping[str, object], secret: bytes) -> str:
 
 def load_algorithms() -> None:
     """Import everything that reading keys and verifying tokens takes. Blocks for up to 0.2 s."""
-    import cryptography.hazmat.backends.openssl.backend
-    import cryptography.hazmat.primitives.serialization
-    import cryptography.x509  # noqa: F401 - each is for its import
-
+    for module in (
+        "cryptography.hazmat.backends.openssl.backend",
+        "cryptography.hazmat.primitives.serialization",
+        "cryptography.x509",
+    ):
+        import_module(module)
     _verifiers()
 
 

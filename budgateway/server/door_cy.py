@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
         def enter(self, most: int) -> bool:
             """Count one more, unless that makes more than `most` in all workers."""
+            ...
 
         def leave(self) -> None:
             """Count one less."""

@@ -507,7 +507,7 @@ mod tests {
         let redactor = Arc::new(Redactor::new([key]));
         let stars = "*".repeat(key.len());
         let long = "x".repeat(crate::sse::MAX_EVENT_BYTES);
-        let text = format!("data: {{\"choices\":[{{\"delta\":{{\"content\":\"sk-0123\"}}}}]}}\n\n");
+        let text = String::from("data: {\"choices\":[{\"delta\":{\"content\":\"sk-0123\"}}]}\n\n");
         for (error, scan, only_errors) in [
             (
                 format!("{{\"error\":{{\"message\":\"no {key}{key}\"}}}}"),

@@ -129,7 +129,9 @@ pub(super) fn response(text: &[u8], head: &ResponseHead, slow: &Slow, dice: &mut
         assert!(again.reason(&out).is_empty() || is_clean(again.reason(&out)));
     }
     let is_limit = |name: &str| !limits.is_empty() && LIMITS.iter().any(|start| name.starts_with(start));
-    let passes = |name: &str| !NOT_DOWN.contains(&name) && !name.starts_with("cf-") && !name.starts_with("access-control-") && !is_limit(name);
+    let passes = |name: &str| {
+        !NOT_DOWN.contains(&name) && !name.starts_with("cf-") && !name.starts_with("access-control-") && !is_limit(name)
+    };
     let mut expected = [passed(slow, passes), framed].concat();
     expected.extend([pair("x-request-id", "id"), pair("x-own", "1")]);
     expected.extend((!limits.is_empty()).then(|| pair("ratelimit", "5")));
