@@ -1,4 +1,4 @@
-//! Access lines.
+//! Bindings of `core::access`: the access log.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -57,7 +57,7 @@ impl AccessLog {
             let (head, bytes) = head.core(py);
             (head.method(bytes), head.path(bytes))
         });
-        // Lossy, because a log line must never be what fails an exchange.
+        // Lossy: a log line must never fail an exchange.
         let [request_id, client, principal, upstream, model, error] =
             [request_id, client, principal, upstream, model, error].map(|text| text.to_string_lossy());
         self.lines().append(&core::Line {
@@ -105,7 +105,7 @@ impl AccessLog {
 
 impl AccessLog {
     pub(crate) fn lines(&self) -> MutexGuard<'_, core::AccessLog> {
-        // A panic leaves at worst half a line.
+        // A panic leaves at most half a line behind.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

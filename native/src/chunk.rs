@@ -1,4 +1,4 @@
-//! Chunked framing.
+//! Bindings of `core::chunk`: chunked framing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

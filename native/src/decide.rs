@@ -1,4 +1,4 @@
-//! Decisions over all limits of an exchange.
+//! Bindings of `core::limit`: one decision over all limits of an exchange.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -38,10 +38,10 @@ impl Price {
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct LimitSet {
     inner: core::Limits,
-    /// What any of them counts by: of the rest of an asker nothing need be known.
+    /// Bits of every property that some limit counts by; the others need not be read.
     counts_by: u8,
     route: String,
-    /// What each limit allows a period, for headers.
+    /// Each limit's amount per period, for headers.
     amounts: Box<[u64]>,
     output_tokens: u64,
     headers: bool,
@@ -128,7 +128,7 @@ impl LimitSet {
         Grant::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
     }
 
-    /// A refusal that was decided elsewhere.
+    /// Builds a refusal that was decided elsewhere.
     fn refusal(slf: &Bound<'_, Self>, limit: usize, wait_ns: u64, never: bool, left: u64, reset_ns: u64) -> Refusal {
         Refusal {
             set: slf.clone().unbind(),
@@ -142,7 +142,7 @@ impl LimitSet {
     }
 }
 
-/// Whom an exchange is counted for.
+/// The properties of an exchange that limits count by.
 struct Who<'a> {
     user: Cow<'a, str>,
     key: Cow<'a, str>,
@@ -152,7 +152,7 @@ struct Who<'a> {
 }
 
 impl<'a> Who<'a> {
-    /// As far as anything counts by it. Lossy, because nothing that a token says may be what fails an exchange.
+    /// Reads only the properties in `counts_by`. Lossy: the contents of a token must never fail an exchange.
     fn of(words: [&'a Bound<'_, PyString>; 5], counts_by: u8) -> Self {
         let [user, key, tenant, model, address] = words;
         let told = |text: &'a Bound<'_, PyString>, by: u8| {
@@ -166,7 +166,7 @@ impl<'a> Who<'a> {
             user: told(user, by::USER),
             key: told(key, by::KEY),
             tenant: told(tenant, by::TENANT),
-            // Without one it is no inference.
+            // Always read: only an exchange without a model is not inference.
             model: model.to_string_lossy(),
             address: told(address, by::ADDRESS),
         }
@@ -184,17 +184,17 @@ impl<'a> Who<'a> {
     }
 }
 
-/// What an exchange may come to, in tokens.
+/// An upper estimate of an exchange's tokens.
 pub(crate) struct Size {
     pub(crate) prompt: u64,
-    /// As far as the client says.
+    /// The maximum that the client asked for, if any.
     pub(crate) output: Option<u64>,
 }
 
 impl Size {
     fn of(py: Python<'_>, peek: Option<&BodyPeek>, body_bytes: u64) -> Self {
         Self {
-            // Of an upload the bytes say nothing.
+            // The size of an upload says nothing about tokens.
             prompt: peek.map_or(0, |_| prices::prompt_tokens(body_bytes)),
             output: peek.and_then(|peek| peek.max_tokens(py)),
         }
@@ -202,7 +202,7 @@ impl Size {
 }
 
 impl LimitSet {
-    /// Decides for an inference without a price; `None`: refused, and nothing was taken.
+    /// Decides for an inference request without a price. `None`: refused, and nothing was debited.
     pub(crate) fn take(slf: &Bound<'_, Self>, asker: &Asker<'_>, size: &Size, now_ns: u64) -> Option<Grant> {
         let set = slf.get();
         let ask = set.ask(true, size, None, now_ns, 0);
@@ -214,7 +214,7 @@ impl LimitSet {
         Some(Grant::new(slf, inner, &ask))
     }
 
-    /// What an exchange asks for; nothing but itself where it is no inference.
+    /// The amounts to debit. A request that is not inference counts only as one request.
     fn ask(&self, is_inference: bool, size: &Size, price: Option<&Price>, now_ns: u64, today: u32) -> Ask {
         if !is_inference {
             return Ask {
@@ -243,14 +243,14 @@ impl LimitSet {
     }
 }
 
-/// What an exchange holds of its limits until it is settled; what nobody settles is given back when it is dropped.
+/// The debits of an exchange until it is settled. Dropping an unsettled grant gives them back.
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Grant {
     set: Py<LimitSet>,
     inner: core::Grant,
     prompt: u64,
     open: AtomicBool,
-    /// How the limits stand over all hosts, requests and tokens, once that is known.
+    /// The state of the request and token limits over all hosts, once known.
     elsewhere: OnceLock<[Option<Standing>; 2]>,
 }
 
@@ -264,7 +264,7 @@ impl Grant {
         first
     }
 
-    /// What was debited, by limit: place, amount, and the day on which a budget's period ends.
+    /// The debits: limit index, amount, and the day on which a budget's period ends.
     fn debits(&self) -> Vec<(usize, u64, u32)> {
         self.inner.debits().collect()
     }
@@ -276,7 +276,7 @@ impl Grant {
     }
 
     fn stand(&self, requests: Option<(usize, u64, u64)>, tokens: Option<(usize, u64, u64)>) {
-        // Once a grant, and before anybody reads it: what a second call would say is not needed.
+        // Set once per grant, before anything reads it; the result of a second call is ignored.
         let _ = self.elsewhere.set([requests.map(standing), tokens.map(standing)]);
     }
 
@@ -313,7 +313,7 @@ impl Grant {
         }
     }
 
-    /// The header lines that tell a client how its limits stand.
+    /// Writes the header lines that report the state of the client's limits.
     pub(crate) fn write_lines(&self, out: &mut LimitLines) {
         let set = self.set.get();
         if set.headers {
@@ -329,12 +329,12 @@ impl Grant {
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        // The time plays no part where nothing is debited.
+        // The time is irrelevant when nothing is debited.
         self.settle(0, 0, 0);
     }
 }
 
-/// Why nothing was taken.
+/// A refused decision: which limit refused, and how long to wait.
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Refusal {
     set: Py<LimitSet>,

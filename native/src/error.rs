@@ -1,4 +1,4 @@
-//! The one place where what goes wrong in the core becomes a Python exception.
+//! The only place that turns the core's errors into Python exceptions.
 
 use budgateway_core::coding::CodingError;
 use budgateway_core::json::{FieldsError, JsonError, SpliceError};
@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 
-/// What a binding fails with. `From` the core's errors into it, and pyo3 turns it into the exception.
+/// The error type of the bindings: core errors convert into it, and pyo3 raises the exception that it holds.
 pub(crate) struct Error(PyErr);
 
 /// The classes of `budgateway.errors` that the core raises.
@@ -28,7 +28,7 @@ pub(crate) enum Class {
 }
 
 impl Error {
-    /// A failure of one exchange: `message` is lower case, names the thing and holds no secret.
+    /// The failure of one exchange: `message` is lower case, names the thing and holds no secret.
     pub(crate) fn gateway(class: Class, message: impl Into<String>) -> Self {
         let message = message.into();
         Self(Python::attach(|py| match class.of(py) {
@@ -37,14 +37,14 @@ impl Error {
         }))
     }
 
-    /// An argument that cannot be: the caller's mistake or the operator's.
+    /// An invalid argument: the caller's or the operator's mistake.
     pub(crate) fn value(message: impl Into<String>) -> Self {
         Self(PyValueError::new_err(message.into()))
     }
 }
 
 impl Class {
-    /// The Python class, imported once a process.
+    /// The Python class, imported once per process.
     fn of(self, py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         static BAD_REQUEST: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static HEAD_TOO_LARGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();

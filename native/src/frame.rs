@@ -1,4 +1,4 @@
-//! WebSocket frames.
+//! Bindings of `core::frame`: WebSocket frames.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

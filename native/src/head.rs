@@ -1,4 +1,4 @@
-//! HTTP/1.1 heads.
+//! Bindings of `core::head`: HTTP/1.1 heads.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -17,7 +17,7 @@ use crate::redact::Redactor;
 
 pub(crate) use core::flag;
 
-/// Cells of a head's facts: size, flags, content length, status, and when it was read.
+/// Cells of a head's facts: size, flags, content length, status, and the time it was read.
 pub(crate) const FACTS: usize = 5;
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -98,19 +98,19 @@ impl HeadReader {
     }
 }
 
-/// Whether it may be no answer: nothing, or what begins like one of `starts`.
+/// True when the body may not be an answer: it is empty, or begins with one of `starts`.
 pub(crate) fn is_doubtful(starts: &[PyBackedBytes], body: &[u8]) -> bool {
     body.is_empty() || starts.iter().any(|start| body.starts_with(start))
 }
 
-/// `time.monotonic_ns`, without the way there and back.
+/// Reads the clock of `time.monotonic_ns` without a call into Python.
 pub(crate) fn now_ns() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
 }
 
 impl HeadReader {
-    /// The numbers do not travel as Python ints: to ask for four of them costs as much as to scan a short head.
+    /// The numbers go through a buffer: creating four Python ints costs as much as scanning a short head.
     fn note(&self, py: Python<'_>, facts: [i64; FACTS]) -> Result<(), Error> {
         Ok(self.facts.copy_from_slice(py, &facts)?)
     }
@@ -185,7 +185,7 @@ impl RequestHead {
 }
 
 impl RequestHead {
-    /// What was scanned from the beginning of `data`.
+    /// Wraps a head that was scanned from the beginning of `data`.
     pub(crate) fn of(inner: core::RequestHead, data: Bound<'_, PyBytes>) -> Self {
         Self {
             source: Source::new(data, 0, inner.size),
@@ -193,7 +193,7 @@ impl RequestHead {
         }
     }
 
-    /// What the core scanned, and the bytes its spans count in.
+    /// The scanned head, and the bytes that its spans index.
     pub(crate) fn core<'a>(&'a self, py: Python<'a>) -> (&'a core::RequestHead, &'a [u8]) {
         (&self.inner, self.bytes(py))
     }
@@ -295,7 +295,7 @@ impl ResponseHead {
             .map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?;
         Ok(parsed.map(|inner| Self {
             source: match inner.message() {
-                // A whole message is soon over.
+                // A complete message is short-lived, so its bytes are not copied.
                 Some(end) if end <= data.as_bytes().len() - start => Source::all(data, start),
                 _ => Source::new(data, start, inner.size),
             },
@@ -303,7 +303,7 @@ impl ResponseHead {
         }))
     }
 
-    /// The body of a message that was whole in the bytes that were scanned.
+    /// The body, when the scanned bytes held the whole message.
     pub(crate) fn body<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
         self.whole(py).map(|body| PyBytes::new(py, body))
     }
@@ -339,12 +339,12 @@ impl ResponseHead {
 }
 
 impl ResponseHead {
-    /// The head alone.
+    /// The head's own bytes.
     fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         self.source.bytes(py).get(..self.inner.size).unwrap_or_default()
     }
 
-    /// The body, when the message was whole and has one.
+    /// The body, when the message is complete and has one.
     pub(crate) fn whole<'a>(&'a self, py: Python<'a>) -> Option<&'a [u8]> {
         self.source.bytes(py).get(self.inner.size..self.inner.message()?)
     }
@@ -422,7 +422,7 @@ impl ResponseHeadWriter {
         let body = head
             .whole(py)
             .ok_or_else(|| Error::value("the message has no whole body"))?;
-        // What a model says is no secret of ours; what an upstream says of itself may hold one.
+        // A model's output holds none of our secrets; an upstream's error text may.
         let tells_error = !(200..300).contains(&head.inner.status) || is_error(body);
         let body = blotted(redactor.filter(|_| tells_error), body);
         let disclosure = core::Disclosure {
@@ -442,7 +442,7 @@ impl ResponseHeadWriter {
     }
 }
 
-/// Whether a document is an error, whatever its status says.
+/// True when a document is an error, whatever its status.
 fn is_error(body: &[u8]) -> bool {
     let body = body.trim_ascii_start();
     [&b"{\"error\""[..], b"{\"object\":\"error\"", b"{\"object\": \"error\""]
@@ -450,7 +450,7 @@ fn is_error(body: &[u8]) -> bool {
         .any(|start| body.starts_with(start))
 }
 
-/// What leaves of a head or a body: without our secrets.
+/// Removes our secrets from a head or a body before it is sent.
 fn blotted<'a>(redactor: Option<&Redactor>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
     match redactor {
         Some(redactor) if redactor.inner.finds(bytes) => {
@@ -462,7 +462,7 @@ fn blotted<'a>(redactor: Option<&Redactor>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
     }
 }
 
-/// A head and its body.
+/// Joins a head and its body into one `bytes`.
 pub(crate) fn join<'py>(
     py: Python<'py>,
     size: usize,
@@ -478,7 +478,7 @@ pub(crate) fn join<'py>(
     })?)
 }
 
-/// What a client is told of its limits.
+/// The limit headers of an answer.
 #[inline]
 pub(crate) fn limit_lines(grant: Option<&Grant>) -> LimitLines {
     let mut lines = LimitLines::new();
@@ -488,10 +488,10 @@ pub(crate) fn limit_lines(grant: Option<&Grant>) -> LimitLines {
     lines
 }
 
-/// Bytes around a head that are not worth a copy of it.
+/// The most surplus bytes that a head keeps alive rather than being copied out of them.
 const MAX_KEPT_BEHIND: usize = 1024;
 
-/// The bytes a head was scanned from.
+/// The bytes that a head was scanned from.
 struct Source {
     data: Py<PyBytes>,
     start: usize,
@@ -503,7 +503,7 @@ impl Source {
         Self { data, start }
     }
 
-    /// A head may live as long as its stream: what came behind it in the same read is let go of, unless it is small.
+    /// Copies the head out when more than `MAX_KEPT_BEHIND` bytes follow it: a head may live as long as its stream.
     fn new(data: Bound<'_, PyBytes>, start: usize, size: usize) -> Self {
         let bytes = data.as_bytes();
         if bytes.len() - size > MAX_KEPT_BEHIND {
@@ -559,7 +559,7 @@ fn pairs<'py>(py: Python<'py>, fields: &[Field], head: &[u8]) -> Vec<(Bound<'py,
         .collect()
 }
 
-/// Latin-1 text: each byte is the code point of the same number.
+/// Decodes Latin-1: each byte is the code point of the same number.
 fn latin1<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
     match std::str::from_utf8(bytes) {
         Ok(text) if bytes.is_ascii() => PyString::new(py, text),

@@ -1,4 +1,4 @@
-//! Request ids.
+//! Bindings of request ids.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,7 +8,7 @@ use pyo3::types::PyString;
 
 use crate::error::Error;
 
-/// Characters that a prefix has at most.
+/// The maximum length of a prefix, in characters.
 const MAX_PREFIX: usize = 48;
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -16,7 +16,7 @@ pub(crate) struct RequestIds {
     next: Mutex<Next>,
 }
 
-/// The id that was given out last: the prefix, and its digits from `from` on.
+/// The last id that was issued: its prefix, and its digits from `from` on.
 struct Next {
     id: String,
     from: usize,
@@ -42,7 +42,7 @@ impl RequestIds {
 }
 
 impl RequestIds {
-    /// Shows the next id to who needs one.
+    /// Passes the next id to `to`.
     pub(crate) fn give<T>(&self, to: impl FnOnce(&str) -> T) -> T {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let Next { id, from } = &mut *next;
@@ -51,7 +51,7 @@ impl RequestIds {
     }
 }
 
-/// Adds one to the hexadecimal digits from `from` on; one more digit when they are used up.
+/// Adds one to the hexadecimal digits from `from` on, and adds a digit on overflow.
 fn advance(id: &mut String, from: usize) {
     let mut digits = std::mem::take(id).into_bytes();
     for digit in digits.iter_mut().skip(from).rev() {

@@ -28,14 +28,14 @@ pub(crate) struct Peeker {
     max_completion_tokens: Option<usize>,
     max_tokens: Option<usize>,
     stream_options: Option<usize>,
-    /// Most name the model that the one before named.
+    /// A cache of one: most requests name the same model as the previous one.
     last_model: Mutex<Option<Remembered>>,
 }
 
-/// A model's name as its bytes stood, and as Python has it.
+/// A model's name: its raw bytes, and the Python string.
 type Remembered = (Box<[u8]>, Py<PyString>);
 
-/// A longer name is no model's, and is not remembered.
+/// Longer names are not cached: no model has one.
 const MAX_REMEMBERED: usize = 256;
 
 #[pymethods]
@@ -79,16 +79,16 @@ pub(crate) struct BodyPeek {
     members: Members,
 }
 
-/// What a body says, for a native caller.
+/// The fields of a body, for a native caller.
 pub(crate) struct Said {
-    /// Where the model's name is, still escaped.
+    /// The span of the model's name, still escaped.
     pub(crate) model: Option<Range<usize>>,
     pub(crate) is_stream: bool,
     pub(crate) max_tokens: Option<u64>,
 }
 
 impl Peeker {
-    /// One for the usual fields.
+    /// A peeker for the default fields.
     pub(crate) fn usual() -> Result<Self, Error> {
         Self::new(None)
     }
@@ -103,7 +103,7 @@ impl Peeker {
         }
     }
 
-    /// `None` for a body that is refused.
+    /// Reads the fields of a body; `None` when the body is rejected.
     pub(crate) fn look(&self, body: &[u8]) -> Option<Said> {
         let members = self.members(body).ok()?;
         let string = |field: usize| {
@@ -199,14 +199,14 @@ impl BodyPeek {
             .iter()
             .map(|(field, value)| (*field, value.as_ref().map(|value| value.as_bytes())));
         let splice = Splice::plan(fields, &self.members, self.body.as_bytes(py), edits)?;
-        // A writer, because `new_with` zeroes what is about to be written.
+        // A writer, because `new_with` zeroes the bytes first.
         Ok(PyBytes::new_with_writer(py, splice.len(), |out| {
             splice.pieces(|piece| out.write_bytes(piece))
         })?)
     }
 }
 
-/// A JSON string's content as Python has it.
+/// The content of a JSON string as a Python string.
 fn text<'py>(py: Python<'py>, raw: &[u8]) -> Bound<'py, PyString> {
     match std::str::from_utf8(raw) {
         Ok(text) if !text.contains('\\') => PyString::new(py, text),

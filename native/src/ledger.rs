@@ -1,4 +1,4 @@
-//! The ledger: one crossing at an exchange's end, for its metrics and its access line.
+//! The ledger: records the metrics and the access line of an exchange in one call.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -32,7 +32,7 @@ pub(crate) struct Ledger {
 
 struct State {
     table: UsageTable,
-    /// What the exchange recorded last is to be debited with: tokens, and micro-dollars.
+    /// Tokens and micro-dollars to debit for the exchange that was recorded last.
     used: (u64, u64),
 }
 
@@ -75,7 +75,7 @@ impl Ledger {
         model: &Bound<'_, PyString>,
         error: Option<&Bound<'_, PyString>>,
     ) -> Result<isize, Error> {
-        // The numbers do not travel as Python ints: at thirteen of them the boxing would cost more than the recording.
+        // The numbers go through a buffer: boxing thirteen of them would cost more than recording them.
         let mut cells = [0_i64; CELLS];
         self.row.copy_to_slice(py, &mut cells)?;
         let [
@@ -103,7 +103,7 @@ impl Ledger {
             (None, Some(document)) => answer_of(whole(document).unwrap_or_default()),
             (None, None) => Answer::default(),
         };
-        // Lossy, because a log line must never be what fails an exchange.
+        // Lossy: a log line must never fail an exchange.
         let [request_id, client, upstream, model] =
             [request_id, client, upstream, model].map(|text| text.to_string_lossy());
         let [principal, tenant, error] =
@@ -146,7 +146,7 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Counts an exchange, settles its limits and writes its line: the bytes of lines that now wait.
+    /// Counts an exchange, settles its limits and writes its access line. Returns the bytes of unwritten lines.
     pub(crate) fn enter(&self, entry: &Entry<'_>) -> isize {
         let (method, path, is_json): (&[u8], &[u8], bool) = entry.head.map_or((b"", b"", false), |(head, bytes)| {
             (head.method(bytes), head.path(bytes), head.flags & flag::JSON != 0)
@@ -239,7 +239,7 @@ impl Ledger {
     }
 }
 
-/// What is to be kept of an exchange. Times and durations are nanoseconds, but for the wall clock's.
+/// The record of one exchange. Times and durations are monotonic nanoseconds, except `unix_ms`.
 pub(crate) struct Entry<'a> {
     pub(crate) route: LabelId,
     pub(crate) provider: LabelId,
@@ -248,19 +248,19 @@ pub(crate) struct Entry<'a> {
     pub(crate) outcome: Outcome,
     pub(crate) attempts: i64,
     pub(crate) is_stream: bool,
-    /// An upstream was sent the request.
+    /// True when the request was sent to an upstream.
     pub(crate) is_asked: bool,
     pub(crate) bytes_in: i64,
     pub(crate) bytes_out: i64,
     pub(crate) unix_ms: i64,
     pub(crate) duration_ns: i64,
     pub(crate) overhead_ns: i64,
-    /// 0 when there was none.
+    /// 0 when there was no first byte.
     pub(crate) first_byte_ns: i64,
     pub(crate) now_ns: i64,
-    /// Counters of eight bits, by reason.
+    /// Eight-bit retry counters, one per reason.
     pub(crate) retries: i64,
-    /// The request's, with the bytes it was scanned from.
+    /// The request's head, with the bytes that it was scanned from.
     pub(crate) head: Option<(&'a RequestHeadCore, &'a [u8])>,
     pub(crate) answer: Answer,
     pub(crate) grant: Option<&'a Grant>,
@@ -271,16 +271,16 @@ pub(crate) struct Entry<'a> {
     pub(crate) tenant: &'a str,
     pub(crate) upstream: &'a str,
     pub(crate) model: &'a str,
-    /// The code of what ended it; empty for nothing.
+    /// The code of the error that ended it, or empty.
     pub(crate) error: &'a str,
 }
 
-/// A label's number as it stands in a row.
+/// A label from its cell in the row.
 fn label(cell: i64) -> LabelId {
     LabelId::new(u32::try_from(cell).unwrap_or(0))
 }
 
-/// What a whole JSON document says of its making.
+/// The usage that a complete JSON document reports.
 pub(crate) fn answer_of(document: &[u8]) -> Answer {
     Answer {
         reported: usage_of_document(document),
@@ -291,7 +291,7 @@ pub(crate) fn answer_of(document: &[u8]) -> Answer {
     }
 }
 
-/// A whole document: its bytes, or those behind the head that it came with.
+/// The bytes of a complete document, or of the body behind the head that came with it.
 fn whole<'a>(document: &'a Bound<'_, PyAny>) -> Option<&'a [u8]> {
     match document.cast::<ResponseHead>() {
         Ok(head) => head.get().whole(document.py()),

@@ -29,7 +29,7 @@ mod usage;
 
 use pyo3::prelude::*;
 
-/// Bumped whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
+/// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
 const ABI: u32 = 10;
 
 #[pymodule(gil_used = false)]
@@ -68,7 +68,7 @@ mod _native {
     #[pymodule_export]
     use crate::usage::UsageTable;
 
-    // Gauges have no meaning in the core; the numbers are the order of a worker's row.
+    // Gauges have no meaning in the core; the numbers are their order in a worker's row.
     #[pymodule_export]
     const GAUGE_CONNECTIONS: u8 = 0;
     #[pymodule_export]
@@ -236,7 +236,7 @@ mod _native {
             "BUILD_PROFILE",
             if cfg!(debug_assertions) { "debug" } else { "release" },
         )?;
-        // pyo3 makes one; the stub has none, because nobody imports a star from here.
+        // pyo3 adds one; the stub has none, because nobody star-imports this module.
         module.delattr("__all__")
     }
 }

@@ -1,4 +1,4 @@
-//! Rate limits.
+//! Bindings of `core::limit`: rate limits.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -58,7 +58,7 @@ impl LimitLedger {
     }
 
     fn changes<'py>(&self, py: Python<'py>, now_ns: u64, today: u32) -> Option<Bound<'py, PyBytes>> {
-        // Milliseconds where there are tens of thousands of keys.
+        // Takes milliseconds with tens of thousands of keys.
         let changes = py.detach(|| {
             let mut ledger = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             ledger.changes(now_ns, today)
@@ -67,7 +67,7 @@ impl LimitLedger {
     }
 }
 
-/// A key's bytes; of text, its UTF-8.
+/// A key's bytes; a string's UTF-8.
 fn bytes_of<'a>(key: &'a Bound<'_, PyAny>) -> PyResult<Cow<'a, [u8]>> {
     if let Ok(text) = key.cast::<PyString>() {
         return Ok(match text.to_string_lossy() {

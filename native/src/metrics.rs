@@ -1,4 +1,4 @@
-//! Counters and histograms.
+//! Bindings of `core::metrics`: counters and histograms.
 
 use std::sync::Arc;
 
@@ -172,12 +172,12 @@ impl Series {
     }
 }
 
-/// The outcome behind one of `OUTCOME_*`.
+/// The outcome that an `OUTCOME_*` number stands for.
 pub(crate) fn outcome_of(number: usize) -> Option<Outcome> {
     Outcome::from_number(number)
 }
 
-/// Adds the bounds of the histograms, in seconds.
+/// Adds the histogram bounds, in seconds.
 pub(crate) fn add_bounds(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let seconds = |bounds: &[u64]| bounds.iter().map(|&ns| ns as f64 / NS_PER_S).collect::<Vec<_>>();
     for (name, bounds) in [
@@ -193,7 +193,7 @@ fn histogram(buckets: &[u64], sum_ns: u64) -> (Vec<u64>, f64) {
     (buckets.to_vec(), sum_ns as f64 / NS_PER_S)
 }
 
-/// What Python counts; negative for unknown.
+/// A count from Python; negative means unknown and counts as 0.
 pub(crate) fn count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }

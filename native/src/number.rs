@@ -1,8 +1,8 @@
-//! Numbers that Python passes.
+//! Numbers passed from Python.
 
 use pyo3::prelude::*;
 
-/// An unsigned 64-bit number. As signed first: that is the way CPython is quick about.
+/// An unsigned 64-bit number. Extracted as signed first, which is CPython's fast path.
 pub(crate) struct Unsigned(pub(crate) u64);
 
 impl FromPyObject<'_, '_> for Unsigned {

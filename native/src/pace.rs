@@ -1,4 +1,4 @@
-//! How long answers take to begin.
+//! Bindings of `core::pace`: quantiles of the time to the first byte.
 
 use budgateway_core::pace as core;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! The pump.
+//! Bindings of `core::pump`: the body pump.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -117,31 +117,31 @@ impl BodyPump {
     }
 }
 
-/// The end of a body whose framing is broken.
+/// The end of a body with broken framing.
 const BROKEN: isize = -2;
 
-/// What to look for: a JSON document's usage.
+/// Scan for the usage of a JSON document.
 pub(crate) const SCAN_DOCUMENT: u8 = 1;
-/// An event stream's.
+/// Scan for the usage of an event stream.
 pub(crate) const SCAN_EVENTS: u8 = 2;
 
-/// What a stream has shown, in bits: an event that says something.
+/// Bits of a stream's observations: an event carried data.
 pub(crate) const SEEN_EVENT: u8 = 1;
-/// The first one was an error.
+/// The first event was an error.
 pub(crate) const SEEN_ERROR_FIRST: u8 = 2;
-/// The first one was no JSON object.
+/// The first event was not a JSON object.
 pub(crate) const SEEN_OTHER_FIRST: u8 = 4;
-/// A terminator, or the end of each choice that began.
+/// A terminator was seen, or the end of every choice that began.
 pub(crate) const SEEN_END: u8 = 8;
-/// An error event, wherever.
+/// An error event was seen anywhere.
 pub(crate) const SEEN_ERROR: u8 = 16;
-/// The first one was of an API whose streams say where they end.
+/// The first event belongs to an API whose streams mark their end.
 pub(crate) const SEEN_PROMISE: u8 = 32;
-/// An event said something: text, reasoning, a tool's call.
+/// An event carried content: text, reasoning or a tool call.
 pub(crate) const SEEN_CONTENT: u8 = 64;
 
 impl BodyPump {
-    /// What is known of the answer from its body.
+    /// The facts about an answer that its body shows.
     pub(crate) fn answer(&self) -> Answer {
         let state = self.state();
         let pump = &state.pump;

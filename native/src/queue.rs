@@ -1,4 +1,4 @@
-//! Queues of exchanges that wait for an upstream.
+//! Bindings of `core::queue`: queues of exchanges that wait for an upstream.
 
 use budgateway_core::queue as core;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! Secrets of ours in what upstreams say.
+//! Bindings of `core::redact`: removes our secrets from upstream answers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The retry budget.
+//! Bindings of `core::retry`: the retry budget.
 
 use budgateway_core::retry as core;
 use budgateway_core::segment::LabelId;

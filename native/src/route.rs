@@ -1,4 +1,4 @@
-//! The route table.
+//! Bindings of `core::route`: the route table.
 
 use budgateway_core::route::{self as core, Answer, Request, Rule};
 use pyo3::prelude::*;

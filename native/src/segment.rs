@@ -1,4 +1,4 @@
-//! The shared mapping of hot state.
+//! Bindings of `core::segment`: the shared mapping of hot state.
 
 use std::sync::Arc;
 
@@ -156,7 +156,7 @@ impl Segment {
     }
 }
 
-/// The name of a label, as metrics show it.
+/// A label's name, as metrics show it.
 pub(crate) fn label(segment: &core::Segment, id: core::LabelId) -> String {
     segment.label(id).unwrap_or_else(|| "other".to_owned())
 }

@@ -1,4 +1,4 @@
-//! Upstream selection.
+//! Bindings of `core::select`: upstream selection.
 
 use budgateway_core::breaker::{Settings, State, Verdict};
 use budgateway_core::outlier;
@@ -132,7 +132,7 @@ impl Selector {
     }
 }
 
-/// An upstream's health as it was when looked at.
+/// A snapshot of an upstream's health.
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Vitals {
     look: core::Look,
@@ -210,7 +210,7 @@ fn state(state: State) -> &'static str {
     }
 }
 
-/// The first 64 bits of a mask: a caller with more upstreams sets more, and those cannot be excluded.
+/// The first 64 bits of a mask. A caller with more upstreams may set more bits, but cannot exclude those upstreams.
 struct Tried(u64);
 
 impl FromPyObject<'_, '_> for Tried {

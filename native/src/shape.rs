@@ -1,11 +1,11 @@
-//! Traffic shaping.
+//! Bindings of `core::shape`: traffic shaping.
 
 use budgateway_core::shape as core;
 use pyo3::prelude::*;
 
 use crate::error::Error;
 
-/// What Python calls "none is left".
+/// The value that Python receives when no candidate is left.
 const NOBODY: isize = -1;
 
 #[pyclass(frozen, module = "budgateway._native")]

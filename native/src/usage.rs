@@ -1,4 +1,4 @@
-//! Sums of usage.
+//! Bindings of `core::usage`: usage totals.
 
 use budgateway_core::usage as core;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! An exchange on its way.
+//! One exchange on the fast path.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,28 +17,28 @@ use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Entry, Ledger, answer_of};
 use crate::sockets::{Data, Interest, Piece, Transport, Waiting};
 
-/// It holds what must be given back: a slot at an upstream, a connection to it, what limits granted.
+/// Owns everything that must be given back: a slot at an upstream, a connection to it, and the limits' grant.
 pub(super) struct Journey {
     pub(super) down: Py<Transport>,
-    /// `None`: one would have to be dialled first.
+    /// `None` when a connection would have to be dialled first.
     pub(super) lent: Option<Lent>,
-    /// The request.
+    /// The bytes of the request.
     pub(super) data: Data,
     pub(super) head: core::RequestHead,
     pub(super) model: Range<usize>,
     pub(super) request_id: RequestId,
     pub(super) precedent: Arc<Precedent>,
-    /// Which of the precedent's targets.
+    /// The index of the target in the cached plan.
     pub(super) index: usize,
     pub(super) grant: Option<Grant>,
     pub(super) started_ns: i64,
     pub(super) sent_ns: i64,
 }
 
-/// Most have this much room at least.
+/// Most ids fit without an allocation.
 pub(super) type RequestId = SmallVec<[u8; 48]>;
 
-/// A response that is passed on.
+/// A response to be forwarded.
 pub(super) struct Response<'a> {
     pub(super) head: core::ResponseHead,
     pub(super) bytes: &'a [u8],
@@ -51,10 +51,10 @@ impl Response<'_> {
     }
 }
 
-/// A head and a body below it leave in one buffer: the copy is cheaper than a second piece.
+/// Up to this size, a head and its body are sent in one buffer: the copy is cheaper than a second piece.
 const JOINED: usize = 8 * 1024;
 
-/// A head and its body.
+/// Joins a head and its body into one piece.
 fn joined(transport: &Transport, size: usize, write: impl FnOnce(&mut [u8]), body: &[u8]) -> Piece {
     transport.compose(size + body.len(), |out| {
         if let Some((head, rest)) = out.split_at_mut_checked(size) {
@@ -64,7 +64,7 @@ fn joined(transport: &Transport, size: usize, write: impl FnOnce(&mut [u8]), bod
     })
 }
 
-/// What was found to be text before.
+/// Text that was validated before.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
@@ -124,15 +124,15 @@ impl Journey {
         Transport::put(self.down.bind(py), [whole])
     }
 
-    /// Whether a response needs no change but what its head's writer makes: that holds no secret of ours, and no address of its
-    /// upstream's.
+    /// True when rewriting the head is enough: the response holds neither one of our secrets nor its upstream's
+    /// address.
     pub(super) fn may_pass(&self, head: &core::ResponseHead, bytes: &[u8]) -> bool {
         let redactor = self.target().and_then(|target| target.redactor.as_ref());
         !head.is_located(bytes)
             && !redactor.is_some_and(|redactor| redactor.get().inner.finds(bytes.get(..head.size).unwrap_or_default()))
     }
 
-    /// Keeps what is kept of it: the bytes of access lines that now wait.
+    /// Records the exchange. Returns the bytes of unwritten access lines.
     pub(super) fn record(
         &self,
         py: Python<'_>,
@@ -183,7 +183,7 @@ impl Journey {
         })
     }
 
-    /// It is over as it should be: both connections wait for the next one.
+    /// Completes the exchange; both connections wait for the next one.
     pub(super) fn arrive(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
         self.leave();
         {
@@ -210,7 +210,7 @@ impl Journey {
         }
     }
 
-    /// Hands it to `take_over`, with all that it holds.
+    /// Passes the exchange and everything that it owns to `take_over`.
     pub(super) fn hand_over(self: Box<Self>, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
         self.leave();
         self.down.get().state().guest.gave_up();
@@ -258,7 +258,7 @@ impl Journey {
         }
     }
 
-    /// Nobody goes on with it.
+    /// Aborts the exchange and closes its connections.
     pub(super) fn end(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
         self.leave();
         self.release(Verdict::Neutral, now_ns());
@@ -271,8 +271,8 @@ impl Journey {
         Transport::end(self.down.bind(py), None)
     }
 
-    /// Whether it is the relay's to watch from here on: its deadlines are near, or its upstream has been silent so long, to all
-    /// who wait for it, that it may have to be asked how it is.
+    /// True when the relay must watch it from now on: its deadlines are near, or its upstream has sent nothing to any
+    /// exchange for so long that it may need a probe.
     pub(super) fn is_due(&self, now_ns: i64, quiet_ns: i64) -> bool {
         let heard_ns = self.target().map_or(0, |target| target.idle.get().heard_ns());
         now_ns - self.sent_ns >= self.precedent.patience_ns || now_ns - heard_ns.max(self.sent_ns) >= quiet_ns
@@ -286,7 +286,7 @@ impl Journey {
         self.precedent.targets.get(self.index)
     }
 
-    /// From here on its connections have nothing to do with it.
+    /// Detaches the exchange from its connections.
     fn leave(&self) {
         self.down.get().state().guest.interest = Interest::None;
         if let Some(up) = self.up() {
@@ -295,7 +295,7 @@ impl Journey {
     }
 
     fn release(&self, verdict: Verdict, now_ns: i64) {
-        // It fails for an index that is none, and this one was picked.
+        // Fails only for an invalid index; this one was selected.
         let _ = self
             .precedent
             .selector

@@ -1,10 +1,11 @@
-//! The express: carries exchanges that are common from end to end past the protocols, from the read of a request to the
-//! write of its response.
+//! The fast path: serves common exchanges below the protocols, from the read of the request to the write of its
+//! response.
 //!
-//! What it carries it carries as the pipeline would: a precedent says how that decided about the last exchange of this
-//! kind (`precedent.rs`). All that is uncommon goes the ordinary way. Of a request that is seen before anything is done;
-//! what turns out later (no whole JSON answer in one read, an error, a peer that leaves, time that passes) ends the
-//! journey, and the exchange goes on where it would stand without us (`Express::hand_over`).
+//! It decides exactly as the pipeline would: a cached plan holds the pipeline's decision about the last exchange of the
+//! same kind (`precedent.rs`). Everything uncommon takes the ordinary path. An uncommon request is noticed before
+//! anything is done. Later surprises (the answer is not one complete JSON document in one read, an error, a peer that
+//! leaves, a timeout) end the fast path, and the exchange continues where it would be without it
+//! (`Express::hand_over`).
 
 mod journey;
 mod parser;
@@ -44,36 +45,36 @@ pub(crate) struct Express {
     requests: Parser,
     responses: Parser,
     writer: core::ResponseHeadWriter,
-    /// How bodies begin that may be no answers.
+    /// Beginnings of bodies that may not be answers.
     doubtful: Vec<PyBackedBytes>,
-    /// What makes a wall-clock time of a monotonic one.
+    /// The offset from the monotonic clock to the wall clock.
     epoch_ns: i64,
-    /// How long an upstream may be silent.
+    /// The longest acceptable silence of an upstream.
     quiet_ns: i64,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Whether requests are taken.
+    /// True while requests are accepted.
     open: bool,
-    /// What one upstream may have in flight.
+    /// The most exchanges that one upstream may have in flight here.
     share: u64,
-    /// Bytes of access lines that may wait, and who writes them out.
+    /// The limit of unwritten access-line bytes, and the callback that writes them out.
     flush: Option<(isize, Py<PyAny>)>,
-    /// Who goes on with exchanges that are handed over.
+    /// Callback that continues exchanges which the fast path gives up.
     take_over: Option<Py<PyAny>>,
     table: Option<Py<RouteTable>>,
-    /// Credentials count: without one there may be another precedent.
+    /// True when credentials matter: a request without one may have a different cached plan.
     asks_who: bool,
     precedents: Precedents,
     journeys: Places<Box<Journey>>,
-    /// Exchanges that were carried to their end.
+    /// Exchanges completed on the fast path.
     carried: u64,
     last_host: core::LastHost,
 }
 
-/// As `learn` is told of a target: where its connections wait, its head writer, its label, header lines of its answers,
-/// whether attempts and overhead are told with them, and what finds our secrets in them.
+/// A target as `learn` receives it: its idle connections, head writer, label, header lines of its answers, whether
+/// answers disclose attempts and overhead, and the redactor of our secrets.
 type Told = (
     Py<Idle>,
     Py<RequestHeadWriter>,
@@ -256,7 +257,7 @@ impl Express {
     }
 }
 
-/// The express as the sockets know it.
+/// The fast path as the sockets' interceptor.
 struct Guest(Py<Express>);
 
 impl Interceptor for Guest {
@@ -300,9 +301,9 @@ impl Interceptor for Guest {
 }
 
 impl Express {
-    // ---------------------------------------------------------------- there
+    // ---------------------------------------------------------------- requests
 
-    /// Takes a request, if it is whole and there is a precedent; `false`, and nothing is done, if not.
+    /// Takes a request that is complete and has a cached plan. `false`: nothing was done.
     fn depart(&self, own: &Bound<'_, Transport>, data: &Data) -> PyResult<bool> {
         const WANTED: u16 = flag::KEEP_ALIVE | flag::JSON;
         const UNCOMMON: u16 = flag::CHUNKED
@@ -315,7 +316,7 @@ impl Express {
             | flag::TARGET_MODEL;
         let py = own.py();
         let bytes = data.bytes(py);
-        // A client that does not read is not answered on and on.
+        // A client that does not read gets no further answers.
         if !own.get().state().is_clear() {
             return Ok(false);
         }
@@ -344,7 +345,7 @@ impl Express {
         let Some(name) = said.model.map(|name| name.start + head.size..name.end + head.size) else {
             return Ok(false);
         };
-        // Of a name with escapes the precedents know nothing.
+        // Cached plans are never stored under a name with escapes.
         let raw = bytes.get(name.clone()).unwrap_or_default();
         let model = match std::str::from_utf8(raw) {
             Ok(model) if !raw.is_empty() && !raw.contains(&b'\\') => model,
@@ -418,8 +419,8 @@ impl Express {
         (now_ns < precedent.until_ns).then_some(precedent)
     }
 
-    /// What an exchange needs: what its limits grant, a slot at an upstream and, if one waits there, a connection. `None`:
-    /// refused, and nothing was taken.
+    /// Acquires what an exchange needs: its limits' grant, a slot at an upstream and an idle connection if there is
+    /// one. `None`: refused, and nothing is held.
     fn take(
         &self,
         own: &Bound<'_, Transport>,
@@ -456,7 +457,7 @@ impl Express {
             }
             return None;
         };
-        // What is above its share is for somebody else: the relay sees to that.
+        // The relay queues or spreads requests beyond the upstream's share.
         let has_its_share = selector.in_flight(index).is_ok_and(|count| count > self.state().share);
         let target = precedent.targets.get(index).filter(|_| !has_its_share);
         Some(Taken {
@@ -466,9 +467,9 @@ impl Express {
         })
     }
 
-    // ---------------------------------------------------------------- and back
+    // ---------------------------------------------------------------- responses
 
-    /// Passes a response on and ends the exchange, if that is common; gives the journey back if not.
+    /// Forwards a common response and completes the exchange; returns the exchange when the response is uncommon.
     fn arrive(&self, py: Python<'_>, journey: Box<Journey>, data: &Data) -> PyResult<Option<Box<Journey>>> {
         let bytes = data.bytes(py);
         let read_ns = now_ns();
@@ -502,7 +503,7 @@ impl Express {
             && !is_doubtful(&self.doubtful, bytes.get(head.size..).unwrap_or_default())
     }
 
-    /// Counts one that is over, and has the access lines written out when so many bytes of them are enough.
+    /// Counts a completed exchange, and has access lines written out once enough bytes are waiting.
     fn arrived(&self, py: Python<'_>, waiting: isize) -> PyResult<()> {
         let mut state = self.state();
         state.carried += 1;
@@ -517,7 +518,7 @@ impl Express {
         Ok(())
     }
 
-    /// Leaves an exchange to the ordinary way, as if it had gone it from the beginning.
+    /// Passes an exchange to the ordinary path, as if it had taken that from the beginning.
     fn hand_over(&self, py: Python<'_>, journey: Box<Journey>) -> PyResult<()> {
         let take_over = self.state().take_over.as_ref().map(|hand| hand.clone_ref(py));
         match take_over {
@@ -526,7 +527,7 @@ impl Express {
         }
     }
 
-    /// Hands each over, whatever becomes of the others.
+    /// Passes on every exchange, even when one fails; reports the first error.
     fn hand_over_each(&self, py: Python<'_>, journeys: impl IntoIterator<Item = Box<Journey>>) -> PyResult<()> {
         let handed = journeys.into_iter().map(|journey| self.hand_over(py, journey));
         handed.fold(Ok(()), Result::and)
@@ -537,15 +538,15 @@ impl Express {
     }
 }
 
-/// What an exchange holds from here on.
+/// The resources of an exchange that was admitted.
 struct Taken {
     grant: Option<Grant>,
     index: usize,
     lent: Option<Lent>,
 }
 
-/// Where the pipeline looks for credentials, in its order: the kind of header (`a` for an authorization, `k` for a key) and
-/// its value, which means something else in the other kind.
+/// The credential, looked up in the pipeline's order: the kind of header (`a` for an authorization, `k` for a key) and
+/// its value. The same value means something else in the other kind.
 fn credential<'a>(head: &core::RequestHead, bytes: &'a [u8]) -> Option<(u8, &'a [u8])> {
     let of = |known: Known| {
         let field = head.fields.iter().find(|field| field.known == known)?;

@@ -1,7 +1,7 @@
-//! The parser of record, for messages that are whole.
+//! The parser of record, for complete messages.
 //!
-//! Clients send the same head with each request, but for its length, and so do servers within a second: a head that it
-//! took before it is not asked about again.
+//! Clients send the same head with every request, except for its length, and so do servers within a second: a head that
+//! the parser accepted before is not parsed again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
 use crate::sockets::Data;
 
-/// llhttp, of one direction: it reads all of an express' messages, one after the other.
+/// An llhttp parser for one direction, which reads all messages of the fast path one after the other.
 pub(super) struct Parser {
     make: Py<PyAny>,
     ended: Py<Ended>,
@@ -22,15 +22,16 @@ pub(super) struct Parser {
     familiar: Mutex<Familiar>,
 }
 
-/// Stands for a body that would have to be made a Python object first: of one whose length the head says, a parser looks at
-/// nothing. And no message begins like this, so that a parser that believes the body to be shorter takes offence.
+/// Stands for a body that would otherwise have to be copied into a Python object: a parser does not look at a body
+/// whose length the head declares. No message begins like the filler, so a parser that believes the body to be shorter
+/// fails.
 struct Filler {
     most: Py<PyMemoryView>,
-    /// So much of it was wanted last.
+    /// The size that was requested last, and its slice.
     last: Mutex<(usize, Py<PyAny>)>,
 }
 
-/// Hears of a message's end.
+/// Receives the parser's end-of-message event.
 #[pyclass(frozen, module = "budgateway._native")]
 struct Ended {
     seen: AtomicBool,
@@ -44,7 +45,7 @@ impl Ended {
 }
 
 impl Parser {
-    /// `make` gives a parser (of httptools) that reports to its argument.
+    /// `make` returns a parser (of httptools) that reports to its argument.
     pub(super) fn new(py: Python<'_>, make: Py<PyAny>) -> PyResult<Self> {
         let seen = AtomicBool::new(false);
         let ended = Py::new(py, Ended { seen })?;
@@ -59,8 +60,8 @@ impl Parser {
         })
     }
 
-    /// Whether it takes `data` for one message that keeps its connection open, and no more than that: a head of `size` bytes
-    /// with these fields, and a body that is as long as they say.
+    /// True when the parser accepts `data` as exactly one message that keeps its connection open: a head of `size`
+    /// bytes with these fields, and a body of the declared length.
     pub(super) fn is_whole(&self, py: Python<'_>, data: &Data, size: usize, fields: &[Field]) -> PyResult<bool> {
         let Some((head, body)) = data.bytes(py).split_at_checked(size) else {
             return Ok(false);
@@ -81,7 +82,7 @@ impl Parser {
         if is_whole {
             self.familiar().remember(head, &length);
         } else {
-            // It stands in the middle of what it did not like.
+            // After an error, the parser stopped in the middle of a message; replace it.
             let fresh = fresh(py, &self.make, &self.ended)?;
             let former = std::mem::replace(&mut *self.feed(), fresh);
             drop(former);
@@ -90,7 +91,7 @@ impl Parser {
         Ok(is_whole)
     }
 
-    /// Whether a message ends with these bytes.
+    /// True when these bytes complete a message.
     fn ends_with(&self, bytes: &Bound<'_, PyAny>) -> bool {
         let feed = self.feed().clone_ref(bytes.py());
         let fed = feed.call1(bytes.py(), (bytes,));

@@ -1,4 +1,4 @@
-//! Precedents: what the pipeline decided about exchanges of one kind.
+//! Cached plans: the pipeline's decisions about exchanges of one kind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use crate::redact::Redactor;
 use crate::select::Selector;
 use crate::sockets::{Idle, Transport};
 
-/// Kinds that are remembered: all are forgotten when there are more.
+/// The most cached plans; beyond it, all are dropped.
 const MOST: usize = 1024;
 
-/// What holds for every exchange of its kind.
+/// The decisions that hold for every exchange of one kind.
 pub(super) struct Precedent {
     pub(super) route: LabelId,
     pub(super) provider: LabelId,
     pub(super) model_label: LabelId,
-    /// Until when the credential is good.
+    /// The credential's expiry.
     pub(super) until_ns: i64,
     pub(super) max_body_bytes: usize,
-    /// How long an exchange may wait before its deadlines are near.
+    /// The time until an exchange's deadlines are near.
     pub(super) patience_ns: i64,
-    /// What is said to a page of another origin depends on which one it is: not for us.
+    /// True when the answer depends on the request's origin (CORS); such requests take the ordinary path.
     pub(super) by_origin: bool,
     pub(super) limits: Option<Py<LimitSet>>,
     pub(super) price: Option<Py<Price>>,
     pub(super) selector: Py<Selector>,
-    /// Upstreams that do not serve the model, a bit each.
+    /// A bit for each upstream that does not serve the model.
     pub(super) without: u64,
     pub(super) targets: Vec<Target>,
     pub(super) asker: Option<Asker>,
-    /// The pipeline's own, for an exchange that has to go on there.
+    /// The pipeline's own plan, for an exchange that has to continue there.
     pub(super) standing: Py<PyAny>,
 }
 
-/// Who asks, where that is known.
+/// The principal, where it is known.
 pub(super) struct Asker {
     pub(super) principal: String,
     pub(super) user: String,
@@ -53,20 +53,20 @@ pub(super) struct Target {
     pub(super) label: String,
     /// Header lines of its answers.
     pub(super) lines: Vec<u8>,
-    /// Attempts and overhead are told with them.
+    /// True when its answers disclose attempts and overhead.
     pub(super) discloses: bool,
-    /// Finds what it must not tell clients.
+    /// Finds secrets that clients must not see.
     pub(super) redactor: Option<Py<Redactor>>,
 }
 
-/// A connection, for one exchange.
+/// A connection lent to one exchange.
 pub(super) struct Lent {
     pub(super) connection: Py<PyAny>,
     pub(super) transport: Py<Transport>,
 }
 
 impl Target {
-    /// A connection that waits, if it can be had without more ado.
+    /// An idle connection, when its transport is one of ours.
     pub(super) fn lend(&self, now_ns: i64) -> Option<Lent> {
         let idle = self.idle.get();
         let waiting = idle.take(now_ns)?;
@@ -83,11 +83,11 @@ impl Target {
     }
 }
 
-/// All that are known, by route, credential and model.
+/// All cached plans, by route, credential and model.
 #[derive(Default)]
 pub(super) struct Precedents {
     all: HashMap<Box<[u8]>, Arc<Precedent>>,
-    /// Most requests are of the kind that the one before was of.
+    /// A cache of one: most requests are of the same kind as the previous one.
     last: Option<(Box<[u8]>, Arc<Precedent>)>,
     key: Vec<u8>,
 }
@@ -114,7 +114,7 @@ impl Precedents {
         Some(precedent.clone())
     }
 
-    /// Forgets them; what is returned is to be dropped where nothing is locked.
+    /// Removes all plans and returns them, to be dropped when no lock is held.
     pub(super) fn clear(&mut self) -> Self {
         std::mem::take(self)
     }
@@ -122,7 +122,8 @@ impl Precedents {
     fn key(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) {
         self.key.clear();
         self.key.extend_from_slice(&(route as u32).to_le_bytes());
-        // A credential's kind and length first, so that no other pair reads the same; none is not an empty one.
+        // The credential's kind and length come first, so that no two pairs share a key; a missing credential is not an
+        // empty one.
         let (kind, value) = credential.unwrap_or_default();
         self.key.push(kind);
         self.key.extend_from_slice(&(value.len() as u32).to_le_bytes());

@@ -1,4 +1,4 @@
-//! Bytes as they were read, or are to be written: Python's, or a room's.
+//! Bytes that were read, or are to be written: a Python object or a read buffer.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use budgateway_core::rooms::Room;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// Much that was read stays in its room for as long as nobody needs it as a Python object.
+/// Bytes from a read stay in their buffer until something needs them as a Python object.
 pub(crate) enum Data {
     Bytes(Py<PyBytes>),
     Room(Arc<Room>),
@@ -31,7 +31,7 @@ impl Data {
         }
     }
 
-    /// For Python: that is where the room's bytes are copied.
+    /// Converts to a Python object; this is where a read buffer is copied.
     pub(crate) fn into_python(self, py: Python<'_>) -> Py<PyBytes> {
         match self {
             Self::Bytes(bytes) => bytes,

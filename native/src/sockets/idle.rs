@@ -1,4 +1,4 @@
-//! The connections to one upstream that wait for work.
+//! The idle connections to one upstream.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use super::Transport;
 
-/// Last in, first out, so that the surplus ages and is let go.
+/// Last in, first out, so that surplus connections age and are closed.
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Idle {
     keepalive_ns: i64,
@@ -15,15 +15,15 @@ pub(crate) struct Idle {
 
 struct State {
     most: usize,
-    /// The one that was used last stands last.
+    /// Ordered by last use, the latest last.
     all: Vec<Waiting>,
     heard_ns: i64,
 }
 
-/// A connection, and since when it waits.
+/// An idle connection, and the time since when it is idle.
 pub(crate) struct Waiting {
     pub(crate) connection: Py<PyAny>,
-    /// Its transport, where that is one of ours.
+    /// Its transport, when that is one of ours.
     pub(crate) transport: Option<Py<Transport>>,
     pub(crate) since_ns: i64,
 }
@@ -99,7 +99,7 @@ impl Idle {
 }
 
 impl Waiting {
-    /// What is still on its way from or to the upstream belongs to the exchange before.
+    /// True when no bytes of the previous exchange are left, in either direction.
     fn is_free(&self) -> bool {
         let transport = self.transport.as_ref();
         transport.is_none_or(|transport| transport.get().state().is_free())
@@ -107,7 +107,7 @@ impl Waiting {
 }
 
 impl Idle {
-    /// The free one that was used last, unless it has waited too long: then so have all behind it.
+    /// Takes the free connection that was used last, unless it has been idle for too long: then so have all before it.
     pub(crate) fn take(&self, now_ns: i64) -> Option<Waiting> {
         let mut state = self.state();
         let place = state.all.iter().rposition(Waiting::is_free)?;
@@ -115,7 +115,7 @@ impl Idle {
         (waits < self.keepalive_ns).then(|| state.all.remove(place))
     }
 
-    /// Takes one back whose exchange is over; `false` when as many wait as may.
+    /// Returns a connection after its exchange; `false` when the pool is full.
     pub(crate) fn put(&self, waiting: Waiting) -> bool {
         let mut state = self.state();
         let has_room = state.all.len() < state.most;
@@ -125,7 +125,7 @@ impl Idle {
         has_room
     }
 
-    /// When bytes last came from the upstream.
+    /// The time at which bytes last came from the upstream.
     pub(crate) fn heard_ns(&self) -> i64 {
         self.state().heard_ns
     }

@@ -6,44 +6,44 @@ use pyo3::prelude::*;
 use super::state::Read;
 use super::transport::Transport;
 
-/// What an interceptor has to do with a connection.
+/// An interceptor's interest in a connection.
 #[derive(Clone, Copy, Default)]
 pub(crate) enum Interest {
-    /// Nothing: every read is the protocol's.
+    /// None: the protocol gets every read.
     #[default]
     None,
-    /// It wants to see a client's next request first.
+    /// The interceptor sees the client's next request first.
     Armed,
-    /// It is serving the exchange of this key over the connection.
+    /// The interceptor serves the exchange of this key over the connection.
     Serving(Key),
 }
 
-/// Serves exchanges past the protocols.
+/// Serves exchanges below the protocols.
 pub(crate) trait Interceptor: Send + Sync {
-    /// Deals with a read from a connection of interest; gives back what is for the protocol.
+    /// Handles a read from a connection of interest; returns what is left for the protocol.
     fn on_read(&self, own: &Bound<'_, Transport>, interest: Interest, read: Read) -> PyResult<Option<Read>>;
 
-    /// A connection ended while an exchange of the interceptor's was on it.
+    /// Reports that a connection ended during one of the interceptor's exchanges.
     fn on_end(&self, py: Python<'_>, key: Key) -> PyResult<()>;
 }
 
-/// What is kept of a client's connection for the interceptor.
+/// The interceptor's state of a client connection.
 #[derive(Default)]
 pub(crate) struct Interception {
     pub(crate) interest: Interest,
-    /// The client's address, once its requests were offered.
+    /// The client's address, once its requests have been offered.
     pub(crate) client: Option<Box<str>>,
-    /// Its address as limits count it: of an IPv6 client the network.
+    /// The address as limits count it: an IPv6 client's network.
     pub(crate) network: Option<Box<str>>,
-    /// When the interceptor last answered a request.
+    /// The time at which the interceptor last answered a request.
     pub(crate) served_ns: i64,
-    /// Size of the last request's head: the next one is as long, as a rule.
+    /// Size of the last request's head; the next one is usually as long.
     pub(crate) head: usize,
     backoff: Backoff,
 }
 
-/// How often in a row the interceptor took a request of this client and had to give it up. Clients whose answers are long or
-/// late gain nothing by being tried each time.
+/// Backs off after requests of this client that the interceptor had to give up: clients with long or late answers gain
+/// nothing by being tried each time.
 #[derive(Clone, Copy, Default)]
 struct Backoff {
     width: u8,
@@ -56,7 +56,7 @@ impl Interception {
         if self.client.is_none() {
             self.client = Some(client.into());
         }
-        // A reload may have changed how long networks are.
+        // A reload may have changed the prefix length of networks.
         if self.network.as_deref() != Some(network) {
             self.network = Some(network.into());
         }
@@ -67,7 +67,7 @@ impl Interception {
         }
     }
 
-    /// The interceptor answered a request; `stays`: the connection is there for a next one.
+    /// Records that the interceptor answered a request. `stays`: the connection stays open for another one.
     pub(crate) fn served(&mut self, now_ns: i64, stays: bool) {
         self.served_ns = now_ns;
         self.backoff = Backoff::default();
@@ -76,7 +76,7 @@ impl Interception {
         }
     }
 
-    /// The interceptor gave a request up: it skips the client's next 1, 3, 7, up to 63 requests.
+    /// Records that the interceptor gave a request up: it skips the client's next 1, 3, 7, up to 63 requests.
     pub(crate) fn gave_up(&mut self) {
         let width = (2 * self.backoff.width + 1).min(63);
         self.backoff = Backoff { width, left: width };

@@ -1,4 +1,4 @@
-//! Where connections arrive.
+//! Listening sockets.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use rustix::net::{SocketFlags, accept_with};
 use super::set::{Entry, Set, failed};
 use super::transport::Transport;
 
-/// Connections accepted in one turn: what is open already comes in between.
+/// The most connections accepted in one turn, so that open connections get their turn in between.
 const AT_ONCE: usize = 16;
-/// How long none is accepted when there are no descriptors left: they wait in the queue meanwhile.
+/// The pause of accepting when descriptors run out; connections wait in the backlog.
 const REST_S: f64 = 0.1;
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -23,7 +23,7 @@ pub(crate) struct Listener {
     set: Arc<Set>,
     factory: Py<PyAny>,
     most: usize,
-    /// Says whether there are descriptors for one more.
+    /// Reports whether there are descriptors for another connection.
     gate: Option<Py<PyAny>>,
     place: Mutex<Option<Place>>,
 }
@@ -75,7 +75,7 @@ impl Listener {
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     return this.rest(own, error);
                 }
-                // The connection that it was about is gone (accept(2): treat network errors as EAGAIN).
+                // The connection is gone (accept(2): treat network errors as EAGAIN).
                 Err(_) => (),
             }
         }
@@ -88,7 +88,7 @@ impl Listener {
         accept_with(&place.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
     }
 
-    /// Nobody waits any more: a shortage, if there was one, is over.
+    /// Clears the shortage: the backlog is empty.
     fn caught_up(&self) {
         if let Some(place) = self.place().as_mut() {
             place.short = false;
@@ -104,7 +104,7 @@ impl Listener {
         }
     }
 
-    /// Leaves connections waiting for a moment; complains once, and again when none waited in between.
+    /// Pauses accepting. Logs the shortage once, and again only after the backlog was empty in between.
     fn rest(&self, own: &Bound<'_, Self>, error: Errno) -> PyResult<()> {
         let mut short = true;
         if let Some(place) = self.place().as_mut() {

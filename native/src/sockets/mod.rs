@@ -78,7 +78,7 @@ impl Sockets {
             .collect()
     }
 
-    /// Rooms that exchanges hold.
+    /// The number of read buffers that exchanges hold.
     fn lent(&self) -> usize {
         self.set.rooms.lent()
     }
@@ -90,7 +90,7 @@ impl Sockets {
 }
 
 impl Sockets {
-    /// Sets what sees requests before their protocol does, or takes it away.
+    /// Sets or removes the interceptor, which sees requests before their protocol does.
     pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor>>) {
         self.set.intercept(interceptor);
     }
@@ -99,7 +99,7 @@ impl Sockets {
         let mut left = ready.iter();
         while let Some(ready) = left.next() {
             if let Err(error) = self.answer_one(py, ready) {
-                // The kernel has told of the others, and will not do so again.
+                // The kernel has reported the others and will not do so again.
                 left.for_each(|ready| self.set.look_again(ready.key, ready.flags));
                 return Err(error);
             }
@@ -108,7 +108,7 @@ impl Sockets {
     }
 
     fn answer_one(&self, py: Python<'_>, ready: &Ready) -> PyResult<()> {
-        // Looked up one by one: what ran before may have closed this one, and given its place to another.
+        // Looked up one by one: an earlier handler may have closed this one, and its slot may have a new owner.
         match self.set.entry(py, ready.key) {
             Some(Entry::Transport(transport)) => Transport::on_ready(transport.bind(py), ready.flags),
             Some(Entry::Listener(listener)) => Listener::on_ready(listener.bind(py)),

@@ -1,4 +1,4 @@
-//! The epoll set, whose events are whose, and what has been written in a turn.
+//! The epoll set: the owners of events, and the writes of one turn.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,35 +17,35 @@ use smallvec::SmallVec;
 use super::interceptor::Interceptor;
 use super::{Listener, Transport};
 
-/// Events of one turn: with more, the loop comes back when it has looked at everything else.
+/// The most events per turn; with more, the loop first handles everything else.
 const EVENTS: usize = 64;
 
 pub(crate) struct Set {
     epoll: OwnedFd,
     owners: Mutex<Places<Entry>>,
-    /// Where all read to.
+    /// The read buffers of all connections.
     pub(crate) rooms: Arc<Rooms>,
     turning: AtomicBool,
-    /// What was reported, and not dealt with to its end.
+    /// Reported events that are not fully handled.
     again: Mutex<Vec<Ready>>,
-    /// Who has written in this turn.
+    /// Transports that have written in this turn.
     written: Mutex<Vec<Py<Transport>>>,
-    /// What has been composed in it.
+    /// Bytes composed in this turn.
     outbox: Mutex<Outbox>,
     interceptor: Mutex<Option<Arc<dyn Interceptor>>>,
-    // The loop's.
+    // The event loop's callbacks.
     call_soon: Py<PyAny>,
     call_later: Py<PyAny>,
     complain: Py<PyAny>,
 }
 
-/// Whom events are for.
+/// The owner of an event.
 pub(crate) enum Entry {
     Transport(Py<Transport>),
     Listener(Py<Listener>),
 }
 
-/// What the kernel says of one descriptor.
+/// The kernel's report about one descriptor.
 pub(crate) struct Ready {
     pub(crate) key: Key,
     pub(crate) flags: EventFlags,
@@ -72,9 +72,9 @@ impl Set {
         self.epoll.as_raw_fd()
     }
 
-    // ---------------------------------------------------------------- who is in it
+    // ---------------------------------------------------------------- members
 
-    /// Puts a descriptor in.
+    /// Adds a descriptor.
     pub(crate) fn add(&self, fd: impl AsFd, entry: Entry, flags: EventFlags) -> PyResult<Key> {
         let key = self.owners().add(entry);
         if let Err(error) = epoll::add(&self.epoll, fd, EventData::new_u64(key.number()), flags) {
@@ -85,14 +85,14 @@ impl Set {
     }
 
     pub(crate) fn modify(&self, fd: impl AsFd, key: Key, flags: EventFlags) {
-        // It fails for what is not in the set, and all that ask are.
+        // Fails only for a descriptor that is not in the set; every caller's is.
         let _ = epoll::modify(&self.epoll, fd, EventData::new_u64(key.number()), flags);
     }
 
-    /// Takes a descriptor out: what was reported of it already finds nobody.
+    /// Removes a descriptor: events that were already reported for it find no owner.
     pub(crate) fn remove(&self, fd: impl AsFd, key: Key) {
         let _ = epoll::delete(&self.epoll, fd);
-        // Dropped with the lock open again, as it may be the last of its kind.
+        // Dropped after the lock is released: it may be the last reference.
         drop(self.take(key));
     }
 
@@ -112,7 +112,7 @@ impl Set {
         transports.collect()
     }
 
-    /// Ends all that is in it.
+    /// Ends everything in the set.
     pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
         let entries = self.owners().clear();
         for entry in entries {
@@ -132,9 +132,9 @@ impl Set {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // ---------------------------------------------------------------- a turn
+    // ---------------------------------------------------------------- turns
 
-    /// What is ready now; some of it, if it is much.
+    /// The ready descriptors, at most one turn's share.
     pub(crate) fn ready(&self) -> PyResult<SmallVec<[Ready; EVENTS]>> {
         let nothing = Event {
             flags: EventFlags::empty(),
@@ -157,12 +157,12 @@ impl Set {
         Ok(ready.chain(again).collect())
     }
 
-    /// Has what is left of something that was reported dealt with in the next turn, as the kernel will not tell of it again.
+    /// Schedules the rest of a reported event for the next turn: an edge-triggered event is not reported again.
     pub(crate) fn look_again(&self, key: Key, flags: EventFlags) {
         self.again().push(Ready { key, flags });
     }
 
-    /// Whether there is something of that kind.
+    /// True when an event is left to handle.
     pub(crate) fn is_unfinished(&self) -> bool {
         !self.again().is_empty()
     }
@@ -171,13 +171,13 @@ impl Set {
         self.again.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on what is written waits for the turn's end.
+    /// Begins a turn: writes wait for its end.
     pub(crate) fn begin(&self) {
         self.turning.store(true, Ordering::Relaxed);
     }
 
-    /// What was written in a turn leaves all at once. A peer that is woken by the first of it finds the rest there, too; one
-    /// by one it would be woken, and sleep, for each.
+    /// Ends a turn and sends its writes together. A peer woken by the first bytes finds the rest there too; sent one by
+    /// one, each would wake it again.
     pub(crate) fn finish(&self, py: Python<'_>) -> PyResult<()> {
         self.turning.store(false, Ordering::Relaxed);
         let mut written = std::mem::take(&mut *self.written());
@@ -193,7 +193,7 @@ impl Set {
         left
     }
 
-    /// Whether what this one has written may wait for the end of a turn.
+    /// True when this transport's writes may wait for the end of a turn.
     pub(crate) fn may_wait(&self, transport: &Bound<'_, Transport>) -> bool {
         let turning = self.turning.load(Ordering::Relaxed);
         if turning {
@@ -202,12 +202,12 @@ impl Set {
         turning
     }
 
-    /// Sees requests before their protocol does, if there is one.
+    /// The interceptor, which sees requests before their protocol does.
     pub(crate) fn interceptor(&self) -> Option<Arc<dyn Interceptor>> {
         self.interceptor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the interceptor, or takes it away.
+    /// Sets or removes the interceptor.
     pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor>>) {
         let before = std::mem::replace(
             &mut *self.interceptor.lock().unwrap_or_else(PoisonError::into_inner),
@@ -224,7 +224,7 @@ impl Set {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    // ---------------------------------------------------------------- the loop
+    // ---------------------------------------------------------------- event loop
 
     pub(crate) fn call_soon(&self, what: &Bound<'_, PyAny>) -> PyResult<()> {
         self.call_soon.call1(what.py(), (what,)).map(drop)
@@ -234,7 +234,7 @@ impl Set {
         self.call_later.call1(what.py(), (seconds, what)).map(drop)
     }
 
-    /// Reports what went wrong with `whom`; what is no `Exception` goes on.
+    /// Logs an error with `whom`; an error that is not an `Exception` is returned.
     pub(crate) fn complain(&self, what: &str, error: PyErr, whom: &Bound<'_, PyAny>) -> PyResult<()> {
         if !error.is_instance_of::<PyException>(whom.py()) {
             return Err(error);

@@ -1,4 +1,4 @@
-//! What a transport knows, and what it does to its descriptor.
+//! A transport's state, and its operations on the descriptor.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -18,24 +18,24 @@ use super::Data;
 use super::interceptor::{Interception, Interest};
 use super::set::Set;
 
-/// As asyncio's: a transport that nobody told better.
+/// asyncio's default.
 const HIGH: usize = 64 * 1024;
 
 pub(crate) struct State {
     pub(crate) fd: Option<OwnedFd>,
     pub(crate) key: Key,
-    /// What the set looks for.
+    /// The events registered in the epoll set.
     pub(crate) told: EventFlags,
-    /// Bytes of one read.
+    /// Bytes per read.
     most: usize,
     pub(crate) protocol: Option<Py<PyAny>>,
-    /// Its `data_received`, bound.
+    /// Its bound `data_received`.
     pub(crate) received: Option<Py<PyAny>>,
-    /// The last read took all that there was, and the peer had not ended.
+    /// The last read took everything there was, and the peer had not ended its side.
     pub(crate) is_drained: bool,
-    /// Written in this turn.
+    /// Pieces written in this turn.
     pub(crate) waiting: SmallVec<[Piece; 2]>,
-    /// Written, and not taken by the kernel yet.
+    /// Bytes written that the kernel has not taken yet.
     pub(crate) unsent: Unsent,
     high: usize,
     low: usize,
@@ -44,32 +44,32 @@ pub(crate) struct State {
     pub(crate) guest: Interception,
 }
 
-/// Bytes to be sent with the turn that they were written in.
+/// Bytes to be sent at the end of the turn in which they were written.
 pub(crate) enum Piece {
-    /// Those behind a place.
+    /// The bytes from an offset on.
     Data(Data, usize),
-    /// What stands there in the set's outbox.
+    /// A range of the set's outbox.
     Outbox(Range<usize>),
 }
 
-/// Where a connection is; each is for good, but `paused`, `left` and `full`.
+/// The phase of a connection; all flags but `paused`, `left` and `full` are permanent.
 #[derive(Default)]
 pub(crate) struct Phase {
-    /// The protocol wants to read nothing for now.
+    /// The protocol has paused reading.
     pub(crate) paused: bool,
-    /// The peer ended while nothing is read.
+    /// The peer ended its side while reading was paused.
     pub(crate) left: bool,
-    /// The peer has said that nothing follows.
+    /// The peer has sent EOF.
     pub(crate) heard_end: bool,
-    /// The protocol has said so.
+    /// The protocol has sent EOF.
     pub(crate) told_end: bool,
-    /// The protocol was told to write no more for now.
+    /// The protocol was asked to pause writing.
     pub(crate) full: bool,
-    /// The peer takes nothing any more. What it said before can still be read.
+    /// The peer accepts no more bytes; those that it sent before can still be read.
     pub(crate) broken: bool,
-    /// Nothing more is read; what is unsent leaves.
+    /// Nothing more is read; unsent bytes are still sent.
     pub(crate) closing: bool,
-    /// `connection_lost` is on its way.
+    /// `connection_lost` is scheduled.
     pub(crate) over: bool,
 }
 
@@ -123,7 +123,7 @@ impl State {
         }
     }
 
-    /// Reads once. The set tells of what comes, not of what is there: where there may be more, `is_drained` says no.
+    /// Reads once. Epoll is edge-triggered: `is_drained` is false when more may be there.
     pub(crate) fn read(&mut self, set: &Set, py: Python<'_>) -> Read {
         let Some(fd) = self.fd.as_ref() else {
             return Read::Nothing;
@@ -137,7 +137,7 @@ impl State {
                 let count = data.bytes(py).len();
                 self.is_drained = count < self.most;
                 match count {
-                    // It was reset, and that was told to who wrote.
+                    // The connection was reset, and the send call took the error.
                     0 if self.phase.broken => Read::Failed(Errno::CONNRESET),
                     0 => Read::End,
                     _ => Read::Data(data),
@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// Sends what waited; what the kernel does not take is unsent.
+    /// Sends the waiting pieces; bytes that the kernel does not take become unsent.
     pub(crate) fn send_waiting(&mut self, set: &Set, py: Python<'_>) {
         let outbox = set.outbox();
         let waiting = std::mem::take(&mut self.waiting);
@@ -181,7 +181,7 @@ impl State {
         }
     }
 
-    /// Sends what was unsent, as far as the kernel takes it.
+    /// Sends unsent bytes, as far as the kernel takes them.
     pub(crate) fn flush(&mut self) {
         if let Some(fd) = self.fd.as_ref()
             && !self.unsent.is_empty()
@@ -194,18 +194,18 @@ impl State {
 
     pub(crate) fn say_end(&self) {
         if let Some(fd) = self.fd.as_ref() {
-            // It fails when the peer is gone, and that is heard of by reading.
+            // Fails when the peer is gone, which reading reports.
             let _ = shutdown(fd, Shutdown::Write);
         }
     }
 
-    /// Whether what was written to it has left.
+    /// True when every written byte has been sent.
     pub(crate) fn is_clear(&self) -> bool {
         self.waiting.is_empty() && self.unsent.is_empty()
     }
 
-    /// Whether it may be lent to a request: nobody else has to do with it, and nothing stands in the way. What a read left
-    /// there would be taken for the answer, and what is unsent for the request, or for a part of it.
+    /// True when it may be lent to a request: nobody else uses it, and no bytes are left in either direction. Bytes
+    /// left by a read would be taken for the answer; unsent bytes would become part of the request.
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.guest.interest, Interest::None)
             && !(self.takes_nothing() || self.reads_nothing() || self.phase.full)
@@ -226,22 +226,22 @@ impl State {
         self.low = high / 4;
     }
 
-    /// Whether there is more unsent than the protocol wanted: it is to be told, once.
+    /// True when the unsent bytes have just risen above the high-water mark: the protocol must be asked to pause, once.
     pub(crate) fn became_full(&mut self) -> bool {
         let became = !self.phase.full && self.unsent.len() > self.high;
         self.phase.full |= became;
         became
     }
 
-    /// Whether there is room again: it is to be told that, too.
+    /// True when the unsent bytes have just fallen to the low-water mark: the protocol may resume.
     pub(crate) fn became_free(&mut self) -> bool {
         let became = self.phase.full && self.unsent.len() <= self.low;
         self.phase.full &= !became;
         became
     }
 
-    /// Lets the set look for what is waited for, and no more. What is there already is reported when it is first asked for;
-    /// from then on what comes.
+    /// Registers exactly the events that are waited for. Epoll reports readiness that exists at registration, and then
+    /// only changes.
     pub(crate) fn tell(&mut self, set: &Set) {
         let phase = &self.phase;
         let mut wanted = EventFlags::ET;
@@ -251,7 +251,7 @@ impl State {
             wanted |= EventFlags::RDHUP;
         }
         if !self.unsent.is_empty() {
-            // Of room it is told as long as there is some: what hinders a write need not be that there is none.
+            // Writability is level-triggered: a write can fail for other reasons than a full buffer.
             wanted |= EventFlags::OUT;
             wanted.remove(EventFlags::ET);
         }

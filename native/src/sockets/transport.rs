@@ -19,7 +19,7 @@ use super::set::{Entry, Set, failed};
 use super::state::{Piece, Read, State};
 use crate::head::now_ns;
 
-/// Pieces that wait for one send: far below what the kernel takes (IOV_MAX, 1,024).
+/// The most pieces per send: far below the kernel's limit (IOV_MAX, 1,024).
 const MAX_WAITING: usize = 64;
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -29,7 +29,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Carries a connection that is open from here on; tells its protocol.
+    /// Opens a transport over a connected socket and notifies its protocol.
     pub(crate) fn open(
         py: Python<'_>,
         set: &Arc<Set>,
@@ -60,9 +60,9 @@ impl Transport {
         Ok(own.unbind())
     }
 
-    /// The set reports something.
+    /// Handles an event of the set.
     pub(crate) fn on_ready(own: &Bound<'_, Self>, flags: EventFlags) -> PyResult<()> {
-        // Reading first: what a peer said before it went is heard.
+        // Reading comes first: bytes that a peer sent before it left must reach the protocol.
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             Self::on_readable(own, flags)?;
         }
@@ -72,7 +72,7 @@ impl Transport {
         Ok(())
     }
 
-    /// The connection is over: the protocol hears of it in the loop's next step.
+    /// Ends the connection; the protocol gets `connection_lost` in the loop's next step.
     pub(crate) fn end(own: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
         let this = own.get();
         let mut state = this.state();
@@ -98,7 +98,7 @@ impl Transport {
         this.set.call_soon(&own.getattr(intern!(own.py(), "_lost"))?)
     }
 
-    /// Sends what was written in a turn.
+    /// Sends the writes of a turn.
     pub(crate) fn leave(own: &Bound<'_, Self>) -> PyResult<()> {
         let this = own.get();
         let mut state = this.state();
@@ -156,7 +156,7 @@ impl Transport {
         }
     }
 
-    /// Something happened on a connection that is not read for now, or not any more.
+    /// Handles an event on a connection that is paused or no longer read.
     fn on_unread(own: &Bound<'_, Self>, mut state: MutexGuard<'_, State>, flags: EventFlags) -> PyResult<()> {
         let this = own.get();
         if flags.intersects(EventFlags::HUP | EventFlags::ERR) {
@@ -171,7 +171,7 @@ impl Transport {
         drop(state);
         let py = own.py();
         match this.protocol(py) {
-            // Not of asyncio: not every protocol has it.
+            // Not part of asyncio: not every protocol has it.
             Some(protocol) if protocol.hasattr(intern!(py, "left"))? => this.notify(own, "left"),
             _ => Ok(()),
         }
@@ -219,7 +219,7 @@ impl Transport {
         Ok(())
     }
 
-    /// Tells the protocol something that takes no answer.
+    /// Calls a method of the protocol that returns nothing.
     fn notify(&self, own: &Bound<'_, Self>, what: &str) -> PyResult<()> {
         match self.protocol(own.py()) {
             Some(protocol) => Self::or_end(own, what, protocol.call_method0(what).map(drop)),
@@ -227,19 +227,19 @@ impl Transport {
         }
     }
 
-    /// A protocol that fails loses its connection.
+    /// Ends the connection when the protocol failed.
     fn or_end(own: &Bound<'_, Self>, what: &str, done: PyResult<()>) -> PyResult<()> {
         let Err(error) = done else { return Ok(()) };
         Self::fail(own, &format!("{what} failed"), error)
     }
 
-    /// What its protocol was to do went wrong.
+    /// Ends the connection and logs the protocol's error.
     pub(crate) fn fail(own: &Bound<'_, Self>, what: &str, error: PyErr) -> PyResult<()> {
         Self::end(own, None)?;
         own.get().set.complain(what, error, own)
     }
 
-    /// Writes without looking back: `pieces` leave with the turn.
+    /// Writes without back-pressure: `pieces` are sent at the end of the turn.
     pub(crate) fn put<const N: usize>(own: &Bound<'_, Self>, pieces: [Piece; N]) -> PyResult<()> {
         let this = own.get();
         let mut state = this.state();
@@ -256,7 +256,7 @@ impl Transport {
         Ok(())
     }
 
-    /// What `write` fills, in a turn: so many bytes.
+    /// Composes a piece of `size` bytes in the outbox, within a turn; `write` fills it.
     pub(crate) fn compose(&self, size: usize, write: impl FnOnce(&mut [u8])) -> Piece {
         Piece::Outbox(self.set.outbox().add(size, write))
     }
@@ -282,7 +282,7 @@ impl Transport {
         Self::put(own, [pieces.0.unbind().into(), pieces.1.unbind().into()])
     }
 
-    /// Lets the interceptor see the connection's requests until one is its protocol's.
+    /// Lets the interceptor see the connection's requests until it leaves one to the protocol.
     #[pyo3(signature = (client, network, /))]
     fn offer(&self, client: &str, network: &str) {
         self.state().guest.arm(client, network);
@@ -316,7 +316,7 @@ impl Transport {
     fn pause_reading(&self) {
         let mut state = self.state();
         state.phase.paused = true;
-        // Whoever pauses anew is told anew.
+        // Each pause is notified again.
         state.phase.left = false;
         state.tell(&self.set);
     }
