@@ -1,1 +1,1 @@
-"""HTTP/1.1's vocabulary: status lines, error bodies, events. No I/O."""
+"""HTTP/1.1 messages: error responses, events, forms, CORS, handshakes. No I/O."""

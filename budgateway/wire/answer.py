@@ -1,4 +1,4 @@
-"""The gateway's own answers: errors in the client's dialect, as whole responses or as an event in a stream."""
+"""Error responses in the client's dialect: a whole response, or an event in a stream."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from budgateway.errors import GatewayError
 from budgateway.wire.date import date_line
 
-# Anthropic's words for our statuses (docs: errors); what is not here is its api_error.
+# Anthropic's error types by status (docs: errors). Others: invalid_request_error below 500, api_error from 500 on.
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -23,7 +23,7 @@ _ANTHROPIC_TYPES = {
 
 
 def error_document(error: GatewayError, request_id: str, path: str) -> dict[str, Any]:
-    """The error as clients of `path` expect it: Anthropic's shape on its messages API, else OpenAI's."""
+    """Return the error in the shape that clients of `path` expect: Anthropic's on its messages API, else OpenAI's."""
     message = str(error)
     if error.hint:
         message = f"{message} ({error.hint})"
@@ -44,8 +44,8 @@ def error_document(error: GatewayError, request_id: str, path: str) -> dict[str,
 def response_bytes(
     error: GatewayError, request_id: str, path: str, close: bool, attempts: int = 0, more: bytes = b""
 ) -> bytes:
-    """A whole response for an error; says how many `attempts` there were unless that is 0. `more` are further header lines,
-    each with its CRLF."""
+    """Return a whole error response. Reports the number of `attempts` unless that is 0. `more` are further header
+    lines, each with its CRLF."""
     body = json.dumps(error_document(error, request_id, path)).encode()
     lines = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
@@ -55,7 +55,7 @@ def response_bytes(
         f"x-request-id: {request_id}",
     ]
     if error.retry_after_s:
-        # Whole seconds, rounded up: a client that waits for it must not come too early (RFC 9110 10.2.3).
+        # Whole seconds, rounded up: a client that waits that long must not come too early (RFC 9110 10.2.3).
         lines.append(f"retry-after: {int(error.retry_after_s) + 1}")
     if error.status == HTTPStatus.UNAUTHORIZED:
         lines.append('www-authenticate: Bearer realm="budgateway"')
@@ -72,7 +72,7 @@ def response_bytes(
 
 
 def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:
-    """The error as a server-sent event, as the streams of that path tell of one."""
+    """Return the error as a server-sent event, in the format of that path's streams."""
     if path.endswith("/v1/responses"):
         document = {
             "type": "error",

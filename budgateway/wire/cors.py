@@ -1,6 +1,7 @@
-"""Cross-origin requests of browsers: preflights, and the header lines that let a page read an answer (Fetch standard).
+"""CORS: preflights, and the header lines that let a page of another origin read a response (Fetch standard).
 
-An upstream is never asked about it and its own `access-control-*` lines never pass: two answers are none to a browser.
+The gateway decides; an upstream is never asked, and its own `access-control-*` lines are dropped, because browsers
+reject a response that has two of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from budgateway.wire.date import date_line
 if TYPE_CHECKING:
     from budgateway.native import RequestHead
 
-# What the gateway itself tells clients, that a page may read without being named in `expose`.
+# The gateway's own response headers; pages may read them without their being listed in `expose`.
 EXPOSED = (
     "x-request-id",
     "retry-after",
@@ -28,7 +29,7 @@ EXPOSED = (
     "x-budgateway-attempts",
     "x-budgateway-overhead-us",
 )
-MAX_REMEMBERED = 256  # origins that a pattern let in
+MAX_REMEMBERED = 256  # origins that matched a pattern
 MAX_ORIGIN_CHARS = 512
 _VARY = b"vary: origin\r\n"
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -37,25 +38,25 @@ _ORIGIN_LINE = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,512})[ \t
 
 @dataclass(frozen=True, slots=True)
 class Cors:
-    """Pages of other origins that may use the gateway from a browser, and how (Fetch standard, CORS protocol)."""
+    """A CORS policy: the origins whose pages may use the gateway from a browser, and how (Fetch standard)."""
 
     origins: tuple[str, ...]  # exact, `*` for all, or with a `*` for subdomains or the port
     methods: tuple[str, ...] = METHODS[:-1]
-    headers: tuple[str, ...] = ("*",)  # that requests may have, lower case; `*`: whatever is asked for
+    headers: tuple[str, ...] = ("*",)  # allowed in requests, lower case; `*`: any
     credentials: bool = False
     max_age_s: int = 600
-    expose: tuple[str, ...] = ()  # of answers, besides the gateway's own
+    expose: tuple[str, ...] = ()  # response headers, in addition to EXPOSED
     private_network: bool = False
-    admin: bool = False  # on the operators' own paths, too
+    admin: bool = False  # also on the operators' own paths
 
 
 class CrossOrigin:
-    """What one table of the configuration allows, ready to answer."""
+    """One CORS policy, compiled: its patterns, and the header lines of responses."""
 
     def __init__(self, record: Cors) -> None:
         self.record = record
         self._all = "*" in record.origins
-        # Whether answers depend on who asks: caches must know, and the fast path leaves such requests alone.
+        # True when responses depend on the origin: caches must know it, and the fast path skips such requests.
         self.by_origin = not self._all
         self._exact = frozenset(origin for origin in record.origins if "*" not in origin)
         self._patterns = [_pattern(origin) for origin in record.origins if "*" in origin and not self._all]
@@ -63,12 +64,12 @@ class CrossOrigin:
         self._rest = f"access-control-expose-headers: {expose}\r\n".encode("ascii")
         if record.credentials:
             self._rest = b"access-control-allow-credentials: true\r\n" + self._rest
-        # Of answers to requests that name no origin, or one that is not let in.
+        # Header lines for requests without an origin, or with one that is not allowed.
         self.plain = b"access-control-allow-origin: *\r\n" + self._rest if self._all else _VARY
         self._remembered: dict[str, bytes] = {}
 
     def allows(self, origin: str) -> bool:
-        """Whether a page of this origin may. In any case: browsers write schemes and hosts in lower case."""
+        """Return whether pages of this origin are allowed. Ignores case, although browsers send lower case."""
         if self._all:
             return True
         if len(origin) > MAX_ORIGIN_CHARS:
@@ -77,7 +78,7 @@ class CrossOrigin:
         return origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._patterns)
 
     def lines(self, origin: str | None) -> bytes:
-        """The header lines of an answer, each with its CRLF."""
+        """Return the CORS header lines of a response, each with its CRLF."""
         if self._all or origin is None:
             return self.plain
         known = self._remembered.get(origin)
@@ -91,7 +92,7 @@ class CrossOrigin:
         return known
 
     def grants(self, head: RequestHead) -> bool:
-        """Whether all that a preflight asks for may be."""
+        """Return whether the policy allows everything that a preflight requests."""
         record = self.record
         method = head.header("access-control-request-method")
         if method not in record.methods:
@@ -100,7 +101,7 @@ class CrossOrigin:
         return "*" in record.headers or all(name in record.headers for name in names)
 
     def preflight(self, head: RequestHead, request_id: str, close: bool) -> bytes:
-        """The answer to a preflight of an origin that is let in; the browser compares it with what it asked for."""
+        """Return the response to a preflight from an allowed origin; the browser compares it with its request."""
         record = self.record
         origin = head.header("origin") or ""
         allowed = _names(head) if "*" in record.headers else record.headers
@@ -125,25 +126,26 @@ class CrossOrigin:
 
 
 def is_same_origin(head: RequestHead, origin: str) -> bool:
-    """Whether the page came from where it asks, as far as the host says: which scheme a proxy in front has is not known."""
+    """Return whether the page's host is the requested host. Schemes are not compared: a proxy in front may have
+    another."""
     host = head.header("host") or ""
     return origin.partition("://")[2].lower() == host.lower() != ""
 
 
 def origin_in(data: bytes) -> str | None:
-    """The origin in a head that could not be read as one; only what is printable."""
+    """Find the `origin` header in a head that failed to parse; None unless it is printable ASCII."""
     found = _ORIGIN_LINE.search(data)
     return None if found is None else found[1].decode("ascii")
 
 
 def _names(head: RequestHead) -> tuple[str, ...]:
-    """The headers that a preflight asks about, in lower case; what is no name is none."""
+    """Return the header names that a preflight requests, in lower case; malformed names are skipped."""
     asked = (head.header("access-control-request-headers") or "").split(",")
     return tuple(dict.fromkeys(name.strip().lower() for name in asked if _NAME.fullmatch(name.strip())))
 
 
 def _pattern(origin: str) -> re.Pattern[str]:
-    """A `*` for the port is digits, one in front of a host is labels."""
+    """Compile an origin pattern: `*` as the port matches digits or no port, in front of a host one or more labels."""
     scheme, _, rest = origin.partition("://")
     port = ""
     if rest.endswith(":*"):

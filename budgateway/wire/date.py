@@ -1,4 +1,4 @@
-"""The date of an answer, as header line."""
+"""The `date` header line of a response."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def date_line() -> str:
-    """`date: ...` of now, without a line end (RFC 9110 6.6.1: whoever has a clock says when it answered)."""
+    """Return `date: ...` for now, without a line end (RFC 9110 6.6.1: a server with a clock sends it)."""
     return date_line_of(int(time()))
 
 
 @lru_cache(maxsize=2)  # once a second
 def date_line_of(second: int) -> str:
-    """The same for seconds since the epoch. Not `strftime`, which speaks the language of the machine."""
+    """Return the date line for seconds since the epoch. Not `strftime`, which uses the machine's locale."""
     at = gmtime(second)
     return (
         f"date: {_DAYS[at.tm_wday]}, {at.tm_mday:02} {_MONTHS[at.tm_mon - 1]} {at.tm_year:04} "

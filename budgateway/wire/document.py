@@ -1,4 +1,4 @@
-"""JSON that others wrote: hostile input, read or refused."""
+"""Parsing of untrusted JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 
 def read_json(text: bytes | str) -> object:
-    """A document's value. ValueError for whatever cannot be read: nested too deeply, numbers of ten thousand digits, no
-    Unicode, no JSON."""
+    """Return a document's value. ValueError for anything unreadable: nested too deeply, numbers of ten thousand digits,
+    invalid Unicode, not JSON."""
     try:
         value: object = json.loads(text)
     except (RecursionError, MemoryError) as error:
@@ -16,5 +16,5 @@ def read_json(text: bytes | str) -> object:
 
 
 def printable(text: str, most: int) -> str:
-    """At most so many characters of a text; halves of surrogate pairs, which JSON can spell and nothing else, replaced."""
+    """Return at most `most` characters of a text, with lone surrogates, which only JSON can spell, replaced."""
     return text[:most].encode("utf-8", "replace").decode()

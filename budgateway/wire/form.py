@@ -1,8 +1,9 @@
-"""Multipart forms (RFC 7578), read as they arrive: which model a form asks for, and that every reader finds the same one.
+"""Multipart forms (RFC 7578), parsed as they arrive to find the field `model`.
 
-Readers differ about forms that no client writes: text in front of the first boundary, lines that end in a bare LF, parameters
-twice or as RFC 2231 has them, escaped quotes, a part within a part. Such a form is refused, not interpreted: an upstream might
-take another model from it than the gateway did. No file is kept: of a part only its head is, and the value of `model`.
+Parsers disagree about forms that no client writes: text before the first boundary, lines that end in a bare LF,
+repeated or RFC 2231 parameters, escaped quotes, nested parts. Such a form is refused, not interpreted: an upstream
+might find another model in it than the gateway did. Files are not kept, only the head of a part and the value of
+`model`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from urllib.parse import unquote
 
 from budgateway.errors import BadRequest
 
-MAX_HEAD_BYTES = 8 * 1024  # of a part; as long as a line of a request's head may be
+MAX_HEAD_BYTES = 8 * 1024  # of a part; the same limit as for a line of a request's head
 MAX_MODEL_BYTES = 256
 
-# RFC 2046 5.1.1 without the characters about which readers differ: blanks, parentheses (comments, to RFC 822), commas.
+# RFC 2046 5.1.1 without the characters that parsers disagree about: blanks, parentheses (RFC 822 comments), commas.
 _BOUNDARY = re.compile(r"[A-Za-z0-9'+_./:=?-]{1,70}")
 _TYPE_PARAMETER = re.compile(
     r""";[ \t]*([A-Za-z][A-Za-z0-9-]*)=(?:"([^"\\\x00-\x1f\x7f]*)"|([^";\\\x00-\x20\x7f]+))[ \t]*"""
@@ -24,21 +25,21 @@ _HEADER = re.compile(rb"([A-Za-z][A-Za-z0-9-]*):[ \t]*((?:[^\x00-\x1f\x7f]*[^\x0
 _PARAMETER = re.compile(
     rb"""[ \t]*;[ \t]*([A-Za-z]+\*?)=("(?:[^"\\\x00-\x1f\x7f]|\\[^"\x00-\x1f\x7f])*"|[A-Za-z0-9!#$%&'*+.^_`{|}~-]+)"""
 )
-# A reader that cuts at semicolons before it looks at quotes would find a name in there.
+# A parser that splits at semicolons before it handles quotes would find a name in there.
 _NAME_INSIDE = re.compile(rb";[ \t]*name", re.IGNORECASE)
 _PLAIN_TYPE = re.compile(
     rb'text/plain(?:[ \t]*;[ \t]*charset=(?:"(?:utf-?8|us-ascii)"|utf-?8|us-ascii))?', re.IGNORECASE
 )
 _UTF8 = ("utf-8", "utf8", "us-ascii")
 
-# Where the reader is: in front of the first boundary, in a part's head, in its content, behind the last boundary.
+# Parser states: before the first boundary, in a part's head, in its content, after the last boundary.
 _START, _HEAD, _CONTENT, _END = range(4)
 
 
 class FormReader:
-    """Reads one form. BadRequest, from any method, for one that is malformed or could be read in two ways.
+    """Parses one form. Every method raises BadRequest for a form that is malformed or ambiguous.
 
-    `model` is the value of the field, once `has_model`; a form without the field never has one.
+    `model` is the value of the field once `has_model` is true; in a form without the field it never is.
     """
 
     __slots__ = ("_at_start", "_delimiter", "_is_model", "_rest", "_state", "_told_length", "has_model", "model")
@@ -47,15 +48,15 @@ class FormReader:
         """`content_type` is the request's header, with the boundary."""
         self._delimiter = b"--" + boundary_of(content_type).encode()
         self._state = _START
-        self._rest = b""  # what is to be seen again with the next piece
+        self._rest = b""  # unparsed bytes, read again with the next piece
         self._at_start = True  # `_rest` begins where the part's content does
         self._is_model = False
-        self._told_length = -1  # the part's content-length, if it has one
+        self._told_length = -1  # the part's content-length; -1: none
         self.has_model = False
         self.model = ""
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next piece."""
+        """Parse the next piece."""
         text = self._rest + piece if self._rest else piece
         at = 0
         while at >= 0:
@@ -70,12 +71,12 @@ class FormReader:
                 at = self._end(text, at)
 
     def finish(self) -> None:
-        """The body has ended: so must the form have."""
+        """Check at the end of the body that the form has ended too."""
         if self._state != _END or self._rest not in (b"", b"\r\n"):
             raise BadRequest("the form ends before its last boundary")
 
-    # Each of these reads `text` from `at` on and returns where the next one goes on; -1 when more is needed, and then
-    # `_rest` is what to begin with.
+    # Each of these parses `text` from `at` on and returns the next position, or -1 when it needs more; then `_rest`
+    # holds the bytes to begin with.
 
     def _start(self, text: bytes) -> int:
         line = self._delimiter + b"\r\n"
@@ -83,7 +84,7 @@ class FormReader:
             self._rest = text
             return -1
         if not text.startswith(line):
-            # JSON, to a server that reads whatever it can; a preamble, to one that goes by the standard.
+            # A lenient server might read this as JSON, a strict one as a preamble.
             raise BadRequest("the form does not begin with its boundary")
         self._state = _HEAD
         return len(line)
@@ -126,7 +127,7 @@ class FormReader:
         return found + size + 2
 
     def _more(self, text: bytes, at: int) -> int:
-        """No boundary is in what is here, but for the beginning of one perhaps."""
+        """Keep the bytes that may be the beginning of a boundary; there is no whole one."""
         if self._is_model:
             if len(text) - at > MAX_MODEL_BYTES + len(self._delimiter) + 2:
                 raise BadRequest(f"the form's field 'model' exceeds {MAX_MODEL_BYTES} bytes", param="model")
@@ -144,7 +145,7 @@ class FormReader:
         return -1
 
     def _part(self, head: bytes) -> None:
-        """Take in a part's head: whether it is the field `model`."""
+        """Parse a part's head, and set `_is_model` when it is the field `model`."""
         lines: dict[bytes, bytes] = {}
         for line in head.split(b"\r\n"):
             header = _HEADER.fullmatch(line)
@@ -170,7 +171,7 @@ class FormReader:
                 raise BadRequest("the form has a field whose name can be read as 'model', or not", param="model")
             return
         if self.has_model:
-            # As of JSON members: the upstream might believe the other one.
+            # As with repeated JSON members, the upstream might use the other one.
             raise BadRequest("the form has the field 'model' twice", param="model")
         coding = lines.get(b"content-transfer-encoding", b"8bit").lower()
         if (
@@ -183,7 +184,7 @@ class FormReader:
         self._told_length = int(length) if length.isdigit() and len(length) < 10 else -1
 
     def _take(self, value: bytes) -> None:
-        """The value of `model` is here."""
+        """Store the value of `model`; BadRequest when it is unprintable, too long or not as long as its head says."""
         try:
             text = value.decode()
         except UnicodeDecodeError:
@@ -196,7 +197,8 @@ class FormReader:
 
 
 def boundary_of(content_type: str) -> str:
-    """The boundary that `multipart/form-data` names in a header. BadRequest when it names none, or readers may differ."""
+    """Return the boundary from a `multipart/form-data` header. BadRequest when there is none, or parsers may disagree
+    about it."""
     essence, semicolon, _ = content_type.partition(";")
     at = len(essence)
     given: dict[str, str] = {}
@@ -215,7 +217,7 @@ def boundary_of(content_type: str) -> str:
 
 
 def _parameters(disposition: bytes) -> dict[bytes, bytes]:
-    """The parameters of a part's Content-Disposition, in lower case, as they stand there."""
+    """Return the parameters of a part's Content-Disposition: names in lower case, values as written."""
     kind, semicolon, _ = disposition.partition(b";")
     at = len(kind)
     given: dict[bytes, bytes] = {}
@@ -224,7 +226,7 @@ def _parameters(disposition: bytes) -> dict[bytes, bytes]:
     while at < len(disposition):
         parameter = _PARAMETER.match(disposition, at)
         name = b"" if parameter is None else parameter[1].lower()
-        # Of RFC 5987's forms only this one is in use, beside `filename`; it says nothing of fields.
+        # `filename*` is the only RFC 5987 parameter in use; it does not name a field.
         if parameter is None or name in given or (name[-1:] == b"*" and name != b"filename*"):
             raise BadRequest("a part's content-disposition is malformed, or can be read in two ways")
         if _NAME_INSIDE.search(parameter[2]):

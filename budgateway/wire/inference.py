@@ -1,4 +1,4 @@
-"""What inference APIs have in common: on which paths they answer, and what the errors in their answers look like."""
+"""The inference APIs: their paths, and the errors in their responses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from budgateway.records import INFERENCE_PATHS
 from budgateway.wire.document import printable, read_json
 
-# A 200 that begins like this holds no answer.
+# The body of a 200 that begins like this is an error.
 ERROR_BODIES = (
     b'{"error":{',
     b'{"error": {',
@@ -16,23 +16,23 @@ ERROR_BODIES = (
     b'{"object":"error"',
     b'{"object": "error"',
 )
-# More of an upstream's own words than this is a stack trace.
+# Characters of an upstream's error message; a longer one is a stack trace.
 MAX_MESSAGE = 300
 
 
 def is_inference(path: str) -> bool:
-    """Whether a client's path is one of the inference APIs'; what stands before its last `/v1/` does not matter."""
+    """Return whether a client's path belongs to an inference API; a prefix before its last `/v1/` is ignored."""
     return path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
 
 
 def tells_usage(path: str) -> bool:
-    """Whether a stream that answers a POST to a client's path tells its usage when it is asked to by `stream_options`."""
+    """Return whether streams from a POST to this path report usage when `stream_options` requests it."""
     return path.endswith(("/v1/chat/completions", "/v1/completions"))
 
 
 def told_error(text: bytes) -> tuple[int, str]:
-    """Status and message of the error that a document, or the first event of a stream, tells of; 500 and "" when it does
-    not say."""
+    """Return the status and message of the error in a document, or in the first event of a stream; 500 and an empty
+    message when it has none."""
     document = _document(text)
     error = document.get("error", document)
     if isinstance(error, str):
@@ -45,13 +45,13 @@ def told_error(text: bytes) -> tuple[int, str]:
 
 
 def is_context_error(text: bytes) -> bool:
-    """Whether a refusal says that the prompt is longer than the model's context (OpenAI's code; vLLM's and SGLang's
-    words)."""
+    """Return whether an error says that the prompt exceeds the model's context (OpenAI's code; vLLM's and SGLang's
+    texts)."""
     return b"context_length_exceeded" in text or b"maximum context length" in text or b"context length" in text
 
 
 def _document(text: bytes) -> dict[str, Any]:
-    """The JSON object of a document, or of the first event with data."""
+    """Return the JSON object of a document, or of the first event with data; {} when there is none."""
     if not text.lstrip().startswith(b"{"):
         lines = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         text = next((line[5:] for line in lines if line.startswith(b"data:") and line[5:].strip()), b"")
@@ -62,7 +62,7 @@ def _document(text: bytes) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-# Anthropic's and OpenAI's words, where there is no number.
+# Statuses of Anthropic's and OpenAI's error names, for errors without a number.
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,

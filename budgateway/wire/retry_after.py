@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 
 def seconds_of(words: str, now_s: float) -> float:
-    """How long to wait, from the wall clock's `now_s` on; 0 for what says nothing."""
+    """Return the seconds to wait, counted from the wall-clock time `now_s`; 0 for anything unreadable."""
     words = words.strip()
     if words.isascii() and words.isdigit():
         return float(words[:10])

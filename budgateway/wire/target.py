@@ -1,4 +1,5 @@
-"""Models that a request's target names, in its query or its path: to a WebSocket's upstream, and to some beside the body."""
+"""Models named in a request's target, by query or path: WebSocket upstreams read them there, and so do some servers
+despite the body."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from urllib.parse import unquote, unquote_plus
 from budgateway.errors import BadRequest
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Google's and OpenAI's `models`, Azure's `deployments`, LiteLLM's `engines`.
+# Path segments before a model: Google's and OpenAI's `models`, Azure's `deployments`, LiteLLM's `engines`.
 _NAMING = re.compile(r"/(?:models?|engines|deployments)/", re.IGNORECASE)
 
 
 def query_model(query: str) -> str | None:
-    """The `model` of a query. BadRequest when two readers would differ about it: it stands there twice, in other letters or
-    behind a semicolon (which separated parameters once), or its value is no text in UTF-8."""
+    """Return the query's `model`, or None. BadRequest when parsers would disagree about it: it is repeated, spelled
+    differently or behind a semicolon (once a parameter separator), or its value is not UTF-8 text."""
     found = [(piece, piece != part) for part in query.split("&") for piece in part.split(";") if _says_model(piece)]
     if not found:
         return None
@@ -33,13 +34,13 @@ def query_model(query: str) -> str | None:
 
 
 def _says_model(piece: str) -> bool:
-    """Whether some reader finds the name `model` in front of a parameter."""
+    """Return whether some parser would read this parameter's name as `model`."""
     return unquote_plus(piece.partition("=")[0]).strip().casefold().partition("[")[0] == "model"
 
 
 def target_agrees(path: str, query: str, model: str) -> bool:
-    """Whether no server takes another model from the target than the one that the body names. LiteLLM prefers the query's and
-    the path's to the body's, and on Azure the path's is what runs."""
+    """Return whether no server takes another model from the target than the body's. LiteLLM prefers the query's and the
+    path's model to the body's; Azure runs the path's."""
     if "model" in query.lower() or "%" in query:
         try:
             named = query_model(query)

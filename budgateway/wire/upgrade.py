@@ -1,4 +1,4 @@
-"""WebSocket's opening handshake (RFC 6455 4) as a gateway speaks it: read from a client, asked of an upstream, checked."""
+"""The WebSocket opening handshake (RFC 6455 4): parsed from a client, sent to an upstream, its answer checked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _DEFLATE = re.compile(r'permessage-deflate(?:[ \t]*;[ \t]*[a-z_]+(?:[ \t]*=[ \t]*"?[0-9]{1,2}"?)?)*')
 MAX_PROTOCOLS = 32
 
-# Of an upstream's 101: the client has an answer of its own to these.
+# Headers of an upstream's 101 that the gateway writes anew for the client.
 SWITCH_LINES = (
     "sec-websocket-accept",
     "sec-websocket-protocol",
@@ -30,7 +30,8 @@ SWITCH_LINES = (
     "sec-websocket-version",
 )
 
-# Browsers cannot set headers, so OpenAI's clients send these as subprotocols: a credential, and whose bill it is.
+# Browsers cannot set headers, so OpenAI's clients send these as subprotocols: a credential, and the organization or
+# project to bill.
 CREDENTIAL_PROTOCOL = "openai-insecure-api-key."
 _PRIVATE_PROTOCOLS = (CREDENTIAL_PROTOCOL, "openai-organization.", "openai-project.")
 
@@ -40,22 +41,22 @@ _HTTP_10 = 16
 
 
 class Handshake:
-    """What one client asks for, and what its upstream must therefore say. The two have keys of their own."""
+    """A client's handshake, and the matching one with its upstream. Each has its own key."""
 
     __slots__ = ("_client_key", "_key", "deflate", "model", "offers", "protocols")
 
     def __init__(self, client_key: str, protocols: tuple[str, ...], offers: tuple[str, ...]) -> None:
         self._client_key = client_key
         self._key = base64.b64encode(os.urandom(16)).decode()
-        self.protocols = protocols  # that may go upstream
-        self.offers = offers  # of permessage-deflate
+        self.protocols = protocols  # to offer upstream
+        self.offers = offers  # of permessage-deflate, to pass on
         self.model = ""  # the upstream's name for the model, where it differs from the client's
-        self.deflate = False  # agreed upon
+        self.deflate = False  # negotiated with the upstream
 
     @classmethod
     def read(cls, head: RequestHead, *, compression: bool) -> Handshake:
-        """A client's request. UpgradeRequired when it asks for no WebSocket of version 13, BadRequest when it asks for
-        one in a way that is none."""
+        """Parse a client's request. UpgradeRequired when it does not request a WebSocket of version 13, BadRequest when
+        its handshake is malformed."""
         flags = head.flags
         given: dict[str, list[str]] = {}
         for name, value in head.headers():
@@ -86,7 +87,7 @@ class Handshake:
         )
 
     def request(self, head: bytes, client: RequestHead) -> bytes:
-        """The handshake to send, of the plain request's `head` for this upstream."""
+        """Return the handshake to send: this upstream's plain request `head` with the WebSocket headers added."""
         line, _, rest = head.partition(b"\r\n")
         if self.model:
             line = with_model(line, self.model)
@@ -102,12 +103,12 @@ class Handshake:
             lines.append(f"sec-websocket-extensions: {', '.join(self.offers)}")
         beta = client.header("openai-beta")
         if beta is not None and b"\r\nopenai-beta:" not in head:
-            lines.append(f"openai-beta: {beta}")  # OpenAI's realtime API is chosen by it
+            lines.append(f"openai-beta: {beta}")  # selects OpenAI's realtime API
         return b"%b\r\n%b\r\n%b" % (line, "\r\n".join(lines).encode("latin-1"), rest)
 
     def accept(self, head: ResponseHead) -> bytes:
-        """Header lines of the client's own 101 for an upstream's. UpstreamProtocolError when that is not the answer to
-        what was asked."""
+        """Return the header lines of the client's 101. UpstreamProtocolError when the upstream's 101 does not match our
+        handshake."""
         given: dict[str, list[str]] = {}
         for name, value in head.headers():
             if name in ("upgrade", "connection") or name.startswith("sec-websocket-"):
@@ -138,12 +139,12 @@ class Handshake:
 
 
 def accept_of(key: str) -> str:
-    """The Sec-WebSocket-Accept for a key (RFC 6455 4.2.2)."""
+    """Return the Sec-WebSocket-Accept for a key (RFC 6455 4.2.2)."""
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
 def credential_of(head: RequestHead) -> str | None:
-    """The key that a browser sends as a subprotocol, as OpenAI's clients do."""
+    """Return the API key that OpenAI's browser clients send as a subprotocol, or None."""
     for name, value in head.headers():
         if name == "sec-websocket-protocol":
             for protocol in _words([value]):
@@ -153,7 +154,7 @@ def credential_of(head: RequestHead) -> str | None:
 
 
 def with_model(line: bytes, model: str) -> bytes:
-    """A request line whose query names another model; the rest as it was."""
+    """Replace the model in a request line's query."""
     target, _, version = line.rpartition(b" ")
     path, _, query = target.partition(b"?")
     parts = [
@@ -166,7 +167,7 @@ def with_model(line: bytes, model: str) -> bytes:
 
 
 def close_frame(code: int, reason: str, *, masked: bool) -> bytes:
-    """A close frame of our own (RFC 6455 5.5.1), with a mask when it goes to a server."""
+    """Return a close frame (RFC 6455 5.5.1), masked when it goes to a server."""
     payload = struct.pack("!H", code) + reason.encode()[:123]
     if not masked:
         return bytes((0x88, len(payload))) + payload
@@ -182,5 +183,6 @@ def _is_key(text: str) -> bool:
 
 
 def _words(values: list[str]) -> list[str]:
-    """The members of comma-separated lists, of all lines together. Nothing that we pass on has a comma inside quotes."""
+    """Return the members of comma-separated lists, from all lines together. No value that we pass on has a comma inside
+    quotes."""
     return [word for value in values for item in value.split(",") if (word := item.strip(" \t"))]
