@@ -1,1 +1,1 @@
-"""Who may ask how much."""
+"""Rate limits, concurrency limits and budgets."""

@@ -1,4 +1,4 @@
-"""Limits of an exchange over all hosts: asked once this one has agreed, and settled when the exchange ends."""
+"""Global limits of an exchange: checked after this host's own, and settled when the exchange ends."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 S_PER_DAY = 86_400
 _PERIODS = {"minute": 60, "hour": 3_600, "day": S_PER_DAY, "week": 7 * S_PER_DAY, "month": 31 * S_PER_DAY}
 _KINDS = {"requests": Kind.RATE, "tokens": Kind.RATE, "concurrency": Kind.CONCURRENCY, "spend": Kind.SPEND}
-# Between two tries for a lease that other hosts have: nobody tells us when one ends.
+# Between two tries for a lease that other hosts hold: they do not announce its end.
 POLL_S = 0.025
 
 
 class Claim:
-    """What an exchange holds of shared limits, until it is settled; it belongs to the exchange's end."""
+    """An exchange's reservation of global limits. Settled once, at the exchange's end."""
 
     __slots__ = ("_counts", "_demands", "_lease", "_names", "_shadow", "_shared")
 
@@ -41,8 +41,8 @@ class Claim:
         counts: bool,
         shadow: native.Grant | None = None,
     ) -> None:
-        """`counts`: the demands were debited there; else they were told afterwards, but for what is spent. `shadow` is what counts along
-        of this host's part."""
+        """`counts`: the store debited the demands; otherwise they were reported afterwards (`went`), except SPEND.
+        `shadow` is the grant that counts the exchange in this host's share of the limits."""
         self._shared = shared
         self._names = names
         self._demands = demands
@@ -51,7 +51,7 @@ class Claim:
         self._shadow = shadow
 
     def settle(self, tokens: int, micros: int) -> None:
-        """End it: leases are over, tokens and money are debited by what they came to."""
+        """Correct the debits to the actual tokens and micro-dollars, and release the leases."""
         adjustments, owed = [], []
         for name, demand in zip(self._names, self._demands):
             used = tokens if name.kind == "tokens" else micros if name.kind == "spend" else demand.cost
@@ -73,7 +73,7 @@ class Claim:
 
 
 class _Asked(NamedTuple):
-    """A question to all hosts: for each demand, its place among the prepared limits."""
+    """A question to the store: the demands, and for each one its index among the prepared limits."""
 
     limits: Limits
     prepared: Prepared
@@ -83,9 +83,9 @@ class _Asked(NamedTuple):
 
 
 class Across:
-    """Between the stage and whoever holds limits for all hosts. This host's own limits have agreed before: they are never
-    above what all hosts together may. Of several hosts each has a part that is its own when it is alone: what is admitted
-    counts along there, so that an outage begins with what is left and not with full buckets."""
+    """Connects the limits stage to the store of global limits. This host's own limits have admitted the exchange by
+    then; they are never above the global ones. With several hosts, each has a share that applies while the store is
+    down: admissions are counted there too, so that an outage does not begin with full buckets."""
 
     def __init__(self, shared: SharedLimits, book: Rulebook, *, queue_size: int, queue_timeout_s: float) -> None:
         self._shared = shared
@@ -96,12 +96,12 @@ class Across:
 
     @property
     def is_up(self) -> bool:
-        """Whether there is anybody to ask."""
+        """True while the store answers."""
         return self._shared.is_up
 
     def confirm(self, limits: Limits, x: Exchange, prepared: Prepared) -> Awaitable[None] | None:
-        """Take the same of all hosts' limits as was taken of this one's; None when that is decided already. Raises what
-        refuses the exchange, which then holds nothing."""
+        """Take from the global limits what was taken from this host's; None when that is already decided. Raises the
+        error that refuses the exchange, which then holds nothing."""
         asked = self._question(limits, x, prepared)
         if not asked.demands:
             return None
@@ -117,11 +117,11 @@ class Across:
         if verdict is not None:
             self._concluded(x, asked, verdict)
             return None
-        # Sent with all others of this turn, whenever the task begins to wait.
+        # Sent at the end of this turn with all others, no matter when the task awaits it.
         return self._confirmed(x, asked, self._shared.decide(asked.demands))
 
     async def after(self, waiting: Awaitable[None], limits: Limits, x: Exchange, prepared: Prepared) -> None:
-        """The same, behind this host's own queue."""
+        """Wait in this host's own queue first, then `confirm`."""
         await waiting
         more = self.confirm(limits, x, prepared)
         if more is not None:
@@ -145,16 +145,16 @@ class Across:
             raise refusal
 
     def _conclude(self, x: Exchange, asked: _Asked, verdict: Verdict | None) -> GatewayError | None:
-        """Note what an answer means: a claim, or (returned) why not."""
+        """Apply a verdict: set the exchange's claim, or return the error that refuses it."""
         alone = asked.prepared.alone
         if verdict is None:
             if alone is not None:
-                # There is no word of all hosts: of this one's part, then.
+                # The store did not decide: take from this host's share.
                 _let_go(x)
                 own = asked.limits.take(x, alone, monotonic_ns())
                 if own is not None:
                     return self._book.error(alone.names[own.limit], own)
-            # They are told when they can hear it; what is spent, once that is known.
+            # Reported once the store is back; spending once it is known.
             lease = self._shared.went(asked.demands)
             x.claim = Claim(self._shared, asked.names, asked.demands, lease, counts=False)
             return None
@@ -179,13 +179,13 @@ class Across:
         )
         return self._book.error(name, refusal, is_exact=True)
 
-    # ---------------------------------------------------------------- leases that others have
+    # ---------------------------------------------------------------- leases that other hosts hold
 
     def _may_wait(self, asked: _Asked, verdict: Verdict) -> bool:
         return asked.names[verdict.refused_by].kind == "concurrency" and self._queued < self._queue_size
 
     async def _wait(self, asked: _Asked) -> Verdict | None:
-        """Ask again until there is a lease, or it took too long."""
+        """Ask again every POLL_S until there is a lease, or until the queue's timeout."""
         deadline = monotonic() + self._queue_timeout_s
         self._queued += 1
         try:
@@ -207,7 +207,7 @@ class Across:
         for place, amount, end in [] if x.grant is None else x.grant.debits():
             name: Named = prepared.names[place]
             if not amount and name.kind == "tokens":
-                continue  # no tokens are asked for, and none will be used
+                continue  # no tokens are requested, and none will be used
             whole, burst = name.whole or (name.amount, name.burst)
             places.append(place)
             names.append(name)
@@ -226,14 +226,14 @@ class Across:
 
 
 def _let_go(x: Exchange) -> None:
-    """What was refused elsewhere consumes nothing here."""
+    """Undo this host's grant: a request that the global limits refuse consumes nothing here."""
     if x.grant is not None:
         x.grant.undo()
         x.grant = None
 
 
 def _subject(x: Exchange, by: int, prepared: Prepared) -> str:
-    """Whom a limit counts, in text: equal for equal subjects on every host, never for two that differ."""
+    """The subject that a limit counts, as text: the same on every host, and different for different subjects."""
     principal = x.principal
     parts = []
     if by & native.BY_USER:
@@ -252,7 +252,7 @@ def _subject(x: Exchange, by: int, prepared: Prepared) -> str:
 
 
 def _tightest(asked: _Asked, verdict: Verdict, kind: str) -> tuple[int, int, int] | None:
-    """Of the limits of a kind, the one with the least left, as a grant says it."""
+    """The limit of a kind with the least left, in a grant's form: (index, remaining, reset in ns)."""
     found = [
         (standing.remaining, place, int(standing.reset_s * 1e9))
         for place, name, standing in zip(asked.places, asked.names, verdict.standings)

@@ -1,4 +1,4 @@
-"""The day that budgets go by: time makes it another one; a wall clock that was set begins no budget anew."""
+"""The day that budgets count by: it advances with time; setting the wall clock does not restart a budget."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ if TYPE_CHECKING:
     from budgateway.native import Segment
 
 S_PER_DAY = 86_400
-STEP_S = 2  # a clock that is merely kept right moves less against the time since boot between two looks
-SETTLED_S = 86_400.0  # a clock that nobody set for so long is right
-LAST_DAY = 200_000  # in the year 2517: budgets' cells have 18 bits for a day
+STEP_S = 2  # a clock that is only disciplined (NTP) drifts less than this from the time since boot between two looks
+SETTLED_S = 86_400.0  # a clock that was not set for this long is correct
+LAST_DAY = 200_000  # in the year 2517: budget cells have 18 bits for the day
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _log = logging.getLogger("budgateway.limits")
 
 
 class Clocks(NamedTuple):
-    """The clocks of a moment, as the native core has them."""
+    """A reading of all clocks, in the native core's order."""
 
-    now_ns: int  # monotonic: what limits count by
+    now_ns: int  # monotonic; limits count by it
     unix_s: int  # the wall clock, which may be wrong
-    boot: int  # which boot of the machine it is, in two words; zero: not known
+    boot: int  # the machine's boot id, in two 64-bit words; zero: unknown
     more: int
-    since_boot_ns: int  # suspended or not
-    behind_s: int = 0  # by which the wall clock was set back of late; negative: forward
+    since_boot_ns: int  # includes time suspended
+    behind_s: int = 0  # how far the wall clock was recently set back; negative: forward
 
 
 def clocks() -> Clocks:
-    """Those of this machine, now."""
+    """Read this machine's clocks."""
     return Clocks(time.monotonic_ns(), max(0, int(time.time())), *_boot(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
 class Calendar:
-    """Keeps the segment's day, for all workers: in the supervisor, or in the program that a gateway runs in."""
+    """Keeps the segment's day for all workers. Runs in the supervisor, or in the program that embeds the gateway."""
 
     def __init__(self, segment: Segment, read: Callable[[], Clocks] = clocks) -> None:
-        """`read` says what the clocks say."""
+        """`read` returns the current clocks."""
         self._segment = segment
         self._read = read
         self._behind_s = 0
@@ -50,19 +50,19 @@ class Calendar:
         self._segment.today = day(self._last)
 
     def clocks(self) -> Clocks:
-        """As they are now, after a look at them."""
+        """Follow the clocks, then return them."""
         self.look()
         return self._last
 
     def begin(self, step_s: int, behind_s: int) -> None:
-        """Go on from kept limits, between whose keeping and now the wall clock was set by `step_s`."""
+        """Continue from saved limits; the wall clock was set by `step_s` since they were saved."""
         self._behind_s = behind_s
         self._last = self._last._replace(behind_s=behind_s)
         if step_s:
             self._say(step_s)
 
     def look(self) -> None:
-        """Follow the clocks; to be called every second or so."""
+        """Update the segment's day, and move budgets when the wall clock was set. Call about once a second."""
         now, before = self._read(), self._last
         due_s = before.unix_s + (now.since_boot_ns - before.since_boot_ns) // 1_000_000_000
         step_s = now.unix_s - due_s
@@ -72,14 +72,14 @@ class Calendar:
             self._stepped_ns = now.since_boot_ns
             was = min(due_s // S_PER_DAY, LAST_DAY)
             if today < was:
-                # In this order, and the other way about forward: whoever spends meanwhile spends of what was there.
+                # Back: first the day, then the budgets; forward: the reverse. Concurrent spending meets the old sums.
                 self._segment.today = today
             if today != was:
                 self._segment.carry_budgets(was, today)
         elif now.since_boot_ns - self._stepped_ns > SETTLED_S * 1e9:
             self._behind_s = 0
         self._segment.today = today
-        # From look to look: what is cut of seconds never adds up.
+        # Compared from one look to the next, so that rounding to seconds does not accumulate.
         self._last = now._replace(behind_s=self._behind_s)
         if abs(step_s) > STEP_S:
             self._say(step_s)

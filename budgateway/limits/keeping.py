@@ -1,4 +1,4 @@
-"""Keeps budgets and long rates in a file, so that a restart forgets none of them."""
+"""Saves budgets and long rates to a file, so that they survive a restart."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from budgateway.native import Segment
 
-# What a crash forgets at most.
+# A crash loses at most this much.
 SAVE_S = 5.0
-LOOK_S = 0.5  # a day, and with it a budget, begins so much later at most
+LOOK_S = 0.5  # a new day, and with it a budget, begins at most this late
 
 _log = logging.getLogger("budgateway.limits")
 
 
 class StateFile:
-    """Read before anything is served, written every few seconds and when all has ended: by the supervisor, or by the
-    program that a gateway runs in."""
+    """The file of saved limits: loaded before anything is served, saved every few seconds and at the end. Owned by the
+    supervisor, or by the program that embeds the gateway."""
 
     def __init__(self, path: str, segment: Segment, read: Callable[[], Clocks] = clocks) -> None:
-        """`path`: empty for none. It may change while the gateway runs: what was counted goes on, and is written there. `read`
-        says what the clocks say."""
+        """`path`: empty for no file. It may change while the gateway runs: counts continue, and go to the new file.
+        `read` returns the current clocks."""
         self.path = path
         self._segment = segment
         self._read = read
@@ -39,7 +39,7 @@ class StateFile:
         self._said = ""
 
     def load(self) -> None:
-        """Go on from what the file says. Without one, or with one that is no state, everything begins anew. Blocks."""
+        """Load the counts from the file. Without a file, or with an invalid one, limits start from zero. Blocks."""
         calendar = self._opened()
         if not self.path:
             return
@@ -52,15 +52,15 @@ class StateFile:
             _log.warning("limits begin anew: %s cannot be used: %s", self.path, error)
 
     def save(self) -> None:
-        """Write the file, whole or not at all, for the gateway's user alone. Blocks."""
+        """Write the file atomically, readable by the gateway's user only. Blocks."""
         if not self.path:
             return
-        # The last one, at the end, waits for one that is under way.
+        # The final save waits for one that is still running.
         with self._writing:
             self._save()
 
     def look(self) -> None:
-        """Follow the clocks, between two writes too."""
+        """Follow the clocks (`Calendar.look`)."""
         self._opened().look()
 
     def _opened(self) -> Calendar:
@@ -74,7 +74,7 @@ class StateFile:
             replace_file(self.path, state)
         except OSError as error:
             why = (error.strerror or str(error)).lower()
-            if why != self._said:  # it is tried again every few seconds
+            if why != self._said:  # retried every few seconds: log each reason once
                 _log.warning("limits are not kept: %s cannot be written: %s", self.path, why)
             self._said = why
         else:
@@ -83,7 +83,7 @@ class StateFile:
             self._said = ""
 
     async def run(self) -> None:
-        """Follow the clocks, and write the file every few seconds, for ever."""
+        """Follow the clocks, and save every SAVE_S, until cancelled."""
         saved = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)

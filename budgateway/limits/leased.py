@@ -1,4 +1,4 @@
-"""Limits over all hosts without a round trip each: a worker takes a share of a limit in advance and decides from it."""
+"""Global limits without a round trip per request: a worker takes a share of each limit in advance."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
     from budgateway.limits.shared import Decision, Outcome, RedisLimits
 
-# A share that was not drawn on for so long goes back to all.
+# A share that was not used for this long is returned.
 IDLE_S = 1.0
 SWEEP_S = 0.25
-SETTLE_S = 0.1  # settlements wait for each other
+SETTLE_S = 0.1  # settlements are collected for this long
 MAX_SHARES = 100_000
 
 
 class _Share:
-    """What a worker has of one limit: debited in Redis, not yet used here."""
+    """A worker's share of one limit: debited in Redis, not yet used here."""
 
     __slots__ = ("asked", "demand", "left", "remaining", "reset_s", "size", "used_at")
 
@@ -28,14 +28,14 @@ class _Share:
         self.demand = demand
         self.size = size
         self.left = 0
-        self.asked = False  # more is on its way
+        self.asked = False  # a top-up is in flight
         self.used_at = 0.0
-        self.remaining = 0  # of all, when Redis last said
+        self.remaining = 0  # of the whole limit, by Redis' last reply
         self.reset_s = 0.0
 
 
 class _Known:
-    """A verdict that nobody needs to wait for."""
+    """An awaitable of a verdict that is already known."""
 
     __slots__ = ("_verdict",)
 
@@ -50,9 +50,9 @@ class _Known:
 class LeasedLimits:
     """Implements `SharedLimits` over `RedisLimits`.
 
-    Everything that is admitted was debited in Redis before, so that no sum ever exceeds what Redis granted. What is lost
-    is when: of each limit, each worker holds up to `share` of it (less than one unit: none, and decisions are exact) for
-    up to a second. With W workers, a window of time may therefore admit `W * share * limit` more than the limit and one
+    Every admission was debited in Redis before, so no sum exceeds what Redis granted. Only the timing is inexact: each
+    worker holds up to `share` of each limit (when that is less than one unit: nothing, and decisions are exact) for up
+    to a second. With W workers, a window of time may therefore admit `W * share * limit` more than the limit and one
     burst, and a worker may refuse while the others hold as much.
     """
 
@@ -66,11 +66,11 @@ class LeasedLimits:
         self._settle_timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Begin to give back what is not used."""
+        """Start returning unused shares."""
         self._timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     def close(self) -> None:
-        """Give everything back. Idempotent."""
+        """Return all shares and send pending settlements. Idempotent."""
         for timer in (self._timer, self._settle_timer):
             if timer is not None:
                 timer.cancel()
@@ -83,15 +83,15 @@ class LeasedLimits:
 
     @property
     def is_up(self) -> bool:
-        """Whether Redis answers."""
+        """True while Redis answers."""
         return self._exact.is_up
 
     def failure(self, demands: Sequence[Demand]) -> Outcome:
-        """As `SharedLimits.failure`."""
+        """See `SharedLimits.failure`."""
         return self._exact.failure(demands)
 
     def take(self, demands: Sequence[Demand]) -> Verdict | None:
-        """All demands from the shares that are here, or None: ask Redis (`decide`)."""
+        """Take all demands from this worker's shares; None when they do not suffice and Redis must `decide`."""
         found = []
         for demand in demands:
             share = self._shares.get(_name(demand))
@@ -111,7 +111,7 @@ class LeasedLimits:
         return Verdict(-1, 0.0, tuple(Standing(share.remaining, share.reset_s) for share in found), lease)
 
     def decide(self, demands: Sequence[Demand]) -> _Known | _Asked:
-        """As `SharedLimits.decide`; without a round trip while the shares last."""
+        """See `SharedLimits.decide`; no round trip while the shares last."""
         verdict = self.take(demands)
         if verdict is not None:
             return _Known(verdict)
@@ -120,18 +120,18 @@ class LeasedLimits:
         return _Asked(self, self._exact.begin(demands, extra))
 
     def settle(self, adjustments: Sequence[Adjustment]) -> None:
-        """As `SharedLimits.settle`: several together."""
+        """See `SharedLimits.settle`; adjustments of SETTLE_S are sent together."""
         for demand, delta in adjustments:
             self._later[demand._replace(cost=0)] = self._later.get(demand._replace(cost=0), 0) + delta
         if self._settle_timer is None and self._later:
             self._settle_timer = self._loop.call_later(SETTLE_S, self._flush)
 
     def went(self, demands: Sequence[Demand]) -> str:
-        """As `SharedLimits.went`."""
+        """See `SharedLimits.went`."""
         return self._exact.went(demands)
 
     def release(self, releases: Sequence[Release]) -> None:
-        """As `SharedLimits.release`: a lease goes back to the share, if there is one with room."""
+        """See `SharedLimits.release`; a lease returns to the share when there is one with room."""
         for lease, keys in releases:
             for key in keys:
                 share = self._shares.get(_LETTER + key)
@@ -143,7 +143,7 @@ class LeasedLimits:
     # ---------------------------------------------------------------- shares
 
     def told(self, decision: Decision, outcome: Outcome) -> Outcome:
-        """Keep what was granted beyond what was asked for."""
+        """Add the extra units of a reply to the shares. Without a reply, return `failure`."""
         if outcome is None:
             return self._exact.failure(decision.demands)
         if outcome.refused_by < 0 and decision.granted is not None:
@@ -162,7 +162,7 @@ class LeasedLimits:
             self._give(demand, granted)
 
     def _share_of(self, demand: Demand) -> _Share | None:
-        """The share of a limit; None when it would be less than one unit."""
+        """The share of a limit, created when new; None when it would be less than one unit, or there are MAX_SHARES."""
         name = _name(demand)
         share = self._shares.get(name)
         if share is None:
@@ -212,7 +212,7 @@ class LeasedLimits:
 
 
 class _Asked:
-    """A decision that Redis makes."""
+    """An awaitable of a decision that Redis makes."""
 
     __slots__ = ("_decision", "_limits")
 
@@ -230,7 +230,7 @@ _LETTER = "c"
 
 
 def _name(demand: Demand) -> str:
-    """What the share of a demand is called here: by kind, as keys of two kinds may be equal, and by period."""
+    """The dictionary key of a demand's share: with its kind, because keys of two kinds may be equal, and its period."""
     if demand.kind is Kind.CONCURRENCY:
         return _LETTER + demand.key
     return f"r{demand.key}" if demand.kind is Kind.RATE else f"s{demand.ends_s}:{demand.key}"

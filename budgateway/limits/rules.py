@@ -1,4 +1,4 @@
-"""The operator's limits: which apply to whom, what they are called, and what is said when one refuses."""
+"""The operator's limits: their selection for an exchange, their names, and the errors when one refuses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from budgateway.records import Allowance, LimitRule, Principal, Route, Settings
 
 GATEWAY = "gateway"
-_PREFLIGHTS = "\1"  # no route is called that
-# From one address, which may be that of a proxy with all of its clients: a bound for floods, not for browsers.
+_PREFLIGHTS = "\1"  # not a valid route name
+# Per address, which may be a proxy with many clients behind it: bounds floods, does not slow browsers.
 PREFLIGHTS_A_MINUTE = 60_000
 PREFLIGHT_BURST = 6_000
-_OWN = "\0"  # begins what the gateway's own paths are called here; no route or rule is
-# Requests a minute, and at once, from one address, to what the gateway answers itself: a probe every few milliseconds, and not
-# what a supervisor cannot answer. Clients' limits are none of theirs.
+_OWN = "\0"  # prefix of the names of the gateway's own paths; no route or rule name begins with it
+# Requests a minute, and burst, from one address to the gateway's own paths: enough for a probe every few milliseconds,
+# not more than a supervisor can answer. Clients' limits do not apply to them.
 _OWN_RATES = {"open": (60_000, 10_000), "metrics": (6_000, 2_000), "admin": (6_000, 2_000)}
 ALLOWANCE = "allowance"
 S_PER_DAY = 86_400
@@ -34,28 +34,28 @@ _BITS = {
     "route": native.BY_ROUTE,
     "address": native.BY_ADDRESS,
 }
-# Whoever asks is told that it is too much (429); what is too much for everybody is the gateway's trouble (503).
+# A limit per client refuses with 429; a limit shared by everybody is the gateway's own shortage: 503.
 _WHO = native.BY_USER | native.BY_KEY | native.BY_TENANT | native.BY_ADDRESS
 
 
 class Named(NamedTuple):
-    """One limit, in words and in the native core's."""
+    """One limit with its name: the source of the native core's limit and of the text that clients read."""
 
-    name: str  # the rule's; "gateway", "route:NAME" and "allowance" are those that are no rules
+    name: str  # the rule's; "gateway", "route:NAME" and "allowance" for limits that are not rules
     by: int  # native.BY_*
     kind: str  # requests, tokens, concurrency, spend
     amount: int  # spend: micro-dollars
     period: str  # minute, hour, day, week, month; "" for concurrency
     burst: int
-    whole: tuple[int, int] | None = None  # of a gateway's part: amount and burst of all
+    whole: tuple[int, int] | None = None  # of one gateway's share: the undivided amount and burst
 
     @property
     def key(self) -> str:
-        """What it is called among all limits: equal names are one limit."""
+        """The limit's unique key: limits with equal keys are one limit."""
         return f"{self.name}/{self.kind}/{self.period}"
 
     def divided(self, parts: int) -> Named:
-        """What one of so many gateways may admit of it, at least one."""
+        """The share of one of `parts` gateways, at least 1."""
         return self._replace(
             amount=max(1, self.amount // parts),
             burst=max(1, self.burst // parts) if self.burst else 0,
@@ -63,7 +63,7 @@ class Named(NamedTuple):
         )
 
     def words(self) -> str:
-        """As it is named to a client."""
+        """The limit's description in errors to clients."""
         rate = f"{self.amount} {self.kind} a {self.period}"
         if self.kind == "requests":
             rate += f", {self.burst} at once"
@@ -83,7 +83,7 @@ class Named(NamedTuple):
 
 
 class Rulebook:
-    """All limits of one configuration, for one worker. Nothing here is on the path of a common request."""
+    """All limits of one configuration, for one worker. Off the hot path: stages cache its results."""
 
     def __init__(self, settings: Settings, segment: native.Segment, worker: int) -> None:
         self._settings = settings
@@ -94,38 +94,38 @@ class Rulebook:
         self.is_priced = bool(settings.prices)
 
     def today(self) -> int:
-        """Days since 1970, UTC, as `limits.calendar` keeps them for all workers."""
+        """Days since 1970, UTC; `limits.calendar` keeps them for all workers."""
         return self._segment.today or int(time.time()) // S_PER_DAY
 
     def of_route(self, route: Route) -> RouteLimits:
-        """The limits on a route."""
+        """The limits of a route."""
         rules = [rule for rule in self._settings.limit_rules if self._concerns(rule, route.name)]
         by_model = any(rule.models for rule in rules)
         by_principal = any(rule.tenants or rule.roles for rule in rules)
         return RouteLimits(self, route.name, by_model, by_principal)
 
     def strays(self) -> RouteLimits:
-        """The limits of requests that find no route."""
+        """The limits of unrouted requests."""
         return RouteLimits(self, "", False, False)
 
     def of_own(self, access: str) -> RouteLimits:
-        """The limits of what the gateway answers itself, by who may use it. The list of models is for clients: it counts as
-        their requests do, but for rules. The rest (probes, metrics, the admin API) has limits of its own."""
+        """The limits of the gateway's own paths with this `access`. The list of models is for clients: it counts like
+        their requests, but rules do not apply. The rest (probes, metrics, the admin API) has limits of its own."""
         return RouteLimits(self, _OWN + access, False, False, is_own=access in _OWN_RATES)
 
     def of_preflights(self) -> RouteLimits:
-        """The limit of what browsers ask before a request: it is nobody's rule, and counts for none."""
+        """The limit of preflights and `OPTIONS *`: no rule sets it, and they count for no other limit."""
         return RouteLimits(self, _PREFLIGHTS, False, False)
 
     def prepare(self, route: str, model: str | None, principal: Principal | None) -> Prepared | None:
-        """The limits of such exchanges, ready to decide; None when there are none. A model that cannot be seen is None."""
+        """Compile the limits of such exchanges; None when there are none. `model` is None when it cannot be read."""
         names = tuple(self._names(route, model, principal))
         if not names:
             return None
         store = self._settings.store
         if store is None or route in ("", _PREFLIGHTS) or route.startswith(_OWN):
             return self._prepared(route, names)
-        # While Redis is away, each of the gateways admits its part.
+        # While Redis is down, each gateway admits its share.
         parts = store.replicas
         alone = self._prepared(route, tuple(name.divided(parts) for name in names)) if parts > 1 else None
         return self._prepared(route, names, is_shared=True, alone=alone)
@@ -146,13 +146,14 @@ class Rulebook:
         return Prepared(limits, names, spends=spends, route=route, is_shared=is_shared, alone=alone)
 
     def error(self, name: Named, refusal: native.Refusal, *, is_exact: bool = False) -> GatewayError:
-        """What a refused client is told: which limit, and when to come again. `is_exact`: a budget's wait is from now."""
+        """The error for a refused client: names the limit, and when to retry. `is_exact`: a budget's wait counts from
+        now, not in whole days."""
         words = name.words()
         if name.kind == "concurrency":
             return self.busy(name, self.too_many(name))
         wait_s = refusal.wait_ns / 1e9
         if name.kind == "spend":
-            # The core counts whole days: take off what of today is over.
+            # The core counts whole days: subtract the part of today that has passed.
             if not is_exact:
                 wait_s = max(1.0, wait_s - time.time() % S_PER_DAY)
             return BudgetExceeded(f"budget used up: {words}", retry_after_s=wait_s)
@@ -168,18 +169,19 @@ class Rulebook:
         return error
 
     def too_many(self, name: Named) -> str:
-        """That no lease was to be had, in words."""
+        """The message when no lease is free."""
         return f"too many requests at a time: {name.words()}"
 
     def busy(self, name: Named, message: str) -> GatewayError:
-        """A lease was not to be had."""
+        """The error when no lease is free: RateLimited for a limit per client, else Overloaded."""
         if name.by & _WHO:
             return RateLimited(message, retry_after_s=1.0)
         return Overloaded(message, retry_after_s=1.0)
 
     def price(self, provider: str, model: str) -> native.Price | None:
-        """What a model's tokens cost at a provider: the operator's own word for what clients say wins, then the price
-        list's for what the provider is told. Without a name ("") only a price for all models counts."""
+        """The price of a model's tokens at a provider; None when unknown. The first matching price wins: one without a
+        provider matches the client's model name, one with a provider matches the name sent upstream. The model ""
+        matches only prices for all models."""
         record = self._providers.get(provider)
         told = model if record is None else record.upstream_model(model)
         for price in self._settings.prices:
@@ -195,7 +197,7 @@ class Rulebook:
     def _applies(self, rule: LimitRule, route: str, model: str | None, principal: Principal | None) -> bool:
         if not self._concerns(rule, route):
             return False
-        # A model that cannot be seen may be one of them.
+        # A model that cannot be read may be one of the rule's.
         if rule.models and model is not None and not any(fnmatchcase(model, pattern) for pattern in rule.models):
             return False
         tenant, roles = ("", ()) if principal is None else (principal.tenant, principal.roles)
@@ -230,7 +232,7 @@ class Rulebook:
 
 
 def named(name: str, by: int, allowance: Allowance) -> Iterator[Named]:
-    """The limits that an allowance is made of."""
+    """The limits of an allowance."""
     minute = allowance.requests_per_minute
     for amount, period in (
         (minute, "minute"),
@@ -238,7 +240,7 @@ def named(name: str, by: int, allowance: Allowance) -> Iterator[Named]:
         (allowance.requests_per_day, "day"),
     ):
         if amount:
-            # Where a shorter rate spreads them out, a longer one need not: it may be used at once.
+            # A rate per minute already spreads requests out: longer rates may then be used in one burst.
             spread = period == "minute" or not minute
             burst = allowance.burst or max(1, amount // 10) if spread else amount
             yield Named(name, by, "requests", amount, period, burst)

@@ -1,4 +1,4 @@
-"""Limits that hold over all hosts: what one turn of the loop decides, settles and releases is one call of one script."""
+"""Global limits in Redis: one turn of the loop sends its decisions, settlements and releases in one script call."""
 
 from __future__ import annotations
 
@@ -18,65 +18,65 @@ if TYPE_CHECKING:
     from budgateway.limits.demand import Release
     from budgateway.records import OnStoreFailure
 
-# RELIABILITY L3: the leases of a worker that is not heard of for so long are free.
+# RELIABILITY L3: a worker without a heartbeat for this long loses its leases.
 LEASE_S = 4.0
-BEATS = 4  # signs of life in that time
+BEATS = 4  # heartbeats in that time
 REPEAT_BEATS = 30  # the script keeps leases for four times as long
-MAX_CALLS = 4  # on their way at once; what comes meanwhile travels together in the next
-MAX_OPERATIONS = 256  # of one call: Redis serves nobody else while it runs, some 2 us an operation
-MAX_WAITING = 50_000  # settlements and releases that wait for Redis, by key
+MAX_CALLS = 4  # in flight at once; operations that arrive meanwhile share the next call
+MAX_OPERATIONS = 256  # per call: Redis serves nobody else while the script runs, about 2 us per operation
+MAX_WAITING = 50_000  # pending settlements, and rates owed to Redis, by key
 LONG_KEY = 200
 
-# Read with the code, as it is code: no loop waits for a disk later.
+# Read at import, because it is code: the loop then never waits for the disk.
 SCRIPT = files("budgateway.limits").joinpath("shared.lua").read_bytes()
-_DIGEST = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()  # what EVALSHA calls it by
+_DIGEST = hashlib.sha1(SCRIPT, usedforsecurity=False).hexdigest()  # for EVALSHA
 
 # Codes of the script's operations.
 _DEMAND, _LAST_DEMAND, _SETTLE, _RELEASE, _ASSERT, _BEAT = range(6)
 _OPERATION = struct.Struct("<BBddddd")
 _LETTERS = {Kind.RATE: "r", Kind.CONCURRENCY: "c", Kind.SPEND: "s"}
-# By kind, the word of `on_store_failure`.
+# The key in `on_store_failure` of each kind.
 FEATURES = {Kind.RATE: "rates", Kind.CONCURRENCY: "concurrency", Kind.SPEND: "budgets"}
 _STRICTNESS: dict[str, int] = {"open": 0, "local": 1, "closed": 2}
 
 
 class Failure(Protocol):
-    """Why there is no reply: `code` is DOWN (never sent), LOST, TIMEOUT, or the server's first word."""
+    """The reason for a missing reply: `code` is DOWN (never sent), LOST, TIMEOUT, or the server's first word."""
 
     code: str
 
     @property
     def is_unfit(self) -> bool:
-        """Whether it is about the server, rather than the command."""
+        """True when the server failed, not the command."""
         ...
 
 
 class Line(Protocol):
-    """The way to Redis (`store.client.Store`)."""
+    """The connection to Redis (`store.client.Store`)."""
 
     is_up: bool
 
     def submit(self, sink: Batch, *command: str | bytes | float) -> None:
-        """Send a command; `sink` hears of its reply exactly once, within milliseconds."""
+        """Queue a command; `sink` gets its reply or failure exactly once, within milliseconds."""
 
     def flush(self) -> None:
-        """Write what was submitted."""
+        """Write the submitted commands."""
 
     def unfit(self, code: str, message: str) -> None:
-        """The server cannot serve us."""
+        """Report that the server cannot serve us."""
 
 
 class Tally:
-    """What happened, for metrics: monotonic counts of this process."""
+    """Counters for metrics: monotonic, of this process."""
 
     __slots__ = ("calls", "decisions", "fallbacks", "lost", "returned")
 
     def __init__(self) -> None:
         self.decisions = 0  # answered by Redis
         self.calls = 0  # round trips
-        self.fallbacks = 0  # decisions that Redis did not answer: on_store_failure applied
-        self.lost = 0  # settlements and releases that were dropped, or of which nobody knows whether they were done
-        self.returned = 0  # decisions given back, as whoever asked was gone
+        self.fallbacks = 0  # decisions without an answer from Redis: on_store_failure applied
+        self.lost = 0  # settlements that were dropped, or whose outcome is unknown
+        self.returned = 0  # admissions given back, because the caller was gone
 
 
 class _Operation(NamedTuple):
@@ -85,8 +85,8 @@ class _Operation(NamedTuple):
 
 
 class Decision:
-    """One that is on its way. Its future always gets a result; who takes that sets `claimed`. An admission that nobody
-    claimed is given back when the decision is let go of: its task was cancelled, at whatever point."""
+    """A decision in flight. Its future always gets a result; the caller that takes the result sets `claimed`. An
+    admission not claimed when the object is destroyed is given back: its task was cancelled, at any point."""
 
     __slots__ = ("claimed", "demands", "future", "granted", "limits", "operations")
 
@@ -116,9 +116,9 @@ Outcome = Verdict | None
 class RedisLimits:
     """Implements `SharedLimits` over a `Line`. One per worker; every method is called on its loop.
 
-    What is admitted counts in Redis alone. Leases are counted by worker: Redis holds, by key, how many each worker has,
-    and a worker that was not heard of for four seconds has none. So one sign of life a second renews all leases, and when
-    a release may have been lost, the worker says how many it holds in place of what changed.
+    Admissions are counted in Redis only. Leases are counted by worker: Redis holds, by key, the number of each worker's
+    leases, and a worker without a heartbeat for `lease_s` has none. So one heartbeat a second (with the default) renews
+    all leases, and when a release may have been lost, the worker sends the number it holds instead of the change.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class RedisLimits:
         lease_s: float = LEASE_S,
         parts: int = 1,
     ) -> None:
-        """`worker` is unique among all that share the limits, and never used again by another process; `parts`: how many of
-        them there are."""
+        """`worker` is unique among all workers that share the limits, and never reused by another process. `parts`: the
+        number of those workers."""
         self.tally = Tally()
         self._line = line
-        self.worker = worker  # what its leases are called
+        self.worker = worker  # also the name of its leases
         self._prefix = f"rate_limit:{{{namespace}}}:"
         self._policies: dict[Kind, OnStoreFailure] = {
             kind: (on_failure or {}).get(name, "local") for kind, name in FEATURES.items()
@@ -157,32 +157,32 @@ class RedisLimits:
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Begin to show signs of life."""
+        """Start sending heartbeats."""
         self._timer = self._loop.call_later(self._beat_s, self._beat)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody holds a lease and nothing waits to be sent."""
+        """True when no lease is held and nothing waits to be sent."""
         return not (self._held or self._waiting or self._settlements or self._releases or self._owed)
 
     # ---------------------------------------------------------------- SharedLimits
 
     def decide(self, demands: Sequence[Demand]) -> Coroutine[object, object, Outcome]:
-        """Take all demands or none (`SharedLimits.decide`). Sent at the end of this turn, awaited or not."""
+        """See `SharedLimits.decide`. Sent at the end of this turn, awaited or not."""
         decision = self.begin(demands)
         return self._told(decision)
 
     @property
     def is_up(self) -> bool:
-        """Whether Redis answers."""
+        """True while Redis answers."""
         return self._line.is_up
 
     def take(self, demands: Sequence[Demand]) -> Verdict | None:
-        """Nothing is known without asking."""
+        """Return None: every decision needs a round trip."""
         return None
 
     def begin(self, demands: Sequence[Demand], extra: Sequence[int] = ()) -> Decision:
-        """Ask for all demands or none, and for up to `extra` units more of each if there are any."""
+        """Request all demands or none, and of each up to `extra` more units if available."""
         last = len(demands) - 1
         operations = [
             _Operation(
@@ -208,7 +208,7 @@ class RedisLimits:
         return decision
 
     def settle(self, adjustments: Sequence[Adjustment]) -> None:
-        """Correct debits, at the end of this turn or once Redis is back."""
+        """See `SharedLimits.settle`. Sent at the end of this turn, or once Redis is back."""
         for demand, delta in adjustments:
             if delta:
                 what = self._settled(demand)
@@ -219,7 +219,7 @@ class RedisLimits:
         self._due()
 
     def went(self, demands: Sequence[Demand]) -> str:
-        """As `SharedLimits.went`. Rates are owed, as far as they would not have refilled meanwhile."""
+        """See `SharedLimits.went`. Rates are owed, minus what would have refilled meanwhile."""
         lease = ""
         for demand in demands:
             if demand.kind is Kind.CONCURRENCY and demand.cost:
@@ -238,7 +238,7 @@ class RedisLimits:
         return lease
 
     def _pay(self) -> None:
-        """Redis is there: what was admitted without it is debited."""
+        """Turn the owed rates into settlements: Redis is back."""
         now = self._loop.time()
         owed, self._owed = self._owed, {}
         for demand, one in owed.items():
@@ -248,7 +248,7 @@ class RedisLimits:
                 self._settlements[what] = self._settlements.get(what, 0) + amount
 
     def release(self, releases: Sequence[Release]) -> None:
-        """End leases, at the end of this turn or once Redis is back."""
+        """See `SharedLimits.release`. Sent at the end of this turn, or once Redis is back."""
         for release in releases:
             if release.lease == self.worker:
                 for key in release.keys:
@@ -256,7 +256,7 @@ class RedisLimits:
         self._due()
 
     def failure(self, demands: Sequence[Demand]) -> Outcome:
-        """What holds while Redis does not answer: the strictest word of the kinds concerned."""
+        """Apply `on_store_failure`: the strictest setting of the kinds concerned. `closed` raises StoreUnavailable."""
         self.tally.fallbacks += 1
         words = [self._policies[demand.kind] for demand in demands]
         word = max(words, key=_STRICTNESS.__getitem__, default="local")
@@ -267,7 +267,7 @@ class RedisLimits:
         return Verdict(-1, 0.0, (), "")
 
     def give_back(self, decision: Decision) -> None:
-        """Undo what was admitted for somebody who is gone."""
+        """Undo an admission whose caller is gone."""
         granted, decision.granted = decision.granted, None
         if granted is None or self._loop.is_closed():
             return
@@ -282,7 +282,7 @@ class RedisLimits:
         self._due()
 
     def close(self) -> None:
-        """Send what waits. The leases of exchanges that still run end by themselves. Idempotent."""
+        """Send what is pending. Leases of exchanges that still run expire by themselves. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -316,14 +316,14 @@ class RedisLimits:
             self._line.flush()
 
     def _gather(self) -> Batch:
-        """The next call: what gives back first, so that it can be had at once."""
+        """Build the next call. Releases and settlements come first: decisions can then take what they return."""
         batch = Batch(self)
         room = MAX_OPERATIONS
         if self._beat_due:
             self._beat_due = False
             batch.add(_Operation(self._prefix + "holders", _OPERATION.pack(_BEAT, 0, 0, 0, 0, 0, 0)))
         if self._dirty and not self._calls:
-            # Nothing of ours is on its way: what we know is what is so.
+            # No call is in flight: our own counts are exact.
             for key in list(self._dirty)[:room]:
                 self._dirty.discard(key)
                 self._releases.pop(key, None)
@@ -367,13 +367,13 @@ class RedisLimits:
         )
 
     def replied(self, batch: Batch, reply: object, *, in_time: bool) -> None:
-        """Hand out what the script said."""
+        """Distribute the script's results to the decisions."""
         if not isinstance(reply, list):
             self.lost(batch, "ERR")
             return
         self._calls -= 1
         if reply[0] and self._held:
-            # We were taken for dead, or Redis lost everything: say again what we hold.
+            # Our leases had expired, or Redis lost its data: send again what we hold.
             self._dirty.update(self._held)
         at = 1
         for decision in batch.decisions:
@@ -401,15 +401,15 @@ class RedisLimits:
             self.give_back(decision)
 
     def unanswered(self, batch: Batch, error: Failure) -> None:
-        """There was no reply in time, or an error."""
+        """Handle a timeout or an error."""
         if error.code == "NOSCRIPT" and not batch.whole:
-            # Nothing was done; Redis was restarted, or its scripts flushed.
+            # Nothing was executed: Redis was restarted, or its scripts were flushed.
             self._calls -= 1
             batch.whole = True
             self._send(batch, whole=True)
             return
         if error.code == "TIMEOUT":
-            # It is still on its way (`late`). Who waits behind it would wait for longer.
+            # The reply may still come (`Batch.late`). Decisions queued behind it would wait even longer.
             self._fall_back(batch.decisions)
             self._fall_back(self._waiting)
         else:
@@ -419,7 +419,8 @@ class RedisLimits:
         self._go_on()
 
     def lost(self, batch: Batch, code: str) -> None:
-        """A call had no effect, or (LOST) nobody knows: keep what can be said again."""
+        """Requeue what can be sent again: a call had no effect, or (LOST) an unknown one. LOST settlements are dropped,
+        lease counts are sent again."""
         self._calls -= 1
         self._dirty.update(batch.asserted)
         self._dirty.update(batch.released)
@@ -439,7 +440,7 @@ class RedisLimits:
             self._due()
 
     def _fall_back(self, decisions: deque[Decision] | list[Decision]) -> None:
-        """Tell these that there is no answer."""
+        """Resolve these decisions with None: no answer."""
         for decision in decisions:
             if not decision.future.done():
                 decision.future.set_result(None)
@@ -449,7 +450,7 @@ class RedisLimits:
     # ---------------------------------------------------------------- leases
 
     def _hold(self, key: str, count: int) -> None:
-        """Leases that Redis has not given, and is told of."""
+        """Count leases that were admitted without Redis, and report them to it."""
         self._held[key] = self._held.get(key, 0) + count
         self._releases[key] = self._releases.get(key, 0) - count
         self._beat_due = True
@@ -463,7 +464,7 @@ class RedisLimits:
         self._releases[key] = self._releases.get(key, 0) + count
 
     def _beat(self) -> None:
-        """A sign of life for all leases; now and then, each is said again, as keys expire."""
+        """Send a heartbeat for all leases. Every REPEAT_BEATS, send each lease again, because keys expire."""
         self._timer = self._loop.call_later(self._beat_s, self._beat)
         self._beats += 1
         if self._held and self._beats % REPEAT_BEATS == 0:
@@ -482,18 +483,19 @@ class RedisLimits:
 
 
 class _Owed:
-    """What was admitted of a rate while Redis could not be asked."""
+    """The debt of one rate: units admitted while Redis was down."""
 
     __slots__ = ("amount", "full_at", "then")
 
     def __init__(self, full_at: float) -> None:
-        """`full_at`: when Redis' bucket is full by itself, at the latest; what refills from then is lost there."""
+        """`full_at`: the latest time at which Redis' bucket is full by itself; refills after that are lost there."""
         self.amount = 0.0
         self.full_at = full_at
         self.then = full_at
 
     def add(self, units: int, demand: Demand, parts: int, now: float) -> None:
-        """More of it, less what has refilled since the bucket was full: of `parts` each counts its own. A whole bucket at most."""
+        """Add units, minus the refill since the bucket was full, of which each of `parts` workers counts its fraction.
+        The debt is at most a whole bucket."""
         if now > self.then:
             refilled = (now - self.then) * demand.limit / demand.period_s / parts
             self.amount = max(0.0, self.amount - refilled)
@@ -502,12 +504,12 @@ class _Owed:
 
 
 def _fill_s(demand: Demand) -> float:
-    """How long an empty bucket takes to fill."""
+    """The seconds in which an empty bucket fills."""
     return demand.burst * demand.period_s / demand.limit
 
 
 class _Settled(NamedTuple):
-    """What a settlement is about. Equal ones are added up."""
+    """The subject of a settlement. Deltas with equal subjects are added up."""
 
     key: str
     kind: Kind
@@ -519,7 +521,7 @@ class _Settled(NamedTuple):
 
 
 class Batch:
-    """One call of the script: the sink of its reply."""
+    """One call of the script, and the sink of its reply."""
 
     __slots__ = ("_limits", "asserted", "decisions", "keys", "packed", "released", "settled", "whole")
 
@@ -551,12 +553,12 @@ class Batch:
 
 
 def _a(demand: Demand) -> float:
-    """The script's `a`: microseconds in which a bucket refills, unix seconds at which a period ends."""
+    """The script's `a`: SPEND: unix seconds at which the period ends; else microseconds in which a bucket refills."""
     return demand.ends_s if demand.kind is Kind.SPEND else demand.period_s * 1e6
 
 
 def _short(key: str) -> str:
-    """A key of bounded length: what subjects call themselves is theirs to choose."""
+    """Bound a key's length, because clients choose the names in it: long keys end in a hash."""
     if len(key) <= LONG_KEY:
         return key
     return key[:40] + hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=20).hexdigest()

@@ -1,4 +1,4 @@
-"""The limits of an exchange: one decision over all of them, once it is known who asks for what."""
+"""The limits stage: one decision over all limits of an exchange, once its principal, route and model are known."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from budgateway.limits.waiting import WaitingRoom
     from budgateway.native import LimitSet, Price, Refusal
 
-UNSEEN = "other"  # what a model is called, to limits by model, that a request does not show
-MAX_REMEMBERED = 4096  # combinations of principal and model; forgotten all at once
+UNSEEN = "other"  # the model name in limits by model when a request's model cannot be read
+MAX_REMEMBERED = 4096  # combinations of principal and model; cleared all at once
 
 
 class Prepared:
-    """A set of limits made ready: what decides, and what each limit is called."""
+    """A compiled set of limits: the native decision, and the name of each limit."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Prepared:
         is_shared: bool = False,
         alone: Prepared | None = None,
     ) -> None:
-        """`is_shared`: they hold over all hosts. `alone` is what holds while this host cannot ask the others."""
+        """`is_shared`: they are global limits. `alone`: the limits that apply while the store is down."""
         self.limits = limits
         self.decide = limits.decide
         self.names = names
@@ -45,10 +45,10 @@ class Prepared:
 
 
 class RouteLimits:
-    """Which limits apply on one route. Where all principals share them, that is no question."""
+    """Selects the limits of an exchange on one route, with a cache. Limits that all principals share need no lookup."""
 
     def __init__(self, book: Rulebook, route: str, by_model: bool, by_principal: bool, *, is_own: bool = False) -> None:
-        """`is_own`: the route is one of the gateway's own, and clients' limits are none of its."""
+        """`is_own`: the route is one of the gateway's own, to which clients' limits do not apply."""
         self._book = book
         self.route = route
         self.is_own = is_own
@@ -78,7 +78,7 @@ class RouteLimits:
 
 
 class Limits:
-    """All or nothing: a request that some limit refuses has consumed nothing of the others."""
+    """The limits stage of a worker. All or nothing: a request that one limit refuses consumes nothing of the others."""
 
     def __init__(
         self,
@@ -88,26 +88,26 @@ class Limits:
         waiting: WaitingRoom | None,
         across: Across | None = None,
     ) -> None:
-        """`strays` are the limits of what finds no route, or may not use it, `preflights` those of what is asked before a
-        request and counts for no other limit; without a waiting room, what runs as often as
-        it may is refused at once. `across` asks the other hosts, where there are any."""
+        """`strays`: the limits of requests that find no route, or may not use it. `preflights`: the limit of preflights
+        and `OPTIONS *`, which count for no other limit. Without `waiting`, a request above a concurrency limit is
+        refused at once. `across`: the global limits, if there are any."""
         self._book = book
         self._strays = strays
         self._preflights = preflights
-        # The gateway's own paths that have limits of their own -> these; given when all rooms are there.
+        # Own path -> its limits, for paths that have their own; set once all routes are compiled.
         self.own: dict[str, RouteLimits] = {}
         self._waiting = waiting
         self._across = across
-        # Where no limit has a lease, nobody ever waits.
+        # Without a concurrency limit the queue stays empty.
         self._has_leases = False
         self._prices: dict[str, dict[str, Price | None]] = {}
         self._priced = book.is_priced
-        # Days since 1970, UTC: whoever sweeps keeps it.
+        # Days since 1970, UTC; updated by the periodic sweep.
         self.today = book.today()
 
     def decide(self, x: Exchange, room: RouteLimits) -> Awaitable[None] | None:
-        """Take a request, the tokens it may come to, a lease and what they may cost: all of them, or refuse
-        (RateLimited, BudgetExceeded, Overloaded). An awaitable when a lease or the other hosts must be waited for."""
+        """Take a request, its estimated tokens, a lease and the estimated cost: all of them, or refuse (RateLimited,
+        BudgetExceeded, Overloaded). Returns an awaitable when a lease or the global limits must be waited for."""
         prepared = room.pick(x)
         if prepared is None:
             return None
@@ -117,7 +117,7 @@ class Limits:
         if prepared.lease is not None and self._waiting is not None:
             self._has_leases = True
             if self._waiting.count:
-                # Who came earlier goes first.
+                # Earlier exchanges go first.
                 waiting = self._waiting.wait(self, x, prepared, prepared.lease)
                 return waiting if across is None else across.after(waiting, self, x, prepared)
         refusal = self.take(x, prepared, x.ready_ns)
@@ -130,7 +130,7 @@ class Limits:
         raise self._book.error(name, refusal)
 
     def take(self, x: Exchange, prepared: Prepared, now_ns: int) -> Refusal | None:
-        """Decide once; the grant is the exchange's."""
+        """Decide once, without waiting. Sets `x.grant` when admitted, else returns the refusal."""
         principal = x.principal
         key = tenant = ""
         if principal is not None:
@@ -154,7 +154,8 @@ class Limits:
         return answer
 
     def follow(self, x: Exchange, prepared: Prepared, now_ns: int) -> Grant:
-        """Count along with who decided: what the rates are debited. It is settled like a grant."""
+        """Debit this host's rates for an exchange that the global limits admitted; never refuses. The result is settled
+        like any grant."""
         principal = x.principal
         key = tenant = ""
         if principal is not None:
@@ -173,9 +174,9 @@ class Limits:
         return grant
 
     def stray(self, x: Exchange) -> None:
-        """Count a request that goes nowhere: RateLimited when there were too many."""
+        """Count an unrouted request; raise RateLimited when there were too many."""
         room: RouteLimits = self._strays
-        # A probe that asks with a wrong method or credential is no client's request.
+        # A probe with a wrong method or credential counts for its own path, not as a client's request.
         path: str = x.head.path
         own = self.own.get("/admin/{operation:path}" if path.startswith("/admin/") else path)
         if own is not None:
@@ -183,7 +184,7 @@ class Limits:
         self._count(x, room)
 
     def preflight(self, x: Exchange) -> None:
-        """Count a request that the gateway answers at once, whoever asks: RateLimited when there were too many."""
+        """Count a preflight or `OPTIONS *`, which have no principal; raise RateLimited when there were too many."""
         self._count(x, self._preflights)
 
     def _count(self, x: Exchange, room: RouteLimits) -> None:
@@ -194,7 +195,7 @@ class Limits:
                 raise self._book.error(prepared.names[refusal.limit], refusal)
 
     def price(self, x: Exchange) -> Price | None:
-        """What the exchange's tokens cost, where it is on its way to; None when that is not known."""
+        """The price of the exchange's tokens at its current provider; None when unknown."""
         if not self._priced or x.leg is None or not (x.model or x.hides_model):
             return None
         provider: str = x.leg.provider
@@ -209,7 +210,7 @@ class Limits:
         return price
 
     def cached_plan(self, x: Exchange) -> CachedLimits | None:
-        """The limits that count x's kind. None where a decision may have to wait, or depends on the day or on other hosts."""
+        """The limits for a cached plan. None when a decision may wait, or depends on the day or on global limits."""
         room: RouteLimits = x.route.limits
         prepared = room.pick(x)
         if prepared is None:
@@ -219,6 +220,6 @@ class Limits:
         return CachedLimits(prepared.limits, self.price(x))
 
     def released(self) -> None:
-        """An exchange gave its lease back: it may be somebody's turn."""
+        """Try the queue again: an exchange has released its lease."""
         if self._has_leases and self._waiting is not None and self._waiting.count:
             self._waiting.soon()

@@ -1,4 +1,4 @@
-"""Who waits for a lease: a bounded queue, fair among principals."""
+"""The queue for concurrency leases: bounded, and fair among principals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from budgateway.limits.rules import Named, Rulebook
     from budgateway.limits.stage_cy import Limits, Prepared
 
-# Leases of other workers end without telling: look again so often while somebody waits.
+# Other workers do not announce the end of their leases: poll this often while the queue is not empty.
 POLL_S = 0.01
-# Refusals in one look at the queue; who stands behind them is looked at another time.
+# Refusals in one pass over the queue; the waiters behind them get the next pass.
 MAX_REFUSED = 16
-# Nobody needs to stand behind who has used up what is his alone.
+# Limits of one principal only: when one of these is used up, others need not wait behind that principal.
 _OWN = native.BY_USER | native.BY_KEY
 
 
@@ -41,10 +41,10 @@ class Waiter:
 
 
 class WaitingRoom:
-    """One per worker and configuration. Principals take turns; exchanges of one are served in the order they came.
+    """The queue of one worker and configuration. Principals take turns; exchanges of one principal are served in order.
 
-    Who waits is asked again whenever a lease of this worker ends, and every few milliseconds for those of others. Each
-    time the whole decision is made anew: a rate that was used up meanwhile refuses at once.
+    Waiters are tried again whenever a lease of this worker ends, and every POLL_S for leases of other workers. Each try
+    repeats the whole decision: a rate that was used up meanwhile refuses at once.
     """
 
     def __init__(self, book: Rulebook, size: int, timeout_s: float) -> None:
@@ -57,8 +57,8 @@ class WaitingRoom:
         self.count = 0
 
     def wait(self, limits: Limits, x: Exchange, prepared: Prepared, name: Named) -> Awaitable[None]:
-        """Stand in line for the limit called `name`; the awaitable raises what refuses the exchange in the end. Raises at
-        once when the queue is full."""
+        """Queue for the limit `name`; the awaitable raises when the exchange is refused. Raises at once (RateLimited,
+        Overloaded) when the queue is full."""
         if self.count >= self._size:
             raise self._book.busy(name, f"{self._book.too_many(name)}; {self.count} are waiting already")
         waiter = Waiter(limits, x, prepared, name)
@@ -70,7 +70,7 @@ class WaitingRoom:
         return waiter.done
 
     def soon(self) -> None:
-        """Look at the queue in the next turn of the loop."""
+        """Try the queue in the next turn of the loop."""
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._look)
@@ -83,12 +83,12 @@ class WaitingRoom:
         try:
             self._serve()
         finally:
-            # Whatever goes wrong with one who waits, the others are looked at again.
+            # An error with one waiter must not stop the polling for the others.
             if self.count and self._timer is None:
                 self._timer = asyncio.get_running_loop().call_later(POLL_S, self._look)
 
     def _serve(self) -> None:
-        """Let in who fits, in turns, until nobody does."""
+        """Admit waiters that fit, one per principal in turns, until none does."""
         refused = 0
         moved = True
         while moved:
@@ -104,7 +104,7 @@ class WaitingRoom:
                     return
 
     def _goes(self, waiter: Waiter) -> bool:
-        """Whether the waiter left the queue: in, refused for another reason, or gone before."""
+        """Try one waiter; True when it left the queue: admitted, refused by another limit, or already gone."""
         if not waiter.done.done() and not waiter.x.closed:
             refusal = waiter.limits.take(waiter.x, waiter.prepared, monotonic_ns())
             if refusal is None:
@@ -139,5 +139,5 @@ class WaitingRoom:
 
 def _refuse(waiter: Waiter, error: GatewayError) -> None:
     waiter.done.set_exception(error)
-    # Seen: who is not there any more to hear it shall not be missed in the log.
+    # Mark the exception as retrieved, or asyncio logs it when the waiter is gone.
     waiter.done.exception()
