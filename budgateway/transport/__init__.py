@@ -1,1 +1,1 @@
-"""The way out: connections to upstreams, kept alive and pooled."""
+"""Connections to upstreams: dialled, kept alive and pooled."""

@@ -10,10 +10,10 @@ cdef int _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE
 
 cdef class Pool:
     cdef public str name
-    cdef public object idle             # native.Idle: of ClientConnection, the one used last goes first
-    cdef public set open                # every connection there is
-    cdef public object read_head        # of the native.HeadReader that writes into `facts`
-    cdef public long long heard_ns      # when bytes last came from the upstream; from what the express carried, as of the sweep
+    cdef public object idle             # native.Idle of ClientConnection: last in, first out
+    cdef public set open                # all connections, idle or busy
+    cdef public object read_head        # `response` of the native.HeadReader that writes into `facts`
+    cdef public long long heard_ns      # last time bytes came from the upstream; the fast path's are added by the sweep
     cdef long long[::1] facts
     cdef bytearray room
 
@@ -31,10 +31,10 @@ cdef class Target:
     cdef public str label
     cdef public Pool pool
     cdef public object writer           # native.RequestHeadWriter
-    cdef public object write_head       # of its native.RequestHeadWriter
+    cdef public object write_head       # `write` of its native.RequestHeadWriter
     cdef public object write_whole, relocate
-    cdef public object redactor         # native.Redactor, or None where nothing is secret
-    cdef public bytes disclosure        # header lines about it in responses, each with its CRLF
+    cdef public object redactor         # native.Redactor, or None when it has no secrets
+    cdef public bytes disclosure        # header lines that name it in responses, each with its CRLF
     cdef public object dialler          # transport.dial.Dialler
 
 
@@ -44,17 +44,17 @@ cdef class ClientConnection:
     cdef Carrier _sink
     # connection
     cdef object _transport
-    cdef public object plain            # the same, where it is a native.Transport; else None
+    cdef public object plain            # the transport if it is a native.Transport, else None
     cdef Framing _framing
-    cdef object _feed, _write           # llhttp's and the transport's, bound once
+    cdef object _feed, _write           # methods of llhttp and the transport, bound once
     cdef public long long idle_since_ns
     cdef bint _reading, _ended
-    cdef public bint writable           # its buffer has room for more of a streamed body
+    cdef public bint writable           # the write buffer has room for more of a streamed body
     # exchange
     cdef Exchange _exchange
-    cdef bytearray _pending                 # a head in pieces
+    cdef bytearray _pending                 # an incomplete head
     cdef bint _to_head, _sent_all, _keep
-    cdef bint _begun                    # the response's head was passed on, which nobody keeps while its body comes
+    cdef bint _begun                    # the response's head was reported; its body follows
     cdef int _interim, _framed
     cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
 

@@ -1,7 +1,7 @@
-"""One connection to an upstream: writes requests, reads responses, goes back to its pool when both are whole.
+"""A connection to an upstream: writes requests, parses responses, returns to its pool when both are complete.
 
-As on the front door, llhttp is the parser of record and the native scan says where a message ends; what comes after the
-end of a response is an attack or a defect, and the connection is dropped.
+As on the server side, llhttp is the parser of record and the native scan finds the end of a message. Bytes after the
+end of a response are an attack or a defect: the connection is dropped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from budgateway.native import Redactor, RequestHeadWriter, ResponseHead
     from budgateway.records import Upstream
 
-MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
+MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan has the same limit
 MAX_INTERIM = 8  # 1xx heads before the real one
-WRITE_HIGH_BYTES = 256 * 1024  # then a streamed request body pauses its client
-READ_BYTES = 16 * 1024  # R13: what a read adds to the 24 KiB that wait for a slow client, and to an event in pieces
+WRITE_HIGH_BYTES = 256 * 1024  # above it, a streamed request body pauses its client
+READ_BYTES = 16 * 1024  # R13: a read adds this to the 24 KiB buffered for a slow client, and to an incomplete event
 
-# Cells of the pool's facts: what the head that was scanned last says.
+# Cells of the pool's `facts`: the fields of the last head scanned.
 _SIZE = 0
 _FLAGS = 1
 _LENGTH = 2
@@ -40,34 +40,35 @@ _KEEP_ALIVE = 1
 _CHUNKED = 2
 _NO_BODY = 512
 
-# What ends a response's body.
+# Framing of a response's body.
 _BY_LENGTH = 0
 _BY_CHUNKS = 1
 _BY_CLOSE = 2
 
 
 def response_parser(framing: Any) -> HttpResponseParser:
-    """llhttp, reporting to `framing`."""
+    """Return an llhttp parser that reports to `framing`."""
     return HttpResponseParser(framing)
 
 
 class Pool:
-    """The idle connections to one upstream, last in first out, so that the surplus ages and is let go."""
+    """The connections to one upstream. Idle ones are reused last in, first out, so that surplus ones age and are
+    closed."""
 
     def __init__(self, name: str, *, keepalive_ns: int, max_idle: int) -> None:
         self.name = name
-        # Engines close idle connections (vLLM and SGLang after 5 s): let go before they do.
+        # Engines close idle connections (vLLM and SGLang after 5 s): close ours first.
         self.idle = Idle(keepalive_ns, max_idle)
         self.open: set[ClientConnection] = set()
         self.heard_ns = 0
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
         self.read_head = HeadReader(facts, ERROR_BODIES).response
-        # Where reads go; taken out again before the next one, so that all connections have one.
+        # One read buffer for all connections: the bytes are copied out before the next read.
         self.room = bytearray(READ_BYTES)
 
     def checkout(self, now_ns: int) -> ClientConnection | None:
-        """A warm connection, or None: then dial."""
+        """Return a warm connection, or None when one must be dialled."""
         while True:
             connection: ClientConnection | None = self.idle.pop(now_ns)
             if connection is None or connection.is_usable():
@@ -75,33 +76,35 @@ class Pool:
             connection.abort()
 
     def put(self, connection: ClientConnection) -> None:
-        """Take back a connection whose exchange is over; its `idle_since_ns` says when."""
+        """Take back a connection whose exchange is over, idle since its `idle_since_ns`; abort it when there is no
+        room."""
         if not self.idle.push(connection, connection.plain, connection.idle_since_ns):
             connection.abort()
 
     def forget(self, connection: ClientConnection) -> None:
-        """A connection is lost."""
+        """Remove a lost connection."""
         self.open.discard(connection)
         self.idle.remove(connection)
 
     def sweep(self, now_ns: int) -> None:
-        """Let go of what has been idle too long; tell the express when the upstream was heard, and hear of it."""
+        """Abort connections that were idle for too long, and share the latest `heard_ns` with the fast path."""
         self.heard_ns = self.idle.hear(self.heard_ns)
         for connection in self.idle.stale(now_ns):
             connection.abort()
 
     def close(self) -> None:
-        """Let go of every idle connection; busy ones follow when their exchange ends."""
+        """Abort every idle connection; busy ones follow when their exchange ends."""
         for connection in self.idle.close():
             connection.abort()
 
     def idle_count(self) -> int:
-        """How many wait."""
+        """Return the number of idle connections."""
         return len(self.idle)
 
 
 class Target:
-    """One upstream as the relay sees it. Belongs to a snapshot; its pool may be older: connections survive a reload."""
+    """One upstream as the relay sees it. Belongs to a snapshot; its pool may be older, because connections survive a
+    reload."""
 
     def __init__(
         self,
@@ -114,8 +117,8 @@ class Target:
         disclose: bool,
         redactor: Redactor | None = None,
     ) -> None:
-        """`label` names it in logs and errors, and to clients when they are to know (`disclose`). `redactor` finds what
-        its answers must not tell them."""
+        """`label` names the upstream in logs and errors, and to clients if `disclose`. `redactor` finds what its
+        responses must not reveal."""
         self.upstream = upstream
         self.label = label
         self.pool = pool
@@ -129,7 +132,7 @@ class Target:
 
 
 class ClientConnection:
-    """An asyncio protocol. Reports to its Carrier."""
+    """A connection to an upstream, as an asyncio protocol. Reports to its `Carrier`."""
 
     def __init__(self, pool: Pool, sink: Carrier) -> None:
         # process
@@ -159,7 +162,7 @@ class ClientConnection:
     # ---------------------------------------------------------------- for the relay
 
     def send(self, x: Exchange, head: bytes, body: bytes | None, to_head: bool, last: bool) -> None:
-        """Write a request: its head and (the beginning of) its body; `last` when there is no more of it."""
+        """Write a request: its head and (the beginning of) its body; `last` when there is no more body."""
         self.adopt(x)
         self._to_head = to_head
         self._sent_all = last
@@ -172,7 +175,7 @@ class ClientConnection:
             self._transport.writelines((head, body))
 
     def adopt(self, x: Exchange) -> None:
-        """Wait for the answer to a request that was written whole: by the express, or by `send`."""
+        """Expect the response to a request that was written by the fast path or by `send`."""
         self._exchange = x
         x.heard = False
         self._begun = False
@@ -182,13 +185,13 @@ class ClientConnection:
         self._interim = 0
 
     def send_more(self, data: bytes, last: bool) -> None:
-        """More of a streamed request body."""
+        """Write more of a streamed request body."""
         self._sent_all = last
         if data:
             self._write(data)
 
     def pause_reading(self) -> None:
-        """The client reads slower than the upstream writes."""
+        """Stop reading: the client reads slower than the upstream writes."""
         if self._reading and self._exchange is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -201,21 +204,21 @@ class ClientConnection:
                 self._transport.resume_reading()
 
     def abort(self) -> None:
-        """Drop the connection and whatever was under way on it, silently."""
+        """Drop the connection and whatever is in progress on it, without a report."""
         self._exchange = None
         self._ended = True
         if self._transport is not None:
             self._transport.abort()
 
     def rebind(self, x: Exchange) -> None:
-        """Go on as another exchange's: the one whose twin began it."""
+        """Continue for `x`, the exchange whose twin sent the request."""
         if self._exchange is not None:
             self._exchange = x
             if not x.downstream.writable:
                 self.pause_reading()
 
     def surrender(self) -> Any:
-        """Let go of the transport, which never comes back to the pool."""
+        """Hand the transport over to the caller; it never comes back to the pool."""
         transport = self._transport
         self._pool.forget(self)
         self._exchange = None
@@ -226,13 +229,13 @@ class ClientConnection:
         return transport
 
     def is_usable(self) -> bool:
-        """False once the upstream has hung up."""
+        """Return False once the upstream has hung up."""
         return self._transport is not None and not self._ended
 
     # ---------------------------------------------------------------- asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Connected (and, with TLS, shaken hands)."""
+        """Set the transport up. With TLS, the handshake is done."""
         self._transport = transport
         self._write = transport.write
         if isinstance(self._transport, Transport):
@@ -241,22 +244,23 @@ class ClientConnection:
         self._pool.open.add(self)
 
     def get_buffer(self, size_hint: int) -> bytearray:
-        """Where uvloop is to read to: its own choice would be 256 KiB."""
+        """Return the buffer to read into; uvloop's own would take 256 KiB."""
         return self._pool.room
 
     def buffer_updated(self, size: int) -> None:
-        """So many bytes from the upstream are there."""
+        """Handle `size` bytes from the upstream in the read buffer."""
         raw = self._pool.room
         self._read(bytes(raw[:size]))
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the upstream, by a loop that asks a mere cdef class for no buffer (asyncio's own)."""
+        """Handle bytes from the upstream, on loops that do not use `get_buffer` of a plain cdef class (asyncio's
+        own)."""
         self._read(data)
 
     def _read(self, data: bytes) -> None:
         x = self._exchange
         if x is None:
-            # Nobody asked: whatever it is, it must not become the next client's answer.
+            # Unsolicited bytes must not become the next client's response.
             self._transport.abort()
             return
         x.heard = True
@@ -269,12 +273,12 @@ class ClientConnection:
             self._fail(x, error)
 
     def eof_received(self) -> None:
-        """The upstream sends no more: connection_lost reports it, at once and not when all that we wrote is out."""
+        """Abort, so that `connection_lost` reports the end at once and not after our own unsent bytes."""
         self._ended = True
         self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell the exchange, unless the end of the connection is how its response ends."""
+        """Report to the exchange that its connection is lost, or that its response ended with the connection."""
         self._pool.forget(self)
         self._feed = None
         self._write = None
@@ -289,7 +293,7 @@ class ClientConnection:
             self._sink.crashed(x, defect)
 
     def _report_end(self, x: Exchange, error: Exception | None) -> None:
-        # TLS ends in close_notify, which is an EOF here; a bare FIN may be an attacker's (RFC 9112 9.8).
+        # TLS ends with close_notify, which is an EOF here; a bare FIN may be an attacker's (RFC 9112 9.8).
         if self._framed == _BY_CLOSE and self._begun and error is None and self._ended:
             x.read_ns = monotonic_ns()
             self._sink.received(x, None, None, True, x.read_ns)
@@ -301,7 +305,7 @@ class ClientConnection:
             )
 
     def pause_writing(self) -> None:
-        """The upstream takes a streamed body slower than the client sends it."""
+        """Report that the upstream takes a streamed body slower than the client sends it."""
         self.writable = False
         self._report_room(False)
 
@@ -319,7 +323,7 @@ class ClientConnection:
                 self._fail(x, error)
 
     def _fail(self, x: Exchange, error: Exception) -> None:
-        """A defect of ours: the exchange ends. The connection may be another's by now; what is not whole cannot go on."""
+        """End the exchange after a defect of ours, and its connection unless that serves another exchange by now."""
         if self._exchange is x:
             self.abort()
         self._sink.crashed(x, error)
@@ -349,7 +353,7 @@ class ClientConnection:
                 return
             if pool.facts[_STATUS] >= 200:
                 break
-            # Interim responses are between the upstream and us: the client got its own 100.
+            # Interim responses are not forwarded: the client got its own 100.
             if head.status == 101 and x.handshake is not None:
                 self._switch(x, head, data)
                 return
@@ -363,7 +367,7 @@ class ClientConnection:
         self._begin(x, head, data)
 
     def _switch(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
-        """101: what follows is no HTTP."""
+        """Report a 101: the bytes behind its head are not HTTP."""
         try:
             self._feed(data[: head.size])
         except HttpParserUpgrade:
@@ -374,7 +378,7 @@ class ClientConnection:
             self._broken(x, "its framing can be read in two ways", None)
 
     def _begin(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
-        """A head is whole: `data` starts with it and may go on with its body, or all of it."""
+        """Handle a complete head: `data` starts with it and may include part or all of its body."""
         pool = self._pool
         flags = pool.facts[_FLAGS]
         size = pool.facts[_SIZE]
@@ -408,7 +412,7 @@ class ClientConnection:
         self._begun = True
         self._left = length
         self._sink.received(x, head, None, False, pool.facts[_READ_NS])
-        # The carrier has set up the pump, unless that was the end of the exchange.
+        # The Carrier has set `x.pump`, unless the exchange ended.
         if self._exchange is x:
             if have > size:
                 self._read_body(x, data[size:])
@@ -420,7 +424,7 @@ class ClientConnection:
         end = -1
         pump = x.pump
         if x.held is not None:
-            # By this read the head may leave: what came before was the upstream's time.
+            # A held head may leave with this read; the time before it was the upstream's.
             x.read_ns = monotonic_ns()
         if self._framed == _BY_LENGTH:
             if self._left > have:
@@ -451,7 +455,7 @@ class ClientConnection:
         return True
 
     def _deliver(self, x: Exchange, head: ResponseHead | None, out: bytes | None, end: int, have: int) -> None:
-        """Hand on what this read brought; a whole response frees the connection first, so that it can serve again."""
+        """Report what this read brought. A complete response frees the connection first, so that it can serve again."""
         framing = self._framing
         if (end >= 0) != framing.complete:
             self._broken(x, "its framing can be read in two ways", out)
@@ -472,8 +476,8 @@ class ClientConnection:
             self._sink.received(x, None, out, False, 0)
 
     def _broken(self, x: Exchange, why: str, out: bytes | None) -> None:
-        """The response is not HTTP: end the connection and the attempt. `out` came before what is wrong: a client that has
-        heard of this answer gets it; for any other it is none, and another upstream may have one."""
+        """Drop the connection and fail the attempt: the response is not HTTP. `out` came before the error: a client
+        that has the head already gets it, else it is dropped, because another upstream may answer."""
         if out is not None and x.head_sent:
             self._sink.received(x, None, out, False, 0)
             if self._exchange is not x:

@@ -1,4 +1,4 @@
-"""Dialling: how a new connection to an upstream comes about, or fails to."""
+"""Dialling: opens new connections to upstreams, and classifies failures."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class Dialled(Protocol):
-    """Who waits for a dial: the relay."""
+    """The receiver of a dial's result: the relay."""
 
     def connected(self, x: Exchange, connection: ClientConnection) -> None: ...
     def unreachable(self, x: Exchange, error: GatewayError) -> None: ...
 
 
 def client_tls(verify: bool, authorities: Pem | str) -> ssl.SSLContext:
-    """The context for `https` upstreams: these authorities, or the system's; TLS 1.2 and up."""
+    """Return the TLS context for `https` upstreams, with these authorities or the system's; TLS 1.2 and up."""
     context = trusting(authorities)
     if not verify:
         context.check_hostname = False
@@ -52,7 +52,8 @@ class Dialler:
         self._resolver = resolver or Resolver()
 
     async def dial(self, target: Target, x: Exchange, relay: Any, sockets: PlainSockets | None = None) -> None:
-        """Connect, and tell the relay how it went (a Dialled and a Carrier); cancelled when the exchange ends first."""
+        """Connect, and report the result to the relay (a `Dialled` and a `Carrier`). Cancelled when the exchange ends
+        first."""
         try:
             connection = await self.connect(target, relay, sockets)
         except GatewayError as error:
@@ -63,11 +64,11 @@ class Dialler:
             relay.connected(x, connection)
 
     async def connect(self, target: Target, sink: Carrier, sockets: PlainSockets | None = None) -> ClientConnection:
-        """A new connection, or why there is none: UpstreamConnectError or UpstreamTimeout(connect) of the upstream,
-        OutOfResources or ResolverUnavailable of what the gateway lacks.
+        """Return a new connection. Raises UpstreamConnectError or UpstreamTimeout(connect) for the upstream's failures,
+        OutOfResources or ResolverUnavailable for what the gateway lacks.
 
-        An upstream whose host begins with `/` is a unix socket. Plain TCP connections are those `sockets`', if there are
-        any; all others are the loop's.
+        A host that begins with `/` is a unix socket. Plain TCP connections belong to `sockets` if given, all others to
+        the loop.
         """
         host = target.upstream.host
         addresses: list[Address] | None = None
@@ -141,7 +142,7 @@ def _unresolved(target: Target) -> ResolverUnavailable:
 
 
 def _short(target: Target, number: int | None) -> OutOfResources:
-    """The error for what is lacking, with what helps."""
+    """Return the error for a lacking resource, with a hint that helps."""
     what, hint = _LACKING.get(number or 0, ("resources", ""))
     return OutOfResources(
         f"the gateway has no {what} left for a connection to upstream {target.label}", hint=hint, retry_after_s=1.0
@@ -158,7 +159,7 @@ _LACKING = {
 
 
 def _why(error: OSError) -> str:
-    """What went wrong, without the address: messages reach clients."""
+    """Describe a failure without the address: messages reach clients."""
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, ConnectionResetError):

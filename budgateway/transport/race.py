@@ -1,4 +1,4 @@
-"""Several addresses of one name: tried in turn, a moment apart, and the first connection wins (RFC 8305)."""
+"""Happy Eyeballs (RFC 8305): tries a name's addresses in turn, a moment apart; the first connection wins."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 DELAY_S = 0.25  # RFC 8305 5: the recommended Connection Attempt Delay
 
-# What this process or its machine lacks.
+# Errors for what this process or its machine lacks.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 
 
 async def connected(addresses: Sequence[Address], port: int) -> tuple[socket.socket, Address]:
-    """A connected socket, and to which of the addresses. OSError when none answers: the first one's, or that of a shortage,
-    as nothing is known then of the address that it hindered."""
+    """Return a connected socket and its address. OSError when no address answers: the first one's error, or that of a
+    shortage, which says nothing about the address it affected."""
     if len(addresses) == 1:
         return await _connected(addresses[0], port), addresses[0]
     loop = asyncio.get_running_loop()
@@ -63,7 +63,7 @@ async def _connected(address: Address, port: int) -> socket.socket:
 
 
 async def _call_off(tasks: Iterable[asyncio.Task[socket.socket]]) -> None:
-    """End the attempts that are not wanted; one that came through meanwhile is closed."""
+    """Cancel the remaining attempts; close the socket of one that connected meanwhile."""
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -72,7 +72,7 @@ async def _call_off(tasks: Iterable[asyncio.Task[socket.socket]]) -> None:
 
 
 def _worst(failures: Sequence[OSError]) -> OSError:
-    # A machine without IPv6 has no address to come from: where another address gave an answer, that one counts.
+    # A machine without IPv6 has no source address: the error of another address says more.
     for error in failures:
         if error.errno in SHORTAGES and error.errno != errno.EADDRNOTAVAIL:
             return error

@@ -1,8 +1,8 @@
-"""Names of upstreams become addresses: asked by c-ares, one question a name at a time, and remembered for a moment.
+"""Name resolution with c-ares: one query at a time for each name, and a short cache.
 
-The system's own resolver (getaddrinfo) blocks a thread for each question, and an event loop has few: one name whose server
-is away holds them all. c-ares asks any number at once. It reads /etc/hosts, /etc/resolv.conf and the order of both in
-/etc/nsswitch.conf, and follows their changes; other modules of nsswitch.conf are not consulted.
+The system's own resolver (getaddrinfo) blocks a thread for each query, and an event loop has few: one name whose server
+is down occupies them all. c-ares runs any number of queries at once. It reads /etc/hosts, /etc/resolv.conf and the
+order of both in /etc/nsswitch.conf, and follows their changes; other modules of nsswitch.conf are not consulted.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ if TYPE_CHECKING:
 
 # An address without its port: family, text, and an IPv6 address's scope.
 Address = tuple[socket.AddressFamily, str, int]
-# Of one answer, in the order of RFC 6724, and for how many seconds they hold.
+# The addresses of one answer, in the order of RFC 6724, and their TTL in seconds.
 Addresses = tuple[tuple[Address, ...], float]
 
-MIN_S = 1.0  # an answer is kept for at least so long: that of /etc/hosts says 0
-MAX_S = 30.0  # and for so long at most, as names move between machines
-FAILED_S = 1.0  # so long a failure is believed without asking again
-LOOKUP_S = 10.0  # the longest that a question may be out
-PATIENCE_S = 0.25  # for a new answer, while there is a former one
-KEPT_S = 3600.0  # a former answer serves while no resolver answers (RFC 8767 allows days)
-MAX_ADDRESSES = 8  # of one name that are tried
+MIN_S = 1.0  # minimum time to cache an answer: /etc/hosts gives a TTL of 0
+MAX_S = 30.0  # maximum time to cache an answer, because names move between machines
+FAILED_S = 1.0  # time to cache a failure
+LOOKUP_S = 10.0  # deadline of a query
+PATIENCE_S = 0.25  # longest wait for a new answer while an old one is cached
+KEPT_S = 3600.0  # an old answer is served this long while no resolver answers (RFC 8767 allows days)
+MAX_ADDRESSES = 8  # addresses of one name to try
 MAX_NAMES = 4096
 
-# There is no such name, or it has no address. Anything else is no word about the name.
+# The name does not exist, or has no address. Other errors say nothing about the name.
 _NO_SUCH_NAME = frozenset({ARES_ENOTFOUND, ARES_ENODATA, ARES_ENONAME, ARES_EBADNAME, ARES_EFORMERR})
 _OF_ONE_NAME = frozenset({ARES_ETIMEOUT, ARES_ESERVFAIL})
 
 
 class Unresolved(Exception):
-    """A name has no address, or nobody who was asked said so (`silent`)."""
+    """Raised when a name has no address, or when no resolver answered (`silent`)."""
 
     def __init__(self, *, silent: bool) -> None:
         super().__init__("no resolver answers" if silent else "its name does not resolve")
@@ -61,31 +61,31 @@ class Unresolved(Exception):
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of a name."""
+    """The cache entry of a name."""
 
     addresses: tuple[Address, ...] = ()
-    failed: bool = False  # the last question brought nothing
-    silent: bool = False  # nor did any other meanwhile
+    failed: bool = False  # the last query failed
+    silent: bool = False  # and no other query was answered meanwhile
     fresh_until: float = 0.0
     kept_until: float = 0.0
     turn: int = 0
-    avoided: frozenset[Address] = frozenset()  # did not connect while another one did
+    avoided: frozenset[Address] = frozenset()  # did not connect when another one did
 
 
 class Resolver:
-    """One of a process, on one loop. Costs nothing until it is asked for the first name."""
+    """The resolver of one process, on one loop. Costs nothing until the first query."""
 
     def __init__(self, ask: Ask | None = None, now: Callable[[], float] = time.monotonic) -> None:
-        """`ask` is c-ares unless given: it raises DNSError, as `now` tells seconds of a clock that never steps."""
+        """`ask` is c-ares unless given, and raises DNSError; `now` returns the seconds of a monotonic clock."""
         self._ask = self._ask_cares if ask is None else ask
         self._now = now
         self._dns: DNSResolver | None = None
         self._known: dict[str, _Known] = {}
-        self._asking: dict[str, tuple[asyncio.Task[None], float]] = {}  # with when it was asked
-        self._heard = -1.0  # when a server last answered
+        self._asking: dict[str, tuple[asyncio.Task[None], float]] = {}  # running queries, and when they began
+        self._heard = -1.0  # when a resolver last answered
 
     async def addresses(self, host: str) -> list[Address]:
-        """A name's addresses, to be tried in this order. Unresolved when there are none."""
+        """Return a name's addresses in the order to try them. Unresolved when there are none."""
         known = self._known.get(host)
         if known is None or self._now() >= known.fresh_until:
             known = await self._refreshed(host, known)
@@ -94,19 +94,20 @@ class Resolver:
         return _in_turn(known)
 
     def is_silent(self, host: str) -> bool:
-        """Whether no resolver has answered anything since this name was last asked for, and it still is."""
+        """Return whether a query for this name is running, and no resolver has answered anything since it began."""
         asking = self._asking.get(host)
         return asking is not None and self._heard <= asking[1]
 
     def chosen(self, host: str, address: Address, tried: list[Address]) -> None:
-        """`address` connected when those before it in `tried` had not: they come last as long as this answer is kept."""
+        """Note that `address` connected when those before it in `tried` had not: they come last until the next
+        answer."""
         known = self._known.get(host)
         if known is not None and tried and tried[0] != address:
             late = tried[: tried.index(address)] if address in tried else []
             known.avoided = (known.avoided | frozenset(late)) - {address}
 
     async def close(self) -> None:
-        """Ask no more. Idempotent."""
+        """Cancel all queries. Idempotent."""
         tasks = [task for task, _ in self._asking.values()]
         for task in tasks:
             task.cancel()
@@ -115,7 +116,7 @@ class Resolver:
         if dns is not None:
             await dns.close()
 
-    # ---------------------------------------------------------------- questions
+    # ---------------------------------------------------------------- queries
 
     async def _refreshed(self, host: str, known: _Known | None) -> _Known:
         asking = self._asking.get(host)
@@ -127,7 +128,7 @@ class Resolver:
             self._asking[host] = (task, began)
             task.add_done_callback(lambda _: self._asking.pop(host, None))
         if known is not None and known.addresses and self._now() < known.kept_until:
-            # Who has addresses does not wait for a resolver that is slow.
+            # An old answer is used rather than wait for a slow resolver.
             await asyncio.wait((task,), timeout=PATIENCE_S)
             return self._known.get(host, known)
         await asyncio.shield(task)
@@ -151,7 +152,7 @@ class Resolver:
             return
         now = self._now()
         if ttl > 0:
-            self._heard = now  # /etc/hosts says 0
+            self._heard = now  # /etc/hosts gives 0
         known.addresses = tuple(dict.fromkeys(addresses))[:MAX_ADDRESSES]
         known.failed = not known.addresses
         known.silent = False
@@ -168,7 +169,7 @@ class Resolver:
             known.addresses = ()
             known.silent = False
         else:
-            # While another name was answered, the trouble is this one's.
+            # If another name was answered meanwhile, the failure is this name's.
             known.silent = not (code in _OF_ONE_NAME and self._heard > began)
 
     async def _ask_cares(self, host: str) -> Addresses:
@@ -183,7 +184,7 @@ class Resolver:
 
 
 def literal(host: str) -> Address | None:
-    """The address that a host is when it is no name: those are never asked for."""
+    """Return the address when `host` is one, else None; addresses are never looked up."""
     text, _, scope = host.partition("%")
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
@@ -198,8 +199,9 @@ def literal(host: str) -> Address | None:
 
 
 def _in_turn(known: _Known) -> list[Address]:
-    """RFC 8305 4: the families alternate, beginning with the first one's. Each time another of its family leads, so that
-    machines behind one name share what is new; those that did not connect come last."""
+    """Order the addresses as in RFC 8305 4: families alternate, beginning with the first one's. Each call starts with
+    another address of each family, so that machines behind one name share new connections; those that did not connect
+    come last."""
     good = [address for address in known.addresses if address not in known.avoided]
     families: dict[socket.AddressFamily, list[Address]] = {}
     for address in good:
@@ -213,6 +215,6 @@ def _in_turn(known: _Known) -> list[Address]:
 
 
 def turned(items: list[Address], by: int) -> list[Address]:
-    """The same round, begun elsewhere."""
+    """Rotate a list by `by` places."""
     by %= len(items)
     return items[by:] + items[:by]

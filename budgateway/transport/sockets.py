@@ -1,4 +1,4 @@
-"""Plain TCP connections: below the event loop, in an epoll set of their own."""
+"""Plain TCP connections: served below the event loop, in an epoll set of their own."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ if TYPE_CHECKING:
 
     from budgateway.transport.client_cy import ClientConnection
 
-DOWNSTREAM_READ_BYTES = 64 * 1024  # a prompt of usual size comes in one read; of upstreams it is READ_BYTES
+DOWNSTREAM_READ_BYTES = 64 * 1024  # a prompt of usual size fits into one read; upstream connections use READ_BYTES
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
 
 
 class PlainSockets:
-    """The plain TCP connections of one worker. The loop sees one descriptor: that of the set."""
+    """The plain TCP connections of one worker. The loop watches one descriptor: the epoll set's."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """NotImplementedError when the loop watches no descriptors."""
+        """Raises NotImplementedError when the loop watches no descriptors."""
         self._loop = loop
-        # Nothing of ours, as the collector does not see what the set holds.
+        # No reference to this object, because the garbage collector does not see what the set holds.
         self._set = native.Sockets(loop.call_soon, loop.call_later, partial(_complain, loop))
         loop.add_reader(self._set.fileno(), self._set.turn)
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> Self | None:
-        """The loop's; None when it watches no descriptors, and all connections are the loop's own."""
+        """Return the sockets for a loop, or None when it watches no descriptors and must serve all connections
+        itself."""
         try:
             return cls(loop)
         except NotImplementedError:
@@ -47,32 +48,33 @@ class PlainSockets:
         factory: Callable[[], Any],
         gate: Callable[[], bool] | None = None,
     ) -> native.Listener:
-        """Accept connections from a bound socket until the listener is closed; the socket's queue lives as long as it. They
-        wait there while `gate` says no."""
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what it accepts inherits that
+        """Accept connections from a bound socket until the listener is closed. They wait in the socket's queue while
+        `gate` returns False; the queue lives as long as the socket."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         sock.listen(backlog)
         return self._set.listen(sock.fileno(), factory, DOWNSTREAM_READ_BYTES, gate)
 
     def adopt(self, sock: socket.socket, connection: ClientConnection) -> ClientConnection:
-        """Carry a connected socket from here on, whose descriptor is then the set's. OSError when there is none left."""
+        """Serve a connected socket from now on; its descriptor then belongs to the set. OSError when there is none
+        left."""
         with sock:
             self._set.adopt(sock.fileno(), connection, READ_BYTES)
         return connection
 
     def intercept(self, express: native.Express) -> None:
-        """Let the express see requests before their connection's protocol does."""
+        """Let the fast path see requests before their connection's protocol does."""
         express.attach(self._set)
 
     def unsent(self) -> list[int]:
-        """Bytes that wait, of each connection."""
+        """Return the unsent bytes of each connection."""
         return self._set.unsent()
 
     def lent(self) -> int:
-        """Rooms that exchanges hold, with what was read."""
+        """Return the number of read buffers that exchanges hold."""
         return self._set.lent()
 
     def close(self) -> None:
-        """Drop what is left."""
+        """Drop all connections that are left."""
         self._loop.remove_reader(self._set.fileno())
         self._set.close()
 
@@ -82,7 +84,7 @@ def _complain(loop: asyncio.AbstractEventLoop, what: str, error: Exception, whom
 
 
 def reset(transport: Any) -> None:
-    """Drop a connection with RST. (TLS says so by itself: abort sends no close_notify.)"""
+    """Drop a connection with RST. (TLS needs none: abort sends no close_notify.)"""
     if isinstance(transport, native.Transport):
         transport.reset()
         return
