@@ -1,7 +1,8 @@
-"""What pipeline stages contribute to a cached plan: the decision that serves later requests of its kind on the fast path.
+"""Parts that pipeline stages contribute to a cached plan, which serves later requests of its kind on the fast path.
 
-A stage vouches with a method `cached_plan(x)`, asked when an exchange ends well. It returns its part of the plan, or None when
-it must see every request of this kind. A stage without the method must see every request of every kind: that is the default.
+A stage contributes with a method `cached_plan(x)`, called when an exchange ends well. It returns the stage's part of
+the plan, or None when the stage must see every request of this kind. A stage without the method must see every request
+of every kind: that is the default.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ NOTHING = Part()
 
 @dataclass(frozen=True, slots=True)
 class CachedIdentity(Part):
-    """Who asks: the same for every request with the same credential in the same header."""
+    """The principal: the same for every request with the same credential in the same header."""
 
     credential: bytes | None  # "a" (an authorization) or "k" (a key) and the header's value; None: no credential
     until_s: float  # end of the credential's validity, seconds since the epoch
@@ -33,19 +34,19 @@ class CachedIdentity(Part):
 
 @dataclass(frozen=True, slots=True)
 class CachedRoute(Part):
-    """Where requests of this kind go, and within which bounds."""
+    """The route of requests of this kind, and their bounds."""
 
-    place: int  # in the routing table
+    place: int  # index in the routing table
     labels: tuple[int, int, int]  # route, provider, model
     max_body_bytes: int
-    patience_ns: int  # until the earliest of its deadlines
-    lines: bytes = b""  # header lines of its answers
-    by_origin: bool = False  # requests that bring an origin are answered otherwise
+    patience_ns: int  # time until the earliest of its deadlines
+    lines: bytes = b""  # header lines to add to responses
+    by_origin: bool = False  # responses to requests with an `origin` differ
 
 
 @dataclass(frozen=True, slots=True)
 class CachedLimits(Part):
-    """The limits that each request is counted by, and the price of its tokens."""
+    """The limits that count each request, and the price of its tokens."""
 
     limits: LimitSet | None
     price: Price | None
@@ -53,8 +54,8 @@ class CachedLimits(Part):
 
 @dataclass(frozen=True, slots=True)
 class CachedChoice(Part):
-    """The choice among upstreams: made anew for each request, by the same selector."""
+    """The choice of an upstream: made anew for each request, by the same selector."""
 
     selector: Selector
-    left_out: int  # upstreams that do not serve the model, a bit each
+    left_out: int  # upstreams that do not serve the model, one bit each
     targets: tuple[Any, ...]  # transport.client_cy.Target, by the selector's index

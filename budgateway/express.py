@@ -1,9 +1,9 @@
-"""The express, seen from Python: what it may carry, and who goes on with what it cannot.
+"""The Python side of the fast path: caches plans for it, and takes over the exchanges that it gives up.
 
-The native half (`native/src/express`) carries an exchange from the read of its request to the write of its response, when
-both are common and the pipeline has decided about one like it before. Such a decision is a precedent: `learn` makes one of
-an exchange that went the ordinary way. Whatever turns out uncommon is taken over here, in the state that it would have had
-on the ordinary way.
+The native half (`native/src/express`) serves an exchange from the read of its request to the write of its response,
+when both are common and there is a cached plan for its kind. `learn` caches the plan of an exchange that took the
+ordinary path. An exchange that turns out uncommon continues here, in the state that it would have had on the ordinary
+path.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection
 
-QUIET_NS = 500_000_000  # a sweep less than SUSPECT_NS of courier_cy: a silent upstream is found as early as without the express
-SLACK_NS = 500_000_000  # two sweeps: so long before a deadline the relay has what it is about
-MAX_LEARNT = 1024  # kinds of exchanges, as many as the native half remembers
+QUIET_NS = 500_000_000  # SUSPECT_NS of courier_cy less a sweep: finds silence as early as without the fast path
+SLACK_NS = 500_000_000  # two sweeps: the relay gets an exchange this long before its deadline
+MAX_LEARNT = 1024  # kinds of exchanges remembered; the native half has the same limit
 _EVER_NS = (1 << 63) - 1
 
 
 def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
-    """What the stages contribute to x's cached plan, by type; None when one of them must see every request."""
+    """Return the stages' parts of x's cached plan, by type; None when one of them must see every request."""
     parts: dict[type[Part], Any] = {}
     for stage in stages_of(x):
         if stage is None:
@@ -50,11 +50,11 @@ def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
 
 
 class Express:
-    """One per worker, beside the relay."""
+    """The fast path of one worker."""
 
     def __init__(self, relay: Relay, recorder: Recorder) -> None:
         self._relay = relay
-        # kinds of exchanges, by route, credential and model -> whether their plan is cached
+        # (route, credential, model) -> whether the plan of this kind is cached
         self._learnt: dict[tuple[int, str | None, str], bool] = {}
         relay.express = self
         self.native = native.Express(
@@ -71,18 +71,20 @@ class Express:
         )
 
     def follow(self, snapshot: Snapshot) -> None:
-        """Carry what this configuration is about from now on. What is on its way goes on under the former one."""
+        """Serve requests under this configuration from now on. Exchanges in flight end
+        under the former one, in the relay."""
         self._learnt.clear()
         self.native.follow(snapshot.routes.table, snapshot.auth.asks)
 
     def forget(self) -> None:
-        """Who was known before may not be any more, and upstreams may serve other models."""
+        """Drop all cached plans: credentials or served models have changed."""
         self._learnt.clear()
         self.native.forget()
 
     def learn(self, x: Exchange, now_ns: int) -> None:
-        """Cache the plan of an exchange that ends well, if every stage vouches for its part: then the client's next request
-        is offered. An exchange that was retried, streamed, renamed or refused is of no kind that the native half serves."""
+        """Cache the plan of an exchange that ended well, if every stage contributes its part; then the client's next
+        request is offered to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
+        refused: the native half serves none of those."""
         route: RouteRoom = x.route
         if x.streams or x.rename or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
             return
@@ -90,7 +92,7 @@ class Express:
         if snapshot is not self._relay.snapshot:
             return
         if route.cors is not None and route.cors.by_origin and x.head.header("origin") is not None:
-            return  # the native half gives such a request back
+            return  # the native half does not serve such a request
         try:
             kind = (route.place, snapshot.auth.given(x), x.model)
         except ValueError:
@@ -107,7 +109,7 @@ class Express:
             x.downstream.rides = True
 
     def _insert(self, x: Exchange, parts: dict[type[Part], Any]) -> None:
-        """Hand the parts of a plan to the native half."""
+        """Pass the parts of a plan to the native half."""
         identity: CachedIdentity = parts[CachedIdentity]
         route: CachedRoute = parts[CachedRoute]
         limits: CachedLimits = parts[CachedLimits]
@@ -156,8 +158,8 @@ class Express:
         started_ns: int,
         sent_ns: int,
     ) -> None:
-        """Go on with an exchange that has its upstream, and whose request is on its way to it; without a connection that is
-        still to be done."""
+        """Continue an exchange that the fast path gave up. Its upstream is chosen, and its request was sent on
+        `connection`; without a connection it is still to be sent."""
         relay = self._relay
         x = downstream.adopt(head, data, started_ns)
         relay.in_flight += 1

@@ -1,4 +1,4 @@
-"""Replies: answers of the gateway's own, which a stage puts into an exchange instead of letting it go to an upstream."""
+"""Replies: responses of the gateway's own, which a stage sets on an exchange instead of having it sent upstream."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Reply:
-    """A status, a head and a body. Framing, the request id, limits and `connection` are the relay's to write.
+    """A status, header lines and a body. The relay writes framing, the request id, limits and `connection`.
 
-    It is closed, settled and recorded like an upstream's answer, with no upstream. An exception of `pieces` before the
-    client has been sent anything becomes a 500; later it breaks the answer off.
+    A reply is closed, settled and recorded like an upstream's response, but without an upstream. An exception from
+    `pieces` breaks the response off, because its head has been sent.
     """
 
     status: int
-    lines: bytes = b""  # header lines, each ended by CRLF, without framing
-    body: bytes = b""  # whole, unless there are pieces
-    pieces: Iterator[bytes] | None = None  # the body piece by piece, asked for as fast as the client reads
+    lines: bytes = b""  # header lines, each with its CRLF, without framing
+    body: bytes = b""  # the whole body, unless there are `pieces`
+    pieces: Iterator[bytes] | None = None  # the body in pieces, taken as fast as the client reads

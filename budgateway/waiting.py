@@ -1,4 +1,4 @@
-"""The one task of an exchange whose plan must wait: compiled modules hold no coroutines."""
+"""The task that awaits a stage for an exchange's plan, because compiled modules hold no coroutines."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 class Planner(Protocol):
-    """Who goes on with the plan."""
+    """The object that continues a plan: the relay."""
 
     def waited(self, x: Exchange, error: Exception | None) -> None:
-        """What a stage waited for came, or failed."""
+        """Continue the plan: the stage's wait is over, or failed with `error`."""
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        """A defect of ours was met."""
+        """End the exchange after a defect of ours."""
 
 
 async def go_on(planner: Planner, x: Exchange, waiting: Awaitable[None]) -> None:
-    """Wait for a stage, then go on. Cancelled with its exchange: the stage then gives back what it took."""
+    """Wait for a stage, then continue the plan. Cancelled with its exchange; the stage then gives back what it took."""
     failure: Exception | None = None
     try:
         await waiting
