@@ -1,4 +1,4 @@
-//! Access lines: one JSON object an exchange, formatted by hand into a bounded buffer.
+//! The access log: one JSON object per exchange, formatted by hand into a bounded buffer.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,10 +11,10 @@ use crate::metrics::Outcome;
 use crate::out::Out;
 use crate::segment::{LABELS, LabelId, Segment};
 
-/// What a pipe takes whole, whoever else writes to it (PIPE_BUF of Linux, pipe(7)): no line is longer.
+/// The longest line, and the most that a pipe takes atomically (PIPE_BUF on Linux, pipe(7)).
 pub const LINE_BYTES: usize = 4096;
 
-/// What one line says. Empty strings, `OTHER` labels and negative numbers are left out.
+/// The fields of one line. Empty strings, `OTHER` labels and negative numbers are left out.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "they are the names of the line's members")]
 pub struct Line<'a> {
@@ -24,11 +24,11 @@ pub struct Line<'a> {
     pub client: &'a str,
     pub principal: &'a str,
     pub method: &'a [u8],
-    /// As it came: need not be UTF-8.
+    /// As received; not necessarily UTF-8.
     pub path: &'a [u8],
     pub status: i64,
     pub outcome: Option<Outcome>,
-    /// An error's code.
+    /// The code of an error.
     pub error: &'a str,
     pub route: LabelId,
     pub provider: LabelId,
@@ -40,20 +40,20 @@ pub struct Line<'a> {
     pub bytes_out: i64,
     pub duration_ns: i64,
     pub overhead_ns: i64,
-    /// 0 when there was none.
+    /// 0 when there was no first byte.
     pub first_byte_ns: i64,
     pub tokens_in: i64,
     pub tokens_out: i64,
     pub tokens_cached: i64,
     pub tokens_reasoning: i64,
-    /// What they cost.
+    /// The cost of the tokens.
     pub cost_micros: i64,
-    /// The tokens are an estimate.
+    /// True when the tokens are an estimate.
     pub is_estimated: bool,
 }
 
 impl Line<'_> {
-    /// The line with texts that take at most `most` bytes each, escaped.
+    /// The line with its texts cut to `most` bytes each, counted after escaping.
     fn cut(&self, most: usize) -> Self {
         let text = |text: &'_ str| -> usize {
             let end = fitting(text.as_bytes(), most);
@@ -73,23 +73,23 @@ impl Line<'_> {
     }
 }
 
-/// Lines waiting to be written out.
+/// A buffer of lines to be written out.
 #[derive(Debug)]
 pub struct AccessLog {
     segment: Arc<Segment>,
     capacity: usize,
-    /// The lines in its first `used` bytes; what is behind them is room that is made once.
+    /// The lines are the first `used` bytes; the rest is capacity that was zeroed once.
     lines: Vec<u8>,
     used: usize,
     dropped: u64,
-    /// The second that the last line's time was in, and that time.
+    /// The second of the last line's time, and that time as text.
     second: i64,
     time: [u8; 24],
-    /// Labels as JSON strings: one that was given out never changes.
+    /// Labels as JSON strings; a label never changes once it has been assigned.
     labels: Box<[OnceLock<Box<[u8]>>]>,
 }
 
-/// Lines that were taken out.
+/// Lines taken out of the buffer.
 #[derive(Debug)]
 pub struct Drained {
     lines: Vec<u8>,
@@ -105,7 +105,7 @@ impl std::ops::Deref for Drained {
 }
 
 impl AccessLog {
-    /// An empty buffer of at most `capacity` bytes; labels are those of `segment`.
+    /// An empty buffer of at most `capacity` bytes, with the labels of `segment`.
     #[must_use]
     pub fn new(segment: Arc<Segment>, capacity: usize) -> Self {
         let labels = (0..LABELS).map(|_| OnceLock::new()).collect();
@@ -121,8 +121,8 @@ impl AccessLog {
         }
     }
 
-    /// Adds a line, or counts it as dropped when it does not fit; the bytes now waiting. A line above `LINE_BYTES` is
-    /// written with its longest texts cut.
+    /// Adds a line, or counts it as dropped when it does not fit. Returns the bytes in the buffer. In a line above
+    /// `LINE_BYTES`, the longest texts are cut.
     pub fn append(&mut self, line: &Line<'_>) -> usize {
         for label in [line.route, line.provider] {
             self.keep(label);
@@ -144,7 +144,7 @@ impl AccessLog {
         self.used
     }
 
-    /// Writes a line behind those that are waiting, where there is room for it; its length.
+    /// Writes a line behind the buffered ones, if it fits; returns its length.
     fn put(&mut self, line: &Line<'_>, is_cut: bool) -> usize {
         let mut lines = std::mem::take(&mut self.lines);
         let mut out = Out::new(lines.get_mut(self.used..).unwrap_or_default());
@@ -155,7 +155,7 @@ impl AccessLog {
         length
     }
 
-    /// The same with texts of at most as many bytes as let it fit.
+    /// Writes the line with its texts cut until it fits.
     #[cold]
     fn put_cut(&mut self, line: &Line<'_>) -> usize {
         let mut most = LINE_BYTES / 2;
@@ -168,7 +168,7 @@ impl AccessLog {
         }
     }
 
-    /// Takes the lines waiting, all of them complete.
+    /// Takes the buffered lines, all of them complete.
     #[must_use]
     pub fn drain(&mut self) -> Drained {
         Drained {
@@ -177,22 +177,22 @@ impl AccessLog {
         }
     }
 
-    /// Takes back the memory of what `drain` gave, so that the next lines need not make room anew.
+    /// Takes back the memory that `drain` gave away, so that the next lines need no allocation.
     pub fn recycle(&mut self, drained: Drained) {
         if self.lines.is_empty() {
             self.lines = drained.lines;
         }
     }
 
-    /// Lines that found the buffer full.
+    /// The number of lines dropped because the buffer was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
 
-    /// What the line takes at most.
+    /// An upper bound of the line's length.
     fn room(&self, line: &Line<'_>) -> usize {
-        // A byte becomes six at most, as `\u001f`; members' names and numbers are 700 bytes.
+        // A byte becomes at most six, as `\u001f`; member names and numbers take 700 bytes.
         let texts = line.request_id.len()
             + line.client.len()
             + line.principal.len()
@@ -260,7 +260,7 @@ impl AccessLog {
         }
     }
 
-    /// A label as a JSON string, once `keep` was asked for it; empty for none.
+    /// A label as a JSON string, after `keep` has stored it; empty for none.
     fn kept(&self, id: LabelId) -> &[u8] {
         let label = self.labels.get(id.get() as usize);
         label.and_then(OnceLock::get).map_or(b"", |json| json)
@@ -284,9 +284,9 @@ impl AccessLog {
         }
     }
 
-    /// RFC 3339 with milliseconds, UTC; the date is worked out once a second.
+    /// Sets the time: RFC 3339 with milliseconds, UTC. The date is computed once per second.
     fn tell_time(&mut self, unix_ms: i64) {
-        // Year 1 to 9999, as far as RFC 3339 and Python's datetime go.
+        // Years 1 to 9999, the range of RFC 3339 and Python's datetime.
         let unix_ms = unix_ms.clamp(-62_135_596_800_000, 253_402_300_799_999);
         let second = unix_ms.div_euclid(1000);
         if self.second != second {
@@ -298,7 +298,7 @@ impl AccessLog {
     }
 }
 
-/// `member` ends in the opening quote.
+/// `member` includes the opening quote of the value.
 #[inline(always)]
 fn text(out: &mut Out<'_>, member: &[u8], value: &[u8]) {
     if !value.is_empty() {
@@ -316,7 +316,7 @@ fn number(out: &mut Out<'_>, member: &[u8], value: i64) {
     }
 }
 
-/// A number of thousandths, with three decimals.
+/// Writes a number of thousandths with three decimals.
 #[inline(always)]
 fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
@@ -327,7 +327,7 @@ fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
     }
 }
 
-/// A number of millionths, with six decimals.
+/// Writes a number of millionths with six decimals.
 #[inline(always)]
 fn millionths(out: &mut Out<'_>, member: &[u8], value: i64) {
     if value >= 0 {
@@ -339,7 +339,7 @@ fn millionths(out: &mut Out<'_>, member: &[u8], value: i64) {
     }
 }
 
-/// What stands between the quotes of a JSON string (RFC 8259 section 7). What is not UTF-8 becomes U+FFFD.
+/// Writes the content of a JSON string (RFC 8259 section 7). Invalid UTF-8 becomes U+FFFD.
 #[inline]
 fn characters(out: &mut Out<'_>, value: &[u8]) {
     if needs_nothing(value) {
@@ -349,12 +349,12 @@ fn characters(out: &mut Out<'_>, value: &[u8]) {
     }
 }
 
-/// How many bytes of a text take no more than `most` as they stand in a line.
+/// The number of leading bytes that take no more than `most` bytes after escaping.
 fn fitting(value: &[u8], most: usize) -> usize {
     let mut room = most;
     let fits = value.iter().position(|&byte| {
         let taken = match byte {
-            // Not UTF-8, at worst: U+FFFD.
+            // U+FFFD in the worst case, when the byte is not UTF-8.
             0x80.. => 3,
             byte if is_plain(byte) => 1,
             _ => 6,
@@ -374,10 +374,10 @@ fn escape_all(out: &mut Out<'_>, value: &[u8]) {
     }
 }
 
-/// All of it is ASCII that stands for itself.
+/// True when every byte is ASCII that needs no escape.
 #[inline]
 fn needs_nothing(value: &[u8]) -> bool {
-    // What is above 0x7f is negative, and so below the space.
+    // Bytes above 0x7f are negative, and so below the space.
     let are_plain = |lane| {
         let special = equal(lane, b'"') | equal(lane, b'\\') | equal(lane, 0x7f);
         lane.cmp_gt(i8x16::splat(0x1f)) & !special
@@ -533,7 +533,7 @@ mod tests {
             principal: &"\"".repeat(9000),
             ..EMPTY
         });
-        // What fits stays as it is.
+        // Texts that fit are not changed.
         let path = vec![b'p'; LINE_BYTES - one(&Line { path: b"p", ..EMPTY }).len() + 1];
         log.append(&Line { path: &path, ..EMPTY });
         let block = log.drain().to_vec();

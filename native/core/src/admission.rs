@@ -1,12 +1,12 @@
-//! What all workers together have no more than so many of: client connections.
+//! Admission of client connections: a limit over all workers.
 
 use std::sync::atomic::Ordering;
 
 use crate::segment::{Segment, SegmentError, Worker};
 
 impl Segment {
-    /// Counts one more in a worker's gauge, unless that makes more than `most` in all rows. Exact: each counts itself first,
-    /// and whoever finds too many takes itself out again.
+    /// Counts one more in a worker's gauge, unless that makes more than `most` in all rows. Exact: each worker counts
+    /// itself first, and takes itself out again when the sum is too high.
     pub fn enter(&self, worker: Worker, gauge: usize, most: i64) -> Result<bool, SegmentError> {
         let own = self.row(worker).gauges.get(gauge).ok_or(SegmentError::Gauge(gauge))?;
         own.fetch_add(1, Ordering::SeqCst);

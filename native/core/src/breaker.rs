@@ -2,40 +2,40 @@
 //!
 //! ```text
 //!     threshold failures in a row, or
-//!     too large a share of late            open_ns later, the first pick
+//!     too large a share recently           open_ns later, the first pick
 //!   closed ------------------------------> open ------------------------------> half open
 //!      ^                                    ^                                    |    |
 //!      |                                    +---------- a probe failed ----------+    |
 //!      +------------------------- `probes` probes succeeded --------------------------+
 //! ```
 //!
-//! Half open, `probes` picks are let through in all. A neutral verdict gives its permit back. When verdicts stay out for
-//! `open_ns` (a worker died, a stream is long), the permits lapse and as many new ones are given.
+//! A half-open breaker lets `probes` picks through in all. A neutral verdict returns its permit. When verdicts stay out
+//! for `open_ns` (a worker died, a stream is long), the permits lapse and as many new ones are issued.
 //!
-//! A release does not say which pick it ends, so an exchange that began before the breaker opened may answer in a probe's
-//! place. That is a verdict on the upstream, too; it never brings more than `probes` permits at a time into being, because
-//! a verdict only counts while a permit is out.
+//! A release does not say which pick it ends, so an exchange that began before the breaker opened may count as a probe.
+//! Its verdict is about the same upstream. There are never more than `probes` permits at a time, because a verdict only
+//! counts while a permit is out.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::window::{self, Window};
 
-/// When to rest an upstream.
+/// The thresholds and times of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     threshold: u64,
     open_ms: u64,
     probes: u64,
-    /// Failures of a thousand calls; 0: the share of failures is not looked at.
+    /// Failures per thousand calls; 0 disables the ratio.
     ratio: u64,
     minimum: u64,
     bucket_ms: u64,
 }
 
-/// How an exchange ended, as far as it says something about the upstream.
+/// The result of an exchange, as evidence about the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Says nothing: the client left, the upstream asked for patience.
+    /// No evidence: the client left, or the upstream asked for a delay.
     Neutral,
     /// The upstream answered.
     Success,
@@ -43,21 +43,21 @@ pub enum Verdict {
     Failure,
 }
 
-/// What a breaker does.
+/// The state of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Lets everything through.
+    /// Allows everything.
     Closed,
-    /// Lets nothing through.
+    /// Allows nothing.
     Open,
-    /// Lets probes through.
+    /// Allows probes.
     HalfOpen,
 }
 
-/// A breaker's whole state but for its window. All zeroes is closed, without a failure, and never was otherwise.
+/// The state of a breaker, except its window. All zeroes is closed, without failures, and never opened.
 ///
 /// ```text
-/// state (2 bits) | since, in ms (42) | failures in a row, or permits given (10) | probes that succeeded (10)
+/// state (2 bits) | since, in ms (42) | failures in a row, or permits issued (10) | probes that succeeded (10)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Word {
@@ -73,8 +73,8 @@ const SINCE_MAX: u64 = (1 << 42) - 1;
 const NS_PER_MS: u64 = 1_000_000;
 
 impl Settings {
-    /// Opens after `threshold` failures in a row, for `open_ns`, then asks for `probes` successes. Counts are taken to
-    /// lie in 1 to 1023, times are rounded up to milliseconds.
+    /// Opens after `threshold` failures in a row, for `open_ns`, and then requires `probes` successes. Counts are
+    /// clamped to 1 to 1023, times are rounded up to milliseconds.
     #[must_use]
     pub fn new(threshold: u64, open_ns: u64, probes: u64) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Settings {
         }
     }
 
-    /// Opens as well when `per_mille` of the calls within `window_ns` failed, and there were `minimum` of them.
+    /// Also opens when `per_mille` of the calls within `window_ns` failed, and there were at least `minimum` calls.
     #[must_use]
     pub fn with_ratio(self, per_mille: u64, minimum: u64, window_ns: u64) -> Self {
         Self {
@@ -98,12 +98,12 @@ impl Settings {
         }
     }
 
-    /// Calls and failures that the ratio is taken of.
+    /// Calls and failures in the window of the ratio.
     pub(crate) fn counts(self, window: &Window, now_ns: u64) -> (u64, u64) {
         window.counts(self.bucket_ms, now_ns)
     }
 
-    /// Counts a call; whether too many failed of late.
+    /// Counts a call; returns true when the recent failures exceed the ratio.
     fn is_over(self, window: &Window, verdict: Verdict, now_ns: u64) -> bool {
         let failed = verdict == Verdict::Failure;
         window.add(self.bucket_ms, failed, now_ns);
@@ -115,7 +115,7 @@ impl Settings {
     }
 }
 
-/// Whether a pick would be let through now. Changes nothing.
+/// True when a pick would be allowed now. Changes nothing.
 #[inline]
 pub fn allows(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> bool {
     let word = breaker.load(Ordering::Relaxed);
@@ -123,13 +123,13 @@ pub fn allows(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> bool {
     word >> 62 == 0 || Word::unpack(word).permit(settings, now_ns).is_some()
 }
 
-/// Lets a pick through, or not; half open, that takes a permit.
+/// Allows or refuses a pick; in the half-open state, that takes a permit.
 #[inline]
 pub fn permit(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> bool {
     update(breaker, |word| word.permit(settings, now_ns)).is_some()
 }
 
-/// Hears how a pick ended that was let through; whether that opened it.
+/// Records the verdict on an allowed pick; returns true when that opened the breaker.
 #[inline]
 pub(crate) fn record(breaker: &AtomicU64, window: &Window, settings: Settings, verdict: Verdict, now_ns: u64) -> bool {
     let is_closed = breaker.load(Ordering::Relaxed) >> 62 == 0;
@@ -138,19 +138,19 @@ pub(crate) fn record(breaker: &AtomicU64, window: &Window, settings: Settings, v
     let change = update(breaker, |word| Some(word.record(settings, verdict, is_over, now_ns)));
     let opened = change.is_some_and(|(before, after)| before.state != after.state && after.state == State::Open);
     if opened {
-        // What it did before it opened says nothing about it afterwards.
+        // Calls from before it opened are no evidence about the time after.
         window.clear();
     }
     opened
 }
 
-/// Since when it is closed, in ms; 0 when it always was, `None` when it is not.
+/// The time since when it is closed, in ms; 0 when it never opened, `None` when it is not closed.
 #[inline]
 pub(crate) fn closed_since_ms(word: u64) -> Option<u64> {
     (word >> 62 == 0).then_some(word >> (2 * COUNT_BITS) & SINCE_MAX)
 }
 
-/// What the breaker does now.
+/// The current state.
 pub fn state(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> State {
     let word = Word::unpack(breaker.load(Ordering::Relaxed));
     if word.state == State::Open && word.is_due(settings, now_ns) {
@@ -160,7 +160,7 @@ pub fn state(breaker: &AtomicU64, settings: Settings, now_ns: u64) -> State {
     }
 }
 
-/// Applies a transition: what it led from and to, if there was one. Words that stay as they are are not written.
+/// Applies a transition and returns the words before and after it, if there was one. Unchanged words are not written.
 #[inline]
 fn update(breaker: &AtomicU64, transition: impl Fn(Word) -> Option<Word>) -> Option<(Word, Word)> {
     let mut before = breaker.load(Ordering::Acquire);
@@ -196,7 +196,7 @@ impl Word {
     }
 
     fn record(self, settings: Settings, verdict: Verdict, is_over: bool, now_ns: u64) -> Self {
-        // Rounded up, so that an upstream rests for no less than it should.
+        // Rounded up, so that an upstream never rests for less than the configured time.
         let open = Self {
             state: State::Open,
             since_ms: ceil_ms(now_ns),
@@ -211,7 +211,7 @@ impl Word {
                 count: self.count + 1,
                 ..self
             },
-            // Begun before it opened: nothing new.
+            // Began before it opened: no new evidence.
             (State::Open, _) => self,
             (State::HalfOpen, _) if self.succeeded >= self.count => self,
             (State::HalfOpen, Verdict::Neutral) => Self {
@@ -282,7 +282,7 @@ mod tests {
         minimum: 1,
         bucket_ms: 1,
     };
-    /// Opens when half of at least three calls within ten buckets of 4 ms failed; five in a row would, too.
+    /// Opens when half of at least three calls within ten buckets of 4 ms failed, or after five failures in a row.
     const BY_RATIO: Settings = Settings {
         threshold: 5,
         ratio: 500,
@@ -291,7 +291,7 @@ mod tests {
         ..SETTINGS
     };
 
-    /// The breaker as one would tell it: lists and flags, nothing packed.
+    /// The breaker, implemented naively: lists and flags, nothing packed.
     #[derive(Clone, Debug)]
     struct Oracle {
         settings: Settings,
@@ -387,12 +387,12 @@ mod tests {
         }
     }
 
-    /// A breaker with its window, to be copied at each fork.
+    /// A copy of a breaker and its window, for each fork of the search.
     fn copy(from: &(AtomicU64, Window)) -> (AtomicU64, Window) {
         (AtomicU64::new(from.0.load(Ordering::Relaxed)), from.1.copy())
     }
 
-    /// Every sequence of `depth` events, against the oracle, after each event.
+    /// Checks every sequence of `depth` events against the oracle, after each event.
     fn explore(settings: Settings, breaker: &(AtomicU64, Window), oracle: &Oracle, now: u64, depth: u32) -> u64 {
         let word = breaker.0.load(Ordering::Relaxed);
         let about = || format!("{:?} {oracle:?} at {now}", Word::unpack(word));
@@ -451,7 +451,7 @@ mod tests {
             record(&word, &window, BY_RATIO, Verdict::Success, 10 * MS);
         }
         assert_eq!(state(&word, BY_RATIO, 10 * MS), State::Closed);
-        // Within the same window: three calls are needed once more.
+        // Still in the same window: three calls are needed again.
         assert_eq!([0, 1, 2].map(|_| fail(11 * MS)), [false, false, true]);
     }
 
@@ -469,7 +469,7 @@ mod tests {
                 record(&word, &window, settings, verdict, call * 50 * MS)
             });
             assert_eq!(opened.is_some(), opens);
-            // Not before there were enough calls to speak of.
+            // Not before the minimum number of calls.
             assert!(opened.is_none_or(|call| call >= 19), "{opened:?}");
         }
     }

@@ -1,4 +1,4 @@
-//! Chunked framing (RFC 9112 7.1), followed byte by byte with limits, so that the message's last byte is known.
+//! Chunked framing (RFC 9112 7.1), scanned byte by byte with limits, to find the message's last byte.
 //!
 //! ```text
 //! Size -> (Extension) -> SizeEnd -> Data -> DataCr -> DataLf -> Size ...
@@ -7,20 +7,21 @@
 
 use crate::head::{Known, is_token_byte};
 
-/// Bytes of extensions a chunk may carry, semicolon included (nginx and Envoy had floods here: CVE-2023-39326 and kin).
+/// The most bytes of extensions per chunk, semicolon included (against floods as in CVE-2023-39326, which hit nginx and
+/// Envoy too).
 pub const MAX_EXTENSION: u32 = 256;
-/// Bytes of extensions a message may carry.
+/// The most bytes of extensions per message.
 pub const MAX_EXTENSIONS: u32 = 16 * 1024;
-/// Bytes of trailers, line ends included. They are dropped.
+/// The most bytes of trailers, line ends included. Trailers are dropped.
 pub const MAX_TRAILERS: u32 = 8 * 1024;
-/// Digits of a chunk size.
+/// The most digits of a chunk size.
 pub const MAX_SIZE_DIGITS: u8 = 16;
 
-/// What is wrong with a chunked body.
+/// A defect of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChunkError {
-    /// No hexadecimal digits, or something else behind them.
+    /// No hexadecimal digits, or other bytes behind them.
     #[error("a chunk size is malformed")]
     Size,
     /// More digits than `MAX_SIZE_DIGITS`.
@@ -35,13 +36,13 @@ pub enum ChunkError {
     /// CR without LF or LF without CR.
     #[error("a line of the chunked framing does not end in CR LF")]
     LineEnd,
-    /// A chunk's data goes on where its CRLF should be.
+    /// A chunk's data continues where its CRLF should be.
     #[error("a chunk is longer than its size")]
     DataEnd,
     /// Not `name: value`.
     #[error("a trailer is malformed")]
     Trailer,
-    /// A trailer that would frame, route or authenticate, were it merged into the head (RFC 9110 6.5.1).
+    /// A trailer that would affect framing, routing or authentication if it were merged into the head (RFC 9110 6.5.1).
     #[error("trailer {0} is forbidden")]
     Forbidden(&'static str),
     /// More than `MAX_TRAILERS`.
@@ -49,19 +50,19 @@ pub enum ChunkError {
     TrailersTooLarge,
 }
 
-/// Follows one message's framing. An error is final: every later `feed` repeats it.
+/// Tracks one message's framing. An error is final: every later `feed` repeats it.
 #[derive(Debug, Default)]
 pub struct ChunkScanner {
     state: State,
-    /// Size of the chunk while its digits arrive, then what is left of its data.
+    /// The chunk's size while its digits arrive, then the rest of its data.
     left: u64,
     digits: u8,
-    /// Of this chunk.
+    /// Extension bytes of this chunk.
     extension: u32,
-    /// Of this message.
+    /// Extension bytes of this message.
     extensions: u32,
     trailers: u32,
-    /// The start of the current trailer's name, and how long the name is.
+    /// The start of the current trailer's name, and the name's length.
     name: [u8; 32],
     name_len: usize,
 }
@@ -85,19 +86,20 @@ enum State {
 }
 
 impl ChunkScanner {
-    /// At the start of a body.
+    /// A scanner at the start of a body.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Looks at the next bytes, however cut: the offset just past the message when it ends in them, else None.
+    /// Scans the next bytes, however they are cut. Returns the offset just past the message when it ends in them, else
+    /// None.
     ///
-    /// A message that has ended already takes no byte more: `Some(0)`.
+    /// A message that has ended takes no more bytes: `Some(0)`.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<usize>, ChunkError> {
         self.feed_with(bytes, |_, _| {})
     }
 
-    /// The same, telling `data` where in `bytes` each piece of the body begins and ends.
+    /// Same as `feed`, and calls `data` with the start and end of each piece of the body in `bytes`.
     pub fn feed_with(&mut self, bytes: &[u8], mut data: impl FnMut(usize, usize)) -> Result<Option<usize>, ChunkError> {
         let mut at = 0;
         loop {
@@ -123,7 +125,7 @@ impl ChunkScanner {
         }
     }
 
-    /// Whether the last byte of the message was seen.
+    /// True when the last byte of the message was seen.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
     }
@@ -217,7 +219,7 @@ impl ChunkScanner {
 }
 
 impl ChunkScanner {
-    /// Looks at a whole trailer name.
+    /// Checks a complete trailer name.
     fn trailer_name(&self) -> Result<State, ChunkError> {
         use Known::{Authorization, Connection, ContentLength, Cookie, Host, TransferEncoding};
         let name = self.name.get(..self.name_len).unwrap_or_default();
@@ -234,7 +236,7 @@ impl ChunkScanner {
 mod tests {
     use super::*;
 
-    /// The verdict on a body fed whole, which must be the same fed byte by byte.
+    /// The result for a body fed whole, which must equal the result byte by byte.
     fn verdict(body: &[u8]) -> Result<Option<usize>, ChunkError> {
         let whole = ChunkScanner::new().feed(body);
         let mut scanner = ChunkScanner::new();

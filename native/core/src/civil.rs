@@ -1,8 +1,8 @@
-//! Dates of the calendar, UTC.
+//! Calendar dates in UTC.
 
 use crate::decimal::digits;
 
-/// The time of a second since 1970, with no milliseconds.
+/// Formats a second since 1970, with zero milliseconds.
 pub(crate) fn timestamp(second: i64) -> [u8; 24] {
     let (days, seconds) = (second.div_euclid(86_400), second.rem_euclid(86_400) as u64);
     let (year, month, day) = civil(days);
@@ -20,9 +20,9 @@ pub(crate) fn timestamp(second: i64) -> [u8; 24] {
     text
 }
 
-/// Year, month and day of a number of days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// The year, month and day of a number of days since 1970 (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
 fn civil(days: i64) -> (u64, u64, u64) {
-    // Counted from 1 March of year 0: leap days come last, in eras of 400 years.
+    // Counted from 1 March of year 0, in eras of 400 years, so that leap days come last.
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);

@@ -1,4 +1,4 @@
-//! Content codings of request bodies (RFC 9110 8.4.1): decoded as they arrive, within bounds.
+//! Content codings of request bodies (RFC 9110 8.4.1): decoded as they arrive, within limits.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,50 +7,50 @@ use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, Sta
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, InBuffer, Operation, OutBuffer};
 
-/// What `accept-encoding` may say of requests (RFC 7694).
+/// The value of `accept-encoding` for requests (RFC 7694).
 pub const CODINGS: &str = "gzip, deflate, br, zstd";
 
-/// A body may come to this many times what arrived of it. Text with much repetition comes to 20 or 50 times.
+/// The highest ratio of decoded to received bytes. Very repetitive text reaches 20 to 50.
 pub const MAX_RATIO: usize = 200;
-/// Below this size the ratio says nothing: blanks, and images in base64 with one colour.
+/// The decoded size up to which the ratio is not checked: blanks and single-coloured images in base64 compress better.
 pub const FREE_BYTES: usize = 1 << 20;
-/// RFC 9659: no window of zstd above 8 MiB on the web.
+/// RFC 9659: zstd windows on the web are at most 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// Decoders that may hold a window of megabytes (br 16, zstd 8) at a time in one process.
+/// The most decoders per process with windows of megabytes (br 16, zstd 8).
 pub const MAX_WIDE: usize = 32;
-/// The decoder's own buffer of output: what one step makes at most.
+/// Size of the decoder's output buffer, the most that one step produces.
 const STEP: usize = 32 * 1024;
 
 static WIDE: AtomicUsize = AtomicUsize::new(0);
 
-/// Why a body cannot be decoded.
+/// The reason why a body cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodingError {
-    /// Not a coding of ours.
+    /// An unsupported coding.
     #[error("the content coding is not one of {CODINGS}")]
     Unknown,
-    /// `MAX_WIDE` are at it.
+    /// `MAX_WIDE` decoders are in use.
     #[error("too many compressed bodies are being read at a time")]
     Busy,
-    /// The bytes are not of this coding.
+    /// The bytes are not valid in this coding.
     #[error("the body is not what its content-encoding says")]
     Corrupt,
-    /// It ended before its end.
+    /// The body stopped before its end.
     #[error("the compressed body ends too early")]
     Truncated,
-    /// Bytes behind the end: what they are is anybody's guess.
+    /// There are bytes behind the end, and their meaning is undefined.
     #[error("the compressed body goes on behind its end")]
     Trailing,
-    /// More than may come of it.
+    /// The decoded body is larger than the limit.
     #[error("the decoded body exceeds the limit of {0} bytes")]
     TooLarge(usize),
-    /// More than `MAX_RATIO` times what arrived.
+    /// The decoded body is more than `MAX_RATIO` times what arrived.
     #[error("the decoded body is more than {MAX_RATIO} times as large as what was sent")]
     Bomb,
 }
 
-/// One body's decoder.
+/// The decoder of one body.
 pub struct Decoder {
     codec: Codec,
     limit: usize,
@@ -67,14 +67,14 @@ enum Codec {
     Zstd(zstd::stream::raw::Decoder<'static>),
 }
 
-/// What one step came to.
+/// The result of one step.
 struct Step {
     taken: usize,
     made: usize,
     ended: bool,
 }
 
-/// A place among `MAX_WIDE`.
+/// A permit for one of `MAX_WIDE` decoders, returned on drop.
 struct Wide;
 
 impl Wide {
@@ -105,11 +105,11 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// A decoder for a coding by name (in any case), of a body that may come to `limit` bytes.
+    /// A decoder for the named coding (in any case), for a body of at most `limit` decoded bytes.
     pub fn new(coding: &str, limit: usize) -> Result<Self, CodingError> {
         let (codec, wide) = match coding.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => (Codec::Flate(Decompress::new_gzip(15)), None),
-            // RFC 9110 8.4.1.2: with zlib's frame around it.
+            // RFC 9110 8.4.1.2: deflate has zlib's frame around it.
             "deflate" => (Codec::Flate(Decompress::new(true)), None),
             "br" => {
                 let state = BrotliState::new(
@@ -150,7 +150,7 @@ impl Decoder {
             self.check()?;
             out.extend_from_slice(self.step.get(..done.made).unwrap_or_default());
             piece = piece.get(done.taken..).unwrap_or_default();
-            // A full buffer may hide more of it.
+            // A full output buffer may leave more to be decoded.
             if piece.is_empty() && (self.ended || done.made < STEP) {
                 return Ok(());
             }
@@ -160,7 +160,7 @@ impl Decoder {
         }
     }
 
-    /// Whether the body was whole.
+    /// Returns an error when the body was not complete.
     pub fn finish(&self) -> Result<(), CodingError> {
         if self.ended {
             Ok(())
@@ -169,7 +169,7 @@ impl Decoder {
         }
     }
 
-    /// Behind an end: whether `piece` is a further frame, which only zstd has (RFC 8878 3.1).
+    /// Checks the bytes behind an end: true when `piece` is another frame, which only zstd has (RFC 8878 3.1).
     fn begins_again(&mut self, piece: &[u8]) -> Result<bool, CodingError> {
         match &mut self.codec {
             _ if piece.is_empty() => Ok(false),

@@ -12,7 +12,7 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// The digits of a number below a hundred, a zero included; of a larger one the last two.
+/// The two digits of a number below a hundred, with a leading zero; the last two of a larger one.
 #[inline(always)]
 pub(crate) fn pair(value: u64) -> [u8; 2] {
     PAIRS[(value % 100) as usize]
@@ -27,25 +27,25 @@ pub(crate) fn digits(text: &mut [u8], mut value: u64) {
     }
 }
 
-/// Eight digits, zeros in front included.
+/// Eight digits, with leading zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Eight {
-    /// All of them.
+    /// All eight digits.
     pub(crate) text: [u8; 8],
     zeros: u32,
 }
 
 impl Eight {
-    /// What it takes is below.
+    /// Numbers must be below this.
     pub(crate) const LIMIT: u64 = 100_000_000;
 
-    /// All at once: halves of four digits, in each pairs, in each digits, every step in lanes of one word
-    /// (Wojciech Mula, "SSE: conversion integers to decimal representation", without SSE).
+    /// Converts all digits at once, in SIMD style within one word: halves of four digits, in each the pairs, in each
+    /// the digits (Wojciech Mula, "SSE: conversion integers to decimal representation", without SSE).
     #[inline(always)]
     pub(crate) fn new(value: u64) -> Self {
         debug_assert!(value < Self::LIMIT);
-        // The most significant comes first, which is lowest. A product with the reciprocal, cut, is the quotient: for
-        // all that a lane can hold.
+        // The most significant half is in the lowest lane. The truncated product with the reciprocal equals the
+        // quotient for every value of a lane.
         let halves = (value / 10_000) | ((value % 10_000) << 32);
         let hundreds = ((halves * 10_486) >> 20) & 0x0000_007f_0000_007f;
         let pairs = hundreds | ((halves - hundreds * 100) << 16);
@@ -57,14 +57,14 @@ impl Eight {
         }
     }
 
-    /// Those from the first that is not zero on.
+    /// The digits without leading zeros.
     #[inline(always)]
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.text.get(self.zeros as usize..).unwrap_or_default()
     }
 }
 
-/// A number to be written, whose length is known.
+/// A number to be written, with its length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decimal {
     value: u64,
@@ -72,13 +72,13 @@ pub(crate) struct Decimal {
 }
 
 impl Decimal {
-    /// No digits at all.
+    /// An empty text.
     pub(crate) const EMPTY: Self = Self { value: 0, len: 0 };
 
     /// A number without leading zeros.
     #[inline]
     pub(crate) fn new(value: u64) -> Self {
-        // Most of what we write has few digits.
+        // Most numbers have few digits.
         let len = match value {
             0..10 => 1,
             10..100 => 2,
@@ -89,7 +89,7 @@ impl Decimal {
         Self { value, len }
     }
 
-    /// Puts its digits.
+    /// Writes the digits.
     #[inline]
     pub(crate) fn put(&self, out: &mut Out<'_>) {
         if self.len > 0 {
@@ -97,14 +97,14 @@ impl Decimal {
         }
     }
 
-    /// How many there are.
+    /// The number of digits.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 }
 
-/// The last three digits of a number, zeros included.
+/// The last three digits of a number, with leading zeros.
 #[inline]
 pub(crate) fn three(value: u64) -> [u8; 3] {
     let [tens, ones] = PAIRS[(value % 100) as usize];
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn eight_digits_at_once_are_all_right() {
-        // Each half goes its own way: all of them, low and high.
+        // Both halves are computed independently: test every low and every high half.
         for half in 0..10_000 {
             for number in [half, half * 10_000, half * 10_000 + 9_999, 12_340_000 + half] {
                 let eight = Eight::new(number % Eight::LIMIT);

@@ -1,4 +1,4 @@
-//! File descriptors that come as numbers.
+//! File descriptors passed as numbers.
 
 #![allow(
     unsafe_code,
@@ -8,17 +8,17 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// A copy of a descriptor that somebody else owns and may close: the copy stays open.
+/// Duplicates a descriptor that somebody else owns and may close; the copy stays open.
 ///
 /// # Errors
 ///
-/// What `fcntl` says when the number stands for nothing, or there is no room for another one.
+/// The error of `fcntl`, when the number is not an open descriptor or no descriptors are left.
 pub fn copy_of(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl takes any number and fails on one that is no descriptor.
+    // SAFETY: fcntl accepts any number, and fails when it is not a descriptor.
     let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
     if copy < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: fcntl just made it, nobody else has it.
+    // SAFETY: fcntl has just created it, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }

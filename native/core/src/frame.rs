@@ -1,14 +1,14 @@
-//! WebSocket frames (RFC 6455 5), followed as they pass: whole headers and close frames are checked before a byte of them
-//! goes on, payloads are forwarded unread, and no message is ever kept.
+//! WebSocket frames (RFC 6455 5), tracked as they pass: complete headers and close frames are checked before they are
+//! forwarded, payloads are forwarded unread, and no message is ever buffered.
 //!
 //! ```text
 //! Head -> Payload -> Head ...
-//!   `---> Close -> Closed          a close frame goes on when it is whole; nothing follows it
+//!   `---> Close -> Closed          a close frame is forwarded when it is complete; nothing follows it
 //! ```
 
-/// Bytes of a frame's header at most: two, a 64-bit length, a mask.
+/// The longest frame header: two bytes, a 64-bit length, a mask.
 pub const MAX_HEAD: usize = 14;
-/// Payload of a control frame at most (RFC 6455 5.5).
+/// The longest payload of a control frame (RFC 6455 5.5).
 pub const MAX_CONTROL: usize = 125;
 
 const MAX_HELD: usize = MAX_HEAD + MAX_CONTROL;
@@ -18,44 +18,44 @@ const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PONG: u8 = 10;
 
-/// What is wrong with a frame.
+/// A violation of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// RSV2, RSV3, or RSV1 where no message begins that may be compressed.
+    /// RSV2, RSV3, or RSV1 where it does not begin a message that may be compressed.
     #[error("a frame has a reserved bit set")]
     Reserved,
-    /// 3 to 7, 11 to 15.
+    /// Opcodes 3 to 7 and 11 to 15.
     #[error("a frame has a reserved opcode")]
     Opcode,
     /// A client's frame without a mask.
     #[error("a frame of the client is not masked")]
     Unmasked,
-    /// A server's frame with one.
+    /// A server's frame with a mask.
     #[error("a frame of the server is masked")]
     Masked,
-    /// More bytes than it takes to say the length, or 2^63 and above.
+    /// Not the shortest form of a length, or 2^63 and above.
     #[error("a frame's length is malformed")]
     Length,
-    /// A control frame of more than 125 bytes, or in pieces.
+    /// A control frame of more than 125 bytes, or a fragmented one.
     #[error("a control frame is fragmented or longer than 125 bytes")]
     Control,
-    /// A continuation of nothing.
+    /// A continuation without a message.
     #[error("a continuation frame without a message to continue")]
     Continuation,
-    /// A message begins inside another.
+    /// A message that begins inside another one.
     #[error("a message begins before the last one ended")]
     Interleaved,
-    /// One byte, or a code that no endpoint may send (RFC 6455 7.4).
+    /// A payload of one byte, or a code that no endpoint may send (RFC 6455 7.4).
     #[error("a close frame has a malformed code")]
     CloseCode,
-    /// More than the limit.
+    /// A message above the limit.
     #[error("a message is larger than the limit")]
     TooLarge,
 }
 
 impl FrameError {
-    /// What to tell the sender (RFC 6455 7.4.1).
+    /// The close code to send to the offender (RFC 6455 7.4.1).
     pub fn close_code(self) -> u16 {
         match self {
             Self::TooLarge => 1009,
@@ -64,30 +64,30 @@ impl FrameError {
     }
 }
 
-/// Which bytes may go on: first `carried()` bytes that were held back before, then the new ones up to `end`.
+/// The bytes that may be forwarded: first `carried()` bytes that were held back before, then the new ones up to `end`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passed {
-    /// How many of the bytes held back by earlier calls.
+    /// The number of bytes held back by earlier calls.
     pub carried: usize,
-    /// How many of the bytes of this call.
+    /// The number of bytes of this call.
     pub end: usize,
 }
 
-/// Follows one direction of one connection. An error is final, and so is a close frame: nothing behind them passes.
+/// Tracks one direction of one connection. Errors and close frames are final: nothing passes after them.
 #[derive(Debug)]
 pub struct FrameScanner {
     masked: bool,
     compressed: bool,
     max_message: u64,
     state: State,
-    /// A header, or a whole close frame, while it arrives.
+    /// A header or a complete close frame while it arrives.
     held: [u8; MAX_HELD],
     held_len: usize,
-    /// What `held` was when the last call began.
+    /// The content of `held` when the last call began.
     carried: [u8; MAX_HELD],
-    /// Payload still to come of the current frame.
+    /// Payload bytes of the current frame still to come.
     left: u64,
-    /// Payload of the current message so far.
+    /// Payload bytes of the current message so far.
     message: u64,
     in_message: bool,
     frames: u64,
@@ -97,15 +97,16 @@ pub struct FrameScanner {
 enum State {
     Head,
     Payload,
-    /// A close frame whose whole length this is.
+    /// A close frame of this total length.
     Close(usize),
     Closed(u16),
     Failed(FrameError),
 }
 
 impl FrameScanner {
-    /// `masked`: a client sends, so its frames are masked. `compressed`: permessage-deflate was agreed upon (RFC 7692),
-    /// so the first frame of a message may have RSV1. Messages may have `max_message` bytes of payload as it is sent.
+    /// `masked`: the sender is a client, so its frames are masked. `compressed`: permessage-deflate was negotiated (RFC
+    /// 7692), so the first frame of a message may have RSV1. `max_message` limits the payload of a message, as
+    /// transmitted.
     pub fn new(masked: bool, compressed: bool, max_message: u64) -> Self {
         Self {
             masked,
@@ -122,7 +123,8 @@ impl FrameScanner {
         }
     }
 
-    /// Looks at the next bytes, however cut: which may go on. What is behind an error or a close frame never does.
+    /// Scans the next bytes, however they are cut, and returns those that may be forwarded. Nothing after an error or a
+    /// close frame is.
     pub fn feed(&mut self, bytes: &[u8]) -> Passed {
         let waiting = self.held_len;
         self.carried = self.held;
@@ -164,17 +166,17 @@ impl FrameScanner {
         }
     }
 
-    /// What `feed` said to be `carried`, until the next call.
+    /// The bytes that `feed` returned as `carried`, valid until the next call.
     pub fn carried(&self, passed: Passed) -> &[u8] {
         self.carried.get(..passed.carried).unwrap_or_default()
     }
 
-    /// Frames whose header has passed.
+    /// The number of frames whose header has passed.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Whether another frame may be put behind what has passed.
+    /// True when another frame may be inserted after the bytes that have passed.
     pub fn between_frames(&self) -> bool {
         self.state != State::Payload
     }
@@ -187,7 +189,7 @@ impl FrameScanner {
         }
     }
 
-    /// What went wrong.
+    /// The error, if there was one.
     pub fn error(&self) -> Option<FrameError> {
         match self.state {
             State::Failed(error) => Some(error),
@@ -195,7 +197,7 @@ impl FrameScanner {
         }
     }
 
-    /// The state after one more byte is held.
+    /// The state after one more held byte.
     fn step(&mut self) -> Result<State, FrameError> {
         if let State::Close(len) = self.state {
             return if self.held_len < len {
@@ -287,14 +289,14 @@ impl FrameScanner {
         Ok(())
     }
 
-    /// The payload's length, once its bytes are here.
+    /// The payload's length, once its bytes have arrived.
     fn length(&self, short: u8, extended: usize) -> Result<u64, FrameError> {
         let length = self.held[2..2 + extended]
             .iter()
             .fold(0, |length, byte| length << 8 | u64::from(*byte));
         match extended {
             0 => Ok(u64::from(short)),
-            // RFC 6455 5.2: the shortest form, and no sign.
+            // RFC 6455 5.2: the shortest form, and no sign bit.
             2 if length > 125 => Ok(length),
             8 if length > 0xffff && length >> 63 == 0 => Ok(length),
             _ => Err(FrameError::Length),
@@ -309,7 +311,7 @@ impl FrameScanner {
         Ok(())
     }
 
-    /// A close frame is whole.
+    /// Checks a complete close frame.
     fn closed(&self) -> Result<State, FrameError> {
         let (mask, payload) = if self.masked {
             ([self.held[2], self.held[3]], 6)
@@ -320,7 +322,7 @@ impl FrameScanner {
             return Ok(State::Closed(1005));
         }
         let code = u16::from_be_bytes([self.held[payload] ^ mask[0], self.held[payload + 1] ^ mask[1]]);
-        // 7.4.1 and the IANA registry: 1004 to 1006 and 1015 are never sent, 3000 and up are free to use.
+        // RFC 6455 7.4.1 and the IANA registry: 1004 to 1006 and 1015 are never sent, 3000 and up are free to use.
         if matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999) {
             Ok(State::Closed(code))
         } else {
@@ -354,7 +356,7 @@ mod tests {
         FrameScanner::new(false, false, 1 << 20)
     }
 
-    /// Feeds in pieces of `step` bytes: what has passed.
+    /// Feeds pieces of `step` bytes and returns the bytes that passed.
     fn run(scanner: &mut FrameScanner, bytes: &[u8], step: usize) -> Vec<u8> {
         let mut out = Vec::new();
         for piece in bytes.chunks(step) {

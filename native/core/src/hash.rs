@@ -1,6 +1,6 @@
-//! SipHash-1-3 with a key: nobody outside can choose names that collide (Aumasson and Bernstein, 2012).
+//! SipHash-1-3 with a secret key, so that outsiders cannot choose names that collide (Aumasson and Bernstein, 2012).
 
-/// A secret key, kept in the segment so that all processes agree.
+/// A secret key, kept in the segment so that all processes use the same one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HashKey(pub(crate) u64, pub(crate) u64);
 
@@ -19,14 +19,14 @@ impl HashKey {
         state.finish()
     }
 
-    /// A key of its own for `purpose`, from this one.
+    /// Derives a separate key for `purpose`.
     #[must_use]
     pub(crate) fn derive(self, purpose: &[u8]) -> Self {
         Self(self.hash(purpose), Self(self.1, self.0).hash(purpose))
     }
 }
 
-/// The bytes behind the last whole word of eight, as the low ones of a word.
+/// The bytes behind the last complete word of eight, as the low bytes of a word.
 #[inline]
 pub(crate) fn tail(data: &[u8]) -> u64 {
     let left = data.len() % 8;
@@ -37,7 +37,7 @@ pub(crate) fn tail(data: &[u8]) -> u64 {
         return u64::from_le_bytes(*end) >> (64 - 8 * left);
     }
     if let (Some(first), Some(last)) = (data.first_chunk::<4>(), data.last_chunk::<4>()) {
-        // They may overlap, and say the same where they do.
+        // They may overlap, and agree where they do.
         let [first, last] = [first, last].map(|chunk| u64::from(u32::from_le_bytes(*chunk)));
         return first | last << (8 * (left - 4));
     }

@@ -1,8 +1,8 @@
-//! One question to all bytes of a text, sixteen or eight of them at a time.
+//! SIMD helpers: one predicate over all bytes of a text, sixteen or eight at a time.
 
 use wide::{CmpEq, CmpGt, i8x16};
 
-/// Whether `good` is true (all ones) of all bytes; None when they are fewer than eight.
+/// True when `good` is true (all ones) for all bytes; None when there are fewer than eight.
 #[inline(always)]
 pub(crate) fn all(text: &[u8], good: impl Fn(i8x16) -> i8x16) -> Option<bool> {
     let is_good = |chunk: &[u8; 16]| good(i8x16::from(chunk.map(|byte| byte as i8))).move_mask() == 0xffff;
@@ -21,32 +21,31 @@ pub(crate) fn all(text: &[u8], good: impl Fn(i8x16) -> i8x16) -> Option<bool> {
         }
         from += 16;
     }
-    // The last sixteen overlap what came before.
+    // The last sixteen overlap the ones before.
     Some(is_good(last))
 }
 
-/// Where the bytes are equal to one.
+/// Marks the bytes equal to `byte`.
 #[inline(always)]
 pub(crate) fn equal(lane: i8x16, byte: u8) -> i8x16 {
     lane.cmp_eq(i8x16::splat(byte as i8))
 }
 
-/// Where they are within a range, both ends included, that has no byte above 0x7e.
+/// Marks the bytes within an inclusive range. `to` must be below 0x7f.
 #[inline(always)]
 pub(crate) fn within(lane: i8x16, from: u8, to: u8) -> i8x16 {
-    // A signed comparison: what is above 0x7f is negative, and so below all.
+    // The comparison is signed: bytes above 0x7f are negative, and so below the range.
     lane.cmp_gt(i8x16::splat(from as i8 - 1)) & i8x16::splat(to as i8 + 1).cmp_gt(lane)
 }
 
-/// Whether a byte is ASCII that stands for itself in a JSON string. DEL would be legal there, but a terminal that shows
-/// a log should not get it.
+/// True when a byte is ASCII that needs no escape in a JSON string. DEL would be legal there, but must not reach a
+/// terminal that shows a log.
 #[inline]
 pub(crate) fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')
 }
 
-/// Bit 7 of each byte that is not plain (Mycroft's test for a zero byte); those above the lowest one may be marked
-/// wrongly.
+/// Bit 7 of each byte that is not plain (Mycroft's test for a zero byte); only the lowest mark is reliable.
 #[inline(always)]
 pub(crate) fn special(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
@@ -56,7 +55,7 @@ pub(crate) fn special(word: u64) -> u64 {
     (below | is(b'"') | is(b'\\') | is(0x7f) | word) & (ONES << 7)
 }
 
-/// How many bytes are plain, from the first on.
+/// The number of plain bytes at the start.
 #[inline(always)]
 pub(crate) fn plain_len(text: &[u8]) -> usize {
     let mut at = 0;

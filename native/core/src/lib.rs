@@ -1,4 +1,4 @@
-//! What the gateway decides and scans, as a library: no Python, no clock, no I/O.
+//! The gateway's decisions and scanners as a library: no Python, no clock, no I/O.
 
 mod civil;
 mod decimal;

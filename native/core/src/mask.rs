@@ -1,8 +1,8 @@
-//! A set of small numbers, by bits.
+//! A bit set of small numbers.
 
 const WORDS: usize = 4;
 
-/// Which of a selector's upstreams: up to `BITS` of them.
+/// A subset of a selector's upstreams, of which there are at most `BITS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mask {
     words: [u64; WORDS],
@@ -12,7 +12,7 @@ pub(crate) struct Mask {
 impl Mask {
     pub(crate) const BITS: usize = WORDS * 64;
 
-    /// Nothing, out of the numbers below `len`.
+    /// The empty set of numbers below `len`.
     #[inline]
     pub(crate) fn none(len: usize) -> Self {
         Self {
@@ -21,7 +21,7 @@ impl Mask {
         }
     }
 
-    /// The places of those items, of the first `BITS`, for which `takes` is true.
+    /// The indices of the items, among the first `BITS`, for which `takes` is true.
     #[inline]
     pub(crate) fn of<T>(items: &[T], takes: impl Fn(&T) -> bool) -> Self {
         let mut mask = Self::none(items.len());
@@ -43,7 +43,7 @@ impl Mask {
         self.words[bit / 64] &= !(1 << (bit % 64));
     }
 
-    /// Removes those of the first 64 whose bit is set.
+    /// Removes the numbers whose bit is set in `first`, which covers the first 64.
     #[inline]
     pub(crate) fn exclude(&mut self, first: u64) {
         self.words[0] &= !first;
@@ -57,7 +57,7 @@ impl Mask {
             .sum()
     }
 
-    /// 64 places, from `64 * place` on.
+    /// The 64 bits from `64 * place` on.
     #[inline]
     pub(crate) fn word(&self, place: usize) -> u64 {
         self.words[place]
@@ -68,13 +68,13 @@ impl Mask {
         self.words[place] = bits;
     }
 
-    /// The n-th of those that are in, from 0.
+    /// The n-th member, from 0.
     #[inline]
     pub(crate) fn nth(&self, n: usize) -> Option<usize> {
         self.iter().nth(n)
     }
 
-    /// Those that are in now, rising.
+    /// The current members, in ascending order.
     #[inline]
     pub(crate) fn iter(&self) -> Iter {
         Iter {
@@ -85,7 +85,7 @@ impl Mask {
     }
 }
 
-/// The numbers of a mask as it was.
+/// An iterator over a copy of a mask.
 pub(crate) struct Iter {
     words: [u64; WORDS],
     place: usize,

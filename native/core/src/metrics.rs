@@ -1,4 +1,4 @@
-//! Counters and histograms by (route, provider, model, status): bounded, shared, recorded once an exchange.
+//! Counters and histograms by (route, provider, model, status): bounded, shared, recorded once per exchange.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ const NS_PER_US: u64 = 1_000;
 const NS_PER_MS: u64 = 1_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
 
-/// Upper bounds of durations in nanoseconds, inclusive: from a cache hit to the longest generation one waits for.
+/// Upper bounds of durations in nanoseconds, inclusive: from a cache hit to the longest plausible generation.
 pub const DURATION_BOUNDS_NS: [u64; 18] = [
     NS_PER_MS,
     2 * NS_PER_MS,
@@ -31,7 +31,7 @@ pub const DURATION_BOUNDS_NS: [u64; 18] = [
     600 * NS_PER_S,
 ];
 
-/// Upper bounds of the gateway's own overhead in nanoseconds, inclusive: dense around the 15 microseconds of a request.
+/// Upper bounds of the gateway's own overhead in nanoseconds, inclusive: dense around the typical 15 microseconds.
 pub const OVERHEAD_BOUNDS_NS: [u64; 14] = [
     10 * NS_PER_US,
     15 * NS_PER_US,
@@ -52,14 +52,14 @@ pub const OVERHEAD_BOUNDS_NS: [u64; 14] = [
 const DURATION_BUCKETS: usize = DURATION_BOUNDS_NS.len() + 1;
 const OVERHEAD_BUCKETS: usize = OVERHEAD_BOUNDS_NS.len() + 1;
 
-/// How an exchange ended.
+/// The result of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The whole response reached the client.
     Complete,
-    /// The gateway said no.
+    /// The gateway refused the request.
     Refused,
-    /// No upstream gave an answer.
+    /// No upstream answered.
     UpstreamFailed,
     /// The upstream stopped in the middle of an answer.
     Truncated,
@@ -68,7 +68,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All of them, in the order of their numbers.
+    /// All outcomes, in the order of their numbers.
     pub const ALL: [Self; 5] = [
         Self::Complete,
         Self::Refused,
@@ -77,13 +77,13 @@ impl Outcome {
         Self::ClientGone,
     ];
 
-    /// The outcome of that number.
+    /// The outcome with that number.
     #[must_use]
     pub fn from_number(number: usize) -> Option<Self> {
         Self::ALL.get(number).copied()
     }
 
-    /// As logs and metrics say it.
+    /// The name in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -96,47 +96,47 @@ impl Outcome {
     }
 }
 
-/// What is said about one exchange.
+/// The measurements of one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Observation {
-    /// Which route answered.
+    /// The route that answered.
     pub route: LabelId,
-    /// Which provider.
+    /// The provider.
     pub provider: LabelId,
-    /// Which model.
+    /// The model.
     pub model: LabelId,
     /// The status sent, 0 to 1023.
     pub status: u16,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// From the first byte of the request to the last of the response.
+    /// The time from the first byte of the request to the last of the response.
     pub duration_ns: u64,
-    /// What of it was the gateway's own.
+    /// The gateway's own part of the duration.
     pub overhead_ns: u64,
-    /// From the first byte of the request to the first of the response; 0 when there was none.
+    /// The time from the first byte of the request to the first of the response; 0 when there was none.
     pub first_byte_ns: u64,
-    /// Of the request's body.
+    /// Bytes of the request body.
     pub bytes_in: u64,
-    /// Of the response's body.
+    /// Bytes of the response body.
     pub bytes_out: u64,
-    /// As the upstream reported.
+    /// Input tokens, as reported by the upstream.
     pub tokens_in: u64,
-    /// As the upstream reported.
+    /// Output tokens, as reported by the upstream.
     pub tokens_out: u64,
-    /// Of those read.
+    /// Cached tokens among `tokens_in`.
     pub tokens_cached: u64,
-    /// Of those written.
+    /// Reasoning tokens among `tokens_out`.
     pub tokens_reasoning: u64,
-    /// What all of them cost, in micro-dollars.
+    /// The cost of the tokens, in micro-dollars.
     pub cost_micros: u64,
-    /// Why it was tried again: a count of 8 bits for each of `RETRY_REASONS`, the first in the lowest.
+    /// Retries by reason: an eight-bit count for each of `RETRY_REASONS`, the first in the lowest bits.
     pub retries: u64,
 }
 
-/// Reasons there are for trying an exchange again.
+/// The number of retry reasons.
 pub const RETRY_REASONS: usize = 8;
 
-/// What was counted of one series, by the processes of one shard.
+/// The counts of one series, by the processes of one shard.
 #[repr(C, align(64))]
 pub(crate) struct Counts {
     outcomes: [AtomicU64; Outcome::ALL.len()],
@@ -165,11 +165,10 @@ pub struct Metrics {
     segment: Arc<Segment>,
 }
 
-/// One series as it stood when collected. Counts of exchanges that end meanwhile may be in one field and not yet in
-/// another.
+/// A snapshot of one series. An exchange that ends meanwhile may be counted in one field and not yet in another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
-    /// `OTHER` in all three, and status 0, for the series of what found no place.
+    /// All three labels are `OTHER` and the status is 0 for the series that takes overflow.
     pub route: LabelId,
     /// See `route`.
     pub provider: LabelId,
@@ -179,7 +178,7 @@ pub struct Series {
     pub status: u16,
     /// Counts by outcome; their sum is the number of exchanges.
     pub outcomes: [u64; Outcome::ALL.len()],
-    /// Counts per bucket, the last one above all bounds, and the sum in nanoseconds.
+    /// Counts per bucket, the last one for values above all bounds, and the sum in nanoseconds.
     pub duration: ([u64; DURATION_BUCKETS], u64),
     /// See `duration`.
     pub overhead: ([u64; OVERHEAD_BUCKETS], u64),
@@ -199,13 +198,13 @@ pub struct Series {
     pub tokens_reasoning: u64,
     /// See `Observation`.
     pub cost_micros: u64,
-    /// By reason.
+    /// Retries by reason.
     pub retries: [u64; RETRY_REASONS],
 }
 
-// The last place is never given to a key: it takes what found no place.
+// The last slot never belongs to a key: it counts exchanges whose key found no slot.
 const OVERFLOW: usize = SERIES - 1;
-// Places tried before a key goes there; with the table nine tenths full, one in a thousand would need more.
+// Slots probed before a key overflows; with the table nine tenths full, one key in a thousand would need more.
 const PROBES: usize = 64;
 
 impl Metrics {
@@ -244,7 +243,7 @@ impl Metrics {
         }
     }
 
-    /// An exchange with a provider has ended: it pays for the retries of others.
+    /// Repays the retry budget: an exchange with the provider has ended.
     #[inline]
     pub fn repay(&self, provider: LabelId) {
         crate::retry::repay(&self.segment, provider);
@@ -266,11 +265,11 @@ impl Metrics {
             .collect()
     }
 
-    /// Where a key's counts are: its own place, or the one for all that found none.
+    /// The slot of a key's counts: its own, or the overflow slot.
     #[inline]
     fn place(&self, key: u64) -> usize {
         let keys = &self.segment.layout().series;
-        // Fibonacci hashing: the keys are small numbers side by side, from our own configuration.
+        // Fibonacci hashing: the keys are consecutive small numbers from our own configuration.
         let home = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
         for probe in home..home + PROBES {
             let place = probe % OVERFLOW;
@@ -345,7 +344,7 @@ impl<const N: usize> Histogram<N> {
     }
 }
 
-/// Three labels of 11 bits and a status of 10, behind a bit that says the place is taken.
+/// Three labels of 11 bits and a status of 10, below a bit that marks the slot as taken.
 #[inline]
 fn key(seen: &Observation) -> u64 {
     let labels = u64::from(seen.route.get()) << 32 | u64::from(seen.provider.get()) << 21;
@@ -395,7 +394,7 @@ mod tests {
             (1, 2, 2047, 200)
         );
         assert_eq!((ok.outcomes, failed.outcomes), ([0, 0, 0, 2, 0], [0, 0, 0, 1, 0]));
-        // Bounds belong to the bucket below them.
+        // Bounds are inclusive: they belong to the bucket below.
         assert_eq!((ok.duration.0[2], ok.duration.1), (2, 10 * NS_PER_MS));
         assert_eq!(ok.overhead.0[1], 2);
         assert_eq!(ok.first_byte, ([0; DURATION_BUCKETS], 0));

@@ -1,10 +1,10 @@
-//! Append-only tables of names in shared memory: the same name has the same place in every process.
+//! A string interner in shared memory: append-only tables that give a name the same index in every process.
 
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use crate::hash::HashKey;
 
-/// Longer names are cut and end in a hash of the whole.
+/// Longer names are cut, with a hash of the whole name at the end.
 pub(crate) const MAX_NAME_BYTES: usize = 118;
 
 // `~` and 16 hex digits.
@@ -12,8 +12,8 @@ const SUFFIX_BYTES: usize = 17;
 
 /// A table of up to `N` names, filled from the front.
 ///
-/// A place is claimed by swapping the name's hash in, and published by its length. Whoever meets a claimed place with its
-/// own hash writes the same bytes and publishes them too, so a process killed in between holds nobody up.
+/// An entry is claimed by swapping the name's hash in, and published by its length. A process that finds a claimed
+/// entry with its own hash writes the same bytes and publishes them too, so a process killed in between blocks nobody.
 #[repr(C)]
 pub(crate) struct Names<const N: usize> {
     entries: [Name; N],
@@ -27,7 +27,7 @@ struct Name {
 }
 
 impl<const N: usize> Names<N> {
-    /// The place of `name`, found or made, at `first` or after; `None` when all are taken.
+    /// The index of `name`, found or added, from `first` on; `None` when the table is full.
     pub(crate) fn intern(&self, key: HashKey, name: &str, first: usize) -> Option<usize> {
         let name = cut(name);
         let hash = key.hash(name.as_bytes()).max(1);
@@ -43,12 +43,12 @@ impl<const N: usize> Names<N> {
         })
     }
 
-    /// The name at `place`; `None` where none was published.
+    /// The name at `place`; `None` when none was published.
     pub(crate) fn name(&self, place: usize) -> Option<String> {
         self.entries.get(place)?.name()
     }
 
-    /// Whether `place` was given to a name.
+    /// True when `place` holds a name.
     pub(crate) fn holds(&self, place: usize) -> bool {
         self.entries
             .get(place)
@@ -57,7 +57,7 @@ impl<const N: usize> Names<N> {
 }
 
 impl Name {
-    /// Whether this entry, whose hash is the name's, has that name; publishes it when nobody has yet.
+    /// True when this entry, which has the name's hash, holds that name; publishes it when nobody has yet.
     fn is(&self, name: &[u8]) -> bool {
         let length = usize::from(self.length.load(Ordering::Acquire));
         if length == 0 {
@@ -87,7 +87,7 @@ impl Name {
     }
 }
 
-/// The name as it is kept. The suffix does not depend on the segment's key: a metric keeps its name over a restart.
+/// The name as stored. The suffix does not depend on the segment's key, so a metric keeps its name over a restart.
 fn cut(name: &str) -> std::borrow::Cow<'_, str> {
     if name.len() <= MAX_NAME_BYTES {
         return name.into();

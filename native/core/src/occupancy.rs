@@ -1,24 +1,24 @@
-//! What is in flight at an upstream: each worker counts its own, all of them together are bounded.
+//! In-flight counts per upstream: each worker counts its own exchanges, and a limit holds over all workers.
 //!
-//! A limit holds over all workers, to the exchange: a worker first counts its own in, then adds up all rows, and takes it
-//! out again when that is too many. Of those that hold a place at a time, the one that was counted in last has seen all
-//! the others, so there are never more than the limit. Workers that race for the last place may all stand back; they try
-//! again, each after a pause of its own length.
+//! The limit is exact: a worker first adds its exchange, then sums all rows, and takes the exchange out again when the
+//! sum is too high. Among the exchanges counted at any time, the last one added has seen all the others, so there are
+//! never more than the limit. Workers that race for the last permit may all withdraw; they try again, each after a
+//! pause of a different length.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::segment::{Segment, UpstreamSlot, Worker};
 
-// Times that a worker tries for a last place that others want, too.
+// The number of tries for a last permit that other workers compete for.
 const RACES: u32 = 6;
 
-/// In flight of all workers.
+/// The in-flight count over all workers.
 #[inline]
 pub(crate) fn load(segment: &Segment, slot: UpstreamSlot) -> u64 {
     sum(segment, slot, Ordering::Relaxed)
 }
 
-/// Counts an exchange in; false when that would be above `limit` (0: there is none).
+/// Counts an exchange in; false when that would exceed `limit` (0: unlimited).
 #[inline]
 pub(crate) fn enter(segment: &Segment, worker: Worker, slot: UpstreamSlot, limit: u32) -> bool {
     if limit == 0 {
@@ -35,7 +35,7 @@ pub(crate) fn leave(segment: &Segment, worker: Worker, slot: UpstreamSlot) {
     let _ = own(segment, worker, slot).fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| count.checked_sub(1));
 }
 
-/// Counted in, then added up, in an order that all workers agree about.
+/// Adds first and sums afterwards, sequentially consistent, so that all workers agree on the order.
 fn enter_bounded(segment: &Segment, worker: Worker, slot: UpstreamSlot, limit: u64) -> bool {
     for race in 0..RACES {
         own(segment, worker, slot).fetch_add(1, Ordering::SeqCst);
@@ -43,7 +43,7 @@ fn enter_bounded(segment: &Segment, worker: Worker, slot: UpstreamSlot, limit: u
             return true;
         }
         leave(segment, worker, slot);
-        // Who stands back longer leaves the place to the others.
+        // A worker with a longer pause leaves the permit to the others.
         for _ in 0..worker.place() << race {
             std::hint::spin_loop();
         }
@@ -79,7 +79,7 @@ mod tests {
             [enters(one), enters(two), enters(one), enters(two)],
             [true, true, false, false]
         );
-        // Nobody is kept out who has no limit.
+        // Without a limit, nobody is refused.
         assert!(enter(&segment, one, slot, 0));
         assert_eq!(load(&segment, slot), 3);
         leave(&segment, one, slot);
@@ -87,7 +87,7 @@ mod tests {
         assert!(enters(one) && !enters(two));
         segment.clear(one);
         assert!(enters(two) && enters(two) && !enters(one));
-        // Of the dead, too late.
+        // The release of a dead worker, too late.
         leave(&segment, one, slot);
         assert_eq!(load(&segment, slot), 2);
     }

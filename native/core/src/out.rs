@@ -1,24 +1,25 @@
-//! A buffer that is being filled with many short pieces.
+//! A writer that fills a buffer of exactly measured size with short pieces.
 
 use crate::decimal::{Eight, pair};
 
-/// What is left of it.
+/// The unfilled rest of the buffer.
 pub(crate) struct Out<'a>(&'a mut [u8]);
 
 impl<'a> Out<'a> {
-    /// All of `buffer`.
+    /// A writer for all of `buffer`.
     #[inline]
     pub(crate) fn new(buffer: &'a mut [u8]) -> Self {
         Self(buffer)
     }
 
-    /// Bytes there is still room for.
+    /// Bytes left to fill.
     #[inline]
     pub(crate) fn room(&self) -> usize {
         self.0.len()
     }
 
-    /// Copies `bytes`. The buffer was measured for what is put; a mismatch would be our defect and cuts, never overruns.
+    /// Copies `bytes`. The buffer was measured for its content; a mismatch is a defect of ours, and is cut rather than
+    /// overrun.
     #[inline(always)]
     pub(crate) fn put(&mut self, bytes: &[u8]) {
         let Some((now, later)) = core::mem::take(&mut self.0).split_at_mut_checked(bytes.len()) else {
@@ -31,7 +32,7 @@ impl<'a> Out<'a> {
 }
 
 impl Out<'_> {
-    /// Puts a number without leading zeros.
+    /// Writes a number without leading zeros.
     #[inline(always)]
     pub(crate) fn number(&mut self, value: u64) {
         match value {
@@ -58,7 +59,7 @@ impl Out<'_> {
     }
 }
 
-/// `copy_from_slice` that for short slices is a few moves and no call: two that overlap.
+/// A `copy_from_slice` that copies short slices inline, with two moves that may overlap.
 #[inline(always)]
 fn copy(to: &mut [u8], from: &[u8]) {
     match from.len() {

@@ -1,20 +1,20 @@
-//! What is composed in one turn, for whomever: one buffer in place of one for each message.
+//! A buffer for everything composed in one turn, instead of one buffer per message.
 
 use std::ops::Range;
 
-/// Room that is kept from turn to turn.
+/// Capacity kept from turn to turn.
 const KEPT: usize = 256 * 1024;
 
-/// Texts, one behind the other, until they are cleared.
+/// Texts one behind the other, until cleared.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    /// Those in its first `used` bytes; what is behind them is room that is made once.
+    /// The texts are the first `used` bytes; the rest is capacity that was zeroed once.
     bytes: Vec<u8>,
     used: usize,
 }
 
 impl Outbox {
-    /// Adds what `write` fills, so many bytes; where it stands.
+    /// Adds `size` bytes, filled by `write`; returns their range.
     pub fn add(&mut self, size: usize, write: impl FnOnce(&mut [u8])) -> Range<usize> {
         let range = self.used..self.used + size;
         if self.bytes.len() < range.end {
@@ -27,13 +27,13 @@ impl Outbox {
         range
     }
 
-    /// What was added there, if it was.
+    /// The text in a range, if it was added.
     #[must_use]
     pub fn text(&self, range: &Range<usize>) -> Option<&[u8]> {
         self.bytes.get(..self.used)?.get(range.clone())
     }
 
-    /// Forgets all of it.
+    /// Removes all texts.
     pub fn clear(&mut self) {
         self.used = 0;
         if self.bytes.len() > KEPT {

@@ -1,4 +1,4 @@
-//! Outlier ejection: an upstream that fails several times in a row takes no traffic for a while, and longer each time.
+//! Outlier ejection: an upstream that fails several times in a row gets no traffic for a while, and longer each time.
 //!
 //! ```text
 //!             `after` failures in a row, others answer
@@ -7,13 +7,14 @@
 //!   in -----------------------------------------------------> out until its own `retry-after`
 //! ```
 //!
-//! Aside is out for as long as another one answers: so that of many that fail none gets traffic, but when nobody answers
-//! no more than the share that may be out is missing. Back in is a matter of the clock. A length without ejection takes one
-//! off the times (Envoy's multiplier). Who is out does not count failures: those are of exchanges that began before.
+//! An upstream aside counts as ejected while another one answers: when many fail, none of them gets traffic; but when
+//! nobody answers, only the permitted share is missing. An ejection ends by the clock alone. Each period without an
+//! ejection takes one off the multiplier (Envoy's). An ejected upstream counts no failures: those belong to exchanges
+//! that began before.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// When to eject, and for how long.
+/// The conditions and lengths of ejections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
     after: u64,
@@ -22,7 +23,7 @@ pub struct Settings {
     percent: u64,
 }
 
-/// An upstream's ejections. All zeroes is in, and never was out.
+/// An upstream's ejections. All zeroes is in, and never ejected.
 ///
 /// ```text
 /// out until, in ms (bits 20 to 61) | aside (17) | it asked for it (16) | times ejected (8 to 15) | failures in a row (0 to 7)
@@ -36,14 +37,14 @@ pub(crate) struct Outlier {
     pub(crate) failures: u64,
 }
 
-/// What may be done with one that fails.
+/// The permitted ejection of an upstream that fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leave {
-    /// Nothing: no other one answers.
+    /// None: no other upstream answers.
     Stay,
-    /// Passed over while another one answers.
+    /// Skipped while another upstream answers.
     Aside,
-    /// Out for its time.
+    /// Ejected for its time.
     Out,
 }
 
@@ -51,12 +52,12 @@ pub(crate) const MS_SHIFT: u32 = 20;
 pub(crate) const MS_MASK: u64 = (1 << 42) - 1;
 const SMALL: u64 = u8::MAX as u64;
 const NS_PER_MS: u64 = 1_000_000;
-// Of a thousand: the length is multiplied by 0.85 to 1.15, so that those ejected together do not return together.
+// Per mille: lengths are multiplied by 0.85 to 1.15, so that upstreams ejected together do not return together.
 const JITTER: u64 = 150;
 
 impl Settings {
-    /// Ejects after so many failures in a row (1 to 255), for `base_ns` times the ejections but `max_ns` at most; never
-    /// more than `percent` of a list.
+    /// Ejects after `after` failures in a row (1 to 255), for `base_ns` times the number of ejections, at most
+    /// `max_ns`; never more than `percent` of a list.
     #[must_use]
     pub fn new(after: u64, base_ns: u64, max_ns: u64, percent: u64) -> Self {
         Self {
@@ -67,7 +68,7 @@ impl Settings {
         }
     }
 
-    /// Whether one more may go, of `all`, of whom `out` are out and `well` others answer.
+    /// The permitted ejection of one more upstream, when `out` of `all` are ejected and `well` others answer.
     pub(crate) fn leave(self, out: usize, well: usize, all: usize) -> Leave {
         if well == 0 || self.percent == 0 {
             Leave::Stay
@@ -78,13 +79,13 @@ impl Settings {
         }
     }
 
-    /// Whether an upstream fails, in the row that it has now.
+    /// True when an upstream's current failures in a row reach the threshold.
     pub(crate) fn fails(self, outlier: Outlier) -> bool {
         outlier.failures >= self.after
     }
 }
 
-/// Hears of a success.
+/// Records a success.
 #[inline]
 pub(crate) fn succeeded(word: &AtomicU64) {
     // The common case writes nothing.
@@ -93,7 +94,8 @@ pub(crate) fn succeeded(word: &AtomicU64) {
     }
 }
 
-/// Hears of a failure: whether that ejected it. `may` is asked when it would; `jitter` is any number.
+/// Records a failure; returns true when that ejected the upstream. `may` is only called when the threshold is reached;
+/// `jitter` is any number.
 pub(crate) fn failed(word: &AtomicU64, settings: Settings, now_ns: u64, jitter: u64, may: impl Fn() -> Leave) -> bool {
     let mut may_leave = None;
     let mut before = word.load(Ordering::Relaxed);
@@ -123,8 +125,9 @@ pub(crate) fn failed(word: &AtomicU64, settings: Settings, now_ns: u64, jitter: 
     }
 }
 
-/// Leaves it alone for `for_ns`, as it asked; a rest that is longer already stays. `may` is asked as in `failed`: it asks
-/// for less, not for nothing, and too many at rest are too much for the others.
+/// Rests the upstream for `for_ns`, at its own request (`retry-after`); false when it already rests for longer, or
+/// `may` forbids it. `may` is called as in `failed`: an upstream asks for less traffic rather than none, and too many
+/// at rest overload the others.
 pub(crate) fn rest(word: &AtomicU64, for_ns: u64, now_ns: u64, may: impl Fn() -> Leave) -> bool {
     let until_ms = now_ns.saturating_add(for_ns).div_ceil(NS_PER_MS).min(MS_MASK);
     let mut before = word.load(Ordering::Relaxed);
@@ -182,7 +185,7 @@ impl Outlier {
         }
     }
 
-    /// How many ejections still count: each `base_ms` since it came back takes one off.
+    /// The number of ejections that still count: each `base_ms` since its return takes one off.
     fn remembered(self, now_ns: u64, base_ms: u64) -> u64 {
         let back_ms = (now_ns / NS_PER_MS).saturating_sub(self.until_ms);
         self.times.saturating_sub(back_ms / base_ms.max(1))
@@ -194,13 +197,13 @@ mod tests {
     use super::*;
 
     const MS: u64 = NS_PER_MS;
-    const MIDDLE: u64 = JITTER; // makes the length what it is without jitter
+    const MIDDLE: u64 = JITTER; // leaves the length as without jitter
 
     fn settings() -> Settings {
         Settings::new(2, 10 * MS, 25 * MS, 50)
     }
 
-    /// Ejection as one would tell it.
+    /// Ejection, implemented naively.
     #[derive(Clone, Debug, Default)]
     struct Oracle {
         row: u64,
@@ -229,7 +232,7 @@ mod tests {
         }
     }
 
-    /// Every sequence of seven events, against the oracle, after each event.
+    /// Checks every sequence of seven events against the oracle, after each event.
     #[test]
     fn every_short_history_is_the_oracles() {
         fn explore(word: u64, oracle: &Oracle, now: u64, depth: u32) -> u64 {
@@ -289,7 +292,7 @@ mod tests {
         assert_eq!([leave(0, 3), leave(1, 3)], [Leave::Out, Leave::Aside]);
         assert_eq!([leave(1, 4), leave(2, 4)], [Leave::Out, Leave::Aside]);
         assert_eq!(Settings::new(1, 1, 1, 100).leave(3, 1, 4), Leave::Aside);
-        // Nobody else answers, or none is to be missed.
+        // No other upstream answers, or no ejections are permitted.
         assert_eq!(settings().leave(0, 0, 2), Leave::Stay);
         assert_eq!(Settings::new(1, 1, 1, 0).leave(0, 1, 2), Leave::Stay);
     }
@@ -304,7 +307,7 @@ mod tests {
         for may in [Leave::Stay, Leave::Aside] {
             assert!(!rest(&AtomicU64::new(0), 5 * MS, 0, || may));
         }
-        // Back again, it is ejected as for the first time.
+        // After its return, it is ejected as if for the first time.
         assert!((0..2).any(|_| failed(&word, settings(), 130 * MS, MIDDLE, || Leave::Out)));
         assert_eq!(Outlier::unpack(word.load(Ordering::Relaxed)).until_ms, 140);
     }

@@ -1,19 +1,19 @@
-//! How long answers take to begin, of late: quantiles of a distribution that forgets.
+//! Recent latencies of the first byte: quantiles of a decaying distribution.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-// Eight buckets an octave: what is told is at most an eighth too high. Below 2^16 ns all is one.
+// Eight buckets per octave: a quantile is at most an eighth too high. Times below 2^16 ns share one bucket.
 const SUB_BITS: u32 = 3;
 const FIRST_OCTAVE: u32 = 16;
 const OCTAVES: u32 = 26;
 const BUCKETS: usize = (OCTAVES as usize) << SUB_BITS;
 
-/// Observations below which nothing is told.
+/// The fewest observations for a quantile.
 pub const ENOUGH: u32 = 32;
-// Then all counts are halved: what happened counts half after about a thousand more.
+// At this count, all buckets are halved: an observation's weight is halved after about a thousand more.
 const FULL: u32 = 1 << 11;
 
-/// The distribution. All zeroes is nothing heard.
+/// The distribution. All zeroes is empty.
 #[derive(Debug)]
 pub struct Pace {
     buckets: [AtomicU32; BUCKETS],
@@ -30,7 +30,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Takes down that it took so long.
+    /// Records a latency.
     pub fn hear(&self, ns: u64) {
         self.buckets[bucket(ns)].fetch_add(1, Ordering::Relaxed);
         if self.count.fetch_add(1, Ordering::Relaxed) + 1 >= FULL {
@@ -44,7 +44,7 @@ impl Pace {
         }
     }
 
-    /// What `percent` of late took no longer than; `None` before enough was heard.
+    /// The recent latency that `percent` did not exceed; `None` with too few observations.
     pub fn quantile(&self, percent: u32) -> Option<u64> {
         let count = self.count.load(Ordering::Relaxed);
         if count < ENOUGH {
@@ -70,7 +70,7 @@ fn bucket(ns: u64) -> usize {
     at.min(BUCKETS - 1)
 }
 
-/// The end of a bucket.
+/// The upper bound of a bucket.
 fn bound(at: usize) -> u64 {
     let (octave, sub) = (
         FIRST_OCTAVE + (at as u32 >> SUB_BITS),

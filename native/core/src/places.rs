@@ -1,13 +1,13 @@
-//! Places whose owners change: a key names both, so that what was meant for an owner never reaches its successor.
+//! A slab with generational keys: a stale key never reaches the next owner of its slot.
 
-/// Who owns which place. A place that is free is given out again, under another key.
+/// Slots and their owners. A free slot is reused under another key.
 #[derive(Debug)]
 pub struct Places<T> {
     all: Vec<Place<T>>,
     free: Vec<u32>,
 }
 
-/// Names a place and its owner.
+/// Identifies a slot and its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u64);
 
@@ -18,7 +18,7 @@ struct Place<T> {
 }
 
 impl<T> Places<T> {
-    /// Gives a place to a new owner.
+    /// Adds an owner to a free slot.
     pub fn add(&mut self, owner: T) -> Key {
         let index = match self.free.pop() {
             Some(index) => index,
@@ -38,7 +38,7 @@ impl<T> Places<T> {
         Key(u64::from(generation) << 32 | u64::from(index))
     }
 
-    /// The owner that this key was given to, if it is still the one.
+    /// The owner that this key was issued for, if it is still there.
     #[must_use]
     pub fn owner(&self, key: Key) -> Option<&T> {
         let place = self.all.get(key.index())?;
@@ -49,7 +49,7 @@ impl<T> Places<T> {
         }
     }
 
-    /// Takes the place back from the owner that this key was given to.
+    /// Removes the owner that this key was issued for.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.all.get_mut(key.index())?;
         if place.generation != key.generation() {
@@ -61,24 +61,24 @@ impl<T> Places<T> {
         Some(owner)
     }
 
-    /// How many owners there are.
+    /// The number of owners.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
         self.all.len() - self.free.len()
     }
 
-    /// All owners there are.
+    /// Iterates over all owners.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.all.iter().filter_map(|place| place.owner.as_ref())
     }
 
-    /// Takes every place back.
+    /// Removes all owners.
     pub fn clear(&mut self) -> Vec<T> {
         self.take(|_| true)
     }
 
-    /// Takes the places of these owners back.
+    /// Removes the owners for which `whose` is true.
     pub fn take(&mut self, whose: impl Fn(&T) -> bool) -> Vec<T> {
         let is_theirs = |place: &Place<T>| place.owner.as_ref().is_some_and(&whose);
         let places = (0..).zip(&self.all).filter(|(_, place)| is_theirs(place));
@@ -103,13 +103,13 @@ impl<T> Place<T> {
 }
 
 impl Key {
-    /// As a number, for who can keep no more than that.
+    /// The key as a number, for interfaces that can only carry one.
     #[must_use]
     pub fn number(self) -> u64 {
         self.0
     }
 
-    /// What `number` said. Numbers that no key had name nobody.
+    /// The key that `number` returned. A number that never was a key has no owner.
     #[must_use]
     pub fn of_number(number: u64) -> Self {
         Self(number)

@@ -1,17 +1,17 @@
-//! What tokens cost, how many a body may come to, and what clients are told of their limits.
+//! The price of tokens, the estimate of a body's tokens, and the limit headers for clients.
 
 use crate::limit::Standing;
 use crate::out::Out;
 
-/// Bytes of a request's JSON that make a token, for estimates: English prose has some 4, code and JSON fewer.
+/// Bytes of a request's JSON per token, for estimates: about 4 in English prose, fewer in code and JSON.
 const BYTES_PER_TOKEN: u64 = 4;
-// Dollars for a million tokens are micro-dollars for one: kept in millionths of these.
+// Dollars per million tokens are micro-dollars per token; prices are kept in millionths of these.
 const SCALE: f64 = 1e6;
 const PER_MICRO: u128 = 1_000_000;
 /// Nine lines of at most 54 bytes.
 const LINES_MAX: usize = 512;
 
-/// What a client is told of its limits: complete header lines.
+/// The limit headers of an answer: complete header lines.
 #[derive(Debug)]
 pub struct LimitLines {
     buffer: [u8; LINES_MAX],
@@ -19,7 +19,7 @@ pub struct LimitLines {
 }
 
 impl LimitLines {
-    /// None yet.
+    /// No lines.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -28,7 +28,7 @@ impl LimitLines {
         }
     }
 
-    /// They, each with its CRLF.
+    /// The lines, each with its CRLF.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.get(..self.length).unwrap_or_default()
@@ -41,7 +41,7 @@ impl Default for LimitLines {
     }
 }
 
-/// Between the values of a unit: few long pieces, as each costs the same.
+/// The text between the values of a unit, in few long pieces, because every piece costs the same.
 const REQUESTS: [&[u8]; 3] = [
     b"x-ratelimit-limit-requests: ",
     b"\r\nx-ratelimit-remaining-requests: ",
@@ -52,26 +52,26 @@ const TOKENS: [&[u8]; 3] = [
     b"\r\nx-ratelimit-remaining-tokens: ",
     b"\r\nx-ratelimit-reset-tokens: ",
 ];
-/// A dollar a token is dearer than anything there is.
+/// One dollar per token, above every real price.
 const MAX_PRICE: f64 = 1e6;
 
-/// Why a price cannot be.
+/// The error for a price out of range.
 #[derive(Debug, thiserror::Error)]
 #[error("a price is 0 to 1,000,000 dollars for a million tokens, got {0}")]
 pub struct PriceError(f64);
 
-/// What a model's tokens cost.
+/// The price of a model's tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Price {
     input: u64,
     cached: u64,
     output: u64,
-    /// The most it writes; 0: unknown.
+    /// The most tokens that the model writes; 0: unknown.
     pub max_output_tokens: u64,
 }
 
 impl Price {
-    /// In dollars for a million tokens.
+    /// A price in dollars per million tokens.
     pub fn new(input: f64, cached: f64, output: f64, max_output_tokens: u64) -> Result<Self, PriceError> {
         let scaled = |dollars: f64| {
             if (0.0..=MAX_PRICE).contains(&dollars) {
@@ -88,7 +88,7 @@ impl Price {
         })
     }
 
-    /// Micro-dollars, to the nearest. Cached tokens are among those read.
+    /// The cost in micro-dollars, rounded to the nearest. Cached tokens are part of the input.
     #[must_use]
     pub fn micros(&self, tokens_in: u64, tokens_out: u64, tokens_cached: u64) -> u64 {
         let cached = tokens_cached.min(tokens_in);
@@ -99,14 +99,14 @@ impl Price {
     }
 }
 
-/// Tokens that a body of so many bytes may come to.
+/// The estimated tokens of a body, from its bytes.
 #[must_use]
 pub fn prompt_tokens(body_bytes: u64) -> u64 {
     body_bytes.div_ceil(BYTES_PER_TOKEN)
 }
 
-/// Writes the header lines that say how limits stand, each given with what it allows a period: OpenAI's by unit, and
-/// the general ones of the tightest of the two that there is (requests first).
+/// Writes the limit headers, from pairs of a limit's amount per period and its state: OpenAI's by unit, and the general
+/// ones for requests, or for tokens where there is no request limit.
 pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, Standing)>, tokens: Option<(u64, Standing)>) {
     let Some((amount, standing)) = requests.or(tokens) else {
         return;
@@ -128,7 +128,7 @@ pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, Standing)>
     out.length = LINES_MAX - lines.room();
 }
 
-/// The lines of one unit. Inlined, so that the names are of known lengths.
+/// Writes the lines of one unit. Inlined, so that the lengths of the names are known.
 #[inline(always)]
 fn write_unit(out: &mut Out<'_>, [limit, remaining, reset]: [&[u8]; 3], amount: u64, standing: &Standing) {
     out.put(limit);
@@ -140,7 +140,7 @@ fn write_unit(out: &mut Out<'_>, [limit, remaining, reset]: [&[u8]; 3], amount: 
     out.put(b"\r\n");
 }
 
-/// As OpenAI writes it, which is Go's way: `60ms`, `1.5s`, `6m0s`, `23h59m0s`.
+/// Writes a duration as OpenAI does, in Go's format: `60ms`, `1.5s`, `6m0s`, `23h59m0s`.
 fn write_duration(out: &mut Out<'_>, ns: u64) {
     let ms = ns.div_ceil(1_000_000);
     if ms < 1_000 {
@@ -156,7 +156,7 @@ fn write_duration(out: &mut Out<'_>, ns: u64) {
     if ms >= 60_000 {
         out.number(minutes);
         out.put(b"m");
-        // Rounded up, but not to a 60th.
+        // Rounded up, but never to 60 s.
         let seconds = (ms % 60_000).div_ceil(1_000).min(59);
         out.number(seconds);
         out.put(b"s");

@@ -1,4 +1,5 @@
-//! The pump: a response's body from the upstream's framing into the client's, looked at and renamed on the way.
+//! The pump: moves a response body from the upstream's framing into the client's, and scans, renames and redacts it on
+//! the way.
 
 use std::sync::Arc;
 
@@ -8,12 +9,12 @@ use crate::chunk::{ChunkError, ChunkScanner};
 use crate::redact::{Redaction, Redactor};
 use crate::sse::{First, ModelRewriter, Usage, UsageScanner, remaining};
 
-/// What ends a chunked body; trailers are never sent.
+/// The end of a chunked body; trailers are never sent.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// One response's body. Of an event stream that is scanned only whole events leave, so that a last one of our own can
-/// follow wherever it is cut; those that the scanner cuts out do not leave at all. Memory is bounded by what its scanner
-/// and rewriter hold back.
+/// The pump of one response's body. A scanned event stream is forwarded in complete events only, so that an event of
+/// our own can follow wherever it breaks off; events that the scanner cuts out are not forwarded. Memory is bounded by
+/// the bytes that its scanner and rewriter hold back.
 pub struct Pump {
     unframe: Option<ChunkScanner>,
     frame: bool,
@@ -21,18 +22,19 @@ pub struct Pump {
     rewriter: Option<ModelRewriter>,
     redactor: Option<Arc<Redactor>>,
     redaction: Redaction,
-    /// All of it is looked at for secrets; of an event stream only from its first error, or event too long to be held, on.
+    /// True when everything is redacted; in an event stream that starts at the first error, or at an event too long to
+    /// be held.
     redacts: bool,
     passed: u64,
 }
 
-/// What one read came to.
+/// The result of one read.
 pub struct Fed {
-    /// Where the body ends in the bytes fed, when its chunked framing says that it ends there.
+    /// The end of the body in the bytes fed, when its chunked framing ends there.
     pub end: Option<usize>,
-    /// What is wrong with the chunked framing; what goes out came before it. Final, as the scanner's is.
+    /// The error in the chunked framing; the output precedes it. Final, as the scanner's is.
     pub fault: Option<ChunkError>,
-    /// What goes out, unframed.
+    /// The output, without framing.
     out: Out,
     frame: bool,
 }
@@ -43,7 +45,7 @@ enum Out {
 }
 
 impl Pump {
-    /// `unframe`: the upstream's body is chunked; `frame`: the client's is to be.
+    /// `unframe`: the upstream's body is chunked; `frame`: the client's must be.
     pub fn new(unframe: bool, frame: bool, scanner: Option<UsageScanner>, rewriter: Option<ModelRewriter>) -> Self {
         Self {
             unframe: unframe.then(ChunkScanner::new),
@@ -57,14 +59,14 @@ impl Pump {
         }
     }
 
-    /// The same, without what a redactor finds in it: in all of it, or only in the errors of an event stream.
+    /// Adds a redactor, for everything or only for the errors of an event stream.
     pub fn redacting(mut self, redactor: Arc<Redactor>, only_errors: bool) -> Self {
         self.redactor = Some(redactor);
         self.redacts = !only_errors;
         self
     }
 
-    /// Takes the next bytes of the body, however cut.
+    /// Processes the next bytes of the body, however they are cut.
     pub fn feed(&mut self, bytes: &[u8]) -> Fed {
         let mut spans = SmallVec::new();
         let framing = match &mut self.unframe {
@@ -81,7 +83,7 @@ impl Pump {
                 let mut text = Vec::new();
                 for &(from, to) in &spans {
                     let piece = &bytes[from..to];
-                    // It holds back unfinished events by itself.
+                    // The rewriter holds back unfinished events itself.
                     text.extend_from_slice(match scanner {
                         Some(scanner) => {
                             scanner.feed(piece);
@@ -104,7 +106,7 @@ impl Pump {
         fed
     }
 
-    /// Blots out secrets in what goes out.
+    /// Redacts secrets in the output.
     fn redact(&mut self, bytes: &[u8], out: Out) -> Out {
         let Some(redactor) = &self.redactor else { return out };
         if !self.redacts {
@@ -128,7 +130,7 @@ impl Pump {
         Out::Text(text)
     }
 
-    /// What is still to be sent when the upstream's body is whole: what was held back, and the last chunk.
+    /// The rest of the output, once the upstream's body is complete: the bytes held back, and the last chunk.
     pub fn finish(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut held = match (&mut self.rewriter, &mut self.scanner) {
@@ -137,7 +139,7 @@ impl Pump {
             (None, None) => Vec::new(),
         };
         if let Some(redactor) = &self.redactor {
-            // An event without its end is none that was looked at.
+            // An unterminated event was not scanned, so it is redacted.
             held = self.redaction.feed(redactor, &held);
             held.extend(self.redaction.finish());
         }
@@ -160,61 +162,61 @@ impl Pump {
         self.passed
     }
 
-    /// What has left ends with an event: another may be put there. Never so where no event stream is looked at, nor inside
-    /// an event that is too long to be held.
+    /// True when the output ends with a complete event, so that another may be inserted. Always false without an event
+    /// stream, and inside an event that is too long to be held.
     pub fn is_between_events(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::is_between_events)
     }
 
-    /// What the stream began with; `Nothing` where none is looked at.
+    /// The class of the stream's first event; `Nothing` when no stream is scanned.
     pub fn first(&self) -> First {
         self.scanner.as_ref().map(UsageScanner::first).unwrap_or_default()
     }
 
-    /// The stream said that it is whole: a terminator, or the end of each choice that began.
+    /// True when the stream is marked as complete: by a terminator, or by the end of each choice that began.
     pub fn is_whole(&self) -> bool {
         let scanner = self.scanner.as_ref();
         scanner.is_some_and(|scanner| scanner.done() || scanner.finished())
     }
 
-    /// An event of the stream said something.
+    /// True when an event of the stream carried content.
     pub fn has_content(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::has_content)
     }
 
-    /// An error event was seen.
+    /// True when an error event was seen.
     pub fn has_error(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::error)
     }
 
-    /// The stream has told the usage of all that came before.
+    /// True when the stream has reported the usage of everything before.
     pub fn is_settled(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::is_settled)
     }
 
-    /// Events that passed; 0 where no event stream is looked at.
+    /// The number of events that passed; 0 when no event stream is scanned.
     pub fn events(&self) -> u64 {
         self.scanner.as_ref().map_or(0, UsageScanner::events)
     }
 
-    /// The end of what is looked at was seen: a terminator, or a document's last byte.
+    /// True when the end was seen: a terminator, or a document's last byte.
     pub fn is_done(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::done)
     }
 
-    /// A JSON document is looked at.
+    /// True when a JSON document is scanned.
     pub fn is_document(&self) -> bool {
         self.scanner.as_ref().is_some_and(UsageScanner::is_document)
     }
 
-    /// What the scanner saw.
+    /// The usage that the scanner found.
     pub fn usage(&self) -> Option<Usage> {
         self.scanner.as_ref().and_then(UsageScanner::usage)
     }
 }
 
 impl Fed {
-    /// Body bytes that go out.
+    /// The number of body bytes in the output.
     pub fn size(&self) -> usize {
         match &self.out {
             Out::Spans(spans) => spans.iter().map(|(from, to)| to - from).sum(),
@@ -222,7 +224,7 @@ impl Fed {
         }
     }
 
-    /// Bytes that go out, framing included.
+    /// The number of bytes in the output, framing included.
     pub fn framed_size(&self) -> usize {
         match self.size() {
             0 => 0,
@@ -231,13 +233,13 @@ impl Fed {
         }
     }
 
-    /// Whether what goes out is `bytes` as they came.
+    /// True when the output equals `bytes`.
     pub fn is_verbatim(&self, bytes: &[u8]) -> bool {
         !self.frame
             && matches!(&self.out, Out::Spans(spans) if matches!(spans.as_slice(), [(0, to)] if *to == bytes.len()))
     }
 
-    /// Writes what goes out; `into` has `framed_size` bytes and `bytes` are those that were fed.
+    /// Writes the output; `into` has `framed_size` bytes, and `bytes` are the ones that were fed.
     pub fn write(&self, bytes: &[u8], into: &mut [u8]) {
         let mut at = 0;
         let mut put = |piece: &[u8]| {
@@ -267,8 +269,8 @@ impl Fed {
     }
 }
 
-/// What leaves the scanner: the bytes where they are, unless something was carried over from an earlier read or chunk, or
-/// is cut out.
+/// The scanner's output: spans of the bytes, unless something was carried over from an earlier read or chunk, or is cut
+/// out.
 fn through(scanner: &mut UsageScanner, bytes: &[u8], mut spans: SmallVec<[(usize, usize); 8]>) -> Out {
     let mut text = Vec::new();
     let mut carried = false;
@@ -298,7 +300,7 @@ fn through(scanner: &mut UsageScanner, bytes: &[u8], mut spans: SmallVec<[(usize
     if carried { Out::Text(text) } else { Out::Spans(spans) }
 }
 
-/// Hexadecimal digits of a size that is not zero.
+/// The number of hexadecimal digits of a size above zero.
 fn hex_digits(size: usize) -> usize {
     (usize::BITS - size.leading_zeros()).div_ceil(4) as usize
 }
@@ -444,7 +446,7 @@ mod tests {
             let mut pump = Pump::new(false, false, Some(UsageScanner::cutting_usage(true)), None);
             assert_eq!(pumped(&mut pump, stream.as_bytes()).0, stream.as_bytes(), "{data}");
         }
-        // Nor is anything of a document cut out, or of an error.
+        // Nothing is cut out of a document either, nor out of an error.
         let stream = b"event: error\ndata: {\"choices\":[],\"usage\":{}}\n\n";
         let mut pump = Pump::new(false, false, Some(UsageScanner::cutting_usage(true)), None);
         assert_eq!(pumped(&mut pump, stream).0, stream);

@@ -1,45 +1,45 @@
-//! Queues of exchanges that wait for an upstream with room: how many wait, who has waited longest, what became of them.
+//! Queues of exchanges that wait for an upstream: depths, the longest wait, and results.
 //!
-//! The exchanges themselves wait in their worker. What is shared is each worker's depth and since when its first one
-//! waits, so that a place that becomes free goes to whoever has waited longest, whichever worker holds it.
+//! The exchanges themselves wait in their worker. Each worker shares its depth and the start of its first exchange's
+//! wait, so that a freed slot goes to the exchange that has waited longest, whichever worker holds it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::segment::{GAUGE_TICK, Row, Segment, SegmentError, Worker};
 
-/// A worker that has not said anything for so long is not waited for: its exchanges cannot move.
+/// The silence after which a worker is skipped: its exchanges cannot move.
 pub const SILENT_NS: u64 = 1_000_000_000;
 
-/// How a wait ended.
+/// The end of a wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// An upstream had room.
     Served,
-    /// It took too long.
+    /// The wait took too long.
     TimedOut,
-    /// The client left, or nothing is left to wait for.
+    /// The client left, or no upstream is left to wait for.
     Gone,
 }
 
-/// What became of those that came, of all workers, since the segment was made.
+/// Results of all workers since the segment was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Had to wait.
+    /// Exchanges that had to wait.
     pub joined: u64,
-    /// Got an upstream.
+    /// Exchanges that got an upstream.
     pub served: u64,
-    /// Waited too long.
+    /// Exchanges that waited too long.
     pub timed_out: u64,
-    /// Left.
+    /// Exchanges whose client left.
     pub gone: u64,
-    /// Were turned away, as the queue was full.
+    /// Exchanges refused because the queue was full.
     pub refused: u64,
-    /// Nanoseconds that those who got an upstream had waited.
+    /// The total wait of the served exchanges, in nanoseconds.
     pub waited_ns: u64,
 }
 
-/// The counts as they lie in the segment.
+/// The counts in the segment.
 #[repr(C, align(64))]
 pub(crate) struct SharedCounts {
     joined: AtomicU64,
@@ -50,10 +50,10 @@ pub(crate) struct SharedCounts {
     waited_ns: AtomicU64,
 }
 
-/// A queue as one worker has it.
+/// One worker's part of a queue.
 #[repr(C)]
 pub(crate) struct Waiting {
-    /// Since when the first one waits; 0: nobody does.
+    /// The start of the first exchange's wait; 0: nothing waits.
     since_ns: AtomicU64,
     depth: AtomicU32,
 }
@@ -74,7 +74,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue of that name; made on first sight, and kept.
+    /// The queue of that name, created on first use and kept.
     pub fn new(segment: Arc<Segment>, worker: usize, name: &str) -> Result<Self, SegmentError> {
         Ok(Self {
             worker: segment.worker(worker)?,
@@ -83,7 +83,7 @@ impl Queue {
         })
     }
 
-    /// Counts one in, unless `limit` wait already, over all workers: as exact as `select` holds its limits.
+    /// Counts an exchange in, unless `limit` wait already over all workers. Exact, like the limits of `select`.
     pub fn join(&self, limit: u32) -> bool {
         let counts = self.shared();
         let own = &self.own().depth;
@@ -97,7 +97,7 @@ impl Queue {
         true
     }
 
-    /// Counts one out.
+    /// Counts an exchange out.
     pub fn leave(&self, ending: Ending, waited_ns: u64) {
         let counts = self.shared();
         decrease(&self.own().depth);
@@ -112,13 +112,13 @@ impl Queue {
         }
     }
 
-    /// Says since when this worker's first one waits; 0 when nobody does.
+    /// Publishes the start of this worker's longest wait; 0 when nothing waits.
     pub fn say_first(&self, since_ns: u64) {
         self.own().since_ns.store(since_ns, Ordering::SeqCst);
     }
 
-    /// The other worker whose first one has waited longest, if that is longer than one that came at `since_ns` (0: than
-    /// nobody). Of two that came at once, the lower row's goes first.
+    /// The other worker with the longest wait, if that began before `since_ns` (0: any). Of two that began together,
+    /// the lower row goes first.
     #[must_use]
     pub fn elder(&self, since_ns: u64, now_ns: u64) -> Option<usize> {
         let own = if since_ns == 0 { u64::MAX } else { since_ns };
@@ -134,7 +134,7 @@ impl Queue {
             .map(|(_, number)| number)
     }
 
-    /// How many wait, of all workers.
+    /// The depth over all workers.
     #[must_use]
     pub fn depth(&self) -> u64 {
         depth(&self.segment, self.place)
@@ -158,7 +158,7 @@ impl Queue {
     }
 }
 
-/// Every queue there is: its name, how many wait now, and what became of the others.
+/// Every queue: its name, its depth, and its counts.
 #[must_use]
 pub fn collect(segment: &Segment) -> Vec<(String, u64, Counts)> {
     let of = |(place, name): (usize, String)| {
@@ -250,7 +250,7 @@ mod tests {
             [Some(2), None, None]
         );
         assert_eq!(queues[1].elder(50, NOW), Some(2));
-        // One that is silent is not waited for.
+        // A silent worker is skipped.
         assert_eq!(queues[1].elder(50, NOW + SILENT_NS), None);
         queues[2].say_first(0);
         assert_eq!(queues[0].elder(0, NOW), Some(1));

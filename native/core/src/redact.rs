@@ -1,4 +1,4 @@
-//! Secrets of ours in what others say: found in the spellings that texts give them, and blotted out.
+//! Redaction: finds our secrets in upstream text, in every spelling that a text may give them, and overwrites them.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
@@ -7,7 +7,7 @@ use crate::json::quote;
 /// A shorter secret could be a word of any text.
 const MIN_BYTES: usize = 8;
 
-/// Finds secrets and puts asterisks in their place, as many as they have bytes: lengths that were told stay right.
+/// Overwrites secrets with asterisks, byte for byte, so that declared lengths stay right.
 pub struct Redactor {
     patterns: Vec<Vec<u8>>,
     searcher: Option<AhoCorasick>,
@@ -15,7 +15,7 @@ pub struct Redactor {
 }
 
 impl Redactor {
-    /// For these secrets; those that are too short to be told from other text are left out.
+    /// A redactor of these secrets, except those too short to be distinguished from other text.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let mut patterns: Vec<Vec<u8>> = secrets
             .into_iter()
@@ -37,12 +37,12 @@ impl Redactor {
         }
     }
 
-    /// Whether one of them is in there.
+    /// True when the text holds a secret.
     pub fn finds(&self, text: &[u8]) -> bool {
         self.searcher.as_ref().is_some_and(|searcher| searcher.is_match(text))
     }
 
-    /// Blots out all that are in there; whether there was one.
+    /// Overwrites every secret; returns true when there was one.
     pub fn blot(&self, text: &mut [u8]) -> bool {
         let Some(searcher) = &self.searcher else { return false };
         let mut from = 0;
@@ -57,7 +57,7 @@ impl Redactor {
         found
     }
 
-    /// How many of the last bytes may be the beginning of one.
+    /// The number of bytes at the end that may begin a secret.
     fn begun(&self, text: &[u8]) -> usize {
         let tail = text.get(text.len().saturating_sub(self.longest.saturating_sub(1))..);
         let tail = tail.unwrap_or_default();
@@ -72,19 +72,20 @@ impl Redactor {
     }
 }
 
-/// A text that passes in pieces, its secrets blotted out wherever it is cut.
+/// Redaction of a text that arrives in pieces, wherever it is cut.
 #[derive(Default)]
 pub(crate) struct Redaction {
     held: Vec<u8>,
 }
 
 impl Redaction {
-    /// Whether a piece can pass as it is: there is nothing in it, nor at its end, nor was anything held back before it.
+    /// True when a piece can pass unchanged: no secret is in it or begins at its end, and nothing was held back before
+    /// it.
     pub(crate) fn is_clean(&self, redactor: &Redactor, piece: &[u8]) -> bool {
         self.held.is_empty() && !redactor.finds(piece) && redactor.begun(piece) == 0
     }
 
-    /// What may leave now that this piece has come; the beginning of a secret is held back.
+    /// Adds a piece and returns the bytes that may be sent; the beginning of a secret is held back.
     pub(crate) fn feed(&mut self, redactor: &Redactor, piece: &[u8]) -> Vec<u8> {
         let mut text = std::mem::take(&mut self.held);
         text.extend_from_slice(piece);
@@ -93,13 +94,13 @@ impl Redaction {
         text
     }
 
-    /// What was still held back: no secret, as the text ends here.
+    /// The bytes still held back: no secret, because the text ends here.
     pub(crate) fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.held)
     }
 }
 
-/// How a text may have been written: plain, in JSON (in several styles, and twice), in a URL.
+/// The spellings of a secret: plain, in JSON (in several styles, and twice), in a URL.
 fn spellings(secret: &str) -> Vec<Vec<u8>> {
     let inner = |text: &str| {
         let quoted = quote(text);
@@ -120,7 +121,7 @@ fn spellings(secret: &str) -> Vec<Vec<u8>> {
         out
     };
     let upper = |text: &str| {
-        // The digits of `\u00e4` alone: the letter before them stays small.
+        // Only the digits of `\u00e4` become upper case; the `u` before them stays lower case.
         text.split("\\u")
             .enumerate()
             .fold(String::new(), |mut out, (at, part)| {
@@ -177,7 +178,7 @@ mod tests {
 
     const KEY: &str = "sk-0123456789abcdef";
 
-    /// A text with its secrets blotted out, the same for every cut.
+    /// The redacted text, which must be the same for every cut.
     fn blotted(redactor: &Redactor, text: &[u8]) -> Vec<u8> {
         let mut whole = text.to_vec();
         redactor.blot(&mut whole);

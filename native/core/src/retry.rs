@@ -1,19 +1,19 @@
-//! The retry budget: retries are a share of what is asked, so that they never become the storm that they weather.
+//! The retry budget: retries are a share of all requests, so that they never become a storm of their own.
 //!
-//! Each provider has a debt in the segment. A retry adds to it, each exchange that ends pays some of it back, and there
-//! is a ceiling: of `n` exchanges no more than `share * n + reserve` were tried again, whoever the workers are. (Finagle's
-//! and linkerd's budgets are of this kind; a limit on retries at a time, as Envoy has it, lets every request of a quiet
-//! client be tried again and again.)
+//! Each provider has a debt in the segment. A retry adds to it, each exchange that ends repays some of it, and there is
+//! a ceiling: of `n` exchanges, at most `share * n + reserve` are retried, over all workers. (Finagle and linkerd have
+//! budgets of this kind; a limit on concurrent retries, as in Envoy, lets every request of a quiet client be retried
+//! again and again.)
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::segment::{LabelId, Segment};
 
-/// What one exchange pays back.
+/// The repayment per exchange.
 const REPAYMENT: u64 = 100;
 
-/// The budget of one provider, as one configuration has it.
+/// The budget of one provider in one configuration.
 #[derive(Debug)]
 pub struct RetryBudget {
     segment: Arc<Segment>,
@@ -23,10 +23,10 @@ pub struct RetryBudget {
 }
 
 impl RetryBudget {
-    /// `percent` of the exchanges may be tried again, and `reserve` on top.
+    /// `percent` of the exchanges may be retried, and `reserve` in addition.
     #[must_use]
     pub fn new(segment: Arc<Segment>, provider: LabelId, percent: u32, reserve: u32) -> Self {
-        // Nothing is paid back where retries are free, or not to be had at all.
+        // Nothing is repaid when retries are free or forbidden.
         let cost = (REPAYMENT * 100)
             .checked_div(u64::from(percent))
             .unwrap_or(u64::MAX / 4);
@@ -47,12 +47,12 @@ impl RetryBudget {
             .is_ok()
     }
 
-    /// Gives one back that was not made.
+    /// Gives back a retry that was not made.
     pub fn give_back(&self) {
         pay(self.debt(), self.cost);
     }
 
-    /// An exchange leaves the provider for another one: here it has ended.
+    /// Repays when an exchange moves to another provider: for this one, it has ended.
     pub fn repay(&self) {
         repay(&self.segment, self.provider);
     }
@@ -62,11 +62,11 @@ impl RetryBudget {
     }
 }
 
-/// An exchange with a provider has ended.
+/// Repays for an exchange that has ended.
 #[inline]
 pub fn repay(segment: &Segment, provider: LabelId) {
     let debt = &segment.layout().retry_debts[provider.get() as usize];
-    // As a rule there is none, and nobody fights over the line.
+    // Usually there is no debt, so the cache line is not contended.
     if debt.load(Ordering::Relaxed) > 0 {
         pay(debt, REPAYMENT);
     }
@@ -124,7 +124,7 @@ mod tests {
         let one = budget(&segment, 20, 1);
         let other = RetryBudget::new(segment.clone(), LabelId::new(8), 20, 1);
         assert!(one.take() && !one.take() && other.take());
-        // Another worker's is the same.
+        // Another worker has the same budget.
         let elsewhere = Arc::new(Segment::attach(segment.fd()).unwrap());
         assert!(!budget(&elsewhere, 20, 1).take());
     }

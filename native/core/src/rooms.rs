@@ -1,20 +1,20 @@
-//! Where connections read to: rooms that are used over and over, and are lent to who needs what is in them for a while.
+//! A pool of 64 KiB read buffers. A buffer can be lent out while its contents are in use.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is read at a time, at most.
+/// The most bytes per read.
 pub const ROOM: usize = 64 * 1024;
-/// What the scans of JSON look at in one go, and a line of the caches: a body that begins with one costs less to look at.
+/// The block size of the JSON scans, and a cache line: a body aligned to it is faster to scan.
 const LINE: usize = 64;
-/// A read below it is copied: that costs less than another room, whose bytes are in no cache.
+/// Smaller reads are copied: that is cheaper than using another buffer, which is in no cache.
 const LARGE: usize = 8 * 1024;
-/// Rooms that are lent at a time, at most: 4 MiB. Whoever comes then gets a copy.
+/// The most buffers lent at a time: 4 MiB. Beyond that, reads are copied.
 const MOST_LENT: usize = 64;
-/// Rooms that wait to be used, at most: each that was lent.
+/// The most unused buffers that are kept: as many as can be lent, and one.
 const MOST_SPARE: usize = MOST_LENT + 1;
 
-/// The rooms of all connections.
+/// The read buffers of all connections.
 #[derive(Debug, Default)]
 pub struct Rooms {
     state: Mutex<State>,
@@ -22,12 +22,12 @@ pub struct Rooms {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The one that was used last stands last: its bytes are in the cache still.
+    /// The one used last stands last: it is still in the cache.
     spare: Vec<Box<[u8]>>,
     lent: usize,
 }
 
-/// A room with what was read to it; dropped, it is given back.
+/// A buffer with the bytes of a read, returned to the pool on drop.
 #[derive(Debug)]
 pub struct Room {
     bytes: Box<[u8]>,
@@ -36,10 +36,12 @@ pub struct Room {
 }
 
 impl Rooms {
-    /// Has `read` fill a room, as far as `most`, and say how far it came. Lends the room if that is much, and few are lent;
-    /// else it is what `copy` makes of the bytes. What comes behind the first `head` bytes begins with a line.
+    /// Reads into a buffer: `read` fills up to `most` bytes and returns their number. Lends the buffer when the read
+    /// was large and few are lent; otherwise returns `copy` of the bytes. The bytes behind the first `head` are aligned
+    /// to a line.
     ///
     /// # Errors
+    ///
     /// Those of `read`.
     pub fn receive<T: From<Room>, E>(
         self: &Arc<Self>,
@@ -49,7 +51,7 @@ impl Rooms {
         copy: impl FnOnce(&[u8]) -> T,
     ) -> Result<T, E> {
         let mut state = self.state();
-        // Of a fresh one the kernel gives the pages that are written to, and no more.
+        // Of a new buffer, the kernel only allocates the pages that are written to.
         let mut bytes = state
             .spare
             .pop()
@@ -70,7 +72,7 @@ impl Rooms {
         copied
     }
 
-    /// How many are lent.
+    /// The number of buffers lent.
     #[must_use]
     pub fn lent(&self) -> usize {
         self.state().lent
@@ -82,7 +84,7 @@ impl Rooms {
 }
 
 impl Room {
-    /// What was read.
+    /// The bytes that were read.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(self.filled.clone()).unwrap_or_default()

@@ -1,23 +1,23 @@
-//! Smooth weighted round robin as a table: which upstream the n-th ticket gets.
+//! Smooth weighted round robin as a table: the upstream of the n-th ticket.
 //!
-//! nginx keeps a current weight an upstream, adds each one's weight before every choice, chooses the highest and takes the
-//! total off it (nginx, `ngx_http_upstream_round_robin.c`). Several processes cannot change all those numbers at once, but
-//! the choices repeat after as many as the weights sum up to: so the sequence is laid out once, and what is shared is one
-//! counter of tickets. A ticket's place in the sequence is the choice.
+//! nginx keeps a current weight per upstream, adds each one's weight before every choice, chooses the highest and
+//! subtracts the total from it (nginx, `ngx_http_upstream_round_robin.c`). Several processes cannot change all those
+//! numbers atomically, but the choices repeat with the sum of the weights as their period. So the sequence is computed
+//! once, and only a counter of tickets is shared: a ticket's position in the sequence is the choice.
 
 use crate::mask::Mask;
 
-// Beyond that, weights are scaled down: shares are then right to 1 in 4096.
+// Longer periods are scaled down: shares are then right to 1 in 4096.
 const MAX_PERIOD: u64 = 4096;
-// Sequences kept: all upstreams, and all but a few that are resting or were tried.
+// The most cached sequences: for all upstreams, and for all but a few that are resting or were tried.
 const KEPT: usize = 8;
 
-/// The sequences of one list of weights, by which of them take part.
+/// The sequences of one list of weights, by the set of participants.
 #[derive(Debug)]
 pub(crate) struct Rotations {
     weights: Box<[u32]>,
     kept: Vec<(Mask, Box<[u16]>)>,
-    /// Replaced next.
+    /// The index that is replaced next.
     oldest: usize,
 }
 
@@ -30,7 +30,7 @@ impl Rotations {
         }
     }
 
-    /// Who gets the ticket when those in `among` take part.
+    /// The upstream of a ticket among the participants.
     pub(crate) fn at(&mut self, among: &Mask, ticket: u64) -> Option<usize> {
         let place = match self.kept.iter().position(|(mask, _)| mask == among) {
             Some(place) => place,
@@ -55,7 +55,7 @@ impl Rotations {
     }
 }
 
-/// One whole period.
+/// The sequence of one whole period.
 fn sequence(weights: &[u32], among: &Mask) -> Box<[u16]> {
     let weights: Vec<(u16, u64)> = among
         .iter()

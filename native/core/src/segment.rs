@@ -1,11 +1,11 @@
-//! The shared mapping that holds hot state: fixed tables of atomics in one anonymous file, the same in every process.
+//! The shared mapping of hot state: fixed tables of atomics in one anonymous file, the same in every process.
 //!
 //! ```text
 //! header | labels | upstreams | queues | rows, one a worker | limits | rotations | series keys | usage | counts, in shards
 //! ```
 //!
-//! Every field is an atomic for which all zeroes is the empty state, so that a new mapping needs no filling in and only
-//! the pages that were touched take memory. Nothing in here is ever waited for: a process may be killed at any point.
+//! Every field is an atomic for which all zeroes is the empty state, so that a new mapping needs no initialisation and
+//! only the pages that were touched take memory. There are no locks in it: a process may be killed at any point.
 
 #![allow(unsafe_code, reason = "maps memory; every block says why it holds")]
 
@@ -24,56 +24,56 @@ use crate::queue::{SharedCounts, Waiting};
 use crate::usage::{PRINCIPALS, SUMS, Sum};
 use crate::vitals::{ModelSet, Signals, Vitals};
 
-/// Names that metrics and logs may carry; id 0 stands for all the others.
+/// The most names in metrics and logs; id 0 stands for all the others.
 pub const LABELS: usize = 2048;
-/// Upstreams that can be known at a time, by URL.
+/// The most upstreams, by URL.
 pub const UPSTREAMS: usize = 1024;
-/// Workers there can be.
+/// The most workers.
 pub const WORKERS: usize = 64;
-/// Numbers a worker publishes about itself.
+/// The most gauges per worker.
 pub const GAUGES: usize = 32;
-/// Of these gauges the one that says when the worker was last heard of, in monotonic nanoseconds.
+/// The gauge that holds the worker's last heartbeat, in monotonic nanoseconds.
 pub const GAUGE_TICK: usize = 7;
-/// Queues that can be known at a time, by name.
+/// The most queues, by name.
 pub const QUEUES: usize = 256;
-/// Lists of upstreams that share a rotation.
+/// The most lists of upstreams that share a rotation.
 pub const ROTATIONS: usize = 1024;
-/// Sets of eleven rate limit cells: room for 90,112 keys.
+/// Sets of eleven rate limit cells: 90,112 keys.
 pub const CELL_SETS: usize = 8192;
-/// Sets of eleven cells of budgets: room for 22,528 keys.
+/// Sets of eleven budget cells: 22,528 keys.
 pub const BUDGET_SETS: usize = 2048;
-/// Series of metrics; the last one takes what found no place.
+/// Series of metrics; the last one counts the overflow.
 pub const SERIES: usize = 2048;
-/// Copies of the metrics' counts: processes add to different ones, so that they do not fight over cache lines.
+/// Copies of the metrics' counts: processes add to different ones to avoid contention on cache lines.
 pub const SHARDS: usize = 16;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"budgatew");
-// Bumped whenever a table changes its shape or meaning.
+// Incremented whenever a table changes its shape or meaning.
 const VERSION: u64 = 2;
 
-/// Why there is no segment, or no place in it.
+/// The reason why a segment cannot be mapped, or has no room.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SegmentError {
-    /// The row of a worker that there cannot be.
+    /// A worker's row that is out of range.
     #[error("worker {0} is out of range: there are {1}")]
     Worker(usize, usize),
     /// More workers than there are rows, or none.
     #[error("a segment serves 1 to 64 workers, got {0}")]
     Workers(usize),
-    /// A gauge that is none of `GAUGE_*`.
+    /// A number that is none of `GAUGE_*`.
     #[error("gauge {0} is out of range")]
     Gauge(usize),
     /// The descriptor is not a segment of this version.
     #[error("descriptor {0} is not a segment of this version")]
     Foreign(RawFd),
-    /// All slots of upstreams are taken.
+    /// All upstream slots are taken.
     #[error("no slot left for upstream '{0}': 1024 URLs were served since the start; `serve --take-over` begins anew")]
     UpstreamsFull(String),
     /// An upstream without a URL.
     #[error("an upstream must have a URL")]
     NoUrl,
-    /// All places of queues are taken.
+    /// All queues are taken.
     #[error("no place left for the queue of '{0}': 256 were served since the start; `serve --take-over` begins anew")]
     QueuesFull(String),
     /// The system refused memory or descriptors.
@@ -86,28 +86,28 @@ pub enum SegmentError {
 pub struct LabelId(u16);
 
 impl LabelId {
-    /// What every name is called that has no id of its own.
+    /// The label of every name that has no id of its own.
     pub const OTHER: Self = Self(0);
 
-    /// The label behind a number from outside; `OTHER` for what cannot be one.
+    /// The label with a number from outside; `OTHER` for a number out of range.
     #[must_use]
     pub fn new(id: u32) -> Self {
         Self(if (id as usize) < LABELS { id as u16 } else { 0 })
     }
 
-    /// As a number.
+    /// The number of the label.
     #[must_use]
     pub fn get(self) -> u32 {
         u32::from(self.0)
     }
 }
 
-/// The slot of an upstream, given out by a segment.
+/// The slot of an upstream, assigned by a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UpstreamSlot(u16);
 
 impl UpstreamSlot {
-    /// As a number.
+    /// The number of the slot.
     #[must_use]
     pub fn get(self) -> usize {
         usize::from(self.0)
@@ -119,47 +119,47 @@ impl UpstreamSlot {
 pub struct Worker(u8);
 
 impl Worker {
-    /// Its number.
+    /// The number of the row.
     pub(crate) fn place(self) -> usize {
         usize::from(self.0)
     }
 }
 
-/// What the mapping holds. Never moved, never on a stack: it exists only behind the mapping's address.
+/// The content of the mapping. Never moved and never on a stack: it exists only at the mapping's address.
 #[repr(C)]
 pub(crate) struct Layout {
     header: Header,
     labels: Names<LABELS>,
     upstream_names: Names<UPSTREAMS>,
     queue_names: Names<QUEUES>,
-    /// What became of those that waited (`queue`).
+    /// Results of waiting exchanges (`queue`).
     pub(crate) queue_counts: [SharedCounts; QUEUES],
-    /// What is known of each upstream's health (`vitals`).
+    /// The health of each upstream (`vitals`).
     pub(crate) vitals: [Vitals; UPSTREAMS],
     /// The models that each upstream lists.
     pub(crate) models: [ModelSet; UPSTREAMS],
-    /// Counts the changes of any of these lists.
+    /// Counts the changes of these lists.
     pub(crate) models_version: AtomicU64,
-    /// What each provider owes for its retries (`retry`).
+    /// Each provider's debt for retries (`retry`).
     pub(crate) retry_debts: [AtomicU64; LABELS],
     rows: [Row; WORKERS],
     /// Rate limits (`limit`).
     pub(crate) cell_sets: [CellSet; CELL_SETS],
     /// Budgets (`limit`).
     pub(crate) budget_sets: [CellSet; BUDGET_SETS],
-    /// Whose leases are counted where (`limit`).
+    /// The owners of leases (`limit`).
     pub(crate) lease_sets: [LeaseSet; LEASE_SETS],
-    /// The day that budgets go by (`limit`).
+    /// The day that budgets use (`limit`).
     pub(crate) today: AtomicU64,
-    /// Tickets drawn by selectors over the same upstreams (`select`).
+    /// Ticket counters of selectors over the same upstreams (`select`).
     pub(crate) rotations: [Rotation; ROTATIONS],
-    /// Which series is where (`metrics`).
+    /// The keys of the series (`metrics`).
     pub(crate) series: [AtomicU64; SERIES],
-    /// Whose usage is summed up (`usage`).
+    /// The principals whose usage is summed (`usage`).
     pub(crate) principals: Names<PRINCIPALS>,
-    /// What was used.
+    /// The sums of usage.
     pub(crate) sums: [Sum; SUMS],
-    /// What was counted, by shard and series.
+    /// The counts, by shard and series.
     pub(crate) counts: [[Counts; SERIES]; SHARDS],
 }
 
@@ -174,11 +174,11 @@ struct Header {
     attached: AtomicU64,
 }
 
-/// What one worker says about itself: written by it alone, zeroed when it died.
+/// The state that one worker publishes: written only by that worker, zeroed after its death.
 #[repr(C, align(64))]
 pub(crate) struct Row {
     pub(crate) gauges: [AtomicI64; GAUGES],
-    /// Exchanges under way, by upstream.
+    /// Exchanges in flight, by upstream.
     pub(crate) in_flight: [AtomicU32; UPSTREAMS],
     /// Exchanges that wait for an upstream, by queue (`queue`).
     pub(crate) queues: [Waiting; QUEUES],
@@ -186,7 +186,7 @@ pub(crate) struct Row {
     pub(crate) leases: [AtomicU32; LEASE_SLOTS],
 }
 
-/// A ticket counter, claimed by the hash of what draws from it.
+/// A ticket counter, claimed by the hash of the list that draws from it.
 #[repr(C)]
 pub(crate) struct Rotation {
     owner: AtomicU64,
@@ -203,9 +203,9 @@ pub struct Segment {
     hash_key: HashKey,
 }
 
-// SAFETY: the mapping is valid for as long as the Segment lives, belongs to no thread, and is nothing but atomics.
+// SAFETY: the mapping is valid for the Segment's lifetime, belongs to no thread, and holds only atomics.
 unsafe impl Send for Segment {}
-// SAFETY: as above; a shared reference gives out references to atomics alone.
+// SAFETY: as above; a shared reference only gives out references to atomics.
 unsafe impl Sync for Segment {}
 
 impl Segment {
@@ -228,14 +228,14 @@ impl Segment {
         Ok(segment.known())
     }
 
-    /// Another mapping of the segment behind `fd`, which is duplicated: the caller keeps its own.
+    /// Maps the segment behind `fd` again. Duplicates `fd`: the caller keeps its own.
     pub fn attach(fd: RawFd) -> Result<Self, SegmentError> {
         let file = File::from(descriptor::copy_of(fd)?);
         if file.metadata()?.len() != size_of::<Layout>() as u64 {
             return Err(SegmentError::Foreign(fd));
         }
-        // A file that could shrink under the mapping would turn a read into SIGBUS.
-        // SAFETY: F_GET_SEALS takes no argument and fails on what has no seals.
+        // A file that could shrink under the mapping would turn a read into SIGBUS. SAFETY: F_GET_SEALS takes no
+        // argument, and fails on a file without seals.
         if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) } & libc::F_SEAL_SHRINK == 0 {
             return Err(SegmentError::Foreign(fd));
         }
@@ -252,25 +252,25 @@ impl Segment {
         }
     }
 
-    /// The descriptor behind the mapping, for a process to inherit.
+    /// The descriptor of the mapping, for a child process to inherit.
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 
-    /// Bytes mapped.
+    /// The size of the mapping in bytes.
     #[must_use]
     pub fn size(&self) -> usize {
         size_of::<Layout>()
     }
 
-    /// Rows there are.
+    /// The number of rows.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.workers
     }
 
-    /// The row numbered `worker`.
+    /// The row of a worker.
     pub fn worker(&self, worker: usize) -> Result<Worker, SegmentError> {
         if worker < self.workers {
             Ok(Worker(worker as u8))
@@ -279,23 +279,23 @@ impl Segment {
         }
     }
 
-    /// The id of a label, given out on first sight; `OTHER` for the empty name, and for new ones when all are taken.
+    /// The id of a label, assigned on first use; `OTHER` for the empty name, and for new names when all ids are taken.
     #[must_use]
     pub fn intern(&self, name: &str) -> LabelId {
         if name.is_empty() {
             return LabelId::OTHER;
         }
-        // Place 0 stays empty: its id means "other".
+        // Index 0 stays empty: its id means "other".
         LabelId(self.layout().labels.intern(self.hash_key, name, 1).unwrap_or(0) as u16)
     }
 
-    /// The name behind an id; `None` for `OTHER` and for what was never given out.
+    /// The name of a label; `None` for `OTHER` and for ids that were never assigned.
     #[must_use]
     pub fn label(&self, id: LabelId) -> Option<String> {
         self.layout().labels.name(usize::from(id.0))
     }
 
-    /// The slot of the upstream at `url`, given out on first sight and kept.
+    /// The slot of the upstream at `url`, assigned on first use and kept.
     pub fn upstream(&self, url: &str) -> Result<UpstreamSlot, SegmentError> {
         if url.is_empty() {
             return Err(SegmentError::NoUrl);
@@ -305,7 +305,7 @@ impl Segment {
             .ok_or_else(|| SegmentError::UpstreamsFull(url.to_owned()))
     }
 
-    /// The upstream slot behind a number from outside, if it was given out.
+    /// The upstream slot with a number from outside, if it was assigned.
     #[must_use]
     pub fn slot(&self, slot: usize) -> Option<UpstreamSlot> {
         self.layout()
@@ -314,13 +314,13 @@ impl Segment {
             .then_some(UpstreamSlot(slot as u16))
     }
 
-    /// The place of the queue of that name, given out on first sight and kept.
+    /// The index of the queue of that name, assigned on first use and kept.
     pub(crate) fn queue(&self, name: &str) -> Result<usize, SegmentError> {
         let place = self.layout().queue_names.intern(self.hash_key, name, 0);
         place.ok_or_else(|| SegmentError::QueuesFull(name.to_owned()))
     }
 
-    /// Every queue's place and name.
+    /// Every queue's index and name.
     pub(crate) fn queues(&self) -> Vec<(usize, String)> {
         let names = &self.layout().queue_names;
         (0..QUEUES)
@@ -328,7 +328,7 @@ impl Segment {
             .collect()
     }
 
-    /// Zeroes the row of a worker that died. Of one that lives, it would lose counts.
+    /// Zeroes the row of a dead worker. A live one would lose counts.
     pub fn clear(&self, worker: Worker) {
         let row = self.row(worker);
         row.in_flight.iter().for_each(|count| count.store(0, Ordering::Relaxed));
@@ -337,7 +337,7 @@ impl Segment {
         row.gauges.iter().for_each(|gauge| gauge.store(0, Ordering::Relaxed));
     }
 
-    /// Hears from a probe whether an upstream is well; `None`: nobody probes it any more.
+    /// Records a probe's result; `None`: the upstream is no longer probed.
     pub fn judge(&self, slot: UpstreamSlot, healthy: Option<bool>, silent: bool, now_ns: u64) {
         match healthy {
             Some(healthy) => self.vitals(slot).judge(healthy, silent, now_ns),
@@ -345,28 +345,28 @@ impl Segment {
         }
     }
 
-    /// Has an upstream that is new beside others begin slowly.
+    /// Starts slow start for an upstream that joins others.
     pub fn welcome(&self, slot: UpstreamSlot, now_ns: u64) {
         self.vitals(slot).welcome(now_ns);
     }
 
-    /// Notes that traffic hears nothing of an upstream.
+    /// Records the suspicion that traffic gets no answer from an upstream.
     pub fn suspect(&self, slot: UpstreamSlot, now_ns: u64) {
         self.vitals(slot).suspect(now_ns);
     }
 
-    /// Since when traffic heard nothing of an upstream, and no longer: the note is taken off. `None` without one.
+    /// Removes the suspicion, and returns the time since when traffic got no answer. `None` without one.
     #[must_use]
     pub fn take_suspicion(&self, slot: UpstreamSlot) -> Option<u64> {
         let suspected = &self.vitals(slot).suspected_ms;
-        // Most have none, and looking must not take the cache line from the workers.
+        // Most have none, and checking must not take the cache line from the workers.
         if suspected.load(Ordering::Relaxed) == 0 {
             return None;
         }
         Some(suspected.swap(0, Ordering::Relaxed) * 1_000_000)
     }
 
-    /// Takes down what an engine says of its load.
+    /// Records an engine's report of its load.
     pub fn signal(&self, slot: UpstreamSlot, said: Signals) {
         let ours = self
             .rows()
@@ -376,7 +376,7 @@ impl Segment {
         self.vitals(slot).signal(said, ours);
     }
 
-    /// Replaces the list of models that an upstream serves; an empty one says that it is not known.
+    /// Replaces the list of models that an upstream serves; an empty one means unknown.
     pub fn set_models(&self, slot: UpstreamSlot, models: &[&str]) {
         let hashes: Vec<u64> = models
             .iter()
@@ -386,7 +386,7 @@ impl Segment {
         self.layout().models_version.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Rises with every change of any upstream's models.
+    /// A counter that rises with every change of any upstream's models.
     #[must_use]
     pub fn models_version(&self) -> u64 {
         self.layout().models_version.load(Ordering::SeqCst)
@@ -398,7 +398,7 @@ impl Segment {
         Ok(gauge.load(Ordering::Relaxed))
     }
 
-    /// Moves a worker's gauge.
+    /// Adds to a worker's gauge.
     pub fn add(&self, worker: Worker, gauge: usize, delta: i64) -> Result<(), SegmentError> {
         let gauge = self.row(worker).gauges.get(gauge).ok_or(SegmentError::Gauge(gauge))?;
         gauge.fetch_add(delta, Ordering::Relaxed);
@@ -411,8 +411,8 @@ impl Segment {
     }
 
     pub(crate) fn layout(&self) -> &Layout {
-        // SAFETY: mapped for the Segment's life, aligned to a page, as long as a Layout; all of it is atomics, for which
-        // any bytes are a value and which other processes may change at any time.
+        // SAFETY: mapped for the Segment's lifetime, page-aligned, and as long as a Layout; it holds only atomics, for
+        // which any bytes are valid and which other processes may change at any time.
         unsafe { self.layout.as_ref() }
     }
 
@@ -421,7 +421,7 @@ impl Segment {
         &self.layout().rows[usize::from(worker.0)]
     }
 
-    /// The rows that there are.
+    /// The rows in use.
     pub(crate) fn rows(&self) -> &[Row] {
         &self.layout().rows[..self.workers]
     }
@@ -436,20 +436,20 @@ impl Segment {
         self.hash_key
     }
 
-    /// The secret that limits hash with: another one, as it outlives the segment (`limit::state`).
+    /// The secret that limits hash with: a separate one, because it outlives the segment (`limit::state`).
     pub(crate) fn limit_key(&self) -> HashKey {
         let words = &self.layout().header.limit_key;
         HashKey(words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed))
     }
 
-    /// Hashes as an earlier segment did: before anything was counted.
+    /// Adopts the key of an earlier segment, before anything is counted.
     pub(crate) fn set_limit_key(&self, first: u64, second: u64) {
         let words = &self.layout().header.limit_key;
         words[0].store(first, Ordering::Relaxed);
         words[1].store(second, Ordering::Relaxed);
     }
 
-    /// The rotation of whoever has this name; when all are taken, one shared with others.
+    /// The rotation of this owner; when all are taken, one shared with others.
     pub(crate) fn rotation(&self, owner: &[u8]) -> usize {
         let owner = self.hash_key.hash(owner).max(1);
         let place = self.layout().rotations.iter().position(|rotation| {
@@ -465,7 +465,7 @@ impl Segment {
     }
 
     fn map(file: OwnedFd) -> Result<Self, SegmentError> {
-        // SAFETY: a fresh shared mapping at an address of the system's choice; the file is that long, and sealed.
+        // SAFETY: a new shared mapping at an address of the system's choice; the file is that long, and sealed.
         let address = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -488,7 +488,7 @@ impl Segment {
         }
     }
 
-    /// Reads what never changes out of the header, and takes a shard.
+    /// Reads the constants of the header, and takes a shard.
     fn known(mut self) -> Self {
         let header = &self.layout().header;
         let workers = header.workers.load(Ordering::Relaxed) as usize;
@@ -501,19 +501,19 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this size; every reference into it borrowed from self.
+        // SAFETY: mapped by `map` with this size; every reference into it borrows from self.
         unsafe { libc::munmap(self.layout.as_ptr().cast(), size_of::<Layout>()) };
     }
 }
 
-/// An anonymous file as long as the layout, which cannot change its length any more.
+/// Creates an anonymous file as long as the layout, sealed against changes of its length.
 fn memory_file() -> io::Result<OwnedFd> {
-    // SAFETY: the name is a C string; the flags are known to the system or refused.
+    // SAFETY: the name is a C string; unknown flags are refused.
     let fd = unsafe { libc::memfd_create(c"budgateway".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: memfd_create just made it, nobody else has it.
+    // SAFETY: memfd_create has just created it, and nothing else owns it.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
     file.set_len(size_of::<Layout>() as u64)?;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;

@@ -1,5 +1,5 @@
-//! Picks an upstream: filter (breaker, drained, tried, full), score by policy, break ties at random; counts what is in
-//! flight.
+//! Upstream selection: filters (breaker, drained, tried, full), scores by policy, breaks ties at random, and counts
+//! exchanges in flight.
 
 mod fitness;
 #[cfg(test)]
@@ -20,54 +20,54 @@ use crate::rotation::{Rotations, greatest_common_divisor};
 use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
 use crate::vitals::Standing;
 
-/// Upstreams that one selector may choose from.
+/// The most upstreams per selector.
 pub const MAX_CANDIDATES: usize = Mask::BITS;
 
-/// Why a selector cannot be.
+/// The reason why a selector is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SelectError {
-    /// A policy that there is not.
+    /// An unknown policy.
     #[error("unknown policy '{0}': round_robin, weighted, least_connections, random, power_of_two or least_load")]
     Policy(String),
-    /// A slot that the segment never gave out.
+    /// A slot that the segment never assigned.
     #[error("upstream slot {0} was never given out")]
     Slot(usize),
     /// More upstreams than fit.
     #[error("a selector chooses from at most {MAX_CANDIDATES} upstreams, got {0}")]
     Candidates(usize),
-    /// An index past the list.
+    /// An index past the end of the list.
     #[error("index {0} is out of range: there are {1} upstreams")]
     Index(usize, usize),
-    /// A worker that there is not.
+    /// A worker that does not exist.
     #[error(transparent)]
     Segment(#[from] SegmentError),
 }
 
-/// Why there was nothing to pick.
+/// The reason why no upstream was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// None may be chosen: they rest, are drained, or were tried.
+    /// None is available: they rest, are drained, or were tried.
     Nobody,
-    /// Those that may be chosen have as many in flight as they take.
+    /// The available ones are at their in-flight limit.
     Full,
 }
 
-/// How candidates are scored.
+/// The method of scoring candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Each in turn, whatever its weight; all workers take turns together.
+    /// Each in turn, regardless of weight; all workers share the turns.
     RoundRobin,
-    /// In proportion to weight and evenly spread, as nginx does it; all workers take turns together.
+    /// In proportion to weight and evenly spread, as in nginx; all workers share the turns.
     Weighted,
-    /// The fewest in flight for its weight.
+    /// The fewest in flight relative to weight.
     LeastConnections,
     /// At random, in proportion to weight.
     Random,
-    /// Of two at random the one with fewer in flight for its weight.
+    /// The one of two random candidates with fewer in flight relative to weight.
     PowerOfTwo,
-    /// The least to do for its weight, as far as its engine tells: what others than this gateway have there counts, what
-    /// waits there counts twice, and the fuller KV cache decides.
+    /// The lowest load relative to weight, as far as the engine reports it: requests from outside this gateway count,
+    /// waiting requests count twice, and KV cache use breaks ties.
     LeastLoad,
 }
 
@@ -88,7 +88,7 @@ impl std::str::FromStr for Policy {
 }
 
 /// Chooses among a fixed list of upstreams for one worker. Breakers, drains, in-flight counts and rotations are in the
-/// segment: everybody's.
+/// segment, shared by all workers.
 #[derive(Debug)]
 pub struct Selector {
     segment: Arc<Segment>,
@@ -101,7 +101,7 @@ pub struct Selector {
     rotations: Mutex<Rotations>,
     is_limited: bool,
     care: Care,
-    /// Those that take traffic at all.
+    /// The candidates with a weight above 0.
     weighty: Mask,
 }
 
@@ -109,17 +109,17 @@ pub struct Selector {
 struct Candidate {
     slot: UpstreamSlot,
     weight: u32,
-    /// In flight times this is in flight for its weight, on a scale of all candidates.
+    /// Multiplied by the in-flight count, this gives the load relative to weight, on a scale common to all candidates.
     share: u64,
-    /// Exchanges that it takes at once, of all workers; 0 for no bound.
+    /// The most exchanges in flight over all workers; 0 for no limit.
     limit: u32,
 }
 
-// Where in flight (32 bits) times share still fits. Weights without a common multiple below lose their last digits.
+// In flight (32 bits) times share must fit. Weights without a common multiple below this lose precision.
 const MAX_SCALE: u64 = 1 << 32;
 
 impl Selector {
-    /// Chooses from `upstreams` (slot, weight) for `worker`. Without `breaker` none is ever rested.
+    /// Chooses from `upstreams` (slot, weight) for `worker`. Without `breaker`, no upstream is ever rested.
     pub fn new(
         segment: Arc<Segment>,
         worker: usize,
@@ -143,7 +143,8 @@ impl Selector {
             })
         };
         let candidates: Box<[_]> = upstreams.iter().map(known).collect::<Result<_, SelectError>>()?;
-        // Selectors over one list take turns together; those of another policy or list must not draw their tickets.
+        // Selectors over the same list share their turns; those with another policy or list must not draw from the same
+        // tickets.
         let name: Vec<u8> = std::iter::once([policy as u64, 0])
             .chain(
                 candidates
@@ -157,7 +158,7 @@ impl Selector {
             worker: segment.worker(worker)?,
             policy,
             breaker,
-            // Workers are given one seed and must not all choose alike.
+            // Workers get the same seed and must not all make the same choices.
             random: AtomicU64::new(mix(seed ^ mix(worker as u64))),
             rotation: segment.rotation(&name),
             rotations: Mutex::new(Rotations::new(candidates.iter().map(|one| one.weight).collect())),
@@ -169,7 +170,7 @@ impl Selector {
         })
     }
 
-    /// Bounds what the upstreams take at once, one number for each; 0, or none, for no bound.
+    /// Limits the exchanges in flight per upstream, in the list's order; 0 or a missing number for no limit.
     #[must_use]
     pub fn limited(mut self, limits: &[u32]) -> Self {
         for (candidate, &limit) in self.candidates.iter_mut().zip(limits) {
@@ -179,7 +180,7 @@ impl Selector {
         self
     }
 
-    /// The chosen index, its in-flight count one higher; `None` when none is left.
+    /// Picks an upstream and increments its in-flight count; `None` when none is left.
     ///
     /// Bit i of `tried` excludes index i; indices from 64 on cannot be excluded.
     #[inline]
@@ -187,7 +188,7 @@ impl Selector {
         self.try_pick(now_ns, tried).ok()
     }
 
-    /// `pick`, or why there was nothing to pick.
+    /// Same as `pick`, with the reason when nothing was picked.
     #[inline]
     pub fn try_pick(&self, now_ns: u64, tried: u64) -> Result<usize, Refusal> {
         let (mut left, slow) = self.available(now_ns, tried);
@@ -199,7 +200,7 @@ impl Selector {
                 refusal = Refusal::Full;
             }
         }
-        // A further attempt takes no turn: of two upstreams every exchange would then begin at the same one.
+        // A further attempt takes no turn: with two upstreams, every exchange would otherwise begin at the same one.
         let ticket = if tried == 0 {
             self.ticket()
         } else {
@@ -216,7 +217,7 @@ impl Selector {
             };
             let candidate = &self.candidates[index];
             if self.enter(candidate) {
-                // Between looking and choosing, another worker may have taken the last probe.
+                // Another worker may have taken the last probe since the check.
                 if self
                     .breaker
                     .is_none_or(|settings| breaker::permit(self.breaker_of(index), settings, now_ns))
@@ -231,7 +232,7 @@ impl Selector {
         }
     }
 
-    /// Ends what `pick` began: in flight one lower, and the verdict told to the breaker.
+    /// Ends a pick: decrements the in-flight count and records the verdict in the breaker.
     pub fn release(&self, index: usize, verdict: Verdict, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;
         self.leave(&self.candidates[index]);
@@ -243,13 +244,13 @@ impl Selector {
         Ok(())
     }
 
-    /// In flight at an upstream, of all workers together.
+    /// The in-flight count of an upstream over all workers.
     pub fn in_flight(&self, index: usize) -> Result<u64, SelectError> {
         self.check(index)?;
         Ok(self.load(&self.candidates[index]))
     }
 
-    /// What the upstream's breaker does; `None` when it is drained.
+    /// The state of the upstream's breaker; `None` when it is drained.
     pub fn state(&self, index: usize, now_ns: u64) -> Result<Option<State>, SelectError> {
         self.check(index)?;
         let state = || {
@@ -260,14 +261,14 @@ impl Selector {
         Ok((!self.is_drained(index)).then(state))
     }
 
-    /// Takes an upstream out of every worker's choice, or back into it: slowly, unless the time is 0.
+    /// Drains an upstream for every worker, or returns it: with slow start, unless the time is 0.
     pub fn drain(&self, index: usize, drained: bool, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;
         self.vitals(&self.candidates[index]).drain(drained, now_ns);
         Ok(())
     }
 
-    /// Those that the policy may choose from, and whether some of them are still slow.
+    /// The candidates of the policy, and whether some of them are in slow start.
     #[inline]
     fn available(&self, now_ns: u64, tried: u64) -> (Mask, bool) {
         if !self.all_well(now_ns) {
@@ -314,13 +315,13 @@ impl Selector {
         }
     }
 
-    /// The lowest of in flight / weight; among equals at random, in proportion to weight.
+    /// The lowest in flight / weight; ties are broken at random, in proportion to weight.
     #[inline]
     fn least_loaded(&self, left: &Mask) -> Option<usize> {
         let mut lowest = u64::MAX;
         let mut ties = Mask::none(self.candidates.len());
         for (place, candidates) in self.candidates.chunks(64).enumerate() {
-            // Without branches: who is lower cannot be predicted.
+            // Branchless: the comparison cannot be predicted.
             let left = left.word(place);
             let (mut low, mut bits) = (u64::MAX, 0);
             for (bit, candidate) in candidates.iter().enumerate() {
@@ -358,10 +359,10 @@ impl Selector {
             return left.iter().next();
         }
         let first = self.random_below(count);
-        // Any of the others, equally.
+        // Any of the others, with equal probability.
         let second = (first + 1 + self.random_below(count - 1)) % count;
         let (one, two) = (left.nth(first as usize)?, left.nth(second as usize)?);
-        // The order of the two is random: so are ties.
+        // The order of the two is random, and therefore so are ties.
         let better = self.score(&self.candidates[two]) < self.score(&self.candidates[one]);
         Some(if better { two } else { one })
     }
@@ -396,7 +397,7 @@ impl Selector {
         u64::from(self.candidates[index].weight)
     }
 
-    /// In flight of all workers.
+    /// The in-flight count over all workers.
     #[inline]
     fn load(&self, candidate: &Candidate) -> u64 {
         occupancy::load(&self.segment, candidate.slot)

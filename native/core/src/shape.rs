@@ -1,25 +1,25 @@
-//! Which of several providers, and which upstream for a session: shares that hold in the short run, and choices that one
-//! key always gets, on every worker and host.
+//! Traffic shaping: splits over providers whose shares hold in the short run, and session affinity that is the same on
+//! every worker and host.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::hash::HashKey;
 
-/// The same on every host, and of no use to an attacker: who chooses the key chooses only for itself.
+/// The same on every host, and of no use to an attacker: a client that chooses its key affects only itself.
 const KEY: HashKey = HashKey(0x6275_6467_6174_6577, 0x6179_2073_6861_7065);
 const CANARY: HashKey = HashKey(0x6275_6467_6174_6577, 0x6179_2063_616e_6172);
-/// 2^64 / golden ratio: multiples of it, modulo 2^64, fall evenly between those that were before (Knuth 6.4).
+/// 2^64 / golden ratio: its multiples modulo 2^64 fall evenly between the earlier ones (Knuth 6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Weighted rendezvous hashing (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005): of a changing set, a key
-/// keeps its choice unless that one is gone, and names get keys in proportion to weight.
+/// Weighted rendezvous hashing (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005): in a changing set, a
+/// key keeps its choice unless that one is removed, and names get keys in proportion to weight.
 #[derive(Debug)]
 pub struct Rendezvous {
     candidates: Box<[(u64, f64)]>,
 }
 
 impl Rendezvous {
-    /// Chooses among these names; weight 0 is never chosen.
+    /// Chooses among these names; a name with weight 0 is never chosen.
     pub fn new(candidates: &[(&str, u32)]) -> Self {
         Self {
             candidates: candidates
@@ -29,7 +29,7 @@ impl Rendezvous {
         }
     }
 
-    /// The key's choice among those whose bit in `excluded` is not set; indices from 64 on cannot be excluded.
+    /// The key's choice among those whose bit in `excluded` is clear; indices from 64 on cannot be excluded.
     pub fn best(&self, key: &[u8], excluded: u64) -> Option<usize> {
         let key = KEY.hash(key);
         let mut best = None;
@@ -48,19 +48,19 @@ impl Rendezvous {
     }
 }
 
-/// A route's traffic over its legs: by weight, after a canary had its share.
+/// A route's split over its destinations: first the canary's share, then by weight.
 #[derive(Debug)]
 pub struct Split {
     weights: Box<[u32]>,
     by_key: Rendezvous,
-    /// Which leg is the canary's (its weight is 0), and its share of all.
+    /// The canary's index (its weight is 0), and its share of all traffic.
     canary: Option<(usize, f64)>,
     turn: AtomicU64,
 }
 
 impl Split {
-    /// `legs` are names and weights; `canary` is one of them and takes `share` (0 to 1) of everything before the others
-    /// divide the rest.
+    /// `legs` are names and weights; `canary` is the index of one of them, which takes `share` (0 to 1) of everything
+    /// before the others divide the rest.
     pub fn new(legs: &[(&str, u32)], canary: Option<(usize, f64)>, seed: u64) -> Self {
         let legs: Vec<(&str, u32)> = legs
             .iter()
@@ -78,8 +78,8 @@ impl Split {
         }
     }
 
-    /// The leg for `key`, always the same while it is not excluded; without a key the next one in turn. Bits of `excluded`
-    /// are legs that cannot be used. A canary whose share grows keeps the keys that it had.
+    /// The destination for `key`, always the same while it is not excluded; without a key, the next one in turn. Bits
+    /// of `excluded` mark destinations that cannot be used. A canary with a growing share keeps the keys that it had.
     pub fn pick(&self, key: Option<&[u8]>, excluded: u64) -> Option<usize> {
         let mut point = match key {
             Some(key) => unit(CANARY.hash(key)),
@@ -118,12 +118,12 @@ impl Split {
     }
 }
 
-/// In the open interval from 0 to 1.
+/// Maps bits to the open interval from 0 to 1.
 fn unit(bits: u64) -> f64 {
     ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
 }
 
-/// `SplitMix64`'s finalizer.
+/// The finalizer of `SplitMix64`.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

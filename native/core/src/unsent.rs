@@ -1,9 +1,9 @@
-//! What was written to a connection and has not left yet.
+//! Unsent bytes: written to a connection, and not yet taken by the kernel.
 
-/// What room grows by.
+/// Growth of the capacity.
 const STEP: usize = 4096;
 
-/// Bytes in order. Empty, it holds no memory: most connections never wait.
+/// Bytes in order. Holds no memory when empty: most connections never have unsent bytes.
 #[derive(Debug, Default)]
 pub struct Unsent {
     bytes: Vec<u8>,
@@ -11,37 +11,37 @@ pub struct Unsent {
 }
 
 impl Unsent {
-    /// How much there is.
+    /// The number of unsent bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// Nothing waits.
+    /// True when there are no unsent bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds to the end.
+    /// Adds bytes to the end.
     pub fn push(&mut self, data: &[u8]) {
         if self.sent > self.bytes.len() / 2 {
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
         let needed = (self.bytes.len() + data.len()).next_multiple_of(STEP);
-        // Not by doubling: what a slow reader costs is bounded, and half of it would be room that nothing comes to.
+        // Does not double: the memory for a slow reader is bounded, and half of it would never be used.
         self.bytes.reserve_exact(needed - self.bytes.len());
         self.bytes.extend_from_slice(data);
     }
 
-    /// What is to leave, from its beginning.
+    /// The unsent bytes, from the beginning.
     #[must_use]
     pub fn rest(&self) -> &[u8] {
         self.bytes.get(self.sent..).unwrap_or_default()
     }
 
-    /// So much of it has left.
+    /// Removes bytes that were sent.
     pub fn advance(&mut self, count: usize) {
         self.sent = self.bytes.len().min(self.sent + count);
         if self.is_empty() {
@@ -49,7 +49,7 @@ impl Unsent {
         }
     }
 
-    /// Forgets it all.
+    /// Drops all bytes and their memory.
     pub fn clear(&mut self) {
         *self = Self::default();
     }

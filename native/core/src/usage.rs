@@ -1,4 +1,4 @@
-//! What exchanges used: counted as reported, or else estimated; and summed up by principal, model and route.
+//! The usage of exchanges: as reported or else estimated, and summed by principal, model and route.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,43 +8,43 @@ use crate::price::prompt_tokens;
 use crate::segment::{LabelId, Segment};
 use crate::sse::Usage;
 
-/// Principals that usage is told apart by; those that come later are counted together.
+/// The most principals with sums of their own; later ones are counted together.
 pub(crate) const PRINCIPALS: usize = 2048;
-/// Sums that can be kept; the last one takes what found no place.
+/// The most sums; the last one counts the overflow.
 pub(crate) const SUMS: usize = 4096;
 
-/// What is known about the answer to one exchange.
+/// The facts about the answer to one exchange.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Answer {
-    /// The last usage object that was seen.
+    /// The last usage object seen.
     pub reported: Option<Usage>,
-    /// It was whole: nothing more would have been reported.
+    /// True when the answer was complete: no further usage would have been reported.
     pub is_whole: bool,
-    /// The last of its events was a terminator.
+    /// True when its last event was a terminator.
     pub is_terminated: bool,
-    /// The request reached an upstream, and asked a model for something in JSON.
+    /// True when the request reached an upstream and was a JSON request to a model.
     pub is_asked: bool,
-    /// The request was for text: what comes back is tokens.
+    /// True when the request was for text, so that the answer consists of tokens.
     pub generates: bool,
     /// 0 while there was none.
     pub status: u16,
-    /// Of the request's body.
+    /// Bytes of the request body.
     pub bytes_in: u64,
-    /// Of a JSON document that came back; 0 for anything else.
+    /// Bytes of a JSON document in the answer; 0 for anything else.
     pub document_bytes: u64,
-    /// Events of a stream that came back.
+    /// The number of events of a stream in the answer.
     pub events: u64,
 }
 
-/// A document that reports no usage is not taken for more than this.
+/// The highest output estimate for a document that reports no usage.
 const MAX_GUESS: u64 = 4096;
 
 impl Answer {
     /// The usage to count, and whether any of it is an estimate.
     ///
-    /// What is reported counts. Of a stream that broke off, the report came too early: it counts at least a token an
-    /// event. Without a report, what an upstream was asked counts by its bytes, and what it answered by its events (a
-    /// stream) or bytes; errors count nothing.
+    /// A report counts as it is, with one exception: when a stream broke off, the report was premature, and output
+    /// counts as at least one token per event. Without a report, the request counts by its bytes, and the answer by its
+    /// events (a stream) or bytes; errors count nothing.
     #[must_use]
     pub fn usage(&self) -> (Usage, bool) {
         match self.reported {
@@ -74,14 +74,14 @@ impl Answer {
     }
 }
 
-/// Whether what comes back from a path is text that was written for the request.
+/// True when answers on this path are generated text.
 #[must_use]
 pub fn generates(path: &[u8]) -> bool {
     let last = memchr::memrchr(b'/', path).map_or(path, |slash| path.get(slash + 1..).unwrap_or_default());
     matches!(last, b"completions" | b"messages" | b"responses" | b"generate")
 }
 
-/// What was used by one principal, with one model, on one route.
+/// The usage of one principal, with one model, on one route.
 #[repr(C, align(64))]
 pub(crate) struct Sum {
     key: AtomicU64,
@@ -94,24 +94,24 @@ pub(crate) struct Sum {
     estimated: AtomicU64,
 }
 
-/// A sum as it stood when collected.
+/// A snapshot of one sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// Empty for nobody known; `None` for those that came too late for a place of their own.
+    /// Empty for an unknown principal; `None` for principals beyond `PRINCIPALS`.
     pub principal: Option<String>,
     /// The principal's tenant.
     pub tenant: String,
     /// `OTHER` for a model that the configuration does not name.
     pub model: LabelId,
-    /// Which route.
+    /// The route.
     pub route: LabelId,
-    /// Exchanges.
+    /// The number of exchanges.
     pub requests: u64,
-    /// Their tokens.
+    /// The tokens of the exchanges.
     pub usage: Usage,
-    /// What they cost, in micro-dollars.
+    /// The cost, in micro-dollars.
     pub micros: u64,
-    /// Exchanges whose tokens were estimated.
+    /// The number of exchanges with estimated tokens.
     pub estimated: u64,
 }
 
@@ -119,18 +119,18 @@ pub struct Used {
 #[derive(Debug)]
 pub struct UsageTable {
     segment: Arc<Segment>,
-    /// Numbers of principals that were looked up before.
+    /// Cache of principals' numbers.
     known: HashMap<Box<[u8]>, u64>,
     scratch: Vec<u8>,
 }
 
-// Keys are taken, so that an attacker with many of them must not grow a map without bound.
+// Cleared when full, because an attacker with many keys must not grow a map without bound.
 const MAX_KNOWN: usize = 4 * PRINCIPALS;
 const PROBES: usize = 32;
 const OVERFLOW: usize = SUMS - 1;
-// Between a principal and its tenant: no header carries it.
+// Separates a principal from its tenant: no header carries this character.
 const SEPARATOR: char = '\u{1f}';
-// Principals 0 and 1 are those without a name of their own.
+// Principals 0 and 1 have no name of their own.
 const NOBODY: u64 = 0;
 const OTHERS: u64 = 1;
 
@@ -174,7 +174,7 @@ impl UsageTable {
         }
     }
 
-    /// Every sum that something was added to.
+    /// Every sum that is not empty.
     #[must_use]
     pub fn collect(&self) -> Vec<Used> {
         let sums = self.segment.layout().sums.iter().enumerate();
@@ -233,7 +233,7 @@ impl UsageTable {
             return number;
         }
         let name = String::from_utf8_lossy(&self.scratch);
-        // Places 0 and 1 are those of the nameless.
+        // Indices 0 and 1 belong to the nameless.
         let names = &self.segment.layout().principals;
         let number = names
             .intern(self.segment.hash_key(), &name, 2)
@@ -245,7 +245,7 @@ impl UsageTable {
         number
     }
 
-    /// Where a key's sum is: its own place, or the one for all that found none.
+    /// The slot of a key's sum: its own, or the overflow slot.
     fn place(&self, key: u64) -> usize {
         let sums = &self.segment.layout().sums;
         let home = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
@@ -308,7 +308,7 @@ mod tests {
             reported: None,
             ..reported
         };
-        // The terminator is an event that says nothing.
+        // The terminator is an event without content.
         assert_eq!(unreported.usage(), (usage(100, 29), true));
         let document = Answer {
             document_bytes: 80,

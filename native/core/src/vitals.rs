@@ -1,39 +1,40 @@
-//! What is known of an upstream's health, shared by all processes: breaker, ejections, standing, signals, models.
+//! The health of an upstream, shared by all processes: breaker, ejections, standing, signals, models.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::outlier::{MS_MASK, MS_SHIFT};
 use crate::window::Window;
 
-/// Models of an upstream that are remembered; of one that lists more, none are.
+/// The most models remembered per upstream; the list of an upstream with more counts as unknown.
 pub const MODELS: usize = 255;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// One upstream's. What every pick reads lies in the first cache line, what every release writes does not.
+/// One upstream's health. Fields that every pick reads are in the first cache line; those that every release writes are
+/// not.
 #[repr(C, align(64))]
 pub(crate) struct Vitals {
-    /// `breaker`.
+    /// The word of `breaker`.
     pub(crate) breaker: AtomicU64,
-    /// `outlier`.
+    /// The word of `outlier`.
     pub(crate) outlier: AtomicU64,
-    /// `Standing`.
+    /// The word of `Standing`.
     pub(crate) standing: AtomicU64,
-    /// Since when traffic hears nothing of it, in ms; 0: it does.
+    /// The time since when traffic gets no answer from it, in ms; 0: it answers.
     pub(crate) suspected_ms: AtomicU64,
-    /// When the engine was last asked for its load, in ms; 0: never.
+    /// The time of the engine's last load report, in ms; 0: never.
     pub(crate) signals_ms: AtomicU64,
-    /// Requests it computes (24 bits) | that wait (24) | its KV cache in use, of a thousand (16).
+    /// Running requests (24 bits) | waiting ones (24) | its KV cache use, per mille (16).
     pub(crate) signals: AtomicU64,
-    /// Requests that others than this gateway have there.
+    /// Requests there that do not come from this gateway.
     pub(crate) foreign: AtomicU64,
-    /// Times that it was ejected, in all.
+    /// The total number of ejections.
     pub(crate) ejections: AtomicU64,
-    /// `breaker`: calls and failures of late.
+    /// The window of `breaker`: recent calls and failures.
     pub(crate) window: Window,
 }
 
-/// What operator and probes say of an upstream. All zeroes is: nobody said anything, and traffic may go there.
+/// The operator's and the probes' state of an upstream. All zeroes is: no information, and traffic may go there.
 ///
 /// ```text
 /// drained (bit 63) | unhealthy (62) | good again since, in ms (20 to 61) | silent (1) | probed (0)
@@ -43,7 +44,7 @@ pub(crate) struct Standing {
     pub(crate) drained: bool,
     pub(crate) unhealthy: bool,
     pub(crate) since_ms: u64,
-    /// Neither probes nor traffic hear anything of it.
+    /// True when neither probes nor traffic get an answer from it.
     pub(crate) silent: bool,
     pub(crate) probed: bool,
 }
@@ -69,21 +70,21 @@ impl Standing {
     }
 }
 
-/// What an engine said of its load.
+/// An engine's report of its load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Signals {
-    /// Requests it computes.
+    /// Running requests.
     pub running: u64,
-    /// Requests that wait there.
+    /// Waiting requests.
     pub waiting: u64,
-    /// Its KV cache in use, of a thousand.
+    /// KV cache use, per mille.
     pub kv_per_mille: u64,
-    /// When it said so; 0: never.
+    /// The time of the report; 0: never.
     pub at_ns: u64,
 }
 
 impl Vitals {
-    /// The operator's word. Back in, it begins slowly; at time 0 it does not.
+    /// Sets the operator's drain. A returning upstream begins with slow start, except at time 0.
     pub(crate) fn drain(&self, drained: bool, now_ns: u64) {
         self.change(|standing| Standing {
             drained,
@@ -96,7 +97,7 @@ impl Vitals {
         });
     }
 
-    /// A probe's word; `silent` when traffic says the same.
+    /// Records a probe's result; `silent` when traffic gets no answer either.
     pub(crate) fn judge(&self, healthy: bool, silent: bool, now_ns: u64) {
         self.change(|standing| Standing {
             unhealthy: !healthy,
@@ -111,7 +112,7 @@ impl Vitals {
         });
     }
 
-    /// Nobody probes it any more.
+    /// Clears the probes' results: it is no longer probed.
     pub(crate) fn unjudge(&self) {
         self.change(|standing| Standing {
             unhealthy: false,
@@ -123,14 +124,14 @@ impl Vitals {
         self.forget_signals();
     }
 
-    /// The engine does not say any more what it has to do.
+    /// Clears the load report.
     fn forget_signals(&self) {
         self.signals_ms.store(0, Ordering::Relaxed);
         self.signals.store(0, Ordering::Relaxed);
         self.foreign.store(0, Ordering::Relaxed);
     }
 
-    /// It is new beside others: it begins slowly.
+    /// Starts slow start: it is new among others.
     pub(crate) fn welcome(&self, now_ns: u64) {
         self.change(|standing| Standing {
             since_ms: now_ns / NS_PER_MS,
@@ -138,7 +139,7 @@ impl Vitals {
         });
     }
 
-    /// Traffic hears nothing of it. The first who says so is kept.
+    /// Records that traffic gets no answer from it. The first time is kept.
     pub(crate) fn suspect(&self, now_ns: u64) {
         let now_ms = (now_ns / NS_PER_MS).max(1);
         let _ = self
@@ -146,7 +147,7 @@ impl Vitals {
             .compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The engine's own word, while this gateway had `ours` in flight there; at time 0 it is forgotten.
+    /// Records the engine's report, taken while this gateway had `ours` in flight there; at time 0 it is cleared.
     pub(crate) fn signal(&self, said: Signals, ours: u64) {
         const MOST: u64 = (1 << 24) - 1;
         if said.at_ns == 0 {
@@ -161,7 +162,7 @@ impl Vitals {
             .store((said.at_ns / NS_PER_MS).max(1), Ordering::Relaxed);
     }
 
-    /// What there is to do while this gateway has `ours` in flight: sixteenths of a request.
+    /// The load while this gateway has `ours` in flight, in sixteenths of a request.
     #[inline]
     pub(crate) fn load(&self, ours: u64) -> u64 {
         let signals = self.signals.load(Ordering::Relaxed);
@@ -188,7 +189,7 @@ impl Vitals {
     }
 }
 
-/// The models an upstream lists, by hash. Empty: not known, or too many.
+/// The models that an upstream lists, by hash. Empty: unknown, or too many.
 #[repr(C)]
 pub(crate) struct ModelSet {
     count: AtomicU64,
@@ -196,7 +197,7 @@ pub(crate) struct ModelSet {
 }
 
 impl ModelSet {
-    /// Replaces the list; whoever looks meanwhile sees it empty. One process writes.
+    /// Replaces the list; concurrent readers see it empty. Only one process writes.
     pub(crate) fn replace(&self, hashes: &[u64]) {
         self.count.store(0, Ordering::SeqCst);
         if hashes.len() > MODELS {
@@ -208,7 +209,7 @@ impl ModelSet {
         self.count.store(hashes.len() as u64, Ordering::SeqCst);
     }
 
-    /// Whether the list is known and this is not on it.
+    /// True when the list is known and does not contain this model.
     pub(crate) fn lacks(&self, hash: u64) -> bool {
         let count = (self.count.load(Ordering::SeqCst) as usize).min(MODELS);
         count > 0

@@ -1,15 +1,15 @@
-//! What an upstream did lately: calls and failures in ten buckets of time, shared by all workers.
+//! A sliding window of an upstream's calls and failures: ten buckets of time, shared by all workers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const BUCKETS: usize = 10;
 const COUNT_BITS: u32 = 20;
-// Some room below the field's end: workers add without looking at each other.
+// Some room below the field's maximum, because workers add without synchronisation.
 const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1024;
 const EPOCH_MASK: u64 = (1 << 24) - 1;
 const NS_PER_MS: u64 = 1_000_000;
 
-/// Counts of the last while. All zeroes is nothing counted.
+/// Recent counts. All zeroes is empty.
 ///
 /// ```text
 /// bucket: number of its stretch of time (24 bits) | calls (20) | failures (20)
@@ -20,13 +20,13 @@ pub(crate) struct Window {
     buckets: [AtomicU64; BUCKETS],
 }
 
-/// How long a bucket is, for a window of `window_ns`.
+/// The length of a bucket, for a window of `window_ns`.
 pub(crate) fn bucket_ms(window_ns: u64) -> u64 {
     window_ns.div_ceil(NS_PER_MS * BUCKETS as u64).max(1)
 }
 
 impl Window {
-    /// Counts a call. A bucket that is full counts no more: its ratio stands.
+    /// Counts a call. A full bucket counts no more, so its ratio stays.
     #[inline]
     pub(crate) fn add(&self, bucket_ms: u64, failed: bool, now_ns: u64) {
         let epoch = now_ns / NS_PER_MS / bucket_ms;
@@ -48,7 +48,7 @@ impl Window {
         }
     }
 
-    /// Calls and failures in the present bucket and the nine before it.
+    /// Calls and failures in the current bucket and the nine before it.
     pub(crate) fn counts(&self, bucket_ms: u64, now_ns: u64) -> (u64, u64) {
         let epoch = now_ns / NS_PER_MS / bucket_ms;
         let first = epoch.saturating_sub(BUCKETS as u64 - 1);
@@ -70,7 +70,7 @@ impl Window {
         }
     }
 
-    /// Forgets everything.
+    /// Clears the window.
     pub(crate) fn clear(&self) {
         for bucket in &self.buckets {
             bucket.store(0, Ordering::Relaxed);

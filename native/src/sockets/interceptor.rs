@@ -1,4 +1,5 @@
-//! A guest below the protocols: it sees what is read from the connections that it is interested in before their protocol does.
+//! An interceptor below the protocols: it sees reads from the connections that it is interested in before their
+//! protocol.
 
 use budgateway_core::places::Key;
 use pyo3::prelude::*;
