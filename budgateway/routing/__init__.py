@@ -1,1 +1,1 @@
-"""Stage 3: which route answers a request, and which models a body asks for."""
+"""The routing stage: route tables, the body's model, request splits, and CORS per route."""

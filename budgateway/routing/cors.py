@@ -1,4 +1,4 @@
-"""Which routes let pages of which origins ask: answers to preflights, and the lines of errors that found no route."""
+"""CORS by route: responses to preflights, and the header lines of errors without a route."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 
 class CrossOrigins:
-    """The policies of one configuration: each route's, and the one for what finds no route."""
+    """The CORS policies of one configuration: each route's, and a common one for unrouted requests."""
 
     def __init__(self, table: RouteTable, policies: Sequence[CrossOrigin | None], common: CrossOrigin | None) -> None:
-        """`policies` are those of the table's rules, `common` is that of `[cors]`."""
+        """`policies` are in the order of the table's rules; `common` is the policy of `[cors]`."""
         self._table = table
         self._policies = tuple(policies)
         self._common = common
         self.is_on = common is not None or any(policies)
-        # The lines of an answer to somebody of whom nothing is known.
+        # The header lines of a response when nothing is known about the client.
         self.plain = b"" if common is None else common.plain
 
     def options(self, head: RequestHead, request_id: str, close: bool) -> bytes:
-        """The answer to an OPTIONS request that no upstream sees: `*`, or a preflight. OriginRefused for a page that may not.
+        """The response to an OPTIONS request that the gateway answers itself: `*`, or a preflight. Raises OriginRefused
+        when no policy allows the origin.
 
-        A preflight has no body: of the routes that tell models or headers apart, one that allows all of it is enough.
+        A preflight has no body: of the routes that differ by model or headers, one that grants the request suffices.
         """
         method = head.header("access-control-request-method")
         origin = head.header("origin")
@@ -44,7 +45,7 @@ class CrossOrigins:
         return policy.preflight(head, request_id, close)
 
     def lines(self, head: RequestHead) -> bytes:
-        """The header lines of an error, when it is not known which route's it is."""
+        """The CORS header lines of an error when the route is unknown."""
         if not self.is_on:
             return b""
         origin = head.header("origin")
@@ -55,11 +56,11 @@ class CrossOrigins:
         return found[0].plain if found else b""
 
     def malformed(self, data: bytes) -> bytes:
-        """The same for a request that is none; its origin is looked for in what came of it."""
+        """The CORS header lines for a malformed request; the origin is searched in the received bytes."""
         return b"" if self._common is None else self._common.lines(origin_in(data))
 
     def _of(self, method: str, head: RequestHead) -> list[CrossOrigin | None]:
-        """The policies of all routes that such a request may be for, whatever its model and headers."""
+        """The policies of all routes that match the request's method, path and host, whatever its model and headers."""
         rules = self._table.candidates(method, head.path, head.host)
         return [self._policies[rule] for rule in rules] if rules else [self._common]
 
@@ -86,8 +87,8 @@ class CrossOrigins:
 
 
 def check_handshake(policy: CrossOrigin, head: RequestHead, origin: str | None) -> None:
-    """A browser lets any page open a WebSocket (RFC 6455 10.2): OriginRefused for those that are not let in. Whoever is no
-    browser sends no origin."""
+    """Raise OriginRefused for a WebSocket from a page whose origin is not allowed: browsers let any page open one
+    (RFC 6455 10.2). Other clients send no Origin."""
     if origin is not None and not policy.allows(origin) and not is_same_origin(head, origin):
         raise OriginRefused(
             f"pages of {origin[:256]!a} may not open WebSockets here: neither [cors] origins nor the route's `cors` "

@@ -1,4 +1,4 @@
-"""The gateway's own routes: what the back office answers, in the same table as the routes of the configuration."""
+"""The gateway's own routes, in the same table as the configured ones; the admin server answers them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OFFICE = "gateway"
 
-# They come before every route but the list of models, which a route of the operator's may claim.
+# These precede every configured route, except the list of models, which a configured route may claim.
 _READ = ("GET", "HEAD")
 _PATHS: tuple[tuple[str, Access, int, tuple[str, ...]], ...] = (
     ("/health", "open", 1_000_000, _READ),
@@ -32,10 +32,11 @@ _WILDCARD = re.compile(r"/(\*|\{\w+:path\})$")
 
 
 def own_routes(configured: Iterable[Route], cors: Cors | None = None) -> list[tuple[Route, Access]]:
-    """Each with who may use it; `cors` is what holds where nothing else is said. In a table they stand behind the configured ones, as of equals the first one answers.
+    """Return the gateway's own routes with the access that each requires; `cors` is the default CORS record.
 
-    Those here name their methods, and would so beat a route of the operator's that has just the path: one that takes
-    every request to it claims it.
+    In a table they follow the configured routes, because the first of equal routes answers. These routes name their
+    methods, and would beat a configured route that has only the path; so a path is left out when a configured route
+    claims it, that is, takes every request to it.
     """
     claimed = {
         _WILDCARD.sub("/{name:path}", route.path)
@@ -51,7 +52,7 @@ def own_routes(configured: Iterable[Route], cors: Cors | None = None) -> list[tu
                 methods=methods,
                 priority=priority,
                 auth_required=False,
-                # Those are the operators': a page must be let in on purpose.
+                # Operators' endpoints: pages are let in only by explicit setting.
                 cors=None if cors is None or (access in ("admin", "metrics") and not cors.admin) else cors,
             ),
             access,

@@ -12,7 +12,7 @@ cdef class Leg:
     cdef public int label               # of the provider
     cdef public object budget           # native.RetryBudget, or None
     cdef public Py_ssize_t hold_bytes
-    cdef public long long first_event_ns    # 0: half of what is left
+    cdef public long long first_event_ns    # 0: half of the time left
 
 
 cdef class RouteRoom:

@@ -1,4 +1,4 @@
-"""The routing stage: peeks at the body for the model, finds the route."""
+"""The routing stage: peeks at the body for the model and finds the route."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from budgateway.native import RequestHead
     from budgateway.records import Route
 
-MAX_NAME = 256  # characters of a model's name in a cached plan: clients may make names up
+MAX_NAME = 256  # characters of a model's name in a cached plan: clients may invent names
 
 # Flags of the native scan, as C numbers.
 _UPGRADE = 8
@@ -40,8 +40,8 @@ Access = Literal["open", "authenticated", "models", "metrics", "admin"]
 
 
 class Leg:
-    """One provider behind a route: how to speak to it, and the choice among its upstreams. An exchange is on one leg at
-    a time (`x.leg`)."""
+    """One destination of a route: a provider, with its adapter and the balancer of its upstreams. An exchange is on one
+    leg at a time (`x.leg`)."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Leg:
         hold_bytes: int = 0,
         first_event_s: float = 0.0,
     ) -> None:
-        """`label` is the provider's name as metrics know it."""
+        """`label` is the provider's label in metrics."""
         self.adapter = adapter
         self.balancer = balancer
         self.provider = provider
@@ -65,7 +65,7 @@ class Leg:
 
 
 class RouteRoom:
-    """A route as the stages see it: the record, and what was built from it. Deadlines in nanoseconds."""
+    """A compiled route: the record, and the objects built from it for the stages. Timeouts in nanoseconds."""
 
     def __init__(
         self,
@@ -81,15 +81,15 @@ class RouteRoom:
         stages: Sequence[Any] = (),
         cors: Any = None,
     ) -> None:
-        """An exchange begins on one of `legs`; `fallbacks` are gone to in their order when it fails there, as `attempts`
-        (balance.attempts_cy.Attempts) has it. `stages` decide after the limits and before the choice of an upstream, in
-        their order: each has a method `decide(x)`, which refuses by a GatewayError or returns what is to be waited for.
-        `cors` (wire.cors.CrossOrigin): pages of other origins that may read the answers."""
+        """An exchange begins on one of `legs`; when it fails there, `attempts` (balance.attempts_cy.Attempts) moves it
+        to the `fallbacks` in order. `stages` run in order, after the limits and before the choice of an upstream: each
+        has a method `decide(x)`, which raises a GatewayError to refuse, or returns an awaitable to wait for, or None.
+        `cors` (wire.cors.CrossOrigin): the origins whose pages may read the responses."""
         self.record = record
         self.name = record.name
         self.access = access
         self.label = label
-        self.limits: Any = None  # limits.stage_cy.RouteLimits, given when all rooms are there
+        self.limits: Any = None  # limits.stage_cy.RouteLimits, set once all routes are compiled
         self.legs = tuple(legs)
         self.fallbacks = tuple(fallbacks)
         self.shape = shape
@@ -105,25 +105,25 @@ class RouteRoom:
         self.total_ns = int(record.timeouts.total_s * 1e9)
 
     def is_cacheable(self) -> bool:
-        """Whether every stage particular to the route can vouch for a cached plan. One that has no word about it cannot."""
+        """True when every stage specific to the route supports cached plans, that is, has a `cached_plan` method."""
         for stage in (self.shape, self.mirror, self.attempts.hedging, *self.stages):
             if stage is not None and not hasattr(stage, "cached_plan"):
                 return False
         return True
 
     def may_replay(self, x: Exchange) -> bool:
-        """Whether a request that may have reached an upstream can be sent again (RELIABILITY 2.2)."""
+        """True when a request that may have reached an upstream can be sent again (RELIABILITY 2.2)."""
         return self.record.replays(x.head.method, x.head.path)
 
 
 def methods_of(table: RouteTable, head: RequestHead) -> list[str]:
-    """With which methods some route takes a request like this one; with a model as well, if it needs one."""
+    """The methods with which some route takes this request, even if only with a model."""
     headers = head.headers()
     return [method for method in METHODS if table.lookup(method, head.path, head.host, None, headers) not in (-1, -2)]
 
 
 class Router:
-    """Holds the table and the rooms behind it; `match` is the stage."""
+    """Holds the route table and its compiled routes; `match` is the stage."""
 
     def __init__(
         self,
@@ -132,8 +132,8 @@ class Router:
         default_max_body_bytes: int,
         own_from: int | None = None,
     ) -> None:
-        """`model_labels`: the models that the configuration names; metrics call all others "other". The rooms from `own_from`
-        on are for what the gateway answers itself."""
+        """`model_labels`: the models that the configuration names; metrics label all others "other". The rooms from
+        `own_from` on are the gateway's own routes."""
         table = RouteTable(
             [
                 (room.record.host, room.record.path, room.record.methods, room.record.models, room.record.headers,
@@ -152,7 +152,8 @@ class Router:
         self._default_limit = default_max_body_bytes
 
     def match(self, x: Exchange) -> None:
-        """Find the route, or refuse: RouteNotFound, MethodNotAllowed, ModelNotFound, BadRequest for a broken body."""
+        """Find the route, or raise: RouteNotFound, MethodNotAllowed, ModelNotFound, UnsupportedCoding, or BadRequest
+        for a broken body or an ambiguous path. A policy of the route may refuse too (OriginRefused, `Shape.apply`)."""
         model: str | None = None
         body = x.body
         flags = x.flags
@@ -164,12 +165,12 @@ class Router:
             model = x.form.model
         elif flags & _UPGRADE and x.body_done and body is None:
             model = self._asked_model(x)
-        # What is not seen may be any model; where there is no body there is none.
+        # A model that cannot be read may be any; without a body there is none.
         hides = not model and (not x.body_done or (body is not None and len(body) > 0))
         if flags & _TARGET_MODEL and not hides and (model or x.head.method in _CHANGING):
             hides = not target_agrees(x.head.path, x.head.query, model or "")
             if hides:
-                model = None  # which of the two runs depends on the upstream
+                model = None  # the upstream decides which of the two models runs
         x.hides_model = hides
         if model is not None:
             x.model = model
@@ -193,8 +194,8 @@ class Router:
             x.downstream.limit_body(x, room.max_body_bytes)
 
     def cached_plan(self, x: Exchange) -> CachedRoute | None:
-        """The route and its bounds. None for requests that the routing table tells apart by more than the cache's key:
-        roles tell methods apart, and a fallback has prices and names of its own."""
+        """The route's part of a cached plan. None for requests that the cache's key does not fully identify: roles may
+        depend on the method, and a fallback has its own prices and model names."""
         room: RouteRoom = x.route
         leg: Leg = x.leg
         if (
@@ -215,8 +216,8 @@ class Router:
         )
 
     def _asked_model(self, x: Exchange) -> str | None:
-        """The model of a query, where the query is what names it: OpenAI's realtime API, on a route for WebSockets. Everywhere
-        else `Upgrade` is a header that a client may set, and a query is the upstream's affair."""
+        """The model that a query names (OpenAI's realtime API), or None when the route is not for WebSockets: elsewhere
+        any client may send `Upgrade`, and the query concerns only the upstream."""
         model = query_model(x.head.query)
         if model is not None:
             index = self._find(x.head, model)
@@ -224,11 +225,11 @@ class Router:
                 room = self.rooms[index]
                 return model if room.record.websocket is not None else None
             if index == -3 and self._find(x.head, None) < 0:
-                return model  # no route takes it, nor a request without
+                return model  # no route takes this model, or a request without one
         return None
 
     def name_late(self, x: Exchange, model: str) -> None:
-        """A form names its model behind so much that it is on its way. BadRequest when another route would have answered."""
+        """Set the model of a form that named it after sending had begun. BadRequest when another route would match."""
         room: RouteRoom = x.route
         if x.flags & _TARGET_MODEL and not target_agrees(x.head.path, x.head.query, model):
             return

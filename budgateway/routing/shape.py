@@ -1,4 +1,4 @@
-"""What some routes do with a request once it is theirs: close, split, pin, upgrade. A route without any of it has no Shape."""
+"""Per-route request handling: maintenance, split, pin, WebSocket upgrade. A route without these has no Shape."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def split_of(route: Route, seed: int = 0) -> Split | None:
-    """How a route with several providers divides its requests among `route.answerers()`."""
+    """The split of a route's requests among `route.answerers()`; None for a single provider."""
     names = route.answerers()
     if len(names) < 2:
         return None
@@ -27,7 +27,7 @@ def split_of(route: Route, seed: int = 0) -> Split | None:
 
 
 def explain(route: Route, headers: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """What shapes a request to this route, for people: (what, how) in the order in which it counts."""
+    """Describe, for people, what applies to a request on this route: (what, how) pairs in order of precedence."""
     lines: list[tuple[str, str]] = []
     given = {name.lower(): value for name, value in headers}
     if route.maintenance is not None:
@@ -70,10 +70,10 @@ def explain(route: Route, headers: Sequence[tuple[str, str]]) -> list[tuple[str,
 
 
 class Shape:
-    """Of one route, in one worker."""
+    """The shape of one route, in one worker."""
 
     def __init__(self, route: Route, legs: Sequence[Any], split: Split | None) -> None:
-        """`split` chooses among `legs`, of which the last one is the canary's where there is a canary."""
+        """`split` chooses among `legs`; with a canary, the last leg is the canary's."""
         self._maintenance = route.maintenance
         self._websocket = route.websocket
         self._canary = route.canary
@@ -85,11 +85,11 @@ class Shape:
 
     @classmethod
     def is_needed(cls, route: Route) -> bool:
-        """Whether the route asks for anything that is done here."""
+        """True when the route has a setting that is handled here."""
         return bool(route.maintenance or route.websocket or route.pin_by or route.canary or len(route.split) > 1)
 
     def apply(self, x: Exchange) -> None:
-        """Choose the leg, note what pins it and what it is upgraded to. UnderMaintenance, UpgradeRequired, BadRequest."""
+        """Choose the leg, set the pin and the WebSocket handshake. UnderMaintenance, UpgradeRequired, BadRequest."""
         closed = self._maintenance
         if closed is not None:
             raise UnderMaintenance(closed.message, retry_after_s=closed.retry_after_s)
@@ -108,8 +108,8 @@ class Shape:
         return x.limit_key
 
     def _choose(self, x: Exchange, split: Split) -> Any:
-        """The leg of its turn or its pin; one whose upstreams are all out is passed over, and without a pin one that is full.
-        Where all are, the exchange waits for the one whose turn it was. A canary gets no more than its part."""
+        """The leg by turn or pin. Skips a leg whose upstreams are all out and, without a pin, one that is full. When
+        all are full, the exchange waits for the one whose turn it was. A canary gets no more than its share."""
         legs = self._legs
         canary = self._canary
         if canary is not None and canary.header:
@@ -123,7 +123,7 @@ class Shape:
         while True:
             index = split.pick(x.pin, excluded)
             if index < 0:
-                return legs[0] if full is None else full  # nobody: its balancer says so
+                return legs[0] if full is None else full  # none available: the balancer raises the error
             leg = legs[index]
             spilled = full is not None and canary is not None and leg is legs[-1]
             if not spilled and leg.balancer.is_available(x.ready_ns):

@@ -1,4 +1,4 @@
-"""The route table as Python sees it: built from a configuration or in code, asked one request at a time."""
+"""The Python API of the route table: built from a configuration or in code, matches one request at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class Verdict(NamedTuple):
-    """What one route says to a request, and why."""
+    """One route's result for a request, with the reason."""
 
     route: Route
     matched: bool
@@ -21,27 +21,28 @@ class Verdict(NamedTuple):
 
 
 class RouteTable:
-    """Immutable: which of some routes answers a request. Specific beats general, then the first wins.
+    """An immutable table that finds the route for a request. Specific beats general, then the first wins.
 
-    The order of preference is priority, host, path (literal, then parameter, then wildcard, segment by segment), methods,
-    model (exact, then longer prefix, then glob, then any), number of headers, place. Safe to use from several threads.
+    The order of preference is priority, host, path (literal, then parameter, then wildcard, segment by segment),
+    methods, model (exact, then longer prefix, then glob, then any), number of headers, position. Safe to use from
+    several threads.
     """
 
     __slots__ = ("_native", "_routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Raises ValueError for a pattern that cannot be; it says which rule and why."""
+        """Raise ValueError for an invalid pattern; the message names the rule and the reason."""
         self._routes = tuple(routes)
         self._native = native.RouteTable([rule_of(route) for route in self._routes])
 
     @classmethod
     def from_settings(cls, settings: Settings) -> RouteTable:
-        """The table of a configuration: `RouteTable.from_settings(load_config("config"))`."""
+        """Build the table of a configuration: `RouteTable.from_settings(load_config("config"))`."""
         return cls(settings.routes)
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The routes, in the order they were given."""
+        """The routes, in the given order."""
         return self._routes
 
     def __len__(self) -> int:
@@ -50,9 +51,9 @@ class RouteTable:
     def match(
         self, method: str, path: str, *, model: str | None = None, host: str = "", headers: Headers | None = None
     ) -> Match | None:
-        """The route that answers, or None.
+        """Return the route that answers, or None.
 
-        `path` may carry a query, `host` a port: neither takes part. `headers` are by name, in any case.
+        A query in `path` and a port in `host` are ignored. Header names in `headers` may be in any case.
         """
         method, path, host, pairs = _normal(method, path, host, headers)
         index = self._native.lookup(method, path, host, model, pairs)
@@ -65,20 +66,20 @@ class RouteTable:
     def explain(
         self, method: str, path: str, *, model: str | None = None, host: str = "", headers: Headers | None = None
     ) -> list[Verdict]:
-        """Every route's verdict in the order of preference: the first one that matched answers."""
+        """Return every route's verdict in order of preference: the first that matched answers."""
         method, path, host, pairs = _normal(method, path, host, headers)
         said = self._native.explain(method, path, host, model, pairs)
         return [Verdict(self._routes[index], matched, why) for index, matched, why in said]
 
 
 def rule_of(route: Route) -> Rule:
-    """A route as the compiled table takes it."""
+    """A route in the native table's form."""
     return (route.host, route.path, route.methods, route.models, route.headers, route.priority)
 
 
 def _normal(method: str, path: str, host: str, headers: Headers | None) -> tuple[str, str, str, list[tuple[str, str]]]:
-    """The parts of a request as the front door would have parsed them."""
-    # A mapping is an iterable too, of names: checkers cannot tell which of the two this one is.
+    """Normalize a request's parts as the server's parser would."""
+    # A mapping is also an iterable, of names: type checkers cannot tell the two apart here.
     pairs = cast("Iterable[tuple[str, str]]", headers.items() if isinstance(headers, Mapping) else headers or ())
     host = host.strip().lower()
     if host.startswith("["):
