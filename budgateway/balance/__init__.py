@@ -1,1 +1,1 @@
-"""Which upstream answers."""
+"""Load balancing: the choice of an upstream, retries, hedging, queues and mirrors."""

@@ -1,4 +1,4 @@
-"""Attempts: whether an exchange that failed before its client heard anything is tried again, where, and when."""
+"""Retries and fallbacks of exchanges that failed before any response byte reached the client."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
     from budgateway.native import ResponseHead
     from budgateway.records import Retries
 
-# Why an exchange was tried again: eight counters of eight bits in `Exchange.retries`, the native core's RETRY_*.
-CONNECT = 0  # the connection did not come about: nothing was sent
+# Reasons for a further attempt: eight counters of eight bits in `Exchange.retries`, the native core's RETRY_*.
+CONNECT = 0  # the connection was not established: nothing was sent
 STALE = 1  # a kept-alive connection was closed as we wrote
-BROKEN = 2  # no HTTP, cut off, empty, or an error in disguise
+BROKEN = 2  # not HTTP, truncated, empty, or an error with status 200
 TIMEOUT = 3  # silent for too long
 PRESSURE = 4  # 429 or 503
 FAILURE = 5  # any other status that is retried
-HEDGE = 6  # a second one beside the first
+HEDGE = 6  # a second attempt parallel to the first
 FALLBACK = 7  # another provider
 
-# The first of them cost the upstreams nothing, and no budget.
+# Reasons up to this one cost the upstreams nothing, and take nothing from the retry budget.
 _STALE = 1
 
-BACKOFF_NS = 25_000_000  # doubled with each attempt after the second; where in it is left to chance (full jitter)
+BACKOFF_NS = 25_000_000  # doubled with each attempt after the second; full jitter
 MAX_BACKOFF_NS = 250_000_000
 
 
 class Attempts:
-    """The rules of one route (RELIABILITY 2). What it chooses it leaves in the exchange, as the balancer does."""
+    """The retry rules of one route (RELIABILITY 2). Stores its choices in the exchange, like the balancer."""
 
     def __init__(self, rules: Retries, fallbacks: Sequence[Any]) -> None:
-        """`fallbacks` are the legs to go to in turn."""
+        """`fallbacks` are the legs to try in order."""
         self.rules = rules
         self.max_attempts = rules.max_attempts
         self.statuses = frozenset(rules.statuses)
         self.fallback_on = frozenset(rules.fallback_on)
-        # A refusal for the prompt's length is worth a look.
+        # Responses are checked for a refusal of the prompt's length only when a fallback would follow it.
         self.minds_context = bool(fallbacks) and "context_length" in self.fallback_on
         self.hedging: Any = None if rules.hedge is None else Hedging(rules.hedge)
         self._fallbacks = tuple(fallbacks)
         self._max_wait_ns = int(rules.max_retry_after_s * 1e9)
 
     def next(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> int:
-        """Choose where the exchange goes next and take its slot there: nanoseconds to wait before that, or -1 for nowhere,
-        and nothing changed. `wait_ns` is what the upstream asks for (Retry-After), -1 when it does not."""
+        """Choose the next upstream and take a slot there. Returns the nanoseconds to wait before the attempt, or -1
+        when there is none; the exchange then keeps its slot. `wait_ns` is the upstream's Retry-After, -1 without."""
         if x.until_ns and now_ns >= x.until_ns:
             return -1
         budget = None if reason <= _STALE else x.leg.budget
@@ -64,7 +64,7 @@ class Attempts:
                 self._count(x, reason)
                 return self._backoff(x)
             if 0 <= wait_ns <= self._max_wait_ns and (not x.until_ns or now_ns + wait_ns < x.until_ns):
-                # There is no other: the one that asked for a moment gets it.
+                # No other upstream is left: wait as Retry-After says, and use the same one.
                 x.tried = 0
                 if balancer.same(x, verdict, now_ns):
                     x.fresh = False
@@ -75,7 +75,8 @@ class Attempts:
         return 0 if self.fall_back(x, verdict, reason, now_ns) else -1
 
     def hedge(self, x: Exchange, now_ns: int) -> Exchange | None:
-        """A second attempt beside the one that is slow, its slot taken at another upstream; None when it is not to be."""
+        """Create a hedge: a second attempt parallel to the slow one, with a slot at another upstream. None when the
+        route's attempts, the time left, the retry budget or the upstreams do not allow it."""
         if x.leg_attempts >= self.max_attempts or not 0 <= x.index < 64 or (x.until_ns and now_ns >= x.until_ns):
             return None
         budget = x.leg.budget
@@ -93,7 +94,7 @@ class Attempts:
         return h
 
     def better(self, x: Exchange, head: ResponseHead, now_ns: int) -> int:
-        """The same for an error that an upstream answered with: -1 when it is to be passed on."""
+        """Like `next`, for an upstream's error response; -1 when the response must be passed on."""
         status = x.status
         is_retried = status in self.statuses
         if x.streamed or not (is_retried or status >= 500) or not x.route.may_replay(x):
@@ -106,7 +107,7 @@ class Attempts:
         return 0 if self.fall_back(x, verdict_of(status), reason, now_ns) else -1
 
     def fall_back(self, x: Exchange, verdict: int, reason: int, now_ns: int) -> bool:
-        """Go to the next of the route's fallbacks that has an upstream to spare."""
+        """Move to the route's next fallback that has a free upstream. False when there is none."""
         while x.fallback < len(self._fallbacks) and self._falls(reason):
             leg = self._fallbacks[x.fallback]
             x.fallback += 1
@@ -132,13 +133,13 @@ class Attempts:
         return False
 
     def falls_on(self, error: GatewayError) -> bool:
-        """Whether an error of ours is a reason to go to a fallback: no upstream could be chosen, or none has room."""
+        """True when an error of the gateway's leads to a fallback: no upstream could be chosen, or all are full."""
         return bool(self._fallbacks) and error.code in ("no_upstream", "overloaded") and "error" in self.fallback_on
 
     def patience(self, x: Exchange, now_ns: int) -> int:
-        """Until when this attempt's answer may take to begin. A stream that could be asked for elsewhere gets what the
-        provider says, or half of the time that is left: whoever is silent for so long may never speak. What is answered
-        whole is silent for as long as it is computed, and gets all of it."""
+        """The deadline for this attempt's response to begin. A stream that another upstream could serve gets the
+        provider's `first_event_s`, or half of the time left: an upstream silent for that long may never respond. An
+        unstreamed response begins only when it is computed, and gets all of the time."""
         if not x.streams or x.leg_attempts >= self.max_attempts or not self._has_other(x):
             return x.answer_ns
         first_event_ns = x.leg.first_event_ns or (x.answer_ns - now_ns) // 2
@@ -163,7 +164,8 @@ class Attempts:
         return "error" in self.fallback_on
 
     def _backoff(self, x: Exchange) -> int:
-        """The first other upstream is asked at once: it is not the one in trouble."""
+        """The nanoseconds to wait before an attempt at another upstream. The first one goes at once: that upstream has
+        not failed."""
         if x.leg_attempts < 2:
             return 0
         longest_ns = min(BACKOFF_NS << (x.leg_attempts - 2), MAX_BACKOFF_NS)
@@ -171,6 +173,6 @@ class Attempts:
 
     def _count(self, x: Exchange, reason: int) -> None:
         one = 1
-        one <<= 8 * reason  # as a C number it is a long one
+        one <<= 8 * reason  # in two steps, so that C shifts a long long
         if (x.retries >> (8 * reason)) & 0xFF < 0xFF:
             x.retries += one

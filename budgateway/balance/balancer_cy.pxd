@@ -16,7 +16,7 @@ cdef class Balancer:
     cdef dict _lacking                  # model -> mask of upstreams that do not list it
     cdef long long _models_version
     cdef bint _filters
-    cdef bint _is_tcp                   # every upstream is reached by plain TCP
+    cdef bint _is_tcp                   # all upstreams use plain TCP
     cdef object _told
     cdef object _queue                  # balance.queue.Queue, where upstreams have limits
 

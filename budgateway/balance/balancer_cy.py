@@ -1,4 +1,4 @@
-"""A route's choice among its provider's upstreams: the native selector's, put into the exchange."""
+"""The choice of an upstream for a leg: calls the native selector, and stores the result in the exchange."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.native import Rendezvous, Selector
 
-# An upstream may ask for a pause, but not take itself out for good.
+# An upstream may ask for a pause, but not remove itself permanently.
 MAX_REST_S = 30.0
-# Clients may name models at will.
+# Bounded, because clients may invent model names.
 MAX_MODELS = 1024
 
 _FULL = -2
 
 
 class Balancer:
-    """Picks; the exchange holds the slot until it is released (its index is then -1)."""
+    """Picks an upstream and takes a slot there, which the exchange holds until `release` (its index is then -1)."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class Balancer:
         pins: Rendezvous | None = None,
         told: Callable[[str], str] = str,
     ) -> None:
-        """`targets[i]` is where the selector's index `i` leads. Without a `queue` nobody waits for an upstream that is full.
-        `pins`, over the same list, says where an exchange with a pin goes; `told` is the upstream's name for a model."""
+        """`targets[i]` belongs to the selector's index `i`. Without a `queue`, exchanges never wait for an upstream.
+        `pins`, over the same list, maps a pin to an upstream; `told` returns the upstream's name for a model."""
         self.selector = selector
         self.targets = tuple(targets)
         self._is_tcp = not any(one.upstream.tls or one.upstream.host.startswith("/") for one in self.targets)
@@ -46,16 +46,16 @@ class Balancer:
         self._provider = provider
         self._queue = queue
         self._best = None if pins is None else pins.best
-        # Everybody but one, as pick takes it.
+        # All upstreams but one, as a mask for `pick`.
         self._others = [((1 << 64) - 1) & ~(1 << index) for index in range(min(64, len(self.targets)))]
-        # what upstreams say they serve: a model, as clients call it -> those that lack it
+        # from the upstreams' model lists: the client's model name -> mask of upstreams that lack it
         self._told = told
         self._lacking: dict[str, int] = {}
         self._models_version = -1
         self._filters = False
 
     def next(self, x: Exchange) -> Awaitable[None] | None:
-        """Choose the target of the first attempt, or return the wait for one while all are full. NoUpstream when none can
+        """Choose the target of the first attempt, or return an awaitable while all are full. NoUpstream when none can
         be chosen, Overloaded when too many wait."""
         queue = self._queue
         if queue is None:
@@ -63,7 +63,7 @@ class Balancer:
             return None
         if self._filters:
             self._leave_out(x)
-        # Behind those that came first and may go to the same upstreams, in whichever worker they wait.
+        # Queue behind earlier exchanges that wait for the same upstreams, in any worker.
         lane = queue.lane(x.tried)
         if lane.is_busy() or self.try_next(x, x.ready_ns) == _FULL:
             return lane.join(x, self)
@@ -72,14 +72,14 @@ class Balancer:
         return None
 
     def another(self, x: Exchange, verdict: int, now_ns: int) -> bool:
-        """Move the exchange to an upstream that it has not tried, and report how it went at the one it was at. False, and
-        nothing changed, when there is none."""
+        """Move the exchange to an upstream that it has not tried, and report `verdict` for the former one. False when
+        there is none; only `x.tried` has changed then."""
         if 0 <= x.index < 64:
             x.tried |= 1 << x.index
         return self.same(x, verdict, now_ns)
 
     def same(self, x: Exchange, verdict: int, now_ns: int) -> bool:
-        """The same, but the one it was at may be chosen again."""
+        """Like `another`, but the former upstream may be chosen again."""
         index = x.index
         if self.try_next(x, now_ns) < 0:
             return False
@@ -88,8 +88,8 @@ class Balancer:
         return True
 
     def spread(self, x: Exchange, share: int, now_ns: int) -> None:
-        """Move an exchange from an upstream that has more than `share` in flight, and no bound of its own, to one that has
-        not. Overloaded when there is none."""
+        """Move an exchange away from an upstream that has more than `share` in flight and no bound of its own, to one
+        below that. Overloaded when there is none."""
         while x.index >= 0 and not x.target.upstream.max_in_flight and self.selector.in_flight(x.index) > share:
             if not self.another(x, VERDICT_NEUTRAL, now_ns):
                 raise Overloaded(
@@ -98,7 +98,7 @@ class Balancer:
                 )
 
     def release(self, x: Exchange, verdict: int, now_ns: int) -> None:
-        """Give the slot back, and tell the breaker how it went."""
+        """Give the slot back, and report the verdict to the breaker."""
         if x.vouched_early:
             x.vouched_early = False
             if verdict == VERDICT_SUCCESS:
@@ -107,13 +107,14 @@ class Balancer:
         x.index = -1
 
     def give_back(self, index: int, verdict: int, now_ns: int) -> None:
-        """Give back a slot that the exchange holds no longer."""
+        """Give back a slot that the exchange no longer holds, and serve the queue."""
         self._release(index, verdict, now_ns)
         if self._queue is not None:
             self._queue.serve()
 
     def try_next(self, x: Exchange, now_ns: int) -> int:
-        """Choose, if that can be: the index, which the exchange then holds, or what Selector.pick says instead."""
+        """Choose an upstream without waiting. Returns its index, which the exchange then holds, or the negative result
+        of Selector.pick."""
         if self._filters:
             self._leave_out(x)
         if self._best is not None and x.pin is not None:
@@ -126,7 +127,7 @@ class Balancer:
         return index
 
     def spare(self, x: Exchange, now_ns: int) -> bool:
-        """Choose for a second attempt beside one that is under way: somebody who is wholly well, or nobody."""
+        """Choose an upstream for a hedge: a fully healthy one, or none (False)."""
         if self.try_next(x, now_ns) < 0:
             return False
         vitals = self.selector.look(x.index, now_ns)
@@ -136,38 +137,38 @@ class Balancer:
         return True
 
     def answered(self, x: Exchange, now_ns: int) -> None:
-        """The exchange's upstream begins a good answer."""
+        """Report that the exchange's upstream has begun a successful response."""
         x.vouched_early = self._answered(x.index, now_ns)
 
     def suspect(self, x: Exchange, now_ns: int) -> None:
-        """Nothing has been heard of the exchange's upstream for a while: have it asked."""
+        """Have the exchange's upstream probed: it has been silent for a while."""
         self.selector.suspect(x.index, now_ns)
 
     def rest(self, x: Exchange, seconds: float, now_ns: int) -> None:
-        """The exchange's upstream asks to be left alone for so long; it gets at most MAX_REST_S."""
+        """Pause the exchange's upstream for the time that it requested, at most MAX_REST_S."""
         if seconds > 0:
             self.selector.rest(x.index, int(min(seconds, MAX_REST_S) * 1e9), now_ns)
 
     def follow_models(self, version: int) -> None:
-        """Mind what upstreams say they serve; `version` is of the segment, and tells whether anything changed."""
+        """Follow the upstreams' model lists; `version` is the segment's, and changes with them."""
         if version != self._models_version:
             self._models_version = version
             self._lacking.clear()
             self._filters = version > 0 and len(self.targets) > 1
 
     def left_out(self, model: str) -> int:
-        """Those that do not serve a model, as far as that is known: a bit each."""
+        """The mask of upstreams known not to serve a model."""
         return self._mask(model) if self._filters and model else 0
 
     def cached_plan(self, x: Exchange) -> CachedChoice | None:
-        """The selector that chooses for x's kind. None where exchanges wait in a queue or are pinned, or where an upstream
-        is reached by anything but plain TCP."""
+        """The choice of a cached plan. None when exchanges may queue or be pinned, or when an upstream is not reached
+        by plain TCP."""
         if self._queue is not None or self._best is not None or not self._is_tcp:
             return None
         return CachedChoice(self.selector, self.left_out(x.model), self.targets)
 
     def _leave_out(self, x: Exchange) -> None:
-        """Exclude the upstreams that list their models, but not this one."""
+        """Exclude upstreams whose model list lacks the exchange's model."""
         if x.model:
             x.tried |= self._mask(x.model)
 
@@ -180,7 +181,7 @@ class Balancer:
         return mask
 
     def is_available(self, now_ns: int) -> bool:
-        """Whether there is an upstream that is neither drained nor out: a leg without one is passed over."""
+        """True when some upstream is neither drained nor out. A split skips legs without one."""
         for index in range(len(self.targets)):
             vitals = self.selector.look(index, now_ns)
             out = vitals.out_until_ns > now_ns or vitals.healthy is False
@@ -189,7 +190,7 @@ class Balancer:
         return False
 
     def has_room(self, now_ns: int) -> bool:
-        """Whether an exchange would not have to wait: an available upstream takes more, and nobody waits for it."""
+        """True when an exchange would not have to wait: an available upstream has room, and the queue is empty."""
         if self._queue is None:
             return True
         if self._queue.lane(0).is_busy():
@@ -205,14 +206,15 @@ class Balancer:
         return False
 
     def _pinned(self, x: Exchange, now_ns: int) -> int:
-        """The upstream that the pin always gets; when that one cannot be had, the one it would get without it."""
+        """The pin's upstream by rendezvous hashing; the pin's next one when that is out or full, and the usual choice
+        when none of them can be picked. Negative like Selector.pick."""
         best: Any = self._best
         excluded = x.tried
         refusal = -1
         while True:
             index: int = best(x.pin, excluded)
             if index < 0:
-                # Those that are left are full, or doubtful: then as without a pin.
+                # The upstreams left are full (then wait), or in doubt: choose as without a pin.
                 return refusal if refusal == _FULL else self._pick(now_ns, x.tried)
             vitals = self.selector.look(index, now_ns)
             if vitals.out_until_ns > now_ns or vitals.healthy is False:

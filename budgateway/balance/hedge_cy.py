@@ -1,4 +1,4 @@
-"""Hedging: when a second upstream is asked beside a first one that is slow to answer."""
+"""Hedging: the delay after which a second upstream gets the request, because the first one is slow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Hedging:
-    """The rules of one route, in one worker, and what they go by: how long answers took to begin of late. Those that come
-    whole begin when they are computed, streams with their first word: of each kind there is a measure."""
+    """The hedging rules of one route, in one worker, with the recent latencies to the start of a response. Streams and
+    unstreamed responses are measured separately: the latter begin only when they are computed."""
 
     def __init__(self, rules: Hedge) -> None:
         self._after_ns = int(rules.after_s * 1e9)
@@ -22,7 +22,7 @@ class Hedging:
         self._wholes = Pace()
 
     def delay_ns(self, x: Exchange) -> int:
-        """How long the exchange's first answer may take to begin; -1 while that is not known."""
+        """The nanoseconds to wait for the first attempt before hedging; -1 while unknown."""
         if not self._percentile:
             return self._after_ns
         usual_ns: int = self._pace(x).quantile(self._percentile)
@@ -31,7 +31,7 @@ class Hedging:
         return max(usual_ns, self._after_ns)
 
     def heard(self, x: Exchange, ns: int) -> None:
-        """An answer began after so long. If it was the second's, the first would have taken longer."""
+        """Record the latency of a response. If the hedge responded, the first attempt would have taken even longer."""
         if self._percentile:
             self._pace(x).hear(ns)
 

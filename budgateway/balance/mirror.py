@@ -1,4 +1,5 @@
-"""Copies of requests for a provider whose answers go nowhere: bounded, on their own connections and deadlines, never waited for."""
+"""Mirrors: copies of requests to a provider whose responses are discarded. Bounded, with their own connections and
+deadlines; the original never waits for its copy."""
 
 from __future__ import annotations
 
@@ -16,24 +17,24 @@ if TYPE_CHECKING:
     from budgateway.records import Mirror
 
 _log = logging.getLogger("budgateway.mirror")
-# So that who runs the mirror can tell copies from requests.
+# Lets the mirror's operator tell copies from requests.
 _MARK = b"x-budgateway-mirror: 1\r\n"
 
 
 class MirrorCounts:
-    """What became of copies in one worker since it began."""
+    """Counts of copies by result, since the worker's start."""
 
     def __init__(self) -> None:
         self.answered = 0
         self.failed = 0
-        self.skipped = 0  # too many under way, too large, streamed, or no upstream to send it to
+        self.skipped = 0  # too many in flight, body too large or not complete, or no upstream available
 
 
 class Mirroring(Carrier):
-    """Of one route, in one worker. A copy is an exchange without a client; what fails with it fails alone."""
+    """The mirror of one route, in one worker. A copy is an exchange without a client; its failures stay its own."""
 
     def __init__(self, limits: Mirror, leg: Any, counts: MirrorCounts, seed: int) -> None:
-        """`leg` is the route's way to the provider."""
+        """`leg` is the mirror's provider."""
         self._limits = limits
         self._leg = leg
         self._counts = counts
@@ -41,7 +42,7 @@ class Mirroring(Carrier):
         self._under_way: dict[Exchange, asyncio.TimerHandle] = {}
 
     def copy(self, x: Exchange, spawn: Any) -> None:
-        """Send what the client sent to the mirror as well, if it is this one's turn and there is room."""
+        """Send a copy of the request to the mirror, if it falls into the share and within the limits."""
         if self._turns.pick(None) != 0:
             return
         limits = self._limits
@@ -69,10 +70,10 @@ class Mirroring(Carrier):
             _log.exception("a copy of exchange %s failed", x.request_id)
             self._end(copy, False)
 
-    # ---------------------------------------------------------------- told by the dial
+    # ---------------------------------------------------------------- called by the dial
 
     def connected(self, copy: Exchange, connection: Any) -> None:
-        """A dial came through."""
+        """Send the copy: a connection was established."""
         copy.task = None
         if copy.closed:
             connection.abort()
@@ -83,14 +84,14 @@ class Mirroring(Carrier):
         connection.send(copy, head[:-2] + _MARK + b"\r\n", body, copy.to_head, True)
 
     def unreachable(self, copy: Exchange, error: GatewayError) -> None:
-        """A dial failed."""
+        """End the copy: no connection was established."""
         copy.task = None
         self._end(copy, False)
 
-    # ---------------------------------------------------------------- told by the connection
+    # ---------------------------------------------------------------- called by the connection
 
     def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        """Something of the answer, which is read to its end and let go."""
+        """Discard a part of the response, which is read to its end; below status 500 it counts as answered."""
         if head is not None:
             x.status = head.status
             if not complete:
@@ -100,17 +101,17 @@ class Mirroring(Carrier):
             self._end(x, x.status < 500)
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
-        """The connection ended before the answer did."""
+        """End the copy: the connection ended before the response did."""
         x.connection = None
         self._end(x, False)
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        """A defect of ours: the copy ends."""
+        """Log a defect of ours, and end the copy."""
         _log.error("a copy of exchange %s failed", x.request_id, exc_info=error)
         self._end(x, False)
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
-        """The copy was written whole: it waits in the connection's buffer, within the bounds of body and number."""
+        """Do nothing: the copy was written whole. Its unsent bytes are bounded by the limits on size and number."""
 
     def _end(self, copy: Exchange, is_answered: bool) -> None:
         """Give back what the copy holds, once."""
@@ -125,7 +126,7 @@ class Mirroring(Carrier):
         else:
             self._counts.failed += 1
         if copy.index >= 0:
-            # Whatever it was: nobody's traffic may depend on how a mirror does.
+            # Always neutral: a mirror's result must not affect real traffic.
             self._leg.balancer.release(copy, VERDICT_NEUTRAL, monotonic_ns())
         connection, copy.connection = copy.connection, None
         if connection is not None:

@@ -1,8 +1,9 @@
-"""Where exchanges wait while every upstream of their provider is full: bounded, first come first served, over all workers.
+"""Queues of exchanges that wait while every upstream of their provider is full: bounded, first come first served, over
+all workers.
 
-An exchange waits in its worker. What the workers know of each other is in the segment (`native.Queue`): how many wait,
-and since when the first one of each does. A place that becomes free goes to whoever has waited longest: the worker that
-gives it back serves its own first exchange, or rings the bell (an eventfd) of the worker whose first one is older.
+An exchange waits in its worker. The segment (`native.Queue`) shares between workers how many wait, and since when the
+first one of each worker does. A freed slot goes to the exchange that has waited longest: the worker that frees it
+serves its own first exchange, or wakes (by eventfd) the worker whose first one is older.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.records import Provider
 
-# What nobody rings for: a wait that is over, a breaker that closes, the places of a worker that was killed.
+# Polls for what no eventfd signals: a timed-out wait, a breaker that closes, the slots of a worker that was killed.
 POLL_S = 0.05
 FULL = -2  # of Selector.pick
-# Sets of upstreams that exchanges of one provider wait for; who comes with another one waits with those who may go anywhere.
+# Sets of upstreams that exchanges of one provider wait for; beyond that, they wait in the lane for all upstreams.
 MAX_LANES = 16
-# Between a provider's name and its lane, in the segment.
+# Separates a provider's name from its lane, in the segment.
 LANE = "\x1f"
 
 
@@ -37,12 +38,12 @@ class Chooser(Protocol):
     """A route's choice among the provider's upstreams."""
 
     def try_next(self, x: Exchange, now_ns: int) -> int:
-        """The index now held by the exchange; negative as of Selector.pick."""
+        """Return the index now held by the exchange; negative like Selector.pick."""
         ...
 
 
 class Waiter:
-    """One exchange's place in a lane; awaitable until there is an upstream. `leave` whenever the exchange ends."""
+    """One exchange in a lane; awaitable until it gets an upstream. Call `leave` when the exchange ends."""
 
     __slots__ = ("_done", "_lane", "chooser", "since_ns", "x")
 
@@ -54,19 +55,19 @@ class Waiter:
         self.since_ns = since_ns
 
     def __await__(self) -> Generator[object, None, None]:
-        # A result, not an exception: one that nobody is left to hear would be complained about.
+        # A result, not an exception: asyncio would log an exception that is never retrieved.
         error = yield from self._done.__await__()
         if error is not None:
             raise error
 
     def end(self, error: GatewayError | None) -> None:
-        """Let the exchange go on, or refuse it."""
+        """Resume the exchange, or refuse it with `error`."""
         self.x.waiter = None
         if not self._done.done():
             self._done.set_result(error)
 
     def leave(self) -> None:
-        """The exchange ended: nobody is behind it for its sake."""
+        """Leave the queue; the exchange has ended."""
         self._lane.abandon(self)
 
 
@@ -82,21 +83,21 @@ class Lane:
 
     @property
     def depth(self) -> int:
-        """How many wait, in all workers together."""
+        """The number of exchanges that wait, in all workers."""
         return self._ledger.depth
 
     @property
     def since_ns(self) -> int:
-        """Since when the first one of this worker waits; 0 when nobody does."""
+        """The start of this worker's longest wait, monotonic; 0 when none waits."""
         first = next(iter(self._waiting), None)
         return 0 if first is None else first.since_ns
 
     def is_busy(self) -> bool:
-        """Whether anybody waits, here or in another worker: then who comes now is behind them."""
+        """True when an exchange waits, here or in another worker: new ones must then queue behind it."""
         return bool(self._waiting) or self._ledger.elder(0, monotonic_ns()) >= 0
 
     def join(self, x: Exchange, chooser: Chooser) -> Waiter:
-        """A place at the end. Overloaded when the queue is full."""
+        """Join at the end. Overloaded when the queue is full."""
         queue = self._queue
         if not self._ledger.join(queue.room_for(self)):
             raise Overloaded(
@@ -109,18 +110,18 @@ class Lane:
         if len(self._waiting) == 1:
             self._ledger.say_first(waiter.since_ns)
             self._poll = asyncio.get_running_loop().call_later(POLL_S, self._look)
-            # What was given back between the look at the upstreams and here was offered to nobody.
+            # A slot freed since the caller looked at the upstreams was offered to no one.
             self.serve()
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
-        """Take one out that does not wait any more."""
+        """Remove an exchange that no longer waits."""
         if waiter in self._waiting:
             self._take_out(waiter, native.WAIT_GONE)
             self.serve()
 
     def serve(self) -> None:
-        """Something may be free: give it to whoever has waited longest."""
+        """Give free slots to the exchanges that have waited longest, here or, by eventfd, in another worker."""
         now_ns = monotonic_ns()
         since_ns = 0
         while self._waiting:
@@ -136,11 +137,11 @@ class Lane:
             since_ns = 0
         elder = self._ledger.elder(since_ns, now_ns)
         if elder >= 0 and self._bells:
-            with contextlib.suppress(BlockingIOError):  # it has been ringing for long
+            with contextlib.suppress(BlockingIOError):  # the counter is full: the worker is already signalled
                 os.eventfd_write(self._bells[elder], 1)
 
     def _look(self) -> None:
-        """Now and then, while anybody waits: whatever goes wrong with one who does."""
+        """Look again every POLL_S while an exchange waits, even after an error."""
         try:
             self._look_around()
         finally:
@@ -171,7 +172,7 @@ class Lane:
             self._poll = None
 
     def _retry_after_s(self) -> float:
-        """As long as the first one has waited: what the queue takes at present."""
+        """The seconds that the first exchange has waited, at least 1: the queue's present delay."""
         since_ns = self.since_ns
         return 1.0 if since_ns == 0 else max(1.0, (monotonic_ns() - since_ns) / 1e9)
 
@@ -180,14 +181,14 @@ class Lane:
 
 
 class Queue:
-    """One provider's, in one worker. Outlives a reload: who came first goes first under any configuration.
+    """The queue of one provider, in one worker. Survives a reload: earlier exchanges go first under any configuration.
 
-    It has a lane for each set of upstreams that exchanges wait for, as some serve other models than others: who waits
-    for a full one does not stand in the way of who could go to another.
+    It has a lane for each set of upstreams that exchanges wait for, because upstreams may serve different models: an
+    exchange that waits for a full upstream does not block one that could use another.
     """
 
     def __init__(self, provider: Provider, segment: native.Segment, worker: int, bells: Sequence[int]) -> None:
-        """`bells`: an eventfd for each row of the segment; empty where there is no other worker."""
+        """`bells`: an eventfd for each row of the segment; empty with a single worker."""
         self._segment = segment
         self._worker = worker
         self._bells = bells
@@ -202,11 +203,11 @@ class Queue:
 
     @property
     def depth(self) -> int:
-        """How many wait, in all workers together."""
+        """The number of exchanges that wait, in all workers."""
         return sum(lane.depth for lane in self._lanes.values())
 
     def lane(self, without: int) -> Lane:
-        """The lane of those who may not go to some upstreams (a mask, as Selector.pick takes it)."""
+        """The lane of exchanges that may not use the upstreams `without` (a mask like Selector.pick's)."""
         lane = self._lanes.get(without)
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
@@ -215,11 +216,11 @@ class Queue:
         return lane
 
     def room_for(self, lane: Lane) -> int:
-        """How many may wait in that lane, as the limit is over all lanes."""
+        """The number of exchanges that may wait in that lane: the limit is over all lanes."""
         return self.limit if len(self._lanes) == 1 else max(0, self.limit - (self.depth - lane.depth))
 
     def serve(self) -> None:
-        """Something may be free: those who have waited longest are asked first."""
+        """Serve the lanes; the one with the longest wait goes first."""
         if len(self._lanes) == 1:
             self._lanes[0].serve()
             return
@@ -241,7 +242,7 @@ class Queues:
         self._queues: dict[str, Queue] = {}
 
     def of(self, provider: Provider) -> Queue | None:
-        """The provider's queue; None for one whose upstreams take whatever comes."""
+        """The provider's queue; None when none of its upstreams has a `max_in_flight`."""
         if not any(upstream.max_in_flight for upstream in provider.upstreams):
             return None
         queue = self._queues.get(provider.name)
@@ -250,13 +251,13 @@ class Queues:
         return queue
 
     def adopt(self, providers: Iterable[Provider]) -> None:
-        """Follow a reload. Who waits for a provider that is gone waits on, under the configuration it came with."""
+        """Follow a reload. Exchanges that wait for a removed provider keep waiting under their old configuration."""
         for provider in providers:
             if provider.name in self._queues:
                 self._queues[provider.name].adopt(provider)
 
     def rung(self) -> None:
-        """Another worker gave back a place that one of ours has waited for longest."""
+        """Serve the queues: another worker freed a slot, and an exchange of ours has waited longest."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bells[self._worker])
         for queue in tuple(self._queues.values()):
