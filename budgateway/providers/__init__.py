@@ -1,1 +1,1 @@
-"""How to speak to each kind of model server."""
+"""Adapters for each kind of model server."""

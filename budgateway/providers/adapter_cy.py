@@ -1,4 +1,4 @@
-"""The adapter of the OpenAI-compatible kinds: same dialect on both sides, so bytes pass and only members are spliced."""
+"""The adapter for OpenAI-compatible kinds: same dialect on both sides, so bodies pass and only members are spliced."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 
 class OpenAIAdapter:
-    """vLLM, SGLang, LiteLLM and every other server of the OpenAI API: they differ in settings, not in bytes."""
+    """The adapter for vLLM, SGLang, LiteLLM and all other servers of the OpenAI API: they differ only in settings."""
 
     def __init__(self, provider: Provider, model: str = "") -> None:
-        """`model` is what the upstreams are told in place of every name."""
+        """`model`, when set, replaces every model name sent upstream."""
         self._told = json.dumps(model).encode() if model else None
-        # What clients say -> the JSON text that the upstream is told.
+        # The client's model name -> the JSON text of the upstream's name.
         self._aliases = {said: json.dumps(told).encode() for said, told in provider.aliases}
         self._provider = provider
         self._prefix = provider.strip_model_prefix
         self._asks = provider.stream_usage
 
     def adapt(self, x: Exchange) -> None:
-        """Put the body to send into the exchange: as it came, but for the model's name where the upstream has another, and
-        for the question of a stream's usage where the client did not ask it."""
+        """Set the exchange's `send_body`: the client's body, with the model renamed when the upstream's name differs,
+        and with a request for a stream's usage when the client made none. A WebSocket's handshake gets its model."""
         x.send_body = x.body
         if x.peek is None:
             if x.handshake is not None:
@@ -57,5 +57,5 @@ class OpenAIAdapter:
         x.send_body = x.peek.rewrite(edits)
 
     def cached_plan(self, x: Exchange) -> Part | None:
-        """Nothing to do where the body goes upstream as it came; None where members are spliced."""
+        """The adapter's part of a cached plan: NOTHING when the body passes unchanged, None when it was edited."""
         return None if x.rename or x.keeps_usage else NOTHING
