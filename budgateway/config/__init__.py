@@ -1,4 +1,5 @@
-"""Configuration: what the operator wrote, checked as a whole and turned into `records.Settings`.
+"""Configuration: reads what the operator wrote, checks it as a whole and turns it into `records.Settings`.
 
-Only this room imports pydantic. The supervisor has it read by a process that ends (`reader.py`); a worker starts from records.
+Only this package imports pydantic. The supervisor has a short-lived process read the configuration (`reader.py`); a
+worker starts from records.
 """

@@ -1,4 +1,4 @@
-"""The tables of one configuration, checked one by one and against each other, become Settings."""
+"""Assembly of Settings: the tables of one configuration, checked one by one and against each other."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def settings_from(source: Source, environ: Mapping[str, str]) -> Settings:
-    """Lay the environment over the tables, check everything, build the records.
+    """Apply the environment to the tables, check everything, build the records.
 
-    Raises ConfigError with every problem. Reads the files that secrets and certificates are in.
+    Raises ConfigError with every problem. Reads the files of secrets and certificates.
     """
     environment.apply(source, environ)
     return _Assembly(source, environ).settings()
@@ -78,7 +78,7 @@ class _Assembly:
         self._resolve = Resolver(self._problems, environ, source)
 
     def settings(self) -> Settings:
-        """The records, or ConfigError."""
+        """Return the records, or raise ConfigError."""
         for name in self._source.tables:
             if name not in TABLES:
                 self._problems.add((name,), f"unknown table{did_you_mean(name, TABLES)}")
@@ -157,12 +157,13 @@ class _Assembly:
         )
 
     def _table(self, path: KeyPath, model: type[AnyTable]) -> AnyTable | None:
-        """A table by the name of a section; None when it is absent, or invalid and noted."""
+        """Return the validated table of a section; None when it is absent, or invalid and noted."""
         name = str(path[0])
         return self._validated(path, model, self._source.tables[name]) if name in self._source.tables else None
 
     def _validated(self, path: KeyPath, model: type[AnyTable], value: object) -> AnyTable | None:
-        """A table; when parts of it are wrong, they are noted and the rest goes on to be checked against other tables."""
+        """Validate a table. Wrong parts are noted, and the rest is returned to be checked against other tables; None
+        when nothing valid is left."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
@@ -172,7 +173,7 @@ class _Assembly:
         try:
             return model.model_validate(rest)
         except ValidationError as error:
-            # A required part is gone with what was wrong: leave out the table that lacks it.
+            # A required key was wrong and has been removed: leave out the table that needs it.
             rest = without(rest, [detail["loc"][:-1] for detail in error.errors(include_url=False)])
         try:
             return model.model_validate(rest)
@@ -184,7 +185,7 @@ class _Assembly:
     def _providers_and_routes(
         self, gateway: GatewayConfig, *, authenticates: bool
     ) -> tuple[list[Provider], list[Route]]:
-        """Both, as far as they are valid; each checked against the other."""
+        """Return the valid providers and routes; each is checked against the other."""
         raw_providers = self._source.tables.get("providers", {})
         raw_routes = self._source.tables.get("routes", [])
         if not isinstance(raw_providers, dict):
@@ -236,7 +237,7 @@ class _Assembly:
         return providers, routes
 
     def _check_routes(self, entries: Mapping[int, RouteConfig], providers: Sequence[str]) -> None:
-        """Each route's provider is there, its patterns can be, and it is not one that an earlier route hides."""
+        """Check that each route's provider exists, its patterns are valid, and no earlier route hides it."""
         seen: dict[tuple[object, ...], int] = {}
         for index, entry in entries.items():
             here: KeyPath = ("routes", index)
@@ -253,7 +254,7 @@ class _Assembly:
             try:
                 native.RouteTable([rule])
             except ValueError as error:
-                # Built one by one, so that each says its own; the rule's number would be 0 every time.
+                # Built one by one, so that each error is reported; the rule's number is always 0.
                 self._problems.add(here, re.sub(r"^rule 0:? ?", "", str(error)))
                 continue
             path = re.sub(r"\{[^}]*:path\}$|\*$", "*", entry.path)
@@ -275,7 +276,7 @@ class _Assembly:
             self._problems.add(("routes", index, *path), f"no provider {shown(name)}{did_you_mean(name, providers)}")
 
     def _demand_authenticator(self, entries: Mapping[int, RouteConfig]) -> None:
-        """One problem for all routes that nobody could use."""
+        """Add one problem for all routes that no client could use."""
         locked = [index for index, entry in entries.items() if entry.auth_required]
         if locked:
             others = ", ".join(f"routes[{index}]" for index in locked[1:6]) + (", ..." if len(locked) > 6 else "")
@@ -283,7 +284,7 @@ class _Assembly:
             self._problems.add(("routes", locked[0], "auth_required"), f"is true, but {NO_AUTHENTICATOR}{also}")
 
     def _names(self, entries: Mapping[int, RouteConfig]) -> dict[int, str]:
-        """What each route is called in logs and metrics: given, or made of its match; never two the same."""
+        """Return each route's unique name for logs and metrics: configured, or made of its match."""
         names: dict[int, str] = {}
         taken: dict[str, int] = {}
         for index, entry in entries.items():
@@ -306,10 +307,11 @@ class _Assembly:
                 names[index] = name
         return names
 
-    # ------------------------------------------------------------ what the operator should know
+    # ------------------------------------------------------------ notices for the operator
 
     def _host(self, gateway: GatewayConfig, providers: Sequence[Provider], routes: Sequence[Route]) -> str:
-        """Where to listen. What anyone may use stays on this machine until somebody decides otherwise."""
+        """Return the address to listen on. Without files, open routes are limited to this machine unless a host is
+        set."""
         open_to_all = {name for route in routes if not route.auth_required for name in route.leads_to()}
         if self._source.alone and open_to_all and "host" not in gateway.model_fields_set:
             self._notices.append(
@@ -326,7 +328,7 @@ class _Assembly:
         return gateway.host
 
     def _store(self, workers: int) -> StoreSettings | None:
-        """Redis, where the configuration says where it is."""
+        """Return the Redis settings, or None when no address is configured."""
         table = self._table(("redis",), RedisConfig)
         if table is None:
             return None
@@ -337,11 +339,11 @@ class _Assembly:
         return store
 
     def _note_what_waits(self, routes: Mapping[int, RouteConfig]) -> None:
-        """Keys of features that this version lacks are checked all the same; each is said to be without effect."""
+        """Note keys of features that this version lacks. They are checked, but have no effect."""
         for name, model in (("cache", CacheConfig), ("tracing", TracingConfig)):
             table = self._table((name,), model)
             for key in () if table is None else model.model_fields:
-                # What is switched off is as it was wished for.
+                # A feature that is switched off needs no notice.
                 if table is not None and key in table.model_fields_set and getattr(table, key) is not False:
                     self._note_without_effect([(name, key)])
         for key, instead in (("cache_ttl", ""), ("connect_timeout", ": the provider's counts")):
@@ -349,14 +351,14 @@ class _Assembly:
             self._note_without_effect([("routes", index, key) for index in where], instead)
 
     def _note_without_effect(self, paths: Sequence[KeyPath], instead: str = "") -> None:
-        """One line for one key, wherever it is."""
+        """Add one notice for a key, listing its places."""
         if paths:
             others = ", ".join(spelled(path) for path in paths[1:6]) + (", ..." if len(paths) > 6 else "")
             also = f" (also {others})" if others else ""
             self._notices.append(f"{self._problems.place(paths[0])} has no effect in this version{instead}{also}")
 
     def _note_budgets(self, rules: Sequence[LimitRule], prices: Sequence[ModelPrice], how: LimitSettings) -> None:
-        """Budgets that would not hold what they seem to promise."""
+        """Note budgets that would not work as they seem to."""
         if not any(rule.allowance.budget_usd for rule in rules):
             return
         if not prices:

@@ -1,4 +1,5 @@
-"""The configuration of `serve --demo`: everything under /v1 to the embedded model server, for anyone on this machine."""
+"""The configuration of `serve --demo`: everything under /v1 goes to the embedded model server, for anyone on this
+machine."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from budgateway.config.source import Source
 from budgateway.records import Settings
 
 DEMO_HOST = "127.0.0.1"
-# Stands for the demo server's address until it has taken a port.
+# A placeholder until the demo server has a port.
 DEMO_URL = "http://127.0.0.1:8001"
-# What of the environment a demo heeds: where to listen and how, never anybody's upstreams or keys.
+# The variables that a demo uses: address, workers, logs and metrics, never upstreams or keys.
 HEEDED = ("GATEWAY_HOST", "GATEWAY_PORT", "WORKERS", "LOG_LEVEL", "ENABLE_METRICS", "METRICS_PORT")
 
 
@@ -26,11 +27,11 @@ def demo_settings(
     log_level: str | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Settings:
-    """Settings for a gateway in front of the demo server at `demo_url`: loopback and port 8080 unless told otherwise.
+    """Return the settings for a gateway in front of the demo server at `demo_url`: loopback and port 8080 by default.
 
     Raises ConfigError, as load_config does.
     """
-    # The supervisor knows this module, and not the schema.
+    # Imported here, because the supervisor imports this module without the schema.
     from budgateway.config import environment
     from budgateway.config.assemble import settings_from
 
@@ -62,6 +63,6 @@ def demo_settings(
 
 
 def moved(settings: Settings, demo_url: str) -> Settings:
-    """Demo settings once the demo server's address is known."""
+    """Return the demo settings with the demo server's actual address."""
     provider = replace(settings.providers[0], upstreams=(parse_endpoint(demo_url),))
     return replace(settings, providers=(provider,))

@@ -1,4 +1,4 @@
-"""Endpoint URLs: parsed once, strictly, into the upstreams that the transport dials."""
+"""Endpoint URLs: parsed once, strictly, into the upstreams that the transport connects to."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 # RFC 1123 2.1, and the underscores of compose and Kubernetes names.
 LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 HOST_NAME = re.compile(rf"(?=.{{1,253}}$){LABEL}(\.{LABEL})*\.?")
-# RFC 3986 3.3: what a path may consist of.
+# RFC 3986 3.3: the characters of a path.
 PATH = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})*)*")
 
 
 def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upstream:
-    """The upstream at a base URL, its `url` in one canonical spelling; ValueError says what is wrong with it.
+    """Return the upstream at a base URL, with its `url` in canonical spelling; ValueError describes what is wrong with
+    it.
 
-    A URL with a credential, a query or a fragment is refused, and not shown: keys travel in headers (RELIABILITY 3.4).
+    A URL with a credential, a query or a fragment is refused without showing it: keys belong in headers (RELIABILITY
+    3.4).
     """
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("not a URL: must be printable ASCII without spaces (write an international name in punycode)")
@@ -29,7 +31,7 @@ def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upst
         port = parts.port
     except ValueError as error:
         raise ValueError(f"not a URL: {str(error)[:80].lower()}") from None
-    # Before anything that shows the URL: what follows may hold a password or a key.
+    # Before any message that shows the URL: these parts may hold a password or a key.
     if "@" in (parts.netloc or url):
         raise ValueError("must hold no credentials: use api_key or headers, with a reference to the secret")
     if parts.query or "?" in url:
@@ -60,7 +62,7 @@ def parse_endpoint(url: str, *, weight: int = 1, max_in_flight: int = 0) -> Upst
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nobody but this machine can reach a listener on `host`."""
+    """Return whether only this machine can reach a listener on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -73,7 +75,7 @@ def _host(host: str, url: str) -> str:
     try:
         return str(ipaddress.ip_address(host.replace("%", "?")))  # no scope: it means nothing on another machine
     except ValueError:
-        # All digits and dots is a mistyped address: a resolver would read 127.1 or 2130706433 in its own way.
+        # Only digits and dots is a mistyped address: a resolver would read 127.1 or 2130706433 in its own way.
         if not HOST_NAME.fullmatch(host) or re.fullmatch(r"[0-9.]+|0x[0-9a-f]+", host):
             raise ValueError(f"not a host name or an IP address: {shown(host)}") from None
     return host
@@ -84,7 +86,7 @@ def _with_scheme(url: str) -> str:
 
 
 def key_url(value: str) -> str:
-    """Where a key set is: over HTTPS, or on this machine."""
+    """Check the URL of a key set: HTTPS, or on this machine."""
     upstream = parse_endpoint(value)
     if not upstream.tls and not is_loopback(upstream.host):
         raise ValueError(f"must begin with https:// (http:// for this machine alone), got {shown(value)}")

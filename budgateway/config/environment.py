@@ -1,4 +1,4 @@
-"""The environment: which variable sets which key, and the providers that variables alone describe."""
+"""Environment variables: the keys they set, and the providers that variables alone describe."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from budgateway.errors import ConfigError
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
-# variable -> (table, key, how to read it)
+# variable -> (table, key, how to parse it)
 VARIABLES: dict[str, tuple[str, str, str]] = {
     "GATEWAY_HOST": ("gateway", "host", "text"),
     "GATEWAY_PORT": ("gateway", "port", "int"),
@@ -43,15 +43,16 @@ KEYS = {
     "openai": "OPENAI_API_KEY",
 }
 KNOWN = frozenset({*VARIABLES, JWT_SECRET, *ENDPOINTS.values(), *KEYS.values()})
-# What other programs call what we call otherwise; slips of the finger are found by likeness.
+# Names that other programs use for our variables; typing errors are found by similarity.
 ALSO = {
     **{f"{name.upper()}_{word}": variable for name, variable in ENDPOINTS.items() for word in ("URL", "URLS", "BASE_URL", "API_BASE")},
     **{f"{prefix}_{name.removeprefix('GATEWAY_')}": name for name in KNOWN for prefix in ("GATEWAY", "BUDGATEWAY")},
     "JWT_SECRET_KEY": JWT_SECRET,
     "REDIS_URI": "REDIS_URL",
 }  # fmt: skip
-ALIKE = 0.88  # of difflib: one letter in ten
-# Kubernetes describes each Service of the namespace to every pod (service links), by variables that begin with its name.
+ALIKE = 0.88  # ratio of difflib: one wrong letter in ten
+# Kubernetes describes each Service of the namespace to every pod (service links), in variables that begin with its
+# name.
 LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
 OPENAI_HOST = "api.openai.com"
@@ -59,7 +60,7 @@ OPENAI_URL = f"https://{OPENAI_HOST}"
 
 
 class Variables(dict[str, str]):
-    """The environment, and which of it a `.env` file says."""
+    """The environment, with the names that came from a `.env` file."""
 
     def __init__(self, values: Mapping[str, str], file: str = "", written: frozenset[str] = frozenset()) -> None:
         super().__init__(values)
@@ -68,9 +69,9 @@ class Variables(dict[str, str]):
 
 
 def variables(dotenv: Path) -> Variables:
-    """The process's environment over what `.env` says. Values of `.env` are taken as they are, `$` included.
+    """Return the process's environment, completed from `.env`. Values of `.env` are taken literally, `$` included.
 
-    Raises ConfigError for one that is there and cannot be read.
+    Raises ConfigError when `.env` exists and cannot be read.
     """
     try:
         is_there = dotenv.is_file()
@@ -85,7 +86,7 @@ def variables(dotenv: Path) -> Variables:
 
 
 def apply(source: Source, environ: Mapping[str, str]) -> None:
-    """Lay the variables over the tables. An empty one counts as unset, as docker compose leaves them."""
+    """Apply the variables to the tables. An empty one counts as unset, because docker compose sets unset ones so."""
     if isinstance(environ, Variables) and environ.file:
         source.used.append(environ.file)
     for name, (table, key, kind) in VARIABLES.items():
@@ -108,14 +109,14 @@ def apply(source: Source, environ: Mapping[str, str]) -> None:
 
 
 def place(environ: Mapping[str, str], name: str) -> str:
-    """Where a variable was set, as problems and notices say it."""
+    """Return where a variable was set, for problems and notices."""
     if isinstance(environ, Variables) and name in environ.written:
         return f"{environ.file}: {name}"
     return f"environment: {name}"
 
 
 def near_misses(environ: Mapping[str, str]) -> list[str]:
-    """A line for each variable that nobody reads and that is nearly one of ours, unless that one is set as well."""
+    """Return a notice for each unknown variable whose name is similar to a known one that is not set."""
     lines = []
     for name in sorted(environ.keys() - KNOWN):
         if not environ[name] or LINK.match(environ[name]) or LINK_NAME.search(name):
@@ -128,22 +129,22 @@ def near_misses(environ: Mapping[str, str]) -> list[str]:
 
 
 def endpoints(environ: Mapping[str, str], provider: str) -> list[str]:
-    """The upstream URLs that a variable gives a provider; empty when it gives none."""
+    """Return the upstream URLs that a variable sets for a provider; empty when there are none."""
     if provider not in ENDPOINTS:
         return []
     return [url for part in environ.get(ENDPOINTS[provider], "").split(",") if (url := part.strip())]
 
 
 def described(environ: Mapping[str, str]) -> list[str]:
-    """The providers that variables alone describe, the default one first."""
+    """Return the providers that variables alone describe, the default one first."""
     found = [provider for provider in ENDPOINTS if endpoints(environ, provider)]
     return [*found, "openai"] if environ.get(KEYS["openai"]) else found
 
 
 def _alone(environ: Mapping[str, str]) -> tuple[dict[str, object], list[object]]:
-    """Providers and routes for the variables alone: everything under /v1 goes to the first provider; when there are
-    several, `name/model` goes to the one named, and loses its prefix on the way. Without JWT_SECRET nobody could be let
-    in, so anyone is; the listener is then kept to this machine."""
+    """Return providers and routes for a configuration by variables only. Everything under /v1 goes to the first
+    provider; with several, `name/model` goes to the one named, without its prefix. Without JWT_SECRET clients are not
+    authenticated, and the gateway listens on this machine only."""
     names = described(environ)
     several = len(names) > 1
     providers: dict[str, object] = {name: {"strip_model_prefix": f"{name}/"} if several else {} for name in names}
@@ -159,7 +160,7 @@ def _alone(environ: Mapping[str, str]) -> tuple[dict[str, object], list[object]]
         for name in names
     ]
     if "openai" in names:
-        # The realtime API is a WebSocket of its own.
+        # The realtime API is a separate WebSocket route.
         routes.append(
             {
                 "name": "realtime",
@@ -173,7 +174,7 @@ def _alone(environ: Mapping[str, str]) -> tuple[dict[str, object], list[object]]
 
 
 def _apply_endpoints(source: Source, environ: Mapping[str, str]) -> None:
-    """A variable gives endpoints to the provider of its name; a provider that only a route names comes into being."""
+    """Set endpoints from variables on the provider of that name; create a provider that only a route names."""
     tables, routes = source.tables.get("providers", {}), source.tables.get("routes", [])
     if not isinstance(tables, dict) or not isinstance(routes, list):
         return
@@ -182,7 +183,7 @@ def _apply_endpoints(source: Source, environ: Mapping[str, str]) -> None:
     for name in described(environ):
         variable = ENDPOINTS.get(name, KEYS["openai"])
         if name not in tables and name not in routed:
-            # OPENAI_API_KEY is on many machines for other reasons; the others are meant for us.
+            # OPENAI_API_KEY is often set for other programs; the other variables are meant for us.
             if name in ENDPOINTS and not source.incomplete:
                 source.notices.append(f"{variable} has no effect: no route goes to provider {name!r}")
             continue
@@ -198,7 +199,7 @@ def _apply_endpoints(source: Source, environ: Mapping[str, str]) -> None:
 
 
 def _note_replaced(source: Source, name: str, written: object, urls: list[str], by: str) -> None:
-    """Endpoints of a file that a variable replaces, and what goes with them."""
+    """Note that a variable replaces a file's endpoints, with their weights and bounds."""
     if not isinstance(written, list) or not written or written == urls:
         return
     weighted = any(isinstance(entry, dict) and len(entry) > 1 for entry in written)
@@ -209,7 +210,8 @@ def _note_replaced(source: Source, name: str, written: object, urls: list[str], 
 
 
 def _read(text: str, kind: str) -> object:
-    """A variable's text as the type of its key; what does not fit stays text and fails in the schema, with its place."""
+    """Parse a variable's text as its key's type. Text that does not parse is returned as is and fails in the schema,
+    with its place."""
     if kind == "int":
         digits = text.removeprefix("-")
         return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else text

@@ -1,4 +1,4 @@
-"""Finding and reading the configuration: a folder with three files, one TOML file, or the environment alone."""
+"""Finding and reading the configuration: a directory with three files, one TOML file, or only the environment."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def load_config(
 ) -> Settings:
     """Read, check and resolve a whole configuration.
 
-    `path` is a folder with gateway.toml, routes.toml and providers.toml (any of them), or one TOML file; without it
-    ./config when it is there, else the environment alone. `environ` is the process's environment and ./.env unless given.
-    Variables win over files, and `host`, `port`, `workers`, `log_level` and `watch` over both.
-    Raises ConfigError with every problem at once. Blocks: reads files.
+    `path` is a directory with gateway.toml, routes.toml and providers.toml (any of them), or one TOML file. Without it,
+    ./config is read if it exists, else only the environment. `environ` defaults to the process's environment and
+    ./.env. Variables override files; `host`, `port`, `workers`, `log_level` and `watch` override both. Raises
+    ConfigError with every problem at once. Blocks: reads files.
     """
     if environ is None:
         environ = environment.variables(Path(".env"))
@@ -60,10 +60,11 @@ def load_config(
 def signing_secret(
     path: str | Path | None = None, *, environ: Mapping[str, str] | None = None
 ) -> tuple[Secret | None, int]:
-    """The secret that tokens are signed with, None without one, and the seconds that a token is good for.
+    """Return the secret that signs tokens, or None, and the lifetime of a token in seconds.
 
-    From where `load_config` has them, but the rest of the configuration may be absent or wrong: a machine that makes tokens
-    need not be one that serves. Raises ConfigError where these two are wrong, or `path` cannot be read.
+    Both come from the same sources as in `load_config`, but the rest of the configuration may be absent or wrong: a
+    machine that creates tokens need not run a gateway. Raises ConfigError when these two are wrong, or `path` cannot be
+    read.
     """
     if environ is None:
         environ = environment.variables(Path(".env"))
@@ -85,7 +86,7 @@ def signing_secret(
         problems.add_invalid(("auth",), AuthConfig, error)
     secret = Resolver(problems, environ, source).jwt_secret(auth.jwt_secret)
     if secret is None and source.incomplete:
-        problems.lines.extend(source.problems)  # it may be in there
+        problems.lines.extend(source.problems)  # the secret may be in an unreadable file
     if problems.lines:
         raise ConfigError(problems.lines)
     return secret, auth.jwt_expiration
@@ -96,7 +97,7 @@ def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
         try:
             if any((DEFAULT_FOLDER / name).is_file() for name in FILES):
                 return _read_folder(DEFAULT_FOLDER)
-        except OSError as error:  # an absent one is no error
+        except OSError as error:  # a missing directory is no error
             raise _unreadable(DEFAULT_FOLDER, error) from error
         if environment.described(environ):
             return Source(alone=True)
@@ -124,7 +125,7 @@ def _read(path: str | Path | None, environ: Mapping[str, str]) -> Source:
 
 
 def _unreadable(path: Path, error: OSError) -> ConfigError:
-    """Of a file or folder that may be there, but cannot be looked at."""
+    """Return the error for a file or directory that cannot be accessed."""
     return ConfigError([f"{path}: {(error.strerror or 'cannot be read').lower()}"], hint=NOTHING_HINT)
 
 
@@ -138,7 +139,7 @@ def _read_folder(folder: Path) -> Source:
     for other in sorted(folder.glob("*.toml")):
         if other.name in FILES:
             continue
-        # `gateway` and `routes` are a few letters from many words: only a slip of the finger counts.
+        # `gateway` and `routes` resemble many words: suggest only near-identical names.
         suggestion = did_you_mean(other.name, FILES, cutoff=0.85)
         if suggestion:
             source.problems.append(f"{other.name}: not a file of the configuration{suggestion}")
@@ -148,7 +149,7 @@ def _read_folder(folder: Path) -> Source:
 
 
 def _read_file(source: Source, file: Path) -> None:
-    """Add a file's tables to the source; what keeps it from being read is a problem, and its tables stay unknown."""
+    """Add a file's tables to the source. When it cannot be read, note that as a problem; its tables stay unknown."""
     source.files.append(str(file))
     source.look_at(file)
     try:

@@ -1,4 +1,4 @@
-"""Problems of a configuration: all of them, each with the file and the key path, in words for whoever wrote it."""
+"""Problems of a configuration: all of them, each with its file and key path, worded for the operator."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgateway.config.source import KeyPath
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-# pydantic's name for what was expected, in the words of TOML.
+# pydantic's error types, with the expected value in TOML's terms.
 EXPECTED = {
     "int_type": "a whole number",
     "int_from_float": "a whole number",
@@ -33,26 +33,27 @@ BOUNDS = {
 
 
 class Problems:
-    """Collects problems. A key path is shown under the source it came from: a file, a variable or an option."""
+    """Collects problems. A key path is shown with its source: a file, a variable or an option."""
 
     def __init__(self, sources: Mapping[KeyPath, str], variables: Mapping[KeyPath, str]) -> None:
         self.lines: list[str] = []
-        self._sources = sources  # path of a table -> the file it is in
-        self._variables = variables  # path of a value -> the variable or option it came from
+        self._sources = sources  # path of a table -> its file
+        self._variables = variables  # path of a value -> the variable or option that set it
         self._noted: set[KeyPath] = set()
 
     def add(self, path: KeyPath, message: str) -> None:
-        """Note the problem of the value at `path`. What a value is blamed for later only follows from the first."""
+        """Note a problem of the value at `path`. Only the first one per path is kept, because later ones follow from
+        it."""
         if path not in self._noted:
             self._noted.add(path)
             self.lines.append(f"{self.place(path)}: {message}")
 
     def within(self, path: KeyPath) -> bool:
-        """Whether a problem of the value at `path`, or of some part of it, is noted."""
+        """Return whether a problem of the value at `path`, or of a part of it, is noted."""
         return any(noted[: len(path)] == path for noted in self._noted)
 
     def place(self, path: KeyPath) -> str:
-        """Where a value was written: `routes.toml: routes[2].provider`, or `environment: GATEWAY_PORT`."""
+        """Return a value's place: `routes.toml: routes[2].provider`, or `environment: GATEWAY_PORT`."""
         for length in range(len(path), 0, -1):
             if (variable := self._variables.get(path[:length])) is not None:
                 return variable
@@ -62,15 +63,15 @@ class Problems:
         return spelled(path)
 
     def add_invalid(self, path: KeyPath, model: type[BaseModel], error: ValidationError) -> list[KeyPath]:
-        """Note what pydantic found wrong with the table at `path`; the key paths inside it."""
+        """Note pydantic's errors about the table at `path`; return their key paths inside it."""
         wrong: list[KeyPath] = []
         for detail in error.errors(include_url=False):
             loc: KeyPath = detail["loc"]
             kind = detail["type"]
             if kind != "extra_forbidden" and loc[1:] and loc[-1] == "[key]":
-                loc = loc[:-1]  # pydantic's way to say that the key itself is wrong
+                loc = loc[:-1]  # pydantic's way to report that the key itself is wrong
             if kind == "extra_forbidden":
-                # The parent of an unknown key decides which keys would be known.
+                # The known keys are those of the unknown key's parent.
                 self.add(path + loc, f"unknown key{did_you_mean(str(loc[-1]), known_keys(model, loc[:-1]))}")
             else:
                 self.add(path + loc, worded(kind, detail.get("ctx", {}), detail["input"], detail["msg"]))
@@ -79,7 +80,7 @@ class Problems:
 
 
 def without(value: object, paths: Iterable[KeyPath]) -> object:
-    """A copy of a table without the values at some paths: what can still be checked against other tables."""
+    """Return a copy of a table without the values at some paths, for the checks against other tables."""
     inner: dict[str | int, list[KeyPath]] = {}
     for path in paths:
         if path:
@@ -94,7 +95,8 @@ def without(value: object, paths: Iterable[KeyPath]) -> object:
 
 
 def worded(kind: str, ctx: Mapping[str, Any], value: object, message: str) -> str:
-    """One of pydantic's errors in our words. Never called with a secret: those refuse without showing their value."""
+    """Return one of pydantic's errors in our words. Never called with a secret: their validators do not show the
+    value."""
     if kind == "missing":
         return "is required"
     if kind == "value_error":
@@ -112,7 +114,7 @@ def worded(kind: str, ctx: Mapping[str, Any], value: object, message: str) -> st
 
 
 def shown(value: object) -> str:
-    """A value as an operator would recognise it, short; what may be a credential in a URL is left out."""
+    """Return a value for a message, shortened. What may be a credential in a URL is masked."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
@@ -123,13 +125,13 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an int beyond sys.get_int_max_str_digits
         return "a number far too large"
-    # Before cutting, which could take the sign that gives the credential away.
+    # Before shortening, which could remove the `@` that marks a credential.
     text = re.sub(r"[^\s'\"]+@", "***@", text)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def spelled(path: KeyPath) -> str:
-    """A key path as it would be written: `providers.vllm.endpoints[0].url`."""
+    """Return a key path as it is written: `providers.vllm.endpoints[0].url`."""
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -141,19 +143,19 @@ def spelled(path: KeyPath) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """A suggestion to append to a message; empty when nothing is near."""
+    """Return a suggestion to append to a message; empty when no known word is similar."""
     near = nearest(word.lower(), known, cutoff)
     return f"; did you mean {near!r}?" if near else ""
 
 
 def nearest(word: str, known: Iterable[str], cutoff: float) -> str:
-    """The known word that is most like this one; empty when none is."""
+    """Return the known word most similar to this one; empty when none is."""
     near = difflib.get_close_matches(word[:80], list(known), n=1, cutoff=cutoff)
     return near[0] if near else ""
 
 
 def known_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:
-    """The keys of the table at `loc` inside `model`."""
+    """Return the keys of the table at `loc` inside `model`."""
     current: type[BaseModel] = model
     for part in loc:
         if isinstance(part, int) or part not in current.model_fields:
@@ -166,7 +168,7 @@ def known_keys(model: type[BaseModel], loc: KeyPath) -> list[str]:
 
 
 def _table_within(annotation: Any) -> type[BaseModel] | None:
-    from pydantic import BaseModel  # the supervisor's way to this module does not lead here
+    from pydantic import BaseModel  # the supervisor imports this module, but never gets here
 
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation

@@ -1,6 +1,6 @@
-"""Reads the configuration in a process that ends afterwards.
+"""Reading the configuration in a short-lived process.
 
-The schema's library and all that it builds are 11 MiB, needed for milliseconds, and a supervisor runs for months.
+The schema's library and its objects take 11 MiB and are needed for milliseconds, but a supervisor runs for months.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
     from budgateway.records import Settings
 
-# Not as __main__: what it pickles must be found by whoever reads that.
+# Not as __main__: the receiver must find the classes it unpickles.
 RUN = "from budgateway.config.reader import main; main()"
-READ_S = 60.0  # that reading may take; a file system that does not answer takes for ever
-END_S = 2.0  # that a process without a task may take to end
-KEEP_S = 10.0  # that a process waits for the next reload: many in a row are as quick as here
+READ_S = 60.0  # limit for reading; a file system that hangs would take forever
+END_S = 2.0  # for an idle process to end
+KEEP_S = 10.0  # how long a process waits for the next reload, so that reloads in a row are fast
 
 _log = logging.getLogger("budgateway.config")
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What to read: the demo's configuration, or the one at `path`; and what the command line says besides."""
+    """A request: read the demo's configuration, or the one at `path`, with the command line's options."""
 
     path: str | None
     demo: bool
@@ -48,7 +48,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What came of it."""
+    """The result of reading."""
 
     settings: Settings | None = None
     problems: tuple[str, ...] = ()
@@ -58,8 +58,8 @@ class Found:
 
 
 class Reader:
-    """Call it for the configuration as it is now. ConfigError as `load_config` raises it; GatewayError when no process can
-    read it. Blocks; one call at a time."""
+    """Reads the current configuration when called. Raises ConfigError as `load_config` does, GatewayError when no
+    process can read it. Blocks; one call at a time."""
 
     def __init__(
         self, path: str | None = None, *, demo: bool = False, timeout_s: float = READ_S, **options: Any
@@ -73,7 +73,7 @@ class Reader:
         self._asked = False
 
     def begin(self) -> None:
-        """Have it read while the caller does something else: the next call has only to wait for the rest. No process stays."""
+        """Start reading in the background: the next call only waits for the result, and then ends the process."""
         with self._turn:
             self._ask(0.0)
             self._asked = True
@@ -85,7 +85,7 @@ class Reader:
                 self._ask(KEEP_S)
             found = self._answer()
             if found is None and not asked and not self._stopped:
-                # It had waited long enough just when we asked.
+                # The idle process had ended just before the request.
                 self._ask(KEEP_S)
                 found = self._answer()
             if asked:
@@ -100,16 +100,16 @@ class Reader:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that was asked last, if it was not waited for."""
+        """The pid of the current reading process, or None."""
         return None if self._process is None else self._process.pid
 
     def close(self) -> None:
-        """Have no process any more, until the next call."""
+        """End the process, until the next call."""
         with self._turn:
             self._drop()
 
     def stop(self) -> None:
-        """End a call that is under way in another thread, and every later one."""
+        """Abort a call that runs in another thread, and every later one."""
         self._stopped = True
         if (process := self._process) is not None:
             process.kill()
@@ -131,7 +131,7 @@ class Reader:
         ours, theirs = socket.socketpair()
         ours.settimeout(self._timeout_s)
         with ours, theirs:
-            # In the folder and under the environment that the gateway was started in. Signals are not meant for it.
+            # In the directory and environment in which the gateway was started. Signals are not meant for it.
             with shielding():
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                     [*interpreter.command(), "-c", RUN, str(theirs.fileno())], env=interpreter.environment(),
@@ -140,7 +140,7 @@ class Reader:
             self._pipe = ours.makefile("rwb")
 
     def _answer(self) -> Found | None:
-        """None when nobody is there any more."""
+        """Return the result, or None when the process has ended."""
         assert self._pipe is not None
         try:
             # Written by our own child, over a descriptor that nobody else has.
@@ -162,7 +162,7 @@ class Reader:
             try:
                 self._pipe.close()
             except OSError:
-                pass  # what it could not write before
+                pass  # unsent data of an earlier request
             self._pipe = None
         if self._process is not None:
             try:
@@ -173,7 +173,7 @@ class Reader:
 
 
 def read(wish: Wish) -> Found:
-    """Read what is wished for."""
+    """Read the configuration that is requested."""
     from budgateway.config.demo import demo_settings
     from budgateway.config.load import load_config
 
@@ -188,7 +188,7 @@ def read(wish: Wish) -> Found:
 
 
 def main() -> None:
-    """Read as often as the other end of the descriptor asks for it; end when it has not for a while."""
+    """Read whenever the parent requests it; exit after a time without requests."""
     sock = socket.socket(fileno=int(sys.argv[1]))
     pipe = sock.makefile("rwb")
     keep_s: float | None = None
@@ -201,5 +201,5 @@ def main() -> None:
             pickle.dump(read(wish), pipe)
             pipe.flush()
         except ConnectionError:
-            os._exit(0)  # told to stop at its start: nobody waits for this any more
+            os._exit(0)  # the gateway was stopped during its start: the result is not needed
         keep_s = wish.keep_s

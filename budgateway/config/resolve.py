@@ -1,4 +1,4 @@
-"""From tables to records: references followed, defaults filled in, tables checked against each other."""
+"""Conversion of tables to records: follows references, fills in defaults, checks tables against each other."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ from budgateway.records import (
 MIN_SECRET_BYTES = 32
 ACCESS_LOGS = ("stdout", "stderr", "off")
 MAX_SECRET_BYTES = 64 * 1024
-MAX_WORKERS = 32  # half of the segment's rows: a worker and the one that follows it each have one
+MAX_WORKERS = 32  # half of the segment's rows: a worker and its replacement need one each
 
 
 class Resolver:
-    """Turns validated tables into records. Notes every problem and goes on; a None means that one was noted."""
+    """Turns validated tables into records. Notes every problem and continues; None means that a problem was noted."""
 
     def __init__(self, problems: Problems, environ: Mapping[str, str], source: Source) -> None:
         self.problems = problems
         self._environ = environ
-        self._folder = source.folder_of  # of the file in which a key was written: relative paths start there
-        self._look_at = source.look_at  # at each file that the configuration refers to, before it is read
-        self.cors: CorsConfig | None = None  # what routes say of it is laid over this
-        self.burst: int | None = None  # `[rate_limiting] burst_capacity`: of routes that say nothing of their own
+        self._folder = source.folder_of  # the directory where a key's relative path starts
+        self._look_at = source.look_at  # called with each file the configuration refers to, before it is read
+        self.cors: CorsConfig | None = None  # a route's own settings override these
+        self.burst: int | None = None  # `[rate_limiting] burst_capacity`: for routes without their own
         self._pems: dict[str, Pem] = {}
 
     def secret(self, path: KeyPath, reference: str) -> Secret | None:
-        """The secret behind `env:NAME` or `file:PATH`."""
+        """Return the secret behind `env:NAME` or `file:PATH`."""
         where, _, name = reference.partition(":")
         if where == "env":
             value = self._environ.get(name, "")
@@ -75,7 +75,7 @@ class Resolver:
         return Secret(value)
 
     def jwt_secret(self, reference: str | None) -> Secret | None:
-        """The secret that tokens are signed with."""
+        """Return the secret that signs tokens."""
         path: KeyPath = ("auth", "jwt_secret")
         secret = self.secret(path, reference) if reference else None
         if secret is not None and (length := len(secret.reveal().encode(errors="surrogateescape"))) < MIN_SECRET_BYTES:
@@ -85,15 +85,15 @@ class Resolver:
         return secret
 
     def beside(self, path: KeyPath, name: str) -> Path:
-        """The absolute path of a name that was written at `path`."""
+        """Return the absolute path of a name that was written at `path`, with symbolic links resolved."""
         return (self._folder(path) / name).resolve()
 
     def _named(self, path: KeyPath, name: str) -> Path:
-        """The absolute path as it was written: symbolic links may lead elsewhere later (renewed certificates and secrets)."""
+        """Return the absolute path without resolving links: they may change (renewed certificates and secrets)."""
         return Path(os.path.abspath(self._folder(path) / name))  # noqa: PTH100 - Path.resolve() follows links
 
     def file(self, path: KeyPath, name: str) -> str:
-        """The absolute path of a file that must be readable."""
+        """Return the absolute path of a file; note a problem when it is not readable."""
         file = self._named(path, name)
         self._look_at(file)
         try:
@@ -104,7 +104,8 @@ class Resolver:
         return str(file)
 
     def access_log(self, target: str) -> str:
-        """Where access lines go: one of the words, or the absolute path of a file in a folder that is there."""
+        """Return the target of access lines: one of the words, or the absolute path of a file in an existing
+        directory."""
         path: KeyPath = ("gateway", "access_log")
         if target in ACCESS_LOGS:
             return target
@@ -121,7 +122,7 @@ class Resolver:
         return str(file)
 
     def tls(self, cert_name: str, key_name: str) -> Tls:
-        """The listener's certificate; its key must belong to it."""
+        """Return the listener's certificate; note a problem when the key does not match it."""
         cert_file, key_file = self.file(("tls", "cert_file"), cert_name), self.file(("tls", "key_file"), key_name)
         cert, key = self.pem(cert_file), self.pem(key_file)
         if cert is not None and key is not None:
@@ -132,7 +133,7 @@ class Resolver:
         return Tls(cert_file, key_file, cert, key)
 
     def provider(self, name: str, table: ProviderConfig, gateway: GatewayConfig, routed: Sequence[str]) -> Provider:
-        """One provider. `routed` are the model patterns of the routes that lead to it."""
+        """Build one provider. `routed` are the model patterns of the routes that lead to it."""
         here: KeyPath = ("providers", name)
         upstreams = self._upstreams(here, name, table)
         strip = table.strip_model_prefix
@@ -161,7 +162,7 @@ class Resolver:
             aliases=tuple(table.aliases.items()),
             strip_prefix=table.strip_prefix,
             strip_model_prefix=strip,
-            # What comes compressed passes unread: nothing in it could be kept from the client.
+            # A compressed answer passes unread, so usage added to it could not be removed for the client.
             stream_usage=table.stream_usage and not is_compressed(table),
             health_check=health_check_of(kind, table),
             slow_start_s=table.slow_start,
@@ -219,7 +220,7 @@ class Resolver:
             secret = self.secret(path, table.api_key)
         elif "authorization" in table.headers:
             return None
-        # OPENAI_API_KEY is on many machines for other reasons: unasked it goes to OpenAI and nowhere else.
+        # OPENAI_API_KEY is often set for other programs: by default it is sent only to OpenAI.
         elif self._environ.get(variable) and (at_openai or name != "openai"):
             secret = Secret(self._environ[variable])
             path = (*here, f"api_key ({variable})")
@@ -256,7 +257,7 @@ class Resolver:
         return tuple(headers)
 
     def authorities(self, path: KeyPath, name: str | None) -> str:
-        """The absolute path of a file with certificates; empty for none."""
+        """Return the absolute path of a file with certificates; empty for none."""
         if name is None:
             return ""
         file = self.file(path, name)
@@ -268,8 +269,8 @@ class Resolver:
         return file
 
     def pem(self, file: str) -> Pem | None:
-        """What a file held when it was first asked for; None without a file, and for one that cannot be read, which `file` has
-        reported."""
+        """Return a file's contents, cached from the first read; None without a file, and for an unreadable one, which
+        `file` has reported."""
         if file and file not in self._pems:
             try:
                 self._pems[file] = read_pem(file)
@@ -280,7 +281,7 @@ class Resolver:
     def route(
         self, index: int, name: str, table: RouteConfig, gateway: GatewayConfig, provider: ProviderConfig | None
     ) -> Route:
-        """One route, under the name it is known by."""
+        """Build one route with the given name."""
         here: KeyPath = ("routes", index)
         first_byte = table.timeout or table.first_byte_timeout
         if table.timeout and table.first_byte_timeout and table.timeout != table.first_byte_timeout:
@@ -326,31 +327,31 @@ class Resolver:
         )
 
     def _burst(self, per_minute: int, own: int | None) -> int:
-        """The burst of a route's rate: its own, else that of `[rate_limiting]`, which is for all routes and so no more than
-        what this one allows in a minute; else a tenth."""
+        """Return the burst of a route's rate: its own; else that of `[rate_limiting]`, limited to the route's requests
+        per minute; else a tenth of them."""
         return own or (min(self.burst, per_minute) if self.burst else burst_of(per_minute))
 
 
 def is_compressed(table: ProviderConfig) -> bool:
-    """Whether upstreams may be told that their answers can come compressed."""
+    """Return whether a provider's upstreams may send compressed answers."""
     return "accept-encoding" in table.forward_headers or "accept-encoding" in table.headers
 
 
 def methods_of(table: RouteConfig) -> tuple[str, ...]:
-    """The methods a route matches; empty for all."""
+    """Return the methods a route matches; empty for all."""
     if table.websocket and not table.method:
         return ("GET",)  # RFC 6455 4.1
     return () if "*" in table.method else tuple(dict.fromkeys(table.method))
 
 
 def burst_of(per_minute: int) -> int:
-    """The burst when the operator gives none: a tenth of a minute's worth, at least one."""
+    """Return the default burst: a tenth of the requests per minute, at least one."""
     return max(1, per_minute // 10)
 
 
 def cores(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores that this process may use, by its affinity and its control group's quota (a container on a large machine): as
-    many workers as there is to gain from, and no more than the segment has room for."""
+    """Return the default number of workers: the cores that this process may use, by its affinity and its control
+    group's quota (a container on a large machine), limited to MAX_WORKERS."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = (group / "cpu.max").read_text().split()
@@ -362,7 +363,7 @@ def cores(group: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Why reading failed, without the path that the message already has."""
+    """Return the reason for a failed read, without the path, which the message already has."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or "not PEM").lower().replace("_", " ")
     if isinstance(error, OSError):

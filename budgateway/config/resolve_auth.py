@@ -1,4 +1,4 @@
-"""`[auth]` from tables to records: secrets and key files followed, keys weighed, roles checked against the routes."""
+"""`[auth]` from tables to records: reads secrets and key files, checks keys, and roles against the routes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SOURCES = ("secret", "public_key_file", "jwks_url", "discovery")
 
 
 class AuthResolver:
-    """Turns `[auth]` into its record. Notes every problem and goes on."""
+    """Turns `[auth]` into its record. Notes every problem and continues."""
 
     def __init__(self, resolver: Resolver, routes: Sequence[Route]) -> None:
         self._resolver = resolver
@@ -27,7 +27,7 @@ class AuthResolver:
         self._routes = routes
 
     def auth(self, table: AuthConfig, *, has_store: bool) -> Auth:
-        """The record, as far as it is valid. `has_store`: there is a Redis."""
+        """Return the record, as far as it is valid. `has_store`: Redis is configured."""
         issuers = [self._issuer(index, entry, table) for index, entry in enumerate(table.issuers)]
         self._check_twice("issuers", "issuer", [entry.issuer for entry in table.issuers])
         self._check_twice("issuers", "name", [issuer.name for issuer in issuers])
@@ -54,7 +54,7 @@ class AuthResolver:
         if len(sources) != 1 and not self._problems.within(here):
             found = f", not {' and '.join(sources)}" if sources else ""
             self._problems.add(here, f"needs one of {', '.join(_SOURCES)}{found}")
-        # A public key taken for a shared secret would let anybody sign.
+        # A public key used as a shared secret would let anybody sign.
         elif sources and any((name in HMAC_BYTES) != (sources == ["secret"]) for name in algorithms):
             self._problems.add(
                 (*here, "algorithms"),
@@ -84,7 +84,7 @@ class AuthResolver:
         )
 
     def _keys(self, here: KeyPath, table: IssuerConfig, algorithms: Sequence[str]) -> tuple[Secret | None, str]:
-        """The secret or the PEM text, weighed."""
+        """Return the secret or the PEM text; note keys that do not fit the algorithms."""
         if table.secret is not None:
             path: KeyPath = (*here, "secret")
             secret = self._resolver.secret(path, table.secret)
@@ -111,7 +111,7 @@ class AuthResolver:
             self._problems.add(path, str(error))
 
     def _named(self, here: KeyPath, issuer: str) -> str:
-        """The issuer's host, as a name."""
+        """Return a name made of the issuer's host."""
         host = re.sub(r"^[a-z]+://", "", issuer).partition("/")[0]
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", host)[:64]
         if not name or name == OWN_ISSUER:
@@ -138,7 +138,8 @@ class AuthResolver:
     # ------------------------------------------------------------ roles and tenants
 
     def _grant(self, index: int, table: RoleConfig) -> Grant:
-        """A role's rule; its routes are spelled out, so that a name with a star in it is itself."""
+        """Return a role's rule. Route patterns are expanded to names, so that a name with a star in it stands only for
+        itself."""
         here: KeyPath = ("auth", "roles", index)
         names: dict[str, None] = {}
         for number, pattern in enumerate(table.routes):
@@ -158,7 +159,7 @@ class AuthResolver:
         )
 
     def _check_roles(self, table: AuthConfig, known: set[str]) -> None:
-        """A role that is granted to somebody should be there."""
+        """Note roles that are granted but not defined."""
         given: list[tuple[KeyPath, str]] = []
         for index, issuer in enumerate(table.issuers):
             here: KeyPath = ("auth", "issuers", index)
@@ -181,7 +182,7 @@ class AuthResolver:
     # ------------------------------------------------------------ keys
 
     def _keys_file(self, table: AuthConfig) -> str:
-        """The absolute path of a file that is there, or can be made."""
+        """Return the absolute path of a file that exists or can be created."""
         if table.keys_file is None:
             return ""
         path: KeyPath = ("auth", "keys_file")
@@ -191,7 +192,7 @@ class AuthResolver:
         return str(file)
 
     def _in_redis(self, table: AuthConfig, has_store: bool) -> bool:
-        """Whether keys are in Redis, which is then there."""
+        """Return whether API keys are stored in Redis; note a problem when there is none."""
         path: KeyPath = ("auth", "key_store")
         if table.key_store == "redis" and table.keys_file is not None:
             self._problems.add(path, "keys_file names another place: keep one of the two")
@@ -203,7 +204,7 @@ class AuthResolver:
 
 
 def _is_meant(route: Route, pattern: str) -> bool:
-    """Whether a role's pattern means a route: by name, or by path."""
+    """Return whether a role's pattern matches a route, by name or by path."""
     if pattern == route.name or (pattern.startswith("/") and pattern == route.path):
         return True
     glob = re.compile("".join(".*" if char == "*" else "." if char == "?" else re.escape(char) for char in pattern))
@@ -211,5 +212,5 @@ def _is_meant(route: Route, pattern: str) -> bool:
 
 
 def authenticates(table: AuthConfig) -> bool:
-    """Whether anybody can be known at all."""
+    """Return whether any way to authenticate clients is configured."""
     return bool(table.jwt_secret or table.issuers or table.keys_file or table.key_store)

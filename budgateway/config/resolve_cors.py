@@ -1,4 +1,4 @@
-"""From tables to records: pages of other origins."""
+"""Conversion of tables to records: pages of other origins (CORS)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def cors_of(here: KeyPath, table: RouteCorsConfig | None, problems: Problems) -> Cors | None:
-    """What a table allows; None when it names no origins."""
+    """Return the CORS settings of a table; None when it names no origins."""
     if table is None or not table.origins:
         if table is not None and (unused := sorted(table.model_fields_set - {"origins"})):
             problems.add((*here, unused[0]), "has no effect without origins")
@@ -44,13 +44,13 @@ def cors_of(here: KeyPath, table: RouteCorsConfig | None, problems: Problems) ->
 def route_cors(
     here: KeyPath, table: RouteCorsConfig | None, common: CorsConfig | None, problems: Problems
 ) -> Cors | None:
-    """What a route allows: what it says itself, laid over what `[cors]` says of all."""
+    """Return a route's CORS settings: its own keys, over those of `[cors]`."""
     given = {} if table is None else {name: getattr(table, name) for name in table.model_fields_set}
     base = {} if common is None else {name: getattr(common, name) for name in common.model_fields_set}
     if not given:
         if table is not None and not base.get("origins"):
             problems.add(here, "allows nobody: neither it nor [cors] names origins")
-        # What is wrong with the table for all is said of it once.
+        # Problems of [cors] are reported once, for that table.
         return None if common is None else cors_of(here, common, Problems({}, {}))
     if table is not None and table.origins == [] and set(given) == {"origins"}:
         return None

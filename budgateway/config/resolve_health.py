@@ -1,17 +1,17 @@
-"""From the tables about health to records: what the operator leaves out follows from the provider's kind."""
+"""Conversion of the health tables to records: defaults depend on the provider's kind."""
 
 from __future__ import annotations
 
 from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
 from budgateway.records import BreakerSettings, HealthCheck, OutlierSettings, ProviderKind
 
-# LiteLLM's `/health` asks every model behind it; this one asks itself, and wants no key.
+# LiteLLM's `/health` calls every model behind it; this one checks only the server, and needs no key.
 PATHS: dict[ProviderKind, str] = {"vllm": "/health", "sglang": "/health", "litellm": "/health/liveliness"}
-# What every server of the OpenAI API has. Any answer but a failure is a sign of life there: 401 and 404 are, too.
+# Every server of the OpenAI API has this. Any status below 500 shows that the server runs, 401 and 404 included.
 MODELS_PATH = "/v1/models"
 ALIVE: tuple[tuple[int, int], ...] = ((200, 499),)
 GOOD: tuple[tuple[int, int], ...] = ((200, 299),)
-# SGLang has metrics where it was started with --enable-metrics; its own report was /get_load in earlier versions.
+# SGLang has metrics when started with --enable-metrics; its own report was /get_load in earlier versions.
 LOAD_PATHS: dict[ProviderKind, tuple[str, ...]] = {
     "vllm": ("/metrics",),
     "sglang": ("/metrics", "/v1/loads", "/get_load"),
@@ -19,7 +19,7 @@ LOAD_PATHS: dict[ProviderKind, tuple[str, ...]] = {
 
 
 def health_check_of(kind: ProviderKind, table: HealthKeys) -> HealthCheck | None:
-    """How a provider's upstreams are asked; None when they are not."""
+    """Return the health probes of a provider's upstreams; None when they are disabled."""
     if not table.health_check_enabled:
         return None
     statuses = ALIVE if table.health_check_path is None and kind not in PATHS else GOOD
@@ -41,7 +41,7 @@ def health_check_of(kind: ProviderKind, table: HealthKeys) -> HealthCheck | None
 
 
 def breaker_of(table: CircuitBreakerConfig | None) -> BreakerSettings | None:
-    """None without the table: no upstream is ever refused all traffic."""
+    """Return the circuit breaker's settings; None without the table, or when it is disabled."""
     if table is None or not table.enabled:
         return None
     return BreakerSettings(
@@ -55,7 +55,7 @@ def breaker_of(table: CircuitBreakerConfig | None) -> BreakerSettings | None:
 
 
 def outliers_of(table: OutlierEjectionConfig) -> OutlierSettings | None:
-    """None when it is switched off."""
+    """Return the settings of outlier ejection; None when it is disabled."""
     if not table.enabled:
         return None
     return OutlierSettings(

@@ -1,4 +1,4 @@
-"""From tables to records: limits and prices."""
+"""Conversion of tables to records: limits and prices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _AMOUNTS = (
 
 
 def overall(table: RateLimitingConfig | None, problems: Problems) -> RateLimit | None:
-    """The rate of each client over all routes. A table that holds rules alone says nothing about it."""
+    """Return each client's rate over all routes; None when the table holds only rules."""
     if table is None or not table.enabled:
         return None
     if table.rules and not {"requests_per_minute", "burst_capacity"} & table.model_fields_set:
@@ -43,7 +43,7 @@ def overall(table: RateLimitingConfig | None, problems: Problems) -> RateLimit |
 
 
 def settings(table: RateLimitingConfig | None, problems: Problems, folder: Callable[[KeyPath], Path]) -> LimitSettings:
-    """How limits behave."""
+    """Return the settings common to all limits."""
     if table is None:
         return LimitSettings()
     state_file = ""
@@ -66,7 +66,7 @@ def settings(table: RateLimitingConfig | None, problems: Problems, folder: Calla
 
 
 def rules(table: RateLimitingConfig | None, routes: Sequence[Route], problems: Problems) -> tuple[LimitRule, ...]:
-    """The rules, each under a name of its own."""
+    """Return the rules, each with a unique name."""
     if table is None:
         return ()
     found: list[LimitRule] = []
@@ -137,7 +137,7 @@ def _rule(entry: RuleConfig, name: str) -> LimitRule:
 
 
 def prices(table: PricesConfig | None, providers: Sequence[Provider]) -> tuple[ModelPrice, ...]:
-    """What models cost: the operator's word first, then what is known of the providers."""
+    """Return model prices: the operator's first, then the known ones of the providers."""
     table = table or PricesConfig()
     own = tuple(
         ModelPrice(
@@ -153,14 +153,14 @@ def prices(table: PricesConfig | None, providers: Sequence[Provider]) -> tuple[M
 
 
 def _known(providers: Iterable[Provider]) -> Iterable[ModelPrice]:
-    """What the package knows of the services that upstreams belong to; self-hosted ones belong to none."""
+    """Yield the package's prices for the services that upstreams belong to; self-hosted ones belong to none."""
     hosted = [
         (provider.name, upstream.url) for provider in providers for upstream in provider.upstreams if upstream.tls
     ]
     if not hosted:
         return
     try:
-        # A quarter of a second, for those alone who are billed by somebody; and no worker ever imports it.
+        # Takes 0.25 s, so imported only when a provider bills; and no worker ever imports it.
         from genai_prices.data import providers as services
     except ImportError:
         return
@@ -192,7 +192,7 @@ def _listed(provider: str, model: Any, seen: set[tuple[str, str]]) -> Iterable[M
 
 
 def _flat(price: Any, field: str) -> float | None:
-    """A price, without the tiers of very long prompts."""
+    """Return a price, without the tiers of very long prompts."""
     value = getattr(price, field, None)
     if value is None:
         return None
@@ -200,7 +200,7 @@ def _flat(price: Any, field: str) -> float | None:
 
 
 def _patterns(clause: Any) -> Iterable[str]:
-    """A clause of the list as globs; those that a glob cannot say are left out."""
+    """Yield a clause of the price list as globs; clauses that a glob cannot express are skipped."""
     for inner in getattr(clause, "or_", ()):
         yield from _patterns(inner)
     if (exact := getattr(clause, "equals", None)) is not None:

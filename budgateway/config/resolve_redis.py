@@ -1,4 +1,4 @@
-"""`[redis]` becomes StoreSettings: URL taken apart, secrets found, keys checked against each other."""
+"""Conversion of `[redis]` to StoreSettings: parses the URL, reads secrets, checks keys against each other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ URL: KeyPath = ("redis", "url")
 
 
 def store_settings(resolve: Resolver, table: RedisConfig, *, literal: bool, workers: int) -> StoreSettings | None:
-    """The store, or None where no key says where it is. `literal`: the URL stands in a file, and may hold no password."""
+    """Return the Redis settings, or None when no key has an address. `literal`: the URL is written in a file, and may
+    hold no password."""
     problems = resolve.problems
     parts = _url(resolve, table, literal=literal)
     if parts is None and not table.sentinels and not table.nodes:
@@ -91,7 +92,7 @@ def store_settings(resolve: Resolver, table: RedisConfig, *, literal: bool, work
 
 
 def _url(resolve: Resolver, table: RedisConfig, *, literal: bool) -> SplitResult | None:
-    """The URL's parts; None where there is none, or a problem was noted."""
+    """Return the URL's parts; None when there is none, or a problem was noted."""
     given = table.url
     if given is None:
         return None
@@ -121,7 +122,7 @@ def _url(resolve: Resolver, table: RedisConfig, *, literal: bool) -> SplitResult
 def _parts(
     resolve: Resolver, parts: SplitResult | None, first: StoreNode
 ) -> tuple[str, int, str, int, str, Secret | None]:
-    """Host, port, socket's path, database, user and password of a URL; `first` where there is none."""
+    """Return host, port, socket path, database, user and password of a URL; without one, `first` as the address."""
     if parts is None:
         return first.host, first.port, "", 0, "", None
     unix = parts.scheme == "unix"
@@ -137,7 +138,7 @@ def _parts(
 
 
 def _certificate(resolve: Resolver, table: RedisConfig) -> tuple[str, str]:
-    """Our own certificate's files, that belong together; empty without."""
+    """Return the files of our client certificate and its key, checked to match; empty without."""
     if table.tls_cert_file is None:
         return "", ""
     cert_file = resolve.file(("redis", "tls_cert_file"), table.tls_cert_file)

@@ -1,4 +1,4 @@
-"""A route's traffic shaping: checked against the rest of the route, and made into records."""
+"""A route's traffic shaping: checked against the rest of the route, and converted to records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Shaping(TypedDict):
-    """Fields of a Route."""
+    """Fields of a Route that shape its traffic."""
 
     provider: str
     split: tuple[tuple[str, int], ...]
@@ -27,7 +27,7 @@ class Shaping(TypedDict):
 
 
 def named(table: RouteConfig) -> dict[KeyPath, str]:
-    """Every provider that a route leads to, by the key that names it."""
+    """Return every provider that a route leads to, by the key that names it."""
     names: dict[KeyPath, str] = {}
     if table.provider or not table.providers:
         names["provider",] = table.provider
@@ -43,12 +43,12 @@ def named(table: RouteConfig) -> dict[KeyPath, str]:
 
 
 def leading(table: RouteConfig) -> str:
-    """The provider that answers, or that has the largest share."""
+    """Return the provider that answers, or the one with the largest share."""
     return max(table.providers, key=lambda share: share.weight).name if table.providers else table.provider
 
 
 def shaping(here: KeyPath, table: RouteConfig, methods: tuple[str, ...], problems: Problems) -> Shaping:
-    """What a route says of its traffic, and whether that fits together."""
+    """Return a route's traffic shaping; note what does not fit together."""
     shares = table.providers
     names = [share.name for share in shares] or [table.provider]
     if shares and table.provider:

@@ -1,4 +1,4 @@
-"""What was read before it is checked: tables, and where each part of them came from."""
+"""Unchecked configuration: tables, and the source of each part of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 KeyPath = tuple[str | int, ...]
-Stamp = tuple[int, int, int]  # when it was changed (ns), its size and its inode: another one, another content
+Stamp = tuple[int, int, int]  # change time (ns), size and inode; another stamp means other contents
 ABSENT: Stamp = (0, 0, 0)
 # Values that a notice may show: no secrets, and no URLs with passwords.
 SHOWN = frozenset(
@@ -21,7 +21,7 @@ SHOWN = frozenset(
         ("metrics", "enabled"),
     }
 )
-FILES = ("gateway.toml", "routes.toml", "providers.toml")  # of a folder
+FILES = ("gateway.toml", "routes.toml", "providers.toml")  # of a configuration directory
 
 
 @dataclass(slots=True)
@@ -29,19 +29,19 @@ class Source:
     """Unchecked tables with their places. Filled by load and environment, consumed by assemble."""
 
     tables: dict[str, object] = field(default_factory=dict)
-    places: dict[KeyPath, str] = field(default_factory=dict)  # path of a table -> the file it is in
+    places: dict[KeyPath, str] = field(default_factory=dict)  # path of a table -> its file
     variables: dict[KeyPath, str] = field(default_factory=dict)  # path of a value -> the variable or option that set it
     files: list[str] = field(default_factory=list)
-    used: list[str] = field(default_factory=list)  # names of variables that had a say
+    used: list[str] = field(default_factory=list)  # names of variables that had an effect
     folder: Path = field(default_factory=Path)
     alone: bool = False  # no files: the environment describes everything
-    incomplete: bool = False  # a file could not be read: what is missing may be in there
+    incomplete: bool = False  # a file could not be read, so missing tables may be in it
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
-    stamps: dict[str, Stamp] = field(default_factory=dict)  # of each file that was looked at, before it was read
+    stamps: dict[str, Stamp] = field(default_factory=dict)  # of each file, from before it was read
 
     def look_at(self, file: Path) -> None:
-        """Note what a file is like, to notice later that it changed since it was read."""
+        """Record a file's stamp, to detect later that it changed after it was read."""
         self.stamps.setdefault(str(file), stamp(file))
 
     def broken(self, file: str, message: str) -> None:
@@ -50,17 +50,18 @@ class Source:
         self.incomplete = True
 
     def default_file(self, name: str) -> str:
-        """The file that a missing table would be in: the one of that name in a folder, or the only one."""
+        """Return the file to which a missing table belongs: the one of that name in a directory, or the only one."""
         return Path(self.files[0]).name if len(self.files) == 1 else name
 
     def left_beside(self) -> list[str]:
-        """Files of a folder that were not read, as one of them was named instead of the folder."""
+        """Return the files next to the one that was read, which would have been read with their directory."""
         if len(self.files) != 1 or Path(self.files[0]).name not in FILES:
             return []
         return [name for name in FILES if name != Path(self.files[0]).name and (self.folder / name).is_file()]
 
     def override(self, table: str, key: str, value: object, place: str) -> None:
-        """Set one key over what the files say, unless something stronger did; a table that is no table stays wrong."""
+        """Set one key over the files' value, unless a stronger source has set it. A value that is no table is left for
+        the schema to report."""
         tables = self.tables.get(table, {})
         if isinstance(tables, dict) and (table, key) not in self.variables:
             if key in tables and not place.startswith("--"):
@@ -71,13 +72,13 @@ class Source:
     def _note_override(self, table: str, key: str, before: object, value: object, place: str) -> None:
         if str(before).lower() == str(value).lower():
             return
-        # A secret, or what may hold one, is not shown.
+        # Secrets, and values that may hold one, are not shown.
         was = f" = {before}" if (table, key) in SHOWN else ""
         file = self.places.get((table,), "the file")
         self.notices.append(f"{place} replaces {table}.{key}{was} of {file}")
 
     def origins(self) -> dict[KeyPath, str]:
-        """For every key that was given: the file, variable or option that set it. Keys that are missing have defaults."""
+        """Return the file, variable or option that set each given key. Missing keys have defaults."""
         found: dict[KeyPath, str] = {}
 
         def walk(path: KeyPath, value: object, place: str) -> None:
@@ -98,12 +99,13 @@ class Source:
         return found
 
     def folder_of(self, path: KeyPath) -> Path:
-        """Where a relative path starts: beside the file that holds it; in the working folder for a variable's."""
+        """Return the directory in which a relative path starts: that of its file, or the working directory for a
+        variable."""
         return Path() if path in self.variables else self.folder
 
 
 def stamp(file: Path) -> Stamp:
-    """What a file is like now, behind all symbolic links: Kubernetes and cert-manager change where those lead."""
+    """Return a file's current stamp, following symbolic links: Kubernetes and cert-manager change their targets."""
     try:
         found = file.stat()
     except (OSError, ValueError):

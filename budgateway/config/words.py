@@ -1,4 +1,4 @@
-"""What values the operator may write: types that the tables share, each with its check and what editors are told."""
+"""Field types shared by the configuration's tables, each with its check and its JSON Schema for editors."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from budgateway.config.endpoint import HOST_NAME, parse_endpoint
 from budgateway.config.problems import shown
 from budgateway.records import METHODS, ProviderKind
 
-# What people copy from a `curl` line, instead of the base that is before it.
+# Users copy these from a `curl` line, instead of the base URL in front of them.
 CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
 KINDS: tuple[str, ...] = get_args(ProviderKind)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-# Other programs' names for them.
+# Other programs' names for log levels.
 OTHER_LEVELS = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
 SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 SIZE = r"^\s*\d{1,15}\s*[kKmMgGtT]?[iI]?[bB]?\s*$"
 REFERENCE = r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$"
-# RFC 9110 5.6.2: what a header's name may consist of.
+# RFC 9110 5.6.2: the characters of a header's name.
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# RFC 9110 5.5, less obs-text: what a header's value may consist of.
+# RFC 9110 5.5, less obs-text: the characters of a header's value.
 FIELD_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?|")
-# These name a credential; a literal value would put it into a file that is committed, mailed and printed.
+# Credentials; a literal value would be in a file that is committed, mailed and printed.
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
 # The gateway writes these itself, from what it parsed.
 OWN_HEADERS = frozenset(
@@ -35,7 +35,7 @@ NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: wri
 
 
 def size_bytes(value: object) -> object:
-    """An int, or a string such as "10MB"; units are powers of 1024, as in nginx."""
+    """Parse a size: an int, or a string such as "10MB"; units are powers of 1024, as in nginx."""
     if not isinstance(value, str):
         return value
     found = re.fullmatch(r"\s*(\d{1,15})\s*([kmgt]?)i?b?\s*", value, re.IGNORECASE | re.ASCII)
@@ -45,12 +45,12 @@ def size_bytes(value: object) -> object:
 
 
 def one_or_many(value: object) -> object:
-    """A lone string stands for a list of one."""
+    """Turn a single string into a list of one."""
     return [value] if isinstance(value, str) else value
 
 
 def method_name(value: str) -> str:
-    """One HTTP method in capitals; `*` stands for all of them."""
+    """Return an HTTP method in capitals; `*` stands for all of them."""
     method = value.strip().upper()
     if method not in METHODS and method != "*":
         raise ValueError(f"no such method {shown(value)}: one of {', '.join(METHODS)}, or * for all")
@@ -58,21 +58,21 @@ def method_name(value: str) -> str:
 
 
 def secret_reference(value: object) -> object:
-    """A string that says where a secret is; never shows what it was given."""
+    """Check a reference to a secret; never shows the value."""
     if not isinstance(value, str) or not re.fullmatch(REFERENCE, value):
         raise ValueError(NOT_A_REFERENCE)
     return value
 
 
 def header_name(value: str) -> str:
-    """A header's name, in lower case."""
+    """Return a header's name in lower case."""
     if not TOKEN.fullmatch(value):
         raise ValueError(f"not a header's name: {shown(value)}")
     return value.lower()
 
 
 def absolute_path(value: str) -> str:
-    """A path that a request target may have."""
+    """Check a path as it may be in a request target."""
     if not value.startswith("/"):
         raise ValueError(f"must begin with '/', got {shown(value)}")
     if re.search(r"[\x00-\x20\x7f?#]", value) or not value.isascii():
@@ -81,12 +81,12 @@ def absolute_path(value: str) -> str:
 
 
 def path_prefix(value: str) -> str:
-    """A path prefix without its trailing slash; empty for none."""
+    """Return a path prefix without its trailing slash; empty for none."""
     return absolute_path(value).rstrip("/") if value else value
 
 
 def listen_host(value: str) -> str:
-    """An address or a host name to listen on."""
+    """Return an address or a host name to listen on."""
     try:
         return str(ipaddress.ip_address(value.strip("[]")))
     except ValueError:
@@ -96,7 +96,7 @@ def listen_host(value: str) -> str:
 
 
 def network(value: str) -> str:
-    """An address or a CIDR block, as ipaddress spells it."""
+    """Return an address or a CIDR block, as ipaddress spells it."""
     try:
         return str(ipaddress.ip_network(value, strict=False))
     except ValueError:
@@ -104,18 +104,18 @@ def network(value: str) -> str:
 
 
 def log_level(value: object) -> object:
-    """Levels are read in any case, and by their other names."""
+    """Return a log level; any case, and other programs' names for it."""
     name = value.strip().upper() if isinstance(value, str) else ""
     return OTHER_LEVELS.get(name, name) if name in (*LEVELS, *OTHER_LEVELS) else value
 
 
 def endpoint_tables(value: object) -> object:
-    """An endpoint may be its URL alone."""
+    """Turn endpoints given as a URL into tables."""
     return [{"url": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
 
 
 def endpoint_url(value: str) -> str:
-    """A base URL in its canonical spelling."""
+    """Return a base URL in canonical spelling."""
     url = parse_endpoint(value).url
     for call in CALLS:
         if url.endswith(call):
@@ -124,20 +124,20 @@ def endpoint_url(value: str) -> str:
 
 
 def no_blank(value: str) -> str:
-    """Text that says something, on one line."""
+    """Check for printable, non-empty text on one line."""
     if not value.strip() or not value.isprintable():
         raise ValueError("must be printable text and not empty")
     return value
 
 
-# What editors are told of values that are read by a function.
+# JSON Schema patterns for values that a function parses.
 SizeWords = Annotated[str, Field(pattern=SIZE)]
 SecretWords = Annotated[str, Field(pattern=REFERENCE)]
 MethodWord = Annotated[str, Field(pattern=f"^({'|'.join((*METHODS, *map(str.lower, METHODS)))}|\\*)$")]
 LEVEL_NAMES = (*LEVELS, *OTHER_LEVELS)
 LevelWord = Annotated[str, Field(pattern=f"^({'|'.join((*LEVEL_NAMES, *map(str.lower, LEVEL_NAMES)))})$")]
 
-# A month: no deadline is longer, and it keeps nanoseconds within 64 bits.
+# A month: longer than any deadline, and nanoseconds stay within 64 bits.
 Seconds = Annotated[float, Field(gt=0, le=2_592_000, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -160,6 +160,6 @@ Level = Annotated[
 
 
 class Table(BaseModel):
-    """What every table shares: unknown keys are errors, and a string is no number."""
+    """Base class of all tables: unknown keys are errors, and a string is not a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
