@@ -26,7 +26,7 @@ __all__ = [
     "load_config",
 ]
 
-# Where each public name lives. Loaded when first asked for: a worker imports this package and must stay small.
+# The module of each public name, loaded on first use: a worker imports this package and must stay small.
 _HOMES = {
     "ConfigError": "budgateway.errors",
     "Gateway": "budgateway.gateway",

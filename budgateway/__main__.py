@@ -1,4 +1,4 @@
-"""The command `budgateway`, which `python -m budgateway` is too."""
+"""The command `budgateway`, also run by `python -m budgateway`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from budgateway.interpreter import leave_working_directory, open_standard_stream
 
 
 def main(*, by_module: bool = False) -> None:
-    """Run the command line, with the installation as the only thing to import from, and with signals that can do no harm while
-    it is imported."""
+    """Run the command line, importing from the installation only, with signals made harmless during the imports."""
     open_standard_streams()
     leave_working_directory(by_module=by_module)
     from budgateway.signals import hold

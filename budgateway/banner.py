@@ -1,4 +1,4 @@
-"""What the gateway says when it starts: where it is, what it serves, and a curl line to paste."""
+"""The startup banner: the gateway's address, what it serves, and a curl line to paste."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from budgateway.records import Provider, Route, Settings
 
 CHAT = "/v1/chat/completions"
-# A configuration with more of them than this is counted, not listed.
+# Longer lists are cut, and their rest is counted.
 LISTED_MAX = 12
 
 
 def banner(settings: Settings, *, version: str = "", metrics_url: str = "") -> str:
-    """Several lines for a terminal, without colours and without a secret."""
+    """Return the banner: several lines for a terminal, without colours or secrets."""
     url = base_url(settings)
     lines = [f"budgateway {version}".rstrip(), f"  listening  {url}/v1  ({_workers(settings.workers)})"]
     if not metrics_url and settings.metrics_enabled and settings.metrics_port:
@@ -34,13 +34,13 @@ def banner(settings: Settings, *, version: str = "", metrics_url: str = "") -> s
 
 
 def base_url(settings: Settings) -> str:
-    """Where a client on this machine reaches the gateway."""
+    """Return the URL at which a client on this machine reaches the gateway."""
     scheme = "https" if settings.tls else "http"
     return f"{scheme}://{_reachable(settings.host)}:{settings.port}"
 
 
 def curl_line(settings: Settings) -> str:
-    """A command that asks for a streamed answer; empty when no route leads to a chat."""
+    """Return a command that requests a streamed answer; empty when no route leads to a chat."""
     route = next((route for route in settings.routes if _leads_to_chat(route)), None)
     if route is None:
         return ""
@@ -48,16 +48,16 @@ def curl_line(settings: Settings) -> str:
     body = {"model": _model(route, provider), "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
     auth = ' -H "authorization: Bearer $TOKEN"' if route.auth_required else ""
     insecure = "k" if settings.tls else ""
-    # In a shell's single quotes only the single quote needs care.
+    # Within a shell's single quotes only the single quote needs escaping.
     text = json.dumps(body).replace("'", "'\\''")
     return f"curl -N{insecure} {base_url(settings)}{CHAT} -H 'content-type: application/json'{auth} -d '{text}'"
 
 
 def token_line(settings: Settings) -> str:
-    """A command that makes the token which the curl line sends, with the configuration that this gateway has read."""
+    """Return a command that creates the token for the curl line, from the configuration this gateway has read."""
     files = [Path(source) for source in settings.sources if source.endswith(".toml")]
     words = ["budgateway", "token"]
-    # The files of ./config are found without being told; one file may be all of its folder's, or named by itself.
+    # ./config is the default and needs no option; a single file may be its directory's only one, or named itself.
     if files and files[0].parent != Path("config"):
         words += ["--config", str(files[0] if len(files) == 1 else files[0].parent)]
     if settings.auth.grants:
@@ -71,7 +71,7 @@ def _leads_to_chat(route: Route) -> bool:
 
 
 def _model(route: Route, provider: Provider | None) -> str:
-    """A name this route would take, as near to a real one as the configuration tells."""
+    """Return a model name that this route would accept: a real one if the configuration names one."""
     known = [*(alias for alias, _ in provider.aliases), *provider.models] if provider else []
     if not route.models:
         return known[0] if known else "MODEL"
@@ -79,7 +79,7 @@ def _model(route: Route, provider: Provider | None) -> str:
     if "*" not in pattern and "?" not in pattern:
         return pattern
     prefix = pattern.rstrip("*")
-    # `vllm/*` wants a name behind it; `gpt-4o*` is one already.
+    # `vllm/*` needs a name behind it; `gpt-4o*` is one already.
     return prefix if prefix and not prefix.endswith("/") else prefix + (known[0] if known else "MODEL")
 
 

@@ -1,4 +1,4 @@
-"""The control channel: what a supervisor and a worker say to each other, over a pair of sockets."""
+"""The control channel: messages between the supervisor and a worker, over a socket pair."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     import socket
     from typing import Self
 
-MAX_UNREAD_BYTES = 64 << 20  # some hundred large configurations: more waits for nobody who is alive
+MAX_UNREAD_BYTES = 64 << 20  # some hundred large configurations: a reader this far behind is dead
 
 _LENGTH = struct.Struct("!I")
 
 
 @dataclass(frozen=True, slots=True)
 class Serve:
-    """To a worker, first of all, at once or after a while as a spare: what to serve, whom to believe, and in which slot and
-    row it serves."""
+    """To a worker, its first message, sent at once or after it has waited: the settings, the credentials, and the slot
+    and row to serve in."""
 
     settings: Settings
     trust: Trust = field(default_factory=Trust)
     index: int = 0
     row: int = 0
-    accepts: bool = True  # else connections wait until it is told to (Shed)
-    replaces: bool = False  # one that has served: what is missing just now must not keep it from serving
+    accepts: bool = True  # False: connections wait until a Shed message sets it
+    replaces: bool = False  # a worker that has served: a temporarily missing resource must not stop this one
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From a worker: it accepts connections."""
+    """From a worker: it is ready to serve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """From a worker that drains: it accepts connections no more."""
+    """From a draining worker: it accepts no more connections."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """To a worker: build this beside what is served; answer Prepared."""
+    """To a worker: build this configuration next to the current one, and answer Prepared."""
 
     generation: int
     settings: Settings
@@ -53,7 +53,7 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """From a worker: it could switch now, or (`problem`) why not."""
+    """From a worker: it could switch now, or (`problem`) the reason why not."""
 
     generation: int
     problem: str = ""
@@ -75,7 +75,7 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """To a worker: refuse new exchanges, or (empty) take them again; accept connections, or leave them waiting."""
+    """To a worker: refuse new exchanges, or (empty) accept them again; accept connections, or leave them queued."""
 
     reason: str
     accepts: bool = True
@@ -83,42 +83,43 @@ class Shed:
 
 @dataclass(frozen=True, slots=True)
 class Shedding:
-    """From a worker: it refuses new exchanges for this reason, or (empty) no more."""
+    """From a worker: it refuses new exchanges for this reason, or (empty) accepts them again."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Entrust:
-    """To a worker: believe these keys from now on."""
+    """To a worker: use these credentials from now on."""
 
     trust: Trust
 
 
 @dataclass(frozen=True, slots=True)
 class Entrusted:
-    """From a worker: it believes what it was entrusted with, by its number."""
+    """From a worker: it uses the credentials of this number."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """From a worker: a token names a key of this issuer that is none of ours; read its key set again."""
+    """From a worker: a token names an unknown key of this issuer; fetch its key set again."""
 
     issuer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """To a worker that wanted it: an issuer's key set was read again, or could not be; news came before this."""
+    """To a worker that sent Wanted: the fetch of an issuer's key set ended, successfully or not. A new key set is sent
+    before this."""
 
     issuer: str
 
 
 @dataclass(frozen=True, slots=True)
 class Reopen:
-    """To a worker, draining or not: the access log's file was renamed; go on in a new one."""
+    """To a worker, draining or not: the access log's file was renamed; open a new one."""
 
 
 Message = (
@@ -140,7 +141,7 @@ Message = (
 
 
 class Channel:
-    """One end. Messages arrive in order; either end's death is the end of both."""
+    """One end of the channel. Messages arrive in order; when either end is closed, both are."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -148,18 +149,18 @@ class Channel:
 
     @classmethod
     async def over(cls, sock: socket.socket) -> Self:
-        """Take over a connected socket."""
+        """Create a channel over a connected socket, and take ownership of it."""
         return cls(*await asyncio.open_unix_connection(sock=sock))
 
     async def send(self, message: Message) -> None:
-        """Write a message, and wait until most of it is read. ConnectionError when the other end is gone."""
+        """Write a message, and wait until most of it is read. Raises ConnectionError when the other end is gone."""
         self.post(message)
         await self._writer.drain()
 
     def post(self, message: Message) -> None:
-        """Write a message without waiting for its reader. ConnectionError when the other end is gone, TimeoutError when it
-        has not read MAX_UNREAD_BYTES."""
-        if self._writer.is_closing():  # uvloop has a RuntimeError of its own for what is written then
+        """Write a message without waiting for its reader. Raises ConnectionError when the other end is gone,
+        TimeoutError when it has more than MAX_UNREAD_BYTES to read."""
+        if self._writer.is_closing():  # uvloop would raise a RuntimeError for a write
             raise ConnectionResetError("the channel is closed")
         if self._writer.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             raise TimeoutError("the other end reads nothing")
@@ -167,13 +168,13 @@ class Channel:
         self._writer.write(_LENGTH.pack(len(data)) + data)
 
     async def receive(self) -> Message | None:
-        """The next message; None when the other end is gone."""
+        """Return the next message, or None when the other end is gone."""
         try:
             (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
             data = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
-        # Pickled by our own parent or child over an inherited descriptor: an input that nobody else can reach.
+        # Pickled by our own parent or child over an inherited descriptor: nobody else can write to it.
         message: Message = pickle.loads(data)  # noqa: S301
         return message
 

@@ -1,4 +1,4 @@
-"""The error tree: every failure has one class, and the class says status, code, whose fault it is and whether to retry."""
+"""The error tree: one class for each failure, with its status, code, responsible party and retry policy."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from typing import ClassVar, Literal
 
 Who = Literal["downstream", "upstream", "gateway", "operator"]
-# never: the answer would be the same; next: another upstream may do better;
-# unsent: only while no byte of a response has reached the client.
+# never: the answer would be the same; next: another upstream may succeed; unsent: only while no byte of a response has
+# reached the client.
 Retry = Literal["never", "next", "unsent"]
 
 
 class GatewayError(Exception):
-    """The root. `str(error)` is lower case, names the thing and holds no secret; `hint` says what an operator can do."""
+    """The root. `str(error)` is lower case, names the thing and holds no secret; `hint` is advice for an operator."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    # OpenAI's `error.type`; dialects with other words map it in their adapter.
+    # OpenAI's `error.type`; adapters map it for other dialects.
     type: ClassVar[str] = "server_error"
     who: ClassVar[Who] = "gateway"
     retry: ClassVar[Retry] = "never"
@@ -29,7 +29,7 @@ class GatewayError(Exception):
         self.retry_after_s = retry_after_s
         # Complete header lines of the answer, each with its CRLF.
         self.lines = b""
-        # Whether a failure of an upstream's speaks against it: breakers and ejection go by that.
+        # Whether an upstream's failure counts for its breaker and ejection.
         self.blames = True
 
 
@@ -64,14 +64,14 @@ class TargetTooLong(BadRequest):
 
 
 class UnsupportedCoding(BadRequest):
-    """The body has a content coding that the gateway cannot read, and the route depends on what is in it."""
+    """The body has a content coding that the gateway cannot decode, and the route depends on the content."""
 
     status = 415
     code = "unsupported_coding"
 
     def __init__(self, message: str, *, hint: str = "", param: str | None = None, retry_after_s: float = 0.0) -> None:
         super().__init__(message, hint=hint, param=param, retry_after_s=retry_after_s)
-        # RFC 7694 3: which ones it reads.
+        # RFC 7694 3: the supported codings.
         self.lines = b"accept-encoding: gzip, deflate, br, zstd\r\n"
 
 
@@ -83,7 +83,7 @@ class ExpectationFailed(BadRequest):
 
 
 class UpgradeRequired(BadRequest):
-    """The route speaks WebSocket (version 13), and the request does not."""
+    """The route accepts only WebSocket (version 13), and the request is none."""
 
     status = 426
     code = "upgrade_required"
@@ -97,7 +97,7 @@ class HeadTooLarge(BadRequest):
 
 
 class Unauthenticated(GatewayError):
-    """No credential, or one that does not verify; the same error for unknown, expired and foreign ones."""
+    """No credential, or one that does not verify; the same error for unknown, expired and foreign credentials."""
 
     status = 401
     code = "unauthenticated"
@@ -115,13 +115,13 @@ class Forbidden(GatewayError):
 
 
 class OriginRefused(Forbidden):
-    """A page of another origin asks, and the configuration does not let it (CORS)."""
+    """A page of another origin sent the request, and the configuration does not allow it (CORS)."""
 
     code = "origin_not_allowed"
 
 
 class KeysUnavailable(GatewayError):
-    """The keys of a token's issuer were never read so far: whether it is good cannot be said."""
+    """The keys of a token's issuer have never been fetched, so the token cannot be verified."""
 
     status = 503
     code = "keys_unavailable"
@@ -150,12 +150,12 @@ class MethodNotAllowed(RouteNotFound):
 
     def __init__(self, message: str, *, allow: Iterable[str]) -> None:
         super().__init__(message)
-        # RFC 9110 15.5.6: a 405 says what is allowed.
+        # RFC 9110 15.5.6: a 405 lists the allowed methods.
         self.lines = f"allow: {', '.join(allow)}\r\n".encode()
 
 
 class RateLimited(GatewayError):
-    """A limit is used up; `retry_after_s` says when the request would fit."""
+    """A limit is used up; `retry_after_s` is the time until the request would fit."""
 
     status = 429
     code = "rate_limit_exceeded"
@@ -164,14 +164,14 @@ class RateLimited(GatewayError):
 
 
 class BudgetExceeded(RateLimited):
-    """What may be spent in a period is spent; `retry_after_s` says when the next one begins."""
+    """The budget of a period is spent; `retry_after_s` is the time until the next period."""
 
     code = "insufficient_quota"
     type = "insufficient_quota"
 
     def __init__(self, message: str, *, hint: str = "", param: str | None = None, retry_after_s: float = 0.0) -> None:
         super().__init__(message, hint=hint, param=param, retry_after_s=retry_after_s)
-        # The official clients retry 429; here it would be in vain for hours.
+        # The official clients retry 429; this one would fail for hours.
         self.lines = b"x-should-retry: false\r\n"
 
 
@@ -183,7 +183,7 @@ class Overloaded(GatewayError):
 
 
 class OutOfResources(GatewayError):
-    """The gateway lacks what a connection takes: descriptors, memory or local ports. It says nothing about the upstream."""
+    """The gateway lacks descriptors, memory or local ports for a connection. Does not count against the upstream."""
 
     status = 503
     code = "out_of_resources"
@@ -191,7 +191,7 @@ class OutOfResources(GatewayError):
 
 
 class ResolverUnavailable(GatewayError):
-    """No resolver answers, so an upstream's address is unknown. It says nothing about the upstream."""
+    """No resolver answers, so an upstream's address is unknown. Does not count against the upstream."""
 
     status = 503
     code = "resolver_unavailable"
@@ -199,14 +199,14 @@ class ResolverUnavailable(GatewayError):
 
 
 class Draining(GatewayError):
-    """The gateway is being stopped, and the time for running exchanges is over."""
+    """The gateway is shutting down, and the time for running exchanges is over."""
 
     status = 503
     code = "draining"
 
 
 class UnderMaintenance(GatewayError):
-    """The operator closed the route for a while."""
+    """The operator closed the route for maintenance."""
 
     status = 503
     code = "maintenance"
@@ -220,8 +220,8 @@ class NoUpstream(GatewayError):
 
 
 class StoreUnavailable(GatewayError):
-    """Redis is away: API keys can be neither seen nor changed there, and where the operator said so nothing is let through
-    without it."""
+    """Redis is unavailable: API keys in it can be neither read nor changed, and limits configured to fail closed admit
+    nothing."""
 
     status = 503
     code = "store_unavailable"
@@ -237,7 +237,7 @@ class UpstreamConnectError(GatewayError):
 
 
 class UpstreamProtocolError(GatewayError):
-    """An upstream's answer is not HTTP, or ended before its time."""
+    """An upstream's answer is not HTTP, or ended early."""
 
     status = 502
     code = "upstream_protocol"
@@ -246,7 +246,7 @@ class UpstreamProtocolError(GatewayError):
 
 
 class UpstreamError(GatewayError):
-    """An upstream answered 200 with what is no answer: nothing, or an error in disguise."""
+    """An upstream answered 200 without an answer: an empty one, or an error in disguise."""
 
     status = 502
     code = "upstream_error"
@@ -270,7 +270,7 @@ class UpstreamTimeout(GatewayError):
 
 
 class DeadlineExceeded(GatewayError):
-    """The time that the client allowed with `x-request-timeout` is over. It says nothing about the upstream."""
+    """The time that the client allowed with `x-request-timeout` is over. Does not count against the upstream."""
 
     status = 504
     code = "deadline_exceeded"
@@ -288,11 +288,12 @@ class ConfigError(GatewayError):
     def __init__(
         self, problems: list[str], *, hint: str = "", files: Iterable[tuple[str, tuple[int, int, int]]] = ()
     ) -> None:
-        """`files` are those that were read, each as it was then (`Settings.files`): one of them may be the cause."""
+        """`files` are the files read, with their stamps at that time (`Settings.files`): one of them may be the
+        cause."""
         super().__init__("\n".join(problems), hint=hint)
         self.problems = problems
         self.files = tuple(files)
 
 
 class InternalError(GatewayError):
-    """A defect of ours, confined to one exchange."""
+    """A bug in the gateway, confined to one exchange."""

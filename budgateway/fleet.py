@@ -1,4 +1,4 @@
-"""The processes that carry the traffic: workers in their slots, each with a row of the segment, and the spare they are forks of."""
+"""The worker pool: workers in their slots, each with a row of the segment, and the fork server that creates them."""
 
 from __future__ import annotations
 
@@ -21,31 +21,32 @@ if TYPE_CHECKING:
 
     from budgateway.records import Settings
 
-CLOSE_S = 3.0  # for workers to accept no more
+CLOSE_S = 3.0  # for workers to stop accepting
 MAX_ROWS = 64  # of a segment
-SAY_S = 0.5  # that a worker has to say where it stands, before it is ended
+SAY_S = 0.5  # time for a hung worker to print its stack before it is killed
 
 _log = logging.getLogger("budgateway.supervisor")
 
 
 class Fleet:
-    """Starts processes and knows which are alive; when to is the supervisor's business."""
+    """Starts worker processes and tracks which are alive; the supervisor decides when to start them."""
 
     def __init__(
         self, workers: int, spawn: Callable[[Coroutine[Any, Any, None]], None], *, with_guest: bool = False
     ) -> None:
-        """`spawn` runs what goes on beside. `with_guest`: a row more for what runs in another gateway, where there is room."""
-        # A worker and the one that follows it have a row each.
+        """`spawn` runs background work. `with_guest` adds a row for exchanges that still run in the predecessor, if
+        there is room."""
+        # A worker and its replacement need a row each.
         rows = min(2 * workers + with_guest, MAX_ROWS)
         self.segment = native.Segment(rows)
         self.guest_row = 2 * workers if rows > 2 * workers else None
         self.slots: list[Slot] = []
         self.alive: set[Worker] = set()
-        # told when a worker saw a token of this issuer with a key that nobody knows
+        # called when a worker saw a token of this issuer with an unknown key
         self.on_wanted: Callable[[Worker, str], None] | None = None
         self._spawn = spawn
         self._free_rows = list(range(2 * workers))
-        # How one worker tells another that it gave back what that one waits for; by row (balance.queue).
+        # Eventfds, by row: a worker wakes another one that waits for the capacity it released (balance.queue).
         self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(rows)]
         self._office = ""
         self._tokens = False
@@ -53,23 +54,24 @@ class Fleet:
         self._why_none = ""
 
     def open(self, slots: list[Slot], office: str) -> None:
-        """The slots to serve in, and where workers reach the back office."""
+        """Set the slots to serve in and the path at which workers reach the admin server."""
         self.slots, self._office = slots, office
 
     def adopt(self, settings: Settings) -> None:
-        """What workers will have to do: the next spare has it imported."""
+        """Note whether workers will verify tokens, so that the fork server imports what that needs."""
         before, self._tokens = self._tokens, verifies_tokens(settings)
         if self._tokens and not before:
             self._replace_spare(None)
 
     def close(self) -> None:
-        """Let go of everything. No process is alive any more."""
+        """Release everything. No process may be alive any more."""
         self.keep_spare(False)
         for bell in self._bells:
             os.close(bell)
 
     async def start(self, slot: Slot, served: Callable[[], Served]) -> Worker:
-        """A worker for the slot, followed by a task to its end. `served` says what it serves, as of the moment it begins. OSError when the system has no process to spare."""
+        """Start a worker for the slot, with a task that follows it to its end. `served` is called at the moment the
+        worker begins, and returns what it serves. Raises OSError when the system has no free process."""
         while not self._free_rows:  # noqa: ASYNC110 - until an old worker has drained
             await asyncio.sleep(0.05)
         row = self._free_rows.pop(0)
@@ -83,12 +85,12 @@ class Fleet:
             await worker.serve(slot, row, served())
         except BaseException:
             worker.row = row
-            worker.kill()  # nobody else knows of it; `_follow` gives its row back
+            worker.kill()  # nobody else knows of it; `_follow` frees its row
             raise
         return worker
 
     async def drain(self) -> None:
-        """Have every worker end when its exchanges have; wait until none accepts any more."""
+        """Drain every worker; wait up to CLOSE_S until none accepts any more."""
         workers = tuple(self.alive)
         for worker in workers:
             worker.drain()
@@ -100,7 +102,7 @@ class Fleet:
             _log.warning("some workers have not said that they accept no more")
 
     def keep_spare(self, wanted: bool) -> None:
-        """See to it that there is a spare, or none. To be called again and again: nobody says when one dies."""
+        """Ensure that a fork server runs, or none. Call this repeatedly: the death of a fork server is not reported."""
         if self._spare is not None and not (wanted and self._spare.lives):
             self._replace_spare(None)
         if wanted and self._spare is None:
@@ -113,9 +115,9 @@ class Fleet:
                 self._why_none = str(error)
 
     async def renew(self) -> None:
-        """From here on workers run what is installed now. GatewayError when that does not start."""
+        """Make new workers run the version installed now. Raises GatewayError when that does not start."""
         if self._spare is None:
-            return  # each is started by exec
+            return  # without a fork server each worker is started by exec
         try:
             spare = self._new_spare()
         except OSError as error:
@@ -152,7 +154,8 @@ class Fleet:
         return Spare.spawn([*self._command(), "--spare"], self._inherited())
 
     def _command(self) -> list[str]:
-        """A process that has the segment, every slot's socket and every row's bell; how it is told more comes after this."""
+        """Return the command of a process with the segment, every slot's sockets and every row's eventfd. The caller
+        appends the option for the control channel."""
         listening = [",".join(str(sock.fileno()) for sock in slot.sockets) for slot in self.slots]
         command = [
             *interpreter.command(),
@@ -182,8 +185,8 @@ class Fleet:
     # ---------------------------------------------------------------- looking after them
 
     async def end_hung(self, elapsed_s: float, step_s: float, timeout_s: float) -> None:
-        """End workers whose event loop has stood still for `timeout_s`; to be called every `step_s`, and `elapsed_s` is what
-        it was."""
+        """Kill workers whose event loop has stood still for `timeout_s`. Call this every `step_s`; `elapsed_s` is the
+        time since the last call."""
         for worker in tuple(self.alive):
             tick = self.segment.gauge(worker.row, native.GAUGE_TICK)
             still_s = worker.heartbeat.hear(tick, elapsed_s, step_s)
@@ -200,18 +203,19 @@ class Fleet:
             worker.kill()
 
     def pids(self) -> set[int]:
-        """Of all processes of ours."""
+        """Return the pids of all child processes."""
         return {process.pid for process in (*self.alive, self._spare) if process is not None}
 
     async def held_bytes(self, matters_bytes: int) -> int:
-        """Memory that this process and its children hold: at most this, or from `matters_bytes` on exactly."""
+        """Return the memory that this process and its children hold: an upper bound below `matters_bytes`, else
+        exact."""
         pids = {os.getpid(), *self.pids()}
         most = sum(map(resident, pids))
-        # A thread, as each look walks through all pages.
+        # In a thread, because each look walks all pages.
         return most if most < matters_bytes else await asyncio.to_thread(lambda: sum(map(proportional, pids)))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Each worker's state, for the back office; draining ones too."""
+        """Return each worker's state for the admin endpoints, draining workers included."""
         slots = {slot.worker: slot for slot in self.slots if slot.worker is not None}
         now = time.monotonic()
         return [

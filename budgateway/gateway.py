@@ -1,4 +1,4 @@
-"""The gateway inside a Python program: one worker and its back office on the running loop."""
+"""The gateway embedded in a Python program: one worker and its admin server on the running loop."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 class Gateway:
     """`async with Gateway(settings) as gateway: gateway.url`.
 
-    Serves on the running loop (uvloop or asyncio's own) until the block ends; exchanges in flight then get up to
-    `drain_s` seconds of the settings. `port = 0` asks the system for a free one. Raises OSError when a port is taken.
+    Serves on the running loop (uvloop or asyncio's own) until the block ends; exchanges in flight then get up to the
+    settings' `drain_s` seconds. `port = 0` picks a free port. Raises OSError when a port is taken.
     """
 
     def __init__(self, settings: Settings | str | os.PathLike[str]) -> None:
-        """`settings`, or the path of a configuration: a file or a folder, read at once (ConfigError with every problem)."""
+        """`settings`, or the path of a configuration: a file or a directory, read at once (raises ConfigError with
+        every problem)."""
         if isinstance(settings, (str, os.PathLike)):
             from budgateway.config.load import load_config
 
@@ -69,7 +70,7 @@ class Gateway:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen."""
+        """Start listening. Raises OSError when a port is taken."""
         self._desk = Desk(self.settings, self._segment, lambda: not self._draining, self)
         try:
             await self._desk.open()
@@ -93,26 +94,27 @@ class Gateway:
         await self._shut()
 
     def reopen_access_log(self) -> None:
-        """Go on in a new file, where the old one was renamed. Within a second of the next line that happens by itself, too."""
+        """Open a new access log after the old file was renamed. This also happens automatically within a second of the
+        next line."""
         if self._plane is not None:
             self._plane.reopen()
 
-    # ---------------------------------------------------------------- for the back office
+    # ---------------------------------------------------------------- for the admin endpoints
 
     async def reload(self) -> Difference:
-        """A program gives its settings itself: there is nothing to read again."""
+        """Raises ConfigError: a program passes its settings itself, so there is nothing to read again."""
         raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
 
     async def rollback(self) -> Difference:
-        """As reload."""
+        """Raises ConfigError, like `reload`."""
         raise ConfigError(["this gateway was given its settings by a program: there is nothing to go back to"])
 
     def restart_workers(self) -> int:
-        """The one worker is the program itself."""
+        """Raises ConfigError: the only worker is the program itself."""
         raise ConfigError(["this gateway runs inside a program: there are no workers to restart"])
 
     def facts(self) -> list[dict[str, Any]]:
-        """The one worker's state."""
+        """Return the state of the only worker."""
         return [
             {
                 "worker": 0,
@@ -148,7 +150,7 @@ class Gateway:
         if self._plane is not None:
             await self._plane.close()
         if self._keeping is not None:
-            # Not before it has served: a start that fails leaves the file as it is.
+            # Only after it has served: a failed start leaves the file as it is.
             keeping, self._keeping = self._keeping, None
             keeping.cancel()
             await asyncio.gather(keeping, return_exceptions=True)

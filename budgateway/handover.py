@@ -1,7 +1,8 @@
-"""Handing over from one supervisor to the next: the listening sockets, what limits have counted, and when.
+"""Handover from one supervisor to the next: the listening sockets, the limit counts, and the moment of the switch.
 
-The sockets are the same ones in both processes while both live: connections that nobody accepts for a moment wait in
-their queues. The two talk over a unix socket in the old one's folder, in frames of a kind, a length and as many bytes:
+Both processes share the same sockets while both live: connections that are not accepted for a moment wait in their
+queues. The two talk over a unix socket in the predecessor's directory, in frames of a kind, a length and that many
+bytes:
 
 ```
 successor                                  predecessor
@@ -15,8 +16,9 @@ successor                                  predecessor
                                       <-   COUNTED, again and again, until its last exchange has ended
 ```
 
-A successor that ends before it was READY leaves the predecessor as it was. A predecessor that ends leaves its successor
-with the sockets and what it was told. One of an earlier version says nothing but the sockets; it is told by SIGTERM.
+A successor that ends before READY leaves the predecessor as it was. A predecessor that ends leaves its successor with
+the sockets and the counts sent so far. A predecessor of an earlier version sends only the sockets and is stopped by
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
 
 MAX_SOCKETS = 64
 TIMEOUT_S = 5.0
-COUNT_S = 0.1  # between two looks at what was counted
+COUNT_S = 0.1  # between two reports of counts
 S_PER_DAY = 86_400
 METRICS = "metrics"
 SLOT = "slot"
-BUSY = "busy"  # in place of the sockets: another successor has them
+BUSY = "busy"  # instead of the sockets: another successor has them
 
 HELLO = b"H"
 COUNTED = b"C"
@@ -70,7 +72,7 @@ class Taken(GatewayError):
 
 
 class Giver:
-    """The old supervisor's side, at a path in its folder, which keeps others out. One successor at a time."""
+    """The predecessor's side: a unix socket in its private directory. Serves one successor at a time."""
 
     def __init__(
         self,
@@ -79,8 +81,8 @@ class Giver:
         segment: Segment,
         relieve: Callable[[int], Awaitable[None]],
     ) -> None:
-        """`sockets` are asked for anew each time; each is SLOT or METRICS. `relieve(pid)` is awaited when that process is ready
-        to take over: it returns when nobody accepts here any more."""
+        """`sockets` is called for each successor; each name is SLOT or METRICS. `relieve(pid)` is awaited when that
+        process is ready to take over; it returns when nothing accepts here any more."""
         self._path = path
         self._sockets = sockets
         self._segment = segment
@@ -92,13 +94,13 @@ class Giver:
         self._listen()
 
     def restore(self) -> None:
-        """Listen anew if the socket's file is gone, once its folder is there again. OSError when that cannot be."""
+        """Listen again if the socket's file is gone and its directory exists. Raises OSError when that fails."""
         if not self._is_done and not self._path.is_socket() and self._path.parent.is_dir():
             self._stop_listening()
             self._listen()
 
     async def close(self) -> None:
-        """Stop; the successor is told what was counted to the last. The file goes with its folder. Idempotent."""
+        """Stop, after the successor has got the final counts. The file is removed with its directory. Idempotent."""
         self._is_done = True
         self._stop_listening()
         self._ended.set()
@@ -149,20 +151,20 @@ class Giver:
         self._serving = asyncio.get_running_loop().create_task(self._serve(taker), name="handover")
 
     async def _serve(self, taker: socket.socket) -> None:
-        """Answer one successor for as long as it is there."""
+        """Answer one successor as long as it is connected."""
         pid = _peer(taker)
         reader, writer = await asyncio.open_unix_connection(sock=taker)
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 if await _receive(reader) != (HELLO, b""):
-                    return  # one of an earlier version, that has what it wants
+                    return  # a successor of an earlier version, which needs only the sockets
             _log.info("process %d begins to take over", pid)
             ledger = LimitLedger(self._segment)
             await self._tell_counted(ledger, writer)
             if await _receive(reader) != (READY, b""):
                 _log.warning("process %d ended before it had taken over: we go on", pid)
                 return
-            self._is_done = True  # it is the successor who hands over from here on
+            self._is_done = True  # from here on the successor does the handovers
             self._stop_listening()
             await self._relieve(pid)
             await self._tell_counted(ledger, writer)
@@ -173,7 +175,7 @@ class Giver:
                         await self._ended.wait()
                 await self._tell_counted(ledger, writer)
         except (OSError, TimeoutError):
-            pass  # it went away again
+            pass  # it disconnected
         except Exception:  # noqa: BLE001 - a background task's edge
             _log.exception("the handover to process %d failed", pid)
         finally:
@@ -186,18 +188,19 @@ class Giver:
 
 
 class Predecessor:
-    """The new supervisor's side: the gateway that it takes over from."""
+    """The successor's side: the gateway it takes over from."""
 
     def __init__(self, card: Card) -> None:
         self.pid = card.pid
-        self.counts = False  # it says what its limits count, and is told when to stop; else by SIGTERM
+        self.counts = False  # it reports its limit counts and stops on READY; False: it is stopped by SIGTERM
         self.sockets: Named = []
         self._path = card.handover
         self._connection: socket.socket | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     def take(self) -> None:
-        """Get the sockets, blocking and set to non-blocking. OSError when it gives none; Taken when somebody else has them."""
+        """Fetch the sockets, set to non-blocking; this call blocks. Raises OSError when there are none, Taken when
+        another process has them."""
         giver = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             giver.settimeout(TIMEOUT_S)
@@ -209,7 +212,7 @@ class Predecessor:
         self._connection = giver
 
     async def counted(self, count: Callable[[bytes], None]) -> bool:
-        """Have all that its limits have counted `count`ed here: False when it is gone, or too old to say."""
+        """Pass all its limit counts to `count`. Returns False when it is gone, or too old to report them."""
         assert self._connection is not None
         self._connection.setblocking(False)
         self._streams = await asyncio.open_unix_connection(sock=self._connection)
@@ -227,7 +230,7 @@ class Predecessor:
         return False
 
     async def relieve(self, count: Callable[[bytes], None]) -> None:
-        """Have it accept no more, and wait until it does not; nothing is left to do when it is gone."""
+        """Make it stop accepting, and wait until it has; does nothing when it is gone."""
         if self._streams is not None:
             reader, writer = self._streams
             try:
@@ -250,7 +253,7 @@ class Predecessor:
             _log.error("process %d cannot be told to stop: %s", self.pid, error)
 
     async def follow(self, count: Callable[[bytes], None]) -> None:
-        """Have what it counts until its last exchange has ended `count`ed here."""
+        """Pass its counts to `count` until its last exchange has ended."""
         if self._streams is None:
             return
         with suppress(OSError):
@@ -260,7 +263,7 @@ class Predecessor:
         self.close()
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the connection. Idempotent."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
@@ -288,14 +291,14 @@ def _sockets_from(giver: socket.socket) -> Named:
 
 
 def _peer(sock: socket.socket) -> int:
-    """The process at the other end of a unix socket."""
+    """Return the pid of the process at the other end of a unix socket."""
     found = struct.Struct("3i")
     pid: int = found.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, found.size))[0]
     return pid
 
 
 async def _send(writer: asyncio.StreamWriter, kind: bytes, data: bytes = b"") -> None:
-    """Write a frame. ConnectionError when the other end is gone."""
+    """Write a frame. Raises ConnectionError when the other end is gone."""
     if writer.is_closing():
         raise ConnectionResetError("the connection is closed")
     writer.write(_FRAME.pack(kind, len(data)) + data)
@@ -303,7 +306,7 @@ async def _send(writer: asyncio.StreamWriter, kind: bytes, data: bytes = b"") ->
 
 
 async def _receive(reader: asyncio.StreamReader) -> tuple[bytes, bytes] | None:
-    """The next frame; None when the other end is gone, or sends what is none."""
+    """Return the next frame, or None when the other end is gone or sends an oversized frame."""
     try:
         kind, length = _FRAME.unpack(await reader.readexactly(_FRAME.size))
         if length > MAX_FRAME:

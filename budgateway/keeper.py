@@ -1,4 +1,4 @@
-"""Background tasks that must not end: what they meet is logged, and they go on."""
+"""Background tasks that must not end: exceptions are logged, and the task goes on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
-STEADY_S = 60.0  # a task that ran for so long begins with the shortest pause again
+STEADY_S = 60.0  # a task that ran this long starts again with the shortest pause
 
 
 class Steps:
-    """The steps of a task that repeats them: one that raises ends neither the task nor the steps behind it."""
+    """The steps of a repeating task: an exception in one ends neither the task nor the steps after it."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -24,7 +24,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Log what the block raises: once, until it succeeds again or fails in another way."""
+        """Log an exception of the block: once, until the step succeeds again or fails in another way."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a background task's edge
@@ -38,7 +38,7 @@ class Steps:
 
 
 async def keep_on(name: str, work: Callable[[], Awaitable[None]], log: logging.Logger) -> None:
-    """Run `work` until it returns; whenever it raises, log that and run it again after a pause that grows up to 5 s."""
+    """Run `work` until it returns. Whenever it raises, log that and run it again after a pause that grows up to 5 s."""
     loop = asyncio.get_running_loop()
     pause_s = RETRY_MIN_S
     while True:

@@ -1,6 +1,6 @@
-"""The log's way to a standard stream: a bounded queue and a writer thread, so that no event loop waits for a reader.
+"""Logging to a standard stream through a bounded queue and a writer thread, so that no event loop blocks on a reader.
 
-A pipe whose reader has stopped (a container's log driver, a pager) takes 64 KiB and then blocks whoever writes to it.
+A pipe whose reader has stopped (a container's log driver, a pager) takes 64 KiB and then blocks its writer.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import threading
 from collections import deque
 
 QUEUE_BYTES = 1 << 20  # about 10,000 lines
-PIPE_BUF = 4096  # pipe(7): a write of at most so many bytes is not mixed with those of other processes
-CLOSE_S = 0.5  # that an end waits for a reader
-FULL_S = 1.0  # between two looks at a descriptor that would block
+PIPE_BUF = 4096  # pipe(7): writes up to this size are not interleaved with those of other processes
+CLOSE_S = 0.5  # how long an exit waits for a reader
+FULL_S = 1.0  # between two tries of a descriptor that would block
 STDOUT, STDERR = 1, 2
 FORMAT = "%(asctime)s %(levelname)s %(name)s{} %(message)s"
 
 
 class QueuedWriter:
-    """Writes lines to a descriptor in a thread. What does not fit into the queue, or cannot be written, is dropped and counted."""
+    """Writes lines to a descriptor in a thread. Lines that do not fit into the queue or cannot be written are dropped
+    and counted."""
 
     def __init__(self, fd: int, capacity: int = QUEUE_BYTES) -> None:
         """`fd` stays the caller's. `capacity` is in bytes."""
@@ -34,12 +35,12 @@ class QueuedWriter:
         self._closed = False
         self._torn = False  # the last write ended within a line
         self._changed = threading.Condition()
-        # A daemon: at the interpreter's end nobody waits for a reader.
+        # A daemon thread: the interpreter's exit must not wait for a reader.
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def put(self, line: bytes) -> bool:
-        """Queue a line with its line break; False when it was dropped. Never blocks."""
+        """Queue a line with its line break; return False when it was dropped. Never blocks."""
         with self._changed:
             if self._closed or self._size + len(line) > self._capacity:
                 self.dropped += 1
@@ -50,12 +51,12 @@ class QueuedWriter:
         return True
 
     def flush(self, timeout_s: float = CLOSE_S) -> bool:
-        """Wait until everything is written, at most so long; whether it is."""
+        """Wait until everything is written, at most `timeout_s`; return whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._queue and not self._busy, timeout_s)
 
     def close(self, timeout_s: float = CLOSE_S) -> None:
-        """Write what is left as far as there is time for it. Idempotent."""
+        """Write the rest of the queue within `timeout_s`. Idempotent."""
         self.flush(timeout_s)
         with self._changed:
             self._closed = True
@@ -72,7 +73,7 @@ class QueuedWriter:
                     return
                 lines = [self._queue.popleft()]
                 length = len(lines[0])
-                while self._queue and length + len(self._queue[0]) < PIPE_BUF:  # with a byte to spare for a torn line
+                while self._queue and length + len(self._queue[0]) < PIPE_BUF:  # one byte is for a torn line's break
                     lines.append(self._queue.popleft())
                     length += len(lines[-1])
                 self._size -= length
@@ -87,14 +88,14 @@ class QueuedWriter:
             try:
                 written = os.write(self._fd, view)
             except BlockingIOError:
-                # Somebody who shares the description made it non-blocking.
+                # Another process that shares the open file description has made it non-blocking.
                 poll = select.poll()
                 poll.register(self._fd, select.POLLOUT)
                 poll.poll(FULL_S * 1000)
                 if self._closed:
                     return False
                 continue
-            except OSError:  # gone, full, or closed: there is no other place to say so
+            except OSError:  # gone, full, or closed: there is nowhere to report it
                 return False
             self._torn = written < len(view)
             view = view[written:]
@@ -102,7 +103,7 @@ class QueuedWriter:
 
 
 class QueuedHandler(logging.Handler):
-    """Hands records to a writer, and says how many lines were lost once there is room again."""
+    """Passes records to a writer, and logs the number of lost lines once there is room again."""
 
     def __init__(self, writer: QueuedWriter) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class QueuedHandler(logging.Handler):
         self._said = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Format and queue. Never blocks."""
+        """Format and queue a record. Never blocks."""
         try:
             lost = self._writer.dropped
             if self._writer.put(self._line(record)) and lost != self._said:
@@ -124,19 +125,19 @@ class QueuedHandler(logging.Handler):
             self.handleError(record)
 
     def flush(self) -> None:
-        """Nothing: `logging.shutdown` must not wait."""
+        """Do nothing: `logging.shutdown` must not wait."""
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return (self.format(record) + "\n").encode(errors="backslashreplace")
 
 
 def begin(level: str, suffix: str = "") -> QueuedWriter:
-    """Have this process log to standard error through a queue; `suffix` follows each logger's name."""
+    """Log to standard error through a queue in this process; `suffix` follows each logger's name."""
     writer = QueuedWriter(STDERR)
     handler = QueuedHandler(writer)
     handler.setFormatter(logging.Formatter(FORMAT.format(suffix)))
     root = logging.getLogger()
-    if not root.handlers:  # a program's own logging stays as it is
+    if not root.handlers:  # an embedding program's own logging stays as it is
         root.addHandler(handler)
         root.setLevel(level)
     atexit.register(writer.close)
@@ -144,7 +145,7 @@ def begin(level: str, suffix: str = "") -> QueuedWriter:
 
 
 def show(text: str) -> None:
-    """Print to standard output without waiting: it may be a pipe that nobody reads, or none any more."""
+    """Print to standard output without waiting: it may be closed, or a pipe that is never read."""
     out = QueuedWriter(STDOUT)
     out.put(text.encode(errors="backslashreplace"))
     out.close(0)

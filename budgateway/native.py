@@ -1,4 +1,4 @@
-"""The only importer of the compiled core: checks that it is the one this Python was written for."""
+"""The only importer of the compiled core; checks that its ABI matches this Python code."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ __all__ = [
     "Vitals",
 ]
 
-# Bumped together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
+# Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
 ABI = 10
 
 if _native.ABI != ABI:

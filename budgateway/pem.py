@@ -1,4 +1,4 @@
-"""PEM files kept in memory, so that a process that starts later serves what was read, whatever became of the files."""
+"""PEM files kept in memory, so that a process started later serves what was read, whatever happened to the files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Pem:
-    """The contents of a file of certificates or keys. Shows nothing of them."""
+    """The contents of a file of certificates or keys. Its repr hides them."""
 
     __slots__ = ("_contents",)
 
@@ -30,7 +30,8 @@ class Pem:
 
     @contextmanager
     def as_file(self) -> Iterator[str]:
-        """A path that OpenSSL can read them from, for as long as the block runs; they are never written to a disk."""
+        """Yield a path from which OpenSSL can read the contents while the block runs; they are never written to a
+        disk."""
         fd = os.memfd_create("pem", os.MFD_CLOEXEC)
         try:
             left = memoryview(self._contents)
@@ -42,21 +43,22 @@ class Pem:
 
 
 def read_pem(path: str) -> Pem:
-    """A file's contents. OSError when it cannot be read."""
+    """Return a file's contents. Raises OSError when it cannot be read."""
     with open(path, "rb") as file:  # noqa: PTH123 - workers import no pathlib for this
         return Pem(file.read())
 
 
 def load_pair(context: ssl.SSLContext, cert: Pem | str, key: Pem | str) -> None:
-    """Have the context show this certificate, kept or in a file. ssl.SSLError, OSError or ValueError when the two are no pair."""
+    """Load a certificate and its key, in memory or from files. Raises ssl.SSLError, OSError or ValueError when they do
+    not match or cannot be read."""
     with _path(cert) as cert_path, _path(key) as key_path:
-        # A password of our own keeps OpenSSL from asking the terminal for one.
+        # An explicit password keeps OpenSSL from asking for one on the terminal.
         context.load_cert_chain(cert_path, key_path, password="")
 
 
 def trusting(authorities: Pem | str) -> ssl.SSLContext:
-    """A client's context that trusts these, kept or in a file; the system's for "". ssl.SSLError or OSError when there are no
-    certificates in it."""
+    """Return a client context that trusts these authorities, in memory or a file; the system's for "". Raises
+    ssl.SSLError or OSError when the file holds no certificates."""
     if not authorities:
         return ssl.create_default_context()
     with _path(authorities) as path:

@@ -1,4 +1,4 @@
-"""Modules that traffic needs, imported before there is any: an import stalls every stream of its event loop."""
+"""Imports of modules that traffic needs, done before traffic: an import stalls every stream of its event loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def preload(*, tokens: bool) -> None:
-    """Import what serves requests beyond what is imported already; `tokens` when some may have to be verified.
+    """Import the remaining modules that serve requests; `tokens` when tokens may have to be verified.
 
-    PyJWT's algorithms bring OpenSSL's bindings: 10 MiB and up to 0.2 s, which a gateway without tokens does not spend.
+    PyJWT's algorithms load OpenSSL's bindings: 10 MiB and up to 0.2 s, which a gateway without tokens does not spend.
     """
-    # Which its package imports when the first thread is asked for.
+    # Its package imports this only when a thread pool is first used.
     import_module("concurrent.futures.thread")
-    # The codec that resolvers and TLS encode host names with.
+    # The codec that resolvers and TLS use to encode host names.
     "localhost".encode("idna")
     if tokens:
         from budgateway.jose.key import load_algorithms
@@ -25,5 +25,5 @@ def preload(*, tokens: bool) -> None:
 
 
 def verifies_tokens(settings: Settings) -> bool:
-    """Whether anybody's tokens are believed."""
+    """Return whether any tokens are accepted."""
     return settings.jwt_secret is not None or bool(settings.auth.issuers)

@@ -1,4 +1,4 @@
-"""The nouns: frozen records that the configuration becomes, parsed at the edge and trusted inside."""
+"""Frozen configuration records, parsed at the edge and trusted inside."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random",
 OnStoreFailure = Literal["local", "open", "closed"]
 ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
 
-# What a route may take. TRACE and CONNECT are refused by the front door whatever it says (RELIABILITY 3.8).
+# The methods a route may accept. TRACE and CONNECT are always refused before routing (RELIABILITY 3.8).
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 # RFC 9110 9.2.2.
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
-# POSTs that compute and store nothing worth keeping apart: sending one twice costs tokens, not correctness.
+# POSTs that compute and store nothing of value: sending one twice costs tokens, not correctness.
 INFERENCE_PATHS = frozenset(
     {
         "/v1/chat/completions",
@@ -35,7 +35,7 @@ INFERENCE_PATHS = frozenset(
         "/v1/audio/transcriptions",
         "/v1/audio/translations",
         "/v1/images/generations",
-        # engines' own
+        # specific to inference engines
         "/generate",
         "/rerank",
         "/score",
@@ -47,14 +47,14 @@ INFERENCE_PATHS = frozenset(
 )
 
 
-# The role that may do everything, unless the configuration says otherwise of it.
+# The role that may do everything, unless the configuration restricts it.
 ADMIN = "admin"
-# The issuer of tokens under JWT_SECRET, which need not say who made them.
+# The issuer of tokens signed with JWT_SECRET, which need no `iss`.
 OWN_ISSUER = "own"
 
 
 class Secret:
-    """A value that never shows: repr, str and format say `***`; `reveal()` is the one way out."""
+    """A value that is never shown: repr, str and format give `***`; only `reveal()` returns it."""
 
     __slots__ = ("_value",)
 
@@ -62,7 +62,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself, for the one line that sends or verifies it."""
+        """Return the value, for the one line that sends or verifies it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -84,12 +84,12 @@ class Usage(NamedTuple):
     tokens_reasoning: int
 
 
-MAX_FILL_S = 500_000_000  # 16 years, that a burst may take to fill: the native core counts up to 18
+MAX_FILL_S = 500_000_000  # 16 years, the longest time for a burst to fill: the native core counts up to 18
 
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What one key, token, user or tenant may use. 0: no limit of that kind of its own."""
+    """Limits of one key, token, user or tenant. 0: no own limit of that kind."""
 
     requests_per_minute: int = 0
     requests_per_hour: int = 0
@@ -102,7 +102,7 @@ class Allowance:
     budget_period: Literal["day", "week", "month"] = "month"
 
     def fill_s(self) -> float:
-        """Seconds that its burst takes to fill, at the slowest of the rates that it goes for."""
+        """Return the seconds in which the burst fills, at the slowest rate it applies to."""
         if self.requests_per_minute:
             return self.burst * 60 / self.requests_per_minute
         slow = ((self.requests_per_hour, 3600), (self.requests_per_day, 86_400))
@@ -111,7 +111,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking. `id` is what limits count by: a JWT subject, a key's name, or the client's address."""
+    """The client's identity. `id` is the key for limits: a JWT subject, an API key's name, or the client's address."""
 
     id: str
     tenant: str = ""
@@ -119,13 +119,13 @@ class Principal:
     anonymous: bool = True
     groups: tuple[str, ...] = ()
     models: tuple[str, ...] = ()  # exact names or globs; empty: whatever its roles allow
-    key: str = ""  # the API key's id, where one was used
+    key: str = ""  # the API key's id, if one was used
     allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Deadlines of an exchange in seconds, all running from its first byte except `chunk_s`, which runs between two."""
+    """Deadlines of an exchange in seconds. All run from its first byte, except `chunk_s`, which runs between two."""
 
     connect_s: float = 2.0
     first_byte_s: float = 60.0
@@ -148,22 +148,22 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How upstreams are asked whether they are well, and what else is read on the way."""
+    """Health probes of a provider's upstreams, and the load they report."""
 
     path: str = "/health"
     interval_s: float = 30.0
     timeout_s: float = 5.0
     healthy_threshold: int = 2
     unhealthy_threshold: int = 3
-    statuses: tuple[tuple[int, int], ...] = ((200, 299),)  # of a good answer: first and last
-    body: str = ""  # what a good answer holds
-    generate_model: str = ""  # have it compute a token instead
-    load_paths: tuple[str, ...] = ()  # where the engine tells its load; the first that answers is kept to
+    statuses: tuple[tuple[int, int], ...] = ((200, 299),)  # of a healthy answer: ranges, ends included
+    body: str = ""  # text that a healthy answer contains
+    generate_model: str = ""  # probe by generating a token with this model instead
+    load_paths: tuple[str, ...] = ()  # where the engine reports its load; the first path that answers is used
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A named group of upstreams and how to speak to them."""
+    """A named group of upstreams with their connection and protocol settings."""
 
     name: str
     kind: ProviderKind
@@ -172,13 +172,13 @@ class Provider:
     api_key: Secret | None = None
     headers: tuple[tuple[str, Secret], ...] = ()  # sent with every request, values may be secret
     forward_headers: tuple[str, ...] = ()  # additions to the allow list towards the upstream, lower case
-    models: tuple[str, ...] = ()  # what it serves, as the operator lists it; empty: asked of the upstream
-    aliases: tuple[tuple[str, str], ...] = ()  # (what clients say, what the upstream is told)
-    strip_prefix: str = ""  # removed from the request path before the upstream's own path is put in front
+    models: tuple[str, ...] = ()  # the models it serves, listed by the operator; empty: read from the upstream
+    aliases: tuple[tuple[str, str], ...] = ()  # (the client's model name, the upstream's)
+    strip_prefix: str = ""  # removed from the request path before the upstream's own path is prepended
     strip_model_prefix: str = ""  # `vllm/`: removed from the model's name, unless the whole name is an alias
-    stream_usage: bool = True  # its streams are asked for their usage, whether or not the client asks
-    health_check: HealthCheck | None = None  # none: nobody asks its upstreams how they are
-    slow_start_s: float = 10.0  # until an upstream that comes back has its whole share; 0: at once
+    stream_usage: bool = True  # request usage in its streams, whether or not the client does
+    health_check: HealthCheck | None = None  # None: its upstreams are not probed
+    slow_start_s: float = 10.0  # until a recovered upstream gets its full share; 0: at once
     connect_timeout_s: float = 2.0
     keepalive_s: float = 4.0  # vLLM and SGLang close at 5 s
     max_idle: int = 512  # idle connections kept to each upstream, per worker
@@ -186,13 +186,13 @@ class Provider:
     queue_timeout_s: float = 10.0
     tls_verify: bool = True
     tls_ca_file: str = ""
-    tls_ca: Pem | None = field(default=None, compare=False)  # what it held when the configuration was read
-    hold_bytes: int = 64 * 1024  # of an answer, held until it has shown that it is one; 0: passed on at once
-    first_event_s: float = 0.0  # a stream's first event; then another upstream is asked. 0: half of the route's timeout
+    tls_ca: Pem | None = field(default=None, compare=False)  # the file's contents when the configuration was read
+    hold_bytes: int = 64 * 1024  # of an answer, buffered until it proves to be one; 0: passed on at once
+    first_event_s: float = 0.0  # of a stream without an event, before the next upstream; 0: half the route's timeout
 
     def upstream_model(self, model: str) -> str:
-        """What the upstream is told for what the client said: an alias of the whole name wins; else the prefix goes, and
-        what is left may be an alias. Not for the hot path, which keeps the answer by model."""
+        """Return the upstream's name for the client's model. An alias of the whole name wins; otherwise the prefix is
+        removed, and the rest may be an alias. Not for the hot path, which caches the result by model."""
         aliases = dict(self.aliases)
         if model in aliases:
             return aliases[model]
@@ -205,28 +205,28 @@ FallbackReason = Literal["error", "429", "5xx", "context_length"]
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Where a route's exchanges go when its provider fails them."""
+    """A provider that takes over a route's exchanges when the route's provider fails."""
 
     provider: str
-    model: str = ""  # what its upstreams are told; "": as its own settings have it
+    model: str = ""  # model name sent to its upstreams; "": by the provider's own settings
 
 
 @dataclass(frozen=True, slots=True)
 class Hedge:
-    """When a second upstream is asked beside one that is slow to answer: after so long, or when so many percent of late had
-    begun to answer; with both, whichever is later."""
+    """Hedging: the delay after which a second upstream is tried next to a slow one. The delay is fixed, or a percentile
+    of recent times to the first byte; with both, the longer one."""
 
     after_s: float = 0.0
-    percentile: int = 0  # 0: after_s alone
+    percentile: int = 0  # 0: only after_s
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """When an exchange whose client has heard nothing yet is tried again."""
+    """Retries of an exchange while its client has received nothing."""
 
     max_attempts: int = 3  # on each provider
-    statuses: tuple[int, ...] = (429, 502, 503, 504)  # answers that another upstream may better
-    max_retry_after_s: float = 2.0  # a longer wait is the client's
+    statuses: tuple[int, ...] = (429, 502, 503, 504)  # answers for which another upstream is tried
+    max_retry_after_s: float = 2.0  # a longer wait is left to the client
     fallbacks: tuple[Fallback, ...] = ()
     fallback_on: tuple[FallbackReason, ...] = ("error", "429", "5xx")
     hedge: Hedge | None = None
@@ -234,7 +234,7 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class RetryLimit:
-    """How many exchanges of a provider may be tried again: a share of them, and a few on top."""
+    """The retry budget of a provider: a share of its exchanges, plus a reserve."""
 
     percent: int = 20
     reserve: int = 3
@@ -242,37 +242,37 @@ class RetryLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebSocket:
-    """How a route's WebSockets may be used."""
+    """Limits of a route's WebSockets."""
 
     idle_s: float = 300.0  # without a byte either way, pings included; or without one of the peers reading
     max_message_bytes: int = 16 << 20  # OpenAI's realtime events carry up to 15 MiB of audio
-    compression: bool = True  # permessage-deflate may be agreed upon between the two ends
+    compression: bool = True  # allow the two ends to negotiate permessage-deflate
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """A provider that is tried with a part of a route's traffic."""
+    """A provider that gets a part of a route's traffic."""
 
     provider: str
     share: float = 0.0  # of the route's requests, 0 to 1
     header: str = ""  # lower case; requests with it go there whatever the share
-    value: str = ""  # what it must say; empty: anything
+    value: str = ""  # its required value; empty: any
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """A provider that gets copies of a route's requests; its answers go nowhere."""
+    """A provider that gets copies of a route's requests; its answers are discarded."""
 
     provider: str
     share: float = 1.0
-    max_in_flight: int = 16  # copies under way at once, per worker
+    max_in_flight: int = 16  # copies in flight at once, per worker
     max_body_bytes: int = 1 << 20
     timeout_s: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Maintenance:
-    """A route's requests are refused."""
+    """Maintenance mode: a route's requests are refused."""
 
     message: str
     retry_after_s: float = 60.0
@@ -280,7 +280,7 @@ class Maintenance:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Match -> provider and settings. Empty match fields match everything."""
+    """A route: match fields, provider and settings. Empty match fields match everything."""
 
     name: str
     path: str
@@ -291,44 +291,44 @@ class Route:
     headers: tuple[tuple[str, str], ...] = ()  # (lower-case name, value or glob); all must match
     priority: int = 0
     load_balancer: LoadBalancer = "round_robin"
-    rate_limit: int = 0  # requests per minute and client; 0: none of its own
-    rate_burst: int = 0  # 0: the same as rate_limit's tenth, at least 1
+    rate_limit: int = 0  # requests per minute and client; 0: no limit of its own
+    rate_burst: int = 0  # 0: a tenth of rate_limit, at least 1
     auth_required: bool = True
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_body_bytes: int = 10 * 1024 * 1024
     replay_safe: bool = False
-    replay_inference: bool = False  # replay-safe for INFERENCE_PATHS besides: the operator left the choice to us
+    replay_inference: bool = False  # replay-safe for INFERENCE_PATHS, too: the operator has left the choice to us
     cache_ttl_s: int = 0
-    websocket: WebSocket | None = None  # it answers WebSocket handshakes, and nothing else
+    websocket: WebSocket | None = None  # accepts only WebSocket handshakes
     split: tuple[tuple[str, int], ...] = ()  # providers and weights; `provider` is the one with the largest
     canary: Canary | None = None
-    pin_by: str = ""  # "user", "key" or "header:name": what keeps requests together at one provider and upstream
+    pin_by: str = ""  # "user", "key" or "header:name": requests with the same value go to the same upstream
     mirror: Mirror | None = None
     maintenance: Maintenance | None = None
     retries: Retries = field(default_factory=Retries)
-    stream_keepalive_s: float = 0.0  # a comment in a stream that is silent for so long; 0: none
+    stream_keepalive_s: float = 0.0  # a comment after this long a silence of a stream; 0: none
     cors: Cors | None = None  # pages of other origins; None: none
 
     def answerers(self) -> tuple[str, ...]:
-        """The providers that may answer: those of the split, then the canary's."""
+        """Return the providers that may answer: those of the split, then the canary's."""
         names = tuple(name for name, _ in self.split) or (self.provider,)
         return names if self.canary is None else (*names, self.canary.provider)
 
     def holds(self) -> tuple[str, ...]:
-        """The providers of which one is enough to answer: those of the split, and fallbacks that are gone to when there is
-        nobody. Not the canary's, which is there for a part."""
+        """Return the providers of which one is enough to answer: those of the split, and the fallbacks used when no
+        upstream is available. The canary's is not included, because it serves only a part."""
         fallbacks = self.retries.fallbacks if "error" in self.retries.fallback_on else ()
         shares = [name for name, weight in self.split if weight] or [self.provider]
         return (*shares, *(fallback.provider for fallback in fallbacks))
 
     def leads_to(self) -> tuple[str, ...]:
-        """Every provider that it sends anything to."""
+        """Return every provider that the route sends anything to."""
         names = (*self.answerers(), *(fallback.provider for fallback in self.retries.fallbacks))
         return names if self.mirror is None else (*names, self.mirror.provider)
 
     def replays(self, method: str, path: str) -> bool:
-        """Whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query; whatever
-        stands before its last `/v1/` does not matter."""
+        """Return whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query;
+        anything before its last `/v1/` is ignored."""
         if method in IDEMPOTENT_METHODS or self.replay_safe:
             return True
         return self.replay_inference and (
@@ -338,7 +338,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A route found: the route, the path's parameters and why it won."""
+    """The result of routing: the route, the path's parameters and the reason for the choice."""
 
     route: Route
     provider: str
@@ -348,7 +348,7 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """The listener's certificate: by file, and what the files held when the configuration was read."""
+    """The listener's certificate: file names, and the files' contents when the configuration was read."""
 
     cert_file: str
     key_file: str
@@ -366,8 +366,8 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class LimitRule:
-    """Limits for whomever the selectors choose (empty: everybody), counted apart for each combination of `by` (empty: all
-    together). Names in `routes` and `models` may be globs."""
+    """Limits for the principals that the selectors match (empty: all), with a counter for each combination of `by`
+    (empty: one for all). Names in `routes` and `models` may be globs."""
 
     name: str
     by: tuple[Literal["user", "key", "tenant", "model", "route", "address"], ...]
@@ -380,44 +380,44 @@ class LimitRule:
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """How limits behave, whatever they are."""
+    """Settings common to all limits."""
 
-    headers: bool = True  # tell clients how they stand
-    output_tokens: int = 1024  # what an answer is taken to need when its request does not say
-    queue_size: int = 1000  # exchanges that wait for a lease, a worker; 0: none does
+    headers: bool = True  # report the state of limits to clients in headers
+    output_tokens: int = 1024  # assumed length of an answer when its request sets no maximum
+    queue_size: int = 1000  # exchanges that wait for a lease, per worker; 0: none
     queue_timeout_s: float = 5.0
-    state_file: str = ""  # where budgets and long rates are kept over a restart; empty: nowhere
-    ipv6_prefix: int = 64  # bits of an IPv6 address that say whose it is
+    state_file: str = ""  # keeps budgets and long-period rates over a restart; empty: none
+    ipv6_prefix: int = 64  # length of the IPv6 prefix that identifies a client
 
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """What a model's tokens cost, in dollars for a million. `model` is a name or a glob: what clients say or, where a
-    provider is named, what that one is told."""
+    """Prices of a model's tokens, in dollars per million. `model` is a name or a glob: the client's model name or, with
+    `provider`, the one sent to that provider."""
 
     model: str
     input: float
     output: float
     cached: float
     provider: str = ""
-    max_output_tokens: int = 0  # the most it writes; 0: unknown
+    max_output_tokens: int = 0  # the longest output of the model; 0: unknown
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerSettings:
-    """When an upstream is given a rest."""
+    """Thresholds and times of the circuit breaker of an upstream."""
 
     failure_threshold: int = 5
     open_s: float = 60.0
     half_open_max_calls: int = 3
-    failure_ratio: float = 0.0  # 0: failures in a row alone open it
+    failure_ratio: float = 0.0  # 0: only consecutive failures open it
     minimum_calls: int = 20
     window_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class OutlierSettings:
-    """When an upstream is passed over for a while."""
+    """Thresholds and times of outlier ejection of an upstream."""
 
     consecutive_failures: int = 5
     ejection_s: float = 10.0
@@ -427,11 +427,11 @@ class OutlierSettings:
 
 @dataclass(frozen=True, slots=True)
 class StoreNode:
-    """Where a Redis, a Sentinel or a node of a cluster listens."""
+    """The address of a Redis server, a Sentinel or a cluster node."""
 
     host: str
     port: int
-    path: str = ""  # a unix socket, in place of both
+    path: str = ""  # a unix socket, instead of host and port
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
@@ -439,19 +439,19 @@ class StoreNode:
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """Redis: where it is, who we are to it, and how long anybody waits for it."""
+    """Redis: addresses, credentials, TLS, timeouts and failure behaviour."""
 
     host: str = "127.0.0.1"
     port: int = 6379
-    path: str = ""  # a unix socket, in place of host and port
+    path: str = ""  # a unix socket, instead of host and port
     database: int = 0
     username: str = ""
     password: Secret | None = None
-    namespace: str = "budgateway"  # gateways of one name share their limits; also the cluster's hash tag
+    namespace: str = "budgateway"  # gateways with the same name share their limits; also the cluster's hash tag
     cluster: bool = False
-    nodes: tuple[StoreNode, ...] = ()  # more places to ask about the cluster
+    nodes: tuple[StoreNode, ...] = ()  # more nodes from which to discover the cluster
     sentinels: tuple[StoreNode, ...] = ()
-    master: str = "mymaster"  # as the Sentinels call it
+    master: str = "mymaster"  # its name in Sentinel
     sentinel_username: str = ""
     sentinel_password: Secret | None = None
     tls: bool = False
@@ -460,20 +460,20 @@ class StoreSettings:
     tls_cert_file: str = ""
     tls_key_file: str = ""
     tls_ca: Pem | None = field(default=None, compare=False)
-    tls_pair: tuple[Pem, Pem] | None = field(default=None, compare=False)  # of certificate and key
-    timeout_s: float = 0.005  # RELIABILITY L2: what a slow Redis may add to a request
+    tls_pair: tuple[Pem, Pem] | None = field(default=None, compare=False)  # certificate and key
+    timeout_s: float = 0.005  # RELIABILITY L2: the latency a slow Redis may add to a request
     connect_timeout_s: float = 1.0
     pool_size: int = 20  # connections of all processes together
     max_connections: int = 100
     mode: Literal["exact", "leased"] = "exact"
-    lease_share: float = 0.01  # of a limit, that a worker holds in leased mode
-    replicas: int = 1  # gateways that share the limits: what one of them may admit alone is a part
-    on_failure: tuple[tuple[str, OnStoreFailure], ...] = ()  # (feature, what then); else local
+    lease_share: float = 0.01  # share of a limit that a worker holds in leased mode
+    replicas: int = 1  # gateways that share the limits: without Redis, each admits only its part
+    on_failure: tuple[tuple[str, OnStoreFailure], ...] = ()  # (feature, behaviour when Redis fails); else local
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPaths:
-    """Where a token says what: names of claims, dotted for a claim inside another (`realm_access.roles`)."""
+    """Names of a token's claims, dotted for a claim inside another (`realm_access.roles`)."""
 
     user: str = "sub"
     tenant: str = "tenant"
@@ -484,30 +484,31 @@ class ClaimPaths:
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Who makes tokens that we believe, and with which keys: exactly one of the four sources is set."""
+    """A trusted token issuer and its keys: exactly one of the four key sources is set."""
 
-    name: str  # ours, in principals and logs
-    issuer: str  # what `iss` must be; empty: not looked at (JWT_SECRET's own)
+    name: str  # our name for it, in principals and logs
+    issuer: str  # required value of `iss`; empty: not checked (JWT_SECRET's own)
     algorithms: tuple[str, ...]
     secret: Secret | None = None
     public_keys: str = ""  # PEM
     jwks_url: str = ""
-    discovery_url: str = ""  # OpenID Connect's document, which says where the key set is
+    discovery_url: str = ""  # OpenID Connect's discovery document, which holds the URL of the key set
     audience: tuple[str, ...] = ()
-    any_audience: bool = False  # tokens for other services are as good: the operator said so
-    leeway_s: float = 30.0  # between its clock and ours
-    refresh_s: float = 300.0  # between two readings of its key set
-    ca_file: str = ""  # authorities to trust when asking for it
-    ca: Pem | None = field(default=None, compare=False)  # what it held when the configuration was read
+    any_audience: bool = False  # accept tokens for other services: the operator has allowed it
+    leeway_s: float = 30.0  # allowed clock difference
+    refresh_s: float = 300.0  # interval between fetches of the key set
+    ca_file: str = ""  # certificate authorities for fetching it
+    ca: Pem | None = field(default=None, compare=False)  # the file's contents when the configuration was read
     claims: ClaimPaths = field(default_factory=ClaimPaths)
-    tenant: str = ""  # of all its tokens, whatever they say
+    tenant: str = ""  # of all its tokens, whatever their claims
     roles: tuple[str, ...] = ()  # that each of its tokens has
-    group_roles: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (group, the roles that it brings)
+    group_roles: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (group, the roles it grants)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a role may do: routes by name (`*` for all), methods and models by name or glob, operations of the admin API."""
+    """Permissions of a role: routes by name (`*` for all), methods and models by name or glob, operations of the admin
+    API."""
 
     role: str
     routes: tuple[str, ...] = ("*",)
@@ -518,7 +519,8 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """What goes for all principals of a tenant. Its models narrow theirs; its roles are for those who have none."""
+    """Settings for all principals of a tenant. Its models restrict theirs; its roles apply to principals without
+    any."""
 
     name: str
     roles: tuple[str, ...] = ()
@@ -527,7 +529,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key as it is kept: never its secret, only the SHA-256 of it. Times in seconds since the epoch, 0 for none."""
+    """An API key as stored: never the secret, only its SHA-256. Times in seconds since the epoch, 0 for none."""
 
     name: str
     digest: str  # hexadecimal
@@ -541,25 +543,25 @@ class ApiKey:
     models: tuple[str, ...] = ()
     allowance: Allowance | None = None
     note: str = ""
-    old_digest: str = ""  # of the secret before the last rotation,
-    old_until_s: float = 0.0  # which is still good until then
+    old_digest: str = ""  # digest of the secret before the last rotation,
+    old_until_s: float = 0.0  # which stays valid until then
 
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """Who is believed, and who may do what. Without grants every known principal may use every route."""
+    """Token issuers, roles and tenants. Without grants every known principal may use every route."""
 
     issuers: tuple[Issuer, ...] = ()
     grants: tuple[Grant, ...] = ()
     tenants: tuple[Tenant, ...] = ()
-    keys_file: str = ""  # API keys; empty: none are kept there
-    keys_in_redis: bool = False  # but in the store
+    keys_file: str = ""  # file of API keys; empty: none
+    keys_in_redis: bool = False  # API keys are stored in Redis
     leeway_s: float = 30.0  # between our clock and that of another gateway under the same JWT_SECRET
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One whole configuration, validated: what `load_config` returns and every process is built from."""
+    """One complete, validated configuration: returned by `load_config`, and used to build every process."""
 
     host: str = "0.0.0.0"
     port: int = 8080
@@ -570,28 +572,28 @@ class Settings:
     head_timeout_s: float = 10.0
     max_body_bytes: int = 10 * 1024 * 1024
     drain_s: float = 300.0
-    settle_s: float = 5.0  # not ready, but still accepting: until balancers in front have noticed
+    settle_s: float = 5.0  # not ready, but still accepting: until load balancers in front have noticed
     watch: bool = False  # reload when the files change
-    cpu_affinity: bool = False  # a core for each worker
-    spare_worker: bool = True  # a process that waits to take a dead worker's place
-    worker_timeout_s: float = 30.0  # a worker whose event loop stands still for so long is replaced; 0: never
+    cpu_affinity: bool = False  # one core for each worker
+    spare_worker: bool = True  # a fork server, so that workers start within milliseconds
+    worker_timeout_s: float = 30.0  # a worker whose event loop hangs this long is replaced; 0: never
     disclose: bool = True  # x-budgateway-* response headers
     trusted_proxies: tuple[str, ...] = ()
     log_level: str = "INFO"
     access_log: str = "stdout"  # stdout, stderr, off, or a file's path
     metrics_enabled: bool = True
     metrics_host: str = "127.0.0.1"
-    metrics_port: int = 9090  # 0: none of its own
+    metrics_port: int = 9090  # 0: no port of its own
     rate_limit: RateLimit | None = None
     limit_rules: tuple[LimitRule, ...] = ()
     limits: LimitSettings = field(default_factory=LimitSettings)
-    prices: tuple[ModelPrice, ...] = ()  # the first that matches counts
+    prices: tuple[ModelPrice, ...] = ()  # the first match counts
     breaker: BreakerSettings | None = None
     outliers: OutlierSettings | None = None
     panic_percent: int = 50  # with fewer of a provider's upstreams available, doubtful ones are used, too
     store: StoreSettings | None = None
     retry_limit: RetryLimit = field(default_factory=RetryLimit)
-    cors: Cors | None = None  # where no route says otherwise
+    cors: Cors | None = None  # for routes without their own
     jwt_secret: Secret | None = None
     jwt_expiration_s: int = 3600
     auth: Auth = field(default_factory=Auth)
@@ -599,6 +601,7 @@ class Settings:
     routes: tuple[Route, ...] = ()
     notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start
     sources: tuple[str, ...] = ()  # files and variables it came from, for the banner
-    # each file that was read, secrets and certificates among them, as it was: change time, size, inode (config.source.Stamp)
+    # each file that was read, secrets and certificates among them, with its state then: change time, size, inode
+    # (config.source.Stamp)
     files: tuple[tuple[str, tuple[int, int, int]], ...] = ()
     origins: tuple[tuple[str, str], ...] = ()  # (key path, file, variable or option that set it)

@@ -1,4 +1,4 @@
-"""What changes between two configurations: the difference as an operator reads it, and what needs a restart."""
+"""The difference between two configurations, for operators, and the changes that need a restart."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from budgateway.records import Provider, Route, Secret, Settings
 
 _log = logging.getLogger("budgateway.reload")
 
-# Settings that are fixed for as long as the process lives: each owns a socket, a process or a file. field -> key.
+# Settings that are fixed for the process's lifetime: each owns a socket, a process or a file. field -> key.
 FIXED = {
     "host": "gateway.host",
     "port": "gateway.port",
@@ -27,13 +27,13 @@ FIXED = {
     "metrics_host": "metrics.host",
     "metrics_port": "metrics.port",
 }
-# What is no setting: where it came from, and what is compared by itself.
+# Not settings: their origin, and what is compared separately.
 _APART = frozenset({"providers", "routes", "notices", "sources", "files", "origins"})
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Of one kind of thing, by name. `changed` says which fields, never their values: those may be secret."""
+    """Changes of one kind of thing, by name. `changed` lists fields, never their values, which may be secret."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class Changes:
         return bool(self.added or self.removed or self.changed)
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the changes for JSON."""
         return {
             "added": list(self.added),
             "removed": list(self.removed),
@@ -53,7 +53,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Between two configurations. Upstreams are by URL, settings are (name, before, after)."""
+    """The difference between two configurations. Upstreams are by URL, settings are (name, before, after)."""
 
     routes: Changes
     providers: Changes
@@ -64,7 +64,7 @@ class Difference:
         return bool(self.routes or self.providers or self.upstreams or self.settings)
 
     def __str__(self) -> str:
-        """One line for the log."""
+        """Return one line for the log."""
         parts = []
         for noun, changes in (("route", self.routes), ("provider", self.providers), ("upstream", self.upstreams)):
             for sign, count in (("+", len(changes.added)), ("-", len(changes.removed)), ("~", len(changes.changed))):
@@ -74,7 +74,7 @@ class Difference:
         return ", ".join(parts) or "nothing changed"
 
     def document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the difference for JSON."""
         return {
             "changed": bool(self),
             "routes": self.routes.document(),
@@ -85,15 +85,16 @@ class Difference:
 
 
 class FileWatch:
-    """Notices that files changed: other contents, replaced (editors, config maps, renewed certificates), new or gone."""
+    """Detects changed files: other contents, replaced (editors, config maps, renewed certificates), new or gone."""
 
     def __init__(self, sources: Iterable[str], files: Iterable[tuple[str, Stamp]] = ()) -> None:
-        """Of `sources`, what is a file or stands beside one; `files` are those that were read, as they were then."""
+        """`sources`: configuration sources; files among them are watched, with their companion files. `files`: the
+        files that were read, with their stamps at that time."""
         self._seen: dict[Path, Stamp] = {}
         self.follow(sources, files)
 
     def follow(self, sources: Iterable[str], files: Iterable[tuple[str, Stamp]]) -> None:
-        """Watch these from now on. What was seen of a file already stays: each change is noticed once."""
+        """Watch these from now on. Known stamps of a file are kept, so each change is reported once."""
         as_read = {Path(name): found for name, found in files}
         tables = {Path(name) for name in sources if name.endswith(".toml")}
         beside = {file.parent / name for file in tables if file.name in FILES for name in FILES}
@@ -106,40 +107,41 @@ class FileWatch:
         self._seen = seen
 
     def changed(self) -> bool:
-        """Whether anything changed since it was last asked. Blocks: asks the file system."""
+        """Return whether anything changed since the last call. Blocks: reads the file system."""
         before, self._seen = self._seen, {file: stamp(file) for file in self._seen}
         return self._seen != before
 
 
 class Origin:
-    """Where the configuration is read again, and the files that it was read from."""
+    """The source of the configuration: how to read it again, and the files it was read from."""
 
     def __init__(self, load: Callable[[], Settings], settings: Settings) -> None:
-        """`load` reads it anew (it may block); `settings` are what it brought before."""
+        """`load` reads the configuration (it may block); `settings` are its previous result."""
         self._load = load
         self._sources = settings.sources
         self._files = settings.files
         self._watch = FileWatch(self._sources, self._files)
 
     async def read(self) -> Settings:
-        """The configuration as it is now. ConfigError with every problem, GatewayError when it cannot be read."""
+        """Read the current configuration. Raises ConfigError with every problem, GatewayError when it cannot be
+        read."""
         try:
             settings = await asyncio.to_thread(self._load)
         except ConfigError as error:
-            # What it refers to may be about to come: it is watched as well.
+            # Watch files it refers to, too: they may be created later.
             self._files = tuple((dict(self._files) | dict(error.files)).items())
             raise
         self._sources, self._files = settings.sources, settings.files
         return settings
 
     def changed(self) -> bool:
-        """Whether a file of it changed since this was last asked. Blocks."""
+        """Return whether one of its files changed since the last call. Blocks."""
         self._watch.follow(self._sources, self._files)
         return self._watch.changed()
 
 
 def compare(before: Settings, after: Settings) -> Difference:
-    """What `after` changes."""
+    """Return the difference between two configurations."""
     return Difference(
         routes=_changes(_by_name(before.routes), _by_name(after.routes)),
         providers=_changes(_by_name(before.providers), _by_name(after.providers)),
@@ -154,7 +156,7 @@ def compare(before: Settings, after: Settings) -> Difference:
 
 @asynccontextmanager
 async def refusals_logged(what: str) -> AsyncIterator[None]:
-    """Log why a change of the configuration is refused, whoever asked for it: a signal, the admin API or a file."""
+    """Log why a configuration change is refused, whatever started it: a signal, the admin API or a file."""
     try:
         yield
     except ConfigError as error:
@@ -164,20 +166,20 @@ async def refusals_logged(what: str) -> AsyncIterator[None]:
 
 
 def refusals(before: Settings, after: Settings) -> list[str]:
-    """What cannot be changed while the gateway runs, each with its key; empty when all of it can."""
+    """Return the changes that need a restart, each with its key; empty when there are none."""
     problems = [
         f"{key}: changing {getattr(before, name)} to {getattr(after, name)} needs a restart of the gateway"
         for name, key in FIXED.items()
         if getattr(before, name) != getattr(after, name)
     ]
     if before.tls != after.tls:
-        # A new certificate under the same names is read; new names may mean HTTP where there was HTTPS.
+        # A new certificate under the same names is read; new names may mean HTTP instead of HTTPS.
         problems.append("tls: other files need a restart of the gateway (the same files are read anew)")
     return problems
 
 
 def plain(value: object) -> Any:
-    """A record as JSON has it; secrets are `***`."""
+    """Return a record as JSON values; secrets become `***`."""
     if isinstance(value, Secret):
         return repr(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

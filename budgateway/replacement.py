@@ -1,4 +1,4 @@
-"""Files that are replaced whole: written beside, then moved into place. Owner, group, mode and access list stay what they were."""
+"""Atomic file replacement: written to a temporary file, then renamed. Owner, group, mode and ACL are kept."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _ACCESS_LIST = "system.posix_acl_access"
 
 
 def target(path: str | Path) -> Path:
-    """The file that a path means: a link is followed, wherever it leads and whether or not something is there."""
+    """Return the file that a path refers to: links are followed, whether or not their target exists."""
     return Path(os.path.realpath(path))
 
 
 def replace_file(path: str | Path, data: bytes, *, lasting: bool = False) -> os.stat_result:
-    """Put `data` in the place of a file, or make it; readers see the old one or the new one, whole. What the new one is.
+    """Write `data` to a file atomically, creating it if needed: readers see the old file or the new one, whole. Return
+    the new file's stat.
 
-    A link's target is replaced, never the link. A file that is made is readable by its owner alone (0600), who is its folder's
-    when root makes it. `lasting`: it outlasts a power failure from here on. PermissionError, and nothing was touched, when
-    it would become another user's; OSError when it cannot be written. Blocks.
+    A link's target is replaced, never the link. A new file is readable by its owner only (0600); when root creates it,
+    it belongs to the directory's owner. With `lasting`, it has been synced to disk on return. Raises PermissionError,
+    without touching anything, when the file would change owner; OSError when it cannot be written. Blocks.
     """
     file = target(path)
     descriptor, beside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
@@ -40,7 +41,7 @@ def replace_file(path: str | Path, data: bytes, *, lasting: bool = False) -> os.
         Path(beside).unlink(missing_ok=True)
         raise
     if lasting:
-        # The name, too.
+        # Sync the new name, too.
         folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -50,7 +51,7 @@ def replace_file(path: str | Path, data: bytes, *, lasting: bool = False) -> os.
 
 
 def open_lock(path: str | Path) -> int:
-    """The file beside `path` that its writers lock, made if need be: whoever may replace the one may open the other."""
+    """Open the lock file next to `path`, created if needed: whoever may replace the one may open the other."""
     file = target(path)
     lock = f"{file}.lock"
     how = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -59,7 +60,7 @@ def open_lock(path: str | Path) -> int:
     except FileExistsError:
         descriptor = os.open(lock, how)
         with contextlib.suppress(OSError):
-            _give(descriptor, *_owner(file), file)  # root may have made it for nobody but root
+            _give(descriptor, *_owner(file), file)  # root may have created it for root only
         return descriptor
     try:
         _give(descriptor, *_owner(file), file)
@@ -71,7 +72,7 @@ def open_lock(path: str | Path) -> int:
 
 
 def _keep(file: Path, descriptor: int) -> None:
-    """Give what will replace a file everything but the contents of it."""
+    """Copy owner, group, mode and ACL of a file to its replacement."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -83,13 +84,13 @@ def _keep(file: Path, descriptor: int) -> None:
         try:
             os.setxattr(descriptor, name, os.getxattr(file, name))
         except OSError as error:
-            # Labels are the system's own business; who may read the file is its owner's.
+            # Security labels are the system's own business; read access is decided by the owner.
             if name == _ACCESS_LIST:
                 raise PermissionError(errno.EPERM, f"{file} has an access list that cannot be kept") from error
 
 
 def _owner(file: Path) -> tuple[int, int]:
-    """User and group that a file belongs to, or would: root works for whoever has the folder."""
+    """Return the uid and gid of a file, or those a new one gets: root works for the directory's owner."""
     try:
         found = file.stat()
     except FileNotFoundError:

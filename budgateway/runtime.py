@@ -1,4 +1,4 @@
-"""The data plane: what one process serves, over the rooms that `wiring` built from a configuration."""
+"""The data plane: one process's server, on the snapshot that `wiring` built from a configuration."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ SWEEP_S = 0.25
 BACKLOG = 4096
 GRACE_S = 1.0  # for a request that crosses our closing of its idle connection
 FLUSH_S = 2.0  # for the last bytes of streams that are cut short
-HEAP_BYTES = 8 * 1024 * 1024  # free memory that is kept: 64 prompts of 20 KB, with their copies, are 3 MB
+HEAP_BYTES = 8 * 1024 * 1024  # free memory to keep: 64 prompts of 20 KB, with their copies, are 3 MB
 ACCESS_RETRY_S = 1.0  # between two attempts to open an access log that was there before
 MAX_LAG_S = 0.25  # RELIABILITY 1
-CLOCK_STEP_NS = 500_000_000  # a clock that is merely kept right never moves so far between two sweeps
+CLOCK_STEP_NS = 500_000_000  # a disciplined clock never moves this far between two sweeps
 
 _log = logging.getLogger("budgateway.runtime")
 
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """A configuration that is built and could be served: what `prepare` made for `commit`."""
+    """A configuration that `prepare` has built and `commit` can serve."""
 
     settings: Settings
     snapshot: Snapshot
@@ -70,14 +70,14 @@ class Successor:
 
 
 class Places:
-    """The count of client connections that all workers share, as one of them keeps it."""
+    """One worker's view of the count of client connections, which all workers share."""
 
     def __init__(self, segment: native.Segment, worker: int) -> None:
         self._segment = segment
         self._worker = worker
 
     def enter(self, most: int) -> bool:
-        """Count one more, unless that makes more than `most` in all workers."""
+        """Count one more, unless that exceeds `most` in all workers together; return whether it was counted."""
         return self._segment.enter(self._worker, native.GAUGE_CONNECTIONS, most)
 
     def leave(self) -> None:
@@ -86,7 +86,7 @@ class Places:
 
 
 class DataPlane:
-    """What one process serves: a front door, the relay behind it, the sweep, the access log."""
+    """One process's server: the accepting side, the relay behind it, the sweep, the access log."""
 
     def __init__(
         self,
@@ -99,8 +99,9 @@ class DataPlane:
         *,
         patient: bool = False,
     ) -> None:
-        """Build everything that needs no loop running. OSError when the access log cannot be opened; the `patient` serve without
-        it until it can. `bells` is an eventfd for each row of the segment, where there are other workers."""
+        """Build everything that needs no running loop. Raises OSError when the access log cannot be opened; with
+        `patient`, serves without it until it can. `bells` holds an eventfd for each row of the segment, when there are
+        other workers."""
         preload(tokens=verifies_tokens(settings))
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -116,18 +117,18 @@ class DataPlane:
         self._retired: list[Pool] = []
         self._late_sweeps = 0
         self._steps = Steps(_log)
-        # what makes a wall-clock time of a monotonic one
+        # offset from the monotonic clock to the wall clock
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._models_version = -1
         self._memory_short = ""
-        # told when shedding begins and ends, with the reason or ""
+        # called when shedding begins and ends, with the reason or ""
         self.on_shedding: Callable[[str], None] | None = None
         self.pools: Pools = {}
         self._bell = bells[worker] if bells else -1
         self.queues = Queues(segment, worker, bells)
         self._voice = Voice(segment, worker)
         self.sharing = None if settings.store is None else Sharing(settings.store, settings.workers, self._voice)
-        self._past: list[Sharing] = []  # until the exchanges that use them have ended
+        self._past: list[Sharing] = []  # closed when the exchanges that use them have ended
         self.vault = Vault(trust)
         self.copies = MirrorCounts()
         self._resolver = Resolver()
@@ -139,7 +140,7 @@ class DataPlane:
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access_log, self._access_path = access, settings.access_log
         self._access: AccessWriter | None = None
-        self._access_due = 0.0  # when it is tried to open it again
+        self._access_due = 0.0  # time of the next attempt to open it
         try:
             self._open_access()
         except OSError as error:
@@ -183,7 +184,7 @@ class DataPlane:
         self._publish()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start a task and keep it alive; what it raises is logged, not lost."""
+        """Start a task and keep a reference to it; exceptions are logged."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -195,7 +196,8 @@ class DataPlane:
             _log.error("a background task failed", exc_info=error)
 
     async def listen(self, sock: socket.socket) -> None:
-        """Accept connections from a bound socket, which is ours from here on, once Redis had its chance."""
+        """Accept connections from a bound socket, and take ownership of it. The first call waits for Redis, for up to
+        its start timeout."""
         if self.sharing is not None and not self._listening:
             self.sharing.open()
             await self.sharing.ready()
@@ -204,15 +206,15 @@ class DataPlane:
             await self._accept_from(sock)
 
     def accept(self, accepts: bool) -> None:
-        """Accept connections, or leave them waiting in the sockets' queues. Those that are open stay. Before `listen`: what it
-        begins with."""
+        """Set whether connections are accepted or left in the sockets' queues. Open connections stay. Before `listen`,
+        sets the initial state."""
         if accepts == self._accepts:
             return
         self._accepts = accepts
         self._listen_anew()
 
     def _listen_anew(self) -> None:
-        """As is right now. Connections that are made meanwhile wait in the sockets' queues."""
+        """Restart the listeners with the current settings. New connections wait in the sockets' queues meanwhile."""
         self._stop_accepting()
         if self._accepts:
             for sock in self._listening:
@@ -226,7 +228,7 @@ class DataPlane:
         elif self._plain is not None and tls is not None:
             server = TlsListener(sock, BACKLOG, self.door, tls, self.spawn)
         else:
-            # A server closes its socket when it ends; the copy's queue is the same.
+            # A server closes its socket when it ends; the copy shares its queue.
             copy = sock.dup()
             server = await self._loop.create_server(protocols(self.door), sock=copy, backlog=BACKLOG, ssl=tls)
         if self._accepts and self._listening and tls is self._tls:
@@ -240,15 +242,15 @@ class DataPlane:
         self._servers.clear()
 
     def stop_listening(self) -> None:
-        """Accept no more, for as long as it runs. Idempotent."""
+        """Stop accepting permanently. Idempotent."""
         self._stop_accepting()
         for sock in self._listening:
             sock.close()
         self._listening.clear()
 
     def prepare(self, settings: Settings) -> Successor:
-        """Build what `settings` asks for beside what is served now; changes nothing. ValueError or OSError (files of
-        certificates) when it cannot be."""
+        """Build what `settings` needs next to the current snapshot; changes nothing. Raises ValueError or OSError
+        (certificate files) when that fails."""
         tls = server_tls(settings)
         pools: Pools = {}
         sharing = self.sharing
@@ -261,10 +263,12 @@ class DataPlane:
         return Successor(settings, snapshot, pools, sharing, tls)
 
     def commit(self, successor: Successor) -> None:
-        """Serve it: exchanges in flight keep what they started under, unchanged upstreams their warm connections."""
+        """Serve a prepared configuration. Exchanges in flight keep the one they started with, unchanged upstreams their
+        warm connections."""
         settings = successor.settings
         if self._tls is not None and successor.tls is not None:
-            # Certificates are renewed under the same names: new connections get what was read by `prepare`, a whole pair.
+            # Certificates are renewed under the same names: new connections get the pair that `prepare` read as a
+            # whole.
             self._tls = successor.tls
             self._listen_anew()
         for key, pool in self.pools.items():
@@ -279,7 +283,7 @@ class DataPlane:
                 self.sharing.open()
         self.queues.adopt(settings.providers)
         self.pools = successor.pools
-        successor.snapshot.auth.learn()  # what came since it was built
+        successor.snapshot.auth.learn()  # credentials that arrived since it was built
         self._serve(successor.snapshot)
         self.door.keepalive_ns = int(settings.keepalive_s * 1e9)
         self.door.head_timeout_ns = int(settings.head_timeout_s * 1e9)
@@ -294,14 +298,14 @@ class DataPlane:
         self._follow_models()
 
     def reopen(self) -> None:
-        """Go on in a new access log, where the old file was renamed."""
+        """Reopen the access log, after its file was renamed."""
         if self._access is not None:
             self._access.reopen()
 
     def _serve(self, snapshot: Snapshot) -> None:
         """Plan by this snapshot from now on."""
         if self.express is not None:
-            # First: what is on its way goes on under the snapshot that it began with.
+            # First: exchanges in flight stay on the snapshot they began with.
             self.express.follow(snapshot)
         self.snapshot = snapshot
         self.relay.snapshot = snapshot
@@ -309,20 +313,21 @@ class DataPlane:
         self._open_express()
 
     def _open_express(self) -> None:
-        """The express takes no requests while new exchanges are refused, and none whose client a proxy tells of."""
+        """Open or close the fast path. It is closed while new exchanges are refused, and when proxies report the
+        clients' addresses."""
         if self.express is not None:
             trusts = bool(self.snapshot.settings.trusted_proxies)
             self.express.native.open(not (self.relay.shedding or self.door.draining or trusts))
 
     def entrust(self, trust: Trust) -> None:
-        """Believe other keys from now on."""
+        """Use new credentials from now on."""
         self.vault.entrust(trust)
         self.snapshot.auth.learn()
         if self.express is not None:
             self.express.forget()
 
     def shed(self, reason: str) -> None:
-        """Refuse new exchanges for `reason`, or take them again ("")."""
+        """Refuse new exchanges for `reason`, or accept them again ("")."""
         self._memory_short = reason
         self._shed(reason)
 
@@ -334,8 +339,8 @@ class DataPlane:
                 self.on_shedding(reason)
 
     async def drain(self, seconds: float, hurry: asyncio.Event | None = None) -> None:
-        """Stop accepting; idle connections get a moment for the request that may be on its way, exchanges in flight
-        `seconds` (or until `hurry`). Streams that are still running then end with an error event."""
+        """Stop accepting. Idle connections get a moment for a request that may be on its way, exchanges in flight get
+        `seconds` (or until `hurry`). Streams that still run are then ended with an error event."""
         self.stop_listening()
         self.door.drain(int(min(GRACE_S, seconds) * 1e9))
         deadline = self._loop.time() + seconds
@@ -343,7 +348,7 @@ class DataPlane:
             await asyncio.sleep(0.02)
         if self.door.connections:
             self.door.end(Draining("the gateway is shutting down", retry_after_s=1.0))
-            # What was written last must get out; who does not read it is not waited for.
+            # Let the last bytes get out, but do not wait for a client that reads nothing.
             deadline = self._loop.time() + FLUSH_S
             while self.door.connections and self._loop.time() < deadline:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -352,7 +357,7 @@ class DataPlane:
         return bool(self.relay.in_flight or self.door.connections)
 
     async def close(self) -> None:
-        """Drop what is left, write the rest of the access log. Idempotent."""
+        """Drop all connections and write the rest of the access log. Idempotent."""
         self._sweep_timer.cancel()
         if self.express is not None:
             self.express.native.close()
@@ -365,7 +370,7 @@ class DataPlane:
             pool.close()
             for upstream in tuple(pool.open):
                 upstream.abort()
-        # One turn of the loop, so that every connection hears of its end and releases what its exchange held.
+        # One turn of the loop, so that every connection notices its end and releases its exchange's resources.
         await asyncio.sleep(0)
         self._watch.close(self._loop.remove_reader)
         for task in tuple(self._tasks):
@@ -384,12 +389,12 @@ class DataPlane:
         try:
             self._look_around(time.monotonic_ns())
         finally:
-            # R17: whatever goes wrong in it, there is a next one.
+            # R17: schedule the next sweep even when this one fails.
             self._judge_lag()
 
     def _look_around(self, now_ns: int) -> None:
         step = self._steps.step
-        # First: who waits for an upstream is judged by when it was heard.
+        # First: timeouts of upstreams depend on when each was last heard from.
         for key, pool in self.pools.items():
             with step(f"sweeping connections to {key[0]}"):
                 pool.sweep(now_ns)
@@ -429,7 +434,7 @@ class DataPlane:
         return 0 if self._access_log is None else self._access_log.dropped
 
     def _follow_models(self) -> None:
-        """Let the balancers know when an upstream serves other models than before."""
+        """Update the balancers when an upstream's served models have changed."""
         version = self._segment.models_version
         if version != self._models_version:
             self._models_version = version
@@ -440,8 +445,8 @@ class DataPlane:
                 self.express.forget()
 
     def _follow_clock(self, now_ns: int) -> None:
-        """A credential ends at a time of the day, which comes sooner when the clock is set or the machine has slept: what
-        goes by the monotonic clock must not outlive it."""
+        """Drop cached plans after a step of the wall clock (set, or the machine has slept). Credentials expire by the
+        wall clock, and plans that go by the monotonic clock must not outlive them."""
         epoch_ns = time.time_ns() - now_ns
         if abs(epoch_ns - self._epoch_ns) > CLOCK_STEP_NS:
             self._epoch_ns = epoch_ns
@@ -449,7 +454,7 @@ class DataPlane:
                 self.express.forget()
 
     def _judge_lag(self) -> None:
-        """Shed while the loop is late: two sweeps in a row, as one long step of somebody's exchange is no overload."""
+        """Shed while the loop is late in two sweeps in a row: a single long step of one exchange is no overload."""
         now = self._loop.time()
         late = now - self._sweep_due > MAX_LAG_S
         self._late_sweeps = self._late_sweeps + 1 if late else 0
@@ -461,7 +466,7 @@ class DataPlane:
         self._sweep_timer = self._loop.call_at(self._sweep_due, self._sweep)
 
     def _publish(self) -> None:
-        """Bring this worker's gauges up to date, and what of the gateway one upstream may use."""
+        """Update this worker's gauges, and the share of the gateway that one upstream may use."""
         pools = (*self.pools.values(), *self._retired)
         idle = sum(pool.idle_count() for pool in pools)
         opened = sum(len(pool.open) for pool in pools)
@@ -495,12 +500,12 @@ class DataPlane:
 
 
 def proxies_of(settings: Settings) -> Proxies | None:
-    """Whose `X-Forwarded-For` is believed; None: nobody's."""
+    """Return the proxies whose `X-Forwarded-For` is trusted, or None."""
     return Proxies(settings.trusted_proxies) if settings.trusted_proxies else None
 
 
 def _certificates_changed(before: Settings, after: Settings) -> bool:
-    """Whether files with which Redis is reached over TLS were renewed under the same names."""
+    """Return whether files for Redis over TLS were renewed under the same names."""
     if after.store is None:
         return False
     names = (after.store.tls_ca_file, after.store.tls_cert_file, after.store.tls_key_file)
@@ -509,7 +514,7 @@ def _certificates_changed(before: Settings, after: Settings) -> bool:
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext | None:
-    """The listener's TLS context, or None for plain HTTP."""
+    """Return the listener's TLS context, or None for plain HTTP."""
     if settings.tls is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -519,28 +524,28 @@ def server_tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def open_files() -> int:
-    """How many descriptors this process may have."""
+    """Return this process's limit of open descriptors."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return 1 << 30 if limit == resource.RLIM_INFINITY else limit
 
 
 def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A TCP socket bound with SO_REUSEPORT, so that every worker has a queue of its own.
+    """Return a TCP socket bound with SO_REUSEPORT, so that every worker has its own queue.
 
-    `shared` says that the port is ours already; without it a port that somebody listens on raises OSError (EADDRINUSE).
+    `shared` means that the port is ours already. Otherwise a port in use raises OSError (EADDRINUSE).
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     if port and not shared:
-        # SO_REUSEPORT lets every process of this user in, so a second gateway would silently take half of the traffic.
+        # SO_REUSEPORT admits every process of this user, so a second gateway would silently take half of the traffic.
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT are not in the way
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # ignore connections in TIME_WAIT
             try:
                 probe.bind((host, port))
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     raise OSError(errno.EADDRINUSE, "the port is taken") from error
                 raise
-    # asyncio sets TCP_NODELAY only where the protocol is named; without it every second write waits 40 ms for an ACK.
+    # asyncio sets TCP_NODELAY only when the protocol is named; without it every second write waits 40 ms for an ACK.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -554,7 +559,7 @@ def bound_socket(host: str, port: int, *, shared: bool = False) -> socket.socket
 
 
 def is_bound_to(sock: socket.socket, host: str, port: int) -> bool:
-    """Whether a listening socket is where `bound_socket(host, port)` would put one."""
+    """Return whether a listening socket is at the address where `bound_socket(host, port)` would put one."""
     try:
         at = sock.getsockname()[:2]
         found = socket.getaddrinfo(host, port, sock.family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -564,10 +569,11 @@ def is_bound_to(sock: socket.socket, host: str, port: int) -> bool:
 
 
 def settle_memory() -> None:
-    """After start-up: what lives for ever leaves the collector's sight, and collections become rare."""
+    """Freeze start-up objects out of the garbage collector, and collect rarely from then on. Also sets how much free
+    heap glibc keeps."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    # mallopt(3): glibc keeps twice the largest block that it ever unmapped, free at the heap's end; 128 KiB at first. The
-    # bodies of one turn are more than that, and would be faulted in anew each turn. Nothing of this block is ever touched.
+    # mallopt(3): glibc keeps twice the largest block ever unmapped free at the heap's end, initially 128 KiB. The
+    # bodies of one loop iteration are larger than that, and would page-fault each time. This block is never touched.
     bytearray(HEAP_BYTES // 2)

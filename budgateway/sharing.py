@@ -1,4 +1,4 @@
-"""What a worker shares with those of other hosts: its way to Redis, and the limits that are kept there."""
+"""One worker's Redis parts: the connections, and the limits shared with other hosts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from budgateway.limits.demand import SharedLimits
     from budgateway.records import StoreSettings
 
-# Workers start with Redis' word if it is there, and without if it is not.
+# Workers wait this long for Redis at their start, then start without it.
 START_S = 1.0
-# Log lines of a kind that a gateway writes about its Redis, whatever the number of workers.
+# Log lines per kind that a gateway writes about its Redis, whatever the number of workers.
 LINES_PER_MINUTE = 6
 
 
 class Voice:
-    """Which of a gateway's workers says that Redis went away, or came back: the first to notice."""
+    """Lets one worker per gateway log that Redis went down or came back: the first one to notice."""
 
     def __init__(self, segment: native.Segment, worker: int) -> None:
         self._segment = segment
@@ -32,9 +32,11 @@ class Voice:
         self._lines = native.RateLimit(segment, "store: log lines", LINES_PER_MINUTE, 1)
 
     def __call__(self, is_up: bool) -> bool | None:
-        """Whether this worker is to say it; None: nobody has, and nobody may so soon behind the line before."""
+        """Return True when this worker should log the change, False when another one has, None when nobody has and the
+        rate limit of log lines forbids it."""
         said = not is_up and self._others_away()
-        # Before asking for the line: who is refused it must see whether somebody else got it.
+        # Set the gauge before taking from the rate limit: a worker that is refused must see whether another one logged
+        # it.
         away = int(not is_up)
         self._segment.add(
             self._worker, native.GAUGE_STORE_AWAY, away - self._segment.gauge(self._worker, native.GAUGE_STORE_AWAY)
@@ -54,11 +56,12 @@ class Voice:
 
 
 class Sharing:
-    """One per worker and `[redis]`; begins with `open`, so that a configuration that is never served connects to nothing."""
+    """A worker's Redis client and shared limits, one per `[redis]` configuration. Connects in `open`, so a
+    configuration that is never served connects to nothing."""
 
     def __init__(self, settings: StoreSettings, workers: int, voice: Voice | None = None) -> None:
         self.settings = settings
-        # Of one gateway and the workers that follow during a restart.
+        # Shared by the gateway's workers, and by their replacements during a restart.
         self.store = Store(
             settings,
             connections=max(1, min(settings.pool_size, settings.max_connections // 2) // workers),
@@ -82,11 +85,11 @@ class Sharing:
             self._leased.open()
 
     async def ready(self) -> None:
-        """Wait for Redis, for no longer than a start may take."""
+        """Wait for Redis, for up to START_S."""
         await self.store.ready(START_S)
 
     async def close(self) -> None:
-        """Send what waits, and disconnect. Idempotent."""
+        """Send what is pending, and disconnect. Idempotent."""
         if self._leased is not None:
             self._leased.close()
         self._exact.close()
@@ -94,11 +97,11 @@ class Sharing:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no exchange holds anything of it."""
+        """Return whether no exchange uses its limits any more."""
         return self._exact.is_idle
 
     def figures(self) -> tuple[tuple[int, int], ...]:
-        """Gauges of the segment and their values."""
+        """Return gauges of the segment and their values."""
         tally = self._exact.tally
         return (
             (native.GAUGE_STORE_AWAY, not self.store.is_up),

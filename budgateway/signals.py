@@ -1,4 +1,4 @@
-"""Signals before a process can answer them: operators' are held back, and none of them ends a process that starts."""
+"""Signals during startup: operators' signals are held back, so that none ends a process before it can handle them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 
-# By default each ends the process. Whoever signals a whole unit or group (`systemctl kill`, `pkill`) reaches children too.
+# Each ends the process by default. A signal to a whole unit or group (`systemctl kill`, `pkill`) reaches children too.
 OPERATORS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 ENDS = (signal.SIGTERM, signal.SIGINT)
-# Has a worker say where it stands (faulthandler): none that an operator would send.
+# Makes a worker write its stack (faulthandler); a signal that no operator sends.
 SAY_WHERE = signal.SIGRTMIN
 
 
 def hold(words: Sequence[str]) -> None:
-    """The first thing that a command line with `serve` in it does: operators' signals wait until `release`; SIGTERM and SIGINT end
-    the process at once and with status 0, as nothing was begun that had to be ended. Idempotent."""
+    """Prepare a command line that contains `serve`, before anything else: operators' signals wait until `release`;
+    SIGTERM and SIGINT exit at once with status 0, because nothing has been started yet. Idempotent."""
     if "serve" in words:
         signal.pthread_sigmask(signal.SIG_BLOCK, OPERATORS)
         for number in ENDS:
@@ -24,18 +24,18 @@ def hold(words: Sequence[str]) -> None:
 
 
 def hold_all() -> None:
-    """Signals wait until `release`: while a gateway is built, and when all of it has ended."""
+    """Block all signals until `release`: while a gateway is built, and after it has ended."""
     signal.pthread_sigmask(signal.SIG_BLOCK, (*OPERATORS, *ENDS))
 
 
 def release() -> None:
-    """Every handler is in place: what waited is delivered."""
+    """Unblock all signals and deliver the pending ones; every handler must be installed."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*OPERATORS, *ENDS))
 
 
 def ignore() -> None:
-    """In a child of the gateway: operators' signals are meant for its parent. Those that came since it was started are
-    forgotten."""
+    """Ignore operators' signals in a child of the gateway, because they are meant for its parent. Pending ones are
+    dropped."""
     for number in OPERATORS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OPERATORS)
@@ -43,7 +43,7 @@ def ignore() -> None:
 
 @contextlib.contextmanager
 def shielding() -> Iterator[None]:
-    """A child started within has operators' signals blocked from its first moment, until it says otherwise."""
+    """Start children within this block with operators' signals blocked from the beginning, until they unblock them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, OPERATORS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""A worker as its supervisor sees it: the process from its start to its end, and the slot whose socket outlives it."""
+"""The supervisor's handle of a worker: its process from start to end, and the slot whose socket outlives it."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 REAP_S = 0.005
 RESPAWN_MIN_S = 0.1
 RESPAWN_MAX_S = 5.0
-RESPAWN_AT_ONCE = 3  # deaths in a row without having served, before there are pauses
-HEED_S = 2.0  # how long a change of keys waits for a worker that stands still
+RESPAWN_AT_ONCE = 3  # deaths in a row without having served, before restarts are delayed
+HEED_S = 2.0  # how long a change of keys waits for a worker that hangs
 
 _log = logging.getLogger("budgateway.supervisor")
 
 
 class Served(NamedTuple):
-    """What a worker that begins now serves."""
+    """The settings and state with which a new worker begins to serve."""
 
     settings: Settings
     generation: int
     trust: Trust
-    accepts: bool  # else connections wait until it is told to accept
-    replaces: bool  # one that has served: what is missing just now must not keep it from serving
+    accepts: bool  # False: connections wait until the worker is set to accept
+    replaces: bool  # a worker that has served: a temporarily missing resource must not stop this one
 
 
 class WorkerGone(Exception):
@@ -59,7 +59,8 @@ class WorkerGone(Exception):
 
 
 class Worker:
-    """One process. `run` must be awaited in a task of its own: it hears what the worker says and when it ends."""
+    """One worker process. `run` must be awaited in its own task: it receives the worker's messages and notices its
+    end."""
 
     def __init__(self, process: subprocess.Popen[bytes] | Fork, channel: Channel) -> None:
         # process
@@ -78,9 +79,9 @@ class Worker:
         self._answers: asyncio.Queue[Prepared | None] = asyncio.Queue()
         self._entrusted: dict[int, asyncio.Future[None]] = {}
         self._is_deaf = False
-        # told when it saw a token of this issuer with a key that nobody knows
+        # called when the worker saw a token of this issuer with an unknown key
         self.on_wanted: Callable[[Worker, str], None] | None = None
-        # its place, once it serves
+        # its slot and row, once it serves
         self.index = -1
         self.row = -1
         self.started = time.monotonic()
@@ -88,8 +89,8 @@ class Worker:
 
     @classmethod
     async def spawn(cls, command: Sequence[str], inherited: Sequence[int]) -> Self:
-        """Exec `command`, which gets the descriptor of its control channel as a last word. It waits to be told what to serve.
-        OSError when the system has no process or descriptor to spare."""
+        """Exec `command`, with the descriptor of its control channel as the last word. The process waits for a Serve
+        message. Raises OSError when the system has no free process or descriptor."""
         ours, theirs = socket.socketpair()
         try:
             process = launch(command, inherited, theirs)
@@ -100,12 +101,12 @@ class Worker:
 
     @classmethod
     async def fork(cls, spare: Spare) -> Self:
-        """The same, of a spare. OSError when it can make none."""
+        """Fork a worker from the fork server. Raises OSError when that fails."""
         process, ours = await spare.fork()
         return cls(process, await Channel.over(ours))
 
     async def serve(self, slot: Slot, row: int, served: Served) -> None:
-        """Have it serve in a slot; nothing happens when it is gone."""
+        """Make the worker serve in a slot; does nothing when it is gone."""
         self.index, self.row, self.started = slot.index, row, time.monotonic()
         self.generation, self.accepts = served.generation, served.accepts
         told = Serve(
@@ -114,7 +115,7 @@ class Worker:
         await self._tell(told)
 
     async def run(self) -> None:
-        """Listen to the worker until it is gone; `status` is then known."""
+        """Receive the worker's messages until it is gone; `status` is set then."""
         try:
             # The channel closes when the process ends, however it ends.
             while (message := await self._channel.receive()) is not None:
@@ -132,7 +133,7 @@ class Worker:
                 elif isinstance(message, Wanted) and self.on_wanted is not None:
                     self.on_wanted(self, message.issuer)
         except Exception:  # noqa: BLE001 - a background task's edge
-            # Nobody would hear of its end: whoever cannot be understood is replaced.
+            # A worker that sends unreadable messages is replaced: nobody would notice its end otherwise.
             _log.exception("worker %d (pid %d) is ended: what it says makes no sense", self.index, self.pid)
             self.kill()
         finally:
@@ -141,14 +142,15 @@ class Worker:
             self._is_deaf = True
             self._heeded(max(self._entrusted, default=0))
             self.stopped.set()
-        # It is at its very end; a thread would be more than this wait deserves.
+        # The process is about to exit; this wait is too short for a thread.
         while self._process.poll() is None:  # noqa: ASYNC110
             await asyncio.sleep(REAP_S)
         self.status = self._process.returncode
         self.ended.set()
 
     async def prepare(self, generation: int, settings: Settings) -> str:
-        """Have it build `settings`: "" when it could switch, else why not. WorkerGone when it ended meanwhile."""
+        """Make the worker build `settings`; return "" when it could switch, else the reason. Raises WorkerGone when it
+        ended meanwhile."""
         await self._tell(Prepare(generation, settings))
         while True:
             answer = await self._answers.get()
@@ -159,16 +161,17 @@ class Worker:
                 return answer.problem
 
     async def commit(self, generation: int) -> None:
-        """Have it switch."""
+        """Make the worker switch to what it prepared."""
         self.generation = generation
         await self._tell(Commit(generation))
 
     async def abort(self, generation: int) -> None:
-        """Have it drop what it prepared."""
+        """Make the worker drop what it prepared."""
         await self._tell(Abort(generation))
 
     async def entrust(self, trust: Trust) -> None:
-        """Have it believe other keys; when this returns it does, unless it stands still or only begins."""
+        """Send new credentials. Returns when the worker uses them, or after HEED_S when it hangs; does not wait for one
+        that is not ready."""
         if self._is_deaf or not self.ready.is_set():
             await self._tell(Entrust(trust))
             return
@@ -184,66 +187,68 @@ class Worker:
                 heeded.set_result(None)
 
     async def tell(self, message: Message) -> None:
-        """Send it a message that has no answer; nothing happens when it is gone."""
+        """Send a message that has no answer; does nothing when the worker is gone."""
         await self._tell(message)
 
     def drain(self) -> None:
-        """Have it end when its exchanges have; a second time: at once."""
+        """Make the worker end after its exchanges; a second call ends it at once."""
         self.is_draining = True
         if self._process.poll() is None:
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the worker now."""
         if self._process.poll() is None:
             self._process.kill()
 
     def say_where(self) -> None:
-        """Have it write to its standard error where it stands."""
+        """Make the worker write its stack to its standard error."""
         if self._process.poll() is None:
             self._process.send_signal(SAY_WHERE)
 
     async def _tell(self, message: Message) -> None:
-        # Without waiting: a worker that stands still must not hold up the supervisor, and what it does for others.
+        # Without waiting: a hung worker must not block the supervisor and its work for others.
         try:
             self._channel.post(message)
         except ConnectionError:
-            pass  # `run` hears of it
+            pass  # `run` notices the end
         except TimeoutError:
             self.kill()
 
 
 class Slot:
-    """A worker's place: its socket, which stays open whatever happens to the process, and who serves it now."""
+    """A worker's place: its listening sockets, which stay open whatever happens to the process, and its current
+    worker."""
 
     def __init__(self, index: int, sock: socket.socket) -> None:
         self.index = index
         self.sock = sock
-        # Of a predecessor with more workers: who waits in one that is closed would be refused.
+        # Sockets of a predecessor with more workers: clients queued in a socket that is closed would be refused.
         self.others: list[socket.socket] = []
         self.worker: Worker | None = None
         self.restarts = 0
-        self.hung = 0  # of these, ended because their loop stood still
-        self.lines_lost = 0  # of the access log, by workers that have ended
+        self.hung = 0  # restarts because the event loop hung
+        self.lines_lost = 0  # access log lines lost by workers that have ended
 
     @property
     def sockets(self) -> list[socket.socket]:
-        """All that its worker accepts from."""
+        """Return all sockets that its worker accepts from."""
         return [self.sock, *self.others]
 
     def close(self) -> None:
-        """Close them. Idempotent."""
+        """Close the sockets. Idempotent."""
         for sock in self.sockets:
             sock.close()
 
     @property
     def is_ready(self) -> bool:
-        """Whether somebody accepts connections here."""
+        """Return whether a worker accepts connections here."""
         return self.worker is not None and self.worker.ready.is_set() and not self.worker.ended.is_set()
 
 
 def respawn_delay_s(young_deaths: int) -> float:
-    """How long to wait before the next start: the more, the more often in a row a worker ended before it had served."""
+    """Return the delay before the next start; it grows with the number of workers in a row that ended before they
+    served."""
     if young_deaths <= RESPAWN_AT_ONCE:
         return 0.0
     return min(RESPAWN_MIN_S * 2.0 ** min(young_deaths - RESPAWN_AT_ONCE - 1, 16), RESPAWN_MAX_S)

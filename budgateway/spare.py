@@ -1,8 +1,8 @@
-"""The spare: a process with everything imported and no event loop. Workers are forks of it.
+"""The fork server: a process with everything imported and no event loop, from which workers are forked.
 
-A fork is there within milliseconds, where an interpreter that imports everything takes 0.1 s of a core; and what was
-imported, two thirds of what a worker holds, lies in memory once, however many workers there are. Nothing is forked that
-runs: no loop, no thread, no connection.
+A fork takes milliseconds, where an interpreter that imports everything takes 0.1 s of a core. The imported code, two
+thirds of a worker's memory, is in memory once, however many workers there are. Nothing that runs is forked: no loop, no
+thread, no connection.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from typing import Self
 
-START_S = 30.0  # an interpreter that imports everything, on the busiest of machines
-FORK_S = 2.0  # who takes longer is stopped, or worse
+START_S = 30.0  # an interpreter that imports everything, on a very busy machine
+FORK_S = 2.0  # a fork server that takes longer is stopped or worse
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 _PID = struct.Struct("=i")
 
 
 class Spare:
-    """The process as the supervisor sees it."""
+    """The supervisor's handle of the fork server process."""
 
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
         self.pid = process.pid
@@ -44,10 +44,10 @@ class Spare:
 
     @classmethod
     def spawn(cls, command: Sequence[str], inherited: Sequence[int]) -> Self:
-        """Exec `command`, which ends in `become` and is given the descriptor of its socket as a last word. OSError when the
-        system has no process or descriptor to spare."""
+        """Exec `command`, which ends in `become`, with the descriptor of its socket as the last word. Raises OSError
+        when the system has no free process or descriptor."""
         adopt_orphans()
-        # Each message is one packet: there is no half of one.
+        # SOCK_SEQPACKET: each message is one packet and never arrives in part.
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             process = launch(command, inherited, theirs)
@@ -59,16 +59,17 @@ class Spare:
 
     @property
     def lives(self) -> bool:
-        """Whether the process runs."""
+        """Return whether the process runs."""
         return self._process.poll() is None
 
     async def ready(self) -> None:
-        """Wait until everything is imported. OSError when that fails."""
+        """Wait until everything is imported. Raises OSError when that fails."""
         async with self._turn():
             pass
 
     async def fork(self) -> tuple[Fork, socket.socket]:
-        """A new process, a child of ours, and our end of its control channel. OSError when there can be none."""
+        """Return a new process, a child of this one, and our end of its control channel. Raises OSError when the fork
+        fails."""
         async with self._turn():
             ours, theirs = socket.socketpair()
             try:
@@ -79,21 +80,21 @@ class Spare:
                     raise OSError(-pid, os.strerror(-pid))
                 return Fork(pid), ours
             except BaseException:
-                # Whoever was born meanwhile sees that nobody is there.
+                # A process that was forked meanwhile sees its channel closed, and ends.
                 ours.close()
                 raise
 
     def end(self) -> None:
-        """End it. Idempotent."""
+        """Kill the process. Idempotent."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        if not self._asking.locked():  # whoever waits for an answer hears that there is none
+        if not self._asking.locked():  # a pending `_answer` sees the end of the connection
             self._sock.close()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        """One question at a time, once it is ready."""
+        """Wait until the fork server is ready, and hold its lock: one request at a time."""
         async with self._asking:
             if self._sock.fileno() < 0:
                 raise ConnectionError("the process ended")
@@ -119,44 +120,44 @@ class Spare:
 
 
 class Fork:
-    """A child that nobody but us waits for: as much of subprocess.Popen as a worker's process needs."""
+    """A child that is waited for only here: the part of subprocess.Popen that a worker's process needs."""
 
     def __init__(self, pid: int) -> None:
-        """OSError when it is no child of ours."""
+        """Raises OSError when `pid` is not a child of this process."""
         self.pid = pid
         self.returncode: int | None = None
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
     def poll(self) -> int | None:
-        """How it ended: its exit status, or minus the signal; None while it runs."""
+        """Return the exit status, or minus the number of the signal that ended it; None while it runs."""
         if self.returncode is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
-                self.returncode = 255  # somebody else was told
+                self.returncode = 255  # someone else has reaped it
             else:
                 if pid:
                     self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """Nothing happens when it has ended: until it was waited for its number is nobody else's."""
+        """Send a signal; does nothing when the process has ended. Its pid is not reused until it is reaped here."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Tell it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 def launch(command: Sequence[str], inherited: Sequence[int], sock: socket.socket) -> subprocess.Popen[bytes]:
-    """Exec `command` with a descriptor of `sock` as its last word, and these; `sock` is closed here. OSError when the system has
-    no process to spare."""
-    # Signals are ours to pass on: a Ctrl-C at the terminal must not reach workers behind our back.
+    """Exec `command` with the descriptor of `sock` as its last word; it inherits `inherited`, too. Closes `sock` here.
+    Raises OSError when the system has no free process."""
+    # The supervisor passes signals on itself: a Ctrl-C at the terminal must not reach workers directly.
     with sock, shielding():
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
             [*command, str(sock.fileno())], env=interpreter.environment(),
@@ -165,9 +166,10 @@ def launch(command: Sequence[str], inherited: Sequence[int], sock: socket.socket
 
 
 def adopt_orphans() -> None:
-    """Have descendants whose parent ended become children of this process. OSError where that is not to be had."""
+    """Make this process the parent of descendants whose own parent has ended. Raises OSError where that is
+    unsupported."""
     try:
-        import ctypes  # nobody else needs it, and workers would hold it too
+        import ctypes  # nothing else needs it, and workers would hold it too
 
         libc = ctypes.CDLL(None, use_errno=True)
         refused = libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -178,21 +180,21 @@ def adopt_orphans() -> None:
 
 
 def bury_orphans(ours: set[int]) -> None:
-    """Wait for children that are none of `ours`, who are waited for elsewhere: we inherit what our descendants leave behind, and
-    as process 1 of a container what others do."""
+    """Reap children that are not in `ours`, which are reaped elsewhere: orphans of our descendants, and as process 1 of
+    a container those of other processes."""
     while True:
         try:
             found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return
         if found is None or found.si_pid in ours:
-            return  # whoever lies behind one of ours is found the next time
+            return  # a child hidden behind one of ours is found next time
         os.waitpid(found.si_pid, os.WNOHANG)
 
 
 def become(sock: socket.socket) -> int:
-    """Be the spare from here on. Returns in each fork, with the descriptor of its control channel; the spare itself ends
-    when the supervisor does."""
+    """Run as the fork server from here on. Returns in each fork, with the descriptor of its control channel; the fork
+    server itself exits when the supervisor does."""
     sock.sendall(_PID.pack(os.getpid()))
     while True:
         packet, descriptors, _, _ = socket.recv_fds(sock, 1, 1)
@@ -212,7 +214,7 @@ def become(sock: socket.socket) -> int:
 
 
 def _fork_orphan() -> int:
-    """Fork twice, so that the supervisor adopts the new process: its pid here, 0 in it."""
+    """Fork twice, so that the supervisor adopts the new process. Returns its pid here, 0 in it."""
     reading, writing = os.pipe()
     try:
         between = os.fork()
@@ -231,7 +233,7 @@ def _fork_orphan() -> int:
 
 
 def _fork_and_leave(writing: int, reading: int) -> int:
-    """In the process between: 0 in its child; it does not return itself."""
+    """Fork in the intermediate process: returns 0 in the child, never in itself."""
     try:
         pid = os.fork()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Taking over from another gateway: its sockets, what its limits have counted, and its place."""
+"""Taking over from another gateway: its sockets, its limit counts, and its role."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from budgateway.native import Segment
     from budgateway.records import Settings
 
-RELEASE_S = 3.0  # for the workers of a predecessor that was killed to let go of the port
+RELEASE_S = 3.0  # for the workers of a killed predecessor to release the port
 
 _log = logging.getLogger("budgateway.supervisor")
 
@@ -36,21 +36,21 @@ class StartFailed(GatewayError):
 
 
 class Succession:
-    """What a supervisor has of the gateway that it follows; nothing when it follows none."""
+    """The supervisor's state about its predecessor; does nothing when there is none."""
 
     def __init__(self, card: Card | None, segment: Segment, guest_row: int | None, kept: StateFile) -> None:
-        """What runs in the predecessor counts in the segment's `guest_row`; `kept` are the limits of a file."""
+        """Exchanges of the predecessor count in the segment's `guest_row`; `kept` holds limit counts in a file."""
         self._predecessor = None if card is None else Predecessor(card)
         self._segment = segment
         self._guest_row = guest_row
         self._kept = kept
-        self._following: asyncio.Task[None] | None = None  # what the predecessor still counts
-        self._is_bereaved = False  # the predecessor ended before it gave anything
+        self._following: asyncio.Task[None] | None = None  # counts of the predecessor's last exchanges
+        self._is_bereaved = False  # the predecessor ended before it passed anything on
         self._steps = Steps(_log)
 
     async def listeners(self, settings: Settings) -> tuple[list[Slot], socket.socket | None]:
-        """The slots, each with its listening sockets, and the socket for metrics: inherited as far as there are any that listen
-        where the configuration says. StartFailed."""
+        """Return the slots, each with its listening sockets, and the socket for metrics. Inherited sockets are used
+        where their address matches the configuration. Raises StartFailed."""
         inherited = self._inherited()
         await self._take_counts()
         beside = any(name == METRICS and sock.getsockname()[1] == settings.metrics_port for name, sock in inherited)
@@ -85,11 +85,11 @@ class Succession:
                 if index < len(given):
                     sock = given[index]
                 else:
-                    # Beside a predecessor's, which may be of another address.
+                    # Shared with the predecessor's socket, which may have another address.
                     sock = await self._bound(host, port, shared=index > 0 or is_shared)
                 slots.append(Slot(index, sock))
                 port = sock.getsockname()[1]
-                # Listening from here on: connections queue until their worker is up, and nobody is refused.
+                # Listening from here on: connections queue until their worker is up, and none is refused.
                 sock.listen(BACKLOG)
         except OSError as error:
             for slot in slots:
@@ -102,7 +102,8 @@ class Succession:
         return slots
 
     async def _bound(self, host: str, port: int, *, shared: bool) -> socket.socket:
-        """A new socket. Where a predecessor was killed its workers may hold the port until they have noticed."""
+        """Bind a new socket. The workers of a killed predecessor may hold the port until they notice, so this retries
+        for RELEASE_S."""
         deadline = time.monotonic() + (RELEASE_S if self._is_bereaved else 0.0)
         while True:
             try:
@@ -114,16 +115,16 @@ class Succession:
 
     @property
     def waits(self) -> bool:
-        """Whether workers must not accept yet: limits count each exchange once, here or there."""
+        """True when workers must not accept yet, because limits must count each exchange in one gateway only."""
         return self._predecessor is not None and self._predecessor.counts
 
     @property
     def is_told_by_signal(self) -> bool:
-        """Whether there is a predecessor of an earlier version, or one that does not answer."""
+        """True when the predecessor is of an earlier version, or does not answer."""
         return self._predecessor is not None and not self._predecessor.counts
 
     def _inherited(self) -> Named:
-        """The predecessor's sockets; none without one, or when it ended just now."""
+        """Return the predecessor's sockets; none without a predecessor, or when it ended just now."""
         if self._predecessor is None:
             return []
         try:
@@ -140,20 +141,20 @@ class Succession:
         return self._predecessor.sockets
 
     async def _take_counts(self) -> None:
-        """Go on from what limits have counted: as the predecessor says it, else as the file does."""
+        """Load the limit counts from the predecessor, else from the file."""
         if self._predecessor is not None and await self._predecessor.counted(self._count):
             self._kept.look()
         else:
             self._kept.load()
 
     def _count(self, changes: bytes) -> None:
-        """Count here what the predecessor says was counted there."""
+        """Add the predecessor's reported counts to ours."""
         with self._steps.step("counting what the predecessor counts"):
             today = self._segment.today or int(time.time()) // S_PER_DAY
             self._segment.count_limits(changes, time.monotonic_ns(), today, guest=self._guest_row)
 
     async def relieve(self) -> None:
-        """Have the predecessor accept no more; whatever becomes of it, we do."""
+        """Make the predecessor stop accepting; this gateway accepts afterwards, even if that failed."""
         predecessor = self._predecessor
         if predecessor is None:
             return
@@ -165,7 +166,7 @@ class Succession:
         self._following = asyncio.create_task(self._follow(predecessor), name="predecessor")
 
     async def _follow(self, predecessor: Predecessor) -> None:
-        """Count what its last exchanges use until it has ended."""
+        """Count the predecessor's last exchanges until it has ended."""
         try:
             await predecessor.follow(self._count)
         finally:
@@ -173,7 +174,8 @@ class Succession:
                 self._segment.clear_worker(self._guest_row)
 
     async def pass_on(self, hurry: asyncio.Event, timeout_s: float) -> None:
-        """Relieved while the predecessor still drains: its last exchanges are counted through us."""
+        """Wait for our own predecessor, if it still drains when we are relieved: its last exchanges are counted through
+        us."""
         if self._following is not None and not self._following.done():
             _log.info("waiting for our predecessor's last exchanges: the successor counts them")
             hurried = asyncio.create_task(hurry.wait())
@@ -181,7 +183,7 @@ class Succession:
             hurried.cancel()
 
     async def close(self) -> None:
-        """Let go of the predecessor. Idempotent."""
+        """Close the connection to the predecessor. Idempotent."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
@@ -190,7 +192,8 @@ class Succession:
 
 
 def gateway_on(host: str, port: int) -> Card | None:
-    """The gateway whose address it is; of several on one port the one with this host, else the newest. Not one that drains."""
+    """Return the gateway at this address, or None. Of several on one port, the one with this host, else the newest.
+    Draining ones are skipped."""
     here = (0, network())
     found = [card for card in cards() if card.handover and not card.draining and card.port == port]
     found = [card for card in found if card.network in here]

@@ -1,4 +1,4 @@
-"""The supervisor: owns the configuration, the segment, the sockets and the back office; keeps workers running."""
+"""The supervisor: owns the configuration, the segment, the sockets and the admin server; keeps workers running."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
     from budgateway.auth.vault import Trust
     from budgateway.records import Settings
 
-STEADY_S = 0.5  # who served so long did not die of its start
+STEADY_S = 0.5  # a worker that has served this long did not fail at startup
 START_S = 30.0  # a worker that is not ready by then is replaced
-LOOK_S = 4 * SWEEP_S  # for every worker to say how many connections it has
+LOOK_S = 4 * SWEEP_S  # time for every worker to report its number of connections
 HURRY_S = 0.1
-END_S = 5.0  # beyond the drain, for last bytes and the access log
+END_S = 5.0  # after the drain, for the last bytes and the access log
 MEMORY = "memory is short"
-WATCH_S = 1.0  # between two looks at memory, and at files where that is asked for
+WATCH_S = 1.0  # between two checks of memory, and of watched files
 
 _log = logging.getLogger("budgateway.supervisor")
 
 
 class Supervisor:
-    """Runs on its own loop until told to stop; then drains all workers.
+    """Runs on its own loop until it gets a stop signal; then drains all workers.
 
-    One change at a time: reload, rollback and rolling restart wait for each other.
+    Changes run one at a time: reload, rollback and rolling restart wait for each other.
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Supervisor:
         predecessor: Card | None = None,
     ) -> None:
         """`announce(settings, metrics_url)` is called once, when every worker is ready. `load` reads the configuration
-        again (it may block); without it there is nothing to reload. A `predecessor` gives its sockets and what limits have
-        counted, and is told to stop once we are ready."""
+        again (it may block); without it, a reload is refused. A `predecessor` passes on its sockets and limit counts,
+        and gets a stop signal once this gateway is ready."""
         self.settings = settings
         self.port = settings.port
         self.started = time.monotonic()
-        self._relieved = False  # by a successor, which has our address
+        self._relieved = False  # a successor has taken over the address
         self._giver: Giver | None = None
         self._previous: Settings | None = None
         self._generation = 0
@@ -96,7 +96,7 @@ class Supervisor:
         self._announced = False
         self._up = asyncio.Event()  # announced
         self._service = Service()
-        self._accepts = False  # workers do
+        self._accepts = False  # whether workers accept connections
         self._steps = Steps(_log)
         self._fleet.on_wanted = self._on_wanted
         self.custodian = Custodian(settings, self._entrust)
@@ -113,7 +113,7 @@ class Supervisor:
     # ---------------------------------------------------------------- life
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. StartFailed when that cannot begin."""
+        """Serve until SIGTERM or SIGINT. Raises StartFailed when the gateway cannot start."""
         self._hear_signals()
         try:
             self._slots, metrics_sock = await self._succession.listeners(self.settings)
@@ -137,7 +137,7 @@ class Supervisor:
             if self._relieved:
                 await self._succession.pass_on(self._hurry, self.settings.drain_s + END_S)
             else:
-                self._kept.save()  # else it is the successor's, who counts on
+                self._kept.save()  # when relieved, the successor owns the file and keeps counting
         finally:
             if self._giver is not None:
                 await self._giver.close()
@@ -152,12 +152,13 @@ class Supervisor:
             raise self._failed
 
     def _keeper(self, name: str, work: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
-        """A task for as long as the gateway runs, whatever happens in it."""
+        """Start a task that runs for the gateway's lifetime and survives exceptions in `work`."""
         return asyncio.create_task(keep_on(name, work, _log), name=name)
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        # Whoever sends SIGTERM may have a balancer in front; whoever types Ctrl-C waits for the prompt.
+        # SIGTERM may come from behind a load balancer, which needs time to settle; Ctrl-C comes from a user at a
+        # prompt.
         loop.add_signal_handler(signal.SIGTERM, self._told_to_stop, True)
         loop.add_signal_handler(signal.SIGINT, self._told_to_stop, False)
         loop.add_signal_handler(signal.SIGHUP, self._spawn_change, "reload", self.reload)
@@ -174,7 +175,7 @@ class Supervisor:
     # ---------------------------------------------------------------- taking over, and being relieved
 
     def _sockets(self) -> Named:
-        """What a successor takes over."""
+        """Return the sockets that a successor takes over."""
         if self._stopping.is_set() or not self._announced:
             return []
         metrics = self._desk.metrics_socket
@@ -182,7 +183,7 @@ class Supervisor:
         return found + ([] if metrics is None else [(METRICS, metrics)])
 
     async def _be_relieved(self, pid: int) -> None:
-        """A successor is ready: accept no more, and be the gateway no more. Returns when no worker accepts."""
+        """Stop accepting and pass the gateway's role to the ready successor. Returns when no worker accepts."""
         _log.info("process %d takes over: we end what has begun here", pid)
         self._relieved = True
         self._service.succeeded(pid)
@@ -204,7 +205,7 @@ class Supervisor:
             raise StartFailed(str(error)) from error
 
     def _is_ready(self) -> bool:
-        # Relieved: the address has a gateway, whatever becomes of what is asked here.
+        # After a takeover the address still has a gateway, whichever process answers this.
         return self._relieved or (not self._stopping.is_set() and all(slot.is_ready for slot in self._slots))
 
     def _begin_when_ready(self) -> None:
@@ -213,10 +214,10 @@ class Supervisor:
             self._spawn(self._begin())
 
     async def _begin(self) -> None:
-        """Every worker is ready: accept, and say so. What one step meets keeps none of the others from happening."""
+        """Accept connections and announce it, once every worker is ready. A failed step does not prevent the others."""
         ready = partial(self._service.ready, f"serving with {len(self._slots)} workers", f"MAINPID={os.getpid()}")
         if self._succession.is_told_by_signal:
-            ready()  # before it tells the service manager that it stops
+            ready()  # before the predecessor reports to the service manager that it is stopping
         with self._steps.step("taking over"):
             await self._succession.relieve()
         self._accepts = True
@@ -231,7 +232,7 @@ class Supervisor:
         self._up.set()
 
     async def _stop(self) -> None:
-        """Not ready first, then (`settle_s` later) no more accepting, then the end of exchanges, then of workers."""
+        """Report not ready, stop accepting after `settle_s`, let exchanges end, then end the workers."""
         if not self._relieved:
             self._service.stopping()
         self._desk.retire()
@@ -242,13 +243,13 @@ class Supervisor:
             if not worker.is_draining:  # a second signal would cut its streams
                 worker.drain()
         for slot in self._slots:
-            # Workers close theirs: whoever comes now is refused at once, rather than left to wait for nobody.
+            # Workers close their copies: new clients are refused at once instead of waiting in a dead queue.
             slot.close()
         await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
         deadline = time.monotonic() + END_S
         while self._hurry.is_set() and self._fleet.alive and time.monotonic() < deadline:
             for worker in self._fleet.alive:
-                worker.drain()  # again and again: two signals in a row may be one to whoever gets them
+                worker.drain()  # repeatedly: two pending signals may be delivered as one
             await self._all_end(HURRY_S)
         for worker in self._fleet.alive:
             _log.error("worker %d did not end in time", worker.index)
@@ -256,8 +257,8 @@ class Supervisor:
         await self._all_end(END_S)
 
     async def _is_used(self) -> bool:
-        """Whether any client is connected: there is nobody to settle for otherwise. Workers say so with each sweep: who came
-        just now counts, too."""
+        """Return whether any client is connected; otherwise there is no reason to settle. Workers report with each
+        sweep, so a client that connected just now counts, too."""
         gauge = self._fleet.segment.gauge
         asked_ns = time.monotonic_ns()
         deadline_ns = asked_ns + int(LOOK_S * 1e9)
@@ -289,7 +290,7 @@ class Supervisor:
     # ---------------------------------------------------------------- workers
 
     async def _keep(self, slot: Slot) -> None:
-        """Have a worker in this slot for as long as the gateway runs."""
+        """Keep a worker in this slot for the gateway's lifetime."""
         young_deaths = 0
         while not self._stopping.is_set():
             worker = slot.worker
@@ -310,7 +311,7 @@ class Supervisor:
                 await self._until_ready(worker)
             self._begin_when_ready()
             self._keep_spare()
-            # A rolling restart puts another one into the slot; the old one's end is then no news.
+            # A rolling restart puts another worker into the slot; the end of the old one is then expected.
             await worker.ended.wait()
             while slot.worker is not None and slot.worker is not worker:
                 worker = slot.worker
@@ -322,7 +323,7 @@ class Supervisor:
                 self._stopping.set()
                 return
             slot.restarts += 1
-            # One that has served was killed, or had a bad request: nothing speaks against its replacement.
+            # A worker that had served was killed or had a bad request: its replacement can start at once.
             has_served = worker.ready.is_set() and time.monotonic() - worker.ready_at > STEADY_S
             young_deaths = 0 if has_served else young_deaths + 1
             backoff_s = respawn_delay_s(young_deaths)
@@ -343,7 +344,7 @@ class Supervisor:
             pass
 
     async def _start(self, slot: Slot) -> Worker:
-        """A worker for the slot. OSError when the system has no process to spare."""
+        """Start a worker for the slot. Raises OSError when the system has no free process."""
         worker = await self._fleet.start(slot, self._served)
         if self._guard.is_shedding:
             await self._tell_memory(worker)
@@ -352,11 +353,11 @@ class Supervisor:
         return worker
 
     def _served(self) -> Served:
-        """What a worker that begins now serves."""
+        """Return what a worker that starts now serves."""
         return Served(self.settings, self._generation, self.custodian.trust, self._accepts, replaces=self._announced)
 
     async def _entrust(self, trust: Trust) -> None:
-        """Bring new keys to every worker; when this returns, all that serve go by them."""
+        """Send new credentials to every worker; returns when all serving workers use them."""
         await asyncio.gather(*(worker.entrust(trust) for worker in tuple(self._fleet.alive)))
 
     def _on_wanted(self, worker: Worker, issuer: str) -> None:
@@ -369,7 +370,7 @@ class Supervisor:
             await worker.tell(Refreshed(issuer))  # exchanges wait for it
 
     async def _until_ready(self, worker: Worker) -> None:
-        """Wait for a worker's first words; one that is too slow is ended."""
+        """Wait until a worker is ready or has ended; kill it when it takes longer than START_S."""
         done, waiting = await asyncio.wait(
             (asyncio.ensure_future(worker.ready.wait()), asyncio.ensure_future(worker.ended.wait())),
             timeout=START_S,
@@ -390,7 +391,7 @@ class Supervisor:
                 await self._until_ready(new)
                 if not new.ready.is_set() or self._stopping.is_set():
                     raise GatewayError(f"worker {slot.index}: the new one did not start; the old one goes on")
-                # Whoever is there by now: the one that was may have been killed, and followed, meanwhile.
+                # Take the current worker of the slot: the earlier one may have been killed and replaced meanwhile.
                 old, slot.worker = slot.worker, new
                 if old is not None:
                     old.drain()
@@ -399,8 +400,8 @@ class Supervisor:
     # ---------------------------------------------------------------- configuration
 
     async def reload(self) -> Difference:
-        """Read the configuration again and switch all workers to it, or none. ConfigError with every problem. Whatever comes of
-        it, files of access logs are opened anew: who sends SIGHUP may have renamed them (logrotate)."""
+        """Read the configuration again and switch all workers to it, or none. Raises ConfigError with every problem.
+        Access logs are reopened even when the reload fails: SIGHUP may come from logrotate."""
         if self._load is None:
             raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
         self._reopen()
@@ -414,7 +415,7 @@ class Supervisor:
         return difference
 
     async def rollback(self) -> Difference:
-        """Bring back the configuration that was served before this one. ConfigError when there is none."""
+        """Restore the previous configuration. Raises ConfigError when there is none."""
         async with self._changing, refusals_logged("rollback"):
             if self._previous is None:
                 raise ConfigError(["there is no earlier configuration to go back to"])
@@ -433,11 +434,11 @@ class Supervisor:
         if problems := sorted({problem for problem in verdicts if problem}):
             await asyncio.gather(*(worker.abort(generation) for worker in voters))
             raise ConfigError(problems)
-        # From here on it is what new workers start with.
+        # From here on, new workers start with this configuration.
         self._generation, self._previous, self.settings = generation, self.settings, settings
         self._kept.path = settings.limits.state_file
         await asyncio.gather(*(worker.commit(generation) for worker in voters))
-        # A worker that started while the others were asked began with the old one.
+        # A worker that started during the vote has the old configuration.
         for worker in tuple(self._fleet.alive):
             if worker.generation < generation and not worker.is_draining:
                 if await self._ask(worker, generation, settings):
@@ -450,24 +451,24 @@ class Supervisor:
         return difference
 
     async def _ask(self, worker: Worker, generation: int, settings: Settings) -> str:
-        """Whether a worker could switch: "" or why not."""
+        """Return "" when a worker could switch, else the reason why it cannot."""
         try:
             async with asyncio.timeout(START_S):
                 return await worker.prepare(generation, settings)
         except WorkerGone:
-            return ""  # whoever follows it starts with what is decided
+            return ""  # its replacement starts with the configuration decided on
         except TimeoutError:
             return f"worker {worker.index} did not answer within {START_S:.0f} s"
 
     def _reopen(self) -> None:
-        """Have every worker, draining or not, go on in a new access log."""
+        """Make every worker, draining or not, reopen its access log."""
         for worker in tuple(self._fleet.alive):
             self._spawn(worker.tell(Reopen()))
 
     # ---------------------------------------------------------------- watching
 
     async def _watch(self) -> None:
-        """Once a second: orphans, memory, hung workers and the spare."""
+        """Every second, check orphans, memory, hung workers and the fork server."""
         looked = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
@@ -485,8 +486,8 @@ class Supervisor:
                     self._giver.restore()
 
     async def _watch_files(self) -> None:
-        """Once a second: the files of the configuration, and those that it refers to. A task of its own, as a file system may
-        not answer."""
+        """Every second, check the configuration's files and the files it refers to. A task of its own, because a file
+        system may hang."""
         while self._load is not None:
             await asyncio.sleep(WATCH_S)
             if self.settings.watch and await asyncio.to_thread(self._load.changed):
@@ -510,13 +511,13 @@ class Supervisor:
         await worker.tell(Shed(MEMORY if self._guard.is_shedding else "", worker.accepts))
 
     def facts(self) -> list[dict[str, Any]]:
-        """Each worker's state, for the back office; draining ones too."""
+        """Return each worker's state for the admin endpoints, draining workers included."""
         return self._fleet.facts()
 
     # ---------------------------------------------------------------- tasks
 
     def restart_workers(self) -> int:
-        """Begin a rolling restart: how many workers it replaces."""
+        """Begin a rolling restart; return the number of workers it replaces."""
         self._spawn_change("restart of workers", self.roll)
         return len(self._slots)
 
@@ -524,12 +525,13 @@ class Supervisor:
         self._spawn(self._changed(name, change))
 
     async def _changed(self, name: str, change: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """The edge of a change that nobody waits for: what goes wrong is logged. What was asked for during the start follows it."""
+        """Run a change in the background and log its failure. A change requested during startup runs once startup is
+        complete."""
         try:
             await self._up.wait()
             await change()
         except ConfigError:
-            pass  # whoever asked for it, why it was refused is in the log
+            pass  # the reason for the refusal is already in the log
         except Exception as error:  # noqa: BLE001 - a background task's edge
             _log.error("%s failed: %s", name, error, exc_info=not isinstance(error, GatewayError))
 
@@ -552,10 +554,12 @@ def run(
     stop_loading: Callable[[], None] = lambda: None,
     take_over: bool = False,
 ) -> int:
-    """Run the gateway until it is told to stop; the exit status. `load` reads the configuration again, for reloads;
-    `stop_loading` ends a call of it that is under way, from another thread. With
-    `take_over`, the sockets come from this user's gateway on the same port, if there is one, and it is told to stop. With
-    `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway."""
+    """Run the gateway until it is stopped; return the exit status.
+
+    `load` reads the configuration again, for reloads; `stop_loading` ends a call of it that is under way, from another
+    thread. With `take_over`, the sockets come from this user's gateway on the same port, if there is one, which is then
+    stopped. With `demo`, the settings' provider is moved to an embedded model server that lives as long as the gateway.
+    """
     hold_all()
     said = log.begin(settings.log_level)
     raise_open_files()

@@ -1,4 +1,5 @@
-"""Wires the rooms: one configuration becomes a Snapshot, without side effects but names interned in the segment."""
+"""The composition root: builds a Snapshot from one configuration, without side effects but names interned in the
+segment."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from budgateway.limits.demand import SharedLimits
     from budgateway.transport.resolve import Resolver
 
-# What clients of the big APIs ask for by header: passed on to the kinds of provider that may know it. Not `x-stainless-*`,
-# which no API reads: it tells of the client's machine.
+# Request headers of the big APIs' clients, passed on to the provider kinds that may use them. Not `x-stainless-*`,
+# which no API reads: it describes the client's machine.
 _VENDOR = (
     "openai-beta",
     "openai-organization",
@@ -48,7 +49,7 @@ _VENDOR = (
 )
 VENDOR_HEADERS: Mapping[ProviderKind, tuple[str, ...]] = {"openai": _VENDOR, "litellm": _VENDOR}
 
-# What a pool's connections have in common: URL, how TLS is checked, how long and how many are kept.
+# What a pool's connections have in common: URL, TLS verification, keep-alive time, number of idle connections.
 PoolKey = tuple[str, bool, str, float, int]
 Pools = dict[PoolKey, Pool]
 
@@ -62,9 +63,9 @@ def targets_of(
     redactor: native.Redactor | None = None,
     resolver: Resolver | None = None,
 ) -> tuple[Target, ...]:
-    """A provider's upstreams as the relay sees them. Pools are shared by what their connections have in common; those of
-    an earlier configuration are taken from `warm`, all that are used end up in `pools`. `resolver` is the process's; without
-    it they have one of their own."""
+    """Return a provider's upstreams for the relay. Targets with the same connection settings share a pool; pools of an
+    earlier configuration are taken from `warm`, and all pools in use are added to `pools`. `resolver` is the process's;
+    without it the upstreams get one of their own."""
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
     if key is not None:
@@ -76,7 +77,7 @@ def targets_of(
     targets = []
     for number, upstream in enumerate(provider.upstreams):
         label = upstream_label(provider, number)
-        # What was connected under one idea of TLS must not serve under another.
+        # A connection made under one TLS configuration must not serve under another.
         shared = (upstream.url, provider.tls_verify, provider.tls_ca_file, provider.keepalive_s, provider.max_idle)
         pool = pools.get(shared) or (warm or {}).get(shared)
         if pool is None:
@@ -88,7 +89,7 @@ def targets_of(
 
 
 def secrets_of(settings: Settings) -> list[str]:
-    """What no answer may tell a client: the keys that are sent upstream, and those that only the gateway has."""
+    """Return the secrets that no answer may show a client: keys sent upstream, and the gateway's own."""
     found = [settings.jwt_secret, *(issuer.secret for issuer in settings.auth.issuers)]
     if settings.store is not None:
         found += [settings.store.password, settings.store.sentinel_password]
@@ -96,17 +97,17 @@ def secrets_of(settings: Settings) -> list[str]:
         found.append(provider.api_key)
         found += [value for name, value in provider.headers if _is_credential(name)]
     told = [secret.reveal() for secret in found if secret is not None]
-    # Without its scheme a credential is one as well.
+    # A credential without its scheme is a secret, too.
     return told + [text.rpartition(" ")[2] for text in told if " " in text]
 
 
 def _is_credential(name: str) -> bool:
-    """Whether a header of this name holds what must not be told."""
+    """Return whether a header of this name holds a secret."""
     return any(word in name for word in ("auth", "key", "token", "secret", "cookie"))
 
 
 class Care(TypedDict, total=False):
-    """What a selector is told of when to spare an upstream: its keywords. Absent: as if it never failed."""
+    """A selector's keyword arguments for failing upstreams. Without breaker or ejection keywords, that check is off."""
 
     failure_threshold: int
     open_ns: int
@@ -123,7 +124,7 @@ class Care(TypedDict, total=False):
 
 
 def care_of(settings: Settings, provider: Provider) -> Care:
-    """The same for every selector of a provider, of whatever process."""
+    """Return a provider's failure handling: the same for its selectors in every process."""
     care: Care = {"panic_percent": settings.panic_percent, "slow_start_ns": int(provider.slow_start_s * 1e9)}
     if (breaker := settings.breaker) is not None:
         care["failure_threshold"] = breaker.failure_threshold
@@ -141,9 +142,12 @@ def care_of(settings: Settings, provider: Provider) -> Care:
 
 
 def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
-    """Under which name the segment knows an upstream, by provider and URL: the URL, so that providers that share one share
-    what is known of it. Those that ask it otherwise how it is (another path, another key) may be answered otherwise:
-    each way of asking has a name of its own. Who asks nothing hears what the first one is told."""
+    """Return the segment's name for each upstream, by provider and URL.
+
+    The name is the URL, so that providers with the same URL share its health. Providers with different health checks
+    (another path, another key) may see different health: each kind of check has a name of its own. Providers without a
+    health check share the first provider's health.
+    """
     names: dict[str, dict[object, str]] = {}
     keys: dict[tuple[str, str], str] = {}
     for provider in settings.providers:
@@ -160,12 +164,13 @@ def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
 
 
 def upstream_label(provider: Provider, number: int) -> str:
-    """What an upstream is called in headers, logs, errors and the back office."""
+    """Return an upstream's name for headers, logs, errors and the admin endpoints."""
     return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
 
 
 def largest_body(settings: Settings) -> int:
-    """What the front door lets in: the largest body that any route takes. The route found then has its own say."""
+    """Return the largest body that any route accepts, the limit before routing. The route found then applies its
+    own."""
     return max([settings.max_body_bytes, *(route.max_body_bytes for route in settings.routes)])
 
 
@@ -182,8 +187,9 @@ def build_snapshot(
     shared: SharedLimits | None = None,
     resolver: Resolver | None = None,
 ) -> Snapshot:
-    """Wire all rooms for one configuration. No side effects but names interned in the segment. `queues` outlive it; without
-    them nobody waits for an upstream that is full. So do the `copies` that are counted. `shared` are the limits of all hosts."""
+    """Build the compiled routes and stages of one configuration. No side effects but names interned in the segment.
+    `queues` and `copies` outlive it; without queues no exchange waits for an upstream that is full. `shared` are the
+    limits shared by all hosts."""
     providers = {provider.name: provider for provider in settings.providers}
     disclose = settings.disclose
     secrets_told = secrets_of(settings)
@@ -201,7 +207,7 @@ def build_snapshot(
         room.limits = book.of_route(room.record)
         mirror = room.record.mirror
         if mirror is not None:
-            # No connection of a copy is ever another's: what goes wrong with it stays with it.
+            # Copies use connections of their own, so that their failures stay with them.
             shadow = replace(providers[mirror.provider], max_idle=0)
             copied = targets_of(shadow, pools, warm, resolver=resolver)
             leg = _leg(room.record, shadow, copied, settings, keys, segment, worker, None)
@@ -231,7 +237,7 @@ def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> 
 
 
 def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
-    """Who checks credentials; without a way to check any, who says so."""
+    """Return the authenticator; without issuers and API keys, one that rejects every credential."""
     issuers = issuers_of(settings)
     if not issuers and not settings.auth.keys_file and not settings.auth.keys_in_redis:
         return Authenticator()
@@ -240,7 +246,7 @@ def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
 
 
 def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
-    """Everybody whose tokens are believed, the gateway itself (JWT_SECRET) among them."""
+    """Return all accepted token issuers, including the gateway itself (JWT_SECRET)."""
     if settings.jwt_secret is None:
         return settings.auth.issuers
     own = Issuer(OWN_ISSUER, "", ("HS256",), secret=settings.jwt_secret, leeway_s=settings.auth.leeway_s)
@@ -288,7 +294,7 @@ def _leg(
     queues: Queues | None,
     model: str = "",
 ) -> Leg:
-    """One provider behind a route; `model` is what its upstreams are told, whatever the client says."""
+    """Build one provider behind a route. `model`, if set, replaces the client's model in requests to its upstreams."""
     selector = native.Selector(
         segment,
         worker,
@@ -319,7 +325,7 @@ def _leg(
 
 
 def _pins(provider: Provider) -> native.Rendezvous:
-    """Who of a provider's upstreams a pin goes to. A selector can leave out 64."""
+    """Return the upstreams among which pins are distributed: at most 64, because a selector can exclude no more."""
     return native.Rendezvous([(upstream.url, upstream.weight) for upstream in provider.upstreams[:64]])
 
 
@@ -331,7 +337,8 @@ def _office_rooms(
     office_path: str,
     warm: Pools | None,
 ) -> list[RouteRoom]:
-    """The back office as one more upstream, behind a unix socket; it answers whatever its last answers were."""
+    """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and outlier
+    detection."""
     settings = replace(settings, breaker=None, outliers=None)
     upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
     provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
@@ -346,7 +353,7 @@ def _office_rooms(
 
 
 def _model_names(settings: Settings) -> list[str]:
-    """The models that the configuration names: what metrics may use as label values."""
+    """Return the models that the configuration names, which metrics may use as label values."""
     names: dict[str, None] = {}
     for provider in settings.providers:
         names.update(dict.fromkeys(provider.models))
@@ -357,7 +364,7 @@ def _model_names(settings: Settings) -> list[str]:
 
 
 def _authority(upstream: Upstream) -> str:
-    """The Host line's value."""
+    """Return the value of the Host header."""
     if upstream.host.startswith("/"):
         return "budgateway"
     host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host

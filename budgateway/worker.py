@@ -1,4 +1,4 @@
-"""A worker: one data plane in a process of its own, started by the supervisor."""
+"""A worker: one data plane in its own process, started by the supervisor."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _log = logging.getLogger("budgateway.worker")
 
 
 class Worker:
-    """Does what the supervisor says until it says no more, then drains."""
+    """Executes the supervisor's messages until the channel closes."""
 
     def __init__(self, plane: DataPlane, channel: Channel) -> None:
         self._plane = plane
@@ -59,22 +59,23 @@ class Worker:
         self._prepared: dict[int, Successor] = {}
 
     async def obey(self) -> None:
-        """Return when the supervisor is gone: a worker without one has nobody to replace it."""
+        """Execute messages; return when the supervisor is gone, because a worker without one has nobody to replace
+        it."""
         while (message := await self._channel.receive()) is not None:
             await self._heed(message)
 
     def tell_shedding(self, reason: str) -> None:
-        """Let the supervisor know that new exchanges are refused, or taken again."""
+        """Report to the supervisor that new exchanges are refused, or (empty) accepted again."""
         self._plane.spawn(self._channel.send(Shedding(reason)))
 
     def want(self, issuer: str) -> None:
-        """Have the supervisor read an issuer's keys again."""
+        """Make the supervisor fetch an issuer's keys again."""
         self._plane.spawn(self._channel.send(Wanted(issuer)))
 
     async def _heed(self, message: Message) -> None:
         if isinstance(message, Prepare):
             if verifies_tokens(message.settings) and not verifies_tokens(self._plane.snapshot.settings):
-                await asyncio.to_thread(preload, tokens=True)  # streams go on meanwhile
+                await asyncio.to_thread(preload, tokens=True)  # in a thread: streams continue meanwhile
             await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
         elif isinstance(message, Commit):
             prepared = self._prepared.pop(message.generation)
@@ -99,7 +100,7 @@ class Worker:
         except (GatewayError, ValueError, OSError) as error:
             return str(error) or type(error).__name__
         except Exception as error:  # noqa: BLE001 - the edge of what an operator may send us
-            # A defect of ours must not let one worker keep the old configuration while the others switch.
+            # A bug must not let one worker keep the old configuration while the others switch.
             _log.exception("cannot build the configuration")
             return f"internal error ({type(error).__name__})"
         return ""
@@ -108,8 +109,8 @@ class Worker:
 async def serve(
     segment: native.Segment, listening: Sequence[Sequence[int]], office: str, control: int, bells: Sequence[int]
 ) -> None:
-    """Wait to be told what to serve, and in which of the `listening` slots, each with its sockets. Serve until SIGTERM, or until the supervisor's
-    end of `control` closes; then drain. A second signal ends that."""
+    """Wait for the Serve message, which names one of the `listening` slots, each with its sockets, and serve. Drain on
+    SIGTERM, or when the supervisor's end of `control` closes; a second signal cuts the drain short."""
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
 
@@ -123,7 +124,7 @@ async def serve(
     channel = await Channel.over(socket.socket(fileno=control))
     first = await channel.receive()
     for index, descriptors in enumerate(listening):
-        # A socket stays open for as long as anybody holds it: those of others are not ours to hold.
+        # A socket stays open as long as any process holds it, so close those of the other slots.
         if not isinstance(first, Serve) or index != first.index:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -139,7 +140,7 @@ async def serve(
     try:
         plane = DataPlane(settings, segment, first.row, office, bells, first.trust, patient=first.replaces)
     except (GatewayError, OSError, ValueError) as why:
-        # A file that cannot be written or read just now: where, and why, are all that an operator can use.
+        # Usually a file that cannot be read or written: its name and the reason are all that an operator can use.
         _log.error("cannot serve: %s", why)
         channel.close()
         raise SystemExit(1) from None
@@ -172,12 +173,12 @@ async def serve(
 
 
 def descriptors(word: str) -> list[int]:
-    """Those of a slot's sockets: `5,6`."""
+    """Parse the descriptors of a slot's sockets: `5,6`."""
     return [int(number) for number in word.split(",")]
 
 
 def main() -> int:
-    """Take what the supervisor hands over by descriptor, and serve when told to."""
+    """Parse the descriptors passed by the supervisor, import everything, and serve on request."""
     parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
     parser.add_argument("--segment", type=int, required=True)
     parser.add_argument("--listening", type=descriptors, nargs="+", required=True)
@@ -188,14 +189,14 @@ def main() -> int:
     told.add_argument("--control", type=int, help="the channel of one worker")
     told.add_argument("--spare", type=int, help="where to be told of the channel of each worker to make")
     given = parser.parse_args()
-    # Of one whose event loop stands still the supervisor asks where it stands, before it ends it.
+    # The supervisor sends this signal to a hung worker before it kills it, to log its stack.
     faulthandler.register(SAY_WHERE)
     ignore()
     preload(tokens=given.tokens)
     gc.collect()
     gc.freeze()
     control = given.control if given.spare is None else become(socket.socket(fileno=given.spare))
-    segment = native.Segment.attach(given.segment)  # not before: each has its own shard of what is counted
+    segment = native.Segment.attach(given.segment)  # after the fork: each worker has its own shard of the counters
     with contextlib.suppress(KeyboardInterrupt, ConnectionError):
         uvloop.run(serve(segment, given.listening, given.office, control, given.bells))
     return 0
