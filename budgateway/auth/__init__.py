@@ -1,1 +1,1 @@
-"""Who is asking, and what they may use."""
+"""Authentication and authorization: credentials, principals and roles."""

@@ -27,9 +27,9 @@ cdef class CredentialAuthenticator(Authenticator):
     cdef object _vault                  # auth.vault.Vault
     cdef object _roles                  # auth.roles.Roles
     cdef bint _lists_openly
-    cdef dict _by_authorization         # value of that header, with its scheme -> Standing
-    cdef dict _by_key                   # value of a key header -> Standing
-    cdef dict _rejected                 # digests of tokens that no key makes good
+    cdef dict _by_authorization         # Authorization value, with its scheme -> Standing
+    cdef dict _by_key                   # key header's value -> Standing
+    cdef dict _rejected                 # digests of tokens that the current keys do not verify
 
     @cython.locals(standing=Standing)
     cpdef identify(self, Exchange x)

@@ -1,4 +1,4 @@
-"""The stage: who is asking, by token or key, and whether a route is open to them."""
+"""The authentication stage: verifies tokens and API keys, and decides whether a route is open to their principal."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.records import Principal
 
-MAX_REMEMBERED = 4096  # credentials of each kind; the oldest are forgotten first
-# Of Anthropic's clients, Azure's, and Google's: the first one counts.
+MAX_REMEMBERED = 4096  # credentials per kind of header; the oldest is evicted first
+# Sent by the clients of Anthropic, Azure and Google; the first one present counts.
 _KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _UPGRADE = 8  # a flag of the native scan, as a C number
 _EVER_S = 4e9  # seconds since the epoch: the year 2096
@@ -36,7 +36,7 @@ _log = logging.getLogger("budgateway.auth")
 
 
 class Standing:
-    """A credential that was found good: whose it is, until when (seconds since the epoch), what they may do."""
+    """A verified credential: its principal, its expiry (seconds since the epoch) and its permissions."""
 
     def __init__(self, principal: Principal, expires: float, profile: Profile) -> None:
         self.principal = principal
@@ -47,23 +47,24 @@ class Standing:
 
 
 def is_local(x: Exchange) -> bool:
-    """Whether this machine asks, and not a proxy on it for somebody else."""
+    """True when the request comes from this machine, and not from a proxy on it for another client."""
     head = x.head
     return x.client in _LOOPBACK and head.header("x-forwarded-for") is None and head.header("forwarded") is None
 
 
 class Authenticator:
-    """No authenticator is configured: open routes are open, everything else is refused with what to do about it."""
+    """The authenticator of a configuration without a credential source. It passes open routes, the model list and
+    metrics requests from this machine, and refuses the rest with a hint."""
 
-    asks = False  # whether credentials make a difference
+    asks = False  # True when credentials make a difference
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
-        """Nobody can be known; limits count by address."""
+        """Do nothing: every request is anonymous, and limits count by address."""
         return None
 
     def authorize(self, x: Exchange, access: str, route: str) -> None:
-        """Let open routes pass, and the machine's own operator look at metrics. `access` and `route` (its name) are the
-        route's."""
+        """Pass open routes, the model list, and metrics requests from this machine; raise Unauthenticated otherwise.
+        `access` and `route` (its name) are the route's."""
         if access == "open" or access == "models" or (access == "metrics" and is_local(x)):
             return
         raise Unauthenticated(
@@ -72,12 +73,14 @@ class Authenticator:
         )
 
     def given(self, x: Exchange) -> str | None:
-        """What an exchange's standing is remembered by, `a` or `k` (an authorization, a key header) and the header's value;
-        None: it has none, and brought none. ValueError when one value does not say who asks."""
+        """Return the key under which the exchange's `Standing` is remembered: `a` (authorization) or `k` (a key
+        header), and the header's value; None when it has no standing and sent no credential. Raises ValueError when no
+        single header value identifies the principal."""
         return None
 
     def cached_plan(self, x: Exchange) -> CachedIdentity | None:
-        """The identity that x's credential stands for; None when it cannot be told from the header's value alone."""
+        """Return the identity of x's credential for a cached plan; None when the header's value alone does not
+        determine it, or when the request carries a principal header."""
         try:
             credential = self.given(x)
         except ValueError:
@@ -95,36 +98,38 @@ class Authenticator:
         return CachedIdentity(encoded, until_s, asker, standing)
 
     def learn(self) -> None:
-        """Take what the vault holds now, and forget who was known before."""
+        """Adopt the credential store's current keys and drop all remembered credentials."""
 
 
 class CredentialAuthenticator(Authenticator):
-    """Tokens and keys. One that was found good is remembered until it expires, so that it costs a lookup."""
+    """The authenticator for tokens and API keys. A verified credential is remembered until it expires, so that later
+    requests cost one lookup."""
 
     asks = True
 
     def __init__(self, bearers: Bearers, vault: Vault, roles: Roles, lists_openly: bool) -> None:
-        """`lists_openly`: who has no credential may use some route, and so see its models."""
+        """`lists_openly`: requests without a credential may use some route, and so see its models."""
         self._bearers = bearers
         self._vault = vault
         self._roles = roles
         self._lists_openly = lists_openly
-        # By the header's value, apart for what it means there: a key is no `Authorization` without the word Bearer.
+        # Keyed by the header's value, in separate tables: a key is not a valid `Authorization` value without `Bearer`.
         self._by_authorization: dict[str, Standing] = {}
         self._by_key: dict[str, Standing] = {}
         self._rejected: dict[bytes, None] = {}
         self.learn()
 
     def learn(self) -> None:
-        """Take what the vault holds now, and forget who was known before."""
+        """Adopt the credential store's current keys and drop all remembered credentials."""
         self._bearers.learn(self._vault.trust.key_sets)
         self._by_authorization = {}
         self._by_key = {}
         self._rejected = {}
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
-        """Note whose the credential is. Without one, or with one that is not ours (every OpenAI client sends something),
-        the request stays anonymous until a route asks. What is returned waits for an issuer's new keys."""
+        """Set the exchange's standing and principal from its credential. Without one, or with one that is not ours
+        (every OpenAI client sends something), the request stays anonymous until a route needs a principal. A returned
+        awaitable waits for an issuer's new keys."""
         standing: Standing | None
         given: str | None = x.head.header("authorization")
         if given is not None:
@@ -142,7 +147,8 @@ class CredentialAuthenticator(Authenticator):
         return None
 
     def given(self, x: Exchange) -> str | None:
-        """What an exchange's standing is remembered by: `a` or `k`, and the header's value."""
+        """Return the key under which the exchange's `Standing` is remembered: `a` or `k`, and the header's value.
+        Raises ValueError when the header's value alone does not identify the principal."""
         kind = "a"
         given: str | None = x.head.header("authorization")
         if given is not None:
@@ -152,12 +158,12 @@ class CredentialAuthenticator(Authenticator):
             given = self._key(x)
             known = None if given is None else self._by_key.get(given)
         if known is not x.standing or (given is not None and known is None):
-            # Another header has it, or this one has something that is no credential of ours.
+            # Another header holds the credential, or this one's value is not one of ours.
             raise ValueError("the header does not say who asks")
         return None if given is None else kind + given
 
     def _key(self, x: Exchange) -> str | None:
-        """What the first of the key headers holds."""
+        """Return the value of the first key header present, else the credential in a WebSocket handshake."""
         given: str | None
         for name in _KEY_HEADERS:
             given = x.head.header(name)
@@ -167,11 +173,13 @@ class CredentialAuthenticator(Authenticator):
         return credential_of(x.head) if x.flags & _UPGRADE else None
 
     def look_again(self, x: Exchange) -> None:
-        """`identify` once more, behind the wait that it asked for."""
+        """Repeat `identify` after the wait for new keys; never waits again."""
         self._look(x, False)
 
     def authorize(self, x: Exchange, access: str, route: str) -> None:
-        """Unauthenticated without a principal where one is needed, Forbidden where that may not do it."""
+        """Raise Unauthenticated (KeysUnavailable while keys are missing) without a principal where one is needed,
+        Forbidden when the principal lacks the permission. Sets the principal header for requests to the admin
+        server."""
         if access == "open":
             return
         standing: Standing | None = x.standing
@@ -182,7 +190,7 @@ class CredentialAuthenticator(Authenticator):
                 return
             raise self._unknown(x)
         if access == "authenticated":
-            # "": no model, as there is no body; None: there may be one that the gateway cannot see.
+            # "": no model, because there is no body; None: the body may name one that the gateway cannot see.
             model = x.model if x.model else None if x.hides_model else ""
             decision = standing.known.get((route, x.head.method, model))
             if decision is None:
@@ -203,7 +211,7 @@ class CredentialAuthenticator(Authenticator):
         x.vouched = vouch(standing.principal, standing.expires)
 
     def _look(self, x: Exchange, may_wait: bool) -> Awaitable[None] | None:
-        """Verify what is given, and remember it when it is good."""
+        """Verify the exchange's credential, and remember it when it is valid."""
         known, given, token = self._credential(x)
         if not token:
             return None
@@ -232,12 +240,12 @@ class CredentialAuthenticator(Authenticator):
         return None
 
     def _find(self, token: str, now: float) -> Verified | Found | None:
-        """Whose a credential is; None when it is no key of ours. Refused when it is no token of anybody's: it is verified
-        once, and rejected without that as long as the keys are the same."""
+        """Return the principal and expiry of a credential; None for an unknown key. Raises Refused for an invalid
+        token: a token is verified once, and rejected from memory as long as the keys stay the same."""
         # A key has no dots, a token always has two.
         if "." not in token:
             return self._vault.ring.find(token, now)
-        # Tokens are long, and anybody can make up as many as they like.
+        # Only digests are kept: tokens are long, and anyone can invent any number of them.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         if digest in self._rejected:
             raise Rejected("it was rejected before")
@@ -250,8 +258,8 @@ class CredentialAuthenticator(Authenticator):
             raise
 
     def _credential(self, x: Exchange) -> tuple[dict[str, Standing], str, str]:
-        """Where the credential that counts is remembered, the header's value, and the credential in it: a bearer token, else
-        what key headers hold."""
+        """Return the table that remembers the credential, the header's value, and the credential in it: a bearer token,
+        else the key headers' value."""
         given = x.head.header("authorization")
         if given is not None and given[:7].lower() == "bearer ":
             return self._by_authorization, given, given[7:].strip()
@@ -261,7 +269,7 @@ class CredentialAuthenticator(Authenticator):
         return self._by_key, given, given[7:].strip() if given[:7].lower() == "bearer " else given
 
     def _is_credential_given(self, x: Exchange) -> bool:
-        """Whether any was tried; an empty one is what clients send who have none."""
+        """True when a credential was sent; clients without one send an empty value."""
         return bool(self._credential(x)[2])
 
     def _unknown(self, x: Exchange) -> Exception:
@@ -278,9 +286,9 @@ class CredentialAuthenticator(Authenticator):
                 pass
         elif self._vault.trust.keys_missing:
             return KeysUnavailable("the API keys cannot be had just now", retry_after_s=5.0)
-        # One message for unknown, expired, foreign and forged: the difference helps only who should not know it.
+        # One message for unknown, expired, foreign and forged credentials: the difference would help only attackers.
         return Unauthenticated("the credential is not valid")
 
     def _forbidden(self, standing: Standing, message: str, why: str) -> Exception:
-        # How roles are cut is the operators' business.
+        # Only operators may see how roles are defined.
         return Forbidden(message, hint=why if standing.profile.may_operate("read").allowed else "")

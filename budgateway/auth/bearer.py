@@ -1,4 +1,4 @@
-"""Bearer tokens: which issuer a token claims to be from, whether that is true, and whom it is about."""
+"""Bearer tokens: finds a token's issuer, verifies the signature and returns the principal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgateway.records import Issuer, Principal
 
 
 class UnknownKey(Refused):
-    """The key that signed it is none that we have: its issuer may have made a new one since we asked."""
+    """The signing key is unknown; the issuer may have published it since its keys were last read."""
 
     def __init__(self, issuer: str, message: str) -> None:
         super().__init__(message)
@@ -20,22 +20,22 @@ class UnknownKey(Refused):
 
 
 class Rejected(Refused):
-    """Its signature is wrong, or the claims that it covers are: only other keys could make that good. Finding out costs a
-    verification, so it is worth remembering."""
+    """The signature is wrong, or the signed claims are unusable: only other keys could change that. The result is worth
+    remembering, because finding out costs a verification."""
 
 
 class Verified(NamedTuple):
-    """Who it is, and until when (seconds since the epoch) that is known."""
+    """A token's principal, and its expiry (seconds since the epoch)."""
 
     principal: Principal
     expires: float
 
 
 class Bearers:
-    """The issuers of one configuration. Stateless but for the keys, which `learn` brings."""
+    """The issuers of one configuration. Stateless except for the keys that `learn` sets."""
 
     def __init__(self, issuers: Sequence[Issuer]) -> None:
-        """KeyUnfit when an issuer's secret or PEM file cannot be used."""
+        """Load the issuers' secrets and PEM keys. Raises KeyUnfit when one cannot be used."""
         self._by_name = {issuer.issuer: issuer for issuer in issuers if issuer.issuer}
         self._unnamed = next((issuer for issuer in issuers if not issuer.issuer), None)
         self._keys: dict[str, KeySet] = {}
@@ -48,18 +48,18 @@ class Bearers:
                 self._keys[issuer.name] = KeySet.from_pem(issuer.public_keys, issuer.algorithms)
 
     def learn(self, documents: Mapping[str, object]) -> None:
-        """Take the key sets as they are now, by the issuer's name."""
+        """Replace the fetched key sets, given by issuer name."""
         for name, issuer in self._fetched.items():
             self._keys.pop(name, None)
             try:
                 if name in documents:
                     self._keys[name] = KeySet.from_document(documents[name], issuer.algorithms)
             except KeyUnfit:
-                pass  # whoever fetched it has looked at it under the same rules; another configuration's is none of ours
+                pass  # the fetcher checked it under the same rules; one for another configuration is not ours
 
     def verify(self, token: str, now: float) -> Verified:
-        """Whose token it is. Raises Refused: UnknownKey when the issuer may have a new key, Rejected when
-        only other keys could change that."""
+        """Return the token's principal and expiry. Raises Refused: UnknownKey when the issuer may have a new key,
+        Rejected when only other keys could change the result."""
         taken = parse(token)
         claims = json_object(taken.payload, "payload")
         issuer = self._issuer(claims.get("iss"))
@@ -67,7 +67,7 @@ class Bearers:
             raise Refused("its issuer is none of ours")
         if taken.algorithm not in issuer.algorithms:
             raise Refused("its alg is none of its issuer's")
-        # Before any key is asked for or tried: what is no good with any key is not worth it.
+        # Before any key is fetched or tried: a token that no key could make valid is not worth the cost.
         expires = judge(claims, issuer, now)
         keys = self._keys.get(issuer.name)
         if keys is None or (issuer.name in self._fetched and not keys.candidates(taken)):
@@ -80,10 +80,10 @@ class Bearers:
             raise Rejected(str(error)) from error
 
     def has_keys(self, name: str) -> bool:
-        """Whether any key of an issuer is known."""
+        """True when any key of the issuer is known."""
         return name in self._keys
 
     def _issuer(self, name: object) -> Issuer | None:
         found = self._by_name.get(name) if isinstance(name, str) else None
-        # Whoever names a configured issuer is checked by its keys alone.
+        # A token that names a configured issuer is checked with that issuer's keys only.
         return self._unnamed if found is None else found

@@ -1,4 +1,4 @@
-"""What a verified token says: whether it is for us and for now, and whom it is about."""
+"""JWT claims: checks times, issuer and audience, and builds the principal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from budgateway.records import Issuer, Principal
 
 MAX_NAME_CHARS = 255  # OpenID Connect Core 2: sub
 MAX_NAMES = 256  # roles, groups or models of one token
-_LATEST = 253_402_300_799  # the last second of the year 9999: whoever says later means for ever, or harm
+_LATEST = 253_402_300_799  # the last second of the year 9999: anything later is a mistake or an attack
 
-_WORDS = frozenset({"scope", "scopes", "scp"})  # claims that are words between blanks: OAuth's, and Entra's and Okta's
+_WORDS = frozenset({"scope", "scopes", "scp"})  # space-separated claims: OAuth's, Entra's and Okta's
 
-# A principal whose token lists models, but none, may use none: no model has this name.
+# The models of a principal whose token lists none: no model has this name, so it may use none.
 NO_MODELS = ("",)
 
 
 def judge(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
-    """Until when (seconds since the epoch) the token is good. Raises Refused when it is not, or not for us."""
+    """Return the token's expiry (seconds since the epoch, leeway included). Raises Refused when it is not valid now, or
+    not for us."""
     skew = issuer.leeway_s
     expires = _moment(claims, "exp")
     if expires is None:
@@ -37,8 +38,8 @@ def judge(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
 
 
 def principal(claims: Mapping[str, Any], issuer: Issuer) -> Principal:
-    """Whom the token is about. Raises Refused when a claim that matters is of the wrong kind: a tenant that is left out
-    because it cannot be read would be somebody else's."""
+    """Build the token's principal. Raises Refused when a claim that matters has the wrong type: with an unreadable
+    tenant left out, the request would count as another tenant's."""
     paths = issuer.claims
     user = _name(_at(claims, paths.user), paths.user)
     if not user:
@@ -50,7 +51,7 @@ def principal(claims: Mapping[str, Any], issuer: Issuer) -> Principal:
             roles.update(dict.fromkeys(granted))
     listed = _at(claims, paths.models)
     return Principal(
-        # Two issuers may know different people by one name, and a key or an address is none of them.
+        # Two issuers may give one name to different people, and keys and addresses need ids of their own.
         id=f"jwt:{issuer.name}:{user}",
         tenant=issuer.tenant or _name(_at(claims, paths.tenant), paths.tenant),
         roles=tuple(roles),
@@ -67,24 +68,25 @@ def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
     listed = given if isinstance(given, list) else [given]
     if not all(isinstance(name, str) for name in listed):
         raise Refused("its aud is no text")
-    # RFC 7519 4.1.3: who is not named must refuse, and without a name of our own we are not.
+    # RFC 7519 4.1.3: a recipient that aud does not name must refuse. Without a configured audience we are never named.
     if (listed or issuer.audience) and not set(listed).intersection(issuer.audience):
         raise Refused("it is for another audience")
 
 
 def _moment(claims: Mapping[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519 2): a number, and nothing that merely looks like one."""
+    """Return a NumericDate (RFC 7519 2), None when absent. Raises Refused for anything but a number in range."""
     value = claims.get(name)
     if value is None and name not in claims:
         return None
-    # The comparison refuses NaN and infinities too, and takes an integer of any size, which a conversion does not.
+    # The comparison also refuses NaN and infinities, and accepts integers of any size, which a conversion does not.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise Refused(f"its {name} is no number of seconds")
     return float(value)
 
 
 def _at(claims: Mapping[str, Any], path: str) -> object:
-    """A claim by its name (`https://example.com/roles`), or by the names on the way to it (`realm_access.roles`)."""
+    """Return a claim by its name (`https://example.com/roles`) or by a dotted path (`realm_access.roles`); None when
+    absent."""
     if path in claims:
         return claims[path]
     found: object = claims
@@ -96,20 +98,20 @@ def _at(claims: Mapping[str, Any], path: str) -> object:
 
 
 def _name(value: object, what: str) -> str:
-    """A name in a claim, "" when there is none; a tenant may be a number."""
+    """Return a name from a claim, "" when absent. A number is accepted (a tenant may be one), except for `sub`."""
     if value is None:
         return ""
     if isinstance(value, int) and not isinstance(value, bool) and what != "sub":
         return str(value) if abs(value) < 1 << 63 else _unreadable(what)
-    # Control and formatting characters would end up in logs, labels and keys of stores.
+    # Control and formatting characters would end up in logs, metric labels and Redis keys.
     if not isinstance(value, str) or len(value) > MAX_NAME_CHARS or not value.isprintable() or value != value.strip():
         return _unreadable(what)
     return value
 
 
 def _names(value: object, what: str) -> tuple[str, ...]:
-    """A list of names. A text is one name, as groups have blanks in theirs ("Former Admins" is not "Admins"); only claims
-    like `scope` are words between blanks (RFC 6749 3.3)."""
+    """Return a claim's list of names. A string is one name, because group names contain spaces ("Former Admins" is not
+    "Admins"); only claims like `scope` are space-separated (RFC 6749 3.3)."""
     if value is None:
         return ()
     if isinstance(value, str):

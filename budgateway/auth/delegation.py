@@ -1,4 +1,4 @@
-"""Delegation: what somebody may give to an API key, which is never more than they have themselves."""
+"""Delegation: limits what a principal can give to an API key to what the principal itself has."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _AMOUNTS = (*_RATES, "concurrency", "budget_usd")
 
 
 class Holder:
-    """Someone with the admin action `keys`. `expires` is when their credential ends (seconds since the epoch), infinite for
-    one that does not."""
+    """A principal with the admin action `keys`. `expires` is its credential's expiry (seconds since the epoch),
+    infinite for a credential without one."""
 
     def __init__(self, principal: Principal, expires: float, roles: Roles) -> None:
         self._principal = principal
@@ -30,7 +30,7 @@ class Holder:
         self._is_free = roles.profile(principal).may_do_everything()
 
     def completed(self, wishes: Mapping[str, object]) -> Mapping[str, object]:
-        """The fields of a new key, where what is not named, and would be without bounds, is the holder's own."""
+        """Return a new key's fields. A field that is missing, and would be unbounded, gets the holder's own value."""
         if self._is_free:
             return wishes
         mine = self._principal
@@ -39,7 +39,7 @@ class Holder:
             made.setdefault("tenant", mine.tenant)
         if mine.models:
             made.setdefault("models", list(mine.models))
-        # In whole seconds, as it is written down; one that is over by then would not have come this far.
+        # Whole seconds, the stored precision. An expired credential never gets here.
         if self._expires < float("inf") and made.get("expires") in (None, ""):
             made["expires"] = datetime.fromtimestamp(int(self._expires), UTC).isoformat()
         given = made.get("limits", {})
@@ -48,7 +48,7 @@ class Holder:
         return made
 
     def check(self, key: ApiKey) -> None:
-        """Forbidden when a key would have what its holder has not."""
+        """Raise Forbidden when the key would have more than its holder has."""
         if self._is_free:
             return
         mine = self._principal
@@ -73,7 +73,7 @@ class Holder:
 
 
 def _written(mine: Allowance, given: Mapping[str, object]) -> dict[str, Any]:
-    """The holder's limits, as a key's document has them."""
+    """Return the holder's limits in a key document's form, without the budget when `given` sets one."""
     named = dataclasses.asdict(mine)
     if "budget_usd" in given:
         named.pop("budget_usd")
@@ -95,14 +95,14 @@ def _check_limits(given: Allowance | None, mine: Allowance) -> None:
 
 
 def _burst(allowance: Allowance) -> int:
-    """What it comes to where none is given: a tenth of the shortest rate."""
+    """Return the burst; by default a tenth of the shortest-period rate, at least 1."""
     rate = allowance.requests_per_minute or allowance.requests_per_hour or allowance.requests_per_day
     return allowance.burst or max(1, rate // 10)
 
 
 def _covers(pattern: str, given: str) -> bool:
-    """Whether a glob means all that another one means: not every such pair is seen, but none that is not one. A star takes
-    any text, wildcards too; a question mark takes no star."""
+    """True when a glob matches everything that another one matches. Some such pairs are missed, none is reported
+    wrongly. A star covers any text, wildcards included; a question mark does not cover a star."""
     return pattern == given or (fits(pattern, given) and not ("?" in pattern and "*" in given))
 
 

@@ -1,4 +1,4 @@
-"""The book of API keys: what can be done with them, as pure functions of all keys; and how they are written down."""
+"""API key operations, as pure functions over all keys, and the keys' stored form."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from budgateway.records import MAX_FILL_S, Allowance, ApiKey
 
 Keys = tuple[ApiKey, ...]
 
-MAX_KEYS = 100_000  # every worker holds all of them: about 100 MB by then
+MAX_KEYS = 100_000  # every worker holds all of them: about 100 MB at that count
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
 _MAX_WORDS = 64  # roles, groups, models
 _MAX_CHARS = 255
 _VERSION = 1
 _LIMITS = {field.name: field for field in dataclasses.fields(Allowance)}
 _PERIODS = ("day", "week", "month")
-# As in the configuration (config/schema_limits.py). 0 is "no limit" in the records: nobody may mean "none" and get "any".
+# The configuration's bounds (config/schema_limits.py). 0 is refused: in the records it means "no limit", and its author
+# may mean "nothing".
 _MAX_COUNT = 1_000_000_000
 _MAX_CONCURRENCY = 1_000_000
 _MIN_USD, _MAX_USD = 1e-6, 1e7
 _LATEST = 253_402_300_799.0  # the last second of the year 9999
-_LONG_AGO = 1.0  # an end before 1970 as it is kept: 0 is "no end" in the records
+_LONG_AGO = 1.0  # stored for an expiry before 1970: 0 is "no expiry" in the records
 
 
 class KeyUnknown(GatewayError):
@@ -49,7 +50,7 @@ class KeyExists(GatewayError):
 
 
 class Changed(NamedTuple):
-    """All keys after a change, the one that it was about, and its secret where there is a new one."""
+    """All keys after a change, the key that was changed, and its new secret, if any."""
 
     keys: Keys
     key: ApiKey
@@ -57,7 +58,7 @@ class Changed(NamedTuple):
 
 
 def named(keys: Keys, name: str) -> ApiKey:
-    """The key of a name; KeyUnknown without one."""
+    """Return the key with this name. Raises KeyUnknown."""
     for key in keys:
         if key.name == name:
             return key
@@ -65,7 +66,8 @@ def named(keys: Keys, name: str) -> ApiKey:
 
 
 def create(keys: Keys, name: str, wishes: Mapping[str, object], now: float) -> Changed:
-    """A new key. `wishes` are fields of the document below; BadRequest when one of them cannot be."""
+    """Add a new key. `wishes` are document fields (see `written`). Raises BadRequest for an invalid field or name,
+    KeyExists for a name in use."""
     if not _NAME.fullmatch(name):
         raise BadRequest("a key's name is 1 to 64 letters, digits, '_', '.', '@' or '-'", param="name")
     if any(key.name == name for key in keys):
@@ -78,15 +80,15 @@ def create(keys: Keys, name: str, wishes: Mapping[str, object], now: float) -> C
 
 
 def update(keys: Keys, name: str, wishes: Mapping[str, object], now: float) -> Changed:
-    """Other roles, models, limits, a later end: what is not named stays."""
+    """Change a key's roles, models, limits or expiry; unnamed fields stay."""
     return _put(keys, _with(named(keys, name), wishes, now))
 
 
 def rotate(keys: Keys, name: str, grace_s: float, now: float) -> Changed:
-    """A new secret for a key; the one before stays good for a while."""
+    """Give a key a new secret; the old one stays valid for `grace_s` seconds."""
     if not 0 <= grace_s <= 366 * 86_400:
         raise BadRequest("the grace is 0 seconds to 366 days", param="grace_s")
-    until = float(ceil(now + grace_s))  # as it is written down: in whole seconds
+    until = float(ceil(now + grace_s))  # whole seconds, the stored precision
     key, secret = named(keys, name), new_secret()
     key = dataclasses.replace(
         key,
@@ -104,7 +106,7 @@ def switch(keys: Keys, name: str, disabled: bool) -> Changed:
 
 
 def delete(keys: Keys, name: str) -> Changed:
-    """Forget a key."""
+    """Delete a key."""
     key = named(keys, name)
     return Changed(tuple(other for other in keys if other is not key), key)
 
@@ -113,14 +115,14 @@ def delete(keys: Keys, name: str) -> Changed:
 
 
 def shown(key: ApiKey, now: float) -> dict[str, Any]:
-    """A key for people: everything but its hashes."""
+    """Return a key's document for display: its state, and every field except the hashes."""
     state = "disabled" if key.disabled else "expired" if key.expires_s and key.expires_s <= now else "active"
     told = {name: value for name, value in written(key).items() if "digest" not in name}
     return {"state": state, **told}
 
 
 def written(key: ApiKey) -> dict[str, Any]:
-    """A key as it is kept. What is empty is left out."""
+    """Return a key's stored document; empty fields are omitted."""
     told: dict[str, Any] = {
         "name": key.name,
         "digest": key.digest,
@@ -141,7 +143,7 @@ def written(key: ApiKey) -> dict[str, Any]:
 
 
 def read(document: Mapping[str, object]) -> ApiKey:
-    """A key as it was kept. ValueError when it is not one."""
+    """Parse a stored key. Raises ValueError when it is invalid."""
     given = dict(document)
     name = given.pop("name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -168,7 +170,8 @@ def _text(given: dict[str, object], word: str) -> str:
 
 
 def _kept(value: object) -> float:
-    """A time as it was kept. One before 1970 is over, and not "never"; the years before 1000 were once kept without zeros."""
+    """Parse a stored time. A time before 1970 is past, not "never"; years before 1000 were once stored without
+    zeros."""
     if value in ("", None):
         return 0.0
     if isinstance(value, str) and (short := re.match(r"[0-9]{1,3}(?=-)", value)):
@@ -177,12 +180,12 @@ def _kept(value: object) -> float:
 
 
 def book(keys: Keys) -> dict[str, Any]:
-    """All keys as one document."""
+    """Return all keys as one document."""
     return {"version": _VERSION, "keys": [written(key) for key in keys]}
 
 
 def keys_of(document: object) -> Keys:
-    """The keys of such a document. ValueError when it is not one."""
+    """Parse a document made by `book`. Raises ValueError when it is invalid."""
     if (
         not isinstance(document, dict)
         or document.get("version") != _VERSION
@@ -200,7 +203,7 @@ def _put(keys: Keys, key: ApiKey) -> Changed:
 
 
 def _with(key: ApiKey, wishes: Mapping[str, object], now: float) -> ApiKey:
-    """A key with some fields changed."""
+    """Return a copy of the key with some fields changed."""
     changes: dict[str, Any] = {}
     for name, value in wishes.items():
         if name in ("roles", "groups", "models"):
@@ -257,19 +260,20 @@ def _limits(allowance: Allowance) -> dict[str, Any]:
 
 
 def _written(seconds: float) -> str:
-    # isoformat and not strftime, which writes years before 1000 without zeros.
+    # isoformat, because strftime writes years before 1000 without zeros.
     return datetime.fromtimestamp(int(seconds), UTC).isoformat().replace("+00:00", "Z") if seconds else ""
 
 
 def _end(value: object, now: float) -> float:
-    """An end of validity as people write it: a date and time, or `30d`, `12h`, `15m`, `90s` from now; "" for none."""
+    """Parse an expiry as people write it: a date and time, or `2w`, `30d`, `12h`, `15m`, `90s` from now; "" for
+    none."""
     if value in ("", None):
         return 0.0
     if isinstance(value, str) and (found := re.fullmatch(r"([0-9]{1,6})([smhdw])", value)):
         moment = now + int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}[found[2]]
     else:
         moment = _moment(value)
-    end = float(floor(moment))  # as it is written down: in whole seconds
+    end = float(floor(moment))  # whole seconds, the stored precision
     if not 0 < end <= _LATEST:
         raise BadRequest(
             "a key ends between 1970 and 9999; leave expires out for one that does not end", param="expires"
@@ -278,7 +282,7 @@ def _end(value: object, now: float) -> float:
 
 
 def _moment(value: object) -> float:
-    """Seconds since the epoch, of a date and time; of UTC where it does not say."""
+    """Convert a date and time to seconds since the epoch; the time zone defaults to UTC."""
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)

@@ -1,4 +1,4 @@
-"""API keys in a file: read whole, written anew and moved into place, one writer at a time."""
+"""API keys in a file: read whole, rewritten and moved into place, one writer at a time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MAX_BYTES = 256 << 20
 
 
 class KeyFile:
-    """The file comes into being with its first key, readable by nobody else (0600); from then on it keeps owner, group and
-    mode, whoever changes a key. PermissionError when it would not."""
+    """The keys file. It is created with the first key, readable only by its owner (0600), and then keeps its owner,
+    group and mode, whoever changes a key. Raises PermissionError when it could not."""
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
     def read(self) -> Keys:
-        """All keys, none while there is no file. OSError or ValueError when it cannot be read."""
+        """Return all keys, none while the file does not exist. Raises OSError or ValueError when it cannot be read."""
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
@@ -36,12 +36,13 @@ class KeyFile:
         return keys_of(document)
 
     def change(self, edit: Callable[[Keys], Changed]) -> Changed:
-        """Replace the keys by what `edit` makes of them; readers see the old file or the new one, whole."""
+        """Replace the keys with the result of `edit`. Readers see the old file or the new one, whole."""
         return self.change_noted(edit)[0]
 
     def change_noted(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
-        """The same, with the version that this change made: the file may be another one by now."""
-        # A lock of its own: the file itself is another one after each change.
+        """Change the keys as `change` does; also return the version that this made, because the file may have another
+        one by now."""
+        # A separate lock file: each change replaces the keys file itself.
         lock = open_lock(self._path)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -52,7 +53,7 @@ class KeyFile:
             os.close(lock)
 
     def version(self) -> object:
-        """Of the file as it is now."""
+        """Return the file's current version (mtime, size, inode); None when the file cannot be examined."""
         try:
             found = self._path.stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""API keys: made at random, kept as hashes, found by hash."""
+"""API keys: generated at random, stored as hashes, looked up by hash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from budgateway.records import ApiKey, Principal
 
 PREFIX = "bg-"
-# 62 ** 43 is more than 2 ** 256; letters and digits alone are one word to whoever selects it with a double click.
+# 62 ** 43 is more than 2 ** 256. Only letters and digits: a double click selects them as one word.
 _ALPHABET = string.ascii_letters + string.digits
 _SECRET_CHARS = 43
 _SHOWN_CHARS = len(PREFIX) + 5
@@ -19,7 +19,7 @@ _NEVER = float("inf")
 
 
 class Found(NamedTuple):
-    """Whose key it is, and until when (seconds since the epoch) it is good."""
+    """A key's principal, and its expiry (seconds since the epoch)."""
 
     principal: Principal
     expires: float
@@ -28,9 +28,9 @@ class Found(NamedTuple):
 class KeyRing:
     """Keys by the hash of their secret. Immutable.
 
-    What is given is hashed, whatever it looks like, and the hash looked up: how long that takes depends on the length of
-    what was given and on nothing that is known here. One who guesses learns neither that a beginning is right nor that a
-    name exists; a dict's own comparison is of hashes that nobody can choose.
+    Any input is hashed, whatever it looks like, and the hash looked up: the time depends on the input's length and on
+    no secret. A guesser learns neither that a prefix is right nor that a name exists; the dict compares hashes that
+    nobody can choose.
     """
 
     __slots__ = ("_by_digest",)
@@ -48,7 +48,7 @@ class KeyRing:
         return len(self._by_digest)
 
     def find(self, secret: str, now: float) -> Found | None:
-        """Whose secret it is; None when it is nobody's, or no more."""
+        """Return the principal and expiry of a secret; None when it is unknown or no longer valid."""
         found = self._by_digest.get(digest_of(secret))
         if found is None or found[1] <= now:
             return None
@@ -56,24 +56,24 @@ class KeyRing:
 
 
 def new_secret() -> str:
-    """A new key: `bg-` and 256 random bits."""
+    """Generate a key: `bg-` and 256 random bits."""
     return PREFIX + "".join(secrets.choice(_ALPHABET) for _ in range(_SECRET_CHARS))
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a key. A plain SHA-256: slow and salted hashes protect what people make up, and 256 random bits
-    cannot be guessed at any speed; a pepper would have to be shared by all replicas, and whoever reads the hashes
-    could still do nothing with them."""
+    """Return the stored hash of a key, a plain SHA-256. Slow and salted hashes protect secrets that people invent, and
+    256 random bits cannot be guessed at any speed. A pepper would have to be shared by all replicas, and even without
+    one the hashes are useless to a reader."""
     return sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def start_of(secret: str) -> str:
-    """The beginning of a key, by which people tell their keys apart: 30 of its 256 bits."""
+    """Return the beginning of a key, by which people identify it: 30 of its 256 bits."""
     return secret[:_SHOWN_CHARS]
 
 
 def principal_of(key: ApiKey) -> Principal:
-    """Who comes with a key."""
+    """Return the principal of a key."""
     return Principal(
         id=f"key:{key.name}",
         tenant=key.tenant,

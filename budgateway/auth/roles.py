@@ -1,4 +1,4 @@
-"""Roles: which principal may use which route with which model, and which operations of the back office."""
+"""Roles: which routes and models a principal may use, and which admin operations."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from budgateway.records import ADMIN, Auth, Grant, Principal, Route, Tenant
 
-MAX_DECISIONS = 256  # remembered by profile: clients choose the model's name
+MAX_DECISIONS = 256  # cached per profile; bounded, because clients choose the model's name
 MAX_PROFILES = 1024
-MAX_MODEL_CHARS = 256  # who asks for a longer one asks for none that a pattern means
+MAX_MODEL_CHARS = 256  # a longer name matches no glob except `*`
 _BUILT_IN = Grant(role=ADMIN, admin=("*",))
 
 
 class Decision(NamedTuple):
-    """Whether something is allowed, and why. `of_model`: the route would be, with another model."""
+    """An authorization result, and its reason. `of_model`: the route would be allowed with another model."""
 
     allowed: bool
     why: str
@@ -22,7 +22,7 @@ class Decision(NamedTuple):
 
 
 class Patterns:
-    """Names, with `*` for any characters and `?` for one."""
+    """Name patterns, with `*` for any characters and `?` for one."""
 
     __slots__ = ("_any", "_exact", "_globs", "text")
 
@@ -34,23 +34,23 @@ class Patterns:
 
     @property
     def takes_all(self) -> bool:
-        """Whether `*` is among them."""
+        """True when `*` is one of the patterns."""
         return self._any
 
     def match(self, name: str) -> bool:
-        """Whether a name is one of them."""
+        """True when a name matches one of the patterns."""
         if self._any or name in self._exact:
             return True
         return len(name) <= MAX_MODEL_CHARS and any(fits(pattern, name) for pattern in self._globs)
 
     def takes(self, model: str | None) -> bool:
-        """`match` for a request's model. Without one ("") there is nothing to restrict; where a body hides it (None) it
-        may be any, so that only who may use all of them passes."""
+        """Match a request's model. Without a model ("") there is nothing to restrict. When the body hides it (None) it
+        may be any, so only a principal that may use all models passes."""
         return self._any or (model == "" or (model is not None and self.match(model)))
 
 
 class Profile:
-    """What principals with the same roles, tenant and models may do. `known` remembers decisions for the caller."""
+    """The permissions of principals with the same roles, tenant and models. `known` caches decisions for the caller."""
 
     __slots__ = ("_grants", "_narrowings", "_roles", "known")
 
@@ -64,7 +64,7 @@ class Profile:
         self.known: dict[tuple[str, str, str | None], Decision] = {}
 
     def may(self, route: str, method: str, model: str | None) -> Decision:
-        """Whether it may use a route with a model: "" when there is none, None when it cannot be seen."""
+        """Decide whether a route may be used with a model: "" for no model, None for one that cannot be seen."""
         if model is not None and len(model) > MAX_MODEL_CHARS:
             return self._decide(route, method, model)
         key = (route, method, model)
@@ -95,7 +95,7 @@ class Profile:
         return Decision(False, f"none of its roles ({', '.join(self._roles)}) has {method} on the route '{route}'")
 
     def may_operate(self, action: str) -> Decision:
-        """Whether it may do something in the back office."""
+        """Decide whether an admin action is allowed."""
         granted = [grant.role for grant in self._grants or () if grant.admin.match(action)]
         if self._grants is None and ADMIN in self._roles:
             granted = [ADMIN]
@@ -105,14 +105,14 @@ class Profile:
         return Decision(False, f"{has}, and none of them has the admin action '{action}'")
 
     def may_do_everything(self) -> bool:
-        """Whether it has every operation of the back office, whatever there will be."""
+        """True when every admin operation is allowed, including future ones."""
         if self._grants is None:
             return ADMIN in self._roles
         return any(grant.admin.takes_all for grant in self._grants)
 
 
 class Roles:
-    """The grants of one configuration, and what follows from them for each principal."""
+    """The grants of one configuration, and the profile that results for each principal."""
 
     def __init__(self, auth: Auth) -> None:
         grants = auth.grants
@@ -123,7 +123,7 @@ class Roles:
         self._profiles: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Profile] = {}
 
     def profile(self, principal: Principal) -> Profile:
-        """What a principal may do; the same object for all that may do the same."""
+        """Return a principal's permissions; principals with equal permissions share one object."""
         key = (principal.roles, principal.tenant if principal.tenant in self._tenants else "", principal.models)
         found = self._profiles.get(key)
         if found is None:
@@ -133,7 +133,7 @@ class Roles:
         return found
 
     def effective(self, roles: tuple[str, ...], tenant: str) -> tuple[str, ...]:
-        """The roles that count: a principal's own, else its tenant's."""
+        """Return the roles that count: a principal's own, else its tenant's."""
         return roles or self._tenants.get(tenant, Tenant("")).roles
 
     def _made(self, roles: tuple[str, ...], tenant: str, models: tuple[str, ...]) -> Profile:
@@ -149,7 +149,7 @@ class Roles:
 
 
 class _Compiled:
-    """A grant, ready to be asked."""
+    """A grant, compiled for matching."""
 
     __slots__ = ("_routes", "admin", "methods", "models", "role")
 
@@ -161,34 +161,35 @@ class _Compiled:
         self.admin = Patterns(grant.admin)
 
     def covers(self, route: str, method: str) -> bool:
-        """Whether it is about a route, by its name: no glob, as a name may have a star in it."""
+        """True when the grant is for a route, by its name, and a method. Routes are not matched as globs, because a
+        name may contain a star."""
         return ("*" in self._routes or route in self._routes) and self.methods.match(method)
 
 
 def admin_action(method: str, path: str) -> str:
-    """What a request to the back office does, in the words of a grant's `admin`: `read`, or the operation's name."""
+    """Return an admin request's action as a grant's `admin` names it: `read`, or the operation's name."""
     operation = path.removeprefix("/admin/").partition("/")[0]
-    # Who may look at everything else has no business with the list of keys.
+    # Reading everything else does not include the list of keys.
     return "read" if method in ("GET", "HEAD") and operation != "keys" else operation
 
 
 class Visibility:
-    """Which models a principal may see: those that some route would take from it."""
+    """The models that a principal may see: those that some route would accept from it."""
 
     def __init__(self, roles: Roles, routes: Iterable[Route]) -> None:
         self._roles = roles
         self._routes: dict[str, list[tuple[Route, Patterns, str]]] = {}
         for route in routes:
-            # A list of models is for who wants to post to them.
+            # Clients list models in order to POST to them.
             method = "POST" if not route.methods or "POST" in route.methods else route.methods[0]
             entry = (route, Patterns(route.models or ("*",)), method)
-            # A fallback that is told another model serves none that is asked for.
+            # A fallback with a model of its own does not serve the requested one.
             fallbacks = (one.provider for one in route.retries.fallbacks if not one.model)
             for provider in dict.fromkeys((*route.answerers(), *fallbacks)):
                 self._routes.setdefault(provider, []).append(entry)
 
     def shows(self, principal: Principal | None, provider: str, model: str) -> bool:
-        """Whether it may use a provider's model on any route; None is who has no credential."""
+        """True when the principal may use a provider's model on any route; None is a request without a credential."""
         for route, patterns, method in self._routes.get(provider, ()):
             if not patterns.match(model):
                 continue
@@ -200,8 +201,8 @@ class Visibility:
 
 
 def fits(pattern: str, name: str) -> bool:
-    """Whether a name is what a glob means: in steps of their product at most, where a regular expression with several
-    stars may take for ever. On a mismatch the last star takes one character more."""
+    """True when a name matches a glob, in at most len(pattern) * len(name) steps; a regular expression with several
+    stars can take far longer. On a mismatch the last star takes one character more."""
     at = place = 0
     star, taken = -1, 0
     while place < len(name):

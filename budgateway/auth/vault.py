@@ -1,4 +1,4 @@
-"""The vault: key sets and API keys as the supervisor hands them over, and the wait for newer ones."""
+"""The credential store: key sets and API keys as the supervisor sends them, and the wait for newer ones."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
     from budgateway.records import ApiKey
 
-PATIENCE_S = 2.0  # of a request whose token was signed by a key that nobody has seen yet
-COOLDOWN_S = 10.0  # between two questions about one issuer: tokens with made-up key names are free to make
+PATIENCE_S = 2.0  # longest wait of a request whose token was signed by an unknown key
+COOLDOWN_S = 10.0  # between two refreshes of one issuer: tokens with invented key ids cost nothing to make
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom to believe, besides what the configuration says. Handed from the supervisor to its workers, whole."""
+    """The keys accepted in addition to the configuration's own. The supervisor sends them to its workers as a whole."""
 
     key_sets: Mapping[str, object] = field(default_factory=dict)  # issuer's name -> JWK Set
     api_keys: tuple[ApiKey, ...] = ()
-    keys_missing: bool = False  # there are API keys, but they could not be read so far
-    number: int = field(default=0, compare=False)  # counts up: of two, the one with the larger number holds
+    keys_missing: bool = False  # API keys are configured, but could not be read so far
+    number: int = field(default=0, compare=False)  # increases with every change: the larger number wins
 
 
 class Vault:
-    """One in a process, whatever the configuration. `ask` tells the supervisor that an issuer's keys should be read."""
+    """The credential store of a process; it outlives configurations. `ask` requests from the supervisor that an
+    issuer's keys be read again."""
 
     def __init__(self, trust: Trust | None = None, ask: Callable[[str], None] | None = None) -> None:
         self.trust = trust or Trust()
@@ -38,7 +39,7 @@ class Vault:
         self._asked: dict[str, float] = {}
 
     def entrust(self, trust: Trust) -> None:
-        """Believe this from now on; what is older than what is believed changes nothing."""
+        """Replace the keys; an older set than the current one is ignored."""
         if trust.number < self.trust.number:
             return
         if trust.api_keys != self.trust.api_keys:
@@ -46,15 +47,16 @@ class Vault:
         self.trust = trust
 
     def is_asking(self, issuer: str) -> bool:
-        """Whether a wait for an issuer's newer keys could bring any: one is under way, or none was for a while."""
+        """True when a wait could bring newer keys of an issuer: a refresh is under way, or the last one was a cooldown
+        ago."""
         if self.ask is None:
             return False
         asked = self._asked.get(issuer)
         return issuer in self._waiting or asked is None or asyncio.get_running_loop().time() - asked >= COOLDOWN_S
 
     async def newer(self, issuer: str, then: Callable[[Exchange], None], x: Exchange) -> None:
-        """Wait until an issuer's keys were read again, or for as long as a client can be kept waiting; `then` goes on
-        with the exchange."""
+        """Wait until an issuer's keys have been read again, for at most PATIENCE_S, then call `then` with the
+        exchange."""
         future = self._waiting.get(issuer)
         loop = asyncio.get_running_loop()
         if future is None:
@@ -67,7 +69,7 @@ class Vault:
         then(x)
 
     def refreshed(self, issuer: str) -> None:
-        """The supervisor has read an issuer's keys, or could not."""
+        """End the wait for an issuer: the supervisor has read its keys, or could not."""
         future = self._waiting.pop(issuer, None)
         if future is not None and not future.done():
             future.set_result(None)

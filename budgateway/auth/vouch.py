@@ -1,4 +1,4 @@
-"""Vouching: how a worker tells the back office who is asking, in a header that clients cannot send."""
+"""The principal header: carries the principal from a worker to the admin server. Clients cannot send it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from math import inf
 
 from budgateway.records import Allowance, Principal
 
-# No allow-list towards an upstream has it, so that what the office receives under this name a worker wrote.
+# No header allow-list includes it, so whatever the admin server receives under this name was written by a worker.
 HEADER = "x-budgateway-principal"
-_LINE_CHARS = 4096  # a line of a head has 8 KiB at most, and a token's claims may be longer
+_LINE_CHARS = 4096  # a header line has 8 KiB at most, and a token's claims may be longer
 
 
 def vouch(principal: Principal, expires: float = inf) -> bytes:
-    """The header lines that say who it is, and until when (seconds since the epoch) that is known."""
+    """Return the header lines with the principal and its credential's expiry (seconds since the epoch)."""
     told = {
         "id": principal.id,
         "tenant": principal.tenant,
@@ -32,12 +32,12 @@ def vouch(principal: Principal, expires: float = inf) -> bytes:
 
 
 def vouched_for(headers: Iterable[tuple[str, str]]) -> Principal | None:
-    """Whom a request's headers vouch for; None for who has no credential."""
+    """Return the principal in a request's headers; None without a credential."""
     return vouched_until(headers)[0]
 
 
 def vouched_until(headers: Iterable[tuple[str, str]]) -> tuple[Principal | None, float]:
-    """The same, and until when."""
+    """Return the principal and its credential's expiry; None and infinity without a credential."""
     text = "".join(value for name, value in headers if name == HEADER)
     if not text:
         return None, inf
