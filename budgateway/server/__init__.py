@@ -1,1 +1,1 @@
-"""The front door: listens, parses requests, writes responses."""
+"""The downstream side: listens, parses requests, writes responses."""

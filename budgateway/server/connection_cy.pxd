@@ -14,10 +14,10 @@ cdef class ServerConnection:
     cdef Door _door
     cdef Carrier _handler
     # connection
-    cdef readonly object _transport     # read by the room's listeners
+    cdef readonly object _transport     # read by the listeners
     cdef RequestFraming _framing
-    cdef object _write                  # the transport's, bound once
-    cdef object _offer                  # the transport's, where an express looks at requests first
+    cdef object _write                  # the transport's `write`, bound once
+    cdef object _offer                  # the transport's `offer`, when a fast path sees requests first
     cdef public int place
     cdef public str client
     cdef int _state
@@ -26,7 +26,7 @@ cdef class ServerConnection:
     cdef Py_ssize_t _fed
     cdef bint _reading
     cdef public bint writable
-    cdef public bint rides              # the exchange in flight was of a kind that the express carries
+    cdef public bint rides              # the plan of the exchange in flight is cached for the fast path
     # exchange
     cdef Exchange _exchange
     cdef list _parts

@@ -1,7 +1,7 @@
-"""One client's connection: reads requests, hands each over as an exchange, writes what comes back.
+"""A client's connection: parses requests, hands each over as an exchange, writes the responses.
 
-Two parsers look at every head: llhttp is the one of record, the native scan the stricter one; a request that they read
-differently is refused. One exchange is in flight at a time; pipelined bytes wait, bounded.
+Two parsers check every head: llhttp, the parser of record, and the stricter native scan. A request that they read
+differently is refused. One exchange is in flight at a time; pipelined bytes wait in a bounded buffer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from budgateway.native import RequestHead
 
-MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan holds the same number
-MAX_PIPELINED_BYTES = 64 * 1024  # then reading pauses: the client waits, we do not grow
-LINGER_NS = 2_000_000_000  # a refused upload is drained so long, or the client would see RST instead of the answer
+MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan has the same limit
+MAX_PIPELINED_BYTES = 64 * 1024  # above it, reading pauses: the client waits, and memory does not grow
+LINGER_NS = 2_000_000_000  # time to drain a refused upload, or the client would see RST instead of the response
 LINGER_BYTES = 16 * 1024 * 1024
-FLUSH_NS = 60_000_000_000  # a client that reads nothing of its last answer is let go
+FLUSH_NS = 60_000_000_000  # time for a client to read its last response; then it is dropped
 BODY_IDLE_NS = 60_000_000_000  # nginx client_body_timeout
-BODY_NS_PER_BYTE = 2_000_000  # what is kept until it is whole comes at 500 B/s at least (Apache mod_reqtimeout MinRate)
+BODY_NS_PER_BYTE = 2_000_000  # a buffered body must come at 500 B/s at least (Apache mod_reqtimeout MinRate)
 WRITE_HIGH_BYTES = 24 * 1024  # R13: a slow reader costs no more than 64 KiB
 
 # Flags of the native scan, as C numbers (the .pxd declares them).
@@ -43,24 +43,25 @@ _MULTIPART = 64
 _ENCODED = 256
 _H = 72
 
-# Cells of the door's facts: what the head that was scanned last says.
+# Cells of the door's `facts`: the fields of the last head scanned.
 _SIZE, _FLAGS, _LENGTH, _READ_NS = 0, 1, 2, 4
 
 # States of a connection.
 _HEAD = 0  # waiting for, or reading, a head
 _BODY = 1  # reading a body
-_ANSWERING = 2  # the request is whole, its response is not
-_LINGERING = 3  # answered early: the rest of the request is thrown away
+_ANSWERING = 2  # the request is complete, its response is not
+_LINGERING = 3  # answered early: the rest of the request is discarded
 _CLOSED = 4
 
 
 def protocols(door: Door) -> Callable[[], Any]:
-    """A factory of protocols for connections that a listener accepts (asyncio.Protocol in all but its base class)."""
+    """Return a factory of protocols for accepted connections (asyncio.Protocol in all but its base class)."""
     return partial(ServerConnection, door)
 
 
 class ServerConnection:
-    """An asyncio protocol. Reports to the door's Carrier, which answers through `write`, `finish` and `abort`."""
+    """A client's connection, as an asyncio protocol. Reports to the door's `Carrier`, which answers through `write`,
+    `finish` and `abort`."""
 
     def __init__(self, door: Door) -> None:
         # process
@@ -71,13 +72,13 @@ class ServerConnection:
         self._framing = RequestFraming()
         self._write: Any = None
         self._offer: Any = None
-        self.place = OUTSIDE  # what it holds of the door
+        self.place = OUTSIDE  # the place that it holds (server.door_cy)
         self.client = ""
         self._state = _HEAD
         self._deadline_ns = 0
-        self._flush_ns = 0  # until when what is written may take to leave
-        self._pending: bytearray | None = None  # a head in pieces, or pipelined bytes
-        self._fed = 0  # of the pending head, what llhttp has seen
+        self._flush_ns = 0  # deadline for unsent bytes of the last response
+        self._pending: bytearray | None = None  # an incomplete head, or pipelined bytes
+        self._fed = 0  # bytes of the pending head that llhttp has seen
         self._reading = True
         self.writable = True
         self.rides = False
@@ -86,7 +87,7 @@ class ServerConnection:
         self._parts: list[bytes] | None = None
         self._started = False
         self._left = 0  # body bytes still to come (content-length framing)
-        self._length = 0  # content-length, as the head has it
+        self._length = 0  # content-length in the head
         self._chunks: ChunkScanner | None = None
         self._unpacking: Unpacking | None = None
         self._max_body = 0
@@ -94,7 +95,7 @@ class ServerConnection:
     # ---------------------------------------------------------------- asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Count it in, or turn it away when the door is full."""
+        """Register the connection, or refuse it when there are too many."""
         door = self._door
         self._transport = transport
         self._write = transport.write
@@ -113,7 +114,7 @@ class ServerConnection:
             self._offer = self._transport.offer
 
     def data_received(self, data: bytes) -> None:
-        """Bytes from the client."""
+        """Handle bytes from the client."""
         try:
             if self._state == _HEAD:
                 self._read_head(data)
@@ -133,13 +134,13 @@ class ServerConnection:
             self._handler.crashed(self._exchange, error)
 
     def eof_received(self) -> None:
-        """A client that stops sending is gone: nothing could tell it from one that is. An exchange ends at once, and not
-        when all that is written is out; a finished answer is still delivered."""
+        """Treat a client that stops sending as gone, because the two look alike. An exchange ends at once, and not when
+        all unsent bytes are out; a finished response is still delivered."""
         if self._exchange is not None:
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the exchange if there is one; break the cycle with the parser."""
+        """End the exchange if there is one; break the reference cycle with the parser."""
         self._door.leave(self)
         self._state = _CLOSED
         self._deadline_ns = 0
@@ -154,18 +155,19 @@ class ServerConnection:
             self._handler.gone(x)
 
     def left(self) -> None:
-        """The client went while it was not read; what is still in front of its FIN was for an exchange that ends."""
+        """Abort the exchange of a client that left while reading was paused; unread bytes before its FIN belonged to
+        it."""
         if self._exchange is not None:
             self._transport.abort()
 
     def pause_writing(self) -> None:
-        """The client reads slower than the upstream writes."""
+        """Report that the client reads slower than the upstream writes."""
         self.writable = False
         if self._exchange is not None:
             self._handler.writable(self._exchange, False)
 
     def resume_writing(self) -> None:
-        """The client caught up."""
+        """Report that the client caught up; between exchanges, go on with the next request."""
         self.writable = True
         if self._exchange is not None:
             self._handler.writable(self._exchange, True)
@@ -180,7 +182,7 @@ class ServerConnection:
             seen = len(pending)
             pending += data
             if len(pending) <= MAX_HEAD_BYTES and pending.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0) < 0:
-                # llhttp hears every piece, so that garbage is refused at once and not at the deadline.
+                # llhttp is fed every piece, so that garbage is refused at once and not at the deadline.
                 self._fed = len(pending)
                 self._parse_early(data)
                 return
@@ -206,7 +208,7 @@ class ServerConnection:
             self.refuse(BadRequest("the request can be read in two ways"))
 
     def _begin(self, head: RequestHead, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
-        """A head is whole: `data` starts with it and may go on with its body and with what is pipelined behind."""
+        """Handle a complete head: `data` starts with it, and may go on with its body and with pipelined requests."""
         door = self._door
         flags = door.facts[_FLAGS]
         size = door.facts[_SIZE]
@@ -219,7 +221,7 @@ class ServerConnection:
         x = Exchange(head, self, client, door.facts[_READ_NS])
         if ":" in client:
             x.network = x.limit_key = door.networks.of(client)
-        # While draining, so that the response says that it is the last one.
+        # While draining, the response says that it is the last one.
         x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
         x.to_head = data[0] == _H and head.method == "HEAD"
         self._max_body = door.max_body_bytes
@@ -228,7 +230,7 @@ class ServerConnection:
         self._state = _BODY
         if flags & (_MULTIPART | _ENCODED) and (flags & _CHUNKED or length > 0):
             self._unpacking = Unpacking.of(x, self._max_body)
-        # Where this message ends in `data`; -1: not here.
+        # The end of this message in `data`; -1: it is not here yet.
         if flags & _CHUNKED:
             self._chunks = ChunkScanner()
             end = self._chunks.feed(data, size)
@@ -243,7 +245,7 @@ class ServerConnection:
             end = size
         self._deadline_ns = 0
         if fed:
-            # Its beginning was fed as it came.
+            # llhttp was fed the beginning when it came.
             piece: Any = memoryview(data)[fed:] if end < 0 else memoryview(data)[fed:end]
         elif end < 0 or end == have:
             piece = data
@@ -267,7 +269,7 @@ class ServerConnection:
             self._deadline_ns = monotonic_ns() + BODY_IDLE_NS
             self._body_grew(x)
             if flags & _EXPECT_CONTINUE and self._exchange is x and not x.body_bytes and not x.head_sent:
-                # Only to who was not refused: the others need not send it (RFC 9110 10.1.1).
+                # Only when the request was not refused: else its body need not be sent (RFC 9110 10.1.1).
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _read_body(self, data: bytes) -> None:
@@ -305,7 +307,7 @@ class ServerConnection:
                 self._hold(data[end:])
 
     def _took(self, x: Exchange, data: bytes) -> None:
-        """A piece of body, without its framing."""
+        """Pass on or buffer a piece of body, without its framing."""
         if self._unpacking is not None:
             data = self._unpacking.feed(data)
         if not data:
@@ -315,14 +317,15 @@ class ServerConnection:
             if x.body_bytes <= self._max_body:
                 self._handler.body(x, data)
         elif x.body is None:
-            x.body = data  # most are whole at once: no list of pieces for them
+            x.body = data  # most bodies come in one piece, and need no list
         elif self._parts is None:
             self._parts = [x.body, data]
         else:
             self._parts.append(data)
 
     def _body_grew(self, x: Exchange) -> None:
-        """Part of a body is here: JSON waits until it is whole (routing reads it), the rest streams upstream."""
+        """Handle an incomplete body: JSON waits until it is complete, because routing reads it; the rest streams
+        upstream."""
         if x.body_bytes > self._max_body:
             raise self._too_large()
         if not self._started and not x.flags & _JSON:
@@ -356,7 +359,7 @@ class ServerConnection:
         self._handler.start(x)
 
     def _parse(self, piece: Any) -> bool:
-        """Feed llhttp; False when that ended the connection."""
+        """Feed llhttp; return False when it found the request malformed, and it was refused."""
         x = self._exchange
         wrong = self._framing.read(piece, self._chunks is not None, 0 if x is None else self._length)
         if wrong is not None:
@@ -364,7 +367,7 @@ class ServerConnection:
         return wrong is None
 
     def _hold(self, data: bytes) -> None:
-        """Pipelined bytes wait for their turn."""
+        """Keep pipelined bytes for the next exchange."""
         if self._state == _HEAD:  # the exchange ended while its own bytes were read
             self._pending = bytearray(data)
             if self.writable:
@@ -386,13 +389,13 @@ class ServerConnection:
         self._write(data)
 
     def limit_body(self, x: Exchange, limit: int) -> None:
-        """Lower (or raise) what may come, once the route is known; RequestTooLarge when it is too much already."""
+        """Set the body limit, once the route is known; RequestTooLarge when the body exceeds it already."""
         self._max_body = limit
         if x.body_bytes > limit or x.head.content_length > limit:
             raise self._too_large()
 
     def pause_reading(self) -> None:
-        """The upstream takes a streamed body slower than the client sends it."""
+        """Stop reading: the upstream takes a streamed body slower than the client sends it."""
         if self._reading and self._transport is not None:
             self._reading = False
             self._transport.pause_reading()
@@ -406,7 +409,8 @@ class ServerConnection:
             self._transport.resume_reading()
 
     def finish(self, keep_alive: bool) -> None:
-        """The response is written whole. Without keep-alive, or with request bytes still to come, the connection ends."""
+        """End the exchange: its response is written. Without keep-alive, or with request bytes still to come, the
+        connection ends too."""
         self._exchange = None
         if self._state == _CLOSED:
             return
@@ -414,7 +418,7 @@ class ServerConnection:
             self._linger()
         elif not keep_alive:
             if self._pending is not None:
-                # Bytes that nobody will read: closing over more of them would reset the answer away.
+                # Closing with unread bytes would reset the connection and lose the response.
                 self._linger()
                 return
             self._state = _CLOSED
@@ -423,7 +427,7 @@ class ServerConnection:
         else:
             self._state = _HEAD
             self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
-            # Of this exchange alone: behind a later one there may be requests that wait.
+            # Valid for this exchange only: a later one may have pipelined requests behind it.
             rides = self.rides
             self.rides = False
             if rides and self._offer is not None and self._pending is None and self.writable:
@@ -431,11 +435,11 @@ class ServerConnection:
             if self.writable:
                 self._go_on()
             else:
-                # What it has not read yet comes first, or every further answer would wait in our memory.
+                # The client must read what was written first, or every further response would wait in our memory.
                 self.pause_reading()
 
     def adopt(self, head: RequestHead, data: bytes, started_ns: int) -> Exchange:
-        """Go on with a request that the express took: `data` is all of it, and nothing of its response was written."""
+        """Continue a request from the fast path: `data` is all of it, and nothing of its response was written."""
         x = Exchange(head, self, self.client, started_ns)
         x.network = x.limit_key = self._door.networks.of(self.client)
         x.flags = head.flags
@@ -450,14 +454,14 @@ class ServerConnection:
         return x
 
     def surrender(self) -> tuple[Any, bytes, Door]:
-        """Let go of the transport, as it is upgraded, and of what came behind the request that asked for it."""
+        """Hand over the transport for an upgrade, the bytes that followed the request, and the door."""
         transport, early = self._transport, bytes(self._pending or b"")
         self._exchange = None
         self.connection_lost(None)
         return transport, early, self._door
 
     def abort(self) -> None:
-        """Drop the connection, now, and with it an exchange that nobody has ended."""
+        """Drop the connection at once, and with it the exchange in flight, if any."""
         x = self._exchange
         self._exchange = None
         if self._state != _CLOSED:
@@ -467,14 +471,14 @@ class ServerConnection:
             self._handler.gone(x)
 
     def reset(self) -> None:
-        """Drop the connection with RST, where FIN would say that the response is whole."""
+        """Drop the connection with RST, because FIN would say that the response is complete."""
         if self._state != _CLOSED:
             reset(self._transport)
         self.abort()
 
     def break_off(self, framed: bool) -> None:
-        """End a response that cannot be whole. Framing says so by itself once what was written is out; without it only
-        a reset does."""
+        """End a response that cannot be completed. With framing the client sees that when the unsent bytes are out;
+        without, only a reset shows it."""
         if not framed:
             self.reset()
             return
@@ -486,7 +490,7 @@ class ServerConnection:
             self._transport.close()
 
     def refuse(self, error: GatewayError) -> None:
-        """Answer a request that never became an exchange, and close."""
+        """Refuse a request: through its exchange if it has one, else with an error response and a close."""
         x = self._exchange
         if x is not None:
             self._fail(x, error)
@@ -495,7 +499,7 @@ class ServerConnection:
         self._linger()
 
     def sweep(self, now_ns: int) -> None:
-        """Look at the deadlines: of the exchange in flight, else of the connection."""
+        """Check the deadlines of the exchange in flight and of the connection."""
         x = self._exchange
         if x is not None and self._started:
             self._handler.sweep(x, now_ns)
@@ -507,29 +511,29 @@ class ServerConnection:
             if self._reading:
                 self._fail(x, RequestTimeout("the request body did not arrive in time"))
             else:
-                # It is we who do not read: the upstream's deadline counts.
+                # Reading is paused by us: the upstream's deadline counts.
                 self._deadline_ns = now_ns + BODY_IDLE_NS
         elif self._state >= _LINGERING and now_ns < self._flush_ns and self._transport.get_write_buffer_size():
-            # A slow reader gets the time that every last answer has.
+            # A slow reader gets the time that every last response has.
             self._deadline_ns = now_ns + LINGER_NS
         elif self._state >= _LINGERING:
             self._deadline_ns = 0
             self._state = _CLOSED
             self._transport.abort()
         elif self._offer is not None and now_ns < self._transport.rode_ns + self._door.keepalive_ns:
-            # Requests of which only the express knows.
+            # Requests that the fast path served count as activity.
             self._deadline_ns = self._transport.rode_ns + self._door.keepalive_ns
         elif self._state == _HEAD:
             self._state = _CLOSED
             self._transport.close()
 
     def hasten(self, deadline_ns: int) -> None:
-        """Close by then when no exchange and no part of a request is here."""
+        """Close at `deadline_ns` unless an exchange, or part of a request, is here by then."""
         if self._state == _HEAD and self._pending is None:
             self._deadline_ns = deadline_ns
 
     def end(self, error: GatewayError) -> None:
-        """End the exchange in flight with an error, as far as it can still be told; then the connection."""
+        """End the exchange in flight with an error, as far as that can still be sent; else close an idle connection."""
         if self._exchange is not None:
             self._fail(self._exchange, error)
         elif self._state == _HEAD:
@@ -540,15 +544,15 @@ class ServerConnection:
     # ---------------------------------------------------------------- endings
 
     def _go_on(self) -> None:
-        """Look for the next request: in what was pipelined, else from the client."""
+        """Go on with the next request: a pipelined one, else from the client."""
         if self._pending is not None and not self._fed:
-            # Not from here: a long pipeline of quick answers would nest.
+            # In a later step of the loop: a long pipeline of quick responses would recurse.
             self._door.call_soon(self._next)
         elif not self._reading:
             self.resume_reading()
 
     def _next(self) -> None:
-        """Take up what was pipelined."""
+        """Parse the pipelined bytes."""
         if self._state != _HEAD or self._pending is None or self._fed:
             return
         data = bytes(self._pending)
@@ -561,7 +565,7 @@ class ServerConnection:
                 self.resume_reading()
 
     def _look_out(self) -> None:
-        """Be told (`left`) when the client leaves while it is not read, also if it did before this exchange."""
+        """Have `left` called when the client leaves while reading is paused, also if it left before this exchange."""
         transport = self._transport
         if isinstance(transport, Transport):
             transport.pause_reading()
@@ -572,7 +576,8 @@ class ServerConnection:
         return self._pending is not None and len(self._pending) > MAX_PIPELINED_BYTES
 
     def _fail(self, x: Exchange, error: GatewayError) -> None:
-        """The request went wrong before it was whole: the handler answers it as it answers every other failure."""
+        """End an exchange whose request went wrong before it was complete; the handler answers as for any other
+        failure."""
         self._started = True
         self._unpacking = None
         self._handler.fail(x, error)
@@ -597,5 +602,5 @@ class ServerConnection:
             else:
                 self._state = _CLOSED
                 self._transport.close()
-        except OSError:  # the client was quicker
+        except OSError:  # the client closed first
             self.abort()

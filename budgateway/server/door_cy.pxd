@@ -7,11 +7,11 @@ cdef class Door:
     cdef public object call_soon
     cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
     cdef public object networks         # server.address.Networks
-    cdef public object express          # native.Express; None: all requests go the ordinary way
+    cdef public object express          # native.Express, the fast path; None: off
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
-    cdef public object places           # what all workers count connections with; None: this door alone
+    cdef public object places           # server.door_cy.Places, the count of all workers; None: count only this one's
     cdef public Py_ssize_t most_here, most_told, admitted, told
     cdef public bytes full_lines
     cdef bytes _full
@@ -19,7 +19,7 @@ cdef class Door:
     cdef public set connections
     cdef public long long now_ns
     cdef public bint draining
-    cdef public object read_head        # of the native.HeadReader that writes into `facts`
+    cdef public object read_head        # `request` of the native.HeadReader that writes into `facts`
     cdef long long[::1] facts
 
     cpdef int admit(self) except -1

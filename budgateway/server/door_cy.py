@@ -1,4 +1,4 @@
-"""The front door of one worker: what all its connections share, and the sweep that looks at their deadlines."""
+"""The server state of one worker: what all its connections share, and the sweep that checks their deadlines."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from budgateway.server.proxies import Proxies
     from budgateway.server.websocket import Tunnel
 
-MAX_TURNED_AWAY = 256  # connections that are being told so; what comes on top is cut off
+MAX_TURNED_AWAY = 256  # connections that are sent a 503 at one time; beyond them, connections are dropped unanswered
 
-RESERVE = 32  # descriptors of a worker that are no connections: segment, loop, control channel, logs, store
+RESERVE = 32  # descriptors of a worker other than connections: segment, loop, control channel, logs, Redis
 MIN_HERE = 4
 
-# What a connection holds of the door.
-OUTSIDE = 0  # nothing: it was not let in, or is over
+# The places that a connection can hold.
+OUTSIDE = 0  # none: not admitted, or closed
 ADMITTED = 1  # one of the `max_connections` of all workers
-TOLD = 2  # a moment to hear that there is no room
+TOLD = 2  # being refused with a 503
 
 _log = logging.getLogger("budgateway.server")
 
 if TYPE_CHECKING:
 
     class Places(Protocol):
-        """The count of connections that all workers share."""
+        """The connection count that all workers share."""
 
         def enter(self, most: int) -> bool:
-            """Count one more, unless that makes more than `most` in all workers."""
+            """Count one more and return True, unless that makes more than `most` in all workers."""
             ...
 
         def leave(self) -> None:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class Door:
-    """What the connections of one worker share: whom to hand exchanges to, limits, the coarse clock."""
+    """The server state of one worker: the handler of its exchanges, limits, the coarse clock."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Door:
         watch: Watch | None = None,
         places: Places | None = None,
     ) -> None:
-        """`max_connections` are those of all workers where `places` counts them, else this door's own."""
+        """`max_connections` counts those of all workers if `places` is given, else this worker's only."""
         # process
         self.handler = handler
         self.call_soon = call_soon
@@ -76,17 +76,17 @@ class Door:
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
         self.places = places
-        self.most_here = max_connections  # what this process has descriptors for
+        self.most_here = max_connections  # connections that this process has descriptors for
         self.most_told = MAX_TURNED_AWAY
         self.admitted = 0
         self.told = 0
-        # open; of those that are admitted some may still shake hands
+        # open connections; those in a TLS handshake have a place already, but are not in here yet
         self.connections: set[ServerConnection | Tunnel] = set()
         self.refused_connections = 0
-        self.full_lines = b""  # header lines of what is told to a connection for which there is no room
+        self.full_lines = b""  # header lines of the 503 that refuses a connection
         self._full = b""
-        self._full_at = 0  # in seconds since the epoch: the answer says when it was
-        # moved by the sweep, four times a second: good enough for idle deadlines, and free
+        self._full_at = 0  # seconds since the epoch, because the 503 has a date
+        # set by the sweep, four times a second: precise enough for idle deadlines, and free
         self.now_ns = monotonic_ns()
         self.draining = False
         facts = array("q", bytes(8 * FACTS))
@@ -94,7 +94,7 @@ class Door:
         self.read_head = HeadReader(facts).request
 
     def admit(self) -> int:
-        """Let one more connection in, if there is room: ADMITTED, TOLD, or OUTSIDE for one that is to be cut off."""
+        """Give one more connection a place: ADMITTED, TOLD when there are too many, or OUTSIDE to drop it."""
         if self.admitted < self.most_here and self._has_place():
             self.admitted += 1
             return ADMITTED
@@ -105,13 +105,13 @@ class Door:
         return OUTSIDE
 
     def lets_in(self, connection: Any) -> bool:
-        """Whether a connection may stay. Who accepted it may have asked already, before a handshake."""
+        """Return whether a connection is admitted. A listener may have given it its place before a handshake."""
         if connection.place == OUTSIDE:
             connection.place = self.admit()
         return bool(connection.place == ADMITTED)
 
     def leave(self, connection: Any) -> None:
-        """A connection is over: take back what it held, if it does still."""
+        """Remove a closed connection, and take back its place if it still has one."""
         self.connections.discard(connection)
         held = connection.place
         connection.place = OUTSIDE
@@ -123,14 +123,14 @@ class Door:
             self.told -= 1
 
     def bound(self, descriptors: int) -> None:
-        """Let no more in than this process has descriptors for: each needs one, and another for its upstream."""
+        """Limit connections to the descriptors of this process: each needs one, and another for its upstream."""
         spare = descriptors - RESERVE
         self.most_told = min(MAX_TURNED_AWAY, max(MIN_HERE, spare // 4))
         self.most_here = max(MIN_HERE, (spare - self.most_told) // 2)
 
     def accepts(self) -> bool:
-        """Whether there is a descriptor for one more connection, if only to be told that there is no room: what comes beyond
-        that waits in the socket's queue."""
+        """Return whether there is a descriptor for one more connection, if only to refuse it; others wait in the
+        socket's queue."""
         return self.admitted + self.told < self.most_here + self.most_told
 
     def _has_place(self) -> bool:
@@ -139,8 +139,8 @@ class Door:
         return self.places.enter(self.max_connections)
 
     def full(self) -> bytes:
-        """What a connection is told for which there is no room. Not cut off: a balancer in front takes a 503 as a reason to go
-        elsewhere."""
+        """Return the 503 that refuses a connection. It is not just closed, because a balancer in front takes a 503 as a
+        reason to go elsewhere."""
         now = int(time())
         if now != self._full_at:
             error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
@@ -149,7 +149,7 @@ class Door:
         return self._full
 
     def sweep(self, now_ns: int) -> None:
-        """Let every connection look at its deadline."""
+        """Let every connection check its deadlines."""
         self.now_ns = now_ns
         if self.express is not None:
             self.express.sweep(now_ns)
@@ -161,9 +161,9 @@ class Door:
                 connection.abort()
 
     def drain(self, grace_ns: int) -> None:
-        """Stop keep-alive: responses that begin now say that they are the last, idle connections close when nothing comes for
-        `grace_ns`, and so do those whose response has begun. A request may be on its way, and closing under it would cost an
-        innocent client an error."""
+        """Stop keep-alive: responses that begin now say that they are the last, idle connections close when nothing
+        comes for `grace_ns`, and so do those whose response has begun. A request may be on its way, and closing under
+        it would cost an innocent client an error."""
         self.draining = True
         if self.express is not None:
             self.express.open(False)
@@ -174,7 +174,7 @@ class Door:
             connection.hasten(deadline_ns)
 
     def end(self, error: GatewayError) -> None:
-        """End what is in flight with an error, and every connection."""
+        """End the exchanges in flight with an error, and every connection."""
         if self.express is not None:
             self.express.hand_over()
         for connection in tuple(self.connections):

@@ -1,4 +1,4 @@
-"""llhttp, reading requests: the parser of record on the front door."""
+"""llhttp for requests: the parser of record on the server side."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from budgateway.wire.framing_cy import Framing
 
 
 def request_parser(framing: Any) -> HttpRequestParser:
-    """llhttp, reporting to `framing`."""
+    """Return an llhttp parser that reports to `framing`."""
     return HttpRequestParser(framing)
 
 
 class RequestFraming(Framing):
-    """A connection's parser, and what it said: of where the head ends, too, as the body may not be whole yet."""
+    """A connection's parser and its state. Notes the end of the head too, because the body may not be complete yet."""
 
     def __init__(self) -> None:
         self.complete = False
@@ -23,15 +23,18 @@ class RequestFraming(Framing):
         self._feed: Any = HttpRequestParser(self).feed_data
 
     def read(self, piece: Any, chunked: bool, length: int) -> str | None:
-        """Feed a piece of a request; what is wrong with it, if anything is. Its framing, as the native scan has it, is for
-        one whose upgrade is ignored (RFC 9110 7.8; java.net.http asks for h2c with every POST): llhttp stops behind its
-        head."""
+        """Feed a piece of a request; return what is wrong with it, or None.
+
+        `chunked` and `length` are its framing according to the native scan. They are needed when an upgrade is ignored
+        (RFC 9110 7.8; java.net.http requests h2c with every POST), because llhttp stops after the head of such a
+        request.
+        """
         try:
             self._feed(piece)
         except HttpParserError as error:
             return str(error).lower()
         except HttpParserUpgrade as stop:
-            # The body is for a parser that was told of the framing alone.
+            # A new parser reads the body, after a head that holds the framing only.
             self._feed = HttpRequestParser(self).feed_data
             rest = piece[stop.args[0] :]
             if chunked:
@@ -47,9 +50,9 @@ class RequestFraming(Framing):
         return None
 
     def close(self) -> None:
-        """Break the cycle with the parser."""
+        """Break the reference cycle with the parser."""
         self._feed = None
 
     def on_headers_complete(self) -> None:
-        """The head was read."""
+        """Note that the head is complete."""
         self.head_done = True

@@ -1,4 +1,4 @@
-"""A TLS listener whose handshakes count as connections: bounded in number by the door, in time by its head_timeout."""
+"""A TLS listener whose handshakes count as connections: bounded in number by `Door`, in time by `head_timeout_ns`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from budgateway.server.door_cy import Door
 
-AT_ONCE = 16  # connections accepted in one step of the loop: those that are open come in between
-REST_S = 0.1  # without descriptors or memory: connections wait in the queue meanwhile
+AT_ONCE = 16  # connections accepted in one step of the loop, so that open ones are served in between
+REST_S = 0.1  # pause without descriptors or memory; connections wait in the queue meanwhile
 
 _SHORT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -30,8 +30,8 @@ _log = logging.getLogger("budgateway.server")
 class TlsListener:
     """Accepts connections from one socket until it is closed; the socket stays its owner's.
 
-    The event loop's own server tells its protocol of a connection when the handshake is done: silent clients would be
-    counted by nobody.
+    The event loop's own server reports a connection only when its handshake is done, so silent clients would not be
+    counted.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class TlsListener:
         tls: ssl.SSLContext,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
-        """`spawn` keeps the task of each handshake, and cancels it when the process ends. NotImplementedError on a loop that
-        watches no descriptors."""
+        """`spawn` owns the task of each handshake, and cancels it when the process ends. NotImplementedError on a loop
+        that watches no descriptors."""
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._door = door
@@ -56,7 +56,7 @@ class TlsListener:
         sock.listen(backlog)
 
     def close(self) -> None:
-        """Accept no more; handshakes that have begun go on. Idempotent."""
+        """Stop accepting; handshakes in progress go on. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -75,7 +75,7 @@ class TlsListener:
                 return
             except OSError as error:
                 if error.errno not in _SHORT:
-                    continue  # the connection that it was about is gone (accept(2))
+                    continue  # that connection is gone already (accept(2))
                 self._rest(error)
                 return
             self._welcome(client)
@@ -101,17 +101,17 @@ class TlsListener:
                 ssl_handshake_timeout=self._door.head_timeout_ns / 1e9,
             )
         except (OSError, EOFError):
-            # Too late, no TLS, or gone: that is the client's affair.
+            # Too slow, not TLS, or gone: the client's fault, nothing to log.
             client.close()
         except BaseException:
             client.close()
             raise
         finally:
             if connection._transport is None:
-                self._door.leave(connection)  # it never came about
+                self._door.leave(connection)  # the handshake did not complete
 
     def _rest(self, error: OSError) -> None:
-        """Leave connections waiting for a moment; complain once, and again when none waited in between."""
+        """Pause accepting. Log it once, and again only if the queue was empty in between."""
         if not self._short:
             self._short = True
             _log.error("no connection can be accepted: %s", (error.strerror or "").lower())

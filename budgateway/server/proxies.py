@@ -1,4 +1,4 @@
-"""Whose word about a client's address is believed: `X-Forwarded-For`, as far as proxies of ours wrote it."""
+"""Trusted proxies: finds the client's address in `X-Forwarded-For`, as far as trusted proxies wrote it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from budgateway.native import RequestHead
     from budgateway.server.address import Address
 
-MAX_HOPS = 32  # read from the right; who is further away is not looked for
-MAX_REMEMBERED = 4096  # addresses of peers; forgotten all at once
+MAX_HOPS = 32  # hops read, from the right
+MAX_REMEMBERED = 4096  # addresses of peers; all are dropped when there are more
 
 
 class Proxies:
-    """The operator's `trusted_proxies`. Each proxy adds, on the right, the address that it was spoken to from; so reading goes
-    from the right for as long as a proxy of ours is speaking, and the first address that is none is the client."""
+    """The operator's `trusted_proxies`. Each proxy appends the address that it got the request from; addresses are read
+    from the right as long as they belong to trusted proxies, and the first other one is the client."""
 
     def __init__(self, blocks: Iterable[str]) -> None:
         self._networks = [_network(block) for block in blocks]
         self._peers: dict[str, bool] = {}
 
     def client(self, peer: str, head: RequestHead) -> str:
-        """Who asks, on a connection from `peer`. What cannot be read ends the reading: the client is then the last one whose
-        address a trusted proxy vouches for."""
+        """Return the client's address on a connection from `peer`. An unreadable entry ends the search: the client is
+        then the last address that a trusted proxy wrote."""
         trusted = self._peers.get(peer)
         if trusted is None:
             if len(self._peers) >= MAX_REMEMBERED:
@@ -53,7 +53,7 @@ class Proxies:
 
 
 def _network(block: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """A block of addresses; one of IPv4 in IPv6's clothes is one of IPv4, as clients are."""
+    """Parse a block of addresses; a block of IPv4-mapped addresses becomes IPv4, as client addresses do."""
     network = ipaddress.ip_network(block, strict=False)
     if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
         mapped = network.network_address.ipv4_mapped

@@ -1,4 +1,4 @@
-"""Bodies that are more than bytes to the gateway: forms, and what has a content coding. Read as they arrive."""
+"""Request bodies that the gateway reads as they arrive: forms, and bodies with a content coding."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from budgateway.wire.form import FormReader
 if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
 
-FORM_BYTES = 64 * 1024  # a form that is smaller is kept whole: it can be sent again
-# A file in front of the field `model` is held so far, as a JSON body is (the API's own limit of audio is 25 MB). Behind that the
-# form goes on as one whose model cannot be seen.
+FORM_BYTES = 64 * 1024  # a smaller form is kept whole, so that it can be sent again
+# Bytes held while a form's field `model` has not come, as a JSON body is held (the API limits audio to 25 MB). Beyond
+# them, the form goes on as one whose model cannot be seen.
 FORM_HELD_BYTES = 32 * 1024 * 1024
 
 _OF_THE_FRAMING = frozenset(("content-encoding", "content-length", "transfer-encoding"))
 
 
 class Unpacking:
-    """One body. Pieces go in as they came, and come out as they go upstream: decoded, under a head that says so."""
+    """Decodes and parses one body. Pieces go in as received, and come out as they go upstream: decoded, under a head
+    that says so."""
 
     __slots__ = ("_decoder", "_form")
 
@@ -30,8 +31,8 @@ class Unpacking:
 
     @classmethod
     def of(cls, x: Exchange, limit: int) -> Unpacking | None:
-        """What the body of an exchange needs; None when nothing looks into it. `limit` is of the decoded body. BadRequest for a
-        form without a boundary, Overloaded for too many decoders."""
+        """Return what the body of an exchange needs, or None when nothing reads it. `limit` applies to the decoded
+        body. BadRequest for a form without a boundary, Overloaded for too many decoders."""
         decoder = form = None
         if x.flags & ENCODED:
             if not x.flags & (JSON | MULTIPART):
@@ -40,7 +41,7 @@ class Unpacking:
             try:
                 decoder = BodyDecoder(", ".join(codings), limit)
             except UnsupportedCoding:
-                return None  # it stays unread: the router has the last word
+                return None  # it stays encoded, and the router decides about it
             x.head = plain_head(x.head)
             x.flags &= ~ENCODED
         if x.flags & MULTIPART:
@@ -48,7 +49,7 @@ class Unpacking:
         return cls(decoder, form)
 
     def feed(self, piece: bytes) -> bytes:
-        """The next piece. BadRequest or RequestTooLarge when it is not what it should be."""
+        """Return the next piece, decoded. BadRequest or RequestTooLarge when it is malformed or too much."""
         if self._decoder is not None:
             piece = self._decoder.feed(piece)
         if self._form is not None:
@@ -56,20 +57,21 @@ class Unpacking:
         return piece
 
     def finish(self) -> None:
-        """The body has ended. BadRequest when it is not whole."""
+        """Check that the body is complete at its end; BadRequest when it is not."""
         if self._decoder is not None:
             self._decoder.finish()
         if self._form is not None:
             self._form.finish()
 
     def holds(self, size_bytes: int) -> bool:
-        """Whether a body that streams must wait for more than this: the model of a form is not known yet."""
+        """Return whether a body that streams must wait for more: a form's model is not known yet, or it may be kept
+        whole."""
         form = self._form
         return form is not None and size_bytes < (FORM_BYTES if form.has_model else FORM_HELD_BYTES)
 
 
 def plain_head(head: RequestHead) -> RequestHead:
-    """The head of a request whose body is decoded on its way: without the coding, and with a body as long as it is."""
+    """Return the head of a request whose body is decoded on its way: without the coding, and chunked."""
     target = f"{head.path}?{head.query}" if head.query else head.path
     lines = [f"{head.method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in head.headers() if name not in _OF_THE_FRAMING]

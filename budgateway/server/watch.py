@@ -1,8 +1,8 @@
-"""Notices clients that leave while they are not read.
+"""Detects clients that leave while reading is paused.
 
-An event loop that does not read a socket does not look at it either: a FIN or RST behind bytes that wait would be found when
-reading goes on, which may be never. So such a socket is put into an epoll set of its own, for its end alone (EPOLLRDHUP), and
-that set is one more descriptor that the loop looks at.
+An event loop does not watch a socket that it does not read: a FIN or RST behind unread bytes would be found when
+reading goes on, which may be never. Such a socket is put into a separate epoll set, which watches for its end only
+(EPOLLRDHUP), and the loop watches the set's descriptor.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 
 class Watched(Protocol):
-    """Who is watched for."""
+    """The object to notify: a connection's protocol."""
 
     def left(self) -> None:
-        """The peer sends no more: its FIN or RST is here. Told once."""
+        """Handle the peer's FIN or RST. Called once."""
 
 
 class Watch:
-    """One per worker. Without epoll, or `add_reader`, it sees nothing, and who left is found when reading goes on."""
+    """The watch of one worker. Without epoll or `add_reader` it does nothing: a client's end is found when reading goes
+    on."""
 
     def __init__(self, add_reader: Callable[[int, Callable[[], None]], object] | None = None) -> None:
         self._by_fd: dict[int, Watched] = {}
@@ -36,11 +37,11 @@ class Watch:
 
     @property
     def count(self) -> int:
-        """How many are watched for."""
+        """The number of sockets watched."""
         return len(self._fds)
 
     def add(self, who: Watched, sock: socket.socket | None) -> None:
-        """Tell `who` when the peer of `sock` leaves."""
+        """Call `who.left` when the peer of `sock` leaves."""
         if self._epoll is None or sock is None or who in self._fds:
             return
         fd = sock.fileno()
@@ -50,16 +51,16 @@ class Watch:
             self._by_fd[fd] = who
 
     def discard(self, who: Watched) -> None:
-        """Watch for it no more."""
+        """Stop watching for `who`."""
         fd = self._fds.pop(who, -1)
-        # A descriptor that was closed meanwhile may be somebody else's by now.
+        # A descriptor that was closed meanwhile may have another owner by now.
         if self._epoll is not None and self._by_fd.get(fd) is who:
             del self._by_fd[fd]
             with contextlib.suppress(OSError):
                 self._epoll.unregister(fd)
 
     def close(self, remove_reader: Callable[[int], object]) -> None:
-        """See nothing any more. Idempotent."""
+        """Stop watching. Idempotent."""
         if self._epoll is not None:
             remove_reader(self._epoll.fileno())
             self._epoll.close()

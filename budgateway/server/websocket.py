@@ -1,11 +1,11 @@
-"""An upgraded exchange: frames both ways between two transports, as they came, until one close ends both.
+"""An upgraded exchange: forwards WebSocket frames unchanged between two transports, until one close ends both.
 
 ```
 client --- downstream End --FrameScanner--> upstream End --- upstream
                           <--FrameScanner--
 ```
-Nothing is kept but a header in pieces. A direction that stands between two frames can be given a close frame of ours; one
-that stands inside a frame can only be cut off, which its reader knows as 1006.
+Only an incomplete frame header is buffered. A direction that is between two frames can be sent a close frame of ours;
+one that is inside a frame can only be cut off, which its reader reports as 1006.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
     from budgateway.records import WebSocket
 
-WRITE_HIGH_BYTES = 64 * 1024  # then whoever writes to it is not read
-CLOSE_NS = 5_000_000_000  # the wait for the other's close frame (RFC 6455 7.1.1); `websockets` waits 10 s, `ws` 30 s
-FLUSH_NS = 60_000_000_000  # for what was written before to be read by a slow reader
-LINGER_NS = 2_000_000_000  # for a close frame of ours to arrive: closing over unread bytes would reset it away
-LINGER_BYTES = 64 * 1024 * 1024  # of a peer that goes on sending meanwhile, thrown away
+WRITE_HIGH_BYTES = 64 * 1024  # above it, the other end is not read
+CLOSE_NS = 5_000_000_000  # wait for the peer's close frame (RFC 6455 7.1.1); `websockets` waits 10 s, `ws` 30 s
+FLUSH_NS = 60_000_000_000  # for a slow reader to read what was written before
+LINGER_NS = 2_000_000_000  # for our close frame to arrive: closing with unread bytes would reset it away
+LINGER_BYTES = 64 * 1024 * 1024  # discarded from a peer that goes on sending meanwhile
 
 # RFC 6455 7.4.1.
 _GOING_AWAY = 1001
@@ -36,7 +36,7 @@ _INTERNAL = 1011
 
 
 class SocketCounts:
-    """What one worker's sockets have passed on since it began, and how many are open."""
+    """Counts of one worker's WebSockets: how many are open, and what they have forwarded since it began."""
 
     __slots__ = ("bytes_in", "bytes_out", "frames_in", "frames_out", "open")
 
@@ -49,8 +49,8 @@ class SocketCounts:
 
 
 class Tunnel:
-    """Owns both transports from the upstream's 101 on, and the exchange's end. Stands among the door's connections in
-    place of the client's own."""
+    """Owns both transports from the upstream's 101 on, and the end of the exchange. Replaces the client's connection
+    among the door's connections."""
 
     __slots__ = (
         "_carrier", "_counts", "_deadline_ns", "_door", "_down", "_flush_ns", "_idle_at_ns", "_idle_ns", "_idle_s",
@@ -60,7 +60,7 @@ class Tunnel:
     def __init__(
         self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any, place: int = 0
     ) -> None:
-        """`place` is what the client's connection holds of the door, given back with its end."""
+        """`place` is the place that the client's connection holds (server.door_cy), given back at the end."""
         self._carrier = carrier
         self._x = x
         self._door = door
@@ -68,7 +68,7 @@ class Tunnel:
         self._idle_ns = int(limits.idle_s * 1e9)
         self._idle_s = limits.idle_s
         self._counts = counts
-        self._deadline_ns = 0  # 0 while frames pass; then until when the ends may take to part
+        self._deadline_ns = 0  # 0 while frames pass; then the deadline for both ends to close
         self._flush_ns = 0
         self._idle_at_ns = 0
         self.active = True
@@ -79,8 +79,8 @@ class Tunnel:
         self._up.other = self._down
 
     def open(self, client: Any, upstream: Any, head: bytes, rest: bytes, early: bytes) -> None:
-        """Take both transports over. `head` is the client's 101; `rest` followed the upstream's, and `early` the client's
-        request: it goes no further than here before that 101."""
+        """Take over both transports. `head` is the client's 101; `rest` followed the upstream's 101, and `early` the
+        client's request: it was held back until now."""
         self._counts.open += 1
         self._door.connections.add(self)
         self._down.take(client)
@@ -91,10 +91,10 @@ class Tunnel:
         if early:
             self._down.data_received(early)
 
-    # ---------------------------------------------------------------- what the ends report
+    # ---------------------------------------------------------------- reports from the ends
 
     def closed(self, end: End) -> None:
-        """A close frame of this end's peer has passed: the handshake is over when it was the second."""
+        """Handle a close frame from this end's peer: the second one completes the closing handshake."""
         if end.other.said_close:
             self._part(COMPLETE, VERDICT_SUCCESS, "")
             self._down.leave()
@@ -104,7 +104,7 @@ class Tunnel:
             self._flush_ns = self._deadline_ns + FLUSH_NS
 
     def violated(self, end: End, code: int, why: str) -> None:
-        """This end's peer broke the protocol: it is told so, the other that it is over."""
+        """End both sides after this end's peer broke the protocol: each gets a close frame with its own code."""
         if end.is_client:
             self._part(TRUNCATED, VERDICT_NEUTRAL, "request_too_large" if code == 1009 else "bad_request")
             self._up.say_close(_GOING_AWAY, "the client broke the protocol")
@@ -114,10 +114,10 @@ class Tunnel:
         end.say_close(code, why)
 
     def lost(self, end: End) -> None:
-        """This end's connection is gone."""
+        """Handle the loss of this end's connection."""
         other = end.other
         if end.said_close or end.told_close:
-            # It went without waiting for the rest of the handshake.
+            # The peer did not wait for the rest of the closing handshake.
             self._part(COMPLETE, VERDICT_SUCCESS, "")
             other.leave()
         elif end.is_client:
@@ -128,14 +128,14 @@ class Tunnel:
             other.say_close(_INTERNAL, "the upstream closed the connection")
         if self._down.is_gone() and self._up.is_gone():
             self._door.leave(self)
-            # Nothing is reported any more: without these circles all of it goes at once.
+            # No more reports: without these reference cycles everything is freed at once.
             self._down.part()
             self._up.part()
 
     # ---------------------------------------------------------------- for the door
 
     def sweep(self, now_ns: int) -> None:
-        """Look at the deadlines, four times a second."""
+        """Check the deadlines, four times a second."""
         self._count()
         if self._deadline_ns:
             if now_ns > self._deadline_ns:
@@ -151,15 +151,15 @@ class Tunnel:
             self._leave_both(_GOING_AWAY, f"idle for {self._idle_s:g} s", "idle_timeout")
 
     def hasten(self, deadline_ns: int) -> None:
-        """A drain begins: a socket is an exchange in flight, and has the drain's whole time."""
+        """Do nothing when a drain begins: a WebSocket is an exchange in flight, and has the drain's whole time."""
 
     def end(self, error: GatewayError) -> None:
-        """End it now, and say why."""
+        """End the WebSocket now, with close frames that give the reason."""
         code = _GOING_AWAY if isinstance(error, Draining) else _INTERNAL
         self._leave_both(code, str(error), error.code)
 
     def abort(self) -> None:
-        """Cut both off."""
+        """Cut both ends off."""
         self._part(TRUNCATED, VERDICT_NEUTRAL, Draining.code)
         self._down.drop()
         self._up.drop()
@@ -167,14 +167,14 @@ class Tunnel:
     # ---------------------------------------------------------------- endings
 
     def _expire(self, now_ns: int) -> None:
-        """A close frame was not answered, or an end did not close, in time. Who reads slowly, or still sends, gets more."""
+        """Handle the deadline of a closing handshake. A peer that reads slowly or still sends gets more time."""
         if now_ns < self._flush_ns and (self._down.needs_time() or self._up.needs_time()):
             self._deadline_ns = now_ns + LINGER_NS
             return
         is_told = not self._over and (self._down.told_close or self._up.told_close)
         self._part(TRUNCATED, VERDICT_NEUTRAL, "close_timeout")
         if is_told:
-            # Whoever was told, and did not answer, may not have come to reading it.
+            # A peer that did not answer our close frame may not have read it yet.
             self._down.leave()
             self._up.leave()
             return
@@ -187,7 +187,7 @@ class Tunnel:
         self._up.say_close(code, why)
 
     def _part(self, outcome: int, verdict: int, error: str) -> None:
-        """The exchange ends, once; the ends get a moment to hear of it."""
+        """End the exchange, once; both ends get LINGER_NS to close."""
         if self._over:
             return
         self._over = True
@@ -215,7 +215,7 @@ class Tunnel:
 
 
 class End:
-    """One of the two: an asyncio protocol that passes on what its peer sends, and by which its peer is told."""
+    """One end: an asyncio protocol that forwards what its peer sends, and writes to that peer."""
 
     __slots__ = (
         "_deaf", "_discarded", "_ending", "_feed", "_frames", "_heard", "_scanner", "_slow_since_ns", "_transport",
@@ -231,18 +231,18 @@ class End:
         self._slow_since_ns = 0
         self.is_client = is_client
         self.other: Any = None
-        self.said_close = False  # its peer's close frame has passed
-        self.told_close = False  # its peer was sent one
-        self._ending = False  # what its peer still says goes nowhere
-        self._heard = False  # it has said something since that was last looked at
+        self.said_close = False  # its peer has sent a close frame
+        self.told_close = False  # its peer was sent a close frame
+        self._ending = False  # further bytes from its peer are discarded
+        self._heard = False  # its peer has sent something since `needs_time` was last called
         self._discarded = 0
-        self._deaf = False  # its peer has said that it is over, and reads no more: nothing is written to it
+        self._deaf = False  # its peer has sent a close frame and does not read: nothing is written to it
         self.passed = 0
         self.uncounted = 0
         self._frames = 0
 
     def take(self, transport: Any) -> None:
-        """This transport is ours now."""
+        """Take over a transport."""
         self._transport = transport
         self._write = transport.write
         transport.set_protocol(self)
@@ -252,10 +252,10 @@ class End:
     # ---------------------------------------------------------------- asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Never called: it was made long ago."""
+        """Do nothing: never called, because the connection existed before."""
 
     def data_received(self, data: bytes) -> None:
-        """Frames of the peer, in any pieces."""
+        """Forward frames from the peer, in any pieces."""
         if self._ending:
             self._discard(data)
             return
@@ -282,7 +282,7 @@ class End:
                 tunnel.closed(self)
 
     def _discard(self, data: bytes) -> None:
-        """Throw away what the peer still says. Its close frame ends that; after a violation none can be found."""
+        """Discard bytes from the peer. Its close frame ends that; after a violation none can be found."""
         self._heard = True
         self._discarded += len(data)
         if self._is_at_fault():
@@ -295,13 +295,13 @@ class End:
         return self._scanner.error is not None
 
     def _turn_deaf(self) -> None:
-        """The peer has closed and does not read: for its sake the other one is not held back, which has to get to the end
-        of what it sends before it reads that it is over."""
+        """Stop writing to a peer that has sent a close frame and does not read. The other peer is read again, because
+        it has to finish what it sends before it reads the close frame."""
         self._deaf = True
         self.other.hold(False)
 
     def eof_received(self) -> bool:
-        """The peer sends no more. After its close frame it may still wait for ours; before it, it is gone."""
+        """Handle the peer's EOF. After its close frame it may still wait for ours; before it, the peer is gone."""
         if self.said_close and not self.told_close and self._transport.can_write_eof():
             return True
         if not self._ending:
@@ -309,13 +309,13 @@ class End:
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The peer is gone."""
+        """Report that the peer is gone."""
         self._transport = None
         self._write = None
         self._tunnel.lost(self)
 
     def pause_writing(self) -> None:
-        """The peer reads more slowly than the other writes."""
+        """Stop reading the other peer, because this one reads more slowly."""
         self._slow_since_ns = monotonic_ns()
         if self.said_close:
             self._turn_deaf()
@@ -323,14 +323,14 @@ class End:
             self.other.hold(True)
 
     def resume_writing(self) -> None:
-        """It caught up."""
+        """Read the other peer again."""
         self._slow_since_ns = 0
         self.other.hold(False)
 
     # ---------------------------------------------------------------- for the tunnel
 
     def hold(self, back: bool) -> None:
-        """Stop reading the peer, or go on."""
+        """Stop reading the peer, or resume."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -340,12 +340,12 @@ class End:
             transport.resume_reading()
 
     def say_close(self, code: int, reason: str) -> None:
-        """Tell the peer that it is over, if that can still be told, and let the connection end."""
+        """Send the peer a close frame, if that is still possible, and let the connection end."""
         if self._transport is None:
             return
         if not self.told_close:
             if self._deaf or not self.other._scanner.between_frames:
-                # There is no place for a frame inside a frame.
+                # A frame cannot be sent inside a frame.
                 self._transport.abort()
                 return
             self.told_close = True
@@ -353,7 +353,7 @@ class End:
         self.leave()
 
     def leave(self) -> None:
-        """Close when the peer has nothing left to say: its close frame has come, or comes within the deadline."""
+        """Close when the peer has nothing left to send: its close frame has come, or comes within the deadline."""
         self._ending = True
         transport = self._transport
         if transport is None:
@@ -363,19 +363,19 @@ class End:
         elif self.said_close or not self.told_close:
             transport.close()
         else:
-            # It may still be sending. Closing over bytes that nobody read would reset the close frame away.
+            # The peer may still be sending. Closing with unread bytes would reset the close frame away.
             self.hold(False)
             if self._is_at_fault() and transport.can_write_eof():
-                # Of its answer nothing can be read: that nothing follows, it must know from here.
+                # No close frame can be found in what it sends, so EOF must tell it that nothing follows.
                 transport.write_eof()
 
     def part(self) -> None:
-        """Forget the tunnel and the other end."""
+        """Drop the references to the tunnel and the other end."""
         self._tunnel = None
         self.other = None
 
     def drop(self) -> None:
-        """Cut the peer off, unless it has said goodbye."""
+        """Cut the peer off, unless it has sent a close frame."""
         if self._transport is not None:
             if self.said_close:
                 self._transport.close()
@@ -383,7 +383,7 @@ class End:
                 self._transport.abort()
 
     def needs_time(self) -> bool:
-        """Something written has not left yet, or the peer has gone on sending since that was last asked."""
+        """Return whether bytes are unsent, or the peer has gone on sending since the last call."""
         heard, self._heard = self._heard, False
         if self._transport is None:
             return False
@@ -392,15 +392,15 @@ class End:
         return not self._deaf and self._transport.get_write_buffer_size() > 0
 
     def is_gone(self) -> bool:
-        """Its connection has ended."""
+        """Return whether the connection has ended."""
         return self._transport is None
 
     def is_stuck(self, now_ns: int, patience_ns: int) -> bool:
-        """The peer has not read for so long."""
+        """Return whether the peer has read nothing for `patience_ns`."""
         return self._slow_since_ns != 0 and now_ns - self._slow_since_ns > patience_ns
 
     def new_frames(self) -> int:
-        """Frames begun since it was last asked."""
+        """Return the number of frames begun since the last call."""
         frames = self._scanner.frames
         new: int = frames - self._frames
         self._frames = frames
