@@ -1,1 +1,1 @@
-"""Whether upstreams are well: they are asked, and what they say is put where every worker sees it."""
+"""Health checks: probes of upstreams, with results shared by all workers."""

@@ -1,4 +1,4 @@
-"""What engines say of themselves: their load, in the words of each, and the models they serve."""
+"""Parsers for engines' reports: their load, in each engine's format, and the models they serve."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from budgateway.wire.document import read_json
 
-# The same three numbers under the names that engines give them, newest first.
+# The three metrics by each engine's names for them, newest first.
 RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
 WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
 # vLLM's is called kv_cache_usage_perc since V1 (0.9), gpu_cache_usage_perc before; both are shares of 1.
@@ -17,7 +17,7 @@ KV_USAGE = (
     "sglang:token_usage",
     "llamacpp:kv_cache_usage_ratio",
 )
-# Some replace the colon, which recording rules are meant to have.
+# Some exporters replace the colon, which Prometheus reserves for recording rules.
 _NAMES = {
     spelling: (place, order)
     for place, names in enumerate((RUNNING, WAITING, KV_USAGE))
@@ -30,7 +30,7 @@ COUNT_MAX = 1_000_000  # more requests than any engine holds
 
 
 class Load(NamedTuple):
-    """Requests computed and waiting; the share of the KV cache in use, 0 to 1."""
+    """An engine's load: requests running and waiting, and the share of the KV cache in use, 0 to 1."""
 
     running: int
     waiting: int
@@ -38,14 +38,14 @@ class Load(NamedTuple):
 
 
 def read_load(body: bytes) -> Load | None:
-    """From Prometheus text or from SGLang's report; None when nothing of it is there."""
+    """Parse the load from Prometheus text or from SGLang's JSON report; None when it contains none."""
     if body.lstrip()[:1] in (b"{", b"["):
         return _from_report(body)
     return _from_metrics(body.decode("utf-8", "replace"))
 
 
 def read_models(body: bytes) -> list[str] | None:
-    """The ids of a model list; None when it is none."""
+    """Return the ids of a model list; None when the body is no model list."""
     document = _json(body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
@@ -55,7 +55,7 @@ def read_models(body: bytes) -> list[str] | None:
 
 
 def _from_metrics(text: str) -> Load | None:
-    """One value a series: requests add up over ranks and models, the fullest cache counts."""
+    """Aggregate the series: requests are summed over ranks and models, the fullest cache counts."""
     found: dict[tuple[int, int], list[float]] = {}
     for line in text.splitlines():
         name = line.partition("{")[0].partition(" ")[0]
@@ -76,7 +76,7 @@ def _from_metrics(text: str) -> Load | None:
 
 
 def _number(words: list[str]) -> float | None:
-    """The value behind a series' name; a time may follow it."""
+    """The value after a series' name; a timestamp may follow it."""
     try:
         value = float(words[0])
     except (IndexError, ValueError):
@@ -85,7 +85,8 @@ def _number(words: list[str]) -> float | None:
 
 
 def _from_report(body: bytes) -> Load | None:
-    """`/v1/loads`: an object of `loads`; `/get_load`, before it: a list by rank whose num_reqs counts those that wait, too."""
+    """Parse SGLang's `/v1/loads` (an object with `loads`) or the older `/get_load` (a list by rank, whose num_reqs
+    includes waiting requests)."""
     document = _json(body)
     ranks = document.get("loads") if isinstance(document, dict) else document
     if not isinstance(ranks, list):
@@ -107,18 +108,18 @@ def _of_rank(rank: dict[str, Any]) -> Load | None:
             return None
         running = max(0, total - (waiting or 0))
     usage = rank.get("token_usage")
-    # A share of 1; a whole number of hundreds of digits is no float.
+    # A share of 1; an int of hundreds of digits would not fit a float.
     share = min(1, max(0, usage)) if isinstance(usage, int | float) and usage == usage else 0.0
     return _load(running, waiting or 0, share)
 
 
 def _load(running: float, waiting: float, kv_usage: float) -> Load:
-    """Within what is kept of it."""
+    """Clamp the values to the ranges that the segment stores."""
     return Load(int(min(running, COUNT_MAX)), int(min(waiting, COUNT_MAX)), min(1.0, max(0.0, kv_usage)))
 
 
 def _json(body: bytes) -> object:
-    """An upstream's document is hostile input: what cannot be read is None, however it is made."""
+    """Parse an upstream's JSON as hostile input: None when it cannot be parsed, for any reason."""
     try:
         return read_json(body)
     except ValueError:
@@ -126,7 +127,7 @@ def _json(body: bytes) -> object:
 
 
 def _is_text(name: str) -> bool:
-    """JSON can spell half of a surrogate pair, which nothing else can."""
+    """False for lone surrogates, which JSON can express but UTF-8 cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 

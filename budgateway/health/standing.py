@@ -1,4 +1,4 @@
-"""One upstream's standing with its probes: when answers make it unhealthy, and when the next question is due."""
+"""One upstream's health by its probes: the thresholds, and the pause until the next probe."""
 
 from __future__ import annotations
 
@@ -6,47 +6,47 @@ from dataclasses import dataclass
 
 from budgateway.records import HealthCheck
 
-# While something is amiss, whatever the interval: a decision takes seconds, not minutes.
+# The pause while probes fail, whatever the interval: a decision takes seconds, not minutes.
 RECHECK_S = 1.0
-# Of one that stays away.
+# The pause after AWAY_AFTER failures in a row.
 AWAY_S = 5.0
 AWAY_AFTER = 30
-# Traffic heard nothing of it for a second: so does the probe, or it is answered at once.
+# Timeout for probing an upstream that has been silent to traffic for a second: a healthy one responds at once.
 SUSPECT_TIMEOUT_S = 1.0
 JITTER = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a probe brought. `reason` is empty for a good one."""
+    """The result of one probe. `reason` is empty when it succeeded."""
 
-    at_s: float  # of the wall clock
+    at_s: float  # wall clock
     ms: float
     status: int = 0
     reason: str = ""
-    silent: bool = False  # no answer at all
+    silent: bool = False  # no response at all
 
 
 class Standing:
-    """Counts answers. `healthy` is None until there was one."""
+    """An upstream's probe state: counts results. `healthy` is None before the first one."""
 
     __slots__ = ("answer", "failed", "failures_in_all", "healthy", "in_row", "probes", "reason", "silent", "since_s")
 
     def __init__(self) -> None:
         self.healthy: bool | None = None
         self.reason = ""
-        self.silent = False  # unhealthy, and traffic hears as little of it
+        self.silent = False  # unhealthy, and traffic got no response either
         self.since_s = 0.0
         self.answer: Answer | None = None
-        # answers of the present kind, good or bad, one after the other
+        # consecutive results of the current kind, good or bad
         self.in_row = 0
         self.failed = False
         self.probes = 0
         self.failures_in_all = 0
 
     def hear(self, answer: Answer, check: HealthCheck, *, suspected: bool) -> bool:
-        """Count an answer: whether that changed `healthy` or `silent`. One that is `suspected` by traffic and does not answer
-        is unhealthy at once: two witnesses are enough."""
+        """Count a probe's result; True when that changed `healthy` or `silent`. An upstream `suspected` by traffic that
+        does not respond to the probe is unhealthy at once: two independent failures are enough."""
         bad = bool(answer.reason)
         self.answer = answer
         self.probes += 1
@@ -69,7 +69,7 @@ class Standing:
         return (self.healthy, self.silent) != before
 
     def pause_s(self, check: HealthCheck, chance: float) -> float:
-        """Until the next question; `chance` is 0 to 1."""
+        """The seconds until the next probe; `chance`, 0 to 1, sets the jitter."""
         pause_s = check.interval_s
         if self.failed or self.healthy is False:
             away = self.healthy is False and self.failed and self.in_row > AWAY_AFTER
@@ -78,7 +78,7 @@ class Standing:
 
 
 def fault(check: HealthCheck, status: int, body: bytes) -> str:
-    """What is wrong with an answer; empty: nothing."""
+    """The fault in a probe's response; empty when there is none."""
     if not any(first <= status <= last for first, last in check.statuses):
         return f"status {status}"
     if check.body and check.body.encode() not in body:

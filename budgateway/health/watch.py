@@ -1,4 +1,4 @@
-"""Asks every upstream how it is, and puts what they say where all workers see it: the segment."""
+"""The prober: probes every upstream, and writes the results to the segment, where all workers see them."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 MODELS_PATH = "/v1/models"
 GENERATE_PATH = "/v1/chat/completions"
-SUSPICION_S = 0.1  # between two looks at what workers suspect
-SPREAD_S = 1.0  # first questions are asked within
-LOAD_S = 1.0  # between two looks at an engine's load, where that decides who gets the next exchange
+SUSPICION_S = 0.1  # between two checks for upstreams that workers suspect
+SPREAD_S = 1.0  # first probes are spread over this time
+LOAD_S = 1.0  # between two readings of an engine's load, when the balancer uses it
 LOAD_TIMEOUT_S = 2.0
-FORGET_AFTER = 3  # questions in a row that brought no load: what it was is no guide any more
+FORGET_AFTER = 3  # consecutive readings without a load: the last one is then outdated
 
 _log = logging.getLogger("budgateway.health")
 
 
 class Ask(Protocol):
-    """One request to an upstream: status and body. GatewayError or TimeoutError when there is no answer."""
+    """Sends one request to an upstream; returns status and body. GatewayError or TimeoutError without a response."""
 
     def __call__(
         self, target: Any, path: str, timeout_s: float, body: bytes | None = None
@@ -43,10 +43,10 @@ class Ask(Protocol):
 
 
 class Watched:
-    """What is asked of one upstream, and what it said."""
+    """One probed upstream: its health check and its latest results."""
 
     def __init__(self, name: str, slot: int, target: Any, check: HealthCheck) -> None:
-        """`target` is what `Ask` takes. `by_load` of a balancer that goes by the engine's load."""
+        """`target` is passed to `Ask`. `by_load` is set when a balancer uses the engine's load."""
         self.name = name
         self.slot = slot
         self.target = target
@@ -55,21 +55,21 @@ class Watched:
         self.standing = Standing()
         self.models: list[str] | None = None
         self.load: Load | None = None
-        # where in load_paths the last one was found; past the end: nowhere
+        # index in load_paths where the load was last found; past the end: nowhere
         self.load_path = 0
         self.unheard = 0
         self.suspected = False
         self.suspicions = 0
-        self.hindered = ""  # why it could not be asked last: code of an error of ours
+        self.hindered = ""  # error code of the gateway's own failure that prevented the last probe
         self.wake = asyncio.Event()
-        # of the question that is out, and how long it may take from when its upstream is suspected: 0 for one that can
-        # wait itself, None for one that takes the time it takes
+        # the request in flight, and the seconds it may take once its upstream is suspected: 0 for one that can be
+        # dropped, None for one that is never shortened
         self.timer: asyncio.Timeout | None = None
         self.hurried_s: float | None = None
 
 
 class Watch:
-    """One task an upstream. `adopt` follows the configuration; `close` ends it."""
+    """Probes upstreams, with a health and a load task for each. `adopt` follows the configuration; `close` ends it."""
 
     def __init__(self, segment: Segment, ask: Ask, chance: Callable[[], float] = random.random) -> None:
         self._segment = segment
@@ -81,10 +81,10 @@ class Watch:
         self._known: set[int] | None = None
 
     def adopt(self, wanted: Iterable[Watched], upstreams: Iterable[tuple[int, bool]]) -> None:
-        """Watch these from now on: what was known of those that stay is kept. The first of a slot counts.
+        """Probe these from now on; the state of those that stay is kept. The first of a slot counts.
 
-        `upstreams` are the slots of all there are, watched or not, each with whether others of its provider were there
-        before: one that is new beside them starts slowly.
+        `upstreams` are the slots of all upstreams, probed or not, each with True when its provider had others before: a
+        new upstream among those gets a slow start.
         """
         chosen: dict[int, Watched] = {}
         for one in wanted:
@@ -115,11 +115,11 @@ class Watch:
             self._looking = self._keep("looking at suspicions", self._look)
 
     def of(self, slot: int) -> Watched | None:
-        """What is known of an upstream; None when nobody asks it."""
+        """The state of an upstream; None when it is not probed."""
         return self._watched.get(slot)
 
     async def close(self) -> None:
-        """Stop asking. Idempotent."""
+        """Stop probing. Idempotent."""
         tasks = [task for tasks in self._tasks.values() for task in tasks]
         if self._looking is not None:
             tasks.append(self._looking)
@@ -142,7 +142,7 @@ class Watch:
         self._segment.set_models(slot, [])
 
     async def _look(self) -> None:
-        """What workers suspect is asked at once."""
+        """Probe upstreams at once when workers suspect them."""
         while True:
             await asyncio.sleep(SUSPICION_S)
             for one in self._watched.values():
@@ -153,7 +153,7 @@ class Watch:
                     self._hurry(one)
 
     def _hurry(self, one: Watched) -> None:
-        """A question that is out already has no longer than one that would be asked now, and is not in its way."""
+        """Shorten the timeout of a request in flight to that of a probe sent now, so that it does not delay one."""
         timer = one.timer
         if timer is None or one.hurried_s is None:
             return
@@ -175,7 +175,7 @@ class Watch:
     async def _examine(self, one: Watched, check: HealthCheck) -> None:
         suspected, one.suspected = one.suspected, False
         answer, body = await self._question(one, check, suspected)
-        # Or meanwhile.
+        # The upstream may have become suspected during the probe.
         suspected, one.suspected = suspected or one.suspected, False
         if answer is None:
             return
@@ -195,13 +195,13 @@ class Watch:
             pass
 
     async def _question(self, one: Watched, check: HealthCheck, suspected: bool) -> tuple[Answer | None, bytes]:
-        """What it answers; None when it could not be asked for want of something that is the gateway's."""
+        """Send one probe; returns its result and the body. None when an error of the gateway's own prevented it."""
         path, body = check.path, None
         if check.generate_model:
             path = GENERATE_PATH
             messages = [{"role": "user", "content": "ok"}]
             body = json.dumps({"model": check.generate_model, "max_tokens": 1, "messages": messages}).encode()
-        # A token takes the time it takes, on an engine with work to do.
+        # A busy engine may need long for a token: do not shorten this probe.
         hurried_s = None if check.generate_model else SUSPECT_TIMEOUT_S
         timeout_s = check.timeout_s if hurried_s is None or not suspected else min(check.timeout_s, hurried_s)
         began_ns = monotonic_ns()
@@ -215,12 +215,12 @@ class Watch:
             if error.who != "upstream":
                 self._hindered(one, error)
                 return None, b""
-            # The name stands before it wherever it is shown.
+            # Wherever the reason is shown, the name precedes it.
             reason, silent = str(error).removeprefix(f"upstream {one.name}").lstrip(": "), True
         return Answer(time.time(), (monotonic_ns() - began_ns) / 1e6, status, reason, silent), said
 
     def _hindered(self, one: Watched, error: GatewayError) -> None:
-        """Say once that an upstream cannot be asked. It stays what it was: nothing was heard of it, good or bad."""
+        """Log once that an upstream cannot be probed. Its state is kept: nothing was learned about it."""
         if one.hindered != error.code:
             one.hindered = error.code
             _log.warning("upstream %s cannot be asked how it is: %s", one.name, error)
@@ -249,7 +249,7 @@ class Watch:
             _log.info("upstream %s is healthy again", one.name)
 
     async def _list_models(self, one: Watched, check: HealthCheck, body: bytes) -> None:
-        """What it serves, told by the answer itself or asked for; who does not say keeps what it said before."""
+        """Update the model list, from the probe's body or by another request. Without a list, the old one is kept."""
         if check.path != MODELS_PATH or check.generate_model:
             try:
                 status, body = await self._put(one, MODELS_PATH, check.timeout_s, 0.0)
@@ -260,7 +260,7 @@ class Watch:
         models = read_models(body)
         if models is not None and models != one.models:
             one.models = models
-            # A pattern stands for names that are not on the list.
+            # A pattern matches names that are not in the list.
             exact = not any("*" in model for model in models)
             self._segment.set_models(one.slot, models if exact else [])
 
@@ -279,11 +279,11 @@ class Watch:
             await asyncio.sleep(pause_s)
 
     async def _read_load(self, one: Watched, check: HealthCheck) -> None:
-        """What the engine has to do, until it has not said so for a while."""
+        """Read the engine's load into the segment; clear it after FORGET_AFTER readings without one."""
         try:
             load = await self._ask_load(one, check)
         except GatewayError:
-            return  # for want of something that is the gateway's: that says nothing of the engine
+            return  # an error of the gateway's own: it says nothing about the engine
         if load is not None:
             one.load, one.unheard = load, 0
             self._segment.signal(one.slot, load.running, load.waiting, load.kv_usage, monotonic_ns())
@@ -294,7 +294,7 @@ class Watch:
                 self._segment.signal(one.slot, 0, 0, 0.0, 0)
 
     async def _ask_load(self, one: Watched, check: HealthCheck) -> Load | None:
-        """Ask where it told its load before; else everywhere once, and again when the next interval is over."""
+        """Request the load from the path where it was last found, else from all paths, once an interval."""
         found = check.load_paths[one.load_path : one.load_path + 1] or check.load_paths
         for path in found:
             try:
