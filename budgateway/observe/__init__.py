@@ -1,1 +1,1 @@
-"""Metrics, access lines, and what else the gateway says about itself."""
+"""Metrics and access logs."""

@@ -1,4 +1,4 @@
-"""The access log's way out: blocks of lines from the native buffer to a file or a standard stream."""
+"""The access log writer: writes blocks of lines from the native buffer to a file or a standard stream."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from budgateway.native import AccessLog
 
 FLUSH_BYTES = 256 * 1024  # a block this large is written without waiting for the sweep
-FOLLOW_S = 1.0  # between two looks at whether the file's name means another file by now
-LOCK_S = 1.0  # a writer that holds the file longer was stopped in the middle of it
-WAIT_S = 0.2  # for a pipe to take more, before looking whether the end has come
-CLOSE_S = 2.0  # for the last lines, where the destination takes nothing
-RETRY_S = 0.2  # between two attempts to write what was refused, however many lines come meanwhile
-SAY_S = 10.0  # between two log lines about the same trouble
+FOLLOW_S = 1.0  # between two checks whether the file was replaced (rotated)
+LOCK_S = 1.0  # a writer that holds the lock longer was stopped during its write
+WAIT_S = 0.2  # for a pipe to accept more, between checks for the end
+CLOSE_S = 2.0  # for the last lines, when the destination accepts nothing
+RETRY_S = 0.2  # between two attempts to write a failed block, however many lines arrive meanwhile
+SAY_S = 10.0  # between two log lines about the same error
 
 _log = logging.getLogger("budgateway.access")
 _STREAMS = {"stdout": 1, "stderr": 2, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
 class AccessWriter:
-    """Writes whole lines in a thread, one block at a time: a slow disk or pipe never holds up the loop.
+    """Writes whole lines in a thread, one block at a time: a slow disk or pipe never blocks the loop.
 
-    A block that cannot be written waits, and is tried again with each flush; what does not fit into the native buffer
-    meanwhile is dropped and counted. Other workers write to the same destination: pipes get at most PIPE_BUF bytes at a
-    time (pipe(7): never mixed with others), files are locked while a block is written, so that what a full disk left of a
-    line is gone before anybody writes the next one.
+    A block that cannot be written is kept, and retried with each flush; lines that do not fit into the native buffer
+    meanwhile are dropped and counted. Other workers write to the same destination: pipes get at most PIPE_BUF bytes at
+    a time (pipe(7): written atomically), files are locked while a block is written, so that a line cut short by a full
+    disk is removed before anyone writes the next one.
     """
 
     def __init__(self, log: AccessLog, destination: str) -> None:
@@ -48,14 +48,14 @@ class AccessWriter:
         self._destination = destination
         self._fd = _STREAMS.get(destination, -1)
         self._owned = self._fd < 0
-        # for a look at a file's last byte; -1 where it may not be read
+        # for reading a file's last byte; -1 when it may not be read
         self._reading = -1
         if self._owned:
             self._fd = self._reading = _opened(destination)
         self._is_file = _is_file(self._fd)
         if self._is_file and not self._owned:
             self._reading = _shared(self._fd)
-        # the thread's, while it is busy
+        # owned by the thread while it is busy
         self._pending = b""
         self._is_torn = False
         self._followed = 0.0
@@ -63,12 +63,12 @@ class AccessWriter:
         self._retry_at = 0.0
         self._said = 0.0
         self._said_reopen = ""
-        # both sides'
+        # shared by loop and thread
         self._jobs: queue.SimpleQueue[tuple[bytes, bool] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._busy: bool = False
         self._closing: bool = False
-        # the loop's
+        # owned by the loop
         self._must_reopen = False
         self._given_up = 0
         self._said_lost = 0
@@ -76,11 +76,11 @@ class AccessWriter:
 
     @property
     def lost(self) -> int:
-        """Lines that were never written, and will not be."""
+        """The number of lines permanently lost."""
         return self._log.dropped + self._given_up
 
     def flush(self) -> None:
-        """Start writing what waits, unless a write is under way."""
+        """Start writing pending lines, unless a write is in progress."""
         if self.lost != self._said_lost:
             self._say_lost()
         if self._busy or self._closing or (self._trouble and time.monotonic() < self._retry_at):
@@ -90,12 +90,12 @@ class AccessWriter:
             self._give(block)
 
     def reopen(self) -> None:
-        """Go on in a file of the same name, as the old one may have been renamed (logrotate). On failure, go on as is."""
+        """Reopen the file by name, because it may have been renamed (logrotate). On failure, keep the old one."""
         self._must_reopen = True
         self.flush()
 
     async def close(self) -> None:
-        """Write the rest and close; after CLOSE_S what is left is lost, and counted. Idempotent."""
+        """Write the rest and close; after CLOSE_S, unwritten lines are lost, and counted. Idempotent."""
         if self._closing:
             return
         deadline = time.monotonic() + CLOSE_S
@@ -105,12 +105,12 @@ class AccessWriter:
             if not block and not self._pending:
                 break
             before = len(self._pending) + len(block)
-            # Behind what could not be written before.
+            # After the block that could not be written before.
             self._pending, block = b"", self._pending + block
             self._give(block)
             is_idle = await self._idle(deadline)
             if is_idle and len(self._pending) >= before:
-                break  # it is refused, not slow
+                break  # the destination fails, it is not merely slow
         self._closing = True
         is_idle = await self._idle(time.monotonic() + 2 * WAIT_S)
         self._jobs.put(None)
@@ -118,12 +118,12 @@ class AccessWriter:
         if self.lost != self._said_lost:
             self._say_lost(at_end=True)
         if is_idle:
-            # A thread that stands in a write ends with the process; its descriptors are not given to others.
+            # A thread blocked in a write ends with the process; its descriptors stay open, so that none is reused.
             for descriptor in {self._fd, self._reading} - set(_STREAMS.values()) - {-1}:
                 os.close(descriptor)
 
     def _give(self, block: bytes) -> None:
-        """Have the thread write a block; nothing is under way."""
+        """Pass a block to the thread, which must be idle."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="access log", daemon=True)
             self._thread.start()
@@ -132,7 +132,7 @@ class AccessWriter:
         self._jobs.put((block, reopen))
 
     async def _idle(self, deadline: float) -> bool:
-        """Wait for the end of what is under way; whether it came in time."""
+        """Wait until the thread is idle; False at the deadline."""
         while self._busy and time.monotonic() < deadline:  # noqa: ASYNC110 - at the end, and only then
             await asyncio.sleep(0.005)
         return not self._busy
@@ -185,14 +185,14 @@ class AccessWriter:
                 try:
                     at += os.write(self._fd, rest[at : end or at + select.PIPE_BUF])
                 except BlockingIOError:
-                    pass  # somebody else was faster, and whoever gave us the pipe made it one that does not wait
+                    pass  # another writer was faster, and the pipe that we inherited is non-blocking
         finally:
             self._pending = rest[at:]
 
     def _write_file(self) -> None:
         with self._alone() as is_alone:
             if self._is_torn or self._ends_amid_a_line():
-                # Left by a process that was killed, or by a machine that went down: no line of ours goes on with it.
+                # A killed process or a crash left part of a line: do not append our line to it.
                 os.write(self._fd, b"\n")
                 self._is_torn = False
             rest, at = memoryview(self._pending), 0
@@ -206,10 +206,10 @@ class AccessWriter:
                 self._pending = self._pending[whole:]
 
     def _cut(self, length: int) -> bool:
-        """Take back what was written of a line; whether that could be."""
+        """Remove the written part of a line; False when that failed."""
         try:
             size = os.fstat(self._fd).st_size
-            if size >= length:  # else it was emptied just now (logrotate's copytruncate)
+            if size >= length:  # else the file was just truncated (logrotate's copytruncate)
                 os.ftruncate(self._fd, size - length)
         except OSError:
             return False
@@ -226,8 +226,8 @@ class AccessWriter:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[bool]:
-        """Hold the file against other workers and gateways; whether its file system can do that. The lock is the process's
-        (fcntl), as all workers may have one open file in common; it ends with it, whenever that is killed."""
+        """Lock the file against other workers and gateways; yields False when it could not be locked. The lock belongs
+        to the process (fcntl), because workers may share one open file; it ends with the process, even when killed."""
         held = self._lock()
         try:
             yield held
@@ -248,8 +248,8 @@ class AccessWriter:
                 return True
 
     def _is_replaced(self) -> bool:
-        """Whether the name means another file by now, or none: not every rotation is followed by a signal, and not every
-        process of a gateway hears of one."""
+        """Return whether the name now refers to another file, or to none. Checked every FOLLOW_S, because not every
+        rotation sends a signal, and not every process of a gateway receives it."""
         now = time.monotonic()
         if now - self._followed < FOLLOW_S:
             return False
@@ -274,7 +274,7 @@ class AccessWriter:
             self._said_reopen = error.strerror or ""
             return
         self._said_reopen = ""
-        self._is_torn = False  # of the old file
+        self._is_torn = False  # was about the old file
         os.dup2(fresh, self._fd, inheritable=False)
         os.close(fresh)
         self._is_file = _is_file(self._fd)
@@ -292,14 +292,14 @@ class AccessWriter:
 
 
 def _opened(path: str, like: os.stat_result | None = None) -> int:
-    """The file for appending, made if need be; with owner and mode of the one before it, as far as we may."""
-    # For reading, too, where that is allowed: a look at its last byte. A FIFO so opened waits for no reader.
+    """Open the file for appending, and create it if needed, with owner and mode of the previous one where permitted."""
+    # Also for reading where allowed, to see its last byte. A FIFO opened this way does not wait for a reader.
     how = os.O_APPEND | os.O_CLOEXEC
     if like is not None:
         try:
             fresh = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | how, stat.S_IMODE(like.st_mode))
         except OSError:
-            pass  # it is there (logrotate's create), or will be refused below
+            pass  # it exists (logrotate's create), or opening fails below
         else:
             with contextlib.suppress(OSError):
                 os.fchown(fresh, like.st_uid, like.st_gid)
@@ -314,12 +314,12 @@ def _is_file(descriptor: int) -> bool:
     try:
         return stat.S_ISREG(os.fstat(descriptor).st_mode)
     except OSError:
-        return False  # a standard stream that was closed before we began
+        return False  # a standard stream that was closed before the start
 
 
 def _shared(stream: int) -> int:
-    """Have a file that a shell opened for us appended to, as others write to it with us, and it may be emptied
-    (copytruncate). A descriptor that reads it, -1 when there can be none."""
+    """Set O_APPEND on a file that a shell opened for us, because others write to it too, and it may be truncated
+    (copytruncate). Returns a descriptor for reading it, -1 when there can be none."""
     try:
         fcntl.fcntl(stream, fcntl.F_SETFL, fcntl.fcntl(stream, fcntl.F_GETFL) | os.O_APPEND)
         return os.open(f"/proc/self/fd/{stream}", os.O_RDONLY | os.O_CLOEXEC)

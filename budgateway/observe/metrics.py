@@ -1,4 +1,4 @@
-"""Prometheus: renders the segment's counters and histograms, of all workers together, at scrape time."""
+"""Prometheus metrics: renders the segment's counters and histograms, summed over workers, at scrape time."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _LABELS = ("route", "provider", "model", "status")
-# By OUTCOME_*; "complete" is no error.
+# Indexed by OUTCOME_*; "complete" is not an error.
 _OUTCOMES = ("complete", "refused", "upstream_failed", "truncated", "client_gone")
-# By balance.attempts_cy's reasons.
+# Indexed by the reasons of balance.attempts_cy.
 _REASONS = ("connect", "stale", "broken", "timeout", "pressure", "status", "hedge", "fallback")
 _GAUGES = (
     ("budgateway_connections", "Open downstream connections.", GAUGE_CONNECTIONS),
@@ -63,7 +63,7 @@ _STORE = (
     ("budgateway_store_lost", "Settlements that may not have reached Redis.", GAUGE_STORE_LOST),
 )
 _COPIES = (("answered", GAUGE_MIRRORED), ("failed", GAUGE_MIRRORS_FAILED), ("skipped", GAUGE_MIRRORS_SKIPPED))
-# By direction, as it is with body bytes.
+# By direction, like body bytes.
 _SOCKETS = (
     ("budgateway_websocket_frames", "WebSocket frames passed on.", GAUGE_SOCKET_FRAMES_IN, GAUGE_SOCKET_FRAMES_OUT),
     ("budgateway_websocket_bytes", "WebSocket bytes passed on.", GAUGE_SOCKET_BYTES_IN, GAUGE_SOCKET_BYTES_OUT),
@@ -71,14 +71,14 @@ _SOCKETS = (
 
 
 class SegmentCollector:
-    """A prometheus-client collector over the shared segment. Labels come from the configuration, the rest is "other"."""
+    """A prometheus-client collector over the segment. Labels come from the configuration; other values are "other"."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._metrics = Metrics(segment)
 
     def collect(self) -> Iterator[Metric]:  # noqa: C901 - a family after the other
-        """Every family, for one scrape."""
+        """Yield every family, for one scrape."""
         requests = CounterMetricFamily("budgateway_requests", "Requests answered.", labels=_LABELS)
         errors = CounterMetricFamily("budgateway_errors", "Exchanges that ended badly.", labels=(*_LABELS, "outcome"))
         duration = HistogramMetricFamily(
@@ -149,13 +149,13 @@ class SegmentCollector:
 
 
 class QueueCollector:
-    """A prometheus-client collector over the queues of exchanges that wait for an upstream with room."""
+    """A prometheus-client collector over the queues of exchanges that wait for an upstream."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, for one scrape."""
+        """Yield every family, for one scrape."""
         depth = GaugeMetricFamily(
             "budgateway_queue_depth", "Exchanges that wait while every upstream is full.", labels=("provider",)
         )
@@ -179,7 +179,7 @@ class QueueCollector:
 
 
 def queues(segment: Segment) -> dict[str, list[float]]:
-    """What `Queue.collect` says of every provider, its lanes together: who waits for these upstreams and who for those."""
+    """The counts of `Queue.collect` by provider, summed over its lanes."""
     found: dict[str, list[float]] = {}
     for name, *counts in Queue.collect(segment):
         provider = name.partition("\x1f")[0]
@@ -188,13 +188,13 @@ def queues(segment: Segment) -> dict[str, list[float]]:
 
 
 class WorkerCollector:
-    """A prometheus-client collector over what the supervisor knows of its workers."""
+    """A prometheus-client collector over the supervisor's facts about its workers."""
 
     def __init__(self, facts: Callable[[], list[dict[str, Any]]]) -> None:
         self._facts = facts
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, for one scrape. Labelled by row, as the other gauges of workers are."""
+        """Yield every family, for one scrape. Labelled by row, like the other gauges of workers."""
         resident = GaugeMetricFamily("budgateway_worker_resident_bytes", "Memory held.", labels=("worker",))
         shedding = GaugeMetricFamily(
             "budgateway_worker_shedding", "1 while new exchanges are refused for overload.", labels=("worker",)
@@ -217,13 +217,13 @@ class WorkerCollector:
 
 
 class UpstreamCollector:
-    """A prometheus-client collector over the upstreams' health, as the back office shows it."""
+    """A prometheus-client collector over the upstreams' health, in the admin endpoints' form."""
 
     def __init__(self, upstreams: Callable[[], list[dict[str, Any]]]) -> None:
         self._upstreams = upstreams
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, for one scrape. The label is the upstream's name: `provider/number`."""
+        """Yield every family, for one scrape. The label is the upstream's name: `provider/number`."""
         label = ("upstream",)
         up = GaugeMetricFamily("budgateway_upstream_up", "1 while the upstream takes traffic.", labels=label)
         breaker = GaugeMetricFamily("budgateway_upstream_breaker_state", "0 closed, 1 half open, 2 open.", labels=label)
@@ -277,7 +277,7 @@ class Exposition:
             self._registry.register(UpstreamCollector(upstreams))
 
     def render(self) -> bytes:
-        """The current state, in the text format."""
+        """Render the current state in the text format."""
         return generate_latest(self._registry)
 
 

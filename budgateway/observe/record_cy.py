@@ -1,4 +1,4 @@
-"""What is kept of an exchange when it ends: one row of metrics, one access line."""
+"""Records each ended exchange: one row of metrics, one access line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CELLS = 16
 
 
 class Recorder:
-    """One per worker. `access` is None when the access log is off."""
+    """Records a worker's exchanges. `access` is None when the access log is off."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Recorder:
         block_bytes: int,
         flush: Callable[[], None] | None,
     ) -> None:
-        """`epoch_ns` makes a wall-clock time of a monotonic one; `flush` is called when `block_bytes` of lines wait."""
+        """`epoch_ns` plus a monotonic time is wall time; `flush` is called above `block_bytes` of unwritten lines."""
         row = array("q", bytes(8 * _CELLS))
         self._row = row
         self.ledger = Ledger(metrics, access, row)
@@ -64,8 +64,8 @@ class Recorder:
         price: Price | None,
         now_ns: int,
     ) -> None:
-        """Count an exchange that ended now, settle its limits by what it used, and write its line. `upstream` is the label
-        of the last attempt's target."""
+        """Count an exchange that ended now, settle its limits by actual usage, and write its access line. `upstream` is
+        the label of the last attempt's target."""
         row = self._row
         row[_ROUTE] = route_label
         row[_PROVIDER] = provider_label
@@ -79,7 +79,7 @@ class Recorder:
         row[_UNIX_MS] = (self.epoch_ns + x.started_ns) // 1_000_000
         row[_DURATION] = now_ns - x.started_ns
         row[_OVERHEAD] = x.overhead_ns
-        # Of a stream what the client waits for is its first token; its head may come long before.
+        # Clients of a stream wait for its first token; its head may come long before.
         first_ns = x.token_ns if x.sse else x.first_byte_ns
         row[_FIRST_BYTE] = first_ns - x.started_ns if first_ns else 0
         row[_RETRIES] = x.retries
@@ -107,7 +107,7 @@ class Recorder:
             self.flush()
 
     def used(self) -> tuple[int, int]:
-        """What the exchange recorded last came to: tokens, and micro-dollars."""
+        """The usage of the exchange recorded last: tokens and micro-dollars."""
         return self.ledger.used
 
     def refuse(self, client: str, request_id: str, error: GatewayError, now_ns: int) -> None:
