@@ -1,9 +1,9 @@
 """Queues of exchanges that wait while every upstream of their provider is full: bounded, first come first served, over
 all workers.
 
-An exchange waits in its worker. The segment (`native.Queue`) shares between workers how many wait, and since when the
-first one of each worker does. A freed slot goes to the exchange that has waited longest: the worker that frees it
-serves its own first exchange, or wakes (by eventfd) the worker whose first one is older.
+An exchange waits in its worker. The segment (`native.Queue`) shares two facts about each worker: its number of waiting
+exchanges, and the start of its longest wait. A freed slot goes to the exchange that has waited longest: the worker that
+frees it serves its own first exchange, or wakes (by eventfd) the worker whose first one is older.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Waiter:
 
 
 class Lane:
-    """Those who wait for the same upstreams, in one worker: what the first one cannot get, none of them can."""
+    """The exchanges that wait for the same upstreams, in one worker: when the first gets none, none of them does."""
 
     def __init__(self, queue: Queue, ledger: native.Queue, bells: Sequence[int]) -> None:
         self._queue = queue

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from budgateway.native import Segment
 
 S_PER_DAY = 86_400
-STEP_S = 2  # a clock that is only disciplined (NTP) drifts less than this from the time since boot between two looks
-SETTLED_S = 86_400.0  # a clock that was not set for this long is correct
+STEP_S = 2  # a clock merely disciplined (NTP) drifts less than this from the time since boot, between two readings
+SETTLED_S = 86_400.0  # a clock that was not set for this long is taken as correct
 LAST_DAY = 200_000  # in the year 2517: budget cells have 18 bits for the day
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -79,7 +79,7 @@ class Calendar:
         elif now.since_boot_ns - self._stepped_ns > SETTLED_S * 1e9:
             self._behind_s = 0
         self._segment.today = today
-        # Compared from one look to the next, so that rounding to seconds does not accumulate.
+        # Compared from one reading to the next, so that rounding to seconds does not accumulate.
         self._last = now._replace(behind_s=self._behind_s)
         if abs(step_s) > STEP_S:
             self._say(step_s)
@@ -93,7 +93,7 @@ class Calendar:
 
 
 def day(now: Clocks) -> int:
-    """Days since 1970, UTC."""
+    """The day of a reading, in days since 1970, UTC; at most LAST_DAY."""
     return min(now.unix_s // S_PER_DAY, LAST_DAY)
 
 
