@@ -32,15 +32,14 @@ class Folder:
         that cannot be."""
         base = Path(within) if within else temporary()
         sweep(base)
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
-        self._lock = _locked(self.path)
+        self.path, self._lock = _made_in(base)
         self._turn = threading.Lock()
 
     def restore(self) -> bool:
         """Make it again, under the same path, where a cleaner of temporary files removed it or its lock; whether that was so.
         OSError when it cannot be, as when somebody else has made one there. May be called in a thread."""
         with self._turn:
-            if self._lock < 0 or self._is_whole():
+            if self._lock < 0 or _is_at(self._lock, self.path / LOCK):
                 return False
             self._make_again()
             return True
@@ -54,14 +53,6 @@ class Folder:
         self._lock = lock
         os.close(before)
 
-    def _is_whole(self) -> bool:
-        ours = os.fstat(self._lock)
-        try:
-            there = (self.path / LOCK).lstat()
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
     def close(self) -> None:
         """Remove it. Idempotent."""
         with self._turn:
@@ -69,6 +60,33 @@ class Folder:
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
+
+
+def _made_in(base: Path) -> tuple[Path, int]:
+    """A new folder and the descriptor that holds its lock.
+
+    A gateway that starts at the same moment may find the lock file before it is locked, take the folder for a dead
+    gateway's and remove it: then another one is made.
+    """
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        try:
+            lock = _locked(path)
+        except (BlockingIOError, FileNotFoundError):
+            continue
+        if _is_at(lock, path / LOCK):
+            return path, lock
+        os.close(lock)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    ours = os.fstat(descriptor)
+    try:
+        there = path.lstat()
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
 
 def _locked(folder: Path) -> int:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,25 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
     made.close()
     assert not made.restore()
     assert not made.path.exists()
+
+
+def test_gateways_that_start_at_the_same_moment_leave_each_other_their_folders(tmp_path: Path) -> None:
+    """Each looks for dead gateways' folders while the others make theirs."""
+    failures: list[str] = []
+
+    def start_and_stop() -> None:
+        for _ in range(200):
+            try:
+                folder = Folder(str(tmp_path))
+                if not (folder.path / LOCK).exists():
+                    failures.append("removed")
+                folder.close()
+            except OSError as error:
+                failures.append(repr(error))
+
+    threads = [threading.Thread(target=start_and_stop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
