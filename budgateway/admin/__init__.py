@@ -1,1 +1,1 @@
-"""The back office: what the gateway answers itself, reached like one more upstream."""
+"""The admin server: answers the gateway's own endpoints. Workers reach it like one more upstream."""

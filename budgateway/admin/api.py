@@ -1,4 +1,4 @@
-"""The admin API: what an operator may see and do while the gateway runs."""
+"""The admin API: inspects and operates a running gateway."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Answer = tuple[int, Any]
 
 
 class Operations(Protocol):
-    """Who runs the gateway: the supervisor."""
+    """The supervisor's operations that the admin API uses."""
 
     settings: Settings
     started: float  # monotonic seconds
@@ -46,7 +46,7 @@ class Operations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call of the API. `name` is the part of the path that stands for an upstream."""
+    """A call of the admin API. `name` is the part of the path that names an upstream."""
 
     method: str
     path: str
@@ -55,7 +55,7 @@ class Request:
     query: str = ""
 
     def document(self) -> dict[str, Any]:
-        """The body as a JSON object; empty without one. BadRequest when it is something else."""
+        """Return the body as a JSON object, empty without a body. Raises BadRequest for anything else."""
         if not self.body:
             return {}
         try:
@@ -68,8 +68,8 @@ class Request:
 
 
 class AdminApi:
-    """Dispatches by path and method. Trusts its callers: the worker in front has authorized them, and the unix socket is
-    the operator's own."""
+    """Dispatches by path and method. Trusts its callers: workers have authorized the request, and the unix socket
+    belongs to the operator."""
 
     def __init__(self, operations: Operations, health: Health, rates: Rates, version: str, usage: UsageReport) -> None:
         self._operations = operations
@@ -101,8 +101,8 @@ class AdminApi:
         asker: Principal | None = None,
         until: float = inf,
     ) -> Answer:
-        """Status and JSON document for a request of `asker`, whose credential is good until then; None is this machine's
-        operator. Raises GatewayError."""
+        """Return status and JSON document for a request of `asker`, whose credential expires at `until`; None is the
+        operator of this machine. Raises GatewayError."""
         operation = path.removeprefix(PREFIX)
         name = ""
         if operation.startswith("/upstreams/") and operation.endswith(("/drain", "/undrain")):
@@ -119,7 +119,7 @@ class AdminApi:
             raise MethodNotAllowed(f"{path} takes {', '.join(handlers)}", allow=handlers)
         return await handler(Request(method, path, body or b"", name, query))
 
-    # ---------------------------------------------------------------- seeing
+    # ---------------------------------------------------------------- reads
 
     async def _routes(self, request: Request) -> Answer:
         settings = self._operations.settings
@@ -155,7 +155,7 @@ class AdminApi:
     async def _openapi(self, request: Request) -> Answer:
         return 200, document(self._version)
 
-    # ---------------------------------------------------------------- doing
+    # ---------------------------------------------------------------- actions
 
     async def _reload(self, request: Request) -> Answer:
         request.document()

@@ -1,4 +1,4 @@
-"""Bounds of a listener that asks nobody who they are: requests by address, at a steady rate and so many at once."""
+"""Rate limit of a listener without authentication: requests per client address, at a steady rate with a burst."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MAX_ADDRESSES = 1024
 
 
 class Bounds:
-    """GCRA (ITU-T I.371): for each address one number, the time at which it will have been idle long enough."""
+    """GCRA (ITU-T I.371): one number per address, the time at which its burst is fully available again."""
 
     def __init__(self, per_minute: int, burst: int) -> None:
         self._interval_ns = 60_000_000_000 // per_minute
@@ -14,7 +14,7 @@ class Bounds:
         self._full_at: dict[str, int] = {}
 
     def admit(self, address: str, now_ns: int) -> int:
-        """0 when a request fits, and is counted; else the nanoseconds until one does."""
+        """Count the request and return 0 when it fits; else return the nanoseconds until one does."""
         full_at = max(self._full_at.get(address, 0), now_ns)
         wait_ns = full_at + self._interval_ns - now_ns - self._depth_ns
         if wait_ns > 0:

@@ -1,4 +1,4 @@
-"""Cards: how the gateways that run on this machine are found by their operator."""
+"""Instance files, by which the command line finds the gateways that run on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from budgateway.admin.folder import LOCK, temporary
 
-# What systemd makes of `RuntimeDirectory=budgateway`, and of other names that begin so.
+# Created by systemd for `RuntimeDirectory=budgateway`, and for other names that begin with it.
 SERVICES = Path("/run"), "budgateway*/budgateway"
 USERS = Path("/run/user")
 TEMPORARY = Path("/tmp")  # noqa: S108 - of those who set no variable; only a folder of our own there is believed
@@ -23,19 +23,19 @@ TEMPORARY = Path("/tmp")  # noqa: S108 - of those who set no variable; only a fo
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A running gateway: its process, where clients reach it, its back office's socket, and the one that hands over."""
+    """A running gateway: its process, its URL for clients, its admin socket, and its handover socket."""
 
     pid: int
     url: str
     office: str
     handover: str = ""
-    host: str = ""  # as it is configured, where the URL is for clients
-    draining: bool = False  # it accepts no more: another gateway may have its address
-    network: int = 0  # the name space that it listens in; 0: not known
+    host: str = ""  # as configured, while the URL is for clients
+    draining: bool = False  # accepts no new connections: another gateway may have its address
+    network: int = 0  # inode of the network namespace that it listens in; 0: unknown
 
     @property
     def port(self) -> int | None:
-        """Where it listens."""
+        """The port it listens on; None when the URL has none."""
         try:
             return urlsplit(self.url).port
         except ValueError:
@@ -43,19 +43,20 @@ class Card:
 
 
 def runtime_directory(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The folder that systemd gives the service; None for who is none."""
+    """systemd's RUNTIME_DIRECTORY (the first, if several), or None when not run as a service."""
     return environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or None
 
 
 def folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where this process' variables have cards: in the service's folder, the user's, else one of our own."""
+    """Return the instance folder that the environment selects: in the service's directory, in the user's, else in a
+    temporary one."""
     base = runtime_directory(environ) or environ.get("XDG_RUNTIME_DIR")
     return Path(base) / "budgateway" if base else _of_ours(_temporary())
 
 
 def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Everywhere that a gateway of this user may have left its card, whatever variables it was started with: first where
-    those of this process say, then where each leaves one besides."""
+    """Return every folder where a gateway of this user may have written its instance file, whatever its environment:
+    first those of this process's environment, then those that every gateway uses."""
     named = [folder(environ)]
     if base := environ.get("XDG_RUNTIME_DIR"):
         named.append(Path(base) / "budgateway")
@@ -63,22 +64,23 @@ def folders(environ: Mapping[str, str] = os.environ) -> list[Path]:
 
 
 class CardIndex:
-    """The card of this process, in each folder where commands look for it."""
+    """The instance file of this process, one copy in each folder where commands search."""
 
     def __init__(self, within: Sequence[Path] | None = None) -> None:
-        """`within`: where; by default where this process' variables have cards, and where commands look without any."""
+        """`within`: the folders; by default those of this process's environment, and those where commands search
+        without any."""
         self._within = within
         self._card: Card | None = None
         self._turn = threading.Lock()
 
     def leave(self, card: Card) -> list[Path]:
-        """Write it, or write it anew: the files that could be written. A gateway runs without any."""
+        """Write or rewrite the instance file; return the paths that could be written. A gateway runs without any."""
         with self._turn:
             self._card = card
             return [file for place in self._places() if (file := _written(place, card)) is not None]
 
     def restore(self) -> None:
-        """Write it again where it is not any more. May be called in a thread."""
+        """Rewrite the copies that are missing or changed. May be called in a thread."""
         with self._turn:
             if self._card is not None:
                 for place in self._places():
@@ -86,12 +88,12 @@ class CardIndex:
                         _written(place, self._card)
 
     def drain(self) -> None:
-        """Let commands see that this gateway accepts no more."""
+        """Mark this gateway as draining: it accepts no new connections and offers no handover."""
         if self._card is not None:
             self.leave(dataclasses.replace(self._card, draining=True, handover=""))
 
     def remove(self) -> None:
-        """Take it back. Idempotent."""
+        """Delete the instance file. Idempotent."""
         with self._turn:
             card, self._card = self._card, None
             if card is not None:
@@ -104,7 +106,7 @@ class CardIndex:
 
 
 def remove_card(pid: int, within: Sequence[Path] | None = None) -> None:
-    """Remove a process' card wherever it is."""
+    """Delete a process's instance file from every folder."""
     for place in folders() if within is None else within:
         if _is_ours(place):
             try:
@@ -114,7 +116,7 @@ def remove_card(pid: int, within: Sequence[Path] | None = None) -> None:
 
 
 def cards(within: Path | None = None) -> list[Card]:
-    """The cards of gateways that run, by process; those of the dead are removed."""
+    """Return the instance files of running gateways, ordered by process id; delete those of dead ones."""
     found: dict[int, Card] = {}
     for place in folders() if within is None else [within]:
         for card in cards_in(place):
@@ -123,7 +125,7 @@ def cards(within: Path | None = None) -> list[Card]:
 
 
 def cards_in(place: Path) -> list[Card]:
-    """The same of one folder."""
+    """Return the instance files of running gateways in one folder; delete those of dead ones."""
     found = []
     for file in sorted(place.glob("*.json")) if _is_ours(place) else ():
         card = _read(file)
@@ -140,7 +142,7 @@ def cards_in(place: Path) -> list[Card]:
 
 
 def network() -> int:
-    """The number of the name space that this process listens in; 0 where there are none."""
+    """Return the inode of this process's network namespace; 0 where there are none."""
     try:
         return Path("/proc/self/ns/net").stat().st_ino
     except OSError:
@@ -148,7 +150,7 @@ def network() -> int:
 
 
 def _always() -> list[Path]:
-    """Where each gateway of this user leaves a card, whatever its variables say."""
+    """Return the folders where every gateway of this user writes an instance file, whatever its environment."""
     of_user = USERS / str(os.getuid())
     return [*([of_user / "budgateway"] if of_user.is_dir() else ()), _of_ours(TEMPORARY)]
 
@@ -157,7 +159,7 @@ def _temporary() -> Path:
     try:
         return temporary()
     except OSError:
-        return TEMPORARY  # there is none that can be written to
+        return TEMPORARY  # no temporary directory is writable
 
 
 def _of_ours(base: Path) -> Path:
@@ -171,7 +173,7 @@ def _written(place: Path, card: Card) -> Path | None:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _is_ours(place):
             return None
-        # Whole or not at all: a command may look at any moment.
+        # Written whole, then renamed: a command may read it at any moment.
         beside.write_text(json.dumps(dataclasses.asdict(card)))
         beside.replace(file)
     except OSError:
@@ -196,7 +198,8 @@ def _read(file: Path) -> Card | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """In a folder for everybody somebody else may have made ours, to be told where our operator goes."""
+    """True when the folder can be trusted. In a shared directory another user may have created it to mislead our
+    operator."""
     try:
         found = path.lstat()
         above = path.parent.parent
@@ -208,9 +211,9 @@ def _is_ours(path: Path) -> bool:
 
 
 def _runs(card: Card) -> bool:
-    """Whether a gateway holds the lock that lies beside its office's socket: its number may be another process' by now, or a
-    process' of another name space. Without a lock (of a gateway of an earlier version, in a folder that was cleaned) both
-    the process and the socket must be there."""
+    """True when a gateway holds the lock next to its admin socket. The process id alone proves nothing: it may belong
+    to another process by now, or to one in another namespace. Without a lock file (a gateway of an earlier version, a
+    cleaned folder) both the process and the socket must exist."""
     office = Path(card.office)
     try:
         lock = os.open(office.parent / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -219,7 +222,7 @@ def _runs(card: Card) -> bool:
     except OSError:
         return False
     try:
-        # Shared: of two commands that look at the same time neither takes the other for the gateway.
+        # A shared lock: two commands that look at the same time do not take each other for the gateway.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True

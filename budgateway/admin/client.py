@@ -1,4 +1,4 @@
-"""The operator's side of the admin API: over the unix socket of a gateway on this machine, or over HTTP with a token."""
+"""The client of the admin API: over the unix socket of a gateway on this machine, or over HTTP with a token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT_S = 60.0  # a reload waits for every worker
 
 
 class Unreachable(GatewayError):
-    """There is no gateway, or it did not answer."""
+    """No gateway was found, or it did not answer."""
 
     code = "unreachable"
     who = "operator"
@@ -36,16 +36,17 @@ class _UnixConnection(HTTPConnection):
 
 
 class AdminClient:
-    """Calls one gateway. Blocks."""
+    """A blocking client of one gateway's admin API."""
 
     def __init__(self, *, office: str = "", url: str = "", token: str = "") -> None:
-        """Either `office`, a socket's path, or `url` with a `token`."""
+        """Take either `office`, a socket's path, or `url` with a `token`."""
         self._office = office
         self._url = url
         self._token = token
 
     def call(self, method: str, path: str, document: Mapping[str, object] | None = None) -> tuple[int, Any]:
-        """Status and JSON document; `document` is sent. Unreachable when there is no answer, or none in JSON."""
+        """Send `document`, if any, and return status and JSON document. Raises Unreachable without an answer, or
+        without JSON."""
         headers = {"authorization": f"Bearer {self._token}"} if self._token else {}
         connection = self._connection()
         try:
@@ -77,8 +78,9 @@ class AdminClient:
 
 
 def local_gateway(port: int | None = None) -> Card:
-    """The one gateway of this user on this machine, or the one on `port`. Those that this process' variables lead to come
-    first, and one that drains counts where there is no other. Unreachable when there is none, or several."""
+    """Return this user's only gateway on this machine, or the one on `port`. Gateways found through this process's
+    environment come first; a draining one counts only when there is no other. Raises Unreachable when there is none, or
+    several."""
     near = cards_in(folder())
     known = cards()
     serving = [card for card in known if not card.draining]

@@ -1,4 +1,4 @@
-"""Opens the back office: its unix socket for workers and for the operator of this machine, and the metrics listener."""
+"""The admin server: its unix socket for workers and for this machine's operator, and the metrics listener."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ if TYPE_CHECKING:
     from budgateway.records import Settings
 
 
-SCRAPE_NS = 1_000_000_000  # that an idle connection of Prometheus' stays, for a request that is on its way
-LOOK_S = 1.0  # between two looks at our files in folders that others clean
+SCRAPE_NS = 1_000_000_000  # how long an idle Prometheus connection stays open for a request already on its way
+LOOK_S = 1.0  # between two checks of our files in directories that others clean
 
 _log = logging.getLogger("budgateway.admin")
 
 
 class Desk:
-    """The back office's doors. `path` is where workers reach it; it exists from construction on, mode 0700."""
+    """The admin server's listeners. Workers connect to the socket at `path`; its folder exists from construction on,
+    mode 0700."""
 
     def __init__(
         self, settings: Settings, segment: native.Segment, ready: Callable[[], bool], operations: Operations
@@ -62,7 +63,7 @@ class Desk:
         self._metrics_sock: socket.socket | None = None
         self._segment = segment
         self._ready = ready
-        # As a service, where its operator can reach it: /tmp is private there.
+        # A service uses systemd's directory, which its operator can reach: a service's /tmp is private.
         self._folder = Folder(runtime_directory())
         self.path = str(self._folder.path / OFFICE)
         self.metrics_url = ""
@@ -77,16 +78,16 @@ class Desk:
 
     @property
     def handover(self) -> Path:
-        """Where the listening sockets can be had (`handover`)."""
+        """Path of the socket that hands over the listening sockets (`handover`)."""
         return self._folder.path / HANDOVER
 
     @property
     def metrics_socket(self) -> socket.socket | None:
-        """The metrics listener's, when there is one."""
+        """The metrics listener's socket, or None without one."""
         return self._metrics_sock
 
     async def open(self, metrics_sock: socket.socket | None = None) -> None:
-        """Listen; for metrics on `metrics_sock` when that is given. OSError when the metrics port is taken."""
+        """Start listening, for metrics on `metrics_sock` when given. Raises OSError when the metrics port is taken."""
         settings = self._settings
         loop = asyncio.get_running_loop()
         catalogue = self._catalogue(settings)
@@ -117,7 +118,7 @@ class Desk:
             sock = metrics_sock or bound_socket(settings.metrics_host, settings.metrics_port)
             self._metrics_sock = sock
             self._metrics_door = self._door(office(True))
-            # A server closes its socket when it ends; a successor may have the same one.
+            # A copy, because a server closes its socket when it ends, and a successor may use the same one.
             self._metrics_server = await loop.create_server(protocols(self._metrics_door), sock=sock.dup())
             host, port = sock.getsockname()[:2]
             self.metrics_url = f"http://{host}:{port}/metrics"
@@ -125,7 +126,7 @@ class Desk:
         self._spawn(self._keep_files())
 
     def adopt(self, settings: Settings) -> None:
-        """Follow a reload: other upstreams to show and to ask."""
+        """Apply a reload: show and probe the new configuration's upstreams."""
         known = {upstream.url for provider in self._settings.providers for upstream in provider.upstreams}
         self._settings = settings
         self._health.adopt(settings)
@@ -137,15 +138,15 @@ class Desk:
             office.visibility = visibility
 
     def register(self, url: str) -> None:
-        """Leave a card where `budgateway status` looks, as the gateway is up under this URL."""
+        """Write the instance file that `budgateway status` reads: the gateway is up at this URL."""
         self._cards.leave(Card(os.getpid(), url, self.path, str(self.handover), self._settings.host, network=network()))
 
     def retire(self) -> None:
-        """From here on this is not the gateway that commands look for. What goes on is served."""
+        """Mark the instance file as draining: commands no longer choose this gateway. Requests are still served."""
         self._cards.drain()
 
     def hand_over_metrics(self) -> None:
-        """A successor answers on the metrics socket from here on."""
+        """Close the metrics listener: a successor answers on its socket from now on."""
         if self._metrics_server is not None:
             self._metrics_server.close()
             self._metrics_server = None
@@ -156,7 +157,7 @@ class Desk:
             self._metrics_door.drain(SCRAPE_NS)
 
     async def close(self) -> None:
-        """Stop listening and remove the socket. Idempotent."""
+        """Stop listening; remove the instance file and the socket's folder. Idempotent."""
         self._cards.remove()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
@@ -182,7 +183,8 @@ class Desk:
             before.close()
 
     async def _keep_files(self) -> None:
-        """Notice that a cleaner of temporary files removed the folder, the office's socket or the card; make them again."""
+        """Recreate the folder, the admin socket or the instance file when a cleaner of temporary files has removed
+        it."""
         steps = Steps(_log)
         while True:
             await asyncio.sleep(LOOK_S)
@@ -236,5 +238,5 @@ class Desk:
             with self._steps.step("sampling rates"):
                 self._rates.sample()
             with self._steps.step("looking at routes without an upstream"):
-                self._health.routes_without_upstream(time.monotonic())  # since when is known by looking
+                self._health.routes_without_upstream(time.monotonic())  # records since when
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

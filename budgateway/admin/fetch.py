@@ -1,4 +1,4 @@
-"""One request of the gateway's own to an upstream, over the ordinary transport."""
+"""The gateway's own requests to upstreams, over the ordinary transport."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger("budgateway.fetch")
 
 
 class _Collected(Carrier):
-    """The sink: gathers a response."""
+    """A sink that collects a response."""
 
     def __init__(self, done: asyncio.Future[tuple[int, bytes]], label: str, max_bytes: int) -> None:
         self._done = done
@@ -56,14 +56,14 @@ class _Collected(Carrier):
         self.lost(x, UpstreamProtocolError(f"upstream {self._label}: its answer could not be read"))
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
-        """Our requests have no body to hold back."""
+        """Do nothing: our requests are written whole."""
 
 
 async def fetch(
     target: Target, path: str, timeout_s: float, body: bytes | None = None, *, max_bytes: int = MAX_BODY_BYTES
 ) -> tuple[int, bytes]:
-    """GET `path`, or POST `body` (JSON) to it: status and body. GatewayError when there is no answer; TimeoutError when it
-    does not come in time."""
+    """GET `path`, or POST `body` (JSON) to it; return status and body. Raises GatewayError without an answer,
+    TimeoutError when it takes longer than `timeout_s`."""
     done: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
     lines = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nHost: budgateway\r\naccept: */*\r\n"
     if body is not None:

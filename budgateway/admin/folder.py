@@ -1,4 +1,5 @@
-"""The folder with a gateway's unix sockets: made at its start, removed at its end, or by the next one if it was killed."""
+"""The runtime directory with a gateway's unix sockets: created at start, removed at the end, or by the next start after
+a kill."""
 
 from __future__ import annotations
 
@@ -11,33 +12,34 @@ import tempfile
 import threading
 from pathlib import Path
 
-# Where `tempfile` looks, but for the working directory.
+# Where `tempfile` looks, except the working directory.
 VARIABLES = ("TMPDIR", "TEMP", "TMP")
 SYSTEMS = ("/tmp", "/var/tmp", "/usr/tmp")  # noqa: S108 - folders are made there with mkdtemp
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - as above
 
 PREFIX = "budgateway-"
 LOCK = "lock"
-# Nothing else is ever in one of our folders: what has more is somebody else's.
+# Our folders never hold anything else; a folder that does is not ours.
 OFFICE = "office.sock"
 HANDOVER = "handover.sock"
 _OURS = frozenset({LOCK, OFFICE, HANDOVER})
 
 
 class Folder:
-    """Of mode 0700. A lock in it is held for as long as the gateway lives, and by no child of its."""
+    """A directory of mode 0700. Holds a lock for the gateway's lifetime; children do not inherit it."""
 
     def __init__(self, within: str | None = None) -> None:
-        """Make one in `within` (else where temporary files are), and remove those that dead gateways left there. OSError where
-        that cannot be."""
+        """Create a directory in `within` (else where temporary files are) and remove those that dead gateways left
+        there. Raises OSError when it cannot."""
         base = Path(within) if within else temporary()
         sweep(base)
         self.path, self._lock = _made_in(base)
         self._turn = threading.Lock()
 
     def restore(self) -> bool:
-        """Make it again, under the same path, where a cleaner of temporary files removed it or its lock; whether that was so.
-        OSError when it cannot be, as when somebody else has made one there. May be called in a thread."""
+        """Recreate the directory under the same path when a cleaner of temporary files removed it or its lock; return
+        whether it did. Raises OSError when it cannot, for example because another user created one there. May be called
+        in a thread."""
         with self._turn:
             if self._lock < 0 or _is_at(self._lock, self.path / LOCK):
                 return False
@@ -54,7 +56,7 @@ class Folder:
         os.close(before)
 
     def close(self) -> None:
-        """Remove it. Idempotent."""
+        """Remove the directory. Idempotent."""
         with self._turn:
             shutil.rmtree(self.path, ignore_errors=True)
             if self._lock >= 0:
@@ -90,7 +92,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _locked(folder: Path) -> int:
-    """The descriptor that holds the lock of a folder."""
+    """Lock a folder and return the descriptor that holds the lock."""
     lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,9 +103,10 @@ def _locked(folder: Path) -> int:
 
 
 def temporary() -> Path:
-    """A folder for temporary files that may be written to. OSError when there is none.
+    """Return a writable directory for temporary files. Raises OSError when there is none.
 
-    Never the working directory, the last resort of `tempfile`: on a read-only root without /tmp it is shared memory.
+    It is never the working directory, the last resort of `tempfile`: on a read-only root without /tmp it is shared
+    memory.
     """
     try:
         found = Path(tempfile.gettempdir())
@@ -118,7 +121,7 @@ def temporary() -> Path:
 
 
 def sweep(base: Path) -> list[Path]:
-    """Remove the folders of this user's gateways that were killed: those with a lock that nobody holds."""
+    """Remove the folders of this user's gateways that were killed, those whose lock is free; return their paths."""
     removed = []
     for folder in base.glob(f"{PREFIX}*"):
         try:
@@ -127,14 +130,14 @@ def sweep(base: Path) -> list[Path]:
                 continue
             if not {entry.name for entry in folder.iterdir()} <= _OURS:
                 continue
-            # A folder without a lock is being made, or is none of ours.
+            # A folder without a lock is still being created, or is not ours.
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            continue  # its gateway lives
+            continue  # its gateway is running
         else:
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)

@@ -1,4 +1,4 @@
-"""The state of every upstream: what the segment has of it, and what its probes say."""
+"""The state of every upstream, from the segment and from the probes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from budgateway.records import Provider, Settings, Upstream
     from budgateway.transport.resolve import Resolver
 
-# What happens with an upstream's traffic, in one word.
+# The states of an upstream, by what happens with its traffic.
 STATES = ("up", "starting", "half_open", "open", "ejected", "resting", "unhealthy", "drained")
-# In these it gets some.
+# The states in which it gets traffic.
 TAKING = ("up", "starting", "half_open")
-# A route without an upstream is said to be unavailable when it lasts: a blip is no reason to send clients elsewhere.
+# A route without an upstream counts as unavailable after this time: a blip is no reason to send clients elsewhere.
 LASTING_S = 5.0
 
 
@@ -35,36 +35,36 @@ class _Row(NamedTuple):
 
 
 class Health:
-    """Looks at what all workers share, and at the probes. `adopt` follows a reload."""
+    """Reads upstream state from the shared segment and the probes. `adopt` applies a reload."""
 
     def __init__(self, segment: native.Segment, settings: Settings, watch: Watch | None = None) -> None:
         self._segment = segment
         self._watch = watch
         self._rows: list[_Row] = []
-        # route -> since when none of its upstreams takes traffic
+        # route -> time since which none of its upstreams takes traffic
         self._without: dict[str, float] = {}
         self.adopt(settings)
 
     def adopt(self, settings: Settings) -> None:
-        """Show these upstreams from now on."""
+        """Report on these settings' upstreams from now on."""
         self._settings = settings
         self._rows = []
         keys = upstream_keys(settings)
         for provider in settings.providers:
             for number, upstream in enumerate(provider.upstreams):
                 slot = self._segment.upstream(keys[provider.name, upstream.url])
-                # Only to look: a selector of one never picks.
+                # For reading only: this selector never picks.
                 selector = native.Selector(self._segment, 0, "round_robin", [(slot, 1)], **care_of(settings, provider))
                 self._rows.append(_Row(provider, upstream, upstream_label(provider, number), slot, selector))
 
     def upstreams(self) -> list[dict[str, Any]]:
-        """Each upstream's state."""
+        """Return each upstream's state."""
         now_ns = monotonic_ns()
         return [self._shown(row, now_ns) for row in self._rows]
 
     def providers(self) -> list[dict[str, Any]]:
-        """The same by provider. A provider is `up` with all upstreams taking traffic, `degraded` with some, `down` with
-        none; `panic` while so few are available that doubtful ones are used, too."""
+        """Return the upstreams' states by provider. A provider is `up` when all its upstreams take traffic, `degraded`
+        when some do, `down` when none does; `panic` while so few are available that doubtful ones are used, too."""
         now_ns = monotonic_ns()
         found: dict[str, dict[str, Any]] = {}
         for row in self._rows:
@@ -78,14 +78,14 @@ class Health:
             taking = [one["state"] in TAKING for one in shown]
             entry["status"] = "up" if all(taking) else "degraded" if any(taking) else "down"
             there = [one for one in shown if not one["drained"]]
-            # Who is aside would be there if the others were not.
+            # An upstream that is aside would take traffic if the others did not.
             available = sum(one["state"] in TAKING or one["ejections"]["aside"] for one in there)
             doubtful = any(one["state"] in ("ejected", "resting", "unhealthy") for one in there)
             entry["panic"] = doubtful and available * 100 < self._settings.panic_percent * len(there)
         return list(found.values())
 
     def routes_without_upstream(self, now_s: float) -> list[str]:
-        """Routes of which no upstream took traffic for a while, nor one of their fallbacks, by name."""
+        """Return the names of routes for which no upstream, fallbacks included, has taken traffic for LASTING_S."""
         states: dict[str, bool] = {}
         for row, shown in zip(self._rows, self.upstreams(), strict=True):
             states[row.provider.name] = states.get(row.provider.name, False) or shown["state"] in TAKING
@@ -98,7 +98,8 @@ class Health:
         return sorted(name for name, since in self._without.items() if name in names and now_s - since >= LASTING_S)
 
     def is_well(self, label: str) -> bool:
-        """Whether an upstream, by its label, is not known to be ill: what asks upstreams besides traffic leaves those alone."""
+        """True unless the upstream with this label is drained, unhealthy or behind an open breaker. The gateway's own
+        requests skip such upstreams."""
         now_ns = monotonic_ns()
         for row in self._rows:
             if row.label == label:
@@ -107,13 +108,14 @@ class Health:
         return True
 
     def queues(self) -> list[dict[str, Any]]:
-        """Each provider's queue of exchanges that wait for an upstream with room, and what became of those that waited."""
+        """Return each provider's queue: the exchanges that wait for an upstream with capacity, and how earlier waits
+        ended."""
         names = ("provider", "waiting", "queued", "served", "timed_out", "left", "refused", "waited_s")
         return [dict(zip(names, (name, *counts), strict=True)) for name, counts in queues(self._segment).items()]
 
     def drain(self, name: str, drained: bool) -> list[dict[str, Any]]:
-        """Take upstreams out of every worker's choice, or back in: by label, or provider (all of its own). The
-        upstreams concerned; empty when there are none of that name."""
+        """Take upstreams out of every worker's selection, or back in, by label or by provider (all of its upstreams).
+        Returns the upstreams concerned; empty when the name is unknown."""
         now_ns = monotonic_ns()
         found = []
         for row in self._rows:
@@ -153,8 +155,9 @@ class Health:
 def watched(
     settings: Settings, segment: native.Segment, known: Collection[str] = (), resolver: Resolver | None = None
 ) -> tuple[list[Watched], list[tuple[int, bool]]]:
-    """What `Watch.adopt` takes: the upstreams to ask, with their provider's key and TLS settings; and all upstreams, each
-    with whether its provider had others before. `known` are the URLs of the configuration before."""
+    """Return the arguments of `Watch.adopt`: the upstreams to probe, with their provider's key and TLS settings; and
+    all upstreams, each with whether any upstream of its provider is in `known`, the URLs of the previous
+    configuration."""
     pools: Pools = {}
     by_load = {route.provider for route in settings.routes if route.load_balancer == "least_load"}
     keys = upstream_keys(settings)
@@ -174,16 +177,16 @@ def watched(
 
 
 def _from_root(provider: Provider) -> Provider:
-    """The provider as it is probed: engines answer `/health` and `/metrics` beside `/v1`, not under it.
+    """Return the provider as it is probed: engines answer `/health` and `/metrics` next to `/v1`, not under it.
 
-    Endpoints are often written as SDKs want them, `http://gpu:8000/v1`.
+    Endpoints are often written in the form that SDKs take, `http://gpu:8000/v1`.
     """
     upstreams = tuple(replace(upstream, path=upstream.path.removesuffix("/v1")) for upstream in provider.upstreams)
     return replace(provider, upstreams=upstreams)
 
 
 def _state(vitals: native.Vitals, watched: Watched | None, now_ns: int) -> tuple[str, str]:
-    """One word for what happens with its traffic, and why."""
+    """Return one word for what happens with the upstream's traffic, and the reason."""
     if vitals.drained:
         return "drained", "taken out by an operator"
     if vitals.breaker != "closed":

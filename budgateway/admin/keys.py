@@ -1,4 +1,4 @@
-"""`/admin/keys`: API keys seen and changed over HTTP. A secret is in the answer that made it, and in no other."""
+"""`/admin/keys`: lists and changes API keys over HTTP. Only the answer that creates a secret contains it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATH = "/keys"
 
 
 class KeyOperations:
-    """What can be done with keys, by method and path."""
+    """The operations on API keys, by method and path."""
 
     def __init__(self, custodian: Custodian) -> None:
         self._custodian = custodian
@@ -28,8 +28,8 @@ class KeyOperations:
     async def answer(
         self, method: str, operation: str, given: Mapping[str, Any], holder: Holder | None
     ) -> tuple[int, Any]:
-        """Status and document for a request; `operation` is the path behind `/admin`, and a `holder` gives no more than they
-        have. Raises GatewayError."""
+        """Return status and document for a request. `operation` is the path after `/admin`; a `holder` cannot grant
+        more than it has. Raises GatewayError."""
         name, _, verb = operation.removeprefix(PATH).removeprefix("/").partition("/")
         name = unquote(name)
         if not name:
@@ -76,7 +76,8 @@ class KeyOperations:
             raise RouteNotFound(f"no operation '{verb[:64]}' of a key", hint="GET /admin/openapi.json lists them")
         if method != "POST":
             raise MethodNotAllowed(f"/admin/keys/{{name}}/{verb} takes POST", allow=("POST",))
-        # To disable a key takes from it, whoever it is of; the others give it, or a secret of it.
+        # Disabling only takes from a key, so any holder may do it; the other operations grant the key, or a secret of
+        # it.
         return await self._changed(200, edits[verb], None if verb == "disable" else holder)
 
     async def _changed(

@@ -1,4 +1,4 @@
-"""An issuer's key set, read where its operator said that it is, and nowhere else."""
+"""Fetches an issuer's key set from where its operator configured it, and from nowhere else."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ MAX_BYTES = 256 * 1024  # the largest public sets have some tens of kilobytes
 
 
 async def fetch_key_set(issuer: Issuer, resolver: Resolver | None = None) -> Mapping[str, object]:
-    """The set, looked at under the issuer's own rules. GatewayError, TimeoutError or ValueError, saying why not.
+    """Return the key set, checked under the issuer's own rules. Raises GatewayError, TimeoutError or ValueError with
+    the reason.
 
-    No redirect is followed. What discovery finds must be on the issuer's own host: a document that can send us anywhere
-    would open the operator's network to whoever can write it.
+    No redirect is followed. The URL that discovery returns must be on the issuer's own host: a document that can send
+    us anywhere would open the operator's network to its author.
     """
     url = issuer.jwks_url
     if not url:
@@ -54,7 +55,7 @@ async def fetch_key_set(issuer: Issuer, resolver: Resolver | None = None) -> Map
 
 
 async def _document(issuer: Issuer, url: str, resolver: Resolver | None) -> Mapping[str, object]:
-    """A JSON object at a URL."""
+    """Fetch a JSON object from a URL."""
     upstream = parse_endpoint(url)
     path = upstream.path or "/"
     provider = Provider(

@@ -1,4 +1,4 @@
-"""Where API keys are kept, as the custodian sees it: in a file, or in Redis, where the gateways of several hosts share them."""
+"""Key storage for the credential refresher: a file, or Redis, where the gateways of several hosts share the keys."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from budgateway.records import Settings, StoreSettings
 
 REDIS = "redis"
-TIMEOUT_S = 5.0  # nobody's request waits for it
+TIMEOUT_S = 5.0  # no client request waits for it
 READY_S = 2.0
-MAX_TRIES = 20  # of a change, while others change the keys, too
+MAX_TRIES = 20  # tries of a change while others change the keys, too
 
-# Puts or removes (an empty document) one key, if nobody has changed any since the version that was read.
+# Puts or removes (an empty document) one key, unless any key has changed since the version that was read.
 _CHANGE = """
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('HDEL', KEYS[1], ARGV[2]) else redis.call('HSET', KEYS[1], ARGV[2], ARGV[3]) end
@@ -30,7 +30,7 @@ return redis.call('INCR', KEYS[2])
 
 
 class KeysNotWritten(GatewayError):
-    """The file of API keys cannot be replaced; it is as it was."""
+    """The file of API keys cannot be replaced; it is unchanged."""
 
     status = 409
     code = "keys_not_written"
@@ -39,11 +39,12 @@ class KeysNotWritten(GatewayError):
 
 
 class KeyStore(Protocol):
-    """Safe against others who change the keys at the same time. OSError or ValueError: they cannot be read just now."""
+    """Storage that is safe against concurrent changes. Raises OSError, ValueError or StoreUnavailable when the keys
+    cannot be read now."""
 
     async def read(self) -> Keys: ...
     async def change(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
-        """Change the keys: what was changed, and the version which that made."""
+        """Change the keys; return the change and the version that it made."""
         ...
 
     async def version(self) -> object: ...
@@ -51,7 +52,7 @@ class KeyStore(Protocol):
 
 
 class FileKeys:
-    """In a file, read and written beside the loop."""
+    """Key storage in a file, read and written in a thread."""
 
     def __init__(self, path: str) -> None:
         self._file = KeyFile(path)
@@ -69,13 +70,15 @@ class FileKeys:
         return await asyncio.to_thread(self._file.version)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file stays open."""
 
 
 class RedisKeys:
-    """In a hash, `api_key:{namespace}`: a field for each key, its name, and a counter of changes beside it.
+    """Key storage in a hash, `api_key:{namespace}`: one field for each key, its name, and a counter of changes next to
+    it.
 
-    What is kept is what a file would hold: hashes, never a secret. Changes are optimistic: who was overtaken reads again.
+    The values are what a file would hold: hashes, never a secret. Changes are optimistic: a writer that was overtaken
+    reads again.
     """
 
     def __init__(self, settings: StoreSettings) -> None:
@@ -122,13 +125,13 @@ class RedisKeys:
 
 
 def store_name(settings: Settings) -> object:
-    """What a key store is made of: another value, another store."""
+    """Return the settings that identify the key storage: another value means another store."""
     auth = settings.auth
     return settings.store if auth.keys_in_redis else auth.keys_file
 
 
 def opened(settings: Settings) -> KeyStore | None:
-    """The key store of a configuration; None without one. Must be closed."""
+    """Open the key storage of a configuration; None without one. The caller must close it."""
     if settings.auth.keys_in_redis:
         return None if settings.store is None else RedisKeys(settings.store)
     return FileKeys(settings.auth.keys_file) if settings.auth.keys_file else None

@@ -1,4 +1,4 @@
-"""The model list: what the providers serve, merged under the names that clients use."""
+"""The model list: the models that the providers serve, merged under the names that clients use."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 FRESH_S = 10.0
 TIMEOUT_S = 3.0
-MAX_MODELS = 4096  # of one upstream; hosted services list some hundreds
+MAX_MODELS = 4096  # per upstream; hosted services list some hundreds
 MAX_NAME = 256  # characters of a model's name
-_MAX_COUNT = (1 << 53) - 1  # what every reader of JSON holds exactly
-# For new lists, while there are former ones: engines that are well answer within milliseconds.
+_MAX_COUNT = (1 << 53) - 1  # the largest integer that every JSON reader holds exactly
+# The wait for new lists while older ones exist: healthy engines answer within milliseconds.
 PATIENCE_S = 0.5
-AT_ONCE = 16  # questions that are out
+AT_ONCE = 16  # concurrent requests
 
 _log = logging.getLogger("budgateway.models")
 
 
 class ModelCatalogue:
-    """Asks the upstreams of providers that list no models, all at once; answers from memory for ten seconds. One asking at
-    a time, bounded by TIMEOUT_S; whoever has a former list is not kept waiting by it."""
+    """Queries the upstreams of providers without configured models concurrently, and caches the list for FRESH_S. One
+    refresh runs at a time, bounded by TIMEOUT_S; callers wait for it no longer than PATIENCE_S once there is an older
+    list."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class ModelCatalogue:
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         is_well: Callable[[Target], bool] = lambda _: True,
     ) -> None:
-        """`is_well` says whether an upstream is worth a question: those that are known to be ill are passed over."""
+        """`is_well` returns whether an upstream is worth a request: unhealthy ones are skipped."""
         self._providers = providers
         self._spawn = spawn
         self._is_well = is_well
@@ -52,14 +53,14 @@ class ModelCatalogue:
         self._asking: asyncio.Task[None] | None = None
 
     async def models(self) -> list[dict[str, Any]]:
-        """OpenAI's model objects, sorted by provider as configured, then as its upstreams list them."""
+        """Return OpenAI's model objects, ordered by provider as configured, then as its upstreams list them."""
         if time.monotonic() >= self._fresh_until:
             if self._asking is None or self._asking.done():
                 self._asking = self._spawn(self._renew())
             asking = self._asking
             await asyncio.wait((asking,), timeout=PATIENCE_S if self._knows else None)
             if not self._knows:
-                await asking  # for what went wrong
+                await asking  # raises its error
         return self._models
 
     async def _renew(self) -> None:
@@ -82,13 +83,13 @@ class ModelCatalogue:
             known = [answer for answer in answers if answer is not None]
             if known:
                 self._former[provider.name] = [entry for answer in known for entry in answer]
-            # While nobody answers, they serve what they served.
+            # While no upstream answers, the previous list stays.
             listed = self._former.get(provider.name, [])
         named = [_model(provider, provider.strip_model_prefix + entry["id"], entry) for entry in listed]
         return named + [_model(provider, said, {}) for said, _ in provider.aliases]
 
     async def _listed_by(self, target: Target, room: asyncio.Semaphore) -> list[dict[str, Any]] | None:
-        """One upstream's list; None when there is none to be had in time."""
+        """Return one upstream's list; None when it has no valid list in time."""
         try:
             async with asyncio.timeout(TIMEOUT_S), room:
                 listed = await _ask(target)
@@ -115,7 +116,7 @@ async def _ask(target: Target) -> list[dict[str, Any]]:
 
 
 def _model(provider: Provider, name: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """What the upstream says of a model, under our name for it."""
+    """Return the upstream's description of a model, under our name for it."""
     return {
         **{key: count for key in ("max_model_len", "context_length") if (count := _count(entry.get(key)))},
         "id": name,
@@ -126,5 +127,5 @@ def _model(provider: Provider, name: str, entry: dict[str, Any]) -> dict[str, An
 
 
 def _count(value: object) -> int:
-    """A count or a time; 0 for what is none. Not every float is JSON, nor every whole number one that clients can read."""
+    """Return a count or a time; 0 for anything else. Not every float is JSON, and clients cannot read every integer."""
     return int(value) if isinstance(value, int | float) and 0 <= value <= _MAX_COUNT else 0

@@ -1,4 +1,5 @@
-"""The back office's handler: probes, metrics and the model list, behind the same front door as everything else."""
+"""The admin server's request handler: probes, metrics, the model list and the admin API, served by the same connection
+code as client traffic."""
 
 from __future__ import annotations
 
@@ -26,16 +27,17 @@ if TYPE_CHECKING:
     from budgateway.auth.roles import Visibility
     from budgateway.server.connection_cy import ServerConnection
 
-# Served on the metrics listener too, which asks nobody who they are.
+# Also served on the metrics listener, which has no authentication.
 _PUBLIC = ("/metrics", "/health", "/livez", "/readyz")
-# Requests to it from one address: what scrapes and probes never come to.
+# The metrics listener's limits for one address: scrapes and probes never reach them.
 PER_MINUTE, BURST = 6_000, 2_000
 
 _log = logging.getLogger("budgateway.office")
 
 
 class BackOffice(Carrier):
-    """Answers what the gateway says itself. Trusts its callers: the worker in front has authorized them."""
+    """The handler of the gateway's own endpoints. It trusts its callers, which workers have authorized; with
+    `public_only` it serves the unauthenticated metrics listener."""
 
     def __init__(
         self,
@@ -55,19 +57,19 @@ class BackOffice(Carrier):
         self.visibility = visibility
         self._api = api
         self._ready = ready
-        # routes that no upstream serves, by name
+        # the names of routes that no upstream serves
         self._without = without
         self._spawn = spawn
         self._version = version
         self._public_only = public_only
-        # The workers in front have bounds of their own.
+        # The workers enforce limits of their own.
         self._bounds = Bounds(PER_MINUTE, BURST) if public_only else None
         self._work: set[asyncio.Future[Answer]] = set()
 
     # ---------------------------------------------------------------- handler of a front door
 
     def start(self, x: Exchange) -> None:
-        """Answer at once, or in a task when upstreams have to be asked."""
+        """Answer immediately, or in a task for the model list and the admin API."""
         path = x.head.path
         wait_ns = 0 if self._bounds is None else self._bounds.admit(x.network, x.started_ns)
         if wait_ns:
@@ -88,22 +90,22 @@ class BackOffice(Carrier):
             self.fail(x, RouteNotFound(f"no route for {path}"))
 
     def body(self, x: Exchange, data: bytes) -> None:
-        """Nothing here reads a body."""
+        """Ignore streamed body data: the admin API takes JSON, which is whole in `x.body`."""
 
     def body_end(self, x: Exchange) -> None:
-        """Nothing here reads a body."""
+        """Do nothing: no streamed body is read."""
 
     def gone(self, x: Exchange) -> None:
-        """The asker left."""
+        """Cancel the exchange's task: the client has disconnected."""
         x.closed = True
         if x.task is not None:
             x.task.cancel()
 
     def writable(self, x: Exchange, ok: bool) -> None:
-        """Answers are small and sent whole."""
+        """Do nothing: answers are small and written whole."""
 
     def sweep(self, x: Exchange, now_ns: int) -> None:
-        """Every answer has its own deadline."""
+        """Do nothing: every answer has its own deadline."""
 
     def fail(self, x: Exchange, error: GatewayError) -> None:
         """Answer with an error."""
@@ -120,7 +122,7 @@ class BackOffice(Carrier):
         x.downstream.finish(keep_alive)
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        """A defect of ours: this question alone fails."""
+        """Log an internal error; only this request fails."""
         _log.error("%s %s failed", x.head.method, x.head.path, exc_info=error)
         if x.closed:
             x.downstream.abort()
@@ -128,7 +130,7 @@ class BackOffice(Carrier):
             self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
-        """Answer what never became an exchange."""
+        """Answer a malformed request, which never became an exchange."""
         connection.write(response_bytes(error, "-", "", True))
 
     # ---------------------------------------------------------------- answers
@@ -157,7 +159,7 @@ class BackOffice(Carrier):
         asker, until = vouched_until(x.head.headers())
         if x.head.method not in ("GET", "HEAD"):
             _log.info("%s %s by %s", x.head.method, x.head.path, "the office's socket" if asker is None else asker.id)
-        # What was begun is finished when the asker leaves: half a reload would be worse than one nobody waits for.
+        # Shielded from a client that leaves: half a reload would be worse than one that nobody waits for.
         work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body, x.head.query, asker, until))
         self._work.add(work)
         work.add_done_callback(self._worked)
@@ -175,16 +177,16 @@ class BackOffice(Carrier):
     def _worked(self, work: asyncio.Future[Answer]) -> None:
         self._work.discard(work)
         if not work.cancelled():
-            work.exception()  # heard, though nobody may wait for it any more
+            work.exception()  # marks it as retrieved: its waiter may be gone
 
     def _answer_ready(self, x: Exchange) -> None:
-        """Whether the gateway takes requests. Upstreams do not decide that: a gateway that answers 503 with a reason is of
-        more use than none. Whoever wants it otherwise asks `?upstreams`."""
+        """Answer whether the gateway accepts requests. Upstreams do not count, because a gateway that answers 503 with
+        a reason is more useful than none; the query `?upstreams` includes them."""
         ready = self._ready()
         document: dict[str, Any] = {"status": "ok" if ready else "draining", "version": self._version}
         without = self._without(time.monotonic())
         if without:
-            document["routes_without_upstream"] = len(without)  # their names are for who may see them
+            document["routes_without_upstream"] = len(without)  # the count only: the names are not public
         if ready and without and x.head.query == "upstreams":
             ready = False
             document["status"] = "no_upstream"

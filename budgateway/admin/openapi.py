@@ -11,7 +11,7 @@ _ERROR = {"$ref": "#/components/schemas/Error"}
 
 _NO_KEYS = {"409": "This gateway keeps no keys"}
 
-# (path, method, operation id, summary, {status: what it means}, schema of the 200)
+# (path, method, operation id, summary, {status: meaning}, schema of the 200)
 _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
     ("/admin/routes", "get", "listRoutes", "The routes, in the order of the configuration", {}, "Routes"),
     ("/admin/stats", "get", "stats", "Workers, connections, rates and upstreams, now", {}, "Stats"),
@@ -112,7 +112,7 @@ _NAMES = {
 
 
 def document(version: str) -> dict[str, Any]:
-    """OpenAPI 3.1."""
+    """Return the OpenAPI 3.1 document."""
     paths: dict[str, Any] = {}
     for path, method, name, summary, statuses, schema in _OPERATIONS:
         responses: dict[str, Any] = {

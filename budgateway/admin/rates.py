@@ -1,4 +1,4 @@
-"""Requests by route, in all and a second: the segment's counters, sampled now and then."""
+"""Requests by route, in total and per second: the segment's counters, sampled periodically."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from budgateway import native
 
 SAMPLE_S = 5.0
-KEPT = 13  # a minute's worth, and the sample before
+KEPT = 13  # one minute of samples, and the one before
 
 
 class Rates:
-    """`sample` is called every SAMPLE_S seconds."""
+    """Request rates. The owner calls `sample` every SAMPLE_S seconds."""
 
     def __init__(self, metrics: native.Metrics) -> None:
         self._metrics = metrics
@@ -22,11 +22,11 @@ class Rates:
         self.sample()
 
     def sample(self) -> None:
-        """Remember how many there are now."""
+        """Record the current number of requests."""
         self._samples.append((time.monotonic(), sum(row.count for row in self._metrics.collect())))
 
     def document(self) -> dict[str, Any]:
-        """For the back office."""
+        """Return totals, rates and counts by route for `GET /admin/stats`."""
         routes: dict[str, dict[str, int]] = {}
         total = errors = 0
         for row in self._metrics.collect():
@@ -50,7 +50,7 @@ class Rates:
         }
 
     def _rate(self, now: float, total: int, seconds: float) -> float:
-        """Since the latest sample that is at least so old; since the first one when none is."""
+        """Return the rate since the latest sample that is at least `seconds` old; since the oldest one when none is."""
         then, count = self._samples[0]
         for sampled, value in self._samples:
             if now - sampled < seconds:

@@ -1,4 +1,5 @@
-"""What `GET /admin/usage` tells: who used how much, summed up as asked, and never more rows than that."""
+"""The answer of `GET /admin/usage`: usage summed by the requested names, with at most the requested number of rows and
+one for the rest."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ _COUNTS = ("requests", "tokens_in", "tokens_out", "tokens_cached", "tokens_reaso
 
 
 class UsageReport:
-    """Over the sums of the segment, which began when the gateway started."""
+    """A report on the segment's usage sums, which begin when the gateway starts."""
 
     def __init__(self, table: UsageTable) -> None:
         self._table = table
         self._since = time.time()
 
     def document(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """The answer to a query: `by`, `top`, and a value for any of `WORDS`. BadRequest for anything else."""
+        """Answer a query: `by`, `top`, and a value for any of `WORDS`. Raises BadRequest for anything else."""
         if unknown := sorted(set(query) - {"by", "top", *WORDS}):
             raise BadRequest(f"no such parameter: {unknown[0]}", hint=f"by, top, {', '.join(WORDS)}")
         by = tuple(word for word in query.get("by", ",".join(USUAL)).split(",") if word)
