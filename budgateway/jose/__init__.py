@@ -1,1 +1,1 @@
-"""Signed tokens as they are written and the keys that verify them (RFC 7515, 7517, 7518): no I/O, no clock, no claims."""
+"""Signed tokens (JWS) and the keys that verify them (RFC 7515, 7517, 7518): no I/O, no clock, no claims."""

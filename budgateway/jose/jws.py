@@ -1,4 +1,4 @@
-"""Signed tokens as they are written (compact JWS, RFC 7515): read strictly, and nothing believed before the signature."""
+"""Compact JWS (RFC 7515): parsed strictly; nothing in it is trusted before the signature is verified."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from binascii import a2b_base64
 from math import isfinite
 from typing import Any, NamedTuple
 
-# The head's own line limit; PyJWT takes a megabyte.
+# The limit of a header line; PyJWT accepts a megabyte.
 MAX_TOKEN_BYTES = 8 * 1024
 MAX_KID_CHARS = 256
 
-# Three parts of base64url without padding. The last character of a part carries two or four bits that count for nothing:
-# they must be zero, or one signature could be written in sixteen ways.
+# Three parts of base64url without padding. The last character of a part carries two or four unused bits: they must be
+# zero, or one signature could be written in sixteen ways.
 _PART = r"((?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?)"
 _COMPACT = re.compile(rf"{_PART}\.{_PART}\.{_PART}", re.ASCII)
 _STANDARD = str.maketrans("-_", "+/")
 _PADDING = ("", "", "==", "=")
 
-# Header parameters that change what is signed or how (RFC 7515 4.1.11, 7516, 7797): we implement none of them.
+# Header parameters that change the signed content or the method (RFC 7515 4.1.11, 7516, 7797): none is implemented.
 _REFUSED_PARAMETERS = ("crit", "zip", "b64", "enc", "epk", "apu", "apv", "p2s", "p2c")
 # RFC 8725 3.11: a token made for something else (a logout, a DPoP proof) is no access token.
 _TYPES = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt", "jose"})
 
 
 class Refused(Exception):
-    """A credential is not to be believed. The message is for the operator's debugging, never for the client: what exactly
-    was wrong helps only who should not know it."""
+    """A credential is not valid. The message is for the operator's debugging, never for the client: the exact defect
+    would help only an attacker."""
 
 
 class Compact(NamedTuple):
-    """A token taken apart. Nothing of it is verified."""
+    """A token split into its parts. Nothing in it is verified."""
 
     algorithm: str
     kid: str | None
@@ -41,9 +41,9 @@ class Compact(NamedTuple):
 
 
 def parse(token: str) -> Compact:
-    """Take a token apart. Raises Refused for whatever is not exactly a compact JWS with a plain header.
+    """Split a token into its parts. Raises Refused for anything but a compact JWS with a plain header.
 
-    `jwk`, `jku`, `x5u` and `x5c` in the header are not looked at: who forges a token would name his own key there.
+    `jwk`, `jku`, `x5u` and `x5c` in the header are ignored: a forger would name their own key there.
     """
     if len(token) > MAX_TOKEN_BYTES:
         raise Refused("longer than 8 KiB")
@@ -69,7 +69,7 @@ def parse(token: str) -> Compact:
 
 
 def decoded(part: str) -> bytes:
-    """The bytes behind base64url. Raises Refused when it is something else."""
+    """Decode base64url. Raises Refused for anything else."""
     try:
         return a2b_base64(part.translate(_STANDARD) + _PADDING[len(part) % 4], strict_mode=True)
     except ValueError as error:
@@ -77,8 +77,8 @@ def decoded(part: str) -> bytes:
 
 
 def json_object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object as RFC 8259 has it, names unique. Raises Refused otherwise: NaN, Infinity and repeated names are what
-    two parsers read differently."""
+    """Parse a JSON object (RFC 8259) with unique names. Raises Refused otherwise: parsers disagree about NaN, Infinity
+    and repeated names."""
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite

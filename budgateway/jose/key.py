@@ -1,4 +1,4 @@
-"""Keys that verify tokens: made from secrets, PEM or JWK, each fit for some algorithms, found by `kid`."""
+"""Keys that verify tokens: made from secrets, PEM or JWK, each for certain algorithms, found by `kid`."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 ALGORITHMS = (*HMAC_BYTES, *RSA, *CURVES, "EdDSA")
 
 MIN_RSA_BITS = 2048
-MAX_RSA_BITS = 8192  # verifying takes the square of it: a token must not cost us milliseconds
-MAX_KEYS = 64  # of one key set; the largest public ones have about ten
-MAX_TRIED = 8  # keys for a token that names none
+MAX_RSA_BITS = 8192  # verification time grows with its square: a token must not cost milliseconds
+MAX_KEYS = 64  # in one key set; the largest public ones have about ten
+MAX_TRIED = 8  # keys tried for one token
 
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
-# What cryptography calls the curves.
+# The curve names of `cryptography`.
 _CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 
 class KeyUnfit(ValueError):
-    """A key cannot be used, and why: for the operator who configured it."""
+    """A key cannot be used. The message is for the operator who configured it."""
 
 
 class Key:
-    """One verification key and the algorithms it is good for. Immutable."""
+    """A verification key and its algorithms. Immutable."""
 
     __slots__ = ("_material", "algorithms", "kid")
 
     def __init__(self, material: Any, algorithms: Iterable[str], kid: str | None = None) -> None:
-        """`material` is as PyJWT's algorithms want it."""
+        """`material` has the form that PyJWT's algorithms take."""
         self.kid = kid
         self.algorithms = frozenset(algorithms)
         self._material = material
 
     def verifies(self, token: Compact) -> bool:
-        """Whether this key made the token's signature. The token's algorithm is one of `algorithms`."""
+        """True when this key made the token's signature. The token's algorithm must be one of `algorithms`."""
         try:
             return bool(_verifiers()[token.algorithm].verify(token.signed, self._material, token.signature))
         except (ValueError, TypeError):
@@ -50,7 +50,7 @@ class Key:
 
     @classmethod
     def from_secret(cls, secret: bytes, algorithms: Sequence[str]) -> Key:
-        """A shared secret. KeyUnfit when it is shorter than an algorithm's hash."""
+        """Make a key from a shared secret. Raises KeyUnfit when it is shorter than an algorithm's hash."""
         for name in algorithms:
             if len(secret) < HMAC_BYTES[name]:
                 raise KeyUnfit(f"too short: {len(secret)} bytes, {name} needs at least {HMAC_BYTES[name]}")
@@ -58,7 +58,8 @@ class Key:
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any], algorithms: Sequence[str]) -> Key:
-        """A JSON Web Key (RFC 7517). KeyUnfit when it is not for verifying, weak, or for none of `algorithms`."""
+        """Make a key from a JSON Web Key (RFC 7517). Raises KeyUnfit when it is weak, not for verifying, or for none of
+        `algorithms`."""
         operations = jwk.get("key_ops", ["verify"])
         if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
             raise KeyUnfit("it is not for verifying (use, key_ops)")
@@ -84,7 +85,7 @@ class KeySet:
     __slots__ = ("_any", "_by_kid", "keys")
 
     def __init__(self, keys: Sequence[Key]) -> None:
-        """KeyUnfit when two keys have one `kid`: which of them is meant would be anybody's guess."""
+        """Raise KeyUnfit when two keys have the same `kid`, which would be ambiguous."""
         self.keys = tuple(keys)
         self._by_kid: dict[str, Key] = {}
         for key in keys:
@@ -95,8 +96,8 @@ class KeySet:
         self._any = tuple(key for key in keys if key.kid is None)
 
     def candidates(self, token: Compact) -> Sequence[Key]:
-        """The keys that may have signed it: the one it names, else those without a name; without a `kid` all that are
-        fit for its algorithm, a handful at most. Empty when none can have."""
+        """Return the keys that may have signed the token: the one with its `kid`, else those without a `kid`; for a
+        token without a `kid`, every key that fits its algorithm. At most MAX_TRIED; empty when none fits."""
         algorithm = token.algorithm
         if token.kid is None:
             return [key for key in self.keys if algorithm in key.algorithms][:MAX_TRIED]
@@ -106,7 +107,8 @@ class KeySet:
 
     @classmethod
     def from_pem(cls, text: str, algorithms: Sequence[str]) -> KeySet:
-        """Public keys and certificates, PEM, one after the other. KeyUnfit when there is none, or one that is unfit."""
+        """Read public keys and certificates from concatenated PEM blocks. Raises KeyUnfit when there is none, or one is
+        unusable."""
         keys = [Key(*_from_pem(found[1], found[0], algorithms)) for found in _PEM.finditer(text)]
         if not keys:
             raise KeyUnfit("it holds no PEM block")
@@ -114,8 +116,9 @@ class KeySet:
 
     @classmethod
     def from_document(cls, document: object, algorithms: Sequence[str]) -> KeySet:
-        """A JWK Set (RFC 7517 5), from outside: keys that are unfit are left out, as an issuer may have others for other
-        purposes. Shared secrets in it are no secrets and never fit. KeyUnfit when nothing is left."""
+        """Read a JWK Set (RFC 7517 5) from outside. Unusable keys are skipped, because an issuer may have others for
+        other purposes. Shared secrets are never accepted, because in a published set they are not secret. Raises
+        KeyUnfit when nothing is left."""
         listed = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(listed, list) or len(listed) > MAX_KEYS:
             raise KeyUnfit(f"it is no key set with at most {MAX_KEYS} keys")
@@ -132,19 +135,19 @@ class KeySet:
 
 
 def verify(token: Compact, keys: KeySet) -> bool:
-    """Whether one of the keys made the signature."""
+    """True when one of the keys made the token's signature."""
     return any(key.verifies(token) for key in keys.candidates(token))
 
 
 def sign(claims: Mapping[str, object], secret: bytes) -> str:
-    """An HS256 token of our own."""
+    """Return an HS256 token signed with our own secret."""
     import jwt
 
     return jwt.encode(dict(claims), secret, algorithm="HS256")
 
 
 def load_algorithms() -> None:
-    """Import everything that reading keys and verifying tokens takes. Blocks for up to 0.2 s."""
+    """Import everything that is needed to read keys and verify tokens. Blocks for up to 0.2 s."""
     for module in (
         "cryptography.hazmat.backends.openssl.backend",
         "cryptography.hazmat.primitives.serialization",
@@ -155,7 +158,8 @@ def load_algorithms() -> None:
 
 
 def _verifiers() -> Mapping[str, Any]:
-    """PyJWT's algorithms by name; not imported before tokens are believed, as they bring all of OpenSSL's bindings."""
+    """Return PyJWT's algorithms by name. They are imported at first use, because they load all of OpenSSL's
+    bindings."""
     if not _LOADED:
         from jwt.algorithms import get_default_algorithms
 
@@ -168,7 +172,7 @@ _LOADED: dict[str, Any] = {}
 
 
 def _suits(algorithm: str, kind: object, curve: object) -> bool:
-    """Whether an algorithm works with keys of this `kty` and `crv`."""
+    """True when an algorithm works with keys of this `kty` and `crv`."""
     if algorithm in HMAC_BYTES:
         return kind == "oct"
     if algorithm in RSA:
@@ -184,12 +188,12 @@ def _from_jwk(algorithm: str, jwk: dict[str, Any]) -> Any:
     try:
         return _verifiers()[algorithm].from_jwk(jwk)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        # Its words may quote the key.
+        # The original message may quote the key.
         raise KeyUnfit(f"it is no {jwk.get('kty')} key") from error
 
 
 def _from_pem(label: str, block: str, algorithms: Sequence[str]) -> tuple[Any, list[str]]:
-    """A PEM block as a key, and which algorithms it is good for."""
+    """Return a PEM block's key, and the algorithms that it fits."""
     if "PRIVATE" in label:
         raise KeyUnfit("it holds a private key: verifying needs the public one alone")
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa

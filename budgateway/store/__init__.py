@@ -1,1 +1,2 @@
-"""What gateways on several hosts share, in Redis: one client a process, with deadlines of milliseconds and a breaker."""
+"""The Redis client for state shared by gateways on several hosts: one per process, with millisecond deadlines and a
+breaker."""

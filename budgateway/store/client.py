@@ -1,4 +1,4 @@
-"""The store: one client a process, connected or trying to be, that never lets anybody wait for long."""
+"""The Redis client: one per process, connected or reconnecting. It never blocks a caller for long."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
     from budgateway.records import StoreNode, StoreSettings
     from budgateway.store.reply import Reply, Sink, Word
 
-# So many timeouts without a reply in between open the breaker: one may be a fork of Redis' for a snapshot.
+# Consecutive timeouts that open the breaker: a single one may be Redis forking for a snapshot.
 SLOW_READS = 3
 RETRY_MIN_S = 0.05
 RETRY_MAX_S = 0.5
-# Who fails again so soon after a recovery must answer twice as many probes in time before the next one.
+# A failure this soon after a recovery doubles the probes that must succeed before the next recovery.
 RELAPSE_S = 10.0
 MAX_PROBES = 8
-MAX_PENDING = 20_000  # commands of a process on their way
+MAX_PENDING = 20_000  # commands in flight per process
 QUIET_S = 10.0  # between two log lines of the same kind
 
 _log = logging.getLogger("budgateway.store")
 
 
 class Store:
-    """Commands to one Redis (one master, or the node of a cluster that has our slot).
+    """Sends commands to one Redis (a master, or the cluster node that has our slot).
 
-    It is up or it is down. Down, every command fails at once, and one task tries to come back: it looks where Redis is,
-    connects and sends the probes, one at a time. Nobody else's command is a trial. Up, a command that is not answered in
-    time fails, three reads that are late in a row or an answer that says that the server is unfit (read-only, out of
-    memory, loading ...) and the store is down.
+    It is either up or down. While it is down, every command fails at once, and one task tries to recover: it finds
+    Redis, connects and sends the probes, one at a time. No caller's command serves as a trial. While it is up, a
+    command without an answer in time fails. It goes down when the connection ends, after three late reads in a row, or
+    after an answer that shows an unfit server (read-only, out of memory, loading ...).
     """
 
     def __init__(
         self, settings: StoreSettings, *, connections: int = 1, voice: Callable[[bool], bool | None] | None = None
     ) -> None:
-        """`connections` at most: decisions have the first to themselves, other commands share the rest. Nothing is done
-        before `open`. `voice(is_up)` tells whether a change is for this process to log: no when another of the gateway's
-        has said it, None: nobody may at the moment."""
+        """`connections` is the maximum: decisions have the first one to themselves, other commands share the rest.
+        Nothing happens before `open`. `voice(is_up)` returns whether to log a change: True: log it; False: another
+        worker already did; None: rate-limited."""
         self.settings = settings
-        # Told of each change, with the reason or "".
+        # Called on each change, with the reason for going down, or "" when up.
         self.on_change: Callable[[str], None] | None = None
-        # What a server must be able to do to be ours; a probe's first reply must be no error.
+        # Returns the command that a server must be able to run: its reply must not be an error.
         self.probes: Callable[[], tuple[Word, ...]] = self._write_probe
         self.is_up = False
         self.reason = "not connected yet"
@@ -79,13 +79,14 @@ class Store:
         self._keeper: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        """Begin to connect, and to stay connected."""
+        """Start connecting, and stay connected."""
         self._keeper = self._loop.create_task(keep_on("store", self._keep, _log), name="store")
 
     # ---------------------------------------------------------------- commands
 
     def submit(self, sink: Sink, *command: Word) -> None:
-        """Send a command at the end of this turn of the loop, together with all others of the turn, in their order."""
+        """Send a command at the end of this iteration of the loop, together with all others of the iteration, in order.
+        While the store is down, the sink fails at once."""
         if not self.is_up:
             sink.failed(StoreError(self.reason, "DOWN"))
             return
@@ -96,7 +97,7 @@ class Store:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what was submitted, now."""
+        """Write the submitted commands now."""
         self._flush_due = False
         out, self._out = self._out, []
         sinks, self._out_sinks = self._out_sinks, []
@@ -111,7 +112,8 @@ class Store:
             link.send(b"".join(out), sinks, self.settings.timeout_s)
 
     async def call(self, *command: Word, timeout_s: float = 0.0) -> Reply:
-        """A command for which nobody's decision waits (keys, cached answers); StoreError. Not in order with `submit`."""
+        """Run a command that no decision waits for (keys, cached answers). Raises StoreError. Not ordered with
+        `submit`."""
         if not self.is_up or self._link is None:
             raise StoreError(self.reason, "DOWN")
         future: asyncio.Future[Reply] = self._loop.create_future()
@@ -126,18 +128,18 @@ class Store:
             raise
 
     def unfit(self, code: str, message: str) -> None:
-        """A sink's word that the server said something which concerns all commands."""
+        """Take a sink's report of a server error that concerns all commands."""
         self._judge(StoreError(message, code))
 
     async def ready(self, timeout_s: float) -> bool:
-        """Wait until it is up, for at most `timeout_s`."""
+        """Wait until the store is up, for at most `timeout_s`; return whether it is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._up.wait()
         return self.is_up
 
     async def close(self) -> None:
-        """Send what is waiting, give replies a moment, and disconnect. Idempotent."""
+        """Send queued commands, wait briefly for replies, and disconnect. Idempotent."""
         self._closed = True
         if self._flush_due:
             self.flush()
@@ -153,7 +155,8 @@ class Store:
         self._drop("the gateway stops")
 
     def _spare_link(self) -> Link:
-        """The least busy of the connections that decisions do not use; theirs while there is none."""
+        """Return the least busy connection that decisions do not use, or theirs while there is no other. Opens another
+        one when all are busy."""
         assert self._link is not None
         best = min(self._others, key=_pending, default=self._link)
         if (not self._others or best.pending) and len(self._others) + 1 < self._connections and self._growing is None:
@@ -169,7 +172,7 @@ class Store:
                 if self.is_up and place == self._place and not self._closed:
                     self._others.append(link)
         except (StoreError, OSError, TimeoutError):
-            pass  # the main connection says how Redis is
+            pass  # the main connection determines whether Redis is up
         finally:
             self._growing = None
             if link not in self._others:
@@ -178,7 +181,7 @@ class Store:
     # ---------------------------------------------------------------- up and down
 
     async def _keep(self) -> None:
-        """Be connected, or try to be. The one place that probes."""
+        """Stay connected, or reconnect. Only this task probes."""
         wait_s = 0.0
         while True:
             try:
@@ -195,12 +198,12 @@ class Store:
                     self._needed = min(self._needed * 2, MAX_PROBES)
                 else:
                     self._needed = 1
-            # Jitter, so that the workers of all hosts do not come at once.
+            # Jitter, so that the workers of all hosts do not reconnect at once.
             wait_s = min(max(wait_s * 2, RETRY_MIN_S), RETRY_MAX_S)
             await asyncio.sleep(wait_s * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
 
     async def _connect(self) -> Link:
-        """A connection that has answered every probe in time."""
+        """Return a connection that has answered every probe in time."""
         self._broken.clear()
         place = await self._dialler.find()
         link = Link(self._ended, self._answered)
@@ -225,7 +228,7 @@ class Store:
             raise StoreError(f"no reply within {self.settings.timeout_s * 1e3:g} ms", "TIMEOUT") from None
 
     def _write_probe(self) -> tuple[Word, ...]:
-        """A write, as replicas and full servers refuse nothing else."""
+        """Return a write command, because replicas and full servers refuse only writes."""
         return ("SET", f"rate_limit:{{{self.settings.namespace}}}:probe", "1", "PX", 60_000)
 
     def _go_up(self, link: Link) -> None:
@@ -290,7 +293,8 @@ class Store:
             self._go_down(str(error))
 
     def _say(self, good: bool, text: str, *values: object) -> bool:
-        """Log a change, though not every one of a Redis that comes and goes; whether it was said, by whomever."""
+        """Log a change, at most once per QUIET_S and direction; return True when it was logged, here or by another
+        worker."""
         now = time.monotonic()
         if now - self._said.get(good, -QUIET_S) < QUIET_S:
             return False

@@ -1,4 +1,4 @@
-"""One connection to Redis: commands go out in order, replies come back in order, and each finds its own sink."""
+"""One connection to Redis: commands go out in order, replies arrive in order, and each reaches its own sink."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from budgateway.store.reply import Reply, Sink, Word
 
-# Of the deadline, the part that is left for replies that arrived while this process was busy elsewhere: they are read
-# before anybody is told that there are none.
+# The part of the deadline kept for replies that arrived while this process was busy: they are read before any command
+# fails.
 GRACE_S = 0.001
 
 
 def packed(*command: Word) -> bytes:
-    """A command in the protocol's framing."""
+    """Return a command in the protocol's framing (RESP)."""
     return cast("bytes", pack_command(command))  # type: ignore[arg-type]  # hiredis' stub says a tuple of one
 
 
 class _Pending:
-    """One command on its way. The slot in the order stays until the reply came, whatever became of who asked."""
+    """A command in flight. It keeps its slot in the order until the reply arrives, whatever happened to its caller."""
 
     __slots__ = ("due", "expired", "sink")
 
@@ -37,14 +37,14 @@ class _Pending:
 
 
 class Link(asyncio.Protocol):
-    """Owned by the store, never by a caller: what a caller gets is a sink's turn in the order of replies.
+    """A connection owned by the store, never by a caller: a caller gets a sink's turn in the order of replies.
 
-    A reply can therefore reach nobody but the sink of its command: a cancelled or late caller's turn is not given away
-    (what went wrong in CVE-2023-28858).
+    A reply can therefore reach only the sink of its command: a cancelled or late caller's turn is not reused (the
+    defect of CVE-2023-28858).
     """
 
     def __init__(self, ended: Callable[[Link, str], None], answered: Callable[[bool], None]) -> None:
-        """`ended(link, reason)` is called once, when the connection is gone; `answered(in_time)` for each read with
+        """`ended(link, reason)` is called once, when the connection ends; `answered(in_time)` after each read with
         replies, and each time that some are late."""
         self._loop = asyncio.get_running_loop()
         self._ended = ended
@@ -59,7 +59,7 @@ class Link(asyncio.Protocol):
 
     @property
     def pending(self) -> int:
-        """Commands that were sent and not replied to."""
+        """Number of commands that were sent and have no reply yet."""
         return len(self._pending)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -67,7 +67,7 @@ class Link(asyncio.Protocol):
         self.is_open = True
 
     def send(self, data: bytes, sinks: list[Sink], timeout_s: float) -> None:
-        """Write packed commands, one for each sink. What is not answered within `timeout_s` fails with TIMEOUT."""
+        """Write packed commands, one for each sink. A command without a reply within `timeout_s` fails with TIMEOUT."""
         if self._transport is None or not self.is_open:
             for sink in sinks:
                 sink.failed(StoreError("the connection is closed", "DOWN"))
@@ -79,7 +79,8 @@ class Link(asyncio.Protocol):
             self._watch(due)
 
     async def ask(self, *command: Word, timeout_s: float) -> Reply:
-        """One command, awaited: for the beginnings of a connection, before others use it. StoreError."""
+        """Run one command and wait for the reply, while a connection is set up and before others use it. Raises
+        StoreError."""
         future: asyncio.Future[Reply] = self._loop.create_future()
         self.send(packed(*command), [Waiter(future)], timeout_s)
         return await future
@@ -111,7 +112,7 @@ class Link(asyncio.Protocol):
         self._fail_all(self._reason or (str(exc) if exc is not None else "it closed the connection"))
 
     def abort(self, reason: str) -> None:
-        """Drop the connection. Every sink that still waits fails with LOST: its command may or may not be done."""
+        """Drop the connection. Every sink that still waits fails with LOST: its command may or may not have run."""
         if self._transport is not None:
             self._transport.abort()
         self._fail_all(reason)
@@ -139,12 +140,12 @@ class Link(asyncio.Protocol):
         self._timer = self._loop.call_later(max(due - self._loop.time() - GRACE_S, 0.0), self._look)
 
     def _look(self) -> None:
-        """The deadline is near: after the next read of the socket it counts."""
+        """Allow GRACE_S before the deadline, so that the socket is read once more before commands expire."""
         self._timer = self._loop.call_later(GRACE_S, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
-        # Timers of uvloop have whole milliseconds.
+        # uvloop's timers count whole milliseconds.
         now = self._loop.time() + GRACE_S / 2
         late = [pending for pending in self._pending if not pending.expired and pending.due <= now]
         rest = [pending.due for pending in self._pending if not pending.expired and pending.due > now]

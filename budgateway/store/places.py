@@ -1,4 +1,4 @@
-"""Where Redis is: at its URL, where a Sentinel says, or at the node of a cluster that has our slot."""
+"""Redis discovery: the server at the URL, a Sentinel's master, or the cluster node that has our slot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SLOTS = 16384
 
 
 def slot_of(key: str) -> int:
-    """The cluster's slot of a key: CRC16 (XMODEM) of its hash tag, or of all of it (Redis cluster specification)."""
+    """Return a key's cluster slot: CRC16 (XMODEM) of its hash tag, or of the whole key (Redis cluster
+    specification)."""
     start = key.find("{")
     end = key.find("}", start + 1)
     if start >= 0 and end > start + 1:
@@ -32,17 +33,17 @@ def slot_of(key: str) -> int:
 
 
 class Dialler:
-    """Makes connections that are ready for commands: found, encrypted, authenticated, of the right database."""
+    """Opens connections that are ready for commands: server found, encrypted, authenticated, database selected."""
 
     def __init__(self, settings: StoreSettings) -> None:
         self._settings = settings
         self._tls = client_tls(settings)
         self._slot = slot_of(f"{{{settings.namespace}}}")
-        # Where the last MOVED pointed, asked first the next time.
+        # The node that the last MOVED named, queried first the next time.
         self._hint: StoreNode | None = None
 
     def heed(self, error: StoreError) -> None:
-        """Remember where a node of the cluster said that our slot went."""
+        """Remember the node that a MOVED error names for our slot."""
         parts = str(error).split()
         if error.code == "MOVED" and len(parts) == 3:
             host, _, port = parts[2].rpartition(":")
@@ -50,7 +51,7 @@ class Dialler:
                 self._hint = StoreNode(host, int(port))
 
     async def find(self) -> StoreNode:
-        """The place of now. StoreError or OSError when nobody can say."""
+        """Return Redis's current address. Raises StoreError or OSError when no source has it."""
         settings = self._settings
         if settings.sentinels:
             return await self._first(settings.sentinels, self._ask_sentinel)
@@ -63,7 +64,7 @@ class Dialler:
         return own
 
     async def connect(self, place: StoreNode, link: Link) -> Link:
-        """Connect `link` to a place and log in."""
+        """Connect `link` to an address, log in and select the database."""
         settings = self._settings
         await self._open(place, link)
         password = settings.password
@@ -121,13 +122,13 @@ class Dialler:
                 and _int(entry[0]) <= self._slot <= _int(entry[1])
                 and isinstance(entry[2], list)
             ):
-                # An empty host is the one that was asked (it does not know its own address).
+                # An empty host is the queried node itself, which does not know its own address.
                 return StoreNode(_text(entry[2][0]) or place.host, _int(entry[2][1]))
         raise StoreError(f"no node has slot {self._slot}", "CLUSTERDOWN")
 
 
 def client_tls(settings: StoreSettings) -> ssl.SSLContext | None:
-    """The TLS context for Redis, or None. Also for Sentinels."""
+    """Return the TLS context for Redis and its Sentinels, or None."""
     if not settings.tls:
         return None
     context = trusting(settings.tls_ca or settings.tls_ca_file)
@@ -141,7 +142,7 @@ def client_tls(settings: StoreSettings) -> ssl.SSLContext | None:
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in words, without secrets."""
+    """Return the reason for a failure in words, without secrets."""
     if isinstance(error, StoreError):
         return str(error)
     if isinstance(error, TimeoutError):
@@ -149,7 +150,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         return f"TLS: {(error.reason or 'failed').lower().replace('_', ' ')}"
     if isinstance(error, OSError):
-        # asyncio and uvloop word the same number differently.
+        # asyncio and uvloop have different messages for the same errno.
         text = os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error)
         return text.lower() or type(error).__name__
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""What comes back from the store, and to whom: replies, reasons for there being none, and sinks that take either."""
+"""Redis replies: values, errors, and the sinks that receive either."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 Word = str | bytes | int | float
 Reply = bytes | int | list["Reply"] | None
 
-# The server said no: nothing was done, and asking again on this connection is in vain. What else it says (NOSCRIPT,
-# WRONGTYPE, ERR) is about the one command.
+# Errors of an unfit server: nothing was done, and a retry on this connection is pointless. Other errors (NOSCRIPT,
+# WRONGTYPE, ERR) concern only the one command.
 UNFIT = frozenset(
     {
         "READONLY",  # a replica
@@ -33,8 +33,8 @@ UNFIT = frozenset(
 
 
 class StoreError(Exception):
-    """There is no reply. `code` says why: DOWN, LOST (sent, and nobody knows whether it was done), TIMEOUT (the same), or
-    the first word of what the server said."""
+    """A command has no reply. `code` is DOWN, LOST (sent, and it may or may not have run), TIMEOUT (the same), or the
+    first word of the server's error."""
 
     def __init__(self, message: str, code: str = "") -> None:
         super().__init__(message)
@@ -42,25 +42,27 @@ class StoreError(Exception):
 
     @property
     def is_unfit(self) -> bool:
-        """Whether the server as a whole cannot serve us."""
+        """True when the server as a whole cannot serve us."""
         return self.code in UNFIT
 
 
 class Sink(Protocol):
-    """Who waits for a reply. It owns no connection: exactly one of `done` and `failed` is called, once, from the loop."""
+    """Receiver of one reply. It owns no connection: exactly one of `done` and `failed` is called, once, from the
+    loop."""
 
     def done(self, reply: Reply) -> None:
-        """The reply came in time."""
+        """Take a reply that came in time."""
 
     def failed(self, error: StoreError) -> None:
-        """There is none, or an error."""
+        """Take an error, from the server or because there is no reply."""
 
     def late(self, reply: Reply | StoreError) -> None:
-        """After `failed` with TIMEOUT: the reply came all the same."""
+        """Take a reply that came after `failed` with TIMEOUT."""
 
 
 class Waiter:
-    """A sink for somebody who awaits a future. Cancelling the future leaves the reply to nobody, never to the next one."""
+    """A sink that sets a future. When the future is cancelled the reply is dropped; it never reaches the next
+    command."""
 
     __slots__ = ("_future",)
 

@@ -1,4 +1,5 @@
-"""A table that gateways share: small records by name, changed rarely, read whole. For the supervisor and the command line."""
+"""A Redis table that gateways share: small records by name, rarely changed, read whole. For the supervisor and the
+command line."""
 
 from __future__ import annotations
 
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-PATIENCE_S = 5.0  # nobody's request waits for it
-TRIES = 20  # against others who change it at the same time
+PATIENCE_S = 5.0  # no client request waits for it
+TRIES = 20  # tries of a change while others change the table, too
 
-# KEYS: records, version; ARGV: the version that the change was made of, how many records to put, names and records,
-# names to delete. The new version, or nothing when somebody else was faster.
+# KEYS: records, version; ARGV: the version that the change is based on, the number of records to put, names and
+# records, names to delete. Returns the new version, or nothing when another writer was faster.
 _CHANGE = """
 if (redis.call('GET', KEYS[2]) or '0') ~= ARGV[1] then
   return false
@@ -39,10 +40,10 @@ return redis.call('INCR', KEYS[2])
 
 
 class SharedTable:
-    """`PREFIX:{NAMESPACE}:records`, a hash, and `PREFIX:{NAMESPACE}:version`, another number after each change.
+    """A hash `PREFIX:{NAMESPACE}:records`, and `PREFIX:{NAMESPACE}:version`, a number that every change increments.
 
-    Every method blocks, for seconds at worst, and raises OSError when Redis cannot be asked. Each call has a connection of
-    its own, and may come from any thread.
+    Every method blocks, for seconds at worst, and raises OSError when Redis cannot be queried. Each call has a
+    connection of its own, and may come from any thread.
     """
 
     def __init__(self, settings: StoreSettings, prefix: str) -> None:
@@ -51,16 +52,16 @@ class SharedTable:
         self._version = f"{prefix}:{{{settings.namespace}}}:version"
 
     def version(self) -> int:
-        """Cheap to ask; 0 before the first change."""
+        """Return the version, 0 before the first change. A cheap query."""
         return _blocking(self._with_link(self._read_version))
 
     def read(self) -> dict[str, bytes]:
-        """All records by name."""
+        """Return all records by name."""
         return _blocking(self._with_link(self._read_both))[1]
 
     def change(self, edit: Callable[[Mapping[str, bytes]], tuple[Found, Mapping[str, bytes | None]]]) -> Found:
-        """Put (or, None, delete) the records that `edit` makes of all of them, and return what else it made. All or nothing:
-        when somebody else was faster, `edit` is called again with what is there now."""
+        """Call `edit` with all records, put those that it returns (or, for None, delete them), and return its result.
+        Atomic: when another writer was faster, `edit` is called again with the current records."""
 
         async def try_all(link: Link) -> Found:
             for _ in range(TRIES):
@@ -82,14 +83,15 @@ class SharedTable:
             raise OSError(f"redis: {reason(error)}") from error
         finally:
             link.abort("done")
-            await asyncio.sleep(0)  # the transport closes
+            await asyncio.sleep(0)  # lets the transport close
 
     async def _read_version(self, link: Link) -> int:
         found = await _ask(link, "GET", self._version)
         return int(found) if isinstance(found, bytes) else 0
 
     async def _read_both(self, link: Link) -> tuple[int, dict[str, bytes]]:
-        # The version first: of a change in between we see the records at most, and the version the next time.
+        # The version first: a change in between may already show in the records, and shows in the version the next
+        # time.
         version = await self._read_version(link)
         found = await _ask(link, "HGETALL", self._records)
         flat = [item if isinstance(item, bytes) else b"" for item in found] if isinstance(found, list) else []
@@ -110,7 +112,7 @@ async def _ask(link: Link, *command: Word) -> Reply:
 
 
 def _blocking(work: Coroutine[object, object, Found]) -> Found:
-    """Run it on a loop of its own, in a thread of its own: this one may have a loop that runs."""
+    """Run the coroutine on a new loop in a new thread, because this thread's loop may be running."""
     results: list[Found] = []
     errors: list[BaseException] = []
 
