@@ -96,7 +96,7 @@ def serve(
     read = Reader(path, demo=demo, **options)
     try:
         read.begin()
-        from budgateway import supervisor  # meanwhile
+        from budgateway import supervisor  # while the reader's process works
 
         settings = read()
     except ConfigError as error:
@@ -262,18 +262,18 @@ def main() -> None:
     try:
         cli.main(prog_name="budgateway")
     except ImportError as error:
-        # native.py refuses a core that was built for another version of this package, and says what to do.
+        # native.py refuses a core that was built for another version of this package; its message has the remedy.
         if "budgateway" not in str(error):
             raise
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_CONFIG)
 
 
-# ---------------------------------------------------------------- what the commands share
+# ---------------------------------------------------------------- shared by the commands
 
 
 def summarise(settings: Settings) -> None:
-    """One line that says the configuration is good, and what the operator should know about it."""
+    """Print one line that confirms the configuration, and a line for each notice."""
     upstreams = sum(len(provider.upstreams) for provider in settings.providers)
     facts = [
         counted(len(settings.routes), "route"),
@@ -287,7 +287,7 @@ def summarise(settings: Settings) -> None:
 
 
 def route_facts(route: Route) -> dict[str, object]:
-    """What `routes --json` says of a route."""
+    """Return a route's entry in `routes --json`."""
     from budgateway.routing.shape import explain
 
     return {
@@ -310,7 +310,8 @@ def route_facts(route: Route) -> dict[str, object]:
 def print_verdicts(
     table: RouteTable, method: str, target: str, model: str | None, host: str, headers: list[tuple[str, str]]
 ) -> None:
-    """Every route's verdict; the one that answers is marked. The gateway's own are named where they match."""
+    """Print every route's verdict and mark the route that answers. The gateway's own routes are printed only when they
+    match."""
     from budgateway.routing.own import OFFICE
 
     answered = False
@@ -326,7 +327,7 @@ def print_verdicts(
 
 
 def flavour() -> str:
-    """Whether the `_cy` modules of this installation are compiled."""
+    """Describe whether the `_cy` modules of this installation are compiled."""
     folder = Path(__file__).parent
     modules = list(folder.rglob("*_cy.py"))
     compiled = [path for path in modules if any(path.parent.glob(f"{path.stem}.*.so"))]

@@ -1,4 +1,5 @@
-"""The command line about access: `token` mints one, `keys` manages API keys, `check-access` explains a decision."""
+"""Access commands of the command line: `token` signs a token, `keys` manages API keys, `check-access` explains a
+decision."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def keys() -> None:
 
 
 def placed(command: Command) -> Command:
-    """Where the keys are, the same for all of these."""
+    """Add the options that locate the keys, the same for all key commands."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option("--file", "file", metavar="PATH", help="The keys file.  Default: [auth] keys_file."),
@@ -95,7 +96,7 @@ def placed(command: Command) -> Command:
 
 
 def described(command: Command) -> Command:
-    """What a key may have."""
+    """Add the options for the fields of a key."""
     for option in (
         click.option("--note", help="A note for people."),
         click.option(
@@ -229,7 +230,7 @@ def delete(name: str, **options: Any) -> None:
 
 
 def _wishes(options: dict[str, Any]) -> dict[str, Any]:
-    """What is named on the command line, as the document that the admin API takes."""
+    """Return the fields given on the command line as the document that the admin API takes."""
     wishes = {name: list(options[name]) for name in ("roles", "groups", "models") if options[name]}
     wishes |= {name: options[name] for name in ("tenant", "note", "expires") if options[name] is not None}
     limits = {
@@ -250,7 +251,8 @@ def _wishes(options: dict[str, Any]) -> dict[str, Any]:
 def _change(
     options: dict[str, Any], method: str, path: str, document: dict[str, Any] | None, operation: str, **given: Any
 ) -> dict[str, Any]:
-    """Change the keys where they are: the key as a document, with its secret where there is a new one."""
+    """Change a key in its storage or through a running gateway; return its document, with its secret when there is a
+    new one."""
     if _is_elsewhere(options):
         answer: dict[str, Any] = _asked(options, method, f"/admin/keys{path}", document)
         return answer
@@ -263,7 +265,7 @@ def _change(
 
 
 def _is_elsewhere(options: dict[str, Any]) -> bool:
-    """Whether a running gateway is asked. UsageError for options that cannot all be honoured."""
+    """True when a running gateway has to be called. Raises UsageError for options that contradict each other."""
     check_reaching(options["port"], options["url"], options["token"])
     if not options["url"] and options["port"] is None:
         return False
@@ -284,7 +286,7 @@ def _read(options: dict[str, Any]) -> Keys:
 
 
 def _at_store(options: dict[str, Any], work: Callable[[KeyStore], Awaitable[Result]]) -> Result:
-    """Do something where the keys are: in the file that is named, else where the configuration says."""
+    """Run `work` on the key storage: the given file, else the configuration's."""
     from budgateway.admin.keystore import FileKeys, opened
 
     settings = None if options["file"] else load(options["path"])
@@ -383,7 +385,7 @@ def check_access(
     elif principal is None:
         allowed, why = False, "it needs a credential"
     else:
-        # A request that usually has a body and names no model might name any, and so might a WebSocket's frames.
+        # Without --model, a request that usually has a body may name any model, and so may a WebSocket's frames.
         has_none = method in ("GET", "HEAD", "DELETE", "OPTIONS") and found.route.websocket is None
         seen = model or ("" if has_none else None)
         allowed, why, _ = Roles(settings.auth).profile(principal).may(found.route.name, method, seen)
@@ -393,7 +395,7 @@ def check_access(
 
 
 def _may_list(settings: Settings, principal: Principal | None) -> tuple[bool, str]:
-    """The list of models: for whoever may use some route, with what they may use."""
+    """Decide whether the model list may be read: by every principal, and without one when some route is open."""
     if principal is not None:
         return True, "it lists the models that this principal may use"
     if any(not route.auth_required for route in settings.routes):
@@ -404,7 +406,7 @@ def _may_list(settings: Settings, principal: Principal | None) -> tuple[bool, st
 def _principal(
     settings: Settings, path: str | None, token: str | None, key: str | None, roles: tuple[str, ...], tenant: str
 ) -> Principal | None:
-    """Who is meant: a credential's, or somebody made up."""
+    """Return the principal of the credential, or an invented one with the role or tenant; None without options."""
     from budgateway.records import Principal
 
     if sum(map(bool, (token, key, roles or tenant))) > 1:
@@ -444,7 +446,7 @@ def _bearer(settings: Settings, token: str) -> Principal:
 
 
 def _or_fail(work: Callable[[], Result]) -> Result:
-    """Do it; what goes wrong is said on stderr, with exit status 1."""
+    """Run `work`; on an error, print it to stderr and exit with status 1."""
     try:
         return work()
     except GatewayError as error:

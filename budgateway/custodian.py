@@ -1,4 +1,5 @@
-"""The custodian: keeps what workers believe besides the configuration, key sets of issuers and API keys, up to date."""
+"""The credential refresher: keeps the workers' credentials besides the configuration, issuers' key sets and API keys,
+up to date."""
 
 from __future__ import annotations
 
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from budgateway.auth.keybook import Changed, Keys
     from budgateway.records import Issuer, Settings
 
-LOOK_S = 0.5  # between two looks at the keys
-RETRY_S = 5.0  # after an issuer could not be read, doubled each time
+LOOK_S = 0.5  # between two checks of the API keys
+RETRY_S = 5.0  # after an issuer's keys could not be read, doubled each time
 MAX_RETRY_S = 60.0
 
 _log = logging.getLogger("budgateway.custodian")
 
 
 class KeysClosed(GatewayError):
-    """There is no place for API keys."""
+    """The gateway has no storage for API keys."""
 
     status = 409
     code = "no_keys"
@@ -38,7 +39,8 @@ class KeysClosed(GatewayError):
 
 
 class Custodian:
-    """One in a gateway, in its supervisor. `entrust` brings what is new to the workers; it is awaited."""
+    """The gateway's only credential refresher, in its supervisor. `entrust` sends changes to the workers; it is
+    awaited."""
 
     def __init__(self, settings: Settings, entrust: Callable[[Trust], Awaitable[None]]) -> None:
         self.trust = Trust()
@@ -51,13 +53,15 @@ class Custodian:
         self._seen: object = None
         self._store_failed = ""
         self._missing = False
-        # One reader at a time, who passes on what it read before the next one reads: what was read first never comes last.
+        # One reader at a time, which publishes its result before the next one reads: an older result never replaces a
+        # newer one.
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._resolver = Resolver()
 
     async def open(self, settings: Settings) -> None:
-        """Read the keys, begin to read key sets, and to look at both. ConfigError when there are keys that cannot be read."""
+        """Read the API keys, and start refreshing them and the key sets. Raises ConfigError when the keys cannot be
+        read; an unavailable Redis is logged, not raised."""
         try:
             await self._open_store(settings)
         except (OSError, ValueError) as error:
@@ -69,7 +73,7 @@ class Custodian:
         )
 
     async def look_at(self, settings: Settings) -> None:
-        """Whether a reload could be followed. ConfigError when not."""
+        """Check whether a reload could be applied. Raises ConfigError when its keys file cannot be read."""
         if store_name(settings) != self._store_name and not settings.auth.keys_in_redis:
             store = opened(settings)
             try:
@@ -79,7 +83,7 @@ class Custodian:
                 raise _unreadable(settings, error) from error
 
     async def adopt(self, settings: Settings) -> None:
-        """Follow a reload that was looked at."""
+        """Apply a reload that `look_at` has checked."""
         self._watch_issuers(settings)
         async with self._turn:
             if store_name(settings) != self._store_name:
@@ -90,13 +94,13 @@ class Custodian:
             await self._tell()
 
     async def wanted(self, issuer: str) -> None:
-        """Read an issuer's key set again, unless that was just done: somebody saw a key that is not in it."""
+        """Read an issuer's key set again, unless that just happened: a worker saw a key that is not in it."""
         for watch in self._watches.values():
             if watch.issuer.name == issuer:
                 await watch.refresh()
 
     async def close(self) -> None:
-        """Stop reading. Idempotent."""
+        """Stop refreshing. Idempotent."""
         tasks = [watch.task for watch in self._watches.values()] + ([] if self._task is None else [self._task])
         self._watches = {}
         self._task = None
@@ -111,10 +115,11 @@ class Custodian:
     # ---------------------------------------------------------------- API keys
 
     async def keys(self) -> Keys:
-        """All keys as they are now. KeysClosed without a place for them."""
+        """Read, publish and return all API keys as they are now. Raises KeysClosed without a storage for them."""
         async with self._turn:
             store = self._opened()
-            # The version first: of a change in between we see the keys at most, and the version the next time.
+            # The version first: a change in between may already show in the keys, and shows in the version the next
+            # time.
             version = await store.version()
             self._keys = await store.read()
             self._seen, self._missing = version, False
@@ -122,7 +127,7 @@ class Custodian:
             return self._keys
 
     async def change(self, edit: Callable[[Keys], Changed]) -> Changed:
-        """Change the keys; when this returns, the workers have been told."""
+        """Change the API keys; when this returns, the workers have them."""
         async with self._turn:
             changed, self._seen = await self._opened().change(edit)
             self._keys, self._missing = changed.keys, False
@@ -135,12 +140,12 @@ class Custodian:
         return self._store
 
     async def _open_store(self, settings: Settings) -> None:
-        """Read the keys where this configuration has them. Redis may be away; a file must be good."""
+        """Open the configuration's key storage and read the keys. Redis may be unavailable; a file must be readable."""
         before, self._store = self._store, opened(settings)
         self._store_name = store_name(settings)
         if before is not None:
             await before.close()
-        # Told to nobody before it is whole: a key set may come in between.
+        # Assigned only when complete: a key set may be published in between.
         keys: Keys = ()
         seen: object = None
         missing = False
@@ -155,7 +160,7 @@ class Custodian:
             self._keys, self._seen, self._missing = keys, seen, missing
 
     async def _look(self) -> None:
-        """Notice that the keys were changed by somebody else."""
+        """Poll for changes that others made to the API keys."""
         while True:
             await asyncio.sleep(LOOK_S)
             async with self._turn:
@@ -179,7 +184,7 @@ class Custodian:
     # ---------------------------------------------------------------- key sets
 
     def _watch_issuers(self, settings: Settings) -> None:
-        """Go on with the issuers that stay as they were, begin with others, and forget those that are gone."""
+        """Keep watching unchanged issuers, start watching new ones, and drop those that are gone."""
         wanted = [issuer for issuer in settings.auth.issuers if issuer.jwks_url or issuer.discovery_url]
         for issuer in list(self._watches):
             if issuer not in wanted:
@@ -202,7 +207,7 @@ class Custodian:
 
 
 class _Watch:
-    """One issuer's key set, read in intervals and when asked; never twice at the same time."""
+    """One issuer's key set, read periodically and on request, never twice at the same time."""
 
     def __init__(
         self,
@@ -220,7 +225,8 @@ class _Watch:
         self.task = asyncio.get_running_loop().create_task(keep_on(name, self._run, _log), name=name)
 
     async def refresh(self) -> bool:
-        """Read it, or wait for who does already; whether it was good. Not again within the cooldown."""
+        """Read the key set, or wait for the read under way; return whether it succeeded. Does not read within the
+        cooldown."""
         loop = asyncio.get_running_loop()
         if self._reading is None:
             if loop.time() - self._read_at < COOLDOWN_S:

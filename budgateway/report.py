@@ -1,4 +1,4 @@
-"""What `budgateway status` prints: the admin API's statistics as tables."""
+"""The output of `budgateway status`: the admin API's statistics as tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_status(console: Console, facts: dict[str, Any]) -> None:
-    """`facts` is the document of GET /admin/stats."""
+    """Print `facts`, the document of GET /admin/stats."""
     rates = facts["requests_per_s"]
     console.print(
         f"budgateway {facts['version']}  pid {facts['pid']}  up {_duration(facts['uptime_s'])}  "
@@ -64,7 +64,7 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
 
 
 def _state(upstream: dict[str, Any]) -> str:
-    """`up`, `starting (40 %)`, `unhealthy: connection refused`."""
+    """Format a state: `up`, `starting (40 %)`, `unhealthy: connection refused`."""
     state = str(upstream["state"])
     if state == "starting":
         return f"{state} ({upstream['share']:.0%})"
@@ -72,14 +72,14 @@ def _state(upstream: dict[str, Any]) -> str:
 
 
 def _probe(probe: dict[str, Any] | None) -> str:
-    """What the last one brought: `200 in 2 ms`."""
+    """Format the last probe's result: `200 in 2 ms`."""
     if probe is None or probe["at"] is None:
         return "-"
     return f"{probe['status'] or 'none'} in {probe['ms']:.0f} ms"
 
 
 def _engine(engine: dict[str, Any] | None) -> str:
-    """`12 run, 3 wait, KV 81%`."""
+    """Format an engine's load: `12 run, 3 wait, KV 81%`."""
     if engine is None:
         return "-"
     return f"{engine['running']} run, {engine['waiting']} wait, KV {engine['kv_usage']:.0%}"
@@ -93,7 +93,7 @@ def _table(*columns: str) -> Table:
 
 
 def _duration(seconds: float) -> str:
-    """`42 s`, `3 min`, `5.2 h`, `2.1 d`."""
+    """Format a duration: `42 s`, `3 min`, `5.2 h`, `2.1 d`."""
     for size, unit in ((86400, "d"), (3600, "h")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""What the commands share: how they find the configuration or a running gateway, and how they say what went wrong."""
+"""Shared parts of the commands: options, loading the configuration, calls to a running gateway, and error output."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
-# sysexits.h EX_CONFIG would be 78; 1 is what every CI understands, 2 is click's for a wrong command line.
+# sysexits.h EX_CONFIG would be 78; every CI understands 1, and click uses 2 for a wrong command line.
 EXIT_CONFIG = 1
 
 
 def config_option(command: Command) -> Command:
-    """`--config PATH`, the same everywhere."""
+    """Add `--config PATH`, the same for every command."""
     return click.option(
         "-c",
         "--config",
@@ -37,7 +37,7 @@ def config_option(command: Command) -> Command:
 
 
 def reaching(command: Command) -> Command:
-    """How a command reaches a running gateway, the same everywhere."""
+    """Add the options that select a running gateway, the same for every command."""
     for option in (
         click.option(
             "--token",
@@ -57,7 +57,7 @@ def reaching(command: Command) -> Command:
 
 
 def load(path: str | None) -> Settings:
-    """The configuration, or every problem on stderr and out."""
+    """Load the configuration, or print every problem to stderr and exit."""
     from budgateway.config.load import load_config
 
     try:
@@ -74,7 +74,7 @@ def ask(
     path: str,
     document: Mapping[str, object] | None = None,
 ) -> Any:
-    """What a running gateway answers; what goes wrong is said on stderr, with exit status 1."""
+    """Return a running gateway's answer to a request; on an error, print it to stderr and exit with status 1."""
     from budgateway.admin.client import AdminClient, Unreachable, local_gateway
 
     check_reaching(port, url, token)
@@ -94,7 +94,8 @@ def ask(
 
 
 def check_reaching(port: int | None, url: str | None, token: str | None) -> None:
-    """UsageError for options of `reaching` that cannot all be honoured. A BUDGATEWAY_TOKEN that is not needed is no option."""
+    """Raise UsageError for options of `reaching` that contradict each other. An unused BUDGATEWAY_TOKEN variable does
+    not count."""
     if url and port is not None:
         raise click.UsageError(
             "--port chooses among the gateways of this machine, --url names one: leave one of them out"
@@ -107,7 +108,7 @@ def check_reaching(port: int | None, url: str | None, token: str | None) -> None
 
 
 def refuse(error: ConfigError) -> NoReturn:
-    """Print the problems of a configuration and leave."""
+    """Print the problems of a configuration to stderr and exit."""
     count = len(error.problems)
     click.echo(
         click.style(f"error: {count} problem{'s' if count != 1 else ''} in the configuration", fg="red"), err=True
@@ -120,19 +121,19 @@ def refuse(error: ConfigError) -> NoReturn:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 route`, `2 routes`."""
+    """Format a count with its noun: `1 route`, `2 routes`."""
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def console() -> Console:
-    """A console as wide as the terminal; a pipe gets lines of any length."""
+    """Return a console as wide as the terminal; for a pipe, 200 columns without colour."""
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=200, no_color=True)
 
 
 def escaped(text: str) -> str:
-    """Text of the configuration in which rich sees no markup."""
+    """Escape rich's markup in a text of the configuration."""
     from rich.markup import escape
 
     return escape(text)

@@ -1,4 +1,4 @@
-"""The embedded model server: a tiny, deterministic stand-in for a model that `serve --demo` and the tests start."""
+"""The embedded model server: a tiny, deterministic stand-in for a model, started by `serve --demo` and the tests."""
 
 from budgateway.demo.server import DemoServer
 

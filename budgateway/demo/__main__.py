@@ -1,4 +1,4 @@
-"""`python -m budgateway.demo`: the demo model server alone."""
+"""`python -m budgateway.demo`: runs only the demo model server."""
 
 from __future__ import annotations
 

@@ -12,11 +12,11 @@ from budgateway.demo.http import Request, Response
 from budgateway.demo.multipart import fields_of
 
 MODELS = ("demo", "demo-embed")
-CREATED = 1_700_000_000  # for ever the same, so that answers can be compared byte by byte
+CREATED = 1_700_000_000  # constant, so that answers can be compared byte by byte
 
 
 class ApiError(Exception):
-    """What the client did wrong, in OpenAI's words."""
+    """A client error, in OpenAI's format."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class ApiError(Exception):
 
 
 class Api:
-    """Answers requests. Stateless: the same request always gets the same bytes."""
+    """The demo's endpoints. Stateless: the same request always gets the same bytes."""
 
     def __init__(self, token_delay_s: float) -> None:
         self._token_delay_s = token_delay_s
@@ -44,7 +44,7 @@ class Api:
         }
 
     async def handle(self, request: Request) -> Response:
-        """One request's answer; a request that makes no sense gets 400, never an exception."""
+        """Answer one request; an invalid one gets an error response, never an exception."""
         try:
             response = self._find(request)(request)
         except ApiError as error:
@@ -167,7 +167,7 @@ class Api:
 
 
 def _echo(request: Request) -> Response:
-    """What arrived: method, target, headers in order as sent, and the body with its digest."""
+    """Return the request as it arrived: method, target, headers in order as sent, and the body with its digest."""
     return _json(
         {
             "method": request.method,
@@ -182,7 +182,7 @@ def _echo(request: Request) -> Response:
 
 
 def _wish(request: Request, *, model_required: bool = True) -> dict[str, Any]:
-    """The request's JSON object, for a model that exists."""
+    """Return the request's JSON object. Raises ApiError when it is not one, or names no model of ours."""
     try:
         wish = json.loads(request.body)
     except ValueError as error:

@@ -13,7 +13,8 @@ DONE = b"data: [DONE]\n\n"
 
 
 class ChatAnswer:
-    """`/v1/chat/completions`: text or tool calls, `n` choices, usage. Raises KeyError or TypeError on a wrong request."""
+    """The answer of `/v1/chat/completions`: text or tool calls, `n` choices, usage. Raises KeyError or TypeError for an
+    invalid request."""
 
     def __init__(self, wish: dict[str, Any], identity: str, created: int) -> None:
         self._head = {"id": identity, "created": created, "model": wish["model"]}
@@ -21,7 +22,7 @@ class ChatAnswer:
         question = text_of(messages[-1]["content"]) if messages[-1]["role"] == "user" else ""
         self._tokens_in = sum(len(model.tokens_of(text_of(message.get("content")))) + 3 for message in messages)
         functions = [tool["function"] for tool in wish.get("tools") or [] if tool["type"] == "function"]
-        # A question asks for the call, the tool's result for the answer.
+        # A question gets the tool call, the tool's result gets the text.
         asked = bool(question) or wish.get("tool_choice") == "required"
         self._calls = model.tool_calls(question, functions, wish.get("tool_choice") or "auto") if asked else []
         self._choices = [
@@ -36,7 +37,7 @@ class ChatAnswer:
         self._include_usage = bool((wish.get("stream_options") or {}).get("include_usage"))
 
     def whole(self) -> dict[str, Any]:
-        """The answer in one piece."""
+        """Return the answer in one piece."""
         if self._calls:
             calls = [self._call(index, call) for index, call in enumerate(self._calls)]
             message: dict[str, Any] = {"role": "assistant", "content": None, "tool_calls": calls}
@@ -51,7 +52,7 @@ class ChatAnswer:
         return self._head | {"object": "chat.completion", "choices": choices, "usage": self._usage()}
 
     async def events(self, delay_s: float) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events, one token each."""
+        """Yield the answer as server-sent events, one token each."""
         for index in range(len(self._choices)):
             yield self._event(
                 [self._choice(index, "delta", {"role": "assistant", "content": None if self._calls else ""})]
@@ -66,14 +67,15 @@ class ChatAnswer:
         yield DONE
 
     def _text_deltas(self) -> Iterator[dict[str, Any]]:
-        """Tokens of all choices, interleaved as engines send them."""
+        """Yield the tokens of all choices, interleaved as engines send them."""
         for position in range(max(len(said.tokens) for said in self._choices)):
             for index, said in enumerate(self._choices):
                 if position < len(said.tokens):
                     yield self._choice(index, "delta", {"content": said.tokens[position]})
 
     def _call_deltas(self) -> Iterator[dict[str, Any]]:
-        """Parts of all calls, interleaved: who merges them by position rather than by index fails here, not in the field."""
+        """Yield the parts of all calls, interleaved: a client that merges them by position instead of by index fails
+        here, not in production."""
         for choice in range(len(self._choices)):
             for index, call in enumerate(self._calls):
                 opening = self._call(index, model.ToolCall(call.name, "")) | {"index": index}
@@ -105,7 +107,7 @@ class ChatAnswer:
 
 
 class TextAnswer:
-    """`/v1/completions`: one choice for each prompt and each `n`."""
+    """The answer of `/v1/completions`: one choice for each prompt and each `n`."""
 
     def __init__(self, wish: dict[str, Any], identity: str, created: int) -> None:
         self._head = {"id": identity, "object": "text_completion", "created": created, "model": wish["model"]}
@@ -120,12 +122,12 @@ class TextAnswer:
         self._include_usage = bool((wish.get("stream_options") or {}).get("include_usage"))
 
     def whole(self) -> dict[str, Any]:
-        """The answer in one piece."""
+        """Return the answer in one piece."""
         choices = [self._choice(index, said.text, said.finish_reason) for index, said in enumerate(self._choices)]
         return self._head | {"choices": choices, "usage": self._usage()}
 
     async def events(self, delay_s: float) -> AsyncGenerator[bytes, None]:
-        """The answer as server-sent events, one token each."""
+        """Yield the answer as server-sent events, one token each."""
         for index, said in enumerate(self._choices):
             for position, token in enumerate(said.tokens):
                 await asyncio.sleep(delay_s)
@@ -147,14 +149,14 @@ class TextAnswer:
 
 
 def event(body: dict[str, Any]) -> bytes:
-    """One `data:` event."""
+    """Format one `data:` event."""
     return b"data: %b\n\n" % json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(
         "utf-8", "backslashreplace"
     )
 
 
 def text_of(content: object) -> str:
-    """A message's words: a string, or the text parts of a list; pictures and sounds have none."""
+    """Return a message's text: a string, or the text parts of a list; images and audio have none."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
@@ -162,6 +164,6 @@ def text_of(content: object) -> str:
 
 
 def stops_of(wish: dict[str, Any]) -> list[str]:
-    """The request's stop sequences, of which `stop` holds one or several."""
+    """Return the request's stop sequences; `stop` is one of them or a list."""
     stop = wish.get("stop") or []
     return [stop] if isinstance(stop, str) else list(stop)

@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 to serve the demo: one task a connection, one answer after the other."""
+"""Minimal HTTP/1.1 for the demo: one task per connection, one answer after the other."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import httptools
 
-MAX_BODY_BYTES = 64 * 1024 * 1024  # above the gateway's own default, so that its limit is the one that shows
+MAX_BODY_BYTES = 64 * 1024 * 1024  # above the gateway's own default, so that the gateway's limit applies first
 MAX_PIPELINED = 64
 
 
 @dataclass(slots=True)
 class Request:
-    """One request. `headers` keeps order, spelling and repeats; `target` is what stood in the request line."""
+    """A request. `headers` keeps order, spelling and repeats; `target` is the request line's, unchanged."""
 
     method: str = ""
     target: str = ""
@@ -27,17 +27,17 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The target up to its query."""
+        """The target without its query."""
         return self.target.partition("?")[0]
 
     def header(self, name: str, default: str = "") -> str:
-        """The first header of that name, which is given in lower case."""
+        """Return the first header with this name, given in lower case."""
         return next((value for key, value in self.headers if key.lower() == name), default)
 
 
 @dataclass(slots=True)
 class Response:
-    """One answer. A body of bytes gets a length; a generator of bytes is sent chunked, as it comes."""
+    """An answer. A body of bytes is sent with its length, a generator of bytes chunked, as the pieces come."""
 
     status: int = 200
     body: bytes | AsyncGenerator[bytes, None] = b""
@@ -49,7 +49,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Connection(asyncio.Protocol):
-    """One client: httptools parses, a queue holds what was pipelined, one task answers in order."""
+    """A client's connection: httptools parses, a queue holds pipelined requests, one task answers in order."""
 
     def __init__(self, handle: Handler, open_connections: set[Connection]) -> None:
         # connection
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            # Upgrades are ignored, as RFC 9110 7.8 allows; httptools stops behind the head, so this was the last request.
+            # Upgrades are ignored, as RFC 9110 7.8 allows; httptools stops after the head, so this is the last request.
             self._requests.put_nowait(None)
         except httptools.HttpParserError:
             self._malformed = True
@@ -106,7 +106,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._requests.put_nowait(None)
-        return True  # answers to what arrived are still sent
+        return True  # requests that have arrived are still answered
 
     # httptools' callbacks
 
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
     # answering
 
     async def _serve(self, transport: asyncio.Transport) -> None:
-        """Answer until the client asks for the end, sends what is not HTTP, or goes away."""
+        """Answer until the client ends the connection, sends invalid HTTP, or disconnects."""
         while (request := await self._requests.get()) is not None:
             response = await self._handle(request)
             if not await self._send(transport, request, response):
@@ -149,11 +149,11 @@ class Connection(asyncio.Protocol):
         transport.close()
 
     async def _send(self, transport: asyncio.Transport, request: Request, response: Response) -> bool:
-        """Write one answer; True when the connection stays open after it."""
+        """Write one answer; return True when the connection stays open after it."""
         body, keep_alive = response.body, request.keep_alive
         chunked = not isinstance(body, bytes) and request.version != "1.0"
         if not isinstance(body, bytes) and not chunked:
-            keep_alive = False  # HTTP/1.0 knows no chunks: the end of the connection ends the body
+            keep_alive = False  # HTTP/1.0 has no chunks: the end of the connection ends the body
         head = [
             f"HTTP/1.1 {response.status} {http.HTTPStatus(response.status).phrase}",
             f"content-type: {response.content_type}",
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol):
     async def _send_pieces(
         self, transport: asyncio.Transport, body: AsyncGenerator[bytes, None], chunked: bool
     ) -> None:
-        """Send a generated body, never faster than the client reads; a client that leaves ends the generator."""
+        """Send a generated body, never faster than the client reads. A client that leaves closes the generator."""
         async with aclosing(body) as pieces:
             async for piece in pieces:
                 await self._writable.wait()

@@ -1,4 +1,4 @@
-"""The model that is none: deterministic words, vectors, pictures and tool calls, and tokens counted honestly."""
+"""The demo model: deterministic words, vectors, pictures and tool calls, with exact token counts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _TOKEN = re.compile(r"\s*(?:\w+|[^\w\s])|\s+$")
 
 
 def tokens_of(text: str) -> list[str]:
-    """The text as tokens: words and signs, each with the space before it. Joined they are the text again."""
+    """Split the text into tokens: words and punctuation, each with the space before it. Joined, they are the text
+    again."""
     return _TOKEN.findall(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What the model says: its tokens and why it stopped."""
+    """A completion: its tokens and its finish reason."""
 
     tokens: list[str]
     finish_reason: str
@@ -41,7 +42,7 @@ class Completion:
 def answer(
     question: str, *, variant: int = 0, stop: list[str] | None = None, max_tokens: int | None = None
 ) -> Completion:
-    """Say something friendly about the question; `variant` tells the choices of one request apart."""
+    """Return a friendly sentence about the question; `variant` makes the choices of one request differ."""
     said = f'You said: "{question}". ' if question else ""
     text = f"{said}I am the demo model: I only repeat, but I stream, count tokens and never tire."
     if variant:
@@ -57,7 +58,7 @@ def answer(
 
 
 def choices_of(wish: dict[str, Any]) -> int:
-    """How many answers the request's `n` asks for; raises ValueError beyond the limit."""
+    """Return the number of answers that the request's `n` asks for. Raises ValueError beyond the limit."""
     count = int(wish.get("n") or 1)
     if not 1 <= count <= MAX_CHOICES:
         raise ValueError(f"n must be between 1 and {MAX_CHOICES}, not {count}")
@@ -65,7 +66,7 @@ def choices_of(wish: dict[str, Any]) -> int:
 
 
 def usage(tokens_in: int, tokens_out: int) -> dict[str, Any]:
-    """Usage as chat and completions report it."""
+    """Return usage in the form of chat and text completions."""
     return {
         "prompt_tokens": tokens_in,
         "completion_tokens": tokens_out,
@@ -76,17 +77,17 @@ def usage(tokens_in: int, tokens_out: int) -> dict[str, Any]:
 
 
 def cached(tokens_in: int) -> int:
-    """How many of the prompt's tokens count as cached."""
+    """Return how many of the prompt's tokens count as cached."""
     return tokens_in // CACHE_BLOCK_TOKENS * CACHE_BLOCK_TOKENS
 
 
 def identity(prefix: str, body: bytes) -> str:
-    """An id that the same request always gets."""
+    """Return an id that is the same for the same request."""
     return f"{prefix}{hashlib.sha256(body).hexdigest()[:24]}"
 
 
 def embedding(text: str, dimensions: int = EMBEDDING_DIMENSIONS) -> list[float]:
-    """A unit vector that depends on the text alone; its numbers are exact in 32 bits."""
+    """Return a unit vector that depends only on the text; its numbers are exact in 32 bits."""
     if not 1 <= dimensions <= MAX_EMBEDDING_DIMENSIONS:
         raise ValueError(f"dimensions must be between 1 and {MAX_EMBEDDING_DIMENSIONS}, not {dimensions}")
     raw = hashlib.shake_256(text.encode("utf-8", "surrogatepass")).digest(2 * dimensions)
@@ -98,19 +99,19 @@ def embedding(text: str, dimensions: int = EMBEDDING_DIMENSIONS) -> list[float]:
 
 
 def embedding_base64(vector: list[float]) -> str:
-    """The vector as OpenAI's `encoding_format: base64`: little-endian 32-bit floats."""
+    """Encode the vector as OpenAI's `encoding_format: base64`: little-endian 32-bit floats."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
 
 
 def relevance(query: str, document: str) -> float:
-    """The share of the query's words that the document holds."""
+    """Return the share of the query's words that the document contains."""
     wanted = {word.lower() for word in re.findall(r"\w+", query)}
     found = {word.lower() for word in re.findall(r"\w+", document)}
     return round(len(wanted & found) / len(wanted), 6) if wanted else 0.0
 
 
 def picture(prompt: str) -> str:
-    """A PNG of one pixel in the prompt's own colour, in base64."""
+    """Return a PNG of one pixel in the prompt's own colour, in base64."""
     colour = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()[:3]
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -128,22 +129,22 @@ def picture(prompt: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call: the function's name and its arguments as JSON text."""
+    """A tool call: the function's name and its arguments as JSON text."""
 
     name: str
     arguments: str
 
     @property
     def pieces(self) -> list[str]:
-        """The arguments as they are streamed."""
+        """The arguments in the pieces that are streamed."""
         return [self.arguments[at : at + 8] for at in range(0, len(self.arguments), 8)]
 
 
 def tool_calls(question: str, functions: list[dict[str, Any]], choice: object) -> list[ToolCall]:
-    """The calls to make, none when the answer is text.
+    """Return the calls to make, none when the answer is text.
 
-    `choice` is the request's tool_choice: `none`, `required`, a named function, or `auto`, where a function is called
-    when the question holds a word of its name (`weather` calls `get_weather`).
+    `choice` is the request's tool_choice: `none`, `required`, a named function, or `auto`, which calls a function when
+    the question contains a word of its name (`weather` calls `get_weather`).
     """
     if choice == "none" or not functions:
         return []
@@ -161,7 +162,7 @@ def tool_calls(question: str, functions: list[dict[str, Any]], choice: object) -
 
 
 def _example(schema: dict[str, Any], question: str) -> Any:
-    """A value that fits the (simple) JSON schema; strings take the question's last word."""
+    """Return a value that fits the (simple) JSON schema; strings take the question's last word."""
     if schema.get("enum"):
         return schema["enum"][0]
     match schema.get("type", "object"):

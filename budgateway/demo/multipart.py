@@ -1,4 +1,4 @@
-"""`multipart/form-data`, read whole (RFC 7578): what transcriptions and files are uploaded as."""
+"""`multipart/form-data`, read whole (RFC 7578): the format of uploads for transcriptions and files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Field:
 
 
 def fields_of(content_type: str, body: bytes) -> dict[str, Field]:
-    """The form's fields by name; raises ValueError when the body is not such a form."""
+    """Return the form's fields by name. Raises ValueError when the body is not such a form."""
     kind, _, parameters = content_type.partition(";")
     boundary = re.search(r'boundary="?([^";]+)"?', parameters)
     if kind.strip().lower() != "multipart/form-data" or boundary is None:

@@ -1,4 +1,4 @@
-"""`/v1/responses`, whole and streamed with its typed events."""
+"""The answer of `/v1/responses`, whole and streamed with its typed events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgateway.demo.chat import text_of
 
 
 class ResponsesAnswer:
-    """One response: a message, or function calls when the tools ask for them."""
+    """A response: a message, or function calls when a tool matches the question or is required."""
 
     def __init__(self, wish: dict[str, Any], identity: str, created: int) -> None:
         self._identity = identity
@@ -54,11 +54,11 @@ class ResponsesAnswer:
         }
 
     def whole(self) -> dict[str, Any]:
-        """The response in one piece."""
+        """Return the response in one piece."""
         return self._frame | {"output": self._items(), "usage": self._usage}
 
     async def events(self, delay_s: float) -> AsyncGenerator[bytes, None]:
-        """The response as its typed events, numbered from 0."""
+        """Yield the response as its typed events, numbered from 0."""
         for number, (kind, body) in enumerate(self._steps()):
             if kind.endswith(".delta"):
                 await asyncio.sleep(delay_s)

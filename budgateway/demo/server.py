@@ -1,4 +1,4 @@
-"""The demo server's life: bind, answer, go away."""
+"""The demo server's life cycle: bind, answer, close."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from budgateway.demo.http import Connection
 class DemoServer:
     """A model server without a model: `async with DemoServer() as demo: demo.url`.
 
-    It speaks the OpenAI API and always gives the same bytes for the same request, so that an answer through a gateway
-    can be compared with one straight from here. `port` 0 takes a free one; `token_delay_s` passes between two
-    streamed tokens. It has no authentication: bind it to loopback.
+    It serves the OpenAI API and always returns the same bytes for the same request, so that an answer through a gateway
+    can be compared with a direct one. `port` 0 takes a free one; `token_delay_s` passes between two streamed tokens. It
+    has no authentication: bind it to loopback.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, *, token_delay_s: float = 0.02) -> None:
@@ -27,13 +27,13 @@ class DemoServer:
 
     @property
     def url(self) -> str:
-        """`http://host:port`, once started."""
+        """The base URL, `http://host:port`, once started."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
     @property
     def open_connections(self) -> int:
-        """How many clients are connected now."""
+        """Number of clients connected now."""
         return len(self._connections)
 
     async def start(self) -> None:
@@ -45,7 +45,7 @@ class DemoServer:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening and drop what is open."""
+        """Stop listening and drop the open connections."""
         if self._server is None:
             return
         self._server.close()
