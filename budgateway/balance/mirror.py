@@ -1,5 +1,7 @@
-"""Mirrors: copies of requests to a provider whose responses are discarded. Bounded, with their own connections and
-deadlines; the original never waits for its copy."""
+"""Mirrors: copies of requests, sent to a provider whose responses are discarded.
+
+Copies are bounded and have their own connections and deadlines; the original never waits for its copy.
+"""
 
 from __future__ import annotations
 

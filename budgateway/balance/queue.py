@@ -1,9 +1,9 @@
-"""Queues of exchanges that wait while every upstream of their provider is full: bounded, first come first served, over
-all workers.
+"""Queues of exchanges that wait while every upstream of their provider is full.
 
-An exchange waits in its worker. The segment (`native.Queue`) shares two facts about each worker: its number of waiting
-exchanges, and the start of its longest wait. A freed slot goes to the exchange that has waited longest: the worker that
-frees it serves its own first exchange, or wakes (by eventfd) the worker whose first one is older.
+They are bounded, and first come, first served over all workers. An exchange waits in its worker. The segment
+(`native.Queue`) shares two facts about each worker: its number of waiting exchanges, and the start of its longest wait.
+A freed slot goes to the exchange that has waited longest: the worker that frees it serves its own first exchange, or
+wakes (by eventfd) the worker whose first one is older.
 """
 
 from __future__ import annotations
