@@ -614,8 +614,8 @@ class Transport:
         """Return whether close or abort was called."""
     def offer(self, client: str, network: str, /) -> None:
         """Let the set's fast path serve the next request, if it can, instead of the protocol. `client` is the client's
-        address, `network` the part of it that limits count. Ignored for a while after requests that the fast path gave
-        up."""
+        address, `network` the part of it that limits count. Ignored for a number of requests after one that the fast
+        path gave up."""
     @property
     def rode_ns(self) -> int:
         """Time of the fast path's last answer; now, while it has a request; 0 for never."""

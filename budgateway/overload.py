@@ -66,7 +66,7 @@ def proportional(pid: int) -> int:
 def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int:
     """Return the bytes that the processes may hold together: the control group's limit, else the machine's memory."""
     limits = [os.sysconf("SC_PHYS_PAGES") * _PAGE]
-    # Version 2, then version 1 of control groups, as mounted in a container.
+    # Control groups version 2, then version 1, at their mount points in a container.
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
             text = (root / name).read_text().strip()

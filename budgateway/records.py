@@ -76,7 +76,7 @@ class Secret:
 
 
 class Usage(NamedTuple):
-    """Tokens of one exchange, as the upstream reported them."""
+    """Tokens of one exchange, reported by the upstream."""
 
     tokens_in: int
     tokens_out: int

@@ -51,7 +51,7 @@ def replace_file(path: str | Path, data: bytes, *, lasting: bool = False) -> os.
 
 
 def open_lock(path: str | Path) -> int:
-    """Open the lock file next to `path`, created if needed: whoever may replace the one may open the other."""
+    """Open the lock file next to `path`, created if needed: a process that may replace the one may open the other."""
     file = target(path)
     lock = f"{file}.lock"
     how = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -394,7 +394,7 @@ class DataPlane:
 
     def _look_around(self, now_ns: int) -> None:
         step = self._steps.step
-        # First: timeouts of upstreams depend on when each was last heard from.
+        # First: requests waiting for an upstream are judged by the time of its last bytes.
         for key, pool in self.pools.items():
             with step(f"sweeping connections to {key[0]}"):
                 pool.sweep(now_ns)

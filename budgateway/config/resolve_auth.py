@@ -54,7 +54,7 @@ class AuthResolver:
         if len(sources) != 1 and not self._problems.within(here):
             found = f", not {' and '.join(sources)}" if sources else ""
             self._problems.add(here, f"needs one of {', '.join(_SOURCES)}{found}")
-        # A public key used as a shared secret would let anybody sign.
+        # A public key used as a shared secret would let anyone sign tokens.
         elif sources and any((name in HMAC_BYTES) != (sources == ["secret"]) for name in algorithms):
             self._problems.add(
                 (*here, "algorithms"),

@@ -72,7 +72,7 @@ def header_name(value: str) -> str:
 
 
 def absolute_path(value: str) -> str:
-    """Check a path as it may be in a request target."""
+    """Check an absolute path that a request target may have."""
     if not value.startswith("/"):
         raise ValueError(f"must begin with '/', got {shown(value)}")
     if re.search(r"[\x00-\x20\x7f?#]", value) or not value.isascii():
