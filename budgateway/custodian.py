@@ -1,5 +1,4 @@
-"""The credential refresher: keeps the workers' credentials besides the configuration, issuers' key sets and API keys,
-up to date."""
+"""The credential refresher: keeps issuers' key sets and API keys up to date in the workers."""
 
 from __future__ import annotations
 
@@ -115,7 +114,8 @@ class Custodian:
     # ---------------------------------------------------------------- API keys
 
     async def keys(self) -> Keys:
-        """Read, publish and return all API keys as they are now. Raises KeysClosed without a storage for them."""
+        """Read, publish and return all API keys as they are now. Raises KeysClosed when there is no storage for
+        them."""
         async with self._turn:
             store = self._opened()
             # The version first: a change in between may already show in the keys, and shows in the version the next

@@ -29,7 +29,7 @@ class Card:
     url: str
     office: str
     handover: str = ""
-    host: str = ""  # as configured, while the URL is for clients
+    host: str = ""  # as configured; the URL is for clients
     draining: bool = False  # accepts no new connections: another gateway may have its address
     network: int = 0  # inode of the network namespace that it listens in; 0: unknown
 

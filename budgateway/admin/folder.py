@@ -65,10 +65,10 @@ class Folder:
 
 
 def _made_in(base: Path) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds its lock.
+    """Create a folder; return its path and the descriptor that holds its lock.
 
     A gateway that starts at the same moment may find the lock file before it is locked, take the folder for a dead
-    gateway's and remove it: then another one is made.
+    gateway's and remove it; then another folder is created.
     """
     while True:
         path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
@@ -82,7 +82,7 @@ def _made_in(base: Path) -> tuple[Path, int]:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is the one at a path."""
+    """True when an open file is the one at a path."""
     ours = os.fstat(descriptor)
     try:
         there = path.lstat()

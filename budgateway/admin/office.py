@@ -66,7 +66,7 @@ class BackOffice(Carrier):
         self._bounds = Bounds(PER_MINUTE, BURST) if public_only else None
         self._work: set[asyncio.Future[Answer]] = set()
 
-    # ---------------------------------------------------------------- handler of a front door
+    # ---------------------------------------------------------------- handler of server connections
 
     def start(self, x: Exchange) -> None:
         """Answer immediately, or in a task for the model list and the admin API."""

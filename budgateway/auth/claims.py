@@ -38,8 +38,8 @@ def judge(claims: Mapping[str, Any], issuer: Issuer, now: float) -> float:
 
 
 def principal(claims: Mapping[str, Any], issuer: Issuer) -> Principal:
-    """Build the token's principal. Raises Refused when a claim that matters has the wrong type: with an unreadable
-    tenant left out, the request would count as another tenant's."""
+    """Build the token's principal. Raises Refused when a claim that matters has the wrong type: ignoring an unreadable
+    tenant would place the principal in another one."""
     paths = issuer.claims
     user = _name(_at(claims, paths.user), paths.user)
     if not user:

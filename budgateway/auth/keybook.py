@@ -111,7 +111,7 @@ def delete(keys: Keys, name: str) -> Changed:
     return Changed(tuple(other for other in keys if other is not key), key)
 
 
-# ---------------------------------------------------------------- as documents
+# ---------------------------------------------------------------- documents
 
 
 def shown(key: ApiKey, now: float) -> dict[str, Any]:

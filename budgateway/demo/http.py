@@ -66,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._request = Request()
         self._body = bytearray()
 
-    # uvloop's transports are no subclass of asyncio's: the annotation narrows, nothing checks.
+    # uvloop's transports are not subclasses of asyncio's: the annotation narrows, nothing checks.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self._open.add(self)
