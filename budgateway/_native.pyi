@@ -679,7 +679,7 @@ class Express:
         tenant. Exchanges that wait for `patience_ns` are handed over; with `by_origin`, requests with an Origin header
         are not served."""
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
-    def sweep(self, now_ns: int, /) -> None: ...  # hand over on a timeout, or after `quiet_ns` of silence
+    def sweep(self, now_ns: int, /) -> None: ...  # hand over after a timeout or `quiet_ns` of silence
     def hand_over(self) -> None: ...  # the exchanges in flight, to `take_over`
     def close(self) -> None: ...
     def carried(self) -> int: ...  # number of exchanges served so far

@@ -1,5 +1,4 @@
-"""The composition root: builds a Snapshot from one configuration, without side effects but names interned in the
-segment."""
+"""The composition root: builds a Snapshot from one configuration; its only side effect is names in the segment."""
 
 from __future__ import annotations
 

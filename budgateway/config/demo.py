@@ -1,5 +1,4 @@
-"""The configuration of `serve --demo`: everything under /v1 goes to the embedded model server, for anyone on this
-machine."""
+"""The configuration of `serve --demo`: /v1 goes to the embedded model server, for anyone on this machine."""
 
 from __future__ import annotations
 
