@@ -84,7 +84,7 @@ def _keep(file: Path, descriptor: int) -> None:
         try:
             os.setxattr(descriptor, name, os.getxattr(file, name))
         except OSError as error:
-            # Security labels are the system's own business; read access is decided by the owner.
+            # Security labels are set by the system and may be lost; the access list is the owner's and must be kept.
             if name == _ACCESS_LIST:
                 raise PermissionError(errno.EPERM, f"{file} has an access list that cannot be kept") from error
 
