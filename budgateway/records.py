@@ -188,7 +188,7 @@ class Provider:
     tls_ca_file: str = ""
     tls_ca: Pem | None = field(default=None, compare=False)  # the file's contents when the configuration was read
     hold_bytes: int = 64 * 1024  # of an answer, buffered until it proves to be one; 0: passed on at once
-    first_event_s: float = 0.0  # wait for a stream's first event, then try another upstream; 0: half the route's
+    first_event_s: float = 0.0  # time for a stream's first event before another upstream; 0: half the route's timeout
 
     def upstream_model(self, model: str) -> str:
         """Return the upstream's name for the client's model. An alias of the whole name wins; otherwise the prefix is
