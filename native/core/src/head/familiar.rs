@@ -1,19 +1,19 @@
-//! Heads that a parser has taken before: it would take them again.
+//! A cache of heads that the parser has accepted: it would accept them again.
 
 use std::ops::Range;
 
-/// Heads that are remembered, each in a place of its own.
+/// The number of slots, each for one head.
 const PLACES: usize = 64;
-/// Longer ones are not: 128 KiB in all.
+/// Longer heads are not cached: 128 KiB in all.
 const LONGEST: usize = 2 * 1024;
 
-/// Remembers heads byte by byte, but for the number of their Content-Length.
+/// Caches heads byte by byte, except the number of their Content-Length.
 #[derive(Debug)]
 pub struct Familiar {
     places: [Option<Seen>; PLACES],
 }
 
-/// A head, and where the number was cut out of it.
+/// A head without that number, and the offset where it was cut out.
 #[derive(Debug)]
 struct Seen {
     cut: usize,
@@ -28,7 +28,7 @@ impl Default for Familiar {
 }
 
 impl Familiar {
-    /// Whether this head was remembered, or one with another number at `length`.
+    /// True when this head is cached, with any number at `length`.
     #[must_use]
     pub fn knows(&self, head: &[u8], length: &Range<usize>) -> bool {
         let Some((before, after)) = around(head, length) else {
@@ -38,7 +38,7 @@ impl Familiar {
         seen.and_then(|seen| seen.rest.split_at_checked(seen.cut)) == Some((before, after))
     }
 
-    /// Remembers a head, and forgets another one for it.
+    /// Caches a head, replacing the one in its slot.
     pub fn remember(&mut self, head: &[u8], length: &Range<usize>) {
         if let Some((before, after)) = around(head, length)
             && let Some(seen) = self.places.get_mut(place(before, after))
@@ -51,13 +51,14 @@ impl Familiar {
     }
 }
 
-/// What is before the number and behind it. A number with a leading zero is none: those are for the parser.
+/// The bytes before and behind the number. None for a number with a leading zero: those are left to the parser.
 fn around<'a>(head: &'a [u8], length: &Range<usize>) -> Option<(&'a [u8], &'a [u8])> {
     let is_plain = matches!(head.get(length.start), Some(b'1'..=b'9')) && head.len() <= LONGEST;
     Some((head.get(..length.start)?, head.get(length.end..)?)).filter(|_| is_plain)
 }
 
-/// Where to look. All of the head counts, as heads of many clients differ in one line; but what is found there is compared.
+/// The slot of a head. All of it is hashed, because the heads of many clients differ in one line; the slot's content is
+/// compared in full.
 fn place(before: &[u8], after: &[u8]) -> usize {
     let mix = |sum: u64, word: u64| (sum.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let sum = [before, after].into_iter().fold(0, |sum, part| {
@@ -100,7 +101,7 @@ mod tests {
             other[i] ^= 1;
             assert!(!familiar.knows(&other, &at), "byte {i}");
         }
-        // Not even where it is looked for in the same place.
+        // Not even when it hashes to the same slot.
         familiar.places.iter_mut().for_each(|place| {
             let (cut, rest) = (at.start, [&seen[..at.start], &seen[at.end..]].concat().into());
             *place = Some(Seen { cut, rest });

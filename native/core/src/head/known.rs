@@ -1,4 +1,4 @@
-//! The header names the gateway has an opinion on, recognised without regard to case.
+//! The header names that the gateway treats specially, recognised in any case.
 
 /// A set of `Known`, one bit each.
 pub(super) type KnownSet = u64;
@@ -13,7 +13,7 @@ macro_rules! known {
 
         const ALL: &[Known] = &[Known::Other, $(Known::$variant),*];
         const NAMES: &[&str] = &["", $($name),*];
-        /// Names as lines begin.
+        /// The names as the beginnings of lines.
         const STARTS: &[&str] = &["", $(concat!($name, ": ")),*];
     };
 }
@@ -35,7 +35,7 @@ known! {
     AnthropicBeta = "anthropic-beta", AnthropicBrowserAccess = "anthropic-dangerous-direct-browser-access",
 }
 
-/// Where the only name with that length, first and last byte is listed; the multipliers leave no two in one slot.
+/// Maps length, first and last byte to the only name with them; the multipliers avoid collisions.
 const SLOTS: [u8; 256] = {
     let mut slots = [0; 256];
     let mut at = 1;
@@ -52,7 +52,7 @@ const fn slot(len: usize, first: u8, last: u8) -> usize {
 }
 
 impl Known {
-    /// Which name these bytes spell. They hold no control characters.
+    /// The name that these bytes spell. They hold no control characters.
     pub(crate) fn classify(name: &[u8]) -> Self {
         let (Some(&first), Some(&last)) = (name.first(), name.last()) else {
             return Self::Other;
@@ -70,7 +70,7 @@ impl Known {
         NAMES[self as usize]
     }
 
-    /// How a line with that name in lower case begins, up to the value; empty for `Other`.
+    /// The beginning of a line with that name in lower case, up to the value; empty for `Other`.
     pub(super) fn line_start(self) -> &'static [u8] {
         STARTS[self as usize].as_bytes()
     }
@@ -95,9 +95,9 @@ pub(super) const fn set(names: &[Known]) -> KnownSet {
     set
 }
 
-/// Whether `bytes` spell `lower` (lower-case letters, digits, `-`, `/`) without regard to case.
+/// True when `bytes` spell `lower` (lower-case letters, digits, `-`, `/`) in any case.
 ///
-/// `| 0x20` alone would also turn CR into `-`; bytes of a scanned line have no control characters.
+/// `| 0x20` on its own would also turn CR into `-`; bytes of a scanned line have no control characters.
 #[inline]
 pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
     const CASE: u64 = u64::MAX / 255 * 0x20;
@@ -105,7 +105,7 @@ pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
         return false;
     }
     let word = |chunk: &[u8; 8]| u64::from_le_bytes(*chunk);
-    // Eight bytes at a time; the last eight overlap what came before.
+    // Eight bytes at a time; the last eight overlap the ones before.
     let (Some(last), Some(wanted)) = (bytes.last_chunk::<8>(), lower.last_chunk::<8>()) else {
         return equals_short(bytes, lower);
     };
@@ -124,7 +124,7 @@ pub(super) fn equals(bytes: &[u8], lower: &[u8]) -> bool {
     true
 }
 
-/// The same for fewer than eight, of one length.
+/// Compares fewer than eight bytes; both have the same length.
 #[inline]
 fn equals_short(bytes: &[u8], lower: &[u8]) -> bool {
     const CASE: u32 = u32::MAX / 255 * 0x20;

@@ -1,10 +1,10 @@
-//! Where an upstream sends clients to: its own address becomes ours.
+//! Location headers: replaces an upstream's own address by the gateway's.
 
 use super::RequestHeadWriter;
 use super::scan::Field;
 use super::{HeadError, ResponseHead};
 
-/// Whether a header says where something is (RFC 9110 8.7, 10.2.2).
+/// True for a header that holds a location (RFC 9110 8.7, 10.2.2).
 fn is_location(field: &Field, head: &[u8]) -> bool {
     let name = field.name(head);
     matches!(name.len(), 8 | 16)
@@ -12,12 +12,12 @@ fn is_location(field: &Field, head: &[u8]) -> bool {
 }
 
 impl ResponseHead {
-    /// Whether it says where something is.
+    /// True when the head holds a location.
     pub fn is_located(&self, head: &[u8]) -> bool {
         self.fields.iter().any(|field| is_location(field, head))
     }
 
-    /// The head anew, with what `writer` makes of its locations; `None` when they stay as they are.
+    /// The head with its locations rewritten by `writer`; `None` when nothing changes.
     pub fn relocated(&self, head: &[u8], writer: &RequestHeadWriter) -> Option<Vec<u8>> {
         let moved = |field: &Field| {
             is_location(field, head)
@@ -42,7 +42,7 @@ impl ResponseHead {
         Some(anew)
     }
 
-    /// The same, scanned.
+    /// Same as `relocated`, and scans the result.
     pub fn scan_relocated(
         &self,
         head: &[u8],
@@ -57,8 +57,8 @@ impl ResponseHead {
 }
 
 impl RequestHeadWriter {
-    /// A location as a client has to say it, when it is one of the upstream's: a path of ours, without an authority. What
-    /// leads elsewhere, or is relative already, stays (`None`).
+    /// The client's form of a location at the upstream: a path of ours, without an authority. `None` when the location
+    /// leads elsewhere, or stays as it is because it is relative.
     pub fn relocated(&self, location: &[u8]) -> Option<Vec<u8>> {
         let after_scheme = [&b"http://"[..], b"https://", b"//"].into_iter().find_map(|start| {
             let (begin, rest) = location.split_at_checked(start.len())?;
@@ -82,7 +82,7 @@ impl RequestHeadWriter {
             .position(|byte| matches!(byte, b'?' | b'#'))
             .unwrap_or(path.len());
         let (path, rest) = path.split_at_checked(end)?;
-        // Two of them would begin an authority.
+        // Two slashes would begin an authority.
         let begin = path.iter().position(|byte| !matches!(byte, b'/' | b'\\'));
         let path = path.get(begin.unwrap_or(path.len())..).unwrap_or_default();
         let path = [&b"/"[..], path].concat();
@@ -94,11 +94,11 @@ impl RequestHeadWriter {
         Some(ours)
     }
 
-    /// What a client says to get to a path of the upstream's; one that is not below `prefix` is taken as it is.
+    /// The client's form of an upstream's path; a path outside `prefix` stays unchanged.
     fn path_of_client(&self, path: &[u8]) -> Vec<u8> {
         match path.strip_prefix(self.prefix.as_slice()) {
             Some(rest) if matches!(rest.first(), None | Some(b'/')) => {
-                // Clients say the version of an API, and nothing else that stands before it.
+                // Clients only send an API's version, and nothing else that precedes it.
                 let is_version = matches!(self.overlap.as_slice(), [b'/', b'v', digit, ..] if digit.is_ascii_digit());
                 let overlap: &[u8] = if is_version { &self.overlap } else { b"" };
                 let whole = [self.strip.as_slice(), overlap, rest].concat();
@@ -109,7 +109,7 @@ impl RequestHeadWriter {
     }
 }
 
-/// Whether a header's name is one of our own, which no upstream may use.
+/// True for a header name of our own, which no upstream may use.
 pub(super) fn is_ours(name: &[u8]) -> bool {
     let starts = |with: &[u8]| {
         name.get(..with.len())
@@ -118,7 +118,7 @@ pub(super) fn is_ours(name: &[u8]) -> bool {
     starts(b"x-budgateway-") || starts(b"rate-limit-")
 }
 
-/// A host without the port that its scheme implies.
+/// A host without its scheme's default port.
 fn without_port(host: &[u8]) -> &[u8] {
     host.strip_suffix(b":80")
         .or_else(|| host.strip_suffix(b":443"))

@@ -27,14 +27,14 @@ pub use write::{
     Disclosure, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
 };
 
-/// Bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).
+/// The most bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).
 pub const MAX_HEAD: usize = 32 * 1024;
-/// Bytes of one line without its CRLF.
+/// The most bytes of one line without its CRLF.
 pub const MAX_LINE: usize = 8 * 1024;
-/// Header lines of one head (Envoy 100, HAProxy 101).
+/// The most header lines of one head (Envoy 100, HAProxy 101).
 pub const MAX_HEADERS: usize = 100;
 
-/// What a head says in one bit each; the numbers are Python's too.
+/// Properties of a head, one bit each; Python uses the same numbers.
 pub mod flag {
     /// The connection may carry another message after this one.
     pub const KEEP_ALIVE: u16 = 1;
@@ -56,21 +56,21 @@ pub mod flag {
     pub const ENCODED: u16 = 1 << 8;
     /// A response without a body: 1xx, 204, 304, or to HEAD.
     pub const NO_BODY: u16 = 1 << 9;
-    /// A request that brings a request id of its own.
+    /// A request with a request id of its own.
     pub const NAMED: u16 = 1 << 10;
-    /// A request that says how long it is worth waiting for.
+    /// A request with a timeout of its own.
     pub const TIMED: u16 = 1 << 11;
-    /// A response whose body is here whole, and empty or the beginning of what is no answer.
+    /// A response whose body has arrived in full, and is empty or begins like no answer.
     pub const DOUBTFUL: u16 = 1 << 12;
-    /// An OPTIONS request that no upstream sees: about the server itself (`*`), or a browser's preflight (Fetch 4.8).
+    /// An OPTIONS request that no upstream sees: for the server itself (`*`), or a browser's preflight (Fetch 4.8).
     pub const ASKING: u16 = 1 << 13;
-    /// A request whose target may name a model, besides the body.
+    /// A request whose target may name a model, in addition to the body.
     pub const TARGET_MODEL: u16 = 1 << 14;
-    /// A response that says where something is.
+    /// A response with a location.
     pub const LOCATED: u16 = 1 << 15;
 }
 
-/// What is wrong with a head.
+/// The defect of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeadError {
@@ -101,7 +101,7 @@ pub enum HeadError {
     /// Not `method SP target SP version`.
     #[error("the request line is malformed")]
     RequestLine,
-    /// The method is no token.
+    /// The method is not a token.
     #[error("the method is no token")]
     Method,
     /// CONNECT and TRACE are not for gateways.
@@ -116,10 +116,10 @@ pub enum HeadError {
     /// `%` without two hexadecimal digits.
     #[error("the path has a malformed percent-encoding")]
     PercentEncoding,
-    /// An encoding that some servers decode before they split the path and others after.
+    /// An encoding that some servers decode before they split the path, and others after.
     #[error("the path has an encoded slash, backslash or control character, or an overlong character")]
     AmbiguousPath,
-    /// Two slashes in a row, which some servers take for one.
+    /// Two slashes in a row, which some servers treat as one.
     #[error("the path has an empty segment")]
     EmptySegment,
     /// `.` or `..` as a segment, encoded or not.
@@ -137,13 +137,13 @@ pub enum HeadError {
     /// A header line without a colon.
     #[error("a header line has no colon")]
     NoColon,
-    /// A name that is empty or no token; white space before the colon.
+    /// A name that is empty or not a token, or white space before the colon.
     #[error("a header name is no token")]
     Name,
-    /// `Content_Length` and such: what a server that maps `_` to `-` would read as another header.
+    /// `Content_Length` and the like: a server that maps `_` to `-` would read it as another header.
     #[error("a header name imitates another with an underscore")]
     Alias,
-    /// A header that may occur once occurs again.
+    /// A header that may only occur once occurs again.
     #[error("header {0} occurs twice")]
     Duplicate(&'static str),
     /// Not digits, or too many of them.
@@ -158,7 +158,7 @@ pub enum HeadError {
     /// A response that cannot have a body announces one.
     #[error("a response without a body announces one")]
     UnexpectedBody,
-    /// `Connection` lists something that is no token.
+    /// `Connection` lists something that is not a token.
     #[error("connection is malformed")]
     Connection,
     /// HTTP/1.1 without `Host`.

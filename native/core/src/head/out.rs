@@ -1,4 +1,4 @@
-//! Header lines as they are written, the one that frames the body among them.
+//! Writing header lines, including the one that frames the body.
 
 use crate::decimal::Decimal;
 use crate::out::Out;
@@ -6,10 +6,10 @@ use crate::out::Out;
 use super::known::Known;
 use super::scan::Field;
 
-/// How a body is framed.
+/// The framing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// No header says anything.
+    /// No framing header.
     None,
     /// `transfer-encoding: chunked`.
     Chunked,
@@ -17,7 +17,7 @@ pub enum Framing {
     Length(u64),
 }
 
-/// Puts a header line.
+/// Writes a header line.
 #[inline]
 pub(super) fn put_field(out: &mut Out<'_>, field: &Field, head: &[u8]) {
     match field.known {

@@ -9,15 +9,15 @@ use super::token::is_token;
 use super::write::is_request_id;
 use super::{HeadError, MAX_HEAD, flag};
 
-/// A request's start line and headers as spans over the bytes it was scanned from, which every accessor takes again
-/// (`head`: from where the head begins).
+/// A request's start line and headers as spans of the bytes it was scanned from. Every accessor takes those bytes again
+/// (`head`, from the beginning of the head).
 #[derive(Debug)]
 pub struct RequestHead {
-    /// Bytes up to past the blank line.
+    /// Bytes up to and including the blank line.
     pub size: usize,
     /// `flag::*`.
     pub flags: u16,
-    /// What `Content-Length` says.
+    /// The value of `Content-Length`.
     pub content_length: Option<u64>,
     /// The header lines in order.
     pub fields: Fields,
@@ -30,16 +30,16 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Scans the head that `bytes` begin with; None while its blank line has not arrived.
+    /// Scans the head at the beginning of `bytes`; None while its blank line has not arrived.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeadError> {
         Self::parse_after(bytes, &mut LastHost::default())
     }
 
-    /// The same for one who reads many heads: most have the first line and name the host that the one before had.
+    /// Same as `parse`, with a cache for many heads: most have the same request line and host as the previous one.
     #[inline]
     pub fn parse_after(bytes: &[u8], last: &mut LastHost) -> Result<Option<Self>, HeadError> {
         let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
-        // RFC 9112 2.2: one empty line before a request is forgiven (old clients end bodies with one).
+        // RFC 9112 2.2: one empty line before a request is ignored (old clients end bodies with one).
         let start = if bytes.starts_with(b"\r\n") { 2 } else { 0 };
         let Some(first) = last.start(bytes, start)? else {
             return Ok(None);
@@ -95,7 +95,7 @@ impl RequestHead {
         }))
     }
 
-    /// The method, case as it came.
+    /// The method, in its original case.
     pub fn method<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.method.of(head)
     }
@@ -105,17 +105,17 @@ impl RequestHead {
         if self.path.is_empty() { b"/" } else { self.path.of(head) }
     }
 
-    /// What follows the question mark; empty without one.
+    /// The text behind the question mark; empty without one.
     pub fn query<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.query.of(head)
     }
 
-    /// The host without port and final dot, case as it came; empty only in HTTP/1.0.
+    /// The host without port and final dot, in its original case; empty only in HTTP/1.0.
     pub fn host<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.host.of(head)
     }
 
-    /// The client's own request id when it is one.
+    /// The client's own request id, when it is valid.
     pub fn request_id<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
         if self.request_id.is_empty() {
             None
@@ -129,13 +129,13 @@ impl RequestHead {
         scan::find(&self.fields, head, name)
     }
 
-    /// Whether all of these flags are set.
+    /// True when all of these flags are set.
     pub fn has(&self, flags: u16) -> bool {
         self.flags & flags == flags
     }
 }
 
-/// The request line and the authority that were looked at last, when they were good ones.
+/// A cache of one: the last valid request line and authority.
 #[derive(Debug, Default)]
 pub struct LastHost {
     /// With its CRLF.
@@ -160,7 +160,7 @@ impl LastHost {
             return Err(HeadError::EmptyLines);
         }
         let start = request_line(first)?;
-        // One with a query may well be the only one of its kind.
+        // A line with a query is probably unique.
         if let Some(line) = rest
             .get(..start.len)
             .filter(|line| line.len() <= self.line.inline_size())
@@ -186,10 +186,10 @@ impl LastHost {
     }
 }
 
-/// A request line: how long it and its method are, where the target is, what it says.
+/// A request line: its length, the method's length, and the target with its parts.
 #[derive(Clone, Copy, Debug, Default)]
 struct Start {
-    /// With the CRLF.
+    /// Includes the CRLF.
     len: usize,
     method: usize,
     target: (usize, usize),
@@ -199,7 +199,7 @@ struct Start {
     may_name_model: u16,
 }
 
-/// RFC 9112 3: exactly one space each side of the target.
+/// RFC 9112 3: exactly one space on each side of the target.
 fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     let method = line
         .iter()
@@ -218,7 +218,7 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     if matches!(name, b"CONNECT" | b"TRACE") {
         return Err(HeadError::MethodForbidden);
     }
-    // `rest` begins with the space behind the method; a target with a space in it is no target.
+    // `rest` begins with the space behind the method; a target that contains a space is invalid.
     let bytes = rest.get(1..).ok_or(HeadError::RequestLine)?;
     let parsed = target::parse(bytes, name == b"OPTIONS")?;
     let may_name_model = target::may_name_model(parsed.path.of(bytes), parsed.query.of(bytes));
@@ -232,14 +232,14 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     })
 }
 
-/// Whether an OPTIONS request is about the server itself (RFC 9112 3.2.4: `*`, or an absolute form without path and query), or
-/// is what a browser asks before another request (Fetch, CORS-preflight request).
+/// True for an OPTIONS request for the server itself (RFC 9112 3.2.4: `*`, or an absolute form without path and query),
+/// or a browser's preflight (Fetch, CORS-preflight request).
 fn is_asking(bytes: &[u8], fields: &Fields, target: &Target) -> bool {
     let has = |name| scan::find(fields, bytes, name).is_some();
     target.is_server || has(b"access-control-request-method") && has(b"origin")
 }
 
-/// Where the host is: `Host`'s, which must be there (HTTP/1.1), be one, and agree with the target's.
+/// The span of the host in `Host`, which must be present (HTTP/1.1), be valid, and agree with the target's.
 fn host(
     bytes: &[u8],
     fields: &Fields,

@@ -3,16 +3,16 @@
 use super::scan::{self, Direction, Field, Fields, Span, line};
 use super::{HeadError, MAX_HEAD, flag};
 
-/// A response's status line and headers as spans over the bytes it was scanned from.
+/// A response's status line and headers as spans of the bytes it was scanned from.
 #[derive(Debug)]
 pub struct ResponseHead {
-    /// Bytes up to past the blank line.
+    /// Bytes up to and including the blank line.
     pub size: usize,
     /// `flag::*`.
     pub flags: u16,
     /// 100 to 599.
     pub status: u16,
-    /// What `Content-Length` says.
+    /// The value of `Content-Length`.
     pub content_length: Option<u64>,
     /// The header lines in order.
     pub fields: Fields,
@@ -20,11 +20,12 @@ pub struct ResponseHead {
     reason: Span,
 }
 
-/// Of nearly all responses the first line, with its CRLF.
+/// The first line of nearly all responses, with its CRLF.
 const USUAL_LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 impl ResponseHead {
-    /// Scans the head that `bytes` begin with; None while its blank line has not arrived. `to_head`: the answer to HEAD.
+    /// Scans the head at the beginning of `bytes`; None while its blank line has not arrived. `to_head`: the answer to
+    /// HEAD.
     pub fn parse(bytes: &[u8], to_head: bool) -> Result<Option<Self>, HeadError> {
         let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
         let (first_len, (http_10, status)) = if bytes.starts_with(USUAL_LINE) {
@@ -41,7 +42,7 @@ impl ResponseHead {
         };
         let mut flags = facts.flags;
         if matches!(status, 100..=199 | 204) {
-            // RFC 9110 8.6, RFC 9112 6.1: neither length is allowed; a body here is a second response in hiding.
+            // RFC 9110 8.6, RFC 9112 6.1: neither length is allowed; a body here is a hidden second response.
             if flags & flag::CHUNKED != 0 || facts.content_length.unwrap_or(0) > 0 {
                 return Err(HeadError::UnexpectedBody);
             }
@@ -61,7 +62,7 @@ impl ResponseHead {
         }))
     }
 
-    /// Where the message ends, when its length is told and it has a body.
+    /// The end of the message, when it has a body of known length.
     pub fn message(&self) -> Option<usize> {
         if self.flags & (flag::CHUNKED | flag::NO_BODY) != 0 {
             return None;
@@ -69,7 +70,7 @@ impl ResponseHead {
         self.size.checked_add(usize::try_from(self.content_length?).ok()?)
     }
 
-    /// The reason phrase as it came.
+    /// The reason phrase as received.
     pub fn reason<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.reason.of(head)
     }
@@ -79,13 +80,13 @@ impl ResponseHead {
         scan::find(&self.fields, head, name)
     }
 
-    /// Whether all of these flags are set.
+    /// True when all of these flags are set.
     pub fn has(&self, flags: u16) -> bool {
         self.flags & flags == flags
     }
 }
 
-/// RFC 9112 4: version, status and a reason that may be missing with its space (many servers do so).
+/// RFC 9112 4: version, status, and a reason that may be missing together with its space (many servers do so).
 fn status_line(line: &[u8]) -> Result<(bool, u16), HeadError> {
     let (start, rest) = line.split_first_chunk::<9>().ok_or(HeadError::StatusLine)?;
     let http_10 = match start {

@@ -1,4 +1,4 @@
-//! Lines and header fields: what requests and responses have in common.
+//! Scanning of lines and header fields, common to requests and responses.
 
 use smallvec::SmallVec;
 use wide::{CmpEq, CmpGt, i8x16};
@@ -8,40 +8,40 @@ use super::token::{TOKEN, UNDERSCORE, is_token};
 use super::{HeadError, MAX_HEAD, MAX_HEADERS, MAX_LINE, flag};
 use crate::json::block::{self, BLOCK, Block, Work};
 
-/// A range of a head's bytes, counted from where the head begins.
+/// A range of a head's bytes, counted from the beginning of the head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     start: u16,
     len: u16,
 }
 
-/// One header line: where its name and its trimmed value are.
+/// One header line: the spans of its name and its trimmed value.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     name: Span,
     value: Span,
-    /// Which name it is.
+    /// The name, if it is a known one.
     pub known: Known,
 }
 
 /// The header lines of a head, in order. Few heads have more than 20.
 pub type Fields = SmallVec<[Field; 20]>;
 
-/// What the header lines say about the message and its connection.
+/// The facts in the header lines about the message and its connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     pub(super) flags: u16,
     pub(super) content_length: Option<u64>,
-    /// Which known names occurred.
+    /// The known names that occurred.
     pub(super) seen: KnownSet,
-    /// `Connection` names a header that must not be passed on.
+    /// `Connection` names a header that must not be forwarded.
     pub(super) names_headers: bool,
     close: bool,
     keep_alive: bool,
     upgrade: bool,
 }
 
-/// Which way a message travels: strictness differs in a few places.
+/// The direction of a message: strictness differs in a few places.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     Request,
@@ -58,12 +58,12 @@ impl Span {
         }
     }
 
-    /// Where it is in its head.
+    /// Its range in the head.
     pub fn range(self) -> std::ops::Range<usize> {
         usize::from(self.start)..usize::from(self.start + self.len)
     }
 
-    /// The bytes behind it; `head` begins where the head does.
+    /// The bytes of the span; `head` begins at the beginning of the head.
     pub fn of(self, head: &[u8]) -> &[u8] {
         head.get(self.range()).unwrap_or_default()
     }
@@ -76,7 +76,7 @@ impl Span {
         self.len as usize
     }
 
-    /// `inner`, which was counted from the start of this span, counted from the start of the head.
+    /// Converts `inner` from an offset within this span to an offset within the head.
     pub(super) fn within(self, inner: Self) -> Self {
         Self {
             start: self.start + inner.start,
@@ -94,17 +94,17 @@ impl Span {
 }
 
 impl Field {
-    /// The name as it was spelled.
+    /// The name in its original spelling.
     pub fn name(self, head: &[u8]) -> &[u8] {
         self.name.of(head)
     }
 
-    /// The value without white space around it.
+    /// The value without surrounding white space.
     pub fn value(self, head: &[u8]) -> &[u8] {
         self.value.of(head)
     }
 
-    /// Where the value is.
+    /// The span of the value.
     pub fn value_span(self) -> Span {
         self.value
     }
@@ -128,7 +128,7 @@ pub(super) fn find(fields: &[Field], head: &[u8], name: &[u8]) -> Option<Field> 
 /// The line that begins at `at`, without its CRLF; None when its end has not arrived. `too_long` is the error for one
 /// above `MAX_LINE`.
 ///
-/// Looks for the first control character: it ends the line or is an error, so one pass finds and validates.
+/// Searches for the first control character: it ends the line or is an error, so one pass finds and validates.
 #[inline]
 pub(super) fn line(bytes: &[u8], at: usize, too_long: HeadError) -> Result<Option<&[u8]>, HeadError> {
     let rest = bytes.get(at..).unwrap_or_default();
@@ -148,7 +148,7 @@ pub(super) fn line(bytes: &[u8], at: usize, too_long: HeadError) -> Result<Optio
     }
 }
 
-/// What may still become a head, unless it already fills the limit.
+/// None for an unfinished head, unless it already fills the limit.
 fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, HeadError> {
     if bytes.len() >= MAX_HEAD {
         Err(HeadError::HeadTooLarge)
@@ -157,7 +157,7 @@ fn unfinished<T>(bytes: &[u8]) -> Result<Option<T>, HeadError> {
     }
 }
 
-/// The first control character other than TAB: where and which.
+/// The offset and value of the first control character other than TAB.
 #[inline]
 fn control(bytes: &[u8]) -> Option<(usize, u8)> {
     // Sixteen bytes at a time. Comparisons are signed: with the top bit flipped, unsigned order becomes signed order.
@@ -178,7 +178,7 @@ fn control(bytes: &[u8]) -> Option<(usize, u8)> {
     Some((at + place, byte))
 }
 
-/// The same for the end of what has arrived.
+/// Same as `control`, for the last few bytes.
 fn short_control(bytes: &[u8]) -> Option<(usize, u8)> {
     let at = bytes.iter().position(|byte| is_control(*byte))?;
     Some((at, *bytes.get(at)?))
@@ -188,7 +188,7 @@ fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
 
-/// The header lines from `at` to past the blank line, into `fields`: what they say, and where the head ends.
+/// Scans the header lines from `at` to past the blank line into `fields`. Returns the facts and the end of the head.
 #[inline]
 pub(super) fn fields(
     bytes: &[u8],
@@ -263,7 +263,7 @@ impl Work for Lines<'_> {
     }
 }
 
-/// What is between `start` and `end` without white space around it; where there is nothing, `end`.
+/// The span between `start` and `end` without surrounding white space; at `end` when it is empty.
 #[inline(always)]
 fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
     while let (true, Some(b' ' | b'\t')) = (start < end, bytes.get(start)) {
@@ -275,7 +275,7 @@ fn trimmed(bytes: &[u8], mut start: usize, mut end: usize) -> Span {
     Span::new(start, end)
 }
 
-/// Where the control characters and the colons are, looked up 64 bytes at a time and from left to right.
+/// The positions of control characters and colons, found 64 bytes at a time, from left to right.
 struct Marks<'a, L> {
     bytes: &'a [u8],
     load: L,
@@ -315,8 +315,7 @@ impl<'a, B: Block, L: Fn(&[u8; BLOCK]) -> B> Marks<'a, L> {
         self.colons = block.equal(b':');
     }
 
-    /// The first control character other than TAB from `at` on, or colon if `colons`. No earlier place may be asked for
-    /// afterwards.
+    /// The first control character other than TAB from `at` on, or colon if `colons`. Calls must not go backwards.
     #[inline(always)]
     fn next(&mut self, mut at: usize, colons: bool) -> Option<usize> {
         loop {
@@ -339,7 +338,7 @@ impl<'a, B: Block, L: Fn(&[u8; BLOCK]) -> B> Marks<'a, L> {
         }
     }
 
-    /// Where the line ends that begins at `at` and whose first mark is `first`; None when its end has not arrived.
+    /// The end of the line that begins at `at` and whose first mark is `first`; None when it has not arrived.
     #[inline(always)]
     fn line_end(&mut self, at: usize, first: Option<usize>) -> Result<Option<usize>, HeadError> {
         let end = match first {
@@ -365,7 +364,7 @@ impl<'a, B: Block, L: Fn(&[u8; BLOCK]) -> B> Marks<'a, L> {
     }
 }
 
-/// A name that is nothing we know must be a token, and must not pretend to be something we know.
+/// Checks an unknown name: it must be a token, and must not imitate a known one.
 fn check_name(line: &[u8], name: &[u8], direction: Direction) -> Result<(), HeadError> {
     let mut classes = 0;
     for byte in name {
@@ -383,7 +382,7 @@ fn check_name(line: &[u8], name: &[u8], direction: Direction) -> Result<(), Head
     }
 }
 
-/// What is wrong with a line that does not begin with a token and a colon.
+/// The defect of a line that does not begin with a token and a colon.
 #[cold]
 fn unnamed(line: &[u8]) -> HeadError {
     match line.first() {
@@ -393,7 +392,7 @@ fn unnamed(line: &[u8]) -> HeadError {
     }
 }
 
-/// Names with an underscore must not pretend to be known ones.
+/// Rejects names with an underscore that imitate known ones.
 fn check_alias(name: &[u8], direction: Direction) -> Result<(), HeadError> {
     let dashed: SmallVec<[u8; 32]> = name
         .iter()
@@ -407,7 +406,7 @@ fn check_alias(name: &[u8], direction: Direction) -> Result<(), HeadError> {
     }
 }
 
-/// They occur once.
+/// Headers that may only occur once.
 const ONCE: KnownSet = known::set(&[
     Known::Host,
     Known::ContentLength,
@@ -429,7 +428,7 @@ impl Facts {
         }
     }
 
-    /// The names whose next header `note` must see; the others are only known to have occurred.
+    /// The names whose next header must go to `note`; the others are only recorded as seen.
     #[inline(always)]
     fn wanted(&self) -> KnownSet {
         const TELLING: KnownSet = known::set(&[
@@ -444,7 +443,7 @@ impl Facts {
         TELLING | (ONCE & self.seen)
     }
 
-    /// Takes in one header of those.
+    /// Processes one of those headers.
     fn note(&mut self, known: Known, value: &[u8], direction: Direction) -> Result<(), HeadError> {
         if known.is_in(ONCE & self.seen) {
             // Responses: RFC 9110 8.6 lets a recipient merge repetitions of one valid length.
@@ -466,7 +465,7 @@ impl Facts {
                 self.flags |= flag::CHUNKED;
             }
             Known::Connection => self.connection(value)?,
-            // Not of HTTP (RFC 9112 C.2.2), but llhttp takes nothing behind a message that says so.
+            // Not part of HTTP (RFC 9112 C.2.2), but llhttp accepts nothing behind a message with it.
             Known::ProxyConnection => self.close |= options(value).any(|option| equals(option, b"close")),
             Known::ContentType => self.flags |= content_type(value, direction),
             Known::ContentEncoding if !value.is_empty() && !equals(value, b"identity") => self.flags |= flag::ENCODED,
@@ -482,14 +481,14 @@ impl Facts {
     }
 
     fn connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
-        // As most say it.
+        // The usual spelling.
         if equals(value, b"keep-alive") {
             self.keep_alive = true;
             return Ok(());
         }
         for option in options(value) {
             if equals(option, b"close") {
-                // `close` is an option and names a header all the same, should there be one (RFC 9110 7.6.1).
+                // `close` is an option, and nevertheless also names a header, should there be one (RFC 9110 7.6.1).
                 (self.close, self.names_headers) = (true, true);
             } else if equals(option, b"keep-alive") {
                 self.keep_alive = true;
@@ -504,7 +503,7 @@ impl Facts {
         Ok(())
     }
 
-    /// What only the whole head can tell.
+    /// Completes the facts that need the whole head.
     fn finish(mut self) -> Result<Self, HeadError> {
         let chunked = self.flags & flag::CHUNKED != 0;
         let http_10 = self.flags & flag::HTTP_10 != 0;
@@ -525,12 +524,12 @@ impl Facts {
     }
 }
 
-/// What a list names (RFC 9110 5.6.1).
+/// The elements of a list (RFC 9110 5.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// RFC 9110 8.6: digits. What does not fit 63 bits is refused, never wrapped.
+/// RFC 9110 8.6: digits. Numbers above 63 bits are rejected, never wrapped.
 fn length(value: &[u8]) -> Result<u64, HeadError> {
     if value.is_empty() || value.len() > 19 {
         return Err(HeadError::ContentLength);
@@ -551,7 +550,7 @@ fn length(value: &[u8]) -> Result<u64, HeadError> {
 }
 
 fn content_type(value: &[u8], direction: Direction) -> u16 {
-    // As most say it.
+    // The usual spelling.
     if equals(value, b"application/json") {
         return flag::JSON;
     }
@@ -575,7 +574,7 @@ fn content_type(value: &[u8], direction: Direction) -> u16 {
     0
 }
 
-/// JSON is UTF-8 (RFC 8259 8.1). A request that says otherwise may say something else to a server that goes by it.
+/// JSON is UTF-8 (RFC 8259 8.1). A request with another charset may mean something else to a server that honours it.
 fn json(value: &[u8], direction: Direction) -> u16 {
     let is_utf8 = |parameter: &[u8]| {
         let Some(at) = parameter.iter().position(|byte| *byte == b'=') else {

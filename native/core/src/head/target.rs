@@ -1,35 +1,35 @@
-//! Request targets and hosts: the forms RFC 9112 3.2 knows, less what two servers could read differently.
+//! Request targets and hosts: the forms of RFC 9112 3.2, except those that two servers could read differently.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{HeadError, Span};
 
-/// Longest host RFC 1035 knows.
+/// The longest host by RFC 1035.
 const MAX_HOST: usize = 255;
 
-/// A target taken apart; spans are counted within it.
+/// A parsed target; spans are offsets within it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Target {
-    /// Of the absolute form.
+    /// From the absolute form.
     pub(super) authority: Option<Span>,
     /// Empty only in the absolute form, where it means `/`.
     pub(super) path: Span,
     /// Without the question mark.
     pub(super) query: Span,
-    /// It names the server and nothing on it (RFC 9112 3.2.4). With another method than OPTIONS that is the root.
+    /// True when it names only the server (RFC 9112 3.2.4). With a method other than OPTIONS, that is the root.
     pub(super) is_server: bool,
     /// The absolute form's scheme is https.
     is_https: bool,
 }
 
 impl Target {
-    /// The port that the absolute form means without saying so, with its colon.
+    /// The default port of the absolute form's scheme, with its colon.
     pub(super) fn default_port(&self) -> &'static [u8] {
         if self.is_https { b":443" } else { b":80" }
     }
 }
 
-/// Take a request target apart. `options` says that the method is OPTIONS, the only one with `*`.
+/// Parses a request target. `options`: the method is OPTIONS, the only one with `*`.
 pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
     let (authority, from) = match target.first() {
         Some(b'/') => (None, 0),
@@ -70,8 +70,8 @@ pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
     Ok(parsed)
 }
 
-/// Whether some server may take a model from the target: from the query (LiteLLM), or from what stands behind `models`,
-/// `engines` or `deployments` in the path (Google, LiteLLM, Azure). What is encoded may say anything.
+/// True when some server may take a model from the target: from the query (LiteLLM), or from the text behind `models`,
+/// `engines` or `deployments` in the path (Google, LiteLLM, Azure). Encoded text may spell anything.
 pub(super) fn may_name_model(path: &[u8], query: &[u8]) -> bool {
     const NAMING: [&[u8]; 4] = [b"model/", b"models/", b"engines/", b"deployments/"];
     let begins = |rest: &[u8], word: &[u8]| {
@@ -87,7 +87,7 @@ pub(super) fn may_name_model(path: &[u8], query: &[u8]) -> bool {
         })
 }
 
-/// Where the authority begins in an absolute form of HTTP.
+/// The offset of the authority in an absolute form of HTTP.
 fn scheme(target: &[u8]) -> Option<usize> {
     [&b"http://"[..], b"https://"]
         .into_iter()
@@ -99,10 +99,11 @@ fn scheme(target: &[u8]) -> Option<usize> {
         .map(<[u8]>::len)
 }
 
-/// Below it names stand that have slashes, and OpenAI's clients write those `%2F`. Whoever decodes them is still below it.
+/// Below this path, names contain slashes, and OpenAI's clients encode them as `%2F`. A server that decodes them stays
+/// below it.
 const NAMES: &[u8] = b"/v1/models/";
 
-/// How long the path is that `target` begins with.
+/// The length of the path at the beginning of `target`.
 fn path(target: &[u8]) -> Result<usize, HeadError> {
     let names = target.starts_with(NAMES);
     let mut at = 0;
@@ -136,9 +137,9 @@ fn path(target: &[u8]) -> Result<usize, HeadError> {
     Ok(at)
 }
 
-/// `rest` begins with a percent sign. What decodes to a slash, a backslash or a control character is refused: whether it
-/// separates segments (or ends a string) depends on who reads it. So is what begins an overlong character of UTF-8, which
-/// some read as the ASCII character that it means.
+/// Checks an escape at the beginning of `rest`. One that decodes to a slash, a backslash or a control character is
+/// rejected, because servers disagree on whether it separates segments (or ends a string). So is the beginning of an
+/// overlong UTF-8 character, which some servers read as the ASCII character that it encodes.
 fn check_encoded(rest: &[u8]) -> Result<(), HeadError> {
     match decoded(rest) {
         None => Err(HeadError::PercentEncoding),
@@ -147,14 +148,14 @@ fn check_encoded(rest: &[u8]) -> Result<(), HeadError> {
     }
 }
 
-/// The byte that `%XX` at the start of `rest` stands for.
+/// The byte that `%XX` at the start of `rest` encodes.
 fn decoded(rest: &[u8]) -> Option<u8> {
     let digit = |at: usize| rest.get(at).and_then(|byte| (*byte as char).to_digit(16));
     Some((digit(1)? * 16 + digit(2)?) as u8)
 }
 
-/// Refuses `.` and `..`, however encoded, and followed by parameters too (`..;x`, which Java servers cut off); and nothing in
-/// front of an encoded slash.
+/// Rejects `.` and `..`, however encoded, also when followed by parameters (`..;x`, which Java servers cut off); and an
+/// empty segment before an encoded slash.
 fn check_segment(mut rest: &[u8]) -> Result<(), HeadError> {
     if decoded(rest) == Some(b'/') && rest.first() == Some(&b'%') {
         return Err(HeadError::EmptySegment);
@@ -171,7 +172,7 @@ fn check_segment(mut rest: &[u8]) -> Result<(), HeadError> {
     Ok(())
 }
 
-/// The host of an authority (`Host`'s value): its length without the port and without a final dot.
+/// The length of the host in an authority (`Host`'s value), without the port and a final dot.
 pub(super) fn host(authority: &[u8]) -> Result<usize, HeadError> {
     let end = match authority.first() {
         Some(b'[') => {
@@ -197,8 +198,8 @@ pub(super) fn host(authority: &[u8]) -> Result<usize, HeadError> {
     Ok(name.len())
 }
 
-/// Whether two authorities are one: in any case, and with or without `port`, their scheme's default with its colon
-/// (RFC 9110 4.2.3). What neither of them could be is found out by `host`.
+/// True when two authorities are equal: in any case, and with or without `port`, their scheme's default with its colon
+/// (RFC 9110 4.2.3). Invalid authorities are left to `host`.
 pub(super) fn is_same(one: &[u8], other: &[u8], port: &[u8]) -> bool {
     let bare = |authority: &'_ [u8]| authority.strip_suffix(port).map_or(authority.len(), <[u8]>::len);
     let (one, other) = (one.get(..bare(one)), other.get(..bare(other)));
@@ -206,12 +207,12 @@ pub(super) fn is_same(one: &[u8], other: &[u8], port: &[u8]) -> bool {
         .is_some_and(|(one, other)| one.eq_ignore_ascii_case(other))
 }
 
-/// The same for other rooms: None when it is no host.
+/// Same as `host`, for other modules; None when it is not a host.
 pub(crate) fn host_len(authority: &[u8]) -> Option<usize> {
     host(authority).ok()
 }
 
-/// A colon and a port, or nothing.
+/// Checks a colon and a port, or nothing.
 fn check_port(port: &[u8]) -> Result<(), HeadError> {
     let digits = match port {
         [] => return Ok(()),
@@ -232,13 +233,13 @@ fn check_port(port: &[u8]) -> Result<(), HeadError> {
     }
 }
 
-/// A name of letters, digits, `-`, `_`, `~` in labels, or an IPv4 address. RFC 3986 would allow sub-delimiters and
-/// percent-encoding too; no host has them, and a comma is how a duplicate Host looks after somebody merged it.
+/// Checks a name of letters, digits, `-`, `_`, `~` in labels, or an IPv4 address. RFC 3986 would also allow
+/// sub-delimiters and percent-encoding; no host has them, and a comma results from merging duplicate Host headers.
 fn check_name(name: &[u8]) -> Result<(), HeadError> {
     if name.len() > MAX_HOST {
         return Err(HeadError::Host);
     }
-    // Where the current label begins, and whether it is a number so far.
+    // True while the current label is a number; `previous` is the byte before.
     let mut numeric = true;
     let mut previous = b'.';
     for byte in name {
@@ -256,7 +257,7 @@ fn check_name(name: &[u8]) -> Result<(), HeadError> {
     if previous == b'.' {
         return Err(HeadError::Host);
     }
-    // WHATWG URL 3.5: a host whose last label is a number is an IPv4 address or nothing.
+    // WHATWG URL 3.5: a host whose last label is a number is an IPv4 address or invalid.
     let address = || {
         core::str::from_utf8(name)
             .ok()
@@ -278,7 +279,7 @@ enum Class {
     Query,
 }
 
-/// RFC 3986 `pchar` and what structures a path.
+/// RFC 3986 `pchar`, and the characters that structure a path.
 const PATH: [Class; 256] = {
     let mut table = [Class::Never; 256];
     let mut byte = 0x21;

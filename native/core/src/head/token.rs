@@ -1,20 +1,20 @@
-//! Tokens: what names are made of.
+//! Tokens, the characters of names (RFC 9110 5.6.2).
 
-/// RFC 9110 5.6.2.
+/// True for a token (RFC 9110 5.6.2).
 pub(crate) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
 }
 
-/// A byte of a token.
+/// True for a byte of a token.
 #[inline]
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     TOKEN[byte as usize] != 0
 }
 
-/// Of `TOKEN`: the byte is an underscore.
+/// Bit of `TOKEN`: the byte is an underscore.
 pub(super) const UNDERSCORE: u8 = 2;
 
-/// Zero for bytes that no token has.
+/// Zero for bytes that are not in tokens.
 pub(super) const TOKEN: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;

@@ -1,4 +1,4 @@
-//! Heads to send: written from what was parsed, in two passes - choose and measure, then fill a buffer of that size.
+//! Heads to send: written from parsed ones in two passes - choose and measure, then fill a buffer of that size.
 
 use wide::i8x16;
 
@@ -14,7 +14,7 @@ use super::scan::Field;
 use super::token::is_token;
 use super::{RequestHead, ResponseHead};
 
-/// Why a writer could not be built, or a head not be written.
+/// The reason why a writer could not be built, or a head not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriterError {
@@ -24,13 +24,13 @@ pub enum WriterError {
     /// Control characters.
     #[error("header {0} has a value that is not HTTP")]
     Value(String),
-    /// One the writer makes itself.
+    /// A header that the writer itself writes.
     #[error("header {0} cannot be fixed: the gateway writes it")]
     Reserved(String),
     /// Neither a name nor an address with an optional port.
     #[error("{0:?} is no host")]
     Host(String),
-    /// It would not survive in a request line.
+    /// A path that would be invalid in a request line.
     #[error("{0:?} is no path")]
     Path(String),
     /// Not 1 to 128 of `[A-Za-z0-9._:-]`.
@@ -38,7 +38,7 @@ pub enum WriterError {
     RequestId,
 }
 
-/// Headers that go upstream without being asked for.
+/// Headers that are forwarded upstream by default.
 const ALLOWED: KnownSet = known::set(&[
     Known::Accept,
     Known::ContentType,
@@ -50,7 +50,7 @@ const ALLOWED: KnownSet = known::set(&[
     Known::IdempotencyKey,
 ]);
 
-/// Headers no allow-list lets upstream: the connection's, and who the client is.
+/// Headers that no allow-list can forward: the connection's, and those that identify the client.
 const NEVER_UPSTREAM: KnownSet = HOP_BY_HOP
     | known::set(&[
         Known::Host,
@@ -84,7 +84,7 @@ const HOP_BY_HOP: KnownSet = known::set(&[
     Known::ContentLength,
 ]);
 
-/// What says who serves upstream, or would bind the client to it.
+/// Headers that reveal the upstream, or would bind the client to it.
 const NEVER_DOWNSTREAM: KnownSet = HOP_BY_HOP
     | known::set(&[
         Known::Server,
@@ -97,7 +97,7 @@ const NEVER_DOWNSTREAM: KnownSet = HOP_BY_HOP
         Known::Via,
     ]);
 
-/// Names by which keys travel, apart from the known ones.
+/// Further names of headers that carry keys.
 const KEY_NAMES: [&str; 4] = [
     "ocp-apim-subscription-key",
     "x-goog-api-key",
@@ -105,7 +105,7 @@ const KEY_NAMES: [&str; 4] = [
     "x-amz-security-token",
 ];
 
-/// Writes request heads for one upstream: allow-listed headers only.
+/// Writes request heads for one upstream, with allow-listed headers only.
 #[derive(Debug)]
 pub struct RequestHeadWriter {
     pub(super) host: Vec<u8>,
@@ -116,11 +116,11 @@ pub struct RequestHeadWriter {
     /// ` HTTP/1.1`, host, fixed lines, up to `x-request-id: `.
     fixed: Vec<u8>,
     known: KnownSet,
-    /// Allowed names that are not known, lower case.
+    /// Allowed names that are not in `Known`, lower case.
     others: Vec<Vec<u8>>,
 }
 
-/// A request head about to be written: which fields, and how long it becomes.
+/// A request head to be written: the chosen fields, and its length.
 #[derive(Debug)]
 pub struct RequestPlan<'a> {
     writer: &'a RequestHeadWriter,
@@ -134,18 +134,18 @@ pub struct RequestPlan<'a> {
     len: usize,
 }
 
-/// What we say about an exchange in the head of its response.
+/// The gateway's own headers in a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Disclosure<'a> {
     /// `x-request-id`.
     pub request_id: &'a [u8],
-    /// Complete header lines, each with its CRLF, trusted.
+    /// Complete, trusted header lines, each with its CRLF.
     pub lines: &'a [u8],
-    /// The same, of the client's limits: in their place what an upstream says of its own is dropped.
+    /// Complete header lines of the client's limits; when present, the upstream's own limit headers are dropped.
     pub limits: &'a [u8],
-    /// How often an upstream was asked; 0 says nothing about attempts and overhead.
+    /// The number of attempts; 0 omits attempts and overhead.
     pub attempts: u64,
-    /// What the gateway itself took.
+    /// The gateway's own time.
     pub overhead_us: u64,
 }
 
@@ -153,11 +153,11 @@ pub struct Disclosure<'a> {
 #[derive(Debug)]
 pub struct ResponseHeadWriter {
     known: KnownSet,
-    /// Dropped names that are not known, lower case.
+    /// Dropped names that are not in `Known`, lower case.
     others: Vec<Vec<u8>>,
 }
 
-/// A response head about to be written.
+/// A response head to be written.
 #[derive(Debug)]
 pub struct ResponsePlan<'a> {
     head: &'a ResponseHead,
@@ -174,12 +174,12 @@ pub struct ResponsePlan<'a> {
     len: usize,
 }
 
-/// Fields by place, one bit each; a head has no more than a hundred.
+/// Fields by index, one bit each; a head has at most a hundred.
 type FieldSet = u128;
 
 impl RequestHeadWriter {
-    /// `host` is the Host line's value, `prefix` goes before the path once `strip` was taken off it, `allow` adds names
-    /// to the default list, `fixed` are sent as they are.
+    /// `host` is the value of the Host line, `prefix` precedes the path after `strip` was removed from it, `allow` adds
+    /// names to the default list, `fixed` lines are sent unchanged.
     pub fn new(
         host: &str,
         prefix: &str,
@@ -235,7 +235,7 @@ impl RequestHeadWriter {
         if value.trim() != value || value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
             return Err(WriterError::Value(lower));
         }
-        // Ours replaces the client's.
+        // The fixed header replaces the client's.
         self.known &= !known.bit();
         self.others.retain(|other| other != lower.as_bytes());
         self.fixed.extend_from_slice(lower.as_bytes());
@@ -245,7 +245,7 @@ impl RequestHeadWriter {
         Ok(())
     }
 
-    /// Chooses what to write of `head`, whose bytes begin `bytes`.
+    /// Chooses the fields of `head`, whose bytes are at the beginning of `bytes`.
     pub fn plan<'a>(
         &'a self,
         head: &'a RequestHead,
@@ -258,12 +258,12 @@ impl RequestHeadWriter {
         }
         let method = head.method(bytes);
         let framing = match framing {
-            // RFC 9110 8.6: methods that anticipate a body say that there is none.
+            // RFC 9110 8.6: methods that anticipate a body declare its absence.
             Framing::None if matches!(method, b"POST" | b"PUT" | b"PATCH") => Framing::Length(0),
             framing => framing,
         };
         let framing = FramingLine::new(framing);
-        // RFC 9112 3.2.4: the asterisk is about the server, not about a path below it.
+        // RFC 9112 3.2.4: the asterisk refers to the server, not to a path below it.
         let (prefix, path) = match head.path(bytes) {
             b"*" => (&b""[..], &b"*"[..]),
             path => (self.prefix.as_slice(), self.path(path)),
@@ -303,7 +303,7 @@ impl RequestHeadWriter {
         allowed && !(head.names_headers && connection_names(&head.fields, bytes, field.name(bytes)))
     }
 
-    /// What follows `prefix`.
+    /// The path behind `prefix`.
     fn path<'a>(&self, path: &'a [u8]) -> &'a [u8] {
         let path = without(path, &self.strip);
         let path = without(path, &self.overlap);
@@ -316,7 +316,7 @@ impl RequestHeadWriter {
 }
 
 impl RequestPlan<'_> {
-    /// How many bytes `write` fills.
+    /// The number of bytes that `write` fills.
     #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
     pub fn len(&self) -> usize {
         self.len
@@ -363,7 +363,7 @@ impl ResponseHeadWriter {
         Ok(writer)
     }
 
-    /// Chooses what to write of `head`, whose bytes begin `bytes`.
+    /// Chooses the fields of `head`, whose bytes are at the beginning of `bytes`.
     pub fn plan<'a>(
         &'a self,
         head: &'a ResponseHead,
@@ -438,11 +438,11 @@ impl ResponseHeadWriter {
 const STATUS_START: &[u8] = b"HTTP/1.1 ";
 const REQUEST_ID: &[u8] = b"x-request-id: ";
 const ATTEMPTS: &[u8] = b"x-budgateway-attempts: ";
-/// Behind `ATTEMPTS` and its value.
+/// Follows `ATTEMPTS` and its value.
 const OVERHEAD: &[u8] = b"\r\nx-budgateway-overhead-us: ";
 
 impl ResponsePlan<'_> {
-    /// How many bytes `write` fills.
+    /// The number of bytes that `write` fills.
     #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
     pub fn len(&self) -> usize {
         self.len
@@ -483,7 +483,7 @@ impl ResponsePlan<'_> {
     }
 }
 
-/// Whether these are 1 to 128 of `[A-Za-z0-9._:-]`.
+/// True for 1 to 128 characters of `[A-Za-z0-9._:-]`.
 pub fn is_request_id(id: &[u8]) -> bool {
     const TABLE: [bool; 256] = {
         let mut table = [false; 256];
@@ -502,11 +502,11 @@ pub fn is_request_id(id: &[u8]) -> bool {
         let letters = within(lane | i8x16::splat(0x20), b'a', b'z');
         letters | between(b'-', b'.') | between(b'0', b':') | is(b'_')
     };
-    // No short cut on the first bad one: there is none, and so the loop has no branch to it.
+    // Does not stop at the first bad byte: there is almost never one, and the loop needs no branch for it.
     all(id, are_good).unwrap_or_else(|| id.iter().fold(true, |all, byte| all & TABLE[*byte as usize]))
 }
 
-/// Which fields `wanted` takes, and how long their lines become.
+/// The fields that `wanted` accepts, and the length of their lines.
 #[inline]
 fn choose(fields: &[Field], wanted: impl Fn(&Field) -> bool) -> (FieldSet, usize) {
     let mut set = 0;
@@ -532,7 +532,8 @@ fn contains(names: &[Vec<u8>], name: &[u8]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-/// Cloudflare's headers, and CORS': which pages may read an answer is the gateway's to say, and nobody may say it twice.
+/// Cloudflare's headers, and those of CORS: the gateway decides which pages may read an answer, and nobody may say it
+/// twice.
 fn is_kept_back(name: &[u8]) -> bool {
     begins(name, b"cf-") || begins(name, b"access-control-")
 }
@@ -542,7 +543,7 @@ fn begins(name: &[u8], with: &[u8]) -> bool {
         .is_some_and(|start| start.eq_ignore_ascii_case(with))
 }
 
-/// Whether a header tells of rate limits, in any of the spellings there are.
+/// True for a rate-limit header, in any of the known spellings.
 fn is_limit(field: &Field, head: &[u8]) -> bool {
     let name = field.name(head);
     field.known == Known::Other
@@ -556,7 +557,7 @@ fn is_limit(field: &Field, head: &[u8]) -> bool {
         .any(|with| begins(name, with))
 }
 
-/// Whether a `Connection` header names `name`, and so keeps it to that one connection.
+/// True when a `Connection` header names `name`, which limits it to that connection.
 fn connection_names(fields: &[Field], head: &[u8], name: &[u8]) -> bool {
     fields
         .iter()
@@ -565,7 +566,7 @@ fn connection_names(fields: &[Field], head: &[u8], name: &[u8]) -> bool {
         .any(|option| option.trim_ascii().eq_ignore_ascii_case(name))
 }
 
-/// `path` without `start`, when `start` ends where a segment does.
+/// Removes `start` from `path`, when it ends at a segment's end.
 fn without<'a>(path: &'a [u8], start: &[u8]) -> &'a [u8] {
     match path.strip_prefix(start) {
         Some(rest) if matches!(rest.first(), None | Some(b'/')) => rest,
@@ -573,7 +574,7 @@ fn without<'a>(path: &'a [u8], start: &[u8]) -> &'a [u8] {
     }
 }
 
-/// A prefix of a path: empty, or `/a/b` without a slash at the end.
+/// Normalises a path prefix: empty, or `/a/b` without a final slash.
 fn path_part(part: &str) -> Result<&str, WriterError> {
     let trimmed = part.trim_end_matches('/');
     let fits = trimmed.is_empty() || trimmed.starts_with('/');

@@ -1,9 +1,9 @@
-//! Budgets: what a key may spend in a calendar period (UTC), in micro-dollars.
+//! Budgets: a key's spending limit per calendar period (UTC), in micro-dollars.
 //!
-//! A cell holds the day on which its period ends, what was spent in it, and which kind of period it is: a number from an
-//! earlier period counts as nothing, so no one has to reset anything; one whose period ends later than it could is of a
-//! time before the clock was set back, and counts until then. A key has one cell, whatever the period. When all cells of a
-//! set belong to keys with running periods, the one that spent least is forgotten: more is admitted, never less.
+//! A cell holds the day on which its period ends, the spending in it, and the kind of period. A number from an earlier
+//! period counts as nothing, so nothing has to be reset. A period that ends later than it could is from a time before
+//! the clock was set back, and counts until its end. A key has one cell, whatever the period. When all cells of a set
+//! belong to keys with running periods, the one with the lowest spending is evicted: more is admitted, never less.
 //!
 //! ```text
 //! kind + 1 (2 bits; 0: not known) | end in days (18 bits) | micro-dollars (44 bits)
@@ -19,17 +19,17 @@ const SPENT_BITS: u32 = 44;
 const SPENT: u64 = (1 << SPENT_BITS) - 1;
 const END_BITS: u32 = 18;
 const END: u64 = (1 << END_BITS) - 1;
-/// 17 million dollars; sums stop there.
+/// 17 million dollars, at which sums saturate.
 const MAX_BUDGET: u64 = SPENT;
 
-/// How long a budget lasts; it begins anew at midnight UTC.
+/// The length of a budget period; each begins at midnight UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
     /// A day.
     Day,
     /// Monday to Sunday.
     Week,
-    /// A month of the calendar.
+    /// A calendar month.
     Month,
 }
 
@@ -47,7 +47,7 @@ impl std::str::FromStr for Period {
 }
 
 impl Period {
-    /// The first day after the period that `today` is in. Days are counted from 1970-01-01.
+    /// The first day after the period of `today`. Days are counted from 1970-01-01.
     #[must_use]
     pub fn end(self, today: u32) -> u32 {
         match self {
@@ -58,7 +58,7 @@ impl Period {
         }
     }
 
-    /// How many days it has at most.
+    /// The most days that it can have.
     fn longest(self) -> u32 {
         match self {
             Self::Day => 1,
@@ -68,13 +68,13 @@ impl Period {
     }
 }
 
-/// Howard Hinnant's `civil_from_days` and back, for days after 1970.
+/// The first day of the next month, by Howard Hinnant's `civil_from_days` and back, for days after 1970.
 fn first_of_next_month(today: u32) -> u32 {
     let days = today + 719_468;
     let (era, of_era) = (days / 146_097, days % 146_097);
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March: 0 to 11.
+    // Months counted from March: 0 to 11.
     let month = (5 * of_year + 2) / 153;
     let (year, next) = if month == 11 {
         (year_of_era + 1, 0)
@@ -86,19 +86,19 @@ fn first_of_next_month(today: u32) -> u32 {
 }
 
 impl Segment {
-    /// The day that budgets go by, counted from 1970; 0 while nobody keeps it.
+    /// The day that budgets use, counted from 1970; 0 while nothing sets it.
     #[must_use]
     pub fn today(&self) -> u32 {
         self.layout().today.load(Ordering::Relaxed) as u32
     }
 
-    /// Makes it this day, for all processes.
+    /// Sets the day for all processes.
     pub fn set_today(&self, today: u32) {
         self.layout().today.store(u64::from(today), Ordering::Relaxed);
     }
 }
 
-/// What may be spent in a period.
+/// The spending limit of a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     micros: u64,
@@ -106,7 +106,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// `micros` micro-dollars a period.
+    /// `micros` micro-dollars per period.
     pub fn new(micros: u64, period: Period) -> Result<Self, LimitError> {
         if (1..=MAX_BUDGET).contains(&micros) {
             Ok(Self { micros, period })
@@ -115,24 +115,25 @@ impl Budget {
         }
     }
 
-    /// All of it.
+    /// The amount per period.
     #[must_use]
     pub fn micros(&self) -> u64 {
         self.micros
     }
 
-    /// What it is begun anew by.
+    /// The period.
     #[must_use]
     pub fn period(&self) -> Period {
         self.period
     }
 
-    /// What tells this budget from others of the same name: not the sum, so that raising it forgets nothing.
+    /// Distinguishes this budget from others of the same name. The amount is left out, so that raising it keeps the
+    /// spending.
     pub(super) fn identity(&self) -> [u8; 1] {
         [self.period as u8]
     }
 
-    /// The cell after spending, if that fits: a budget that is used up refuses what costs nothing, too.
+    /// The cell after spending, if that fits. A budget that is used up also refuses requests without a cost.
     #[inline]
     pub(super) fn debited(&self, value: u64, micros: u64, today: u32) -> Option<u64> {
         let (end, spent) = self.now(value, today);
@@ -140,7 +141,7 @@ impl Budget {
         (spent < self.micros && after <= self.micros).then(|| pack(self.period, end, after))
     }
 
-    /// The cell after spending more, unasked, in the period until `end`; one of another period stays.
+    /// The cell after unconditional spending in the period until `end`; a cell of another period stays unchanged.
     pub(super) fn forced(value: u64, micros: u64, end: u32) -> u64 {
         if end_of(value) == end {
             with_spent(value, (value & SPENT).saturating_add(micros))
@@ -149,7 +150,8 @@ impl Budget {
         }
     }
 
-    /// The cell after some of what was debited in the period until `end` is given back; one of another period stays.
+    /// The cell after part of a debit in the period until `end` is given back; a cell of another period stays
+    /// unchanged.
     pub(super) fn credited(value: u64, micros: u64, end: u32) -> u64 {
         if end_of(value) == end {
             with_spent(value, (value & SPENT).saturating_sub(micros))
@@ -163,31 +165,32 @@ impl Budget {
         self.micros.saturating_sub(self.now(value, today).1)
     }
 
-    /// The day on which a cell's begins anew.
+    /// The day on which a cell's budget begins anew.
     pub(super) fn end(&self, value: u64, today: u32) -> u32 {
         self.now(value, today).0
     }
 
-    /// The end of the running period, and what was spent in it.
+    /// The end of the current period, and the spending in it.
     fn now(&self, value: u64, today: u32) -> (u32, u64) {
         let end = self.period.end(today);
         let cells = end_of(value);
         if cells < end { (end, 0) } else { (cells, value & SPENT) }
     }
 
-    /// Which cell a key is needed by: none after its period, else the more the more was spent.
+    /// The need of a key for its cell: none after its period, otherwise its spending.
     pub(super) fn need(today: u32) -> impl Fn(u64) -> u64 {
         move |value| if is_over(value, today) { 0 } else { value & SPENT }
     }
 }
 
-/// Whether a cell's period is over.
+/// True when a cell's period is over.
 pub(super) fn is_over(value: u64, today: u32) -> bool {
     end_of(value) <= today
 }
 
-/// Has every budget that runs on one day go on in the period that another day is in, with what was spent: the clock was set,
-/// and no time has passed. One that ends within a period after that as it is stays; so does one of a kind that is not known.
+/// Moves every budget that runs on day `from` to the period of day `to`, with its spending: the clock was set, and no
+/// time has passed. A budget that already ends within one period of that stays unchanged, and so does one of an unknown
+/// kind.
 pub fn carry(segment: &Segment, from: u32, to: u32) {
     for set in &segment.layout().budget_sets {
         for (hash, _) in set.entries() {
@@ -204,12 +207,12 @@ fn carried(value: u64, from: u32, to: u32) -> Option<u64> {
     (ends > from && !stays).then(|| value & !(END << SPENT_BITS) | (u64::from(end) & END) << SPENT_BITS)
 }
 
-/// What a cell says was spent in its period.
+/// A cell's spending in its period.
 pub(super) fn spent(value: u64) -> u64 {
     value & SPENT
 }
 
-/// What was spent `before`, if that was in the period of `value`.
+/// The spending in the cell `before`, if that is of the same period as `value`.
 pub(super) fn spent_before(before: u64, value: u64) -> u64 {
     if before >> SPENT_BITS == value >> SPENT_BITS {
         spent(before)
@@ -218,7 +221,7 @@ pub(super) fn spent_before(before: u64, value: u64) -> u64 {
     }
 }
 
-/// The cell after as much was spent as `amount` says, in its period; one of a later period stays.
+/// The cell after adding the spending in `amount`, in its period; a cell of a later period stays unchanged.
 pub(super) fn joined(value: u64, amount: u64) -> u64 {
     if value >> SPENT_BITS > amount >> SPENT_BITS {
         value
@@ -227,7 +230,7 @@ pub(super) fn joined(value: u64, amount: u64) -> u64 {
     }
 }
 
-/// The cell after as much was given back as `amount` says; one of another period stays.
+/// The cell after giving back the spending in `amount`; a cell of another period stays unchanged.
 pub(super) fn less(value: u64, amount: u64) -> u64 {
     if value >> SPENT_BITS == amount >> SPENT_BITS {
         with_spent(value, spent(value).saturating_sub(spent(amount)))
@@ -236,7 +239,7 @@ pub(super) fn less(value: u64, amount: u64) -> u64 {
     }
 }
 
-/// Where a key's cell is, if it has one.
+/// The set of a key's cell.
 #[inline]
 pub(super) fn cells_of(segment: &Segment, hash: u64) -> &CellSet {
     &segment.layout().budget_sets[(hash >> 32) as usize % BUDGET_SETS]
@@ -282,7 +285,7 @@ mod tests {
         assert_eq!(Period::Week.end(TODAY + 6), TODAY + 7);
         assert_eq!(Period::Month.end(TODAY), TODAY + 8);
         assert_eq!(Period::Month.end(TODAY + 8), TODAY + 8 + 31);
-        // Every month from 1970 to 2100, by counting.
+        // Checks every month from 1970 to 2100 by counting.
         let mut first = 0;
         for year in 1970..2101_u32 {
             let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -306,7 +309,7 @@ mod tests {
             budget.left(budget.debited(value, 41, TODAY + 1).unwrap(), TODAY + 1),
             59
         );
-        // What is given back later is not that period's.
+        // A later refund does not belong to that period.
         let next = budget.debited(value, 10, TODAY + 1).unwrap();
         assert_eq!(Budget::credited(next, 10, TODAY + 1), next);
         assert_eq!(budget.left(Budget::credited(next, 10, TODAY + 2), TODAY + 1), 100);
@@ -337,7 +340,7 @@ mod tests {
             let value = budget.debited(0, 90, TODAY).unwrap();
             for back in [1, 7, 31, 400, TODAY] {
                 assert_eq!(budget.left(value, TODAY - back), 10, "{back}");
-                // What is spent meanwhile is spent of the same.
+                // Spending in the meantime counts against the same budget.
                 let later = budget.debited(value, 5, TODAY - back).unwrap();
                 assert_eq!(
                     (budget.left(later, TODAY), budget.end(later, TODAY)),
@@ -363,7 +366,7 @@ mod tests {
                 assert_eq!(budget.left(again, TODAY), 10, "{to}");
                 assert!(budget.end(again, TODAY) <= period.end(TODAY) + period.longest(), "{to}");
             }
-            // What was over before stays over.
+            // A period that was over before stays over.
             let over = budget.debited(0, 90, TODAY - 40).unwrap();
             assert_eq!(carried(over, TODAY, TODAY + 5), None);
             // A step back by less than a period leaves the end where it is.

@@ -1,14 +1,15 @@
-//! Cells: a key's hash and one number, in sets that change their keys under a lock and their numbers without.
+//! Cells: a key's hash and one number, in sets that change keys under a lock and numbers without one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-// The number of a cell that is being given to another key. Everybody but the holder of the set's lock passes it by.
+// The number of a cell that is being given to another key. Only the holder of the set's lock uses such a cell.
 const CHANGING: u64 = u64::MAX;
 
-/// What to wait when a lock cannot be had: only new keys of one set, and only in the second after its holder died.
+/// The suggested wait when a lock cannot be had. This only affects new keys of one set, in the second after the lock's
+/// holder died.
 pub(super) const BUSY_NS: u64 = 1_000_000;
 
-/// As many cells as fill three cache lines, and the lock under which they change their keys.
+/// A set: the cells that fill three cache lines, and the lock for changing their keys.
 #[repr(C, align(64))]
 pub(crate) struct CellSet {
     lock: Lock,
@@ -21,20 +22,20 @@ struct Cell {
     value: AtomicU64,
 }
 
-/// What became of a wish to change a key's number.
+/// The result of changing a key's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Changed to this.
+    /// Changed to this number.
     Made(u64),
-    /// It stays at this.
+    /// Refused; the number stays.
     Refused(u64),
-    /// The set's lock was not to be had: nothing was changed.
+    /// The set's lock could not be had: nothing was changed.
     Busy,
 }
 
 enum Attempt {
     Done(Change),
-    /// The cell belongs to another key by now: look again.
+    /// The cell belongs to another key by now: retry.
     Gone,
 }
 
@@ -45,8 +46,8 @@ impl CellSet {
         self.cell(hash).and_then(|cell| cell.value(hash))
     }
 
-    /// Changes the key's number by `change`, unless that says no. A key without a cell has 0, and is given a cell when
-    /// the change is allowed: one whose `need` is lowest (0: nobody needs it).
+    /// Changes the key's number by `change`, unless that returns None. A key without a cell has 0, and gets a cell when
+    /// the change is allowed: the one with the lowest `need` (0: unused).
     #[inline]
     pub(super) fn change(
         &self,
@@ -69,7 +70,7 @@ impl CellSet {
         }
     }
 
-    /// Changes the key's number if it has a cell; what it was not given cannot be given back.
+    /// Changes the key's number if it has a cell; a key without one has no debit to give back.
     pub(super) fn adjust(&self, hash: u64, change: impl Fn(u64) -> Option<u64>) {
         while let Some(cell) = self.cell(hash) {
             if let Attempt::Done(_) = cell.change(hash, &change) {
@@ -78,7 +79,7 @@ impl CellSet {
         }
     }
 
-    /// All keys and their numbers, as they stand.
+    /// A snapshot of all keys and their numbers.
     pub(super) fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
         self.cells.iter().filter_map(|cell| {
             let key = cell.key.load(Ordering::Acquire);
@@ -86,7 +87,7 @@ impl CellSet {
         })
     }
 
-    // Not inlined: the places of eleven cells would be worked out before the first is looked at.
+    // Not inlined: the addresses of eleven cells would be computed before the first is checked.
     #[inline(never)]
     fn cell(&self, hash: u64) -> Option<&Cell> {
         self.cells
@@ -109,9 +110,9 @@ impl CellSet {
         attempt
     }
 
-    /// With the lock held: changes the key of the cell that is needed least.
+    /// Changes the key of the cell with the lowest need. The lock must be held.
     fn replace(&self, hash: u64, value: u64, need: &impl Fn(u64) -> u64) -> Attempt {
-        // One left CHANGING was abandoned by a holder that died: nobody else uses it.
+        // A cell left CHANGING was abandoned by a holder that died: nobody else uses it.
         let seen = self.cells.iter().map(|cell| (cell, cell.value.load(Ordering::Acquire)));
         let least = seen.min_by_key(|&(_, value)| if value == CHANGING { 0 } else { need(value) });
         let Some((cell, before)) = least else {
@@ -127,18 +128,18 @@ impl CellSet {
 }
 
 impl Cell {
-    /// The number, if the cell is that key's.
+    /// The number, if the cell belongs to that key.
     #[inline]
     fn value(&self, hash: u64) -> Option<u64> {
         let value = self.value.load(Ordering::Acquire);
         (value != CHANGING && self.key.load(Ordering::Acquire) == hash).then_some(value)
     }
 
-    /// With the lock held: takes the cell from its key, unless that was debited since its number was `before`.
+    /// Takes the cell from its key, unless its number has changed since it was `before`. The lock must be held.
     ///
-    /// From here no debit can reach the old key: a debit is a swap of the number that was read together with the key.
+    /// From then on, no debit can reach the old key: a debit swaps the number that was read together with the key.
     fn claim(&self, before: u64) -> bool {
-        // Left by a holder that died: nobody else uses it.
+        // Abandoned by a holder that died: nobody else uses it.
         before == CHANGING
             || self
                 .value
@@ -146,8 +147,8 @@ impl Cell {
                 .is_ok()
     }
 
-    /// The number is read before the key and swapped after it: a cell that changed its key in between changed its number
-    /// too.
+    /// Changes the number. It is read before the key and swapped after it: a cell whose key changed in between has
+    /// another number, too.
     #[inline]
     fn change(&self, hash: u64, change: &impl Fn(u64) -> Option<u64>) -> Attempt {
         loop {
@@ -168,14 +169,14 @@ impl Cell {
     }
 }
 
-// The lock is held for some 20 ns and never across a call. A holder that was descheduled is waited for by giving it the
-// processor; one that was killed is known by the age of its stamp. One that was stopped for as long, in those 20 ns, may
-// on waking give one cell to its key a second time: one key's debits are then forgotten.
+// The lock is held for some 20 ns and never across a call. Waiters yield to a descheduled holder; a killed one is
+// detected by the age of its stamp. A holder that was stopped for that long, within those 20 ns, may give one cell to
+// its key a second time when it wakes: one key's debits are then lost.
 const SPINS: u32 = 100;
 const YIELDS: u32 = 100;
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
 
-/// A lock that outlives its holder by a second at most. Zero is open.
+/// A lock that outlives a dead holder by at most a second. Zero is open.
 #[repr(transparent)]
 pub(super) struct Lock(AtomicU64);
 
@@ -203,7 +204,7 @@ impl Lock {
         None
     }
 
-    /// Fails when the lock was taken from us because we slept for a second: then it is not ours to open.
+    /// Opens the lock. Fails when we slept for a second and somebody else took it: then it is not ours to open.
     pub(super) fn release(&self, held: Held) {
         let _ = self.0.compare_exchange(held.0, 0, Ordering::Release, Ordering::Relaxed);
     }
@@ -214,7 +215,7 @@ pub(super) mod tests {
     use super::*;
 
     impl CellSet {
-        /// As a process leaves it that was killed while it changed the first cell's key.
+        /// Leaves the set like a process that was killed while it changed the first cell's key.
         pub(in crate::limit) fn abandon(&self, stamp: u64) {
             self.lock.0.store(stamp, Ordering::Relaxed);
             self.cells[0].value.store(CHANGING, Ordering::Relaxed);
@@ -241,11 +242,11 @@ pub(super) mod tests {
         let cell = &set.cells[0];
         cell.key.store(5, Ordering::Relaxed);
         cell.value.store(100, Ordering::Relaxed);
-        // Debited after it was found expired: left alone.
+        // Debited after it was found expired: the cell stays.
         cell.value.store(200, Ordering::Relaxed);
         assert!(!cell.claim(100));
         assert_eq!(cell.value(5), Some(200));
-        // Taken away after it was found: not debited.
+        // Taken from its key after it was found: not debited.
         let attempt = cell.change(5, &|value| cell.claim(value).then_some(value + 1));
         assert!(matches!(attempt, Attempt::Gone));
         assert_eq!(cell.value.load(Ordering::Relaxed), CHANGING);
@@ -266,7 +267,7 @@ pub(super) mod tests {
             (None, Some(102), Some(500))
         );
         assert_eq!(set.entries().count(), 11);
-        // What is refused takes nobody's cell.
+        // A refused change takes nobody's cell.
         assert_eq!(set.change(13, 1, |value| value, |_| None), Change::Refused(0));
         assert_eq!(set.value(2), Some(102));
     }

@@ -1,9 +1,9 @@
-//! One decision over all limits of an exchange: everything is taken, or nothing; and the guard that settles it.
+//! One decision over all limits of an exchange: all or nothing; and the guard that settles it.
 //!
-//! First all limits are looked at, and nothing is taken when one of them refuses. Then each is taken in turn; should one
-//! refuse after all, because another process was faster in those nanoseconds, what was taken before it is given back.
-//! Every single taking is exact, so that no limit is ever exceeded, not for a moment. What others may see for that moment
-//! is less than there is: at worst one is refused who came at the very moment in which another was.
+//! First, all limits are checked, and nothing is debited when one of them refuses. Then each is debited in turn; should
+//! one refuse after all, because another process was faster in those nanoseconds, the debits before it are given back.
+//! Every single debit is exact, so no limit is ever exceeded, not even briefly. Until it is given back, a debit is
+//! unavailable to others: at worst, one refused request causes a simultaneous one to be refused too.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use super::refusal::{busy, concurrency_refusal, rate_refusal, rate_standing, spe
 use super::{LimitError, MAX_LIMITS};
 use crate::segment::{Segment, Worker};
 
-/// What a limit counts by: bits, of which any may be combined; none at all counts everybody together.
+/// The properties that a limit counts by: bits, in any combination; no bits count everybody together.
 pub mod by {
-    /// The principal; the client's address while nobody is known.
+    /// The principal, or the client's address while no principal is known.
     pub const USER: u8 = 1;
     /// The credential.
     pub const KEY: u8 = 2;
     /// The principal's tenant.
     pub const TENANT: u8 = 4;
-    /// The model as the client says it.
+    /// The model as named by the client.
     pub const MODEL: u8 = 8;
     /// The route.
     pub const ROUTE: u8 = 16;
@@ -37,46 +37,47 @@ pub mod by {
 
 const SUBJECT_PARTS: usize = 6;
 
-/// What a rate counts.
+/// The unit of a rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// One an exchange.
+    /// One per exchange.
     Requests,
-    /// Read and written ones together.
+    /// Input and output tokens together.
     Tokens,
 }
 
-/// How a limit limits.
+/// The method of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A bucket that refills.
     Rate(Unit, Bucket),
-    /// So many at a time.
+    /// The most exchanges at a time.
     Concurrency(u32),
-    /// So many micro-dollars a period.
+    /// Micro-dollars per period.
     Spend(Budget),
 }
 
-/// All limits that apply to one kind of exchange, for one worker.
+/// All limits on one kind of exchange, for one worker.
 #[derive(Debug)]
 pub struct Limits {
     segment: Arc<Segment>,
     worker: Worker,
     limits: Box<[Limit]>,
-    /// The different things that they count by.
+    /// The different subjects that they count by.
     subjects: Box<[u8]>,
 }
 
 #[derive(Debug)]
 struct Limit {
     rule: Rule,
-    /// Place in `subjects`.
+    /// Index in `subjects`.
     subject: u8,
-    /// Makes another cell of the same subject.
+    /// Distinguishes this limit's cell from others of the same subject.
     key: u64,
 }
 
-/// Who asks, and for what. An exchange that lacks what a limit counts by is not counted by it.
+/// The properties of an exchange that limits count by. A limit ignores an exchange without the property that it counts
+/// by.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs, reason = "see `by`")]
 pub struct Asker<'a> {
@@ -88,31 +89,31 @@ pub struct Asker<'a> {
     pub address: &'a [u8],
 }
 
-/// What is asked for.
+/// The amounts to debit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ask {
-    /// Tokens that will be read: a guess. Guesses are cut to what a whole bucket or budget holds, as they must not be the
-    /// reason why a request can never be.
+    /// Input tokens: an estimate. Estimates are capped at a whole bucket or budget, because an estimate must not make a
+    /// request impossible.
     pub prompt: u64,
-    /// Tokens that may be written.
+    /// The most output tokens.
     pub output: u64,
-    /// The client said so; else that is a guess, too.
+    /// True when the client set the output; otherwise that is an estimate, too.
     pub is_firm: bool,
-    /// What both may cost: a guess. `None`: nothing is spent, not even a budget that is used up refuses it.
+    /// The cost of both: an estimate. `None`: nothing is spent, and even a used-up budget does not refuse it.
     pub micros: Option<u64>,
-    /// Monotonic.
+    /// Monotonic nanoseconds.
     pub now_ns: u64,
     /// Days since 1970-01-01, UTC.
     pub today: u32,
 }
 
-/// What one exchange holds until it is settled.
+/// The debits of one exchange until it is settled.
 #[derive(Debug)]
 pub struct Grant {
     held: SmallVec<[Held; 6]>,
-    /// Of the limits of requests, the one with the least left.
+    /// The state of the request limit with the least left.
     pub requests: Option<Standing>,
-    /// Of the limits of tokens.
+    /// The state of the token limit with the least left.
     pub tokens: Option<Standing>,
 }
 
@@ -127,7 +128,7 @@ enum Held {
         limit: u8,
         amount: u64,
     },
-    /// Of a bucket that counts along: never into a debt.
+    /// A debit by `follow`, which never goes into debt.
     Followed {
         hash: u64,
         limit: u8,
@@ -147,8 +148,8 @@ enum Held {
 }
 
 impl Grant {
-    /// What was debited, in the order of the limits: place, amount, and the day on which a budget's period ends (days since
-    /// 1970, else 0).
+    /// The debits in the order of the limits: limit index, amount, and the day on which a budget's period ends (days
+    /// since 1970, else 0).
     pub fn debits(&self) -> impl Iterator<Item = (usize, u64, u32)> + '_ {
         self.held.iter().map(|held| match *held {
             Held::Requests { limit, .. } | Held::Lease { limit, .. } => (usize::from(limit), 1, 0),
@@ -163,8 +164,8 @@ impl Grant {
 type Hashes = SmallVec<[u64; 8]>;
 
 impl Limits {
-    /// The limits given as (name, what they count by, rule), for `worker` and the route called `route`. Limits of the same
-    /// name, subject and rule are one limit, wherever they are; a budget stays the same when its sum changes.
+    /// Creates limits from (name, subject bits, rule), for `worker`. Limits with the same name, subject and rule share
+    /// their state everywhere; a budget keeps its spending when its amount changes.
     pub fn new(segment: Arc<Segment>, worker: usize, rules: &[(&str, u8, Rule)]) -> Result<Self, LimitError> {
         if rules.len() > MAX_LIMITS {
             return Err(LimitError::TooMany(rules.len()));
@@ -192,19 +193,19 @@ impl Limits {
         })
     }
 
-    /// Takes what is asked for from every limit, or nothing.
+    /// Debits every limit, or none.
     #[inline]
     pub fn decide(&self, asker: &Asker<'_>, ask: &Ask) -> Result<Grant, Refusal> {
         let hashes = self.hashes(asker);
-        // One alone cannot be taken in part.
+        // A single limit cannot be debited in part.
         if self.limits.len() > 1 {
             self.look(&hashes, ask)?;
         }
         self.take(&hashes, ask)
     }
 
-    /// Takes of the rates what is asked for, as far as it is there, and refuses nothing: limits that count along while
-    /// somebody else decides. Leases and money are not looked at.
+    /// Debits the rates as far as they have tokens left, and refuses nothing: for limits that count along while another
+    /// host decides. Leases and budgets are ignored.
     pub fn follow(&self, asker: &Asker<'_>, ask: &Ask) -> Grant {
         let mut held = SmallVec::new();
         let now = to_units(ask.now_ns);
@@ -233,7 +234,7 @@ impl Limits {
         }
     }
 
-    /// Ends what `decide` began: leases are over, tokens and money debited by what they came to.
+    /// Settles a grant: ends its leases, and debits tokens and money by the actual usage.
     pub fn settle(&self, grant: &Grant, tokens: u64, micros: u64, now_ns: u64) {
         let now = to_units(now_ns);
         for held in &grant.held {
@@ -266,7 +267,7 @@ impl Limits {
         };
         let set = rate::cells_of(&self.segment, hash);
         if tokens > amount {
-            // A bucket may have filled up and lost its cell meanwhile.
+            // The bucket may have filled up and lost its cell in the meantime.
             let _ = set.change(hash, now_ns, Bucket::need(now), |time| {
                 Some(bucket.forced(time, tokens - amount, now))
             });
@@ -275,7 +276,7 @@ impl Limits {
         }
     }
 
-    /// Of each thing that is counted by, the asker's hash; 0 when it has none.
+    /// The exchange's hash for each subject; 0 when it lacks a property.
     #[inline]
     fn hashes(&self, asker: &Asker<'_>) -> Hashes {
         let parts: [&[u8]; SUBJECT_PARTS] = [
@@ -296,7 +297,7 @@ impl Limits {
         self.subjects.iter().map(hash).collect()
     }
 
-    /// Each limit that counts this exchange, with its place and the hash of its cell.
+    /// Each limit that counts this exchange, with its index and the hash of its cell.
     #[inline]
     fn each<'a>(&'a self, hashes: &'a Hashes) -> impl Iterator<Item = (usize, &'a Limit, u64)> {
         self.limits.iter().enumerate().filter_map(|(place, limit)| {
@@ -319,7 +320,7 @@ impl Limits {
         worst.map_or(Ok(()), Err)
     }
 
-    /// Why a limit would refuse now.
+    /// The refusal that a limit would give now.
     #[inline]
     fn refusal(&self, place: usize, limit: &Limit, hash: u64, ask: &Ask) -> Option<Refusal> {
         match limit.rule {
@@ -334,7 +335,8 @@ impl Limits {
         }
     }
 
-    /// Why a budget would refuse now. Not inlined: else every decision would work out the ends of periods.
+    /// The refusal that a budget would give now. Not inlined: otherwise every decision would compute the ends of
+    /// periods.
     #[inline(never)]
     fn overspent(&self, place: usize, budget: &Budget, hash: u64, ask: &Ask) -> Option<Refusal> {
         let value = budget::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
@@ -464,7 +466,7 @@ impl Limits {
 }
 
 impl Ask {
-    /// What a rate debits. A guess is cut to what a whole bucket holds.
+    /// The debit of a rate. An estimate is capped at a whole bucket.
     #[inline]
     fn cost(&self, unit: Unit, bucket: &Bucket) -> u64 {
         match unit {
@@ -476,14 +478,14 @@ impl Ask {
         }
     }
 
-    /// What a budget debits; a guess, as what will be read is one.
+    /// The debit of a budget; always an estimate, because input tokens are one.
     #[inline]
     fn spend(&self, budget: &Budget) -> Option<u64> {
         self.micros.map(|micros| micros.min(budget.micros()))
     }
 }
 
-/// What tells a limit from others: what it is called, what it counts by, how it counts.
+/// The identity of a limit: its name, its subject bits, its rule.
 fn identity(name: &str, by: u8, rule: Rule) -> Vec<u8> {
     let (kind, detail): (u8, Vec<u8>) = match rule {
         Rule::Rate(Unit::Requests, bucket) => (b'r', bucket.identity().to_vec()),
@@ -494,7 +496,7 @@ fn identity(name: &str, by: u8, rule: Rule) -> Vec<u8> {
     [&[kind, by], detail.as_slice(), name.as_bytes()].concat()
 }
 
-/// The wanted parts, each behind its length; `None` when one is missing.
+/// The selected parts, each behind its length; `None` when one is missing.
 fn joined(parts: &[&[u8]; SUBJECT_PARTS], by: u8) -> Option<SmallVec<[u8; 256]>> {
     let mut text = SmallVec::new();
     for part in (0..SUBJECT_PARTS)
@@ -510,7 +512,7 @@ fn joined(parts: &[&[u8]; SUBJECT_PARTS], by: u8) -> Option<SmallVec<[u8; 256]>>
     Some(text)
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Both halves of what goes in are secret.
+/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014). Both halves of the input are secret.
 #[inline]
 fn mix(mut word: u64) -> u64 {
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

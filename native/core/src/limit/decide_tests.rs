@@ -60,19 +60,19 @@ fn a_refused_request_consumes_nothing() {
             reset_ns: 5 * SECOND
         })
     );
-    // Too many tokens, too dear, and both: of several it is the one that takes longest.
+    // Too many tokens, too expensive, and both: of several refusals, the longest wait is reported.
     let refused = |prompt, micros| limits.decide(&anna, &ask(prompt, 0, micros)).unwrap_err();
     assert_eq!((refused(51, 10).limit, refused(51, 10).wait_ns), (1, SECOND / 10));
     assert_eq!((refused(1, 601).limit, refused(1, 601).standing.left), (3, 600));
     assert_eq!(refused(51, 601).limit, 3);
     let never = limits.decide(&anna, &ask(0, 101, 601)).unwrap_err();
     assert_eq!((never.limit, never.never), (1, true));
-    // All that is left is still there.
+    // Everything else is still available.
     let second = limits.decide(&anna, &ask(50, 0, 600)).unwrap();
     assert_eq!(second.requests.unwrap().left, 8);
     let third = limits.decide(&anna, &ask(0, 0, 0)).unwrap_err();
     assert_eq!((third.limit, third.wait_ns), (3, 24 * 3600 * SECOND));
-    // Another model is another lease, another user has it all.
+    // Another model has another lease; another user has the full amounts.
     let other = limits.decide(&asker("bob", "m"), &ask(100, 0, 1000)).unwrap();
     assert_eq!(other.requests.unwrap().left, 7);
 }
@@ -87,7 +87,7 @@ fn what_was_taken_before_a_refusal_is_given_back() {
     ]);
     let anna = asker("anna", "m");
     let held = limits.decide(&anna, &ask(10, 0, 10)).unwrap();
-    // As if the look had come a moment before the other's taking.
+    // Simulates a check that precedes the other's debit.
     let hashes = limits.hashes(&anna);
     for _ in 0..100 {
         assert_eq!(limits.take(&hashes, &ask(10, 0, 10)).unwrap_err().limit, 3);
@@ -114,12 +114,12 @@ fn settling_debits_what_it_came_to() {
     assert_eq!(limits.decide(&anna, &ask(0, 0, 0)).unwrap_err().limit, 1);
     limits.settle(&grant, 30, 100, 100 * SECOND);
     assert_eq!(left(), 70);
-    // More than was reserved: a debt.
+    // More than was reserved becomes a debt.
     let grant = limits.decide(&anna, &ask(10, 10, 200)).unwrap();
     limits.settle(&grant, 120, 900, 100 * SECOND);
     let refused = limits.decide(&anna, &ask(1, 0, 0)).unwrap_err();
     assert_eq!((refused.limit, refused.wait_ns), (2, 24 * 3600 * SECOND));
-    // What is not for sale is not refused.
+    // A request without a cost is not refused.
     let free = Ask {
         micros: None,
         ..ask(0, 0, 0)
@@ -148,7 +148,7 @@ fn what_counts_along_empties_a_bucket_at_most() {
     ]);
     let anna = asker("anna", "m");
     let along: Vec<_> = (0..5).map(|_| limits.follow(&anna, &ask(10, 20, 0))).collect();
-    // 30, 30, 30, the 10 that were left, nothing; of requests two.
+    // 30, 30, 30, the remaining 10, nothing; of requests two.
     let amounts: Vec<Vec<u64>> = along
         .iter()
         .map(|grant| grant.debits().map(|(_, amount, _)| amount).collect())
@@ -156,7 +156,7 @@ fn what_counts_along_empties_a_bucket_at_most() {
     assert_eq!(amounts, [vec![1, 30], vec![1, 30], vec![30], vec![10], vec![]]);
     let refused = limits.decide(&anna, &ask(1, 0, 0)).unwrap_err();
     assert_eq!((refused.limit, refused.wait_ns), (0, SECOND));
-    // No lease was taken; what was not used goes back, and more than was taken makes no debt.
+    // No lease was taken; unused tokens are returned, and excess usage makes no debt.
     limits.settle(&along[0], 5, 0, 100 * SECOND);
     limits.settle(&along[3], 5000, 0, 100 * SECOND);
     let later = Ask {
@@ -181,7 +181,7 @@ fn a_guess_is_no_reason_to_refuse_for_ever() {
     assert_eq!(grant.tokens.unwrap().left, 0);
     assert!(!limits.decide(&anna, &guess(101)).unwrap_err().never);
     limits.settle(&grant, 0, 0, 100 * SECOND);
-    // What the client itself asks for may be too much.
+    // The client's own maximum may be too much.
     assert!(limits.decide(&anna, &ask(0, 101, 0)).unwrap_err().never);
     let grant = limits.decide(&anna, &guess(20)).unwrap();
     assert_eq!(grant.tokens.unwrap().left, 0);
@@ -243,7 +243,7 @@ fn limits_are_the_same_in_every_worker_and_a_raised_budget_forgets_nothing() {
     assert!(raised.decide(&anna, &ask(0, 0, 80)).is_ok());
 }
 
-/// Threads ask for several things at once; whatever is refused leaves no trace, and no limit is exceeded.
+/// Threads debit several limits at once; refusals leave no trace, and no limit is exceeded.
 #[test]
 fn threads_take_all_or_nothing() {
     let segment = Arc::new(Segment::new(4).unwrap());
@@ -271,7 +271,7 @@ fn threads_take_all_or_nothing() {
             })
             .map(|thread| thread.join().unwrap())
     });
-    // 10 tokens each of 2000 are the tightest.
+    // 10 tokens each of 2000 are the tightest limit.
     assert_eq!(admitted.iter().sum::<u64>(), 200);
     let left = |rules: &[(&str, u8, Rule)]| {
         let limits = Limits::new(segment.clone(), 0, rules).unwrap();

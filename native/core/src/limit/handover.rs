@@ -1,12 +1,13 @@
-//! What a gateway has counted, for the one that takes its place while this one still finishes what it began.
+//! Handover of counters to a gateway that takes over, while this one still finishes its exchanges.
 //!
 //! ```text
 //! "budgmove" | limit key, 2 words | then by change: kind, hash, amount (a word each, little-endian)
 //! ```
 //!
-//! The first changes of a ledger are all that was counted so far, further ones what was added or given back since. Both
-//! gateways run on one machine and read one monotonic clock, so a bucket's time means the same in both. An amount that was
-//! debited from a bucket that had been full is known to the time between two looks, and is taken as the larger one.
+//! The first changes of a ledger are everything counted so far; later ones are the debits and credits since then. Both
+//! gateways run on one machine and read one monotonic clock, so a bucket's time means the same in both. A debit from a
+//! bucket that had been full is only known to the precision of the time between two calls, and the larger amount is
+//! used.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,10 +25,10 @@ const RATE_DEBIT: u64 = 1;
 const RATE_CREDIT: u64 = 2;
 const SPENT: u64 = 3;
 const GIVEN_BACK: u64 = 4;
-// Not a change, but how many run.
+// Not a change, but the number of running exchanges.
 const RUNNING: u64 = 5;
 
-/// What was counted when it was last looked at.
+/// The counters at the time of the last call.
 #[derive(Debug)]
 pub struct Ledger {
     segment: Arc<Segment>,
@@ -38,7 +39,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// One that has seen nothing yet.
+    /// An empty ledger.
     #[must_use]
     pub fn new(segment: Arc<Segment>) -> Self {
         Self {
@@ -50,7 +51,7 @@ impl Ledger {
         }
     }
 
-    /// What has changed since the last look; at first, everything. `None` for nothing.
+    /// The changes since the last call, or everything at first. `None` when there are none.
     pub fn changes(&mut self, now_ns: u64, today: u32) -> Option<Vec<u8>> {
         let is_first = self.looked == 0;
         let mut words = vec![];
@@ -120,8 +121,9 @@ impl Ledger {
     }
 }
 
-/// Counts here what another gateway's ledger says: the first time before a limit is made here, as keys are hashed by its
-/// secret from then on. `guest` is a row in which what runs there counts as running here; without one it does not.
+/// Applies another gateway's changes. The first time must precede any limit created here, because keys are hashed with
+/// its secret from then on. `guest` is a row in which the other gateway's running exchanges count as running here;
+/// without one, they do not count.
 pub fn count(
     segment: &Segment,
     guest: Option<Worker>,
@@ -233,7 +235,7 @@ mod tests {
             new.settle(&new.decide(&anna(), &ask(100, 0)).unwrap(), 0, 0, 100 * SECOND);
         }
         assert_eq!(new.decide(&anna(), &ask(100, 0)).unwrap_err().limit, 0);
-        // A fourth there, a second later, is one here, too.
+        // A fourth request there, a second later, counts here too.
         old.settle(&old.decide(&anna(), &ask(101, 7)).unwrap(), 0, 7, 101 * SECOND);
         move_on(&mut ledger, &after, 101);
         assert_eq!(new.decide(&anna(), &ask(101, 0)).unwrap_err().limit, 0);

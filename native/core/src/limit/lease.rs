@@ -1,43 +1,43 @@
-//! Leases: how much runs at a time, by key, counted where each worker alone writes.
+//! Leases: concurrency per key, counted in rows that only their own worker writes.
 //!
-//! A key has a slot; each worker counts its leases of that slot in its own row, and the sum over the rows is what runs. A
-//! worker that is killed leaves nothing behind once its row is zeroed.
+//! A key has a slot; each worker counts its leases of that slot in its own row, and the sum over the rows is the
+//! concurrency. A killed worker leaves nothing behind once its row is zeroed.
 //!
-//! To take a lease is to add one to the own count, then to look at the sum: whoever finds it above the limit takes the one
-//! back. All of it is sequentially consistent, so of those that add at the same time the last one sees all the others: a
-//! sum above the limit is never admitted by everybody, and never by more than the limit. Two that meet at the last place
-//! may both step back; they try again a few times, and are then told that it is taken.
+//! To take a lease, a worker adds one to its own count, then sums all rows, and takes the one back when the sum is
+//! above the limit. All of this is sequentially consistent, so among simultaneous additions the last one sees all the
+//! others, and the limit is never exceeded. Two workers that compete for the last lease may both withdraw; they retry a
+//! few times, and are then refused.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::cells::Lock;
 use crate::segment::{Row, Segment, Worker};
 
-/// Sets of keys that have or had leases.
+/// Sets of slots.
 pub(crate) const LEASE_SETS: usize = 512;
 const KEYS: usize = 15;
-/// Keys that can have leases at a time.
+/// The most keys with leases at a time.
 pub(crate) const SLOTS: usize = LEASE_SETS * KEYS;
 
-// The key of a slot that is being given away.
+// The key of a slot that is being reassigned.
 const CHANGING: u64 = u64::MAX;
-// How often two that stepped back for each other try again.
+// The number of retries of workers that withdrew for each other.
 const TRIES: u32 = 8;
 
-/// Keys of some slots. A slot keeps its key until another needs it.
+/// The keys of some slots. A slot keeps its key until another key needs it.
 #[repr(C, align(64))]
 pub(crate) struct LeaseSet {
     lock: Lock,
     keys: [AtomicU64; KEYS],
 }
 
-/// A lease that was taken: the slot it counts in, if there was one.
+/// A lease with its slot, if there was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease(Option<u16>);
 
-/// Counts a lease of the key, unless `limit` of them run; `Err` when they do.
+/// Counts a lease of the key, unless `limit` are in use; `Err` when they are.
 ///
-/// When every slot of the key's set is in use by others, the lease is not counted: more is admitted, never less.
+/// When every slot of the key's set is in use by other keys, the lease is not counted: more is admitted, never less.
 pub(super) fn take(segment: &Segment, worker: Worker, hash: u64, limit: u32, now_ns: u64) -> Result<Lease, ()> {
     let row = segment.row(worker);
     for _ in 0..TRIES {
@@ -59,7 +59,7 @@ pub(super) fn take(segment: &Segment, worker: Worker, hash: u64, limit: u32, now
     Err(())
 }
 
-/// Leases of the key that run now, of all workers.
+/// The key's leases in use, over all workers.
 pub(super) fn count(segment: &Segment, hash: u64) -> u32 {
     find(segment, hash).map_or(0, |slot| running(segment, slot))
 }
@@ -71,7 +71,7 @@ pub(super) fn release(segment: &Segment, worker: Worker, lease: Lease) {
     }
 }
 
-/// How many leases run of each key that has any.
+/// Every key with leases, and their number.
 pub(super) fn held(segment: &Segment) -> impl Iterator<Item = (u64, u32)> {
     (0..SLOTS).filter_map(|slot| {
         let count = running(segment, slot);
@@ -79,7 +79,7 @@ pub(super) fn held(segment: &Segment) -> impl Iterator<Item = (u64, u32)> {
     })
 }
 
-/// Makes it so many that `worker` has of the key, as far as there is a slot for it.
+/// Sets the number of `worker`'s leases of the key, as far as there is a slot for it.
 pub(super) fn set(segment: &Segment, worker: Worker, hash: u64, count: u32, now_ns: u64) {
     let slot = if count > 0 {
         slot_of(segment, hash, now_ns)
@@ -91,7 +91,7 @@ pub(super) fn set(segment: &Segment, worker: Worker, hash: u64, count: u32, now_
     }
 }
 
-/// Not below zero: the row may have been cleared.
+/// Decrements, but not below zero: the row may have been cleared.
 fn give_back(count: &AtomicU32) {
     let _ = count.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| count.checked_sub(1));
 }
@@ -117,7 +117,7 @@ fn find(segment: &Segment, hash: u64) -> Option<usize> {
     Some(home * KEYS + place)
 }
 
-/// The key's slot, given to it if it has none; `None` when there is none to give.
+/// The key's slot, assigned if it has none; `None` when none is free.
 fn slot_of(segment: &Segment, hash: u64, now_ns: u64) -> Option<usize> {
     if let Some(slot) = find(segment, hash) {
         return Some(slot);
@@ -132,8 +132,8 @@ fn slot_of(segment: &Segment, hash: u64, now_ns: u64) -> Option<usize> {
             if running(segment, slot) > 0 {
                 return false;
             }
-            // Whoever adds to the old key's count from here on sees that it is gone, and steps back; who did before is in
-            // the sum. One left CHANGING was abandoned by a holder that died.
+            // A worker that adds to the old key's count from here on sees that the key is gone, and withdraws; an
+            // earlier one is in the sum. A key left CHANGING was abandoned by a holder that died.
             key.store(CHANGING, Ordering::SeqCst);
             let is_free = running(segment, slot) == 0;
             key.store(if is_free { hash } else { before }, Ordering::SeqCst);
@@ -162,7 +162,7 @@ mod tests {
         segment.clear(two);
         assert_eq!(count(&segment, 7), 1);
         release(&segment, one, lease);
-        // Of a row that was cleared meanwhile, nothing is left to give back.
+        // A cleared row has nothing left to give back.
         release(&segment, one, lease);
         assert_eq!(count(&segment, 7), 0);
     }
@@ -171,7 +171,7 @@ mod tests {
     fn slots_in_use_keep_their_keys_and_others_are_given_away() {
         let segment = Segment::new(1).unwrap();
         let worker = segment.worker(0).unwrap();
-        // All of one set.
+        // All in one set.
         for key in 1..=KEYS as u64 {
             take(&segment, worker, key, 9, 1).unwrap();
         }
@@ -187,7 +187,8 @@ mod tests {
         );
     }
 
-    /// Threads of several workers take and release as fast as they can, keys come and go: never more than the limit.
+    /// Threads of several workers take and release as fast as they can while keys come and go: never more than the
+    /// limit.
     #[test]
     fn threads_never_run_more_than_the_limit() {
         let segment = Arc::new(Segment::new(4).unwrap());
@@ -199,7 +200,7 @@ mod tests {
                 scope.spawn(move || {
                     let worker = segment.worker(number).unwrap();
                     for step in 0..40_000_usize {
-                        // More keys than slots of their one set.
+                        // More keys than the slots of their set.
                         let key = (step * (number + 1)) % held.len();
                         if let Ok(lease) = take(segment, worker, key as u64 + 1, 3, 1) {
                             if lease != Lease(None) {

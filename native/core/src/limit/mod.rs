@@ -1,12 +1,12 @@
-//! Limits by key, in the segment: shared by all workers of a host, bounded, and told the time.
+//! Limits by key, in the segment: shared by all workers of a host, bounded, and without a clock of their own.
 //!
 //! - `rate`: buckets that refill steadily, for requests and tokens (GCRA);
-//! - `lease`: what runs at a time;
-//! - `budget`: what may be spent in a calendar period;
-//! - `state`: what of them outlives the gateway;
-//! - `handover`: what of them goes to a gateway that takes over;
-//! - `decide`: all dimensions of one exchange, all or nothing, and the guard that settles them;
-//! - `refusal`: why it refuses.
+//! - `lease`: concurrency;
+//! - `budget`: spending per calendar period;
+//! - `state`: the part that outlives the gateway;
+//! - `handover`: the part that goes to a gateway that takes over;
+//! - `decide`: all limits of one exchange, all or nothing, and the guard that settles them;
+//! - `refusal`: the reasons of refusals.
 
 mod budget;
 mod cells;
@@ -26,43 +26,43 @@ pub use rate::{Bucket, RateLimit};
 pub use refusal::{Refusal, Standing};
 pub use state::{Clocks, StateError, Step, load, save};
 
-/// Why a limit cannot be.
+/// The reason why a limit is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
     /// A bucket that never refills would refuse for ever.
     #[error("rate must be a positive number per minute, got {0}")]
     Rate(f64),
-    /// A burst of nothing admits nothing.
+    /// A burst of zero admits nothing.
     #[error("burst must be at least 1")]
     Burst,
-    /// Years to refill.
+    /// A refill that takes decades.
     #[error("a burst of {burst} at {per_minute} a minute takes decades to refill")]
     Horizon {
-        /// What was asked for.
+        /// The rate given.
         per_minute: f64,
-        /// What was asked for.
+        /// The burst given.
         burst: u64,
     },
-    /// Above what a cell can hold.
+    /// More than a cell can hold.
     #[error("a budget is 1 micro-dollar to 17 million dollars, got {0} micro-dollars")]
     Budget(u64),
-    /// Nothing at a time is no limit but a switch.
+    /// A concurrency of zero is a switch rather than a limit.
     #[error("concurrency must be at least 1")]
     Concurrency,
-    /// A period that there is not.
+    /// An unknown period.
     #[error("unknown period '{0}': day, week or month")]
     Period(String),
-    /// A word for a limit that there is not.
+    /// An unknown kind of limit.
     #[error("unknown kind of limit '{0}': requests, tokens, concurrency or spend")]
     Kind(String),
-    /// More limits, or more different subjects of limits, than one decision takes.
+    /// More limits, or more different subjects, than one decision allows.
     #[error("one decision takes at most {MAX_LIMITS} limits, got {0}")]
     TooMany(usize),
-    /// A worker that there is not.
+    /// A worker that does not exist.
     #[error(transparent)]
     Segment(#[from] crate::segment::SegmentError),
 }
 
-/// Limits that one decision takes.
+/// The most limits per decision.
 pub const MAX_LIMITS: usize = 64;

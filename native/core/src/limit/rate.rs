@@ -1,13 +1,14 @@
 //! Rates by key: GCRA over cells.
 //!
-//! The generic cell rate algorithm (ITU-T I.371) keeps one number a key: the theoretical arrival time, when its bucket is
-//! full again. A cell is that time and the key's hash. Cells live in sets of eleven; a key's set comes from its hash.
+//! The generic cell rate algorithm (ITU-T I.371) keeps one number per key: the theoretical arrival time, at which its
+//! bucket is full again. A cell is that time and the key's hash. Cells live in sets of eleven; a key's set comes from
+//! its hash.
 //!
-//! What is exact: a debit is one compare-and-swap of the time, so any number of threads and processes together admit
-//! `burst` plus what the rate refills, never more. What is not: when all cells of a set belong to keys that are in use
-//! (not yet full again), the one that would be full first is forgotten, and its key begins with a full bucket: more is
-//! admitted, never less. At 32,000 keys in use that happens to one new key in a thousand. The hash is keyed, so nobody
-//! can aim at a set.
+//! Exact: a debit is one compare-and-swap of the time, so any number of threads and processes together admit `burst`
+//! plus the refill, never more. Not exact: when all cells of a set belong to keys in use (not yet full again), the one
+//! that would be full first is evicted, and its key begins with a full bucket: more is admitted, never less. With
+//! 32,000 keys in use, that happens to one new key in a thousand. The hash is keyed, so an attacker cannot target a
+//! set.
 
 use std::sync::Arc;
 
@@ -16,21 +17,21 @@ use super::cells::{BUSY_NS, CellSet, Change};
 use crate::hash::HashKey;
 use crate::segment::{CELL_SETS, Segment};
 
-// Times are kept in eighths of a nanosecond: at 1e9 a minute (60 ns each) the rate is still exact to 0.2 %, always on the
-// side of less. In 64 bits that leaves 73 years of uptime.
+// Times are kept in eighths of a nanosecond: at 1e9 per minute (60 ns each), the rate is still exact to 0.2 %, always
+// erring towards less. In 64 bits that leaves 73 years of uptime.
 const UNITS_PER_NS: u64 = 8;
 const UNITS_PER_S: u64 = UNITS_PER_NS * 1_000_000_000;
 const UNITS_PER_MINUTE: f64 = 60.0 * UNITS_PER_S as f64;
-// Beyond (18 years of uptime and as long for a bucket to fill) sums would overflow.
+// Beyond this (18 years of uptime and as long for a bucket to fill), sums would overflow.
 const MAX_UNITS: u64 = 1 << 62;
 
-/// How a bucket fills: what one decision debits, without saying whose it is.
+/// The parameters of a bucket, without its key and state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     burst: u64,
     /// Units that one token takes to refill.
     interval: u64,
-    /// Units that the whole bucket takes: `burst * interval`.
+    /// Units that the whole bucket takes to refill: `burst * interval`.
     tolerance: u64,
 }
 
@@ -41,7 +42,7 @@ impl Bucket {
         if amount == 0 || period_s == 0 {
             return Err(LimitError::Rate(per_minute));
         }
-        // Rounded up, so that what is admitted never exceeds the rate.
+        // Rounded up, so that the rate is never exceeded.
         let interval = period_s.saturating_mul(UNITS_PER_S).div_ceil(amount);
         Self::from_interval(interval, burst, per_minute)
     }
@@ -68,13 +69,13 @@ impl Bucket {
         })
     }
 
-    /// Tokens in a full one.
+    /// Tokens in a full bucket.
     #[must_use]
     pub fn burst(&self) -> u64 {
         self.burst
     }
 
-    /// What tells this bucket from others of the same name.
+    /// Distinguishes this bucket from others of the same name.
     pub(super) fn identity(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.interval.to_le_bytes());
@@ -85,13 +86,13 @@ impl Bucket {
     /// The time after a debit, if that fits.
     #[inline]
     pub(super) fn debited(&self, time: u64, cost: u64, now: u64) -> Option<u64> {
-        // A cost above the burst, and only such a one, could overflow.
+        // Only a cost above the burst could overflow.
         let after = time.max(now) + cost.min(self.burst) * self.interval;
-        // Nothing fits even into a debt.
+        // A cost of zero fits even in debt.
         (cost <= self.burst && after <= now + self.tolerance || cost == 0).then_some(after)
     }
 
-    /// The time after a debit that is not asked about: it may put the bucket into debt.
+    /// The time after an unconditional debit, which may put the bucket into debt.
     pub(super) fn forced(&self, time: u64, cost: u64, now: u64) -> u64 {
         time.max(now)
             .saturating_add(cost.saturating_mul(self.interval))
@@ -103,12 +104,12 @@ impl Bucket {
         time.saturating_sub(cost.saturating_mul(self.interval))
     }
 
-    /// Nanoseconds until `cost` fits, at least 1; a cost that never does is told the time of a whole refill.
+    /// Nanoseconds until `cost` fits, at least 1. For a cost that never fits, the time of a whole refill.
     pub(super) fn wait_ns(&self, time: u64, cost: u64, now: u64) -> u64 {
         if cost > self.burst {
             return to_ns(self.tolerance);
         }
-        // Times beyond are possible: debts, and other processes whose clock reading is newer.
+        // Later times are possible: debts, and other processes with a newer clock reading.
         let after = time.max(now) + cost * self.interval;
         to_ns(after.saturating_sub(now + self.tolerance)).max(1)
     }
@@ -119,7 +120,7 @@ impl Bucket {
         (now + self.tolerance).saturating_sub(time.max(now)) / self.interval
     }
 
-    /// Which cell a key is needed by: none once its bucket is full again, else the later the more.
+    /// The need of a key for its cell: none once its bucket is full again, otherwise its time.
     #[inline]
     pub(super) fn need(now: u64) -> impl Fn(u64) -> u64 {
         move |time| if time <= now { 0 } else { time }
@@ -137,7 +138,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// The limit called `scope`: `per_minute` tokens a minute, and up to `burst` at once.
+    /// The limit called `scope`: `per_minute` tokens per minute, and up to `burst` at once.
     pub fn new(segment: Arc<Segment>, scope: &str, per_minute: f64, burst: u64) -> Result<Self, LimitError> {
         let bucket = Bucket::per_minute(per_minute, burst)?;
         let hash_key = segment
@@ -150,10 +151,10 @@ impl RateLimit {
         })
     }
 
-    /// Debits `cost` from `key`'s bucket: `Ok` with what remains, or `Err` with the nanoseconds to wait, at least 1, and
-    /// nothing was debited.
+    /// Debits `cost` from `key`'s bucket. Returns the remaining tokens, or `Err` with the nanoseconds to wait, at least
+    /// 1; then nothing was debited.
     ///
-    /// A cost above the burst is refused for ever; its wait is the time of a whole refill.
+    /// A cost above the burst is always refused; its wait is the time of a whole refill.
     #[inline]
     pub fn take(&self, key: &[u8], cost: u64, now_ns: u64) -> Result<u64, u64> {
         let (hash, now) = (self.hash(key), to_units(now_ns));
@@ -169,7 +170,7 @@ impl RateLimit {
         }
     }
 
-    /// Gives back a debit, when a later dimension refused. A key that was forgotten has nothing to be given back.
+    /// Gives back a debit after a later limit refused. An evicted key has no debit to give back.
     pub fn refund(&self, key: &[u8], cost: u64) {
         let hash = self.hash(key);
         let cost = cost.min(self.bucket.burst);
@@ -197,7 +198,7 @@ impl RateLimit {
     }
 }
 
-/// Where a key's cell is, if it has one.
+/// The set of a key's cell.
 #[inline]
 pub(super) fn cells_of(segment: &Segment, hash: u64) -> &CellSet {
     &segment.layout().cell_sets[(hash >> 32) as usize % CELL_SETS]
@@ -284,7 +285,7 @@ mod tests {
     #[test]
     fn expired_cells_are_reused_before_live_ones() {
         let limit = limit(60.0, 10);
-        // Many more keys than cells, one a second each: a cell expires a second after its only debit.
+        // Many more keys than cells, one per second: a cell expires a second after its only debit.
         for second in 1..200_000_u64 {
             assert_eq!(limit.take(&second.to_le_bytes(), 1, second * SECOND), Ok(9));
         }
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(limit.take(b"k", 1, 5 * SECOND + 10), Err(BUSY_NS));
         assert_eq!(limit.take(b"k", 1, 6 * SECOND + 10), Ok(9));
         assert!(set.is_open());
-        // In the cell that the dead had begun to change.
+        // In the cell that the dead process had begun to change.
         assert_eq!(
             set.entries().map(|(key, _)| key).collect::<Vec<_>>(),
             [limit.hash(b"k")]
@@ -331,7 +332,7 @@ mod tests {
         }
     }
 
-    /// Keys come and go in one set while others debit theirs: what a key is given is still never too much.
+    /// Keys come and go in one set while others debit theirs: no key ever gets too much.
     #[test]
     fn changing_keys_do_not_leak_debits() {
         let segment = Arc::new(Segment::new(1).unwrap());
@@ -342,7 +343,7 @@ mod tests {
             .filter(|key| (limit.hash(key) >> 32) % CELL_SETS as u64 == home % CELL_SETS as u64)
             .take(6)
             .collect();
-        // 1 token a microsecond; each thread walks through the same times.
+        // 1 token per microsecond; each thread passes through the same times.
         let end = 20_000_u64;
         let taken: u64 = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..3)

@@ -1,4 +1,4 @@
-//! Why a decision refuses, and how the limit stands then.
+//! Refusals: the reason of a refused decision, and the state of the limit.
 
 use super::budget::Budget;
 use super::cells::BUSY_NS;
@@ -7,27 +7,27 @@ use super::rate::{Bucket, to_ns};
 
 const NS_PER_DAY: u64 = 86_400_000_000_000;
 
-/// Why nothing was taken.
+/// The reason why nothing was debited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The limit, by its place among those given. Of several it is the one that takes longest.
+    /// The index of the limit. Of several, the one with the longest wait.
     pub limit: usize,
-    /// How long until the same may fit; 0: nobody can tell (concurrency).
+    /// The time until the same request may fit; 0: unknown (concurrency).
     pub wait_ns: u64,
-    /// What is asked for is more than the limit ever allows.
+    /// True when the request needs more than the limit ever allows.
     pub never: bool,
-    /// How the limit stands.
+    /// The state of the limit.
     pub standing: Standing,
 }
 
-/// How one limit stands.
+/// The state of one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// The limit, by its place.
+    /// The index of the limit.
     pub limit: usize,
-    /// What could be taken now.
+    /// The amount that could be debited now.
     pub left: u64,
-    /// Until nothing of it is used.
+    /// The time until it is fully available again.
     pub reset_ns: u64,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn concurrency_refusal(limit: usize) -> Refusal {
 
 #[cold]
 pub(super) fn spend_refusal(limit: usize, budget: &Budget, value: u64, ask: &Ask) -> Refusal {
-    // To the second is exact enough for a day: the stage knows the time of day, and takes it off.
+    // Rounded to whole days: the limits stage knows the time of day, and subtracts it.
     let days = u64::from(budget.end(value, ask.today) - ask.today);
     Refusal {
         limit,

@@ -1,12 +1,12 @@
-//! What outlives a gateway: budgets, and rates that take long to refill, as bytes.
+//! State that outlives a gateway, as bytes: budgets, and rates that take long to refill.
 //!
 //! ```text
 //! "budgate2" | limit key, 2 words | unix time | boot, 2 words | time since it | seconds that the wall clock was set back by
 //! then by cell: kind, hash, value
 //! ```
 //!
-//! Words are little-endian. A rate's value is the time that its bucket still needed; a budget's is the cell's own. Hashes go
-//! with the key. "budgate1" had nothing about boots.
+//! Words are little-endian. A rate's value is the time that its bucket still needed; a budget's is the cell itself.
+//! Hashes are made with the limit key. The format "budgate1" recorded no boots.
 
 use super::Bucket;
 use super::budget::{self, Budget, carry};
@@ -18,49 +18,49 @@ const MAGIC: u64 = u64::from_le_bytes(*b"budgate2");
 const FORMER: u64 = u64::from_le_bytes(*b"budgate1");
 const RATE: u64 = 1;
 const BUDGET: u64 = 2;
-// What is full again before a restart is over need not be kept.
+// A bucket that is full again before a restart is over need not be saved.
 const LONG_NS: u64 = 10_000_000_000;
 const S_PER_DAY: u64 = 86_400;
-// A clock that is merely kept right moves less against the time since boot.
+// Clock discipline moves the clock by less than this against the time since boot.
 const STEP_S: i64 = 2;
 
-/// Why bytes are no state.
+/// The error for bytes that are not a state.
 #[derive(Debug, thiserror::Error)]
 #[error("not the state of limits, or of another version")]
 pub struct StateError;
 
-/// The clocks of a moment.
+/// Readings of all clocks at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clocks {
-    /// As limits have it: nanoseconds of no particular beginning.
+    /// The clock of limits: nanoseconds from an arbitrary origin.
     pub now_ns: u64,
     /// The wall clock's seconds since 1970, which may be wrong.
     pub unix_s: u64,
-    /// Which boot of the machine it is; zero where that is not known.
+    /// The id of the machine's boot; zero when unknown.
     pub boot: [u64; 2],
-    /// Nanoseconds since that boot, suspended or not.
+    /// Nanoseconds since that boot, including suspension.
     pub since_boot_ns: u64,
-    /// Seconds by which the wall clock was set back of late, negative: forward; steps that make up for each other are none.
+    /// Seconds by which the wall clock was recently set back, negative: forward; steps that cancel out are not counted.
     pub behind_s: i64,
 }
 
-/// What became of the wall clock between `save` and `load`.
+/// The step of the wall clock between `save` and `load`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Seconds that it was set by; 0: not at all.
+    /// Seconds that it was set by; 0: none.
     pub by_s: i64,
     /// As in `Clocks`, from here on.
     pub behind_s: i64,
 }
 
 impl Clocks {
-    /// How much time has passed since those of `then`.
+    /// The time that has passed since `then`.
     fn away_ns(&self, then: &Self) -> u64 {
         if self.boot == then.boot && self.boot != [0; 2] && self.since_boot_ns >= then.since_boot_ns {
             return self.since_boot_ns - then.since_boot_ns;
         }
         let passed_s = self.unix_s.saturating_sub(then.unix_s);
-        // Set right by now, rather than away for as long.
+        // Assumes that the clock has been corrected since, rather than that the gateway was away for that long.
         let behind_s = u64::try_from(then.behind_s).unwrap_or(0);
         let passed_s = passed_s.checked_sub(behind_s).unwrap_or(passed_s);
         passed_s.saturating_mul(1_000_000_000)
@@ -73,8 +73,8 @@ impl Clocks {
     }
 }
 
-/// All budgets, and all buckets that need more than ten seconds to be full. Budgets that are over are among them: by a wall
-/// clock that is wrong for one start, all of them are.
+/// Saves all budgets, and all buckets that need more than ten seconds to be full. This includes budgets that are over:
+/// with a wall clock that is wrong for one start, all of them appear to be.
 #[must_use]
 pub fn save(segment: &Segment, clocks: &Clocks) -> Vec<u8> {
     let layout = segment.layout();
@@ -102,10 +102,10 @@ pub fn save(segment: &Segment, clocks: &Clocks) -> Vec<u8> {
     words.into_iter().flat_map(u64::to_le_bytes).collect()
 }
 
-/// Puts into a new segment what `save` made; nothing may have counted in it before. What became of the wall clock meanwhile,
-/// as far as that can be known: within one boot it is known how much time has passed. From one to another a clock that went
-/// back was set; one that went on is believed, but for what it had been set back by before. No budget begins anew by a clock
-/// that was set.
+/// Loads a state of `save` into a new segment, in which nothing may have been counted. Returns the step of the wall
+/// clock in the meantime, as far as it can be known. Within one boot, the time that has passed is known. Between boots,
+/// a clock that went back was set; one that went forward is trusted, except for the amount by which it had been set
+/// back before. A clock that was set begins no budget anew.
 pub fn load(segment: &Segment, state: &[u8], clocks: &Clocks) -> Result<Step, StateError> {
     let words: Vec<u64> = state
         .chunks_exact(8)
@@ -151,7 +151,7 @@ pub fn load(segment: &Segment, state: &[u8], clocks: &Clocks) -> Result<Step, St
     }
     segment.set_limit_key(key.0, key.1);
     let away_ns = clocks.away_ns(&then);
-    // What the wall clock would say if nobody had set it.
+    // The wall clock's reading if nobody had set it.
     let due = Clocks {
         unix_s: then.unix_s.saturating_add(away_ns / 1_000_000_000),
         ..*clocks
@@ -194,7 +194,7 @@ mod tests {
     const DAY: u64 = 86_400;
     const NOON: u64 = 20_780 * DAY + DAY / 2;
 
-    /// Of boots that nobody can tell apart.
+    /// Clocks with boots that cannot be distinguished.
     fn at(now_s: u64, unix_s: u64) -> Clocks {
         Clocks {
             now_ns: now_s * SECOND,
@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// The gateway of one boot after the other, or of the same one.
+    /// Clocks of a numbered boot.
     fn booted(boot: u64, since_s: u64, unix_s: u64) -> Clocks {
         Clocks {
             boot: [boot, 1],
@@ -212,7 +212,8 @@ mod tests {
         }
     }
 
-    /// A gateway that begins with a state and spends: whether it may, by budget; and what it leaves behind.
+    /// Starts a gateway with a state and spends. Returns the step, whether each budget allowed it, and the state left
+    /// behind.
     fn start(state: &[u8], clocks: &Clocks, micros: u64) -> (i64, [bool; 3], Vec<u8>) {
         let segment = Arc::new(Segment::new(1).unwrap());
         let step = if state.is_empty() {
@@ -261,7 +262,7 @@ mod tests {
         for wrong_s in back_and_ahead {
             let (_, all, first) = start(&[], &booted(1, 100, NOON), 60);
             assert_eq!(all, [true; 3]);
-            // Within one boot it is known how much time has passed.
+            // Within one boot, the time that has passed is known.
             let (step_s, all, second) = start(&first, &booted(1, 110, wrong_s), 30);
             assert_eq!(
                 (step_s, all),
@@ -271,11 +272,11 @@ mod tests {
             let (_, all, third) = start(&second, &booted(1, 120, NOON + 20), 11);
             assert_eq!(all, [false; 3], "{wrong_s}");
             assert_eq!(start(&third, &booted(1, 130, NOON + 30), 10).1, [true; 3]);
-            // By the next boot it was right, or wrong still.
+            // By the next boot, the clock was right, or still wrong.
             assert_eq!(start(&second, &booted(2, 5, NOON + 20), 11).1, [false; 3], "{wrong_s}");
         }
         for wrong_s in back_and_ahead {
-            // Of a boot with a wrong clock nothing is known; whoever spent nothing in it has lost nothing.
+            // A boot with a wrong clock proves nothing; a client without spending in it has lost nothing.
             let (_, _, first) = start(&[], &booted(1, 100, NOON), 60);
             let idle = Segment::new(1).unwrap();
             let mut clocks = booted(2, 5, wrong_s);
@@ -398,7 +399,7 @@ mod tests {
         let after = Arc::new(Segment::new(1).unwrap());
         load(&after, &state, &at(900, 120)).unwrap();
         let limits = Limits::new(after, 0, &[rule("a")]).unwrap();
-        // Twenty seconds away: twenty are there again.
+        // Twenty seconds away: twenty tokens are back.
         let admitted = (0..100)
             .filter(|_| limits.decide(&Asker::default(), &ask(900)).is_ok())
             .count();

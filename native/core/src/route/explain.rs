@@ -1,23 +1,23 @@
-//! Why a rule answers or does not, in words.
+//! Explanations in words: the reason why each rule matches a request or does not.
 
 use super::pattern::{self, HostPattern, ModelPattern};
 use super::{Compiled, Request, RouteTable};
 
-/// What one rule says to a request.
+/// One rule's result for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
-    /// Its place in the list.
+    /// Its index in the list.
     pub rule: usize,
-    /// Whether it matches.
+    /// True when it matches.
     pub matched: bool,
     /// Lower case, for people.
     pub why: String,
 }
 
 impl RouteTable {
-    /// Every rule's verdict in order of preference: the first that matched is the one `find` answers with.
+    /// Every rule's result in order of preference: the first match is the one that `find` returns.
     ///
-    /// Tries rule after rule and knows nothing of the index.
+    /// Tries rule after rule, without the index.
     pub fn explain(&self, request: &Request<'_>) -> Vec<Explanation> {
         let path = pattern::decode(request.path);
         let host = request.host.to_ascii_lowercase();
@@ -27,7 +27,7 @@ impl RouteTable {
                 Ok((why, model)) => (Ok(why), model),
                 Err(why) => (Err(why), None),
             };
-            // A matching rule stands where the pattern that matched stands, another where its best one does.
+            // A matching rule ranks by the model pattern that matched, any other by its best one.
             let rank = self
                 .entries
                 .iter()
@@ -49,7 +49,7 @@ impl RouteTable {
 }
 
 impl Compiled {
-    /// What matched and by which model pattern, or what did not.
+    /// The matching properties and the model pattern, or the first mismatch as the error.
     fn explain(&self, request: &Request<'_>, host: &[u8], path: &[u8]) -> Result<(String, Option<usize>), String> {
         let mut why = Vec::new();
         if !self.host.matches(host) {
@@ -93,7 +93,7 @@ impl Compiled {
         Ok((why.join(", "), model))
     }
 
-    /// The preferred one of the patterns that match.
+    /// The preferred one of the matching patterns.
     fn explain_model(&self, model: Option<&str>, why: &mut Vec<String>) -> Result<Option<usize>, String> {
         if self.models.is_empty() {
             return Ok(None);

@@ -1,15 +1,15 @@
-//! Folding: what all spellings of a path have in common that a server may take for the same one.
+//! Path folding: one canonical form for all spellings of a path that some server may treat as equal.
 //!
-//! Servers decode percent-escapes (some twice), merge slashes (nginx, Apache), cut parameters off (`;a`, Java's), ignore case,
-//! final dots and blanks (Windows), a final slash (Express) or dot segments. A path and its folded one should be answered by
-//! the same rule.
+//! Servers decode percent-escapes (some twice), merge slashes (nginx, Apache), cut parameters off (`;a`, in Java),
+//! ignore case, final dots and blanks (Windows), a final slash (Express) or dot segments. A path and its folded form
+//! should match the same rule.
 
 use super::pattern::decode;
 
-/// How often a path may be decoded between us and whoever serves it.
+/// The most times that a path may be decoded between the gateway and the upstream's handler.
 const DECODINGS: usize = 3;
 
-/// Whether a path may differ from its folded one.
+/// True when a path may differ from its folded form.
 pub(super) fn is_needed(path: &[u8]) -> bool {
     let mut before = 0;
     for byte in path {
@@ -24,7 +24,7 @@ pub(super) fn is_needed(path: &[u8]) -> bool {
     matches!(before, b'.' | b' ') || (before == b'/' && path.len() > 1)
 }
 
-/// Whether something in it is, or decodes to, an encoded slash.
+/// True when the path holds an encoded slash, at any level of encoding.
 pub(super) fn has_encoded_slash(path: &[u8]) -> bool {
     let decoded = decode_all(path);
     decoded
@@ -32,7 +32,7 @@ pub(super) fn has_encoded_slash(path: &[u8]) -> bool {
         .any(|three| matches!(three, [b'%', b'2', b'F' | b'f']))
 }
 
-/// The folded path. With `slashes` an encoded slash separates segments.
+/// The folded path. With `slashes`, encoded slashes separate segments.
 pub(super) fn fold(path: &[u8], slashes: bool) -> Vec<u8> {
     let mut decoded = decode_all(path);
     if slashes {
@@ -69,7 +69,7 @@ pub(super) fn fold(path: &[u8], slashes: bool) -> Vec<u8> {
     folded
 }
 
-/// Decoded as often as anybody may; encoded slashes stay as they are.
+/// Decodes as often as any server may; encoded slashes stay.
 fn decode_all(path: &[u8]) -> Vec<u8> {
     let mut decoded = decode(path);
     for _ in 1..DECODINGS {
@@ -81,7 +81,7 @@ fn decode_all(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// With slashes in place of encoded ones.
+/// Replaces encoded slashes by slashes.
 fn split(path: &[u8]) -> Vec<u8> {
     let mut found = Vec::with_capacity(path.len());
     let mut rest = path;

@@ -1,4 +1,4 @@
-//! Which entries to look at: by host, then by path, then by model. Everything found still has to match in full.
+//! An index that narrows the entries down: by host, then by path, then by model. Every result must still match in full.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -7,10 +7,11 @@ use super::{Entry, RouteTable};
 use crate::hash::tail;
 use smallvec::SmallVec;
 
-/// Keys are the operator's and never change, so nobody can plant collisions: a quick hash without a secret will do.
+/// Keys come from the operator and never change, so nobody can plant collisions: a fast hash without a secret is
+/// enough.
 type HashMap<K, V> = std::collections::HashMap<K, V, BuildHasherDefault<Quick>>;
 
-/// Multiply and fold, eight bytes at a time.
+/// A hash by multiplying and folding, eight bytes at a time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Quick(u64);
 
@@ -52,11 +53,11 @@ impl Hasher for Quick {
 /// Entries by their rank in the table's order.
 type Ranks = Vec<u32>;
 
-/// Hosts, and for each of them the paths.
+/// Paths by host.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     exact: HashMap<Box<[u8]>, Paths>,
-    /// By what follows the star, dot included.
+    /// Keyed by the text behind the star, dot included.
     suffixes: HashMap<Box<[u8]>, Paths>,
     any: Paths,
 }
@@ -66,13 +67,13 @@ pub(super) struct Index {
 struct Paths {
     /// Patterns without parameters, by their decoded path.
     literal: HashMap<Box<[u8]>, Group>,
-    /// The others, as a tree of segments; its first node is the root.
+    /// The other patterns, as a tree of segments; the first node is the root.
     nodes: Vec<Node>,
     /// The pattern that matches everything.
     any: Option<Group>,
 }
 
-/// A place in the tree: what patterns go on with, or end in, here.
+/// A node of the tree: the patterns that continue or end here.
 #[derive(Debug, Default)]
 struct Node {
     literals: HashMap<Box<[u8]>, usize>,
@@ -84,17 +85,17 @@ struct Node {
 /// The entries of one host and path pattern, by model pattern.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// All methods of its entries.
+    /// The union of its entries' methods.
     pub(super) methods: u64,
     exact: HashMap<Box<str>, Ranks>,
-    /// By prefix; longest length first.
+    /// By prefix; the longest first.
     prefixes: Vec<(usize, HashMap<Box<str>, Ranks>)>,
     globs: Vec<(ModelPattern, Ranks)>,
     any: Ranks,
 }
 
 impl Index {
-    /// Over the sorted entries of `table`.
+    /// Builds the index of `table`, whose entries are sorted.
     pub(super) fn new(table: &RouteTable) -> Self {
         let mut index = Self::default();
         for (rank, entry) in table.entries.iter().enumerate() {
@@ -114,7 +115,7 @@ impl Index {
         index
     }
 
-    /// Calls `visit` with every group whose host and path match. `host` is in any case, `path` decoded.
+    /// Calls `visit` with every group whose host and path match. `host` is in any case, `path` is decoded.
     #[inline]
     pub(super) fn groups<'a>(&'a self, host: &[u8], path: &[u8], visit: &mut dyn FnMut(&'a Group)) {
         if !(self.exact.is_empty() && self.suffixes.is_empty()) {
@@ -122,7 +123,7 @@ impl Index {
             if let Some(paths) = self.exact.get(&*host) {
                 paths.groups(path, visit);
             }
-            // A suffix begins at a dot, and something stands before it.
+            // A suffix begins at a dot, with at least one byte before it.
             for at in memchr::memchr_iter(b'.', &host).filter(|at| *at > 0) {
                 if let Some(paths) = host.get(at..).and_then(|suffix| self.suffixes.get(suffix)) {
                     paths.groups(path, visit);
@@ -134,7 +135,7 @@ impl Index {
 }
 
 impl Paths {
-    /// The group of a pattern, made when it is new.
+    /// The group of a pattern, created when it is new.
     fn group(&mut self, pattern: &PathPattern) -> Option<&mut Group> {
         if pattern.is_any() {
             return Some(self.any.get_or_insert_default());
@@ -179,7 +180,7 @@ impl Paths {
         }
     }
 
-    /// Visits the groups at and below a node; `rest` is what follows the slash, None when the path has ended.
+    /// Visits the groups at and below a node; `rest` is the path behind the slash, None when the path has ended.
     fn walk<'a>(&'a self, at: usize, rest: Option<&[u8]>, visit: &mut dyn FnMut(&'a Group)) {
         let Some(node) = self.nodes.get(at) else { return };
         let Some(rest) = rest else {
@@ -202,7 +203,7 @@ impl Paths {
 }
 
 impl Group {
-    /// Entries come in the order of their ranks, so that every list is sorted.
+    /// Adds an entry. Entries come in the order of their ranks, so every list is sorted.
     fn add(&mut self, rank: u32, entry: &Entry, model: Option<&ModelPattern>) {
         self.methods |= entry.methods;
         let ranks = match model {

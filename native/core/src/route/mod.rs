@@ -1,7 +1,7 @@
-//! The route table: which rule answers a request. Built once, never changed, the same answer for the same request.
+//! The route table: finds the rule for a request. Immutable; the same request always gets the same answer.
 //!
-//! Every rule becomes one entry for each of its model patterns; entries are sorted once by preference, and the answer is
-//! the lowest entry that matches. The index (`index.rs`) only narrows down which entries to look at.
+//! Every rule becomes one entry for each of its model patterns. Entries are sorted once by preference, and the answer
+//! is the lowest entry that matches. The index (`index.rs`) only narrows down the entries to check.
 
 mod explain;
 mod fold;
@@ -16,10 +16,10 @@ use crate::head::is_token;
 
 pub use self::explain::Explanation;
 
-/// Distinct methods a table can tell apart; more than IANA has registered.
+/// The most distinct methods per table; more than IANA has registered.
 const MAX_METHODS: usize = 64;
 
-/// A rule as it was configured; what is empty matches everything.
+/// A rule as configured; an empty property matches everything.
 #[derive(Clone, Debug, Default)]
 pub struct Rule {
     /// `api.example.com` or `*.example.com`.
@@ -30,23 +30,23 @@ pub struct Rule {
     pub methods: Vec<String>,
     /// Exact, `prefix*`, or a glob with `*` and `?`.
     pub models: Vec<String>,
-    /// Lower-case name, value or glob; all must match.
+    /// Lower-case name, and value or glob; all must match.
     pub headers: Vec<(String, String)>,
-    /// The highest is looked at first.
+    /// Higher priorities are checked first.
     pub priority: i64,
 }
 
-/// Why there is no table for some rules.
+/// The first invalid rule, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rule {rule}: {why}")]
 pub struct RuleError {
-    /// Its place in the list, from 0.
+    /// Its index in the list, from 0.
     pub rule: usize,
-    /// What is wrong with it.
+    /// The error in the rule.
     pub why: String,
 }
 
-/// What a table looks at in a request.
+/// The properties of a request that a table matches.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Case-sensitive.
@@ -55,24 +55,24 @@ pub struct Request<'a> {
     pub path: &'a [u8],
     /// Without the port, in any case.
     pub host: &'a [u8],
-    /// What the body asks for.
+    /// The model that the body names.
     pub model: Option<&'a str>,
     /// The value of the first header of a lower-case name.
     pub header: &'a dyn Fn(&[u8]) -> Option<&'a [u8]>,
 }
 
-/// What a table says.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The rule at this place answers.
+    /// The rule with this index matches.
     Rule(usize),
     /// No rule has this host and path.
     NoPath,
-    /// Some rule has host and path, none the method.
+    /// Some rule has host and path, but none the method.
     NoMethod,
-    /// Some rule has host, path and method, none the model and headers.
+    /// Some rule has host, path and method, but none the model and headers.
     NoModel,
-    /// The path is another spelling of one that another rule has.
+    /// The path is another spelling of a path of another rule.
     Ambiguous,
 }
 
@@ -82,16 +82,16 @@ pub struct RouteTable {
     rules: Vec<Compiled>,
     /// In order of preference.
     entries: Vec<Entry>,
-    /// Every method a rule names; bit i of an entry's `methods` is `methods[i]`.
+    /// Every method that a rule names; bit i of an entry's `methods` is `methods[i]`.
     methods: Vec<Box<[u8]>>,
     index: Index,
-    /// The same rules with their paths folded (`fold.rs`); None in that table itself.
+    /// The same rules with folded paths (`fold.rs`); None in that table itself.
     folded: Option<Box<Self>>,
-    /// From this place on rules are for what is answered here: no server behind reads those paths otherwise.
+    /// Rules from this index on are answered by the gateway itself: no upstream can read their paths differently.
     own_from: usize,
 }
 
-/// A rule with its patterns taken apart.
+/// A compiled rule.
 #[derive(Clone, Debug)]
 struct Compiled {
     host: HostPattern,
@@ -102,25 +102,25 @@ struct Compiled {
     priority: i64,
 }
 
-/// A rule under one of its model patterns.
+/// A rule with one of its model patterns.
 #[derive(Debug)]
 struct Entry {
     rule: usize,
-    /// Place in the rule's `models`; None when it has none and matches any.
+    /// Index in the rule's `models`; None when it has no models and matches any.
     model: Option<usize>,
-    /// Which methods, all of them when the rule names none.
+    /// Bits of its methods; all of them when the rule names none.
     methods: u64,
-    /// Whether the rule looks at headers.
+    /// True when the rule matches headers.
     headers: bool,
 }
 
 impl RouteTable {
-    /// Compiles `rules`; the first one that cannot be is the error.
+    /// Compiles `rules`; the error names the first invalid one.
     pub fn new(rules: &[Rule]) -> Result<Self, RuleError> {
         Self::with_own(rules, usize::MAX)
     }
 
-    /// The same, of rules that from `own_from` on have no server behind them.
+    /// Compiles `rules`; those from `own_from` on are answered by the gateway itself.
     pub fn with_own(rules: &[Rule], own_from: usize) -> Result<Self, RuleError> {
         let compile = |(place, rule)| Compiled::new(rule).map_err(|why| RuleError { rule: place, why });
         let compiled: Vec<Compiled> = rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
@@ -165,17 +165,17 @@ impl RouteTable {
         Ok(table)
     }
 
-    /// How many rules there are.
+    /// The number of rules.
     pub fn len(&self) -> usize {
         self.rules.len()
     }
 
-    /// Whether there are none.
+    /// True when there are no rules.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
 
-    /// Which rule answers, unless a server behind it may read the path as one that another rule has.
+    /// Finds the rule that matches, unless an upstream may read the path as one of another rule.
     pub fn find_safely(&self, request: &Request<'_>) -> Answer {
         match self.find(request) {
             Answer::Rule(rule) if fold::is_needed(request.path) && self.is_ambiguous(request, rule) => {
@@ -189,7 +189,7 @@ impl RouteTable {
         let (Some(folded), Some(raw)) = (&self.folded, self.rules.get(rule)) else {
             return false;
         };
-        // Whoever configured this spelling means it.
+        // A rule with exactly this spelling is intended.
         if rule >= self.own_from || raw.path.is_literal() {
             return false;
         }
@@ -200,15 +200,15 @@ impl RouteTable {
         {
             return true;
         }
-        // A name with slashes in it is more than one segment to whoever decodes them. A rule for one segment is none for it
-        // then, which is no matter; one that is more specific is.
+        // A name with encoded slashes is more than one segment to a server that decodes them. It is harmless when a
+        // single-segment rule then no longer matches, but not when a more specific rule does.
         fold::has_encoded_slash(request.path)
             && folded
                 .other(rule, request, &fold::fold(request.path, true))
                 .is_some_and(|other| other.path.preference() < raw.path.preference())
     }
 
-    /// The rule that answers for a path, when it is another one.
+    /// The rule that matches `path`, when it is another one.
     fn other(&self, rule: usize, request: &Request<'_>, path: &[u8]) -> Option<&Compiled> {
         let request = Request {
             method: request.method,
@@ -223,7 +223,7 @@ impl RouteTable {
         }
     }
 
-    /// Which rule answers.
+    /// Finds the rule that matches.
     pub fn find(&self, request: &Request<'_>) -> Answer {
         let decoded;
         let path = if memchr::memchr(b'%', request.path).is_none() {
@@ -260,8 +260,8 @@ impl RouteTable {
         }
     }
 
-    /// The rules that may answer requests of which only method, host and path are known, in order of preference, up to the
-    /// first that takes every one of them. Tries rule after rule and knows nothing of the index.
+    /// The rules that may match a request of which only method, host and path are known, in order of preference, up to
+    /// the first that matches all such requests. Tries rule after rule, without the index.
     pub fn candidates(&self, method: &[u8], host: &[u8], path: &[u8]) -> Vec<usize> {
         let path = pattern::decode(path);
         let host = host.to_ascii_lowercase();
@@ -282,7 +282,7 @@ impl RouteTable {
         found
     }
 
-    /// The parameters of `path` under a rule, in order, decoded; a final `*` is called `*`. Empty when the rule does not
+    /// The decoded parameters of `path` under a rule, in order; a final `*` is called `*`. Empty when the rule does not
     /// match it.
     pub fn params(&self, rule: usize, path: &[u8]) -> Vec<(&str, Vec<u8>)> {
         let decoded = pattern::decode(path);
@@ -294,7 +294,7 @@ impl RouteTable {
             .collect()
     }
 
-    /// The bit of a method, and the highest one, which entries without methods have too.
+    /// The bit of a method, and the highest bit, which entries without methods also have.
     fn method_bit(&self, method: &[u8]) -> u64 {
         let at = self.methods.iter().position(|known| **known == *method);
         ANY_METHOD | at.map_or(0, |at| 1 << at)
@@ -307,7 +307,7 @@ impl RouteTable {
     }
 }
 
-/// Set in every request's methods and in entries that take any.
+/// Set in every request's methods, and in entries that accept any.
 const ANY_METHOD: u64 = 1 << (MAX_METHODS - 1);
 
 impl Compiled {
@@ -334,14 +334,14 @@ impl Compiled {
         })
     }
 
-    /// The same rule for folded paths.
+    /// The rule for folded paths.
     fn folded(&self) -> Self {
         let mut rule = self.clone();
         rule.path.fold();
         rule
     }
 
-    /// What entries are sorted by, the preferred one lowest; sorting is stable, so their place comes last.
+    /// The sort key of entries, the preferred one lowest. Sorting is stable, so the index decides last.
     fn preference<'a>(&'a self, entry: &Entry) -> impl Ord + use<'a> {
         let model = entry.model.and_then(|at| self.models.get(at));
         (
@@ -354,7 +354,7 @@ impl Compiled {
         )
     }
 
-    /// The first header that is not as this rule wants it.
+    /// The first header that does not match.
     fn missing_header(&self, request: &Request<'_>) -> Option<&(Box<[u8]>, Glob)> {
         self.headers
             .iter()
@@ -362,7 +362,7 @@ impl Compiled {
     }
 }
 
-/// The bits of these methods, new ones added to `known`.
+/// The bits of these methods; adds new ones to `known`.
 fn mask(known: &mut Vec<Box<[u8]>>, methods: &[String]) -> Result<u64, String> {
     if methods.is_empty() {
         return Ok(ANY_METHOD);

@@ -5,16 +5,16 @@ use core::cmp::Reverse;
 use super::fold::fold;
 use crate::head::host_len;
 
-/// Segments a path pattern may have; the index recurses once a segment.
+/// The most segments of a path pattern; the index recurses once per segment.
 const MAX_SEGMENTS: usize = 64;
 
-/// Which hosts a rule answers for.
+/// A pattern of hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum HostPattern {
     Any,
     /// Lower case.
     Exact(Box<[u8]>),
-    /// What follows `*`, with its dot: one or more labels stand before it.
+    /// The text behind `*`, with its dot: one or more labels precede it.
     Suffix(Box<[u8]>),
 }
 
@@ -43,7 +43,7 @@ impl HostPattern {
         }
     }
 
-    /// Exact, longer suffix, any.
+    /// The sort key: exact, longer suffix, any.
     pub(super) fn preference(&self) -> (u8, Reverse<usize>) {
         match self {
             Self::Exact(_) => (0, Reverse(0)),
@@ -53,12 +53,12 @@ impl HostPattern {
     }
 }
 
-/// Which paths a rule answers for.
+/// A pattern of paths.
 #[derive(Clone, Debug)]
 pub(super) struct PathPattern {
-    /// As it was configured.
+    /// As configured.
     pub(super) text: String,
-    /// Of what stands between the slashes.
+    /// The segments between the slashes.
     pub(super) segments: Vec<Segment>,
 }
 
@@ -67,9 +67,9 @@ pub(super) struct PathPattern {
 pub(super) enum Segment {
     /// Percent-decoded.
     Literal(Box<[u8]>),
-    /// One segment that is not empty.
+    /// One non-empty segment.
     Parameter(String),
-    /// All that is left, which may be nothing; only at the end. Called `*` when it has no name.
+    /// The rest of the path, possibly empty; only at the end. Called `*` when it has no name.
     Rest(String),
 }
 
@@ -114,12 +114,12 @@ impl PathPattern {
         Ok(Self { text, segments })
     }
 
-    /// Whether everything matches.
+    /// True when every path matches.
     pub(super) fn is_any(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Whether just one path matches.
+    /// True when exactly one path matches.
     pub(super) fn is_literal(&self) -> bool {
         !self.is_any()
             && self
@@ -128,13 +128,13 @@ impl PathPattern {
                 .all(|segment| matches!(segment, Segment::Literal(_)))
     }
 
-    /// Makes it a pattern of folded paths.
+    /// Turns it into a pattern of folded paths.
     pub(super) fn fold(&mut self) {
         let mut folded: Vec<Segment> = Vec::with_capacity(self.segments.len());
         for segment in self.segments.drain(..) {
             match segment {
                 Segment::Literal(literal) => {
-                    // A literal may fold to nothing, and, with an encoded character, to more than one segment.
+                    // A literal may fold to nothing or, with an encoded character, to more than one segment.
                     let path = fold(&literal, false);
                     let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty());
                     folded.extend(parts.map(|part| Segment::Literal(part.into())));
@@ -148,7 +148,7 @@ impl PathPattern {
         self.segments = folded;
     }
 
-    /// The path when there is just one that matches, as it is percent-decoded.
+    /// The percent-decoded path, when only one matches.
     pub(super) fn literal(&self) -> Option<Vec<u8>> {
         let mut path = Vec::new();
         for segment in &self.segments {
@@ -185,10 +185,10 @@ impl PathPattern {
         left.is_none().then_some(found)
     }
 
-    /// Literal before parameter before rest, segment by segment.
+    /// The sort key: literal before parameter before rest, segment by segment.
     pub(super) fn preference(&self) -> Vec<u8> {
         if self.is_any() {
-            // Below a rest in the same place: `/*` knows at least that there is a slash.
+            // Below a rest in the same position: `/*` at least requires a slash.
             return vec![3];
         }
         self.segments
@@ -239,7 +239,7 @@ impl Segment {
     }
 }
 
-/// What stands before the next slash, and what behind it.
+/// Splits at the next slash, which is dropped.
 pub(super) fn first_segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match path.iter().position(|byte| *byte == b'/') {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..)),
@@ -247,8 +247,8 @@ pub(super) fn first_segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// `path` with `%XX` replaced by what it stands for, so that no spelling of a path escapes its rule; an encoded slash
-/// stays, because it separates nothing.
+/// Percent-decodes `path`, so that no spelling of a path escapes its rule; an encoded slash stays, because it separates
+/// nothing.
 pub(super) fn decode(path: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
     let mut decoded = Vec::with_capacity(path.len());
@@ -264,17 +264,17 @@ pub(super) fn decode(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Which models a rule answers for.
+/// A pattern of models.
 #[derive(Clone, Debug)]
 pub(super) enum ModelPattern {
     Exact(Box<str>),
-    /// What stands before the final `*`, never empty.
+    /// The text before the final `*`, never empty.
     Prefix(Box<str>),
     Glob(Glob),
 }
 
 impl ModelPattern {
-    /// Where "no pattern" stands among patterns.
+    /// The sort key of "no pattern".
     pub(super) const ANY: (u8, Reverse<usize>) = (3, Reverse(0));
 
     pub(super) fn new(pattern: &str) -> Self {
@@ -295,7 +295,7 @@ impl ModelPattern {
         }
     }
 
-    /// Exact, longer prefix, glob with more literal bytes.
+    /// The sort key: exact, longer prefix, glob with more literal bytes.
     pub(super) fn preference(&self) -> (u8, Reverse<usize>) {
         match self {
             Self::Exact(_) => (0, Reverse(0)),
@@ -305,7 +305,7 @@ impl ModelPattern {
     }
 }
 
-/// A pattern where `*` stands for any characters and `?` for one.
+/// A pattern in which `*` stands for any characters and `?` for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Glob(Box<str>);
 
@@ -314,7 +314,7 @@ impl Glob {
         Self(pattern.into())
     }
 
-    /// As it was configured.
+    /// As configured.
     pub(super) fn text(&self) -> &str {
         &self.0
     }
@@ -323,12 +323,11 @@ impl Glob {
         self.0.bytes().filter(|byte| !matches!(byte, b'*' | b'?')).count()
     }
 
-    /// Goes back to the last `*` only: at worst pattern times text, whatever the pattern. `?` takes a whole UTF-8
-    /// character.
+    /// Backtracks to the last `*` only: at worst pattern length times text length. `?` matches a whole UTF-8 character.
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         let pattern = self.0.as_bytes();
         let (mut at, mut here) = (0, 0);
-        // Behind the last `*`: where in the pattern, and how much of the text it does not take yet.
+        // The position behind the last `*` in the pattern, and the position in the text that it does not cover yet.
         let mut retry: Option<(usize, usize)> = None;
         while let Some(byte) = text.get(here) {
             match pattern.get(at) {

@@ -105,7 +105,7 @@ fn a_spelling_that_may_be_read_as_the_path_of_another_rule_is_ambiguous() {
         "/v2/big/a",
     ] {
         let answer = table.find_safely(&post(path, None));
-        // What no rule takes as it stands goes nowhere.
+        // A path that no rule matches as written is not routed.
         assert!(
             matches!(answer, Answer::Ambiguous | Answer::NoPath),
             "{path}: {answer:?}"

@@ -1,18 +1,19 @@
-//! The closer look: what a selector does while one of its upstreams is not wholly well.
+//! Selection with unhealthy upstreams: the slow path of a selector while one of its upstreams is not fully healthy.
 //!
-//! Drained, or refused by its breaker: out, whatever that means for the others. Ejected, resting, or unhealthy: out as long
-//! as enough others are left. Back since a moment ago: in with a part of its weight that grows with time.
+//! Drained upstreams, and those refused by their breaker, are out, regardless of the others. Ejected, resting or
+//! unhealthy ones are out while enough others are left. One that has just returned takes part with a fraction of its
+//! weight that grows over time.
 //!
-//! Who gets traffic, when some answer it and when nobody does:
+//! Candidates, when some upstream answers and when none does:
 //!
 //! ```text
-//!                      | some answer                          | nobody does
+//!                      | some answer                          | none does
 //!   enough are left    | those that are neither out nor aside | those that are not out
-//!   too few (panic)    | all but whom traffic found failing   | all
+//!   too few (panic)    | all but those failing real traffic   | all
 //! ```
 //!
-//! A probe may be wrong about an upstream, traffic is not: however few are left, what it found failing is worth no request
-//! that another one would answer.
+//! Probes can be wrong; traffic is not. An upstream that fails real traffic gets none while another one answers,
+//! however few are left.
 
 use std::sync::atomic::Ordering;
 
@@ -25,10 +26,10 @@ use crate::vitals::{Signals, Standing, Vitals};
 const NS_PER_MS: u64 = 1_000_000;
 /// The whole of a weight.
 const FULL: u64 = 1000;
-/// What a weight begins with: enough to be noticed.
+/// The fraction of its weight that a returning upstream begins with: enough to be noticed.
 const FIRST: u64 = FULL / 50;
 
-/// What keeps traffic from upstreams besides their breakers.
+/// Settings of ejection, panic and slow start.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Care {
     outliers: Option<outlier::Settings>,
@@ -36,30 +37,30 @@ pub(super) struct Care {
     slow_ms: u64,
 }
 
-/// Everything that is known of an upstream's health.
+/// A snapshot of an upstream's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Look {
-    /// The operator took it out.
+    /// True when the operator drained it.
     pub drained: bool,
-    /// What its breaker does.
+    /// The state of its breaker.
     pub breaker: State,
-    /// Calls and failures that the breaker counts at present.
+    /// Calls and failures in the breaker's window.
     pub window: (u64, u64),
-    /// Until when it is ejected, or rests; 0 when it is not.
+    /// The end of its ejection or rest; 0 when there is none.
     pub out_until_ns: u64,
-    /// It rests because it asked to.
+    /// True when it rests at its own request (`retry-after`).
     pub asked: bool,
-    /// It is out for as long as another one answers.
+    /// True when it is skipped while another upstream answers.
     pub aside: bool,
     /// Failures in a row.
     pub failures: u64,
-    /// Times that it was ejected.
+    /// The number of its ejections.
     pub ejections: u64,
-    /// A probe's word; `None` when there was none.
+    /// The last probe's result; `None` when there was none.
     pub healthy: Option<bool>,
-    /// Its share of its weight, of a thousand.
+    /// The effective share of its weight, per mille.
     pub ramp_per_mille: u64,
-    /// What its engine says of its load.
+    /// Its engine's load report.
     pub signals: Signals,
 }
 
@@ -72,28 +73,28 @@ impl Care {
 }
 
 impl Selector {
-    /// Ejects upstreams that fail again and again.
+    /// Ejects upstreams that fail repeatedly.
     #[must_use]
     pub fn ejecting(mut self, settings: outlier::Settings) -> Self {
         self.care.outliers = Some(settings);
         self
     }
 
-    /// With fewer than `percent` of the upstreams available, uses those that are ejected or unhealthy, too.
+    /// Also uses ejected and unhealthy upstreams when fewer than `percent` are available.
     #[must_use]
     pub fn panicking_below(mut self, percent: u64) -> Self {
         self.care.panic_percent = percent.min(100);
         self
     }
 
-    /// Who comes back gets its share little by little, over `ns`.
+    /// Ramps returning upstreams up over `ns`.
     #[must_use]
     pub fn starting_slowly(mut self, ns: u64) -> Self {
         self.care.slow_ms = ns.div_ceil(NS_PER_MS);
         self
     }
 
-    /// Leaves an upstream alone for `for_ns`, as it asked, if others are left; whether it now rests.
+    /// Rests an upstream for `for_ns`, at its own request, if others are left; returns true when it now rests.
     pub fn rest(&self, index: usize, for_ns: u64, now_ns: u64) -> Result<bool, SelectError> {
         self.check(index)?;
         let word = &self.vitals(&self.candidates[index]).outlier;
@@ -103,8 +104,8 @@ impl Selector {
             .is_some_and(|settings| outlier::rest(word, for_ns, now_ns, || self.may_leave(index, settings, now_ns))))
     }
 
-    /// Counts an answer that has only begun as a success, where a breaker waits for one: a stream may take minutes, and its
-    /// end says nothing more of whether the upstream is back. Whether it counted; `release` is then told neutral.
+    /// Counts an answer that has only begun as a success, when the breaker waits for one: a stream may take minutes,
+    /// and its end is no further evidence. Returns true when it counted; `release` must then get the neutral verdict.
     pub fn answered(&self, index: usize, now_ns: u64) -> Result<bool, SelectError> {
         self.check(index)?;
         let vitals = self.vitals(&self.candidates[index]);
@@ -116,14 +117,14 @@ impl Selector {
         Ok(true)
     }
 
-    /// Notes that traffic hears nothing of an upstream.
+    /// Records that traffic gets no answer from an upstream.
     pub fn suspect(&self, index: usize, now_ns: u64) -> Result<(), SelectError> {
         self.check(index)?;
         self.vitals(&self.candidates[index]).suspect(now_ns);
         Ok(())
     }
 
-    /// Everything that is known of an upstream's health.
+    /// A snapshot of an upstream's health.
     pub fn look(&self, index: usize, now_ns: u64) -> Result<Look, SelectError> {
         self.check(index)?;
         let candidate = &self.candidates[index];
@@ -150,14 +151,14 @@ impl Selector {
         })
     }
 
-    /// The upstreams, of the first 64, that list their models but not this one; none when nobody lists it.
+    /// The upstreams, among the first 64, that list their models but not this one; none when no upstream lists it.
     #[must_use]
     pub fn lacking(&self, model: &[u8]) -> u64 {
         let hash = self.segment.hash_key().hash(model);
         let lacking = Mask::of(&self.candidates, |candidate| {
             self.segment.layout().models[candidate.slot.get()].lacks(hash)
         });
-        // All of them may be wrong about it: engines load adapters, and some answer to any name.
+        // All lists may be incomplete: engines load adapters, and some accept any name.
         if lacking.count() == self.candidates.len() {
             0
         } else {
@@ -165,10 +166,10 @@ impl Selector {
         }
     }
 
-    /// Whether every upstream is closed, in, well, undrained and at its full weight.
+    /// True when every upstream is closed, in, healthy, undrained and at its full weight.
     #[inline]
     pub(super) fn all_well(&self, now_ns: u64) -> bool {
-        // The words of each have their flags on top, and below them a time in ms: of being out, or of having come back.
+        // Each word has its flags on top, and below them a time in ms: of its ejection's end, or of its return.
         let ripe = (now_ns / NS_PER_MS).saturating_sub(self.care.slow_ms) << MS_SHIFT;
         let highest = self.candidates.iter().fold(0, |highest, candidate| {
             let vitals = self.vitals(candidate);
@@ -180,7 +181,7 @@ impl Selector {
         highest < ripe || highest == 0
     }
 
-    /// Those that may be chosen from, and whether any of them is still slow.
+    /// The candidates, and whether any of them is in slow start.
     #[cold]
     pub(super) fn examine(&self, now_ns: u64, tried: u64) -> (Mask, bool) {
         let mut willing = Mask::none(self.candidates.len());
@@ -224,15 +225,15 @@ impl Selector {
         };
         left.exclude(tried);
         if left.count() == 0 {
-            // Of what was not tried, a doubtful one is better than none.
+            // Among those not yet tried, a doubtful upstream is better than none.
             left = willing;
             left.exclude(tried);
         }
         (left, slow)
     }
 
-    /// A choice while some are on their way up. Those get their part by chance, in proportion to what counts of their
-    /// weights; the rest is shared by the others as the policy has it.
+    /// Chooses while some upstreams are in slow start. Those get their share at random, in proportion to their
+    /// effective weights; the policy distributes the rest among the others.
     #[cold]
     pub(super) fn choose_slowly(&self, left: &Mask, ticket: u64, now_ns: u64) -> Option<usize> {
         let ramp = |index: usize| self.ramp(&self.candidates[index], now_ns);
@@ -252,7 +253,7 @@ impl Selector {
         left.iter()
             .filter(|&index| ramp(index) < most)
             .for_each(|index| whole.remove(index));
-        // Who is behind with what it has gets no more, however short its turn was.
+        // An upstream that is behind with its requests gets no more, even in slow start.
         if ramp(drawn) < most && !self.is_behind(drawn, &whole) {
             Some(drawn)
         } else {
@@ -260,8 +261,8 @@ impl Selector {
         }
     }
 
-    /// Whether, for a policy by load, it has far more to do than any of the others: of two that are alike one has somewhat
-    /// more than the other half of the time, and would give its turn away as often.
+    /// True when, under a policy by load, it has far more to do than any other. A small difference is not enough: of
+    /// two equal upstreams, each has slightly more half of the time, and would lose its turn as often.
     fn is_behind(&self, index: usize, others: &Mask) -> bool {
         let score = |index: usize| self.score(&self.candidates[index]);
         let one = match self.policy {
@@ -274,7 +275,7 @@ impl Selector {
             .all(|other| score(index) > score(other).saturating_mul(2).saturating_add(one))
     }
 
-    /// What an exchange's end says of its upstream, to its ejections.
+    /// Records an exchange's verdict for ejection.
     #[inline]
     pub(super) fn judge(&self, index: usize, verdict: Verdict, now_ns: u64) {
         let Some(settings) = self.care.outliers else { return };
@@ -297,7 +298,7 @@ impl Selector {
         self.segment.vitals(candidate.slot)
     }
 
-    /// Whether this one may be taken out: another one answers, and for its time if not too many are out.
+    /// The permitted ejection: only while another upstream answers, and in full only when not too many are out.
     fn may_leave(&self, index: usize, settings: outlier::Settings, now_ns: u64) -> Leave {
         let (mut all, mut out, mut well) = (0, 0, 0);
         for (other, candidate) in self.candidates.iter().enumerate() {
@@ -330,7 +331,7 @@ impl Selector {
             .is_none_or(|settings| breaker::allows(&vitals.breaker, settings, now_ns))
     }
 
-    /// How much of its weight counts, of `FULL`: linear in the time since it came back.
+    /// The effective part of its weight, of `FULL`: linear in the time since its return.
     fn ramp(&self, candidate: &Candidate, now_ns: u64) -> u64 {
         if self.care.slow_ms == 0 {
             return FULL;

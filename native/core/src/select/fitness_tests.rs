@@ -1,4 +1,4 @@
-//! A selector among upstreams of which some are not well.
+//! Tests of a selector with unhealthy upstreams.
 
 use super::*;
 use crate::outlier;
@@ -36,7 +36,7 @@ fn fail(selector: &Selector, index: usize, times: usize, now: u64) {
     }
 }
 
-/// Who is chosen, when everybody who is chosen answers.
+/// The upstreams picked, when each one picked answers.
 fn picked(selector: &Selector, now: u64) -> Vec<usize> {
     let mut found: Vec<_> = (0..200)
         .filter_map(|_| {
@@ -75,10 +75,10 @@ fn half_of_them_may_be_ejected_and_never_the_last() {
     for index in 0..4 {
         fail(&four, index, 50, SECOND);
     }
-    // The third is aside, and there all the same: nobody else answers.
+    // The third is aside, and is picked nevertheless: nobody else answers.
     assert!(four.look(2, SECOND).unwrap().aside);
     assert_eq!(picked(&four, SECOND), [2, 3]);
-    // When the others are back, the last one's failures still count.
+    // When the others return, the last one's failures still count.
     assert_eq!(picked(&four, 20 * SECOND), [0, 1, 2, 3]);
     fail(&four, 3, 1, 20 * SECOND);
     assert_eq!(picked(&four, 20 * SECOND), [0, 1, 2]);
@@ -103,14 +103,15 @@ fn below_half_available_all_are_used_but_those_with_open_breakers() {
     judge(2, false);
     assert_eq!(picked(&selector, SECOND), [0, 1, 2, 3, 4]);
     selector.drain(4, true, SECOND).unwrap();
-    // One of the four that are left is well.
+    // One of the remaining four is healthy.
     assert_eq!(picked(&selector, SECOND), [0, 1, 2, 3]);
     judge(2, true);
     // Two of four: half is enough.
     assert_eq!(picked(&selector, SECOND), [2, 3]);
 }
 
-/// R12: no request goes to one that fails while another one answers, whatever the cap; and back when their time is over.
+/// R12: no request goes to a failing upstream while another one answers, whatever the cap; and they return when their
+/// time is over.
 #[test]
 fn with_three_of_four_failing_the_fourth_gets_everything() {
     for policy in POLICIES {
@@ -121,7 +122,7 @@ fn with_three_of_four_failing_the_fourth_gets_everything() {
             .collect();
         assert_eq!(aside, [false, false, true, false], "{policy:?}");
         assert_eq!(picked(&selector, SECOND), [3], "{policy:?}");
-        // It cannot carry the load: then what may be missing is half, and no more.
+        // It cannot carry the load: then half may be missing, and no more.
         fail(&selector, 3, 5, SECOND);
         assert_eq!(picked(&selector, SECOND), [2, 3], "{policy:?}");
         selector.release(3, Verdict::Success, SECOND).unwrap();
@@ -133,7 +134,7 @@ fn with_three_of_four_failing_the_fourth_gets_everything() {
     }
 }
 
-/// What may be the matter with an upstream, and what that means.
+/// The possible conditions of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ill {
     Well,
@@ -193,7 +194,7 @@ impl Ill {
     }
 }
 
-/// Every state of four upstreams, against what the page about health says.
+/// Checks every state of four upstreams against the documented table.
 #[test]
 fn every_state_of_four_upstreams_is_the_pages() {
     use Ill::*;
@@ -224,7 +225,7 @@ fn every_state_of_four_upstreams_is_the_pages() {
         };
         let (left, _) = selector.available(SECOND, 0);
         assert_eq!(left.iter().collect::<Vec<_>>(), expected, "{ills:?}");
-        // A further attempt goes anywhere but where it was, and not where nobody may go.
+        // A further attempt goes to any other permitted upstream.
         let (left, _) = selector.available(SECOND, 0b1);
         let mut further: Vec<_> = expected.into_iter().filter(|&index| index != 0).collect();
         if further.is_empty() {
@@ -260,7 +261,7 @@ fn trials_that_begin_to_answer_close_a_breaker() {
     assert_eq!(selector.state(0, 21 * SECOND).unwrap(), Some(State::HalfOpen));
     assert!(selector.answered(0, 21 * SECOND).unwrap());
     assert_eq!(selector.state(0, 21 * SECOND).unwrap(), Some(State::Closed));
-    // One of them breaks off: it is a failure like any other.
+    // One of them breaks off: a failure like any other.
     selector.release(0, Verdict::Failure, 22 * SECOND).unwrap();
     assert_eq!(selector.state(0, 22 * SECOND).unwrap(), Some(State::Open));
 }
@@ -296,21 +297,21 @@ fn what_the_engine_has_to_do_counts() {
         };
         selector.segment.signal(selector.candidates[index].slot, said);
     };
-    // Others than this gateway keep it busy.
+    // Requests from outside this gateway keep it busy.
     tell(0, 8, 0, 0);
     tell(1, 2, 1, 0);
     tell(2, 3, 0, 900);
     assert_eq!(picked(&selector, SECOND), [2]);
-    // Equal but for the cache.
+    // Equal except for the cache.
     tell(2, 4, 0, 900);
     assert_eq!(picked(&selector, SECOND), [1]);
-    // What this gateway has there is not counted twice.
+    // This gateway's own requests are not counted twice.
     (0..3).for_each(|_| assert!(selector.enter(&selector.candidates[0])));
     tell(0, 3, 0, 0);
     assert_eq!(picked(&selector, SECOND), [0]);
 }
 
-/// R11: the share of a recovering upstream follows the ramp, idle and under load, whatever the policy.
+/// R11: the share of a recovering upstream follows the ramp, idle and under load, for every policy.
 #[test]
 fn a_recovering_upstreams_share_follows_the_ramp() {
     const PICKS: usize = 20_000;
@@ -326,7 +327,7 @@ fn a_recovering_upstreams_share_follows_the_ramp() {
                 let mut taken = 0;
                 for _ in 0..PICKS {
                     if under_way.len() == busy {
-                        // Answers take as long as they take: now and then one has more to do than the other.
+                        // Answers take varying times: now and then, one upstream has more to do than the other.
                         let index = under_way.swap_remove(selector.random_below(busy as u64) as usize);
                         selector.release(index, Verdict::Success, now).unwrap();
                     }
@@ -373,18 +374,18 @@ fn recovery_begins_the_ramp() {
     let mut selector = selector(Policy::Random, 2).starting_slowly(10 * SECOND);
     let ramp = |selector: &Selector, now| selector.look(0, now).unwrap().ramp_per_mille;
     assert_eq!(ramp(&selector, 0), 1000);
-    // From an ejection.
+    // After an ejection.
     fail(&selector, 0, 5, SECOND);
     let until = selector.look(0, SECOND).unwrap().out_until_ns;
     assert_eq!(ramp(&selector, until + 5 * SECOND), 500);
-    // From a probe's word.
+    // After a probe's result.
     let slot = selector.candidates[0].slot;
     selector.segment.judge(slot, Some(true), false, 50 * SECOND);
     assert_eq!(ramp(&selector, 50 * SECOND), 1000);
     selector.segment.judge(slot, Some(false), false, 50 * SECOND);
     selector.segment.judge(slot, Some(true), false, 60 * SECOND);
     assert_eq!(ramp(&selector, 62 * SECOND), 200);
-    // From a breaker.
+    // After a breaker.
     selector.breaker = Some(settings);
     fail(&selector, 0, 1, 100 * SECOND);
     assert_eq!(selector.pick(110 * SECOND, 0b10), Some(0));
@@ -410,7 +411,7 @@ fn who_lists_models_gets_no_others() {
         ),
         (0b010, 0, 0b011)
     );
-    // Nobody lists it: any may have it all the same.
+    // No upstream lists it: any may serve it nevertheless.
     selector.segment.set_models(slot(2), &["gemma"]);
     assert_eq!(selector.lacking(b"phi"), 0);
     let many: Vec<String> = (0..300).map(|number| number.to_string()).collect();

@@ -1,4 +1,4 @@
-//! A selector among healthy upstreams.
+//! Tests of a selector with healthy upstreams.
 
 use super::*;
 
@@ -131,7 +131,7 @@ fn an_open_breaker_rests_the_upstream() {
     assert_eq!(selector.state(0, 0).unwrap(), Some(State::Open));
     assert_eq!(picks(&selector, 3, 0), [1, 1, 1]);
     assert_eq!(selector.pick(0, 0b10), None);
-    // Half open: one probe, and no second beside it.
+    // Half open: one probe, and no second one at the same time.
     assert_eq!(selector.state(0, 10 * second).unwrap(), Some(State::HalfOpen));
     assert_eq!(selector.pick(10 * second, 0b10), Some(0));
     assert_eq!(selector.pick(10 * second, 0b10), None);
@@ -145,7 +145,7 @@ fn the_full_are_left_out_and_said_to_be() {
     let only_first = |_| selector.try_pick(0, 0b10);
     assert_eq!([0, 1, 2].map(only_first), [Ok(0), Ok(0), Err(Refusal::Full)]);
     assert_eq!(selector.try_pick(0, 0b11), Err(Refusal::Nobody));
-    // The other one has no bound, and takes what the first cannot.
+    // The other one has no limit, and takes the overflow of the first.
     assert!((0..20).all(|_| selector.try_pick(0, 0) == Ok(1)));
     selector.release(0, Verdict::Neutral, 0).unwrap();
     assert_eq!(only_first(0), Ok(0));
