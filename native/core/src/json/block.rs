@@ -1,4 +1,4 @@
-//! 64 bytes at a time: which of them are what, as bits.
+//! Blocks of 64 bytes: SIMD predicates over all of them, as bit masks.
 
 use wide::{CmpEq, CmpGt, i8x16};
 
@@ -6,46 +6,46 @@ pub(crate) const BLOCK: usize = 64;
 
 const LANE: usize = 16;
 
-/// 64 bytes, and questions to all of them at once; bit i of an answer is byte i.
+/// A block of 64 bytes with predicates over all of them; bit i of a result is byte i.
 pub(crate) trait Block: Copy {
-    /// The bytes equal to one.
+    /// The bytes equal to `byte`.
     fn equal(self, byte: u8) -> u64;
     /// The bytes below 0x20.
     fn controls(self) -> u64;
-    /// The brackets, colons and commas; perhaps also 0x0c and 0x1a.
+    /// The brackets, braces, colons and commas; perhaps also 0x0c and 0x1a.
     fn operators(self) -> u64;
     /// The white space of JSON.
     fn spaces(self) -> u64;
-    /// Whether some byte is above 0x7f.
+    /// True when some byte is above 0x7f.
     fn is_wide(self) -> bool;
-    /// Both blocks' bits, byte by byte: what is above 0x7f in one stays so.
+    /// The bitwise OR of both blocks: a byte above 0x7f in either stays above 0x7f.
     fn or(self, other: Self) -> Self;
     /// The bytes below 0x20, and those equal to `"`.
     fn quotes_and_controls(self) -> u64;
-    /// No byte is a quote, a backslash or below 0x20.
+    /// True when no byte is a quote, a backslash or below 0x20.
     #[inline(always)]
     fn is_text(self) -> bool {
         self.quotes_and_controls() | self.equal(b'\\') == 0
     }
-    /// The same, and none is above 0x7f.
+    /// True for text without bytes above 0x7f.
     #[inline(always)]
     fn is_ascii_text(self) -> bool {
         self.is_text() && !self.is_wide()
     }
-    /// What may stand behind a backslash; and the hexadecimal digits.
+    /// The letters that may follow a backslash; and the hexadecimal digits.
     fn letters_and_digits(self) -> [u64; 2];
 }
 
-/// Work on blocks, compiled once for each kind of vector.
+/// Work on blocks, compiled once for each vector width.
 pub(crate) trait Work {
-    /// What it yields.
+    /// The result.
     type Output;
 
-    /// Does it, loading blocks by `load`.
+    /// Does the work; `load` loads blocks.
     fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output;
 }
 
-/// Bytes of a vector at most. A build can be told to use narrower ones than a machine has, for tests of all kinds on it:
+/// The widest vectors to use, in bytes. A build can set narrower ones than the machine has, to test every width on it:
 /// `RUSTFLAGS='--cfg budgateway_vectors="32"'`.
 #[cfg(target_arch = "x86_64")]
 const WIDEST: usize = if cfg!(budgateway_vectors = "16") {
@@ -56,7 +56,7 @@ const WIDEST: usize = if cfg!(budgateway_vectors = "16") {
     64
 };
 
-/// Does the work with the widest vectors that this machine has.
+/// Does the work with the widest vectors of this machine.
 #[inline(always)]
 pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
@@ -72,13 +72,13 @@ pub(crate) fn run<W: Work>(work: W) -> W::Output {
     work.run(Narrow::load)
 }
 
-/// The block at `at`, when there are 64 bytes.
+/// The block at `at`, when there are 64 bytes left.
 #[inline(always)]
 pub(crate) fn at(bytes: &[u8], at: usize) -> Option<&[u8; BLOCK]> {
     bytes.get(at..)?.first_chunk::<BLOCK>()
 }
 
-/// Four vectors of 16: what every machine has.
+/// Four vectors of 16 bytes, which every machine has.
 #[derive(Clone, Copy)]
 struct Narrow([i8x16; 4]);
 
@@ -111,7 +111,7 @@ impl Block for Narrow {
     fn operators(self) -> u64 {
         let is = |lane: i8x16, byte: u8| lane.cmp_eq(i8x16::splat(byte as i8));
         bits(self.0.map(|lane| {
-            // Bit 5 tells brackets from braces.
+            // Bit 5 distinguishes brackets from braces; both count.
             let folded = lane | i8x16::splat(0x20);
             is(folded, b'{') | is(folded, b'}') | is(lane, b':') | is(lane, b',')
         }))
@@ -155,7 +155,7 @@ impl Block for Narrow {
     }
 }
 
-// The kinds of a byte are those that both its low and its high four bits have: a letter that may be escaped (each bit of
+// The kinds of a byte are the bits that both its low and its high half have: a letter that may be escaped (each bit of
 // `LETTER` is one set of them), or a hexadecimal digit.
 #[cfg(target_arch = "x86_64")]
 const LETTER: u8 = 0x1f;
@@ -184,13 +184,13 @@ const fn kinds(high: bool) -> [u8; 16] {
     table
 }
 
-// Bit 5 tells brackets from braces.
+// Bit 5 distinguishes brackets from braces; both count.
 #[cfg(target_arch = "x86_64")]
 const OPERATORS: [u8; 16] = *b"\0\0\0\0\0\0\0\0\0\0:{,}\0\0";
 #[cfg(target_arch = "x86_64")]
 const SPACES: [u8; 16] = *b" \x7f\x7f\x7f\x7f\x7f\x7f\x7f\x7f\t\n\x7f\x7f\r\x7f\0";
 
-/// One vector of 64: AVX-512.
+/// One vector of 64 bytes: AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod wide512 {
     use std::arch::x86_64::__m512i;
@@ -232,7 +232,7 @@ mod wide512 {
             self.simd.avx512f._mm512_set1_epi8(byte as i8)
         }
 
-        /// The bytes that are what a table has for their low four bits, once `folded`.
+        /// The bytes that, once `folded`, equal the table's entry for their low four bits.
         #[inline(always)]
         fn listed(self, table: [u8; 16], folded: __m512i) -> u64 {
             let avx512 = self.simd.avx512bw;
@@ -289,7 +289,7 @@ mod wide512 {
 
         #[inline(always)]
         fn quotes_and_controls(self) -> u64 {
-            // Below 0x20, or `"`: with one bit turned over, that one follows those.
+            // Below 0x20, or `"`: with one bit flipped, the quote follows directly after the controls.
             let turned = self.simd.avx512f._mm512_xor_si512(self.all, self.splat(0x02));
             self.at_most(turned, 0x20)
         }
@@ -309,7 +309,7 @@ mod wide512 {
     }
 }
 
-/// Two vectors of 32: AVX2.
+/// Two vectors of 32 bytes: AVX2.
 #[cfg(target_arch = "x86_64")]
 mod wide256 {
     use std::arch::x86_64::__m256i;
@@ -366,7 +366,7 @@ mod wide256 {
             pulp::cast([table; 2])
         }
 
-        /// Below 0x20, or `"`: with one bit turned over, that one follows those.
+        /// Below 0x20, or `"`: with one bit flipped, the quote follows directly after the controls.
         #[inline(always)]
         fn quote_or_control(self, lane: __m256i) -> __m256i {
             let turned = self
@@ -471,7 +471,7 @@ mod wide256 {
 
         #[inline(always)]
         fn is_ascii_text(self) -> bool {
-            // Signed: bytes above 0x7f are less than all others.
+            // The comparison is signed: bytes above 0x7f are less than all others.
             let (avx, avx2) = (self.simd.avx, self.simd.avx2);
             let [low, high] = [self.low, self.high].map(|lane| {
                 let turned = avx2._mm256_xor_si256(lane, avx._mm256_set1_epi8(0x02));
@@ -495,7 +495,7 @@ mod wide256 {
                                 avx2._mm256_shuffle_epi8(low, lane),
                                 avx2._mm256_shuffle_epi8(high, self.above(lane)),
                             );
-                            // Unsigned: some bit of the kind is there.
+                            // Some bit of the kind is set. Kinds are below 0x80, so a signed comparison works.
                             let some = avx2._mm256_and_si256(kinds, avx._mm256_set1_epi8(kind as i8));
                             avx2._mm256_cmpgt_epi8(some, avx._mm256_setzero_si256())
                         },
@@ -511,7 +511,7 @@ fn lane(bytes: &[u8; LANE]) -> i8x16 {
     i8x16::from(bytes.map(|byte| byte as i8))
 }
 
-/// Compares are signed: with the top bit flipped, unsigned order becomes signed order.
+/// Comparisons are signed: with the top bit flipped, unsigned order becomes signed order.
 #[inline(always)]
 fn control(lane: i8x16) -> i8x16 {
     i8x16::splat(0x20 ^ i8::MIN).cmp_gt(lane ^ i8x16::splat(i8::MIN))
@@ -527,7 +527,7 @@ fn bits(lanes: [i8x16; 4]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Every answer about every byte at every place.
+    /// Checks every predicate for every byte at every position.
     struct Answers;
 
     impl Work for Answers {
@@ -555,7 +555,7 @@ mod tests {
                     assert_eq!(block.is_ascii_text(), block.is_text() && byte <= 0x7f);
                     let [letters, digits] = block.letters_and_digits();
                     assert_eq!(letters, u64::from(is_letter) << at, "{byte:#x}");
-                    // The text around it is one of digits.
+                    // The surrounding text consists of digits.
                     let around = !(1 << at);
                     assert_eq!(digits, around | u64::from(byte.is_ascii_hexdigit()) << at, "{byte:#x}");
                     assert_eq!(block.equal(byte) >> at & 1, 1);

@@ -1,4 +1,4 @@
-//! JSON without documents: validate in one pass, note where members are, edit by splicing.
+//! JSON without documents: validates in one pass, records the spans of members, edits by splicing.
 
 pub(crate) mod block;
 mod outline;
@@ -17,25 +17,25 @@ pub use text::{is_clear, quote, unescape};
 pub use usage::asking_options;
 pub use walk::{MAX_DEPTH, Visitor, walk};
 
-/// Why a text is not the JSON we accept.
+/// The reason why a text is not acceptable JSON.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JsonError {
-    /// RFC 8259 grammar, or bytes that are not UTF-8.
+    /// A violation of RFC 8259's grammar, or bytes that are not UTF-8.
     #[error("body is not valid JSON at byte {at}: {why}")]
     Syntax {
         /// Offset of the offending byte; the length when the text ended too early.
         at: usize,
-        /// What is wrong there.
+        /// The violation.
         why: &'static str,
     },
-    /// A wanted member twice: the gateway and the upstream might each believe another one.
+    /// A wanted member occurs twice: the gateway and the upstream might use different ones.
     #[error("body has the member '{0}' twice")]
     Duplicate(Box<str>),
-    /// A wanted member's name in other letters: some upstreams take it for the member, others do not.
+    /// A wanted member's name in other case: some upstreams treat it as the member, others do not.
     #[error("body has a member whose name differs from '{0}' in case alone, and servers read that differently")]
     Case(Box<str>),
-    /// A string that readers decode differently.
+    /// A string that servers decode differently.
     #[error("body has a '{0}' with control characters or half a surrogate pair")]
     Unclear(Box<str>),
 }

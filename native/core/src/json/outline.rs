@@ -1,32 +1,32 @@
-//! The upper members of a document that arrives in pieces: which begin and end where, in bounded memory.
+//! The outline of a document that arrives in pieces: the spans of its upper members, in bounded memory.
 //!
-//! It follows structure and does not validate: garbage in, no members out.
+//! It follows structure and does not validate: garbage has no members.
 
 use memchr::memchr2;
 
 use super::text::unescape;
 
-/// A key longer than this (as written) is nobody's.
+/// Longer keys (as written) are ignored.
 const MAX_KEY_BYTES: usize = 96;
 
-/// What is wanted of a member.
+/// A listener's interest in a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// Nothing.
+    /// None.
     Nothing,
-    /// To hear where its value begins and ends.
+    /// Its value's beginning and end.
     Value(u8),
-    /// To be asked about its own members, when it is an object. Once: members of members of members are not told.
+    /// Its own members, when it is an object. One level only: their members are not reported.
     Inside,
 }
 
-/// Hears of members as they pass; offsets are into the bytes of the current `feed`.
+/// Receives members as they pass; offsets are into the bytes of the current `feed`.
 pub trait Listener {
-    /// What is wanted of this member; `inside` when it is a member of one that was wanted `Inside`.
+    /// Returns the interest in this member; `inside` when it is a member of one that was wanted `Inside`.
     fn key(&mut self, key: &[u8], inside: bool) -> Want;
     /// A wanted value begins at `at`.
     fn begin(&mut self, id: u8, at: usize);
-    /// It ended before `at`.
+    /// The value ended before `at`.
     fn end(&mut self, id: u8, at: usize);
 }
 
@@ -38,17 +38,17 @@ enum State {
     Scalar,
 }
 
-/// Follows one document.
+/// Tracks one document.
 pub struct Outline {
     state: State,
     depth: u64,
-    // Of the containers at depth 1 and 2: is it an object whose members are told?
+    // For the containers at depth 1 and 2: true for an object whose members are reported.
     told: [bool; 3],
     expects_key: bool,
     is_key: bool,
     key: Vec<u8>,
     want: Want,
-    // The wanted value that has begun, and the depth of its member.
+    // The wanted value that is open, and the depth of its member.
     open: Option<(u8, u64)>,
     ended: bool,
 }
@@ -60,7 +60,7 @@ impl Default for Outline {
 }
 
 impl Outline {
-    /// The outline of a document of which nothing has arrived.
+    /// The outline of a document before its first byte.
     pub fn new() -> Self {
         Self {
             state: State::Between,
@@ -75,17 +75,17 @@ impl Outline {
         }
     }
 
-    /// Nothing but white space has arrived.
+    /// True while only white space has arrived.
     pub fn is_new(&self) -> bool {
         self.depth == 0 && !self.ended
     }
 
-    /// The outermost bracket was closed.
+    /// True when the outermost bracket was closed.
     pub fn is_complete(&self) -> bool {
         self.ended && self.depth == 0 && self.state == State::Between
     }
 
-    /// Follows the next bytes; how many of them belong to the document.
+    /// Processes the next bytes; returns how many of them belong to the document.
     pub fn feed(&mut self, bytes: &[u8], listener: &mut impl Listener) -> usize {
         let mut at = 0;
         while !self.ended {
@@ -124,11 +124,11 @@ impl Outline {
             .is_some_and(|told| *told)
     }
 
-    /// Takes one byte outside strings and scalars.
+    /// Processes one byte outside strings and scalars.
     fn token(&mut self, byte: u8, at: usize, listener: &mut impl Listener) -> usize {
         match byte {
             b' ' | b'\t' | b'\r' | b'\n' => {}
-            // Not an object or array: nothing to tell, and its text must not look like members.
+            // Neither an object nor an array: nothing to report, and its text must not be read as members.
             _ if self.depth == 0 && !matches!(byte, b'{' | b'[') => {
                 self.ended = true;
                 self.state = State::Scalar;
@@ -221,7 +221,7 @@ impl Outline {
         }
     }
 
-    /// A value begins.
+    /// Opens a value.
     fn open(&mut self, at: usize, listener: &mut impl Listener) {
         if let Want::Value(id) = self.want
             && self.open.is_none()
@@ -231,7 +231,7 @@ impl Outline {
         }
     }
 
-    /// A value ended.
+    /// Closes a value.
     fn close(&mut self, at: usize, listener: &mut impl Listener) {
         if let Some((id, depth)) = self.open
             && self.depth <= depth
@@ -300,7 +300,7 @@ mod tests {
         }
     }
 
-    /// The wanted values, by feeding one byte at a time and keeping those between begin and end.
+    /// The wanted values, from feeding one byte at a time and keeping those between begin and end.
     fn outline(document: &str) -> (Vec<(u8, String)>, bool) {
         let (mut outline, mut log) = (Outline::new(), Log::default());
         for byte in document.bytes() {

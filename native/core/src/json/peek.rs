@@ -1,21 +1,21 @@
-//! Where wanted top-level members are in one body.
+//! The peeker: finds wanted top-level members of a body.
 
 use std::ops::Range;
 
 use super::scan::scan;
 use super::{JsonError, Visitor, quote, walk};
 
-/// Fields one peeker may want: what it found sits in the object it returns, not on the heap.
+/// The most fields per peeker: results are stored in the returned object, not on the heap.
 pub const MAX_FIELDS: usize = 16;
 
-/// Why a list of wanted fields cannot be used.
+/// The reason why a list of wanted fields is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FieldsError {
-    /// Results are kept in a fixed array.
+    /// More fields than the fixed array of results holds.
     #[error("at most {MAX_FIELDS} fields, got {0}")]
     TooMany(usize),
-    /// Each field has one index.
+    /// A field that is listed twice; each field has one index.
     #[error("field '{0}' is listed twice")]
     Twice(Box<str>),
 }
@@ -27,11 +27,11 @@ pub struct Fields {
     quoted: Box<[Box<[u8]>]>,
     /// Bit i: some name is i bytes long, or i plus a multiple of 64.
     lengths: u64,
-    /// Names that differ in case alone are refused.
+    /// True when names that differ only in case are rejected.
     is_exacting: bool,
 }
 
-/// Where one member is; all zero when it was not found (a value never ends at 0).
+/// The span of one member; all zero when it was not found (a value never ends at 0).
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Member {
     key: u32,
@@ -39,7 +39,7 @@ pub(super) struct Member {
     end: u32,
 }
 
-/// Where wanted members are, by the index of the field.
+/// The spans of the wanted members, by the index of the field.
 #[derive(Debug, Clone)]
 pub struct Members {
     pub(super) open: Option<usize>,
@@ -47,7 +47,7 @@ pub struct Members {
 }
 
 impl Member {
-    /// `None` past the 4 GiB that the offsets can say.
+    /// `None` beyond the 4 GiB that the offsets can express.
     fn new(key: usize, start: usize, end: usize) -> Option<Self> {
         Some(Self {
             key: key.try_into().ok()?,
@@ -89,8 +89,8 @@ impl Fields {
         })
     }
 
-    /// The same, of a request: a name that differs from a wanted one in case alone is refused, as readers differ about it. To
-    /// Go's `encoding/json`, .NET's and Jackson's with the option for it, it is the wanted one.
+    /// Fields of a request: a name that differs from a wanted one only in case is rejected, because servers disagree
+    /// about it. Go's `encoding/json`, .NET's and Jackson's with that option treat it as the wanted one.
     pub fn exacting<S: AsRef<str>>(names: impl IntoIterator<Item = S>) -> Result<Self, FieldsError> {
         Ok(Self {
             is_exacting: true,
@@ -113,7 +113,8 @@ impl Fields {
         self.quoted.get(index).map_or(b"\"\"", |name| name)
     }
 
-    /// The index of the field that a key names; `MAX_FIELDS` more when it does so in other letters, and that counts.
+    /// The index of the field that a key names; `MAX_FIELDS` more when the key only differs in case, and that is
+    /// rejected.
     fn find(&self, key: &[u8]) -> Option<usize> {
         let named = self.names.iter().position(|name| name.as_bytes() == key);
         if named.is_some() || !self.is_exacting {
@@ -123,7 +124,7 @@ impl Fields {
         other.map(|field| field + MAX_FIELDS)
     }
 
-    /// Validates all of `body` and notes where the wanted members are; refuses one that is there twice.
+    /// Validates all of `body` and finds the wanted members; rejects one that occurs twice.
     pub fn peek(&self, body: &[u8]) -> Result<Members, JsonError> {
         let mut visitor = Peek::new(self);
         if let Some(open) = scan(body, &mut visitor) {
@@ -147,12 +148,12 @@ impl Members {
         self.open.is_some()
     }
 
-    /// Where the value of a field is.
+    /// The span of a field's value.
     pub fn span(&self, field: usize) -> Option<Range<usize>> {
         self.found.get(field)?.value()
     }
 
-    /// The value's text.
+    /// The text of the value.
     pub fn text<'a>(&self, body: &'a [u8], field: usize) -> Option<&'a [u8]> {
         body.get(self.span(field)?)
     }
@@ -175,8 +176,8 @@ impl Members {
     }
 }
 
-/// Whether a key and a (lower-case, ASCII) name are equal but for the case of letters, as Unicode folds them: two letters beyond
-/// ASCII fold into it, the long s and the Kelvin sign.
+/// True when a key equals a (lower-case, ASCII) name in any case, by Unicode's folding: two letters beyond ASCII fold
+/// into it, the long s and the Kelvin sign.
 fn folds_to(key: &[u8], name: &str) -> bool {
     let Ok(key) = std::str::from_utf8(key) else {
         return false;
@@ -221,7 +222,7 @@ impl Visitor for Peek<'_> {
     #[inline]
     fn member(&mut self, field: usize, key: usize, start: usize, end: usize) -> Result<(), JsonError> {
         let Some(slot) = self.found.get_mut(field) else {
-            // Only `find` numbers beyond the fields.
+            // Only `find` returns numbers beyond the fields.
             return Err(JsonError::Case(self.fields.name(field - MAX_FIELDS).into()));
         };
         if slot.value().is_some() {

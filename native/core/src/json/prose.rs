@@ -1,29 +1,29 @@
-//! The inside of strings, by blocks.
+//! The inside of JSON strings, scanned by blocks.
 
 use super::block::{BLOCK, Block};
 use super::text::escapes;
 
-/// Text of so many blocks is taken for one that may go on without escapes.
+/// Text of this many blocks without escapes is assumed to continue without them.
 const LONG: usize = 16;
 
-/// The escapes in strings, from block to block: what the last one left to the next.
+/// The state of escapes in strings, from block to block.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Escapes {
     /// 1: the first byte is escaped.
     cut: u64,
-    /// Its bytes that were an escaped `u`, and those with the ones behind them.
+    /// The previous block's escaped `u` bytes, and the same mask with the byte behind each.
     units: [u64; 2],
 }
 
 impl Escapes {
-    /// Whether a block without backslashes has nothing to do with them.
+    /// True when a block without backslashes is not affected by earlier escapes.
     #[inline(always)]
     pub(super) fn is_none(self) -> bool {
         self.cut | self.units[0] >> 60 == 0
     }
 
-    /// The bytes of a block that are escaped, and those that make an escape a wrong one. But for the rare `u` it guesses
-    /// nothing: where escapes are is anybody's guess.
+    /// The escaped bytes of a block, and the bytes that make an escape invalid. Branches only for the rare `u`, because
+    /// the positions of escapes cannot be predicted.
     #[inline(always)]
     pub(super) fn of<B: Block>(&mut self, block: B, backslashes: u64) -> (u64, u64) {
         let (escaping, escaped) = escapes(backslashes, self.cut);
@@ -33,7 +33,7 @@ impl Escapes {
         let mut wrong = escaped & !letters;
         let [before_one, before_two] = self.units;
         if one | before_one >> 60 != 0 {
-            // Four digits behind each. What the block before leaves to this one is at its end, or there is nothing left of it.
+            // Four digits must follow each. Only the last bytes of the previous block matter here.
             let two = one | one << 1 | before_one >> 63;
             let four = (two << 1 | before_two >> 63) | (two << 3 | before_two >> 61);
             self.units = [one, two];
@@ -43,17 +43,17 @@ impl Escapes {
     }
 }
 
-/// Whole blocks of nothing but a string's text, which are most of a long body.
+/// Whole blocks that consist only of a string's text, which are most of a long body.
 pub(super) struct Text {
     pub(super) end: usize,
     pub(super) escapes: Escapes,
-    // As a `Finder`'s.
+    // Same meaning as in `Finder`.
     pub(super) has_escapes: bool,
     pub(super) is_wide: bool,
 }
 
 impl Text {
-    /// Those from `base` on. They have loops of their own, which so have the registers to themselves.
+    /// The blocks from `base` on. A separate loop keeps its state in registers.
     #[inline(always)]
     pub(super) fn after<B: Block>(
         bytes: &[u8],
@@ -63,14 +63,15 @@ impl Text {
     ) -> Self {
         let (mut end, mut all, mut seen) = (base, load(&[0; BLOCK]), 0);
         'text: loop {
-            // In code every other block has an escape, and to ask first would be anybody's guess: all are dealt with alike.
+            // In source code every other block has an escape, and a branch on it could not be predicted: all are
+            // processed alike.
             let (mut few, mut seen_here) = (LONG, 0);
             for block in blocks(bytes, end).take(LONG).map(load) {
                 let (specials, backslashes) = (block.quotes_and_controls(), block.equal(b'\\'));
                 let mut next = escapes;
                 let (escaped, wrong) = next.of(block, backslashes);
-                // The string's end, or what is wrong. Of what may not stand in a string, a control is no letter that is
-                // escaped.
+                // The string's end, or an error. Of the bytes that a string cannot contain, a control character is
+                // never a valid escape.
                 if specials & !escaped | wrong != 0 {
                     break 'text;
                 }
@@ -85,7 +86,7 @@ impl Text {
                 break;
             }
             if seen_here == 0 {
-                // An image, perhaps.
+                // Perhaps an image in base64.
                 let ascii = blocks(bytes, end).take_while(|block| load(block).is_ascii_text());
                 end += ascii.count() * BLOCK;
             }

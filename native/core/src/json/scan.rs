@@ -1,14 +1,15 @@
-//! The validator's quick way: 64 bytes at a time into bits of structure, then from bit to bit (Langdale and Lemire,
-//! "Parsing Gigabytes of JSON per Second", 2019).
+//! The validator's fast path: turns 64 bytes at a time into bits of structure, then goes from bit to bit (Langdale and
+//! Lemire, "Parsing Gigabytes of JSON per Second", 2019).
 //!
-//! It accepts nothing that `walk` refuses and tells the visitor the same; whatever it doubts it leaves to `walk`, which
-//! knows what is wrong and where.
+//! It accepts nothing that `walk` rejects, and reports the same to the visitor. Whatever is in doubt is left to `walk`,
+//! which reports the error and its position.
 
 use super::block::{self, BLOCK, Block, Work};
 use super::prose::{Escapes, Text};
 use super::walk::{MAX_DEPTH, Visitor, digits, literal, number};
 
-/// As `walk`: the offset of the `{`, when the text is an object. None when in doubt: then the visitor heard nonsense.
+/// Same result as `walk`: the offset of the `{`, when the text is an object. None when in doubt; then the visitor may
+/// have received nonsense.
 #[inline]
 pub(super) fn scan<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Option<Option<usize>> {
     let mut finder = Finder::new(bytes);
@@ -28,7 +29,7 @@ pub(super) fn scan<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Option<Option<u
     (places.next().is_none() && finder.is_sound()).then_some(object)
 }
 
-/// The members of the outermost object.
+/// Scans the members of the outermost object.
 #[inline(always)]
 fn members<V: Visitor>(places: &mut Places<'_, '_>, visitor: &mut V) -> Option<()> {
     let bytes = places.bytes;
@@ -53,7 +54,7 @@ fn members<V: Visitor>(places: &mut Places<'_, '_>, visitor: &mut V) -> Option<(
     }
 }
 
-/// The value that begins at `at` with `byte`, inside of `depth` containers.
+/// Scans the value that begins at `at` with `byte`, inside `depth` containers.
 #[inline(always)]
 fn value(places: &mut Places<'_, '_>, at: usize, byte: u8, depth: u32) -> Option<()> {
     match byte {
@@ -66,7 +67,7 @@ fn value(places: &mut Places<'_, '_>, at: usize, byte: u8, depth: u32) -> Option
     }
 }
 
-/// The container that opens with `byte`, and all within: what is left of the word in which it ends.
+/// Scans the container that opens with `byte`, and everything within; returns the rest of the word in which it ends.
 #[inline(never)]
 fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) -> Option<Word> {
     let bytes = finder.bytes;
@@ -98,7 +99,7 @@ fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) ->
             }
             _ => scalar(bytes, at, byte)?,
         }
-        // A value ended; close what it closes.
+        // A value ended; close the containers that end with it.
         while depth != outside {
             let (_, sign) = places.next()?;
             let is_object = nest & 1 == 1;
@@ -119,7 +120,7 @@ fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) ->
     }
 }
 
-/// A number or a literal.
+/// Scans a number or a literal.
 #[inline(always)]
 fn scalar(bytes: &[u8], at: usize, byte: u8) -> Option<()> {
     let is_over = |end| {
@@ -140,7 +141,7 @@ fn scalar(bytes: &[u8], at: usize, byte: u8) -> Option<()> {
         b'n' => literal(bytes, at, b"null"),
         _ => return None,
     };
-    // What follows within the same word is no start of anything, so nobody else would look at it.
+    // The rest of the same word has no start bit, so nothing else would check it.
     is_over(end.ok()?).then_some(())
 }
 
@@ -152,16 +153,16 @@ struct Word {
     bits: u64,
 }
 
-/// The places that have a meaning, from left to right.
+/// The structural positions, from left to right.
 struct Places<'a, 'b> {
     bytes: &'b [u8],
     finder: &'a mut Finder<'b>,
-    // What is left of it.
+    // The rest of the current word.
     word: Word,
 }
 
 impl Places<'_, '_> {
-    /// The next place, and the byte there; None when there are no more, or the text is not JSON.
+    /// The next position, and the byte there; None when there are no more, or the text is not JSON.
     #[inline(always)]
     fn next(&mut self) -> Option<(usize, u8)> {
         if self.word.bits == 0 {
@@ -175,7 +176,7 @@ impl Places<'_, '_> {
         Some((at, *self.bytes.get(at)?))
     }
 
-    /// From the first byte of a key to its colon, and to its value with the first byte of that.
+    /// From the first byte of a key: the offsets of its colon and value, and the value's first byte.
     #[inline(always)]
     fn member(&mut self, first: u8) -> Option<(usize, usize, u8)> {
         if first != b'"' {
@@ -190,27 +191,28 @@ impl Places<'_, '_> {
     }
 }
 
-/// How many words are found at once.
+/// The number of words found at once.
 const WORDS: usize = 8;
 
 /// Finds the structure of a text, from left to right.
 struct Finder<'a> {
     bytes: &'a [u8],
-    // Those that were found, and how many of them were taken.
+    // The words found, and how many of them have been used.
     words: [Word; WORDS],
     found: usize,
     taken: usize,
-    // The block to look at next.
+    // The block to scan next.
     base: usize,
-    // What a block leaves to the next: all ones within a string; 1 when its last byte is part of a number or literal.
+    // State from the previous block: `inside` is all ones within a string; `scalar` is 1 when the last byte belongs to
+    // a number or literal.
     inside: u64,
     scalar: u64,
     escapes: Escapes,
-    // There was a backslash.
+    // True once there was a backslash.
     has_escapes: bool,
-    // Where to look for bytes above 0x7f, once there was one.
+    // The offset from which to check UTF-8, once there was a byte above 0x7f.
     wide: Option<usize>,
-    // A control character or an unknown escape in a string.
+    // True after a control character or an unknown escape in a string.
     is_broken: bool,
 }
 
@@ -252,7 +254,7 @@ impl<'a> Finder<'a> {
         self.taken = 0;
     }
 
-    /// When there are no more: whether all strings were JSON's, and ended.
+    /// At the end: true when all strings were valid and terminated.
     #[inline(always)]
     fn is_sound(&self) -> bool {
         let is_utf8 = |from| simdutf8::basic::from_utf8(self.bytes.get(from..).unwrap_or_default()).is_ok();
@@ -260,7 +262,7 @@ impl<'a> Finder<'a> {
     }
 }
 
-/// The block at `base`, filled up with spaces.
+/// The block at `base`, padded with spaces.
 #[inline(never)]
 fn padded(bytes: &[u8], base: usize) -> [u8; BLOCK] {
     let mut padded = [b' '; BLOCK];
@@ -302,12 +304,12 @@ impl Work for Find<'_, '_> {
             let (mut borders, mut wrong) = (quotes, 0);
             if backslashes != 0 || !escapes.is_none() {
                 let escaped;
-                // Where there are no strings a backslash is wrong, too.
+                // Outside strings, a backslash is invalid too.
                 (escaped, wrong) = escapes.of(block, backslashes);
                 borders &= !escaped;
                 finder.has_escapes = true;
             }
-            // From each opening quote to before its closing one.
+            // From each opening quote up to the byte before its closing one.
             let within = parity(borders) ^ inside;
             inside = ((within as i64) >> 63) as u64;
             wrong |= block.quotes_and_controls() & !quotes & within;
@@ -335,7 +337,7 @@ impl Work for Find<'_, '_> {
     }
 }
 
-/// Bit i of the answer is the parity of the bits up to i.
+/// Bit i of the result is the parity of the bits up to i.
 #[inline(always)]
 fn parity(mut bits: u64) -> u64 {
     for shift in [1, 2, 4, 8, 16, 32] {
@@ -344,7 +346,7 @@ fn parity(mut bits: u64) -> u64 {
     bits
 }
 
-/// Where the white space before `at` begins.
+/// The start of the white space before `at`.
 #[inline(always)]
 fn before_space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = at.checked_sub(1).and_then(|before| bytes.get(before)) {
@@ -358,7 +360,7 @@ mod tests {
     use super::super::{JsonError, walk};
     use super::*;
 
-    /// Writes down what it hears.
+    /// Records what it receives.
     #[derive(Default, PartialEq, Debug)]
     struct Notes(Vec<(Vec<u8>, bool, usize, usize, usize)>, Vec<(Vec<u8>, bool)>);
 
@@ -377,7 +379,7 @@ mod tests {
         }
     }
 
-    /// Both ways agree, but for what the quick one leaves to the other.
+    /// Both paths agree, except for texts that the fast one leaves to the other.
     fn agree(text: &[u8]) -> bool {
         let (mut quick, mut slow) = (Notes::default(), Notes::default());
         let verdict = walk(text, &mut slow);

@@ -1,26 +1,26 @@
-//! Edits to the top-level members of a body: everything else stays byte for byte.
+//! Edits of a body's top-level members: everything else stays byte for byte.
 
 use super::peek::MAX_FIELDS;
 use super::walk::skip_space;
 use super::{Fields, Members};
 
-/// What to do with one field: its index, and its new value as JSON text or None to delete it.
+/// An edit of one field: its index, and its new value as JSON text, or None to delete it.
 pub type Edit<'a> = (usize, Option<&'a [u8]>);
 
-/// Why a body cannot be edited.
+/// The reason why a body cannot be edited.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpliceError {
-    /// Only objects have members.
+    /// The body is not an object, so it has no members.
     #[error("the body is not a JSON object")]
     NotAnObject,
 }
 
-/// A planned edit: cuts in the order of their places, each with what comes instead.
+/// A planned edit: cuts in ascending order, each with its replacement.
 #[derive(Debug)]
 pub struct Splice<'a> {
     body: &'a [u8],
-    // Inserted members: right after the brace at `open`.
+    // Inserted members, directly after the brace at `open`.
     insert_at: usize,
     inserts: Vec<(&'a [u8], &'a [u8])>,
     insert_comma: bool,
@@ -29,7 +29,7 @@ pub struct Splice<'a> {
 }
 
 impl<'a> Splice<'a> {
-    /// Plans the edits; of two for the same field the later one counts. Inserted members come first in the object.
+    /// Plans the edits; the last edit of a field counts. Inserted members come first in the object.
     pub fn plan(
         fields: &'a Fields,
         members: &Members,
@@ -55,13 +55,13 @@ impl<'a> Splice<'a> {
         touched.sort_unstable_by_key(|(key, ..)| *key);
 
         let mut cuts = Vec::with_capacity(touched.len());
-        // Where the first member that stays begins, so far as the edits before it are known.
+        // The start of the first member that stays, as far as known from the edits before.
         let mut first = skip_space(body, open + 1);
         for (key, value, edit) in touched {
             match edit {
                 Some(text) => cuts.push((value.start, value.end, text)),
                 None if key == first => {
-                    // No member before it stays: the comma after it goes too.
+                    // No member stays before it: the comma after it is removed too.
                     first = skip_space(body, value.end);
                     if body.get(first) == Some(&b',') {
                         first = skip_space(body, first + 1);
@@ -95,7 +95,7 @@ impl<'a> Splice<'a> {
         self.len
     }
 
-    /// Hands out the edited body piece by piece, in order; what `put` fails with ends it.
+    /// Passes the edited body to `put`, piece by piece and in order; an error of `put` ends it.
     pub fn pieces<E>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let (before, _) = self.body.split_at(self.insert_at.min(self.body.len()));
         put(before)?;
@@ -120,7 +120,7 @@ impl<'a> Splice<'a> {
     }
 }
 
-/// The offset of the comma before the key at `at`: there is only space between them.
+/// The offset of the comma before the key at `at`: only white space is between them.
 fn comma_before(body: &[u8], at: usize) -> usize {
     body.get(..at)
         .and_then(|before| memchr::memrchr(b',', before))

@@ -1,4 +1,4 @@
-//! Strings: where they end, whether their escapes are sound, and what they say.
+//! JSON strings: finding their end, checking their escapes, decoding and quoting.
 
 /// The end of a string: the offset just past its closing quote.
 #[derive(Clone, Copy)]
@@ -7,7 +7,7 @@ pub(super) struct StringEnd {
     pub(super) escaped: bool,
 }
 
-/// Of the backslashes in a block, those that escape, and the bytes that are escaped.
+/// The backslashes in a block that escape, and the bytes that are escaped.
 ///
 /// In a run of backslashes every other one escapes; subtraction carries along each run (simdjson's
 /// `json_escape_scanner`, <https://github.com/simdjson/simdjson/pull/2042>). `cut` is 1 when the first byte is escaped.
@@ -19,9 +19,9 @@ pub(super) fn escapes(backslashes: u64, cut: u64) -> (u64, u64) {
     (codes & backslashes, codes ^ (backslashes | cut))
 }
 
-/// Finds the end of the string whose text begins at `at` (past the opening quote), checking escapes and controls.
+/// Finds the end of the string whose text begins at `at` (past the opening quote), and checks escapes and controls.
 ///
-/// UTF-8 is the caller's matter: no byte of a multi-byte sequence is a quote, a backslash or a control.
+/// The caller checks UTF-8: no byte of a multi-byte sequence is a quote, a backslash or a control.
 pub(super) fn string_end(bytes: &[u8], mut at: usize) -> Result<StringEnd, (usize, &'static str)> {
     let mut escaped = false;
     loop {
@@ -78,7 +78,7 @@ fn next_special(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Bit 7 of each byte that is special; bytes above the lowest one may be marked wrongly.
+/// Bit 7 of each special byte; only the lowest mark is reliable.
 #[inline]
 fn special_word(word: u64) -> u64 {
     let zero = |v: u64| v.wrapping_sub(ONES) & !v;
@@ -88,7 +88,7 @@ fn special_word(word: u64) -> u64 {
     (quote | backslash | control) & HIGH
 }
 
-/// The text as a JSON string, quotes and all; what need not be escaped is not.
+/// The text as a JSON string with its quotes; only bytes that need it are escaped.
 pub fn quote(text: &str) -> Box<[u8]> {
     let mut out = Vec::with_capacity(text.len() + 2);
     out.push(b'"');
@@ -106,7 +106,7 @@ pub fn quote(text: &str) -> Box<[u8]> {
     out.into_boxed_slice()
 }
 
-/// What a validated string says; `raw` is the text between its quotes. A lone surrogate becomes U+FFFD.
+/// Decodes a validated string; `raw` is the text between its quotes. A lone surrogate becomes U+FFFD.
 pub fn unescape(raw: &[u8]) -> String {
     let mut out = Vec::with_capacity(raw.len());
     let mut rest = raw;
@@ -125,8 +125,8 @@ pub fn unescape(raw: &[u8]) -> String {
     String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
-/// Whether all readers take the same from a validated string: its escapes are neither control characters, where C ends
-/// and shells act, nor halves of surrogate pairs, of which some make U+FFFD and some a string that is none.
+/// True when all servers decode a validated string alike: its escapes are neither control characters, which end strings
+/// in C and act in shells, nor halves of surrogate pairs, which some turn into U+FFFD and some into an invalid string.
 pub fn is_clear(raw: &[u8]) -> bool {
     let mut rest = raw;
     while let Some(at) = memchr::memchr(b'\\', rest) {
@@ -160,7 +160,7 @@ fn plain(letter: u8) -> char {
     }
 }
 
-/// The character of a `\uXXXX` at the start of `text`, or of a pair of them, and the bytes it took.
+/// The character of a `\uXXXX` at the start of `text`, or of a pair of them, and the number of bytes it took.
 fn unicode(text: &[u8]) -> (char, usize) {
     let Some(high) = unit(text) else {
         return (char::REPLACEMENT_CHARACTER, text.len().min(6));

@@ -1,4 +1,4 @@
-//! Asking a stream for its usage: what the member `stream_options` of a request must say.
+//! Usage requests: the value of a request's `stream_options` that makes a stream report its usage.
 
 use std::sync::LazyLock;
 
@@ -8,11 +8,11 @@ const ASKING: &[u8] = b"{\"include_usage\":true}";
 
 static OPTIONS: LazyLock<Option<Fields>> = LazyLock::new(|| Fields::new(["include_usage"]).ok());
 
-/// The text that `stream_options` must have for a stream to tell its usage at its end; `options` is what it has now.
+/// The text that `stream_options` must have for a stream to report its usage at its end; `options` is its current text.
 ///
-/// `None` when it is to stay as it is: it asks already, or what it means is the upstream's to say. Without the switch vLLM
-/// takes an object for asking and OpenAI does not; and it may be nothing that the API knows (no object, a switch that is no
-/// boolean, or that is there twice). What else is in it stays.
+/// `None` when it must stay unchanged: it already asks for usage, or its meaning is the upstream's decision. Without
+/// the switch, vLLM treats an object as a request for usage and OpenAI does not; and it may be invalid (not an object,
+/// a switch that is not a boolean or occurs twice). Its other members stay.
 pub fn asking_options(options: Option<&[u8]>) -> Option<Vec<u8>> {
     let Some(options) = options.filter(|options| *options != b"null") else {
         return Some(ASKING.to_vec());

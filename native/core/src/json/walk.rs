@@ -1,28 +1,29 @@
-//! The validator: RFC 8259 in one pass, iterative, telling a visitor about top-level members; says what is wrong.
+//! The validator: RFC 8259 in one pass, iterative; reports top-level members to a visitor, and the position of an
+//! error.
 
 use super::JsonError;
 use super::text::{self, StringEnd};
 
-/// Containers within containers; deeper is refused, as a document that only costs.
+/// The deepest nesting of containers; deeper documents are rejected, because they only cost.
 pub const MAX_DEPTH: u32 = 128;
 
 const EARLY_END: &str = "unexpected end";
 
-/// Hears of the members of a top-level object.
+/// Receives the members of a top-level object.
 pub trait Visitor {
-    /// What the visitor remembers of a key until its value ended.
+    /// The visitor's data about a key until its value has ended.
     type Tag: Copy;
 
-    /// A key (its text between the quotes, `escaped` when it has a backslash): `Some` to hear where the value is.
+    /// Receives a key (its text between the quotes, `escaped` when it has a backslash); `Some` to receive the member.
     fn key(&mut self, text: &[u8], escaped: bool) -> Option<Self::Tag>;
 
-    /// The member: `key_start` is the offset of the key's quote, the value is `[start, end)`.
+    /// Receives a member: `key_start` is the offset of the key's quote, the value is `[start, end)`.
     fn member(&mut self, tag: Self::Tag, key_start: usize, start: usize, end: usize) -> Result<(), JsonError>;
 }
 
 /// Validates all of `bytes` and returns the offset of the `{`, when the text is an object.
 ///
-/// UTF-8 is checked for the whole text; a byte order mark, an empty text and anything after the value are refused.
+/// Checks UTF-8 for the whole text; rejects a byte order mark, an empty text and anything after the value.
 pub fn walk<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Result<Option<usize>, JsonError> {
     if simdutf8::basic::from_utf8(bytes).is_err() {
         let at = std::str::from_utf8(bytes).map_or_else(|e| e.valid_up_to(), |_| 0);
@@ -73,7 +74,7 @@ pub fn walk<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Result<Option<usize>, 
             Some(_) => return Err(syntax(at, "expected a value")),
             None => return Err(syntax(at, EARLY_END)),
         }
-        // A value ended; close what it closes.
+        // A value ended; close the containers that end with it.
         loop {
             if depth <= 1 {
                 if depth == 0 {
@@ -190,7 +191,7 @@ pub(super) fn number(bytes: &[u8], mut at: usize) -> Result<usize, JsonError> {
 pub(super) fn digits(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = u64::MAX / 255;
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        // Digits become 0 to 9. Bytes above the lowest one that is marked may be marked wrongly.
+        // Digits become 0 to 9. Only the lowest mark is reliable.
         let word = u64::from_le_bytes(*chunk) ^ (ONES * 0x30);
         let others = (word.wrapping_add(ONES * 0x76) | word) & (ONES << 7);
         if others != 0 {

@@ -1,15 +1,15 @@
-//! The choices of a stream: which have begun, which have ended, and whether one of them said anything.
+//! The choices of a stream: the ones begun, the ones ended, and whether any carried content.
 
 use smallvec::SmallVec;
 
 use crate::json::{Listener, Outline, Want};
 
-/// Choices with a higher index are not followed: prompts times `n` of a completion are far fewer.
+/// Choices with a higher index are ignored: prompts times `n` of a completion are far fewer.
 const MAX_CHOICES: usize = 1 << 16;
-/// What a member's value begins with is enough to tell nothing from something.
+/// The beginning of a value is enough to tell content from nothing.
 const MAX_VALUE_BYTES: usize = 24;
 
-/// Every choice of one stream that was seen.
+/// Every choice seen in one stream.
 #[derive(Default)]
 pub(super) struct Choices {
     begun: Set,
@@ -17,7 +17,7 @@ pub(super) struct Choices {
 }
 
 impl Choices {
-    /// A choice was there.
+    /// Records a choice.
     fn note(&mut self, index: usize, is_end: bool) {
         self.begun.insert(index);
         if is_end {
@@ -25,18 +25,18 @@ impl Choices {
         }
     }
 
-    /// Whether a choice with this index has begun.
+    /// True when a choice with this index has begun.
     pub(super) fn has_begun(&self, index: usize) -> bool {
         self.begun.contains(index)
     }
 
-    /// At least one has begun, and each that has begun has ended.
+    /// True when at least one has begun, and each one begun has ended.
     pub(super) fn are_all_ended(&self) -> bool {
         !self.ended.0.is_empty() && self.begun.0 == self.ended.0
     }
 }
 
-/// Small numbers, one bit each. The last word is never zero.
+/// A set of small numbers, one bit each. The last word is never zero.
 #[derive(Default)]
 struct Set(SmallVec<[u64; 1]>);
 
@@ -61,7 +61,7 @@ impl Set {
     }
 }
 
-/// The value of a member says something: it is not null, and not empty.
+/// True when a member's value carries content: it is neither null nor empty.
 fn says_something(value: &[u8]) -> bool {
     match value.trim_ascii() {
         b"" | b"null" | b"\"\"" => false,
@@ -71,7 +71,7 @@ fn says_something(value: &[u8]) -> bool {
     }
 }
 
-/// Whether an object has a member that says something, besides what names its kind.
+/// True when an object has a member with content, other than its labels.
 pub(super) fn has_content(object: &[u8]) -> bool {
     let mut member = Member::default();
     let mut seen = false;
@@ -86,12 +86,12 @@ pub(super) fn has_content(object: &[u8]) -> bool {
     seen
 }
 
-/// Names that say who speaks and what kind of thing this is, not what is said.
+/// True for members that label the speaker or the type rather than carry content.
 fn is_label(key: &[u8]) -> bool {
     matches!(key, b"role" | b"type" | b"signature")
 }
 
-/// Hears the members of one object.
+/// Receives the members of one object.
 struct Filled<'a> {
     member: &'a mut Member,
     seen: &'a mut bool,
@@ -117,7 +117,7 @@ impl Listener for Filled<'_> {
 struct Member {
     value: SmallVec<[u8; MAX_VALUE_BYTES]>,
     is_open: bool,
-    // Where in the bytes of this feed it goes on.
+    // The start of its next part in the bytes of this feed.
     from: usize,
 }
 
@@ -128,7 +128,7 @@ impl Member {
         self.from = at;
     }
 
-    /// Takes what belongs to it, up to `at` of the feed.
+    /// Keeps its bytes up to `at` of the feed.
     fn keep(&mut self, bytes: &[u8], at: usize) {
         if self.is_open {
             let text = bytes.get(self.from..at).unwrap_or_default();
@@ -149,7 +149,7 @@ const INDEX: u8 = 0;
 const FINISH_REASON: u8 = 1;
 const CONTENT: u8 = 2;
 
-/// What is known of one choice.
+/// The facts about one choice.
 #[derive(Default)]
 struct Choice {
     member: Member,
@@ -164,13 +164,13 @@ pub(super) struct ChoiceReader {
     outline: Outline,
     choice: Choice,
     position: usize,
-    /// Not an array of objects.
+    /// True when it is not an array of objects.
     is_odd: bool,
     has_begun: bool,
 }
 
 impl ChoiceReader {
-    /// Notes the choices that end in the next bytes; whether one of them says something.
+    /// Records the choices that end in the next bytes; returns true when one of them carries content.
     pub(super) fn feed(&mut self, mut text: &[u8], choices: &mut Choices) -> bool {
         let mut has_content = false;
         while let (false, Some(&first)) = (self.is_odd, text.first()) {
@@ -199,7 +199,7 @@ impl ChoiceReader {
             text = text.get(used..).unwrap_or_default();
             if self.outline.is_complete() {
                 let choice = std::mem::take(&mut self.choice);
-                // Servers that leave it out have one choice, or list all of them each time.
+                // Servers that omit the index have one choice, or list all of them each time.
                 choices.note(choice.index.unwrap_or(self.position), choice.is_end);
                 has_content |= choice.has_content;
                 self.position += 1;
@@ -210,7 +210,7 @@ impl ChoiceReader {
     }
 }
 
-/// Hears the members of one choice.
+/// Receives the members of one choice.
 struct Heard<'a> {
     choice: &'a mut Choice,
     bytes: &'a [u8],
@@ -249,7 +249,7 @@ impl Listener for Heard<'_> {
 mod tests {
     use super::*;
 
-    /// Whether all have ended, and whether anything was said, the same for every cut.
+    /// Whether all have ended and whether there was content, the same for every cut.
     fn read(arrays: &[&str]) -> (bool, bool) {
         let results = [1, 2, 3, 7, 1000].map(|size| {
             let mut choices = Choices::default();
@@ -310,7 +310,7 @@ mod tests {
         assert!(!read(&[first, begins]).0);
         assert!(!read(&[r#"[{"index":900}]"#, first]).0);
         assert!(read(&[r#"[{"index":900}]"#, first, r#"[{"index":900,"finish_reason":"x"}]"#]).0);
-        // What comes behind an end takes nothing back; an index that is none is a place.
+        // Text behind an end does not undo it; an invalid index is replaced by the position.
         assert!(read(&[first, r#"[{"index":0,"delta":{},"finish_reason":null}]"#]).0);
         assert!(!read(&[r#"[{"index":-1},{"index":"0","finish_reason":"stop"}]"#]).0);
     }

@@ -1,29 +1,29 @@
-//! Events of a stream that are not passed on, as places in what the framer told.
+//! Cuts: events that are not forwarded, as positions in the framer's output.
 
 use smallvec::SmallVec;
 
-/// What is cut out of one feed: places, in their order, in all that the framer told during it.
+/// The cuts of one feed: positions, in ascending order, in everything the framer output during it.
 pub(crate) type Places = SmallVec<[(usize, usize); 1]>;
 
-/// Follows what the framer tells of one stream, and notes what is to be cut out.
+/// Tracks the framer's output for one stream, and records the cuts.
 #[derive(Default)]
 pub(super) struct Cuts {
     // feed
     at: usize,
     places: Places,
     // stream
-    /// What was cut last ended with a carriage return: a line feed that comes next is a part of it.
+    /// The last cut ended with a carriage return: a line feed that follows belongs to it.
     after_cr: bool,
 }
 
 impl Cuts {
-    /// A feed begins.
+    /// Begins a feed.
     pub(super) fn begin(&mut self) {
         self.at = 0;
         self.places.clear();
     }
 
-    /// Bytes between events.
+    /// Receives bytes between events.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
             self.places.push((self.at, self.at + 1));
@@ -31,7 +31,7 @@ impl Cuts {
         self.at += bytes.len();
     }
 
-    /// An event, from its first field to its blank line.
+    /// Receives an event, from its first field to its blank line.
     pub(super) fn event(&mut self, raw: &[u8], is_cut: bool) {
         let start = self.at;
         self.at += raw.len();
@@ -41,13 +41,13 @@ impl Cuts {
         self.after_cr = is_cut && raw.last() == Some(&b'\r');
     }
 
-    /// What is cut out of the feed so far.
+    /// The cuts of the feed so far.
     pub(super) fn places(&self) -> &[(usize, usize)] {
         &self.places
     }
 }
 
-/// Hands out what stays of `text`, which begins at `at` of what was told.
+/// Passes on the parts of `text` that are not cut; `text` begins at `at` of the framer's output.
 pub(crate) fn remaining(text: &[u8], at: usize, cuts: &[(usize, usize)], mut put: impl FnMut(&[u8])) {
     let mut from = 0;
     for &(start, end) in cuts {

@@ -4,37 +4,38 @@
 
 use memchr::memchr2;
 
-/// An event longer than this (from its first field to its blank line) is not held back: its data is told as it passes.
+/// A longer event (from its first field to its blank line) is not held back: its data is reported as it passes.
 pub const MAX_EVENT_BYTES: usize = 1 << 20;
 
-/// A buffer above this is given back after use: streams idle for minutes.
+/// Larger buffers are freed after use: streams idle for minutes.
 pub(super) const KEPT_BYTES: usize = 64 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// What the framer tells: every byte once, in order, as passed or as part of an event.
+/// Receives the framer's output: every byte once, in order, as passed or as part of an event.
 pub(super) trait Sink {
-    /// Bytes that hold no data to look at: comments, line ends, events without data or too long.
+    /// Receives bytes without data to examine: comments, line ends, events without data or too long.
     fn pass(&mut self, bytes: &[u8]);
 
-    /// A whole event from its first field to its blank line.
+    /// Receives a whole event from its first field to its blank line.
     fn event(&mut self, event: Event<'_>);
 
-    /// A piece of the data of an event that is too long to be held, besides `pass`. Lines end with line feeds.
+    /// Receives a piece of the data of an event that is too long to be held, in addition to `pass`. Lines end with line
+    /// feeds.
     fn long(&mut self, _: &[u8]) {}
 
-    /// Such an event is over; its `event` field says `error`.
+    /// Ends such an event; true when its `event` field is `error`.
     fn long_end(&mut self, _is_error: bool) {}
 }
 
 /// One event with data.
 #[derive(Clone, Copy)]
 pub(super) struct Event<'a> {
-    /// From its first field up to and with the blank line.
+    /// From its first field up to and including the blank line.
     pub(super) raw: &'a [u8],
     /// The values of its data lines, as offsets into `raw`.
     pub(super) lines: &'a [(usize, usize)],
-    /// Its `event` field says `error`.
+    /// True when its `event` field is `error`.
     pub(super) is_error: bool,
 }
 
@@ -57,7 +58,7 @@ impl<'a> Event<'a> {
         scratch
     }
 
-    /// Where in `raw` the byte of the data at `offset` is.
+    /// Converts an offset in the data to one in `raw`.
     pub(super) fn place(&self, mut offset: usize) -> Option<usize> {
         for &(start, end) in self.lines {
             if offset < end - start {
@@ -72,16 +73,16 @@ impl<'a> Event<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Skip {
     Nothing,
-    /// A line without data that grew too long to hold.
+    /// A line without data that became too long to hold.
     Line,
     /// The rest of an event that is too long.
     Event,
 }
 
-/// Of an event that is too long: what its current line is.
+/// The kind of the current line of an event that is too long.
 #[derive(Clone, Copy)]
 enum LongLine {
-    /// So many bytes of it are those that a data line begins with.
+    /// The number of bytes so far, all of which match the beginning of a data line.
     Begins(usize),
     Data,
     Other,
@@ -89,7 +90,7 @@ enum LongLine {
 
 const DATA_START: &[u8] = b"data:";
 
-/// Follows one stream. Offsets below are relative to the first byte held.
+/// Frames one stream. Offsets below are relative to the first byte held.
 pub(super) struct Events {
     // stream
     held: Vec<u8>,
@@ -98,13 +99,13 @@ pub(super) struct Events {
     after_cr: bool,
     first_line: bool,
     skip: Skip,
-    // Skipping an event: its current line is not blank, and what it is.
+    // While skipping an event: true when its current line is not blank, and the line's kind.
     line_begun: bool,
     long_line: LongLine,
     // event
-    /// A field of it has come.
+    /// True when a field of it has arrived.
     begun: bool,
-    /// Part of it has left: it was too long to be held.
+    /// True when part of it was output: it was too long to be held.
     torn: bool,
     lines: Vec<(usize, usize)>,
     is_error: bool,
@@ -128,13 +129,13 @@ impl Events {
         }
     }
 
-    /// Looks at the next bytes; returns how many events (with data) they completed.
+    /// Scans the next bytes; returns the number of events (with data) that they completed.
     pub(super) fn feed(&mut self, chunk: &[u8], sink: &mut impl Sink) -> usize {
         self.advance(chunk, sink, None).0
     }
 
-    /// The same. What is held back no longer is appended to `freed`; behind it go the first bytes of `chunk`, as many as
-    /// the second number says.
+    /// Same as `feed`, for output in whole events. Bytes that are no longer held back are appended to `freed`; they are
+    /// followed by the first bytes of `chunk`, as many as the second number.
     pub(super) fn feed_through(&mut self, chunk: &[u8], sink: &mut impl Sink, freed: &mut Vec<u8>) -> (usize, usize) {
         self.advance(chunk, sink, Some(freed))
     }
@@ -153,24 +154,24 @@ impl Events {
         }
         held.drain(..kept);
         if held.is_empty() {
-            // A rare long event must not keep a megabyte with an idle stream.
+            // A rare long event must not hold a megabyte for an idle stream.
             held.shrink_to(KEPT_BYTES);
         }
         self.held = held;
         (events, 0)
     }
 
-    /// What has left ends with a whole event or comment.
+    /// True when the output ends with a whole event or comment.
     pub(super) fn is_between(&self) -> bool {
         !self.torn
     }
 
-    /// What is still held back; an unfinished event is no event.
+    /// The bytes still held back; an unfinished event is not an event.
     pub(super) fn finish(&mut self) -> Vec<u8> {
         std::mem::replace(self, Self::new()).held
     }
 
-    /// Goes over what was held and what is new; returns the events completed and the offset from which to hold.
+    /// Scans the held and the new bytes; returns the number of events completed and the offset from which to hold.
     fn run(&mut self, buf: &[u8], sink: &mut impl Sink) -> (usize, usize) {
         let mut events = 0;
         let mut start = 0;
@@ -261,7 +262,7 @@ impl Events {
             start = buf.len();
             line = start;
         }
-        // Only when something went: an event of many lines may arrive byte by byte.
+        // Only when something was output: an event of many lines may arrive byte by byte.
         if start > 0 {
             for (from, to) in &mut self.lines {
                 *from -= start;
@@ -275,7 +276,7 @@ impl Events {
 
     fn dispatch(&mut self, raw: &[u8], start: usize, sink: &mut impl Sink) {
         if raw.len() > MAX_EVENT_BYTES {
-            // As if it had come in pieces.
+            // As if it had arrived in pieces.
             sink.pass(raw);
             for (from, to) in &mut self.lines {
                 *from -= start;
@@ -297,7 +298,7 @@ impl Events {
         self.lines.clear();
     }
 
-    /// The data lines so far, offsets into `buf`, of an event that turns out to be too long.
+    /// Reports the data lines so far (offsets into `buf`) of an event that turns out to be too long.
     fn long_lines(&self, buf: &[u8], sink: &mut impl Sink) {
         for &(from, to) in &self.lines {
             sink.long(buf.get(from..to).unwrap_or_default());
@@ -305,7 +306,7 @@ impl Events {
         }
     }
 
-    /// More of the current line of an event that is too long.
+    /// Processes more of the current line of an event that is too long.
     fn long(&mut self, mut text: &[u8], sink: &mut impl Sink) {
         while let (LongLine::Begins(count), Some((&byte, rest))) = (self.long_line, text.split_first()) {
             text = rest;
@@ -335,7 +336,7 @@ fn pass(sink: &mut impl Sink, bytes: Option<&[u8]>) {
     }
 }
 
-/// The value of a line, when it is of that field: past the colon and one space, or empty without a colon.
+/// The value of a line with that field name: past the colon and one space, or empty without a colon.
 fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     match line.strip_prefix(name)? {
         [] => Some(&[]),
@@ -387,7 +388,7 @@ mod tests {
         }
     }
 
-    /// The events of a stream, the same for every chunk size and with every byte told once.
+    /// The events of a stream, the same for every chunk size and with every byte output once.
     fn events(stream: &[u8]) -> Vec<(String, bool)> {
         let mut seen: Option<Vec<(String, bool)>> = None;
         for size in [1, 2, 3, 7, stream.len().max(1)] {

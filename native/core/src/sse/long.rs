@@ -1,4 +1,4 @@
-//! An event that is too long to be held: what it says of the stream, read as it passes.
+//! Reads an event that is too long to be held as it passes.
 
 use super::MAX_EVENT_BYTES;
 use super::choices::{ChoiceReader, Choices};
@@ -12,7 +12,7 @@ const CHOICES: u8 = 3;
 const USAGE: u8 = 4;
 const OTHER: u8 = 5;
 
-/// Follows one such event.
+/// The reader of one such event.
 #[derive(Default)]
 pub(super) struct Long {
     outline: Outline,
@@ -20,11 +20,11 @@ pub(super) struct Long {
     facts: Facts,
     open: Option<u8>,
     value: Vec<u8>,
-    // Where in the bytes of this feed the open value goes on.
+    // The start of the open value's next part in the bytes of this feed.
     from: usize,
 }
 
-/// What an event says besides its text.
+/// The facts about an event other than its text.
 #[derive(Default)]
 pub(super) struct Facts {
     /// The text of its `type`.
@@ -36,7 +36,7 @@ pub(super) struct Facts {
 }
 
 impl Long {
-    /// Follows the next bytes of its data, and notes its choices.
+    /// Reads the next bytes of its data, and records its choices.
     pub(super) fn feed(&mut self, bytes: &[u8], choices: &mut Choices) {
         let Self {
             outline,
@@ -59,7 +59,7 @@ impl Long {
         heard.keep(used);
     }
 
-    /// What it said.
+    /// The facts, once the event has ended.
     pub(super) fn finish(mut self) -> Facts {
         self.facts.is_object = self.outline.is_complete();
         self.facts
@@ -77,7 +77,7 @@ struct Heard<'a> {
 }
 
 impl Heard<'_> {
-    /// Takes what belongs to the open value, up to `at`.
+    /// Keeps the open value's bytes, up to `at`.
     fn keep(&mut self, at: usize) {
         let Some(id) = *self.open else { return };
         let text = self.bytes.get(*self.from..at).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Responses as they pass: event borders, usage, the model's name; in bounded memory, however the bytes are cut.
+//! Scanners for responses as they pass: event borders, usage, the model's name; in bounded memory, however the bytes
+//! are cut.
 
 mod choices;
 mod cuts;

@@ -1,4 +1,4 @@
-//! The model rewriter: the client sees the name it asked for.
+//! The model rewriter: replaces the upstream's model name by the one that the client requested.
 
 use std::sync::LazyLock;
 
@@ -16,7 +16,7 @@ static MARK: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"model\
 
 /// Replaces the `model` member of responses as they pass, or of their `message` or `response` member.
 ///
-/// Only strings are replaced. What is not JSON, too long, or says `model` twice in one event passes as it came.
+/// Only strings are replaced. Text that is not JSON, too long, or has `model` twice in one event passes unchanged.
 pub struct ModelRewriter {
     framing: Framing,
     name: Name,
@@ -25,11 +25,11 @@ pub struct ModelRewriter {
 
 enum Framing {
     Events(Events),
-    // Of a document, the text of the name that has begun.
+    // For a document, the text of the name that has begun.
     Document(Outline, Option<Vec<u8>>),
 }
 
-/// The name to give.
+/// The replacement.
 struct Name {
     text: Box<str>,
     json: Box<[u8]>,
@@ -53,12 +53,12 @@ impl ModelRewriter {
         }
     }
 
-    /// What may go out now that these bytes have come.
+    /// Processes the next bytes; returns the bytes that may be sent.
     pub fn feed(&mut self, bytes: &[u8]) -> &[u8] {
         self.feed_without(bytes, &[])
     }
 
-    /// The same, without what a scanner that was fed the same bytes cuts out of them.
+    /// Same as `feed`, without the cuts of a scanner that was fed the same bytes.
     pub(crate) fn feed_without(&mut self, bytes: &[u8], cuts: &[(usize, usize)]) -> &[u8] {
         let Self { framing, name, out } = self;
         out.clear();
@@ -82,7 +82,7 @@ impl ModelRewriter {
         out
     }
 
-    /// What was still held, as it came.
+    /// The bytes still held, unchanged.
     pub fn finish(&mut self) -> Vec<u8> {
         match &mut self.framing {
             Framing::Events(events) => events.finish(),
@@ -92,7 +92,7 @@ impl ModelRewriter {
 }
 
 impl Name {
-    /// What to write for a value: the name, unless the value is no string or says it already in its own way.
+    /// The replacement of a value: the name, unless the value is not a string or already spells it.
     fn instead_of(&self, value: &[u8]) -> Option<&[u8]> {
         let raw = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
         let is_same = value == &*self.json || (raw.contains(&b'\\') && unescape(raw) == *self.text);
@@ -104,7 +104,7 @@ struct Stream<'a> {
     name: &'a Name,
     out: &'a mut Vec<u8>,
     cuts: &'a [(usize, usize)],
-    // Of what was told in this feed.
+    // The position in the framer's output of this feed.
     at: usize,
 }
 
@@ -137,7 +137,7 @@ impl Sink for Stream<'_> {
     }
 }
 
-/// Where the models of an event are, in the order of their places.
+/// The spans of an event's model names, in ascending order.
 fn spans(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let mut found = [None; 3];
     if let Some(object) = Object::read(&NAMED, data) {
@@ -156,7 +156,7 @@ fn spans(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     found.into_iter().flatten()
 }
 
-/// Hears the outline of a document; `from` is where in `bytes` the text begins that is not yet written.
+/// Receives the outline of a document; `from` is the start of the unwritten text in `bytes`.
 struct Document<'a> {
     name: &'a Name,
     out: &'a mut Vec<u8>,
@@ -166,7 +166,7 @@ struct Document<'a> {
 }
 
 impl Document<'_> {
-    /// Writes what came up to `at`, or holds it while a name has begun.
+    /// Writes the text up to `at`, or holds it while a name is open.
     fn keep(&mut self, at: usize) {
         let text = self.bytes.get(self.from..at).unwrap_or_default();
         self.from = at;
@@ -193,7 +193,7 @@ impl Listener for Document<'_> {
 
     fn begin(&mut self, _: u8, at: usize) {
         self.keep(at);
-        // Only strings are replaced, and so only they are held.
+        // Only strings are replaced, so only they are held.
         if self.bytes.get(at) == Some(&b'"') {
             *self.held = Some(Vec::new());
         }

@@ -1,10 +1,10 @@
-//! Objects inside a response, read where they stand.
+//! Objects inside a response, read in place.
 
 use std::ops::Range;
 
 use crate::json::{Fields, Members};
 
-/// Names the members of an object and gives them constants to ask by.
+/// Names the members of an object and defines constants for their indices.
 macro_rules! members {
     ($fields:ident: $($constant:ident = $name:literal),+ $(,)?) => {
         members!(@constants 0; $($constant)+);
@@ -19,20 +19,20 @@ macro_rules! members {
 }
 pub(super) use members;
 
-/// One JSON object that was validated, and where its wanted members are.
+/// One validated JSON object, with the spans of its wanted members.
 pub(super) struct Object<'a> {
     text: &'a [u8],
     members: Members,
 }
 
 impl<'a> Object<'a> {
-    /// None when the text is no object, or one with a wanted member twice.
+    /// None when the text is not an object, or has a wanted member twice.
     pub(super) fn read(fields: &Option<Fields>, text: &'a [u8]) -> Option<Self> {
         let members = fields.as_ref()?.peek(text).ok()?;
         members.is_object().then_some(Self { text, members })
     }
 
-    /// Where a member's value is.
+    /// The span of a member's value.
     pub(super) fn span(&self, field: usize) -> Option<Range<usize>> {
         self.members.span(field)
     }
@@ -42,7 +42,7 @@ impl<'a> Object<'a> {
         self.members.text(self.text, field)
     }
 
-    /// True when the member is there and not null.
+    /// True when the member exists and is not null.
     pub(super) fn has(&self, field: usize) -> bool {
         self.text(field).is_some_and(|text| text != b"null")
     }

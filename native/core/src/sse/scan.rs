@@ -1,4 +1,4 @@
-//! The usage scanner: looks on while a response passes.
+//! The usage scanner: observes a response as it passes.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use super::tail;
 use super::usage::{MAX_USAGE_BYTES, Report, Usage};
 use crate::json::{Listener, Outline, Want};
 
-/// A document above this is followed, not validated: an embedding is megabytes of numbers.
+/// Longer documents are tracked rather than validated: an embedding is megabytes of numbers.
 const MAX_WHOLE_BYTES: usize = 64 * 1024;
 
 members!(EVENT:
@@ -34,9 +34,8 @@ members!(EVENT:
     ITEM = "item",
 );
 
-/// Without vector instructions there is none, and every event is parsed.
-///
-/// An event is parsed only when one of these is in it, with what `Seen::is_told` wants behind it.
+/// Searches for the marks of events that must be parsed: those with one of these marks, when `Seen::is_told` accepts the
+/// text behind it. None without vector instructions; then every event is parsed.
 static MARKS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
     packed::Searcher::new([
         "\"usage\"",
@@ -52,19 +51,20 @@ static MARKS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
         "\"response.incomplete\"",
     ])
 });
-/// Places among them.
+/// Indices of two marks.
 const FINISH_MARK: usize = 2;
 const INDEX_MARK: usize = 3;
 
-/// What a stream began with.
+/// The class of a stream's first event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum First {
-    /// No event yet that says anything: comments, pings, empty data and `[DONE]` do not.
+    /// No event with data yet: comments, pings, empty data and `[DONE]` do not count.
     #[default]
     Nothing,
     /// An event with a JSON object.
     Event,
-    /// The same, of an API whose streams say where they end: OpenAI's chat, completions or responses, Anthropic's messages.
+    /// An event with a JSON object, of an API whose streams mark their end: OpenAI's chat, completions or responses,
+    /// Anthropic's messages.
     Promise,
     /// An error.
     Error,
@@ -72,7 +72,7 @@ pub enum First {
     Other,
 }
 
-/// Sees event borders, the terminator, errors and usage. Changes nothing, holds at most one event, never fails.
+/// Finds event borders, the terminator, errors and usage. Changes nothing, holds at most one event, never fails.
 pub struct UsageScanner {
     framing: Framing,
     seen: Seen,
@@ -83,32 +83,32 @@ enum Framing {
     Document(Outline),
 }
 
-/// A usage object with what engines write behind it; a longer tail is no tail.
+/// The longest tail: a usage object with the members that engines write behind it.
 const MAX_TAIL_BYTES: usize = 1024;
 static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
-/// What was seen so far.
+/// The observations so far.
 #[derive(Default)]
 struct Seen {
     report: Option<Report>,
     done: bool,
     choices: Choices,
-    /// Something was said: text, reasoning, a tool's call.
+    /// True when an event carried content: text, reasoning, a tool call.
     content: bool,
     error: bool,
-    /// An event was no JSON object: nobody knows what it tells.
+    /// True when an event was not a JSON object: its meaning is unknown.
     odd: bool,
     first: First,
-    /// The last event was the usage of all before it, and nothing else.
+    /// True when the last event was the usage of everything before, and nothing else.
     is_settled: bool,
-    /// Where such events are, when they are not to be passed on.
+    /// The positions of such events, when they are not to be forwarded.
     cuts: Option<Cuts>,
     events: u64,
     scratch: Vec<u8>,
-    // A document's wanted value that has begun: its text so far.
+    // The text so far of a document's wanted value that is open.
     value: Vec<u8>,
     is_open: bool,
-    // Where in the bytes of this feed it goes on.
+    // The start of its next part in the bytes of this feed.
     from: usize,
     // An event that is too long to be held.
     long: Option<Box<Long>>,
@@ -128,15 +128,15 @@ impl UsageScanner {
         }
     }
 
-    /// The same; of an event stream it also says where events are that hold the usage and nothing else (`cuts`). Such a one
-    /// is not what the stream begins with: without it there would be nothing.
+    /// Same as `new`; for an event stream, it also reports the positions of events that hold only the usage (`cuts`).
+    /// Such an event does not count as the stream's first: without it, the stream would be empty.
     pub fn cutting_usage(sse: bool) -> Self {
         let mut scanner = Self::new(sse);
         scanner.seen.cuts = sse.then(Cuts::default);
         scanner
     }
 
-    /// Looks at the next bytes, however cut; returns how many events they completed.
+    /// Scans the next bytes, however they are cut; returns the number of events they completed.
     pub fn feed(&mut self, bytes: &[u8]) -> usize {
         self.seen.begin();
         match &mut self.framing {
@@ -156,8 +156,9 @@ impl UsageScanner {
         }
     }
 
-    /// The same for an event stream, of which only whole events are to leave: what is held back no longer is appended to
-    /// `freed`; behind it go the first bytes of `bytes`, as many as is returned. All of a document leaves.
+    /// Same as `feed`, for an event stream that is forwarded in whole events: bytes that are no longer held back are
+    /// appended to `freed`; they are followed by the first bytes of `bytes`, as many as the returned number. A document
+    /// is never held back.
     pub fn feed_through(&mut self, bytes: &[u8], freed: &mut Vec<u8>) -> usize {
         self.seen.begin();
         match &mut self.framing {
@@ -169,12 +170,12 @@ impl UsageScanner {
         }
     }
 
-    /// What is to be cut out of that which the last feed let go: places in it, in their order.
+    /// The cuts in the output of the last feed: positions, in ascending order.
     pub(crate) fn cuts(&self) -> &[(usize, usize)] {
         self.seen.cuts.as_ref().map_or(&[], Cuts::places)
     }
 
-    /// What is still held back of an event stream.
+    /// The bytes of an event stream that are still held back.
     pub fn finish(&mut self) -> Vec<u8> {
         match &mut self.framing {
             Framing::Events(events) => events.finish(),
@@ -182,47 +183,50 @@ impl UsageScanner {
         }
     }
 
-    /// What the stream began with.
+    /// The class of the stream's first event.
     pub fn first(&self) -> First {
         self.seen.first
     }
 
-    /// Each choice that began has come to its end: of a chat or completion that is nearly as good as a terminator.
+    /// True when each choice that began has ended: for a chat or completion, that is nearly as good as a terminator.
     pub fn finished(&self) -> bool {
         self.seen.choices.are_all_ended()
     }
 
-    /// An event of the stream said something: text, reasoning, a tool's call. Of an API that is not known, any event.
+    /// True when an event of the stream carried content: text, reasoning, a tool call. In an unknown API, every event
+    /// does.
     pub fn has_content(&self) -> bool {
         self.seen.content
     }
 
-    /// What the last usage object said.
+    /// The last usage object.
     pub fn usage(&self) -> Option<Usage> {
         self.seen.report.as_ref().map(Report::total)
     }
 
-    /// The stream has told the usage of all that came before, in an event of its own; whatever follows takes that back.
+    /// True when the stream has reported the usage of everything before, in a separate event; whatever follows clears
+    /// it.
     pub fn is_settled(&self) -> bool {
         self.seen.is_settled
     }
 
-    /// A terminator was seen; of a document, its end.
+    /// True when a terminator was seen; for a document, its end.
     pub fn done(&self) -> bool {
         self.seen.done
     }
 
-    /// Events so far; of a document, none.
+    /// The number of events so far; 0 for a document.
     pub fn events(&self) -> u64 {
         self.seen.events
     }
 
-    /// One JSON document is looked at.
+    /// True when one JSON document is scanned.
     pub fn is_document(&self) -> bool {
         matches!(self.framing, Framing::Document(_))
     }
 
-    /// What has left ends with a whole event or comment: another may be put there. Never so inside a document.
+    /// True when the output ends with a whole event or comment, so that another may be inserted. Always false inside a
+    /// document.
     pub fn is_between_events(&self) -> bool {
         match &self.framing {
             Framing::Events(events) => events.is_between(),
@@ -230,21 +234,21 @@ impl UsageScanner {
         }
     }
 
-    /// An event of the stream may tell of an error: it is one, or cannot be read.
+    /// True when an event of the stream may report an error: it is one, or cannot be parsed.
     pub fn may_tell(&self) -> bool {
         self.seen.error || self.seen.odd
     }
 
-    /// An error event was seen; of a document, an `error` member.
+    /// True when an error event was seen; for a document, an `error` member.
     pub fn error(&self) -> bool {
         self.seen.error
     }
 }
 
-/// The usage that a whole JSON document tells of.
+/// The usage that a whole JSON document reports.
 ///
-/// Engines write `usage` near the end: what follows its key is read alone, as an object of its own. That it closes with
-/// the document's last byte says that the key stood at the top. Everything else is read from the start.
+/// Engines write `usage` near the end: the text behind its key is parsed separately, as an object. When it closes with
+/// the document's last byte, the key was at the top level. Every other document is read from the start.
 pub fn usage_of_document(bytes: &[u8]) -> Option<Usage> {
     if let Some(report) = usage_at_end(bytes) {
         return Some(report.total());
@@ -259,7 +263,7 @@ fn usage_at_end(bytes: &[u8]) -> Option<Report> {
     let end = bytes.get(from..)?;
     let key = from + tail::quick_key(end).or_else(|| USAGE_KEY.find_iter(end).last())?;
     let (before, tail) = bytes.split_at(key);
-    // Within a string every quote has a backslash before it.
+    // Within a string, every quote has a backslash before it.
     if before.ends_with(b"\\") {
         return None;
     }
@@ -301,7 +305,7 @@ impl Sink for Seen {
         if !self.content && !is_usage {
             self.listen(data);
         }
-        // What is cut out is no beginning.
+        // A cut event is not the first one.
         if self.first == First::Nothing && !is_cut {
             self.judge(data);
         }
@@ -330,18 +334,18 @@ impl Sink for Seen {
     }
 }
 
-/// The number that a text begins with.
+/// The number at the start of a text.
 fn index_of(text: &[u8]) -> Option<usize> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     std::str::from_utf8(text.get(..digits)?).ok()?.parse().ok()
 }
 
-/// Whether an item of a response's output is the call of a tool.
+/// True when an item of a response's output is a tool call.
 fn is_call(item: &[u8]) -> bool {
     Object::read(&EVENT, item).is_some_and(|item| item.text(TYPE).is_some_and(|kind| kind.ends_with(b"_call\"")))
 }
 
-/// What OpenAI's `include_usage` puts before `[DONE]`: a usage object, and choices of which there are none.
+/// True for the event that OpenAI's `include_usage` puts before `[DONE]`: a usage object, and an empty list of choices.
 fn is_usage_alone(event: &Object<'_>) -> bool {
     let choices = event.text(CHOICES).and_then(|text| text.strip_prefix(b"["));
     choices.is_some_and(|rest| rest.trim_ascii() == b"]")
@@ -350,7 +354,7 @@ fn is_usage_alone(event: &Object<'_>) -> bool {
 }
 
 impl Seen {
-    /// A feed begins.
+    /// Begins a feed.
     #[inline]
     fn begin(&mut self) {
         if let Some(cuts) = &mut self.cuts {
@@ -358,7 +362,7 @@ impl Seen {
         }
     }
 
-    /// The event has something to say besides text.
+    /// True when the event holds a mark that must be parsed.
     fn is_marked(&self, data: &[u8]) -> bool {
         let Some(marks) = &*MARKS else { return true };
         marks.find_iter(data).any(|mark| {
@@ -367,7 +371,7 @@ impl Seen {
         })
     }
 
-    /// Whether a mark with this text behind it says something that is not known yet.
+    /// True when a mark with this text behind it holds something not yet known.
     fn is_told(&self, mark: usize, after: &[u8]) -> bool {
         if mark > INDEX_MARK {
             return true;
@@ -376,14 +380,14 @@ impl Seen {
         let value = after.strip_prefix(b":").unwrap_or(after).trim_ascii_start();
         match mark {
             FINISH_MARK => value.starts_with(b"\""),
-            // Tools' calls have one, too: an index that is known cannot be a choice that begins.
+            // Tool calls have an index, too: one that is known cannot be a choice that begins.
             INDEX_MARK => !index_of(value).is_some_and(|index| self.choices.has_begun(index)),
             // OpenAI's `include_usage` puts "usage":null into every event but the last.
             _ => !value.starts_with(b"null"),
         }
     }
 
-    /// Looks at an event of a stream that has not begun.
+    /// Classifies the first event of a stream.
     fn judge(&mut self, data: &[u8]) {
         let data = data.trim_ascii();
         if data.is_empty() || data == b"[DONE]" {
@@ -397,7 +401,7 @@ impl Seen {
         };
     }
 
-    /// What an object of this kind is to a stream that begins with it.
+    /// The class of a stream that begins with an object of this kind.
     fn first_of(&self, kind: &[u8], has_choices: bool) -> First {
         if kind == b"\"ping\"" {
             First::Nothing
@@ -410,7 +414,7 @@ impl Seen {
         }
     }
 
-    /// Looks whether an event says something, while none has.
+    /// Checks an event for content, while none was seen.
     fn listen(&mut self, data: &[u8]) {
         let Some(event) = Object::read(&EVENT, data) else {
             return;
@@ -420,7 +424,8 @@ impl Seen {
         self.content = if let Some(choices) = event.text(CHOICES) {
             ChoiceReader::default().feed(choices, &mut self.choices)
         } else if let Some(kind) = kind.strip_prefix(b"\"response.") {
-            // `response.output_text.delta`, `response.function_call_arguments.delta` and their kind; a call's name is before.
+            // `response.output_text.delta`, `response.function_call_arguments.delta` and the like; a call's name comes
+            // earlier.
             let is_call = kind == b"output_item.added\"" && event.text(ITEM).is_some_and(is_call);
             let is_delta = kind.ends_with(b".delta\"") && event.text(DELTA).is_some_and(|delta| delta.len() > 2);
             is_call || is_delta || kind.ends_with(b".partial_image\"")
@@ -429,20 +434,20 @@ impl Seen {
                 b"\"content_block_start\"" => says(CONTENT_BLOCK),
                 b"\"content_block_delta\"" => says(DELTA),
                 b"\"ping\"" | b"\"error\"" => false,
-                // Of other APIs it is not known what their events say.
+                // In other APIs, the meaning of events is unknown.
                 _ => !self.error && !kind.starts_with(b"\"message_") && !kind.starts_with(b"\"content_block"),
             }
         };
     }
 
-    /// Reads an event; whether it holds the usage, no choice and no error.
+    /// Reads an event; returns true when it holds the usage, and neither a choice nor an error.
     fn read(&mut self, data: &[u8]) -> bool {
         let Some(event) = Object::read(&EVENT, data) else {
             self.odd = true;
             return false;
         };
         let kind = event.text(TYPE).unwrap_or_default();
-        // As vLLM and SGLang say it: the error is the event itself.
+        // In the form of vLLM and SGLang, the error is the event itself.
         let is_error = event.has(ERROR) || event.text(OBJECT) == Some(b"\"error\"");
         if let Some(choices) = event.text(CHOICES) {
             self.content |= ChoiceReader::default().feed(choices, &mut self.choices);
@@ -462,7 +467,7 @@ impl Seen {
         is_usage_alone(&event)
     }
 
-    /// What an event's kind says of the stream.
+    /// Draws the conclusions from an event's kind.
     fn conclude(&mut self, kind: &[u8], is_error: bool) {
         self.error |= is_error;
         match kind {
@@ -474,7 +479,7 @@ impl Seen {
         }
     }
 
-    /// Takes an event's usage.
+    /// Records an event's usage.
     fn count(&mut self, kind: &[u8], report: Option<Report>) {
         if let Some(report) = report {
             // Anthropic counts the input at the start and the output at the end.
@@ -486,7 +491,7 @@ impl Seen {
         }
     }
 
-    /// Reads a document that came in one piece, as most do; false when this is not a whole one.
+    /// Reads a document that came in one piece, as most do; false when it is not a whole one.
     fn whole(&mut self, bytes: &[u8]) -> bool {
         if bytes.len() > MAX_WHOLE_BYTES || bytes.trim_ascii_end().last() != Some(&b'}') {
             return false;
@@ -494,7 +499,7 @@ impl Seen {
         let Some(document) = Object::read(&EVENT, bytes) else {
             return false;
         };
-        // As `member` has it: `usage`, else whatever comes first.
+        // The same order as in `member`: `usage`, otherwise whatever comes first.
         let mut others = [X_GROQ, META, USAGE_METADATA];
         others.sort_unstable_by_key(|&id| document.span(id).map(|span| span.start));
         let mut members = std::iter::once(USAGE).chain(others);
@@ -504,7 +509,7 @@ impl Seen {
         true
     }
 
-    /// What a document's member says about usage.
+    /// The usage in a document's member.
     fn counts(id: usize, text: &[u8]) -> Option<Report> {
         match id {
             _ if text.len() > MAX_USAGE_BYTES => None,
@@ -514,7 +519,7 @@ impl Seen {
         }
     }
 
-    /// A document's member is complete.
+    /// Processes a document's member, once it is complete.
     fn member(&mut self, id: usize) {
         let text = std::mem::take(&mut self.value);
         let report = match id {
@@ -531,14 +536,14 @@ impl Seen {
     }
 }
 
-/// Hears the outline of a document for `seen`.
+/// Receives the outline of a document for `seen`.
 struct Document<'a> {
     seen: &'a mut Seen,
     bytes: &'a [u8],
 }
 
 impl Document<'_> {
-    /// Takes what belongs to the open value, up to `at`.
+    /// Keeps the open value's bytes, up to `at`.
     fn keep(&mut self, at: usize) {
         if self.seen.is_open {
             let text = self.bytes.get(self.seen.from..at).unwrap_or_default();

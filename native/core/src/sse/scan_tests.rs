@@ -1,4 +1,4 @@
-//! What the scanner sees, whatever the cut.
+//! Tests of the scanner's observations, for every cut.
 
 use super::super::events::MAX_EVENT_BYTES;
 use super::*;
@@ -163,10 +163,10 @@ fn a_whole_document_tells_its_usage_wherever_it_stands() {
     }
 }
 
-/// What a stream of these events comes to, the same for every cut: finished, done, error, content, first.
+/// The results of a stream of these events, the same for every cut: finished, done, error, content, first.
 fn whole(events: &[&str]) -> (bool, bool, bool, bool, First) {
     let stream: String = events.iter().map(|data| format!("data: {data}\n\n")).collect();
-    // By the byte a large one takes seconds.
+    // Byte by byte, a large one takes seconds.
     let first = if stream.len() > MAX_EVENT_BYTES {
         [4095, 70_001]
     } else {
@@ -200,7 +200,7 @@ fn each_choice_that_began_must_end() {
     assert!(!whole(&[&zero, &one, &one_ends]).0);
     assert!(!whole(&[&zero, &zero_ends, &one]).0);
     assert!(whole(&[&zero, &one, &zero_ends, &one_ends]).0);
-    // The index of a tool's call is none of a choice's, nor is a reason among its arguments.
+    // The index of a tool call does not belong to a choice, nor does a reason among its arguments.
     let call = |finish: &str| {
         format!(
             r#"{{"choices":[{{"index":0,"delta":{{"tool_calls":[{{"index":3,"function":{{"arguments":{{"finish_reason":"stop"}}}}}}]}},"finish_reason":{finish}}}]}}"#
@@ -259,7 +259,7 @@ fn an_event_of_any_size_says_how_a_stream_ends() {
     );
     let told = format!(r#"{{"error":{{"message":"{image}"}}}}"#);
     assert_eq!(whole(&[&told]), (false, false, true, true, First::Error));
-    // The usage is found as well.
+    // The usage is found, too.
     let last = format!(
         "event: x\ndata: {{\"type\":\"response.completed\",\ndata:\"response\":{{\"output\":\"{image}\",\ndata:\"usage\":\
          {{\"input_tokens\":3,\"output_tokens\":4}}}}}}\n\n: done\n\n"

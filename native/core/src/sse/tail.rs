@@ -1,16 +1,16 @@
-//! The quick way to a document's usage: what most engines write at its end, read left to right.
+//! The fast path to a document's usage: reads the text that most engines write at its end, left to right.
 
 use super::usage::{self, Report};
 use crate::lanes::plain_len;
 
-/// Reads `tail`, which begins with the key `usage`: a flat object of counts, members with simple values behind it, the
-/// end of the document. None for everything else; then the slow way must look.
+/// Reads `tail`, which begins with the key `usage`: a flat object of counts, further members with simple values, the
+/// end of the document. None for everything else; then the slow path must read it.
 pub(super) fn usage_of(tail: &[u8]) -> Option<Report> {
     let mut tail = Tail(tail.strip_prefix(b"\"usage\"")?);
     tail.sign(b':')?;
     let report = tail.usage()?;
     while !tail.closes()? {
-        // These stand beside `usage`, and could only confuse.
+        // These are alternatives to `usage`, and would only confuse.
         if matches!(tail.key()?, b"x_groq" | b"meta" | b"usageMetadata") {
             return None;
         }
@@ -20,14 +20,14 @@ pub(super) fn usage_of(tail: &[u8]) -> Option<Report> {
     tail.0.is_empty().then_some(report)
 }
 
-/// What is left to read.
+/// The unread rest.
 struct Tail<'a>(&'a [u8]);
 
 impl<'a> Tail<'a> {
-    /// A usage object of counts, literals, plain strings, and details of the same kind.
+    /// Reads a usage object of counts, literals, plain strings, and details of the same kind.
     fn usage(&mut self) -> Option<Report> {
         let mut counts = [None; usage::COUNTS];
-        // Cached tokens of the input's two names, reasoning tokens of the output's.
+        // Cached tokens under the input's two names, reasoning tokens under the output's.
         let mut details = [None; 4];
         let mut seen = 0_u32;
         self.sign(b'{')?;
@@ -40,7 +40,7 @@ impl<'a> Tail<'a> {
                 None
             };
             if let Some(index) = named.or(detailed.map(|index| usage::COUNTS + index)) {
-                // Twice: the slow way knows what to make of it.
+                // A repeated key is left to the slow path.
                 if seen >> index & 1 == 1 {
                     return None;
                 }
@@ -64,7 +64,7 @@ impl<'a> Tail<'a> {
         Report::of(|field| *counts.get(field)?, prompt.or(input), completion.or(output))
     }
 
-    /// An object of details: its cached tokens and its reasoning tokens.
+    /// Reads an object of details: its cached tokens and its reasoning tokens.
     fn details(&mut self) -> Option<[Option<u64>; 2]> {
         let mut found = [None; 2];
         let mut seen = [false; 2];
@@ -96,7 +96,7 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// One structural byte, and the white space around it.
+    /// Reads one structural byte, and the white space around it.
     #[inline]
     fn sign(&mut self, sign: u8) -> Option<()> {
         self.space();
@@ -109,7 +109,7 @@ impl<'a> Tail<'a> {
         Some(())
     }
 
-    /// Behind a value: false for a comma, true for the end of the object.
+    /// After a value: false for a comma, true for the end of the object.
     #[inline]
     fn closes(&mut self) -> Option<bool> {
         self.space();
@@ -125,7 +125,7 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// A key and its colon.
+    /// Reads a key and its colon.
     #[inline]
     fn key(&mut self) -> Option<&'a [u8]> {
         let key = self.string()?;
@@ -133,7 +133,7 @@ impl<'a> Tail<'a> {
         Some(key)
     }
 
-    /// A string of plain ASCII.
+    /// Reads a string of plain ASCII.
     #[inline]
     fn string(&mut self) -> Option<&'a [u8]> {
         let text = self.0.strip_prefix(b"\"")?;
@@ -142,7 +142,7 @@ impl<'a> Tail<'a> {
         Some(text)
     }
 
-    /// A count, or what counts nothing: a literal, a plain string.
+    /// Reads a count, or a value without one: a literal, a plain string.
     #[inline]
     fn scalar(&mut self) -> Option<Option<u64>> {
         match self.0.first()? {
@@ -156,7 +156,7 @@ impl<'a> Tail<'a> {
         }
     }
 
-    /// Digits, as many as surely fit, without a leading zero.
+    /// Reads digits, as many as certainly fit, without a leading zero.
     #[inline]
     fn count(&mut self) -> Option<u64> {
         let mut count = 0;
@@ -176,7 +176,7 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// Where the key stands when its value is the last object but for those inside of it, as nearly always.
+/// The offset of the key, when its value is the last object other than those inside it, as is nearly always the case.
 pub(super) fn quick_key(end: &[u8]) -> Option<usize> {
     const KEY: &[u8] = b"\"usage\"";
     memchr::memrchr_iter(b'{', end).take(3).find_map(|open| {

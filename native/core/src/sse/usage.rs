@@ -1,20 +1,20 @@
-//! Token counts in the dialects of the field.
+//! Token counts in the dialects of all APIs.
 
 use super::object::{Object, members};
 
-/// A usage object is some hundred bytes; what is longer is none.
+/// A usage object is some hundred bytes; a longer one is invalid.
 pub(super) const MAX_USAGE_BYTES: usize = 16 * 1024;
 
-/// Tokens of one exchange.
+/// The tokens of one exchange.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Read by the model, cached ones among them.
+    /// Input tokens, including cached ones.
     pub tokens_in: u64,
-    /// Written by the model, reasoning among them.
+    /// Output tokens, including reasoning.
     pub tokens_out: u64,
-    /// Read from a cache.
+    /// Input tokens read from a cache.
     pub tokens_cached: u64,
-    /// Spent on reasoning.
+    /// Output tokens spent on reasoning.
     pub tokens_reasoning: u64,
 }
 
@@ -33,7 +33,7 @@ members!(USAGE:
     TOKENS = "tokens",
     BILLED_UNITS = "billed_units",
 );
-/// How many fields of `USAGE` are counts; they come first.
+/// The number of fields of `USAGE` that are counts; they come first.
 pub(super) const COUNTS: usize = CACHE_CREATION + 1;
 
 /// The index of a count by its name; `None` for every other name.
@@ -51,7 +51,7 @@ pub(super) fn count_named(name: &[u8]) -> Option<usize> {
     })
 }
 
-/// Which details these are: 0 and 1 the input's two names, 2 and 3 the output's.
+/// The index of a details object: 0 and 1 for the input's two names, 2 and 3 for the output's.
 #[inline]
 pub(super) fn details_named(name: &[u8]) -> Option<usize> {
     if !name.ends_with(b"_details") {
@@ -75,7 +75,7 @@ members!(GEMINI:
     TOTAL_COUNT = "totalTokenCount",
 );
 
-/// A usage object as it was written, before the cached input of Anthropic's is added to the rest.
+/// A usage object as written, before Anthropic's cached input is added to the rest.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Report {
     input: Option<u64>,
@@ -87,7 +87,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Reads a `usage` object: OpenAI's, Anthropic's, Mistral's, Cohere's. None when it counts nothing.
+    /// Reads a `usage` object: OpenAI's, Anthropic's, Mistral's, Cohere's. None when it has no counts.
     pub(super) fn usage(text: &[u8]) -> Option<Self> {
         let object = Object::read(&USAGE, text)?;
         let detail = |a, b, detail| inner(&object, a, detail).or_else(|| inner(&object, b, detail));
@@ -97,7 +97,7 @@ impl Report {
             detail(COMPLETION_TOKENS_DETAILS, OUTPUT_TOKENS_DETAILS, REASONING_TOKENS),
         );
         report.or_else(|| {
-            // Cohere: `tokens` is what the model saw, `billed_units` what it costs.
+            // Cohere: `tokens` are the model's, `billed_units` the price's.
             [TOKENS, BILLED_UNITS].into_iter().find_map(|field| {
                 let inner = Object::read(&USAGE, object.text(field)?)?;
                 let report = Self {
@@ -110,7 +110,7 @@ impl Report {
         })
     }
 
-    /// What counts by field say, and those among the details.
+    /// A report from counts by field, and the counts in the details.
     #[inline]
     pub(super) fn of(
         count: impl Fn(usize) -> Option<u64>,
@@ -123,7 +123,7 @@ impl Report {
             either(COMPLETION_TOKENS, OUTPUT_TOKENS),
         );
         Self {
-            // Some embedding servers count nothing but the total.
+            // Some embedding servers report only the total.
             input: input.or_else(|| if output.is_none() { count(TOTAL_TOKENS) } else { None }),
             output,
             cached,
@@ -134,7 +134,7 @@ impl Report {
         .counted()
     }
 
-    /// Reads a `usageMetadata` object: Gemini's, whose thoughts are not among the candidates' tokens.
+    /// Reads Gemini's `usageMetadata` object, whose thoughts are not included in the candidates' tokens.
     pub(super) fn gemini(text: &[u8]) -> Option<Self> {
         let object = Object::read(&GEMINI, text)?;
         let reasoning = object.count(THOUGHTS_COUNT);
@@ -160,7 +160,7 @@ impl Report {
         .counted()
     }
 
-    /// This report with what a later one says; a zero there takes nothing back.
+    /// Merges a later report into this one; a zero there changes nothing.
     pub(super) fn merged(self, later: Self) -> Self {
         let pick = |old: Option<u64>, new: Option<u64>| new.filter(|&count| count > 0).or(old).or(new);
         Self {
@@ -173,7 +173,7 @@ impl Report {
         }
     }
 
-    /// The sums that it stands for.
+    /// The totals of the report.
     pub(super) fn total(&self) -> Usage {
         let cache_read = self.cache_read.unwrap_or(0);
         let input = self.input.unwrap_or(0).saturating_add(cache_read);
