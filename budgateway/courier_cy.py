@@ -1,4 +1,4 @@
-"""The courier: brings an exchange's request to an upstream, again if it must. The sending half of the relay."""
+"""Attempts: sends planned requests upstream, with retries and hedging. The sending half of the relay."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ _KEEP_ALIVE = 1
 
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 
-# An engine that computes for long is asked in vain once in a while; one that was stopped is out within 3 s (R16).
+# Silence after which an upstream is probed. A busy engine is probed now and then in vain; a stopped one is taken out
+# within 3 s (R16).
 SUSPECT_NS = 750_000_000
 
 _TIMED = 2048
 
 
 class Courier(Carrier):
-    """Sends what was planned, on a warm connection or one that is dialled. What comes back is the relay's."""
+    """Sends planned requests upstream, on a warm connection or a new one. Base class of `Relay`, which handles
+    responses."""
 
     def __init__(
         self,
@@ -45,19 +47,19 @@ class Courier(Carrier):
         # process
         self._spawn = spawn
         self._later = later
-        # whose connections to upstreams are, where they are plain TCP; without it the loop's
+        # serves plain TCP connections to upstreams; None: the loop does
         self.plain: PlainSockets | None = None
         # configuration
-        self.share = 1 << 30  # what one upstream without a bound may have in flight
+        self.share = 1 << 30  # exchanges that one upstream without a bound may have in flight
 
     def give_up(self, x: Exchange, error: GatewayError) -> None:
-        """End an exchange with an error: there is nobody else to ask."""
+        """End an exchange with an error: no other upstream is left."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- the request's body, as it streams
 
     def body(self, x: Exchange, data: bytes) -> None:
-        """A piece of a streamed request body."""
+        """Forward a piece of a streamed request body."""
         connection = x.connection
         if x.closed:
             return
@@ -68,14 +70,14 @@ class Courier(Carrier):
                 self.give_up(x, error)
                 return
         if connection is None:
-            # Still dialling: keep it, and let the client wait.
+            # Still dialling: buffer the piece, and let the client wait.
             x.send_body = data if x.send_body is None else x.send_body + data
             x.downstream.pause_reading()
         else:
             connection.send_more(data if x.head.content_length >= 0 else chunk(data), False)
 
     def body_end(self, x: Exchange) -> None:
-        """The last byte of a streamed request body has come."""
+        """Forward the end of a streamed request body."""
         if x.closed or x.connection is None:
             return
         x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
@@ -83,20 +85,21 @@ class Courier(Carrier):
         x.deadline_ns = x.answer_ns
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
-        """The upstream takes a streamed body too slowly, or caught up: the client follows."""
+        """Pause or resume the client, because the upstream takes a streamed body too slowly, or caught up (`ok`)."""
         if ok:
             x.downstream.resume_reading()
         else:
             x.downstream.pause_reading()
         if not x.head_sent and not x.body_done:
-            # The wait for a response begins with the request's end; before it, only who takes nothing of it is late.
+            # The deadline for a response starts with the request's end; before it, only an upstream that takes no bytes
+            # is late.
             x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
 
     # ---------------------------------------------------------------- attempts
 
     def _spread(self, x: Exchange) -> None:
-        """One upstream holds at most half of what the gateway takes, or there would be nothing left for the others: see to
-        it that the one chosen does not. Who is refused does not keep its connection either."""
+        """Move the exchange away from an upstream that already holds half of what the gateway takes, or nothing would
+        be left for the others. A client that is refused for it loses its connection, too."""
         leg: Leg = x.leg
         balancer: Balancer = leg.balancer
         try:
@@ -106,7 +109,7 @@ class Courier(Carrier):
             raise
 
     def execute(self, x: Exchange) -> None:
-        """Send the request of the plan: on a warm connection, else on one that is dialled now."""
+        """Send the planned request: on a warm connection, else on one that is dialled now."""
         route: RouteRoom = x.route
         x.attempts += 1
         x.leg_attempts += 1
@@ -118,7 +121,7 @@ class Courier(Carrier):
             if attempts.hedging is not None:
                 self._arm(x, attempts.hedging)
         target: Target = x.target
-        # A body that streams can be sent once only: not on a connection that may turn out to be closed.
+        # A streamed body can be sent only once: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
         if x.body_done and not x.fresh and x.handshake is None:
             connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
@@ -132,7 +135,7 @@ class Courier(Carrier):
             self._send(x, connection)
 
     def connected(self, x: Exchange, connection: ClientConnection) -> None:
-        """A dial came through."""
+        """Send the request on the connection that was dialled."""
         try:
             self._connected(x, connection)
         except Exception as error:  # noqa: BLE001 - a task's edge: a defect must not leave the exchange in flight
@@ -141,7 +144,7 @@ class Courier(Carrier):
     def _connected(self, x: Exchange, connection: ClientConnection) -> None:
         x.task = None
         if x.main is not None and x.rival is None and not x.closed:
-            # The first attempt fell out meanwhile: this one is the exchange's.
+            # The first attempt failed meanwhile: this one is the exchange's.
             x = x.main
             x.task = None
         if x.closed:
@@ -151,7 +154,7 @@ class Courier(Carrier):
             self._send(x, connection)
 
     def unreachable(self, x: Exchange, error: GatewayError) -> None:
-        """A dial failed: nothing was sent, so any method may go to the next upstream."""
+        """Handle a failed dial: nothing was sent, so any method may go to the next upstream."""
         try:
             self._unreachable(x, error)
         except Exception as defect:  # noqa: BLE001 - a task's edge
@@ -160,16 +163,16 @@ class Courier(Carrier):
     def _unreachable(self, x: Exchange, error: GatewayError) -> None:
         x.task = None
         if x.main is not None and x.rival is None and not x.closed:
-            # The first attempt fell out meanwhile: this one is the exchange's.
+            # The first attempt failed meanwhile: this one is the exchange's.
             x = x.main
             x.task = None
         if not x.closed:
             x.ready_ns = monotonic_ns()
-            # What the gateway itself lacks says nothing about the upstream.
+            # A shortage in the gateway says nothing about the upstream.
             verdict = VERDICT_FAILURE if error.who == "upstream" else VERDICT_NEUTRAL
             if not self._another(x, verdict, CONNECT, -1, x.ready_ns):
                 if isinstance(error, OutOfResources):
-                    # The client's connection takes one of the descriptors that are missing.
+                    # The client's connection uses one of the descriptors that are missing.
                     x.flags &= ~_KEEP_ALIVE
                 self.give_up(x, error)
 
@@ -195,7 +198,7 @@ class Courier(Carrier):
             if x.handshake is not None:
                 head = x.handshake.request(head, x.head)
             if x.vouched is not None:
-                # For the back office alone: the lines go before the blank one.
+                # For the admin server only: the lines go before the blank one.
                 head = head[: len(head) - 2] + x.vouched + b"\r\n"
             connection.send(x, head, body, x.to_head, done)
         now_ns = monotonic_ns()
@@ -214,7 +217,7 @@ class Courier(Carrier):
             self.upstream_writable(x, connection.writable)
 
     def _another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
-        """Try the exchange again, somewhere else; False when it is not to be. Its client has heard nothing yet."""
+        """Try the exchange again, elsewhere; return False when it cannot be. Its client has received nothing yet."""
         if x.rival is not None:
             self._fall_out(x, verdict, now_ns)
             return True
@@ -226,7 +229,7 @@ class Courier(Carrier):
         return True
 
     def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
-        """Leave the attempt that failed behind, and make the next one."""
+        """Drop the attempt that failed, and make the next one."""
         x.began_ns = 0
         if x.timer is not None:
             x.timer.cancel()
@@ -267,10 +270,10 @@ class Courier(Carrier):
             except Exception as error:  # noqa: BLE001 - a timer's edge
                 self.crashed(x, error)
 
-    # ---------------------------------------------------------------- what is learnt of an upstream meanwhile
+    # ---------------------------------------------------------------- signals about an upstream
 
     def _listen(self, x: Exchange, now_ns: int) -> None:
-        """Have an upstream asked how it is that is silent for a while, to this exchange and to all the others."""
+        """Have an upstream probed that is silent for a while, to this exchange and to all others."""
         route: RouteRoom = x.route
         target: Target = x.target
         since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
@@ -283,7 +286,7 @@ class Courier(Carrier):
             balancer.suspect(x, now_ns)
 
     def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
-        """An upstream that asks for patience gets a pause, as far as others of its provider are left."""
+        """Give an upstream that sent retry-after a pause, if others of its provider are left."""
         words = head.header("retry-after")
         if words is not None and x.index >= 0:
             leg: Leg = x.leg
@@ -293,7 +296,7 @@ class Courier(Carrier):
     # ---------------------------------------------------------------- two attempts at a time
 
     def _arm(self, x: Exchange, hedging: Hedging) -> None:
-        """See to it that a second upstream is asked when the first one is late."""
+        """Set the timer for a second attempt at another upstream, for when the first one is late."""
         if not x.body_done or x.handshake is not None or not x.route.may_replay(x):
             return
         x.began_ns = x.ready_ns
@@ -302,7 +305,8 @@ class Courier(Carrier):
             x.timer = self._later(delay_ns / 1e9, self._hedge, x)
 
     def _hedge(self, x: Exchange) -> None:
-        """The first upstream is late. A document that has begun is on its way; of a stream the first event counts."""
+        """Send a second attempt, because the first upstream is late. A document that has begun is on its way; for a
+        stream the first event counts."""
         x.timer = None
         if x.closed or x.head_sent or (x.held is not None and not x.sse):
             return
@@ -316,8 +320,8 @@ class Courier(Carrier):
             self.crashed(x, error)
 
     def _won(self, x: Exchange) -> Exchange:
-        """An answer begins that others may have to be compared with; it is the exchange's, and its other attempt, if there is
-        one, is called off. What goes on is what is returned."""
+        """Keep the attempt whose response begins, record how long that took, and cancel the other attempt, if there is
+        one. Returns the exchange to continue with."""
         now_ns = monotonic_ns()
         main: Exchange = x if x.main is None else x.main
         attempts: Attempts = x.route.attempts
@@ -332,7 +336,7 @@ class Courier(Carrier):
         return main
 
     def _fall_out(self, x: Exchange, verdict: int, now_ns: int) -> None:
-        """One of two attempts failed: the exchange goes on with the other one."""
+        """Drop one of two attempts, because it failed: the exchange continues with the other one."""
         other: Exchange = x.rival
         main: Exchange = x if x.main is None else x.main
         main.began_ns = 0
@@ -359,7 +363,7 @@ class Courier(Carrier):
             balancer: Balancer = x.leg.balancer
             if x.index < 64:
                 bit = 1
-                bit <<= x.index  # as a C number it is a long one
+                bit <<= x.index  # in C, `1 << n` would be an int
                 x.tried |= bit
             balancer.release(x, verdict, now_ns)
         connection: ClientConnection | None = x.connection
@@ -372,5 +376,5 @@ class Courier(Carrier):
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of chunked framing (RFC 9112 7.1)."""
+    """Return one chunk of chunked framing (RFC 9112 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,4 +1,4 @@
-"""The exchange: one request and its response in flight, with all that the stages learned."""
+"""The exchange: one request and its response in flight, with all that the stages have decided."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from budgateway.reply import Reply
     from budgateway.wire.form import FormReader
 
-# How an exchange ends; the numbers are the native core's OUTCOME_*.
+# Outcomes of an exchange; the numbers are the native core's OUTCOME_*.
 COMPLETE = 0
 REFUSED = 1
 UPSTREAM_FAILED = 2
@@ -20,9 +20,10 @@ CLIENT_GONE = 4
 
 
 class Exchange:
-    """Filled by the stages from top to bottom, executed by the relay, closed exactly once.
+    """One exchange: filled by the stages from top to bottom, executed by the relay, closed exactly once.
 
-    It owns what must be given back: the in-flight slot (`balancer`, `index`), the upstream connection, a running task.
+    It owns what must be given back: the in-flight slot (`leg.balancer`, `index`), the upstream connection, a running
+    task.
     """
 
     def __init__(self, head: RequestHead, downstream: Any, client: str, now_ns: int) -> None:
@@ -30,7 +31,7 @@ class Exchange:
         self.head = head
         self.downstream = downstream
         self.client = client
-        self.network = client  # as limits count it: of an IPv6 client the network
+        self.network = client  # as limits count it: an IPv6 client's network
         self.started_ns = now_ns
         self.ready_ns = now_ns
         self.flags = 0
@@ -117,8 +118,8 @@ class Exchange:
         self.spoke_ns = now_ns
 
     def twin(self, now_ns: int) -> Exchange:
-        """A second attempt of the same request, beside the first: it has a slot, a connection and an answer of its own. It is
-        nobody's exchange: `become` makes its attempt the first one's."""
+        """Create a concurrent second attempt of the same request, with a slot, a connection and a response of its own.
+        It is not an exchange of its own: `become` makes its attempt the first one's."""
         h = Exchange(self.head, self.downstream, self.client, self.started_ns)
         h.ready_ns = now_ns
         h.flags = self.flags
@@ -135,7 +136,7 @@ class Exchange:
         h.pin = self.pin
         h.cors = self.cors
         bit = 1
-        bit <<= self.index  # as a C number it is a long one
+        bit <<= self.index  # in C, `1 << n` would be an int
         h.tried = self.tried | bit
         h.attempts = self.attempts
         h.leg_attempts = self.leg_attempts
@@ -151,7 +152,7 @@ class Exchange:
         return h
 
     def become(self, h: Exchange) -> None:
-        """Go on with the attempt of a twin; what it held is this exchange's from here on."""
+        """Continue with a twin's attempt; what the twin held belongs to this exchange from now on."""
         # attempt
         self.index = h.index
         h.index = -1
@@ -195,70 +196,71 @@ class Exchange:
 
 
 class Carrier:
-    """Whom the two ends of an exchange report to: the front door above the line, upstream connections below it.
+    """The handler that both ends of an exchange report to: client connections above the line, upstream connections
+    below.
 
-    A typed base so that the compiled protocols call it without Python's machinery. Who serves one end only (the back
-    office, a fetch) overrides that half; the other half is never called.
+    A typed base, so that the compiled protocols call it without Python's machinery. A handler of one end only (the
+    admin server, a fetch) overrides that half; the other half is never called.
     """
 
     def start(self, x: Exchange) -> None:
-        """A request is whole, or begins to stream."""
+        """Start an exchange whose request is complete, or begins to stream."""
         raise NotImplementedError
 
     def body(self, x: Exchange, data: bytes) -> None:
-        """A piece of a streamed request body."""
+        """Handle a piece of a streamed request body."""
         raise NotImplementedError
 
     def body_end(self, x: Exchange) -> None:
-        """The last byte of a streamed request body has come."""
+        """Handle the end of a streamed request body."""
         raise NotImplementedError
 
     def gone(self, x: Exchange) -> None:
-        """The client left; nothing can be written any more."""
+        """End an exchange whose client left; nothing can be written any more."""
         raise NotImplementedError
 
     def writable(self, x: Exchange, ok: bool) -> None:
-        """The client reads too slowly, or caught up."""
+        """Handle a client that reads too slowly, or caught up (`ok`)."""
         raise NotImplementedError
 
     def sweep(self, x: Exchange, now_ns: int) -> None:
-        """A chance to look at deadlines, four times a second."""
+        """Check the exchange's deadlines; called four times a second."""
         raise NotImplementedError
 
     def fail(self, x: Exchange, error: GatewayError) -> None:
-        """The request went wrong while it was read: answer it."""
+        """Answer a request that went wrong while it was read."""
         raise NotImplementedError
 
     def refuse_malformed(self, connection: Any, error: GatewayError, data: bytes) -> None:
-        """Answer what never became an exchange: there is no head to believe in `data`, which is what came of it."""
+        """Answer a request that never became an exchange: the bytes received, `data`, hold no valid head."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- upstream connections
 
     def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        """A whole response (head, complete; its body is the head's); or else first its head, upon which `x.pump` must be
-        set, then what the pump made of the body, piece by piece, and the end. A head is followed by at least one such
-        call in the same turn, so that it can leave in one write with what came behind it. `now_ns` is 0 for a mere
-        piece."""
+        """Handle what one read brought: a complete response (head, complete; its body is the head's), or first its
+        head, upon which `x.pump` must be set, then the pump's output piece by piece, and the end. A head is followed by
+        at least one such call in the same turn, so that it can leave in one write with what followed it. `now_ns` is 0
+        for a piece."""
         raise NotImplementedError
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
-        """The upstream connection ended before its response."""
+        """Handle an upstream connection that ended before its response."""
         raise NotImplementedError
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
-        """The upstream takes a streamed body too slowly, or caught up."""
+        """Handle an upstream that takes a streamed body too slowly, or caught up (`ok`)."""
         raise NotImplementedError
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        """A defect of ours was met while bytes of either end were dealt with: end the exchange, if it has not ended."""
+        """End the exchange, unless it has ended, after a defect of ours while bytes of either end were handled."""
         raise error
 
     def switched(self, x: Exchange, connection: Any, head: ResponseHead, rest: bytes) -> None:
-        """The upstream answered a handshake with 101; `rest` came behind its head. The connection's transport is to be
-        taken over (`surrender`)."""
+        """Handle a 101 from the upstream, and take over the connection's transport (`surrender`). `rest` came behind
+        the head."""
         raise NotImplementedError
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
-        """What went over an upgraded exchange's connections is over."""
+        """Handle the end of an upgraded exchange's connections."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""The judge: what a response is worth, seen before a byte of it reaches the client."""
+"""Response checks: whether a response is an answer, decided before a byte of it reaches the client."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from budgateway.wire.inference import ERROR_BODIES, is_context_error, is_inferen
 if TYPE_CHECKING:
     from budgateway.exchange_cy import Exchange
 
-# What a response's head waits for.
+# Values of `x.hold`: what a response's head waits for.
 HOLD_NOTHING = 0
 HOLD_EVENT = 1  # the first event of a stream
 HOLD_DOCUMENT = 2  # the end of a document
@@ -32,23 +32,24 @@ _SEEN_ERROR = 16
 _SEEN_PROMISE = 32
 _SEEN_CONTENT = 64
 
-# What a judgement can be besides an error.
-PASS = 0  # an answer
-WAIT = 1  # not yet known
-FAIL = 2  # none; `x.doubt` says why
-CONTEXT = 3  # a refusal: the prompt is longer than the model's context
+# Results of a check.
+PASS = 0  # the response is an answer
+WAIT = 1  # undecided: hold more of it
+FAIL = 2  # it is no answer; `x.doubt` is the error
+CONTEXT = 3  # it is an error: the prompt exceeds the model's context
 
 
 def verdict_of(status: int) -> int:
-    """What a status says about the upstream (RELIABILITY 2.6): of 4xx nothing bad, of back-pressure nothing at all."""
+    """Return a status's verdict on the upstream (RELIABILITY 2.6): a success for 4xx, neutral for back-pressure."""
     if status < 500 or status == 501:
         return VERDICT_NEUTRAL if status == 429 else VERDICT_SUCCESS
     return VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
 
 
 def verdict_of_delay(x: Exchange, now_ns: int) -> int:
-    """What it says about the upstream that an exchange's whole time is over: nothing, unless most of it was spent waiting
-    for this upstream to begin. The rest went to a slow upload, a slow reader, a queue, other attempts, a long answer."""
+    """Return the verdict on the upstream when an exchange exceeds its total time: neutral, unless most of that was
+    spent waiting for this upstream to begin. The rest went to a slow upload, a slow reader, a queue, other attempts, a
+    long response."""
     if x.head_sent or x.held is not None or (x.streamed and not x.body_done):
         return VERDICT_NEUTRAL
     since_ns: int = max(x.ready_ns, x.answer_ns - x.route.first_byte_ns)
@@ -57,17 +58,17 @@ def verdict_of_delay(x: Exchange, now_ns: int) -> int:
 
 
 def scan_of(flags: int) -> int:
-    """What the pump is to look for in a body whose head has these flags: its SCAN_*, 0 for nothing."""
+    """Return what the pump looks for in a body whose head has these flags: a SCAN_*, 0 for nothing."""
     if flags & _ENCODED:
         return 0
     return 2 if flags & _EVENT_STREAM else 1 if flags & _JSON else 0
 
 
 def frame(x: Exchange, flags: int, length: int, changes: bool) -> int:
-    """How a body that is not here whole goes to the client, as ResponseHeadWriter is told; `length` is what its head says,
-    and `changes` that it may get longer or shorter on its way."""
+    """Choose the client's framing of a body that is not complete yet: its length, -1 for none, -2 for chunked. `length`
+    is what its head says, `changes` that the body may get longer or shorter on its way."""
     if flags & _NO_BODY:
-        # The length that GET would have is HEAD's only message; 204 and 304 have none.
+        # A response to HEAD reports the length that GET would have; 204 and 304 have none.
         return length if x.to_head else -1
     if length >= 0 and not changes:
         return length
@@ -79,7 +80,7 @@ def frame(x: Exchange, flags: int, length: int, changes: bool) -> int:
 
 
 def hold(x: Exchange, status: int, context: bool) -> None:
-    """Decide what the head of a response that is not here whole waits for. `context`: a 400 may be one for a fallback."""
+    """Decide what the head of an incomplete response waits for. `context`: a 400 may be one for a fallback."""
     if 200 <= status < 300:
         if x.head.method == "POST" and is_inference(x.head.path):
             x.hold = HOLD_EVENT if x.sse else HOLD_DOCUMENT
@@ -88,7 +89,7 @@ def hold(x: Exchange, status: int, context: bool) -> None:
 
 
 def judge(x: Exchange, complete: bool, limit: int) -> int:
-    """Judge what was held so far; more than `limit` bytes are not held for long."""
+    """Check what is held so far; beyond `limit` bytes the response passes."""
     if x.hold == HOLD_DOCUMENT:
         if complete:
             return judge_document(x, x.status, _text(x))
@@ -107,13 +108,13 @@ def judge(x: Exchange, complete: bool, limit: int) -> int:
 
 
 def has_spoken(x: Exchange) -> bool:
-    """Whether a stream has brought its first token: text, reasoning, a tool's call."""
+    """Return whether a stream has brought its first token: text, reasoning, a tool call."""
     seen: int = x.pump.seen
     return (seen & _SEEN_CONTENT) != 0
 
 
 def judge_document(x: Exchange, status: int, body: bytes) -> int:
-    """Judge a whole document: under a 200 nothing and errors are no answers."""
+    """Check a whole document: a 200 that is empty or an error is not an answer."""
     if status == 400:
         return CONTEXT if is_context_error(body) else PASS
     if status != 200 or x.head.method != "POST" or not is_inference(x.head.path):
@@ -124,8 +125,8 @@ def judge_document(x: Exchange, status: int, body: bytes) -> int:
 
 
 def judge_end(x: Exchange) -> int:
-    """Judge a stream that is over: it must have said that it is whole, if it is of an API whose streams do. One that told of
-    an error is passed on as it came, and counts as cut off."""
+    """Check a stream at its end: it must have sent its terminator, if its API has one. A stream that reported an error
+    is passed on as it came, and counts as truncated."""
     seen: int = x.pump.seen
     if seen & _SEEN_ERROR:
         x.error = UpstreamError.code
@@ -135,7 +136,7 @@ def judge_end(x: Exchange) -> int:
 
 
 def _text(x: Exchange) -> bytes:
-    """What came behind the head so far, without the framing that it would leave with."""
+    """Return the body bytes held so far, without the framing that they would leave with."""
     held = b"".join(x.waiting or ())
     if not x.chunked:
         return held
@@ -150,7 +151,8 @@ def _text(x: Exchange) -> bytes:
 
 
 def _lie(x: Exchange, text: bytes, what: str) -> int:
-    """An error under a 200. When it says that the request was wrong, the client is told in the upstream's words."""
+    """Fail the response for an error under a 200, unless the error says that the request was wrong: the client then
+    gets it in the upstream's words."""
     status, message = told_error(text)
     if status < 500 and status != 429:
         return PASS

@@ -1,4 +1,4 @@
-"""THE ORDER: what is decided about an exchange, top to bottom, one call a stage."""
+"""THE ORDER: every decision about an exchange, top to bottom, one call per stage."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Stage(Protocol):
     """A stage of some routes only, between the limits and the choice of an upstream (`RouteRoom.stages`)."""
 
     def decide(self, x: Exchange) -> Awaitable[None] | None:
-        """Decide about an exchange: None to go on, or to answer with what is put into `x.reply`; GatewayError to refuse it;
-        else what must be waited for. Behind a wait the next stage is called, unless the wait has left a reply."""
+        """Decide about an exchange. Returns None to go on, or to answer with the `x.reply` that it has set; else an
+        awaitable. Raises GatewayError to refuse. After a wait the next stage is called, unless the wait has set a
+        reply."""
         ...
 
 
 class Snapshot:
-    """The immutable set of rooms built from one configuration; an exchange keeps the one it started under."""
+    """The immutable stages built from one configuration; an exchange keeps the snapshot it started under."""
 
     def __init__(
         self,
@@ -51,16 +52,16 @@ class Snapshot:
 
 
 def plan(x: Exchange) -> Awaitable[None] | None:
-    """Decide what happens to one exchange, and leave the plan in it: target, body to send, deadlines; or a reply of our own.
+    """Decide what happens to one exchange, and leave in it a plan (target, body to send, deadlines) or a reply.
 
-    None: it is planned. A stage that must wait (for Redis, a key set, a queue) returns what it waits for, and so does
-    this: called again when that is done, it goes on behind that stage.
-    Raises GatewayError to refuse it. A reload changes nothing for an exchange in flight: its rooms are its snapshot's.
+    Returns None when the plan is complete. A stage that must wait (for Redis, a key set, a queue) returns an awaitable,
+    and so does this: called again after the wait, it goes on behind that stage. Raises GatewayError to refuse. A reload
+    changes nothing for an exchange in flight, because its stages are its snapshot's.
     """
     rooms: Snapshot = x.snapshot
     done = x.stage  # 0, unless a stage has waited
     if done < 1:
-        # who is asking
+        # authenticate the principal
         waiting = rooms.auth.identify(x)
         if waiting is not None:
             x.stage = 1
@@ -69,9 +70,9 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         try:
             rooms.routes.match(x)  # peek at the body, find the route
             route: RouteRoom = x.route
-            rooms.auth.authorize(x, route.access, route.name)  # may this principal use it
+            rooms.auth.authorize(x, route.access, route.name)  # check that this principal may use it
         except GatewayError:
-            rooms.limits.stray(x)  # who only ever asks for what there is not is limited, too
+            rooms.limits.stray(x)  # count it as unrouted: refused requests are limited, too
             raise
     route = x.route
     if done < 3:
@@ -96,14 +97,14 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         adapter: OpenAIAdapter = leg.adapter
         adapter.adapt(x)  # the upstream's name for the model
         balancer: Balancer = leg.balancer
-        x.stage = 4  # nothing is left but to find an upstream: where there is none, a fallback may have one
+        x.stage = 4  # only an upstream is left to find: where there is none, a fallback may have one
         return balancer.next(x)  # filter -> score -> pick
     return None
 
 
 def stages_of(x: Exchange) -> tuple[Any, ...]:
-    """Every room that decides about this exchange, in the order of `plan`. A cached plan needs the word of each of them;
-    None stands for a room that the route does not have."""
+    """Return every stage that decides about this exchange, in the order of `plan`; None stands for one that the route
+    does not have. A cached plan needs a part from each."""
     rooms: Snapshot = x.snapshot
     route: RouteRoom = x.route
     leg: Leg = x.leg

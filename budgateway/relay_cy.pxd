@@ -25,7 +25,7 @@ cdef class Relay(Courier):
     cdef object _next_id, _write_head, _write_whole, _write_switch
     cdef public object ids              # native.RequestIds
     cdef public object riding
-    cdef public object express          # express.Express; None: nothing is to be learnt
+    cdef public object express          # express.Express, the fast path; None: off
     cdef public object sockets          # server.websocket.SocketCounts
     # configuration
     cdef public Snapshot snapshot

@@ -1,6 +1,6 @@
-"""The relay: executes plans. Moves bytes both ways, holds deadlines and back-pressure, ends every exchange once.
+"""The relay: executes plans. Moves bytes both ways, enforces deadlines and back-pressure, ends every exchange once.
 
-It is the handler of the front door and the sink of the upstream connections; between them stands one `Exchange`.
+Both the client connections and the upstream connections report to it; between them is one `Exchange`.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
 
-# For a client to read on, once its stream has stood still for chunk_timeout (nginx: send_timeout).
+# Time for a client to read on, once its stream has stalled for chunk_timeout (nginx: send_timeout).
 SEND_NS = 60_000_000_000
-# Whoever looks after an overloaded gateway must get through to it.
+# Operators must get through to an overloaded gateway.
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
 
 _KEEP_ALIVE = 1
@@ -72,7 +72,7 @@ _LOCATED = 32768
 _SCAN_DOCUMENT = 1
 _SCAN_EVENTS = 2
 
-# The judge's.
+# The results of judge_cy.
 _PASS = 0
 _WAIT = 1
 _CONTEXT = 3
@@ -85,7 +85,7 @@ _log = logging.getLogger("budgateway.relay")
 
 
 class Relay(Courier):
-    """One per worker. `snapshot` is swapped by one assignment; an exchange keeps the one it started under."""
+    """The relay of one worker. `snapshot` is replaced by one assignment; an exchange keeps the one it started under."""
 
     def __init__(
         self,
@@ -106,25 +106,25 @@ class Relay(Courier):
         self._write_switch = ResponseHeadWriter(SWITCH_LINES).write
         self.sockets = SocketCounts()
         self.express: Any = None
-        self.riding: Callable[[], int] = int  # exchanges that the express has in flight
+        self.riding: Callable[[], int] = int  # the number of exchanges that the fast path has in flight
         # configuration
         self.snapshot: Snapshot | None = None
-        # why new exchanges are refused; empty: they are not
+        # reason to refuse new exchanges; empty: take them
         self.shedding = ""
-        self.calm = 1 << 30  # in flight here: above it one upstream may have its share
+        self.calm = 1 << 30  # exchanges in flight here, above which one upstream is held to its `share`
         # now
         self.in_flight = 0
 
-    # ---------------------------------------------------------------- handler of the front door
+    # ---------------------------------------------------------------- downstream events
 
     def start(self, x: Exchange) -> None:
-        """Plan an exchange whose request is whole (or streams), and execute the plan."""
+        """Plan an exchange whose request is complete (or streams), and execute the plan."""
         self._enter(x)
         x.snapshot = self.snapshot
         self._plan(x)
 
     def _plan(self, x: Exchange) -> None:
-        """Plan an exchange, or what is left of its plan, and execute it: at once, unless a stage must wait."""
+        """Plan an exchange, or the rest of its plan, and execute it: at once, unless a stage must wait."""
         try:
             if x.flags & _ASKING:
                 self._answer_options(x)
@@ -143,7 +143,7 @@ class Relay(Courier):
                     route.mirror.copy(x, self._spawn)
                 self.execute(x)
             else:
-                # What is waited for is the time of a store or a queue, not ours.
+                # The wait is the time of Redis, a key set or a queue, not ours.
                 x.overhead_ns += monotonic_ns() - x.ready_ns
                 x.task = self._spawn(go_on(self, x, waiting))
         except GatewayError as error:
@@ -152,7 +152,8 @@ class Relay(Courier):
             self.crashed(x, error)
 
     def _answer_options(self, x: Exchange) -> None:
-        """Answer what is asked of the server itself or before a request, whoever asks. No limit but its own counts it."""
+        """Answer an OPTIONS request for the server itself, or a preflight, without authentication. Only its own limit
+        counts it."""
         snapshot: Snapshot = x.snapshot
         limits: Limits = snapshot.limits
         limits.preflight(x)
@@ -161,8 +162,8 @@ class Relay(Courier):
         self._tell(x, snapshot.origins.options(x.head, x.request_id, not x.keep_alive), COMPLETE, VERDICT_NEUTRAL)
 
     def _refuse(self, x: Exchange, error: GatewayError) -> None:
-        """A stage said no. If it was the choice of an upstream, one of the route's fallbacks may have one; no other
-        refusal is to be got around."""
+        """Handle a stage's refusal. If the choice of an upstream failed, a fallback of the route may have one; every
+        other refusal is final."""
         if x.stage == 4 and not x.attempts:
             attempts: Attempts = x.route.attempts
             if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
@@ -171,7 +172,7 @@ class Relay(Courier):
         self.give_up(x, error)
 
     def _reply(self, x: Exchange, reply: Reply) -> None:
-        """Answer with a reply of our own. Its end is that of every exchange."""
+        """Send a reply of our own. The exchange ends like every other one."""
         now_ns = monotonic_ns()
         x.first_byte_ns = now_ns
         x.status = reply.status
@@ -204,7 +205,7 @@ class Relay(Courier):
         self._pour(x)
 
     def _pour(self, x: Exchange) -> None:
-        """Write pieces of our own reply for as long as the client reads."""
+        """Write pieces of a reply of our own as long as the client reads."""
         downstream: ServerConnection = x.downstream
         pieces: Iterator[bytes] = x.reply.pieces  # type: ignore[union-attr,assignment]  # only called for such a reply
         while downstream.writable and not x.closed:
@@ -224,7 +225,7 @@ class Relay(Courier):
                 downstream.write(chunk(piece) if x.chunked else piece)
 
     def waited(self, x: Exchange, error: Exception | None) -> None:
-        """What a stage waited for came, or failed."""
+        """Continue the plan after a stage's wait, or handle the wait's error."""
         x.task = None
         if x.closed:
             return
@@ -237,12 +238,12 @@ class Relay(Courier):
             self.crashed(x, error)
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        """A defect of ours was met while an exchange was dealt with: it ends here, once, and no other does."""
+        """End an exchange, once, after a defect of ours; other exchanges are not affected."""
         if x.main is not None:
             x = x.main
         self._enter(x)
         _log.error("exchange %s failed", x.request_id, exc_info=error)
-        if x.closed:  # its client was not told, and waits
+        if x.closed:  # its client has no response yet, and waits
             x.downstream.abort()
             return
         try:
@@ -253,7 +254,7 @@ class Relay(Courier):
             x.downstream.abort()
 
     def _enter(self, x: Exchange) -> None:
-        """Count an exchange in, under its name, unless that was done."""
+        """Count an exchange and give it a request id, unless that was done."""
         if x.request_id:
             return
         self.in_flight += 1
@@ -261,12 +262,12 @@ class Relay(Courier):
         x.request_id = self._next_id() if given is None else given
 
     def gone(self, x: Exchange) -> None:
-        """The client left: so does the upstream request, whatever its phase."""
+        """End an exchange whose client left, and its upstream request, whatever its phase."""
         self._enter(x)
         self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, monotonic_ns())
 
     def writable(self, x: Exchange, ok: bool) -> None:
-        """The client reads too slowly, or caught up: the upstream follows."""
+        """Pause or resume the upstream, because the client reads too slowly, or caught up (`ok`)."""
         if x.connection is None:
             if ok and x.reply is not None and x.head_sent and not x.closed:
                 self._pour(x)
@@ -278,19 +279,19 @@ class Relay(Courier):
             x.connection.pause_reading()
 
     def fail(self, x: Exchange, error: GatewayError) -> None:
-        """The request went wrong while it was read."""
+        """End an exchange whose request went wrong while it was read."""
         self._enter(x)
         self.give_up(x, error)
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
-        """Answer what never became an exchange: there is no head to believe."""
+        """Answer a request that never became an exchange, because it has no valid head."""
         snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
         request_id = self._next_id()
         connection.write(response_bytes(error, request_id, "", True, 0, snapshot.origins.malformed(data)))
         self._recorder.refuse(connection.client, request_id, error, monotonic_ns())
 
     def sweep(self, x: Exchange, now_ns: int) -> None:
-        """Look at an exchange's deadlines, four times a second."""
+        """Check an exchange's deadlines, four times a second."""
         route = x.route
         if x.closed or route is None:
             return
@@ -304,7 +305,8 @@ class Relay(Courier):
                 x.deadline_ns = now_ns + route.chunk_ns
         elif x.deadline_ns and now_ns > x.deadline_ns:
             if x.head_sent and not x.downstream.writable:
-                # The stall is the client's: the upstream is not to blame while we hold it back. Nor is it held for ever.
+                # The client stalls: the upstream is not to blame while we hold it back. The client gets SEND_NS to read
+                # on.
                 if x.stalled:
                     self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, now_ns)
                     x.downstream.abort()
@@ -319,10 +321,10 @@ class Relay(Courier):
             if x.deadline_ns and x.index >= 0 and x.connection is not None:
                 self._listen(x, now_ns)
 
-    # ---------------------------------------------------------------- sink of the upstream connection
+    # ---------------------------------------------------------------- upstream events
 
     def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        """What one read of the upstream brought: a whole response, its head, or what the pump made of a piece."""
+        """Handle what one read of the upstream brought: a complete response, its head, or the pump's output."""
         target: Target = x.target
         if now_ns:
             target.pool.heard_ns = now_ns
@@ -356,14 +358,14 @@ class Relay(Courier):
             downstream.write(out)
 
     def _ended(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
-        """A body is over; `out` is the last of it."""
+        """End a body; `out` is the last piece of it."""
         downstream: ServerConnection = x.downstream
         if x.ends and judge_end(x) != _PASS:
             if out:
                 downstream.write(out)
             self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
             return
-        # What was held back, and our own terminator.
+        # The bytes that the pump held back, and our own terminator.
         last = x.pump.finish()
         out = last if out is None else out + last
         if out:
@@ -371,13 +373,13 @@ class Relay(Courier):
         self._done(x, now_ns)
 
     def _is_held(self, x: Exchange, judgement: int) -> bool:
-        """Whether an answer is not to be passed on: not yet, or not at all, as another attempt is under way or the client
-        was told of an error."""
+        """Return whether a response must not be passed on: not yet, or not at all, because another attempt has begun or
+        the exchange ended with an error."""
         if judgement == _PASS:
             return False
         if judgement == _WAIT:
             if not x.sse:
-                # Of a document every byte counts; of a stream comments do not.
+                # Every byte of a document is progress; comments in a stream are not.
                 x.progressed = True
             return True
         may = not x.streamed and x.route.may_replay(x)
@@ -388,7 +390,7 @@ class Relay(Courier):
         return True
 
     def _let_go(self, x: Exchange) -> bytes:
-        """The response's head leaves, with what waited behind it."""
+        """Release the held head, with the bytes that waited behind it."""
         out: bytes = x.held  # type: ignore[assignment]  # only called while there is one
         x.held = None
         if x.waiting is not None:
@@ -398,7 +400,8 @@ class Relay(Courier):
         return out
 
     def _comment(self, x: Exchange, now_ns: int) -> None:
-        """Show a client of a silent stream that somebody is there. It asked for that: the answer has begun with it."""
+        """Send a comment into a silent stream, so that its client goes on waiting. A held head is released first: the
+        response has then begun."""
         downstream: ServerConnection = x.downstream
         x.spoke_ns = now_ns
         if x.held is not None:
@@ -413,16 +416,17 @@ class Relay(Courier):
             downstream.write(chunk(_COMMENT))
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
-        """The upstream connection ended before its response."""
+        """Retry or fail an exchange whose upstream connection ended before its response."""
         x.connection = None
         if x.closed:
             return
         if not x.head_sent and not x.streamed and x.route.may_replay(x):
             now_ns = monotonic_ns()
-            # Not when a byte of an answer came: a malformed one is no sign of a connection that was about to be closed.
+            # Not after a byte of a response: a malformed one is no sign of a stale connection.
             stale = x.reused and not x.fresh and not x.heard
             if stale and x.rival is None:
-                # The keep-alive race: it closed as we wrote. One more try, on a connection that cannot be stale.
+                # The keep-alive race: the upstream closed as we wrote. Try once more, on a connection that cannot be
+                # stale.
                 x.fresh = True
                 x.leg_attempts -= 1
                 x.retries += 1 << (8 * STALE)
@@ -431,12 +435,12 @@ class Relay(Courier):
             if self._another(x, VERDICT_NEUTRAL if stale else VERDICT_FAILURE, BROKEN, -1, now_ns):
                 return
         if x.streamed and not x.body_done:
-            # It waited for the rest of an upload: how long it does that is between it and the client.
+            # The upstream waited for the rest of an upload: giving up then is not its fault.
             error.blames = False
         self.give_up(x, error)
 
     def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
-        """The upstream took the handshake: what goes over the two connections now is the tunnel's."""
+        """Start the tunnel, because the upstream accepted the handshake: it owns both connections from now on."""
         handshake = x.handshake
         try:
             lines = handshake.accept(head)
@@ -457,7 +461,7 @@ class Relay(Courier):
         took_us = x.overhead_ns // 1000
         data = self._write_switch(head, -1, True, x.request_id, lines, attempts, took_us, x.grant, target.redactor)
         if x.index >= 0:
-            # A trial of its breaker does not last as long as the socket.
+            # A breaker's trial does not last as long as the WebSocket.
             x.leg.balancer.answered(x, now_ns)
         place, downstream.place = downstream.place, 0
         client, early, door = downstream.surrender()
@@ -465,7 +469,7 @@ class Relay(Courier):
         tunnel.open(client, connection.surrender(), data, rest, early)
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
-        """The tunnel's end is the exchange's."""
+        """End the exchange with its tunnel."""
         self._close(x, outcome, verdict, now_ns)
 
     def _answer(  # noqa: C901 - one answer, top to bottom
@@ -492,7 +496,7 @@ class Relay(Courier):
             if doubtful and self._is_held(x, judge_document(x, status, head.body() or b"")):
                 return
             if x.sse and length:
-                # Its events are looked at as if they had come one by one.
+                # Its events are checked as if they had come one by one.
                 self._answer_stream(x, head, now_ns)
                 return
             if scan == _SCAN_DOCUMENT:
@@ -506,9 +510,9 @@ class Relay(Courier):
         if x.to_close:
             keep_alive = False
         if not complete:
-            # A stream of a known length is its upstream's own affair.
+            # A stream with a content-length keeps the usage event that the client did not request.
             keeps_usage = x.keeps_usage and x.sse and status < 300 and x.told_length < 0
-            # What a model says is no secret of ours; what an upstream says of itself may hold one.
+            # A model's output holds no secret of ours; what an upstream says about itself may hold one.
             hides = redactor if status >= 300 or scan != 0 else None
             errors = x.sse and status < 300
             name = x.model if rename else None
@@ -545,11 +549,11 @@ class Relay(Courier):
         self._done(x, sent_ns)
 
     def _began(self, x: Exchange) -> None:
-        """The head leaves: from here on the exchange cannot be tried again."""
+        """Note that the head leaves: from now on the exchange cannot be tried again."""
         route: RouteRoom = x.route
         now_ns = monotonic_ns()
         x.head_sent = True
-        # A stream may be idle for long.
+        # Free the request, because a stream may last long.
         x.body = None
         x.send_body = None
         x.peek = None
@@ -561,16 +565,16 @@ class Relay(Courier):
             balancer.answered(x, now_ns)
 
     def _answer_stream(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
-        """A whole event stream came in one read: framed anew, so that its end is ours to tell."""
+        """Handle a whole event stream that came in one read: it is framed anew, so that we write its end."""
         self._answer(x, head, None, False, now_ns)
         out = x.pump.feed(head.body())
         self.received(x, None, out, True, now_ns)
 
     def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
-        """Whether the answer is an error, and the exchange is tried again rather than told of it."""
+        """Return whether an error response is not passed on, because the exchange is tried again."""
         attempts: Attempts = x.route.attempts
         if x.rival is not None and (x.status >= 500 or x.status == 429):
-            # Whatever is retried otherwise: an answer that the other one may better.
+            # Even for a status that is not retried: the other attempt may bring a better response.
             return self._another(x, verdict_of(x.status), BROKEN, -1, now_ns)
         if x.status == 400:
             if not (complete and attempts.minds_context):
@@ -604,21 +608,22 @@ class Relay(Courier):
             return
         early = phase == "first_byte" and now_ns < x.answer_ns
         if early and not x.streamed and x.route.may_replay(x):
-            # What half of the client's own time was too short for says nothing about the upstream.
+            # An upstream that exceeded half of the client's own timeout is not to blame.
             hasty = x.until_ns and x.answer_ns == x.until_ns and not x.leg.first_event_ns
             if self._another(x, VERDICT_NEUTRAL if hasty else VERDICT_FAILURE, TIMEOUT, -1, now_ns):
                 return
         if early:
-            # Nobody else to ask: it gets the rest of the time.
+            # There is no other upstream: this one gets the rest of the time.
             x.deadline_ns = x.answer_ns
             return
         error = UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase)
-        # It answered, and went on as long as the operator lets anybody: models think, and write at length.
+        # An upstream that answered is not to blame for the total timeout: models think, and write at length.
         error.blames = not x.head_sent and (phase != "total" or verdict_of_delay(x, now_ns) == VERDICT_FAILURE)
         self.give_up(x, error)
 
     def give_up(self, x: Exchange, error: GatewayError) -> None:
-        """End an exchange with an error: told in the dialect while nothing was sent, else by breaking the stream off."""
+        """End an exchange with an error: as a response in the dialect while nothing was sent, else by breaking the
+        stream off."""
         if x.closed:
             return
         downstream = x.downstream
@@ -627,8 +632,9 @@ class Relay(Courier):
         verdict = VERDICT_FAILURE if upstream_fault and error.blames else VERDICT_NEUTRAL
         if x.head_sent:
             if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
-                # The error is an event of its own; without a terminator behind it nobody takes the stream for whole.
-                # Half an event has not left the pump: only inside one that is too long to be held there is no place.
+                # The error is an event of its own; without a terminator behind it no client takes the stream for
+                # complete. The pump holds partial events back: there is no room for ours only inside an event that is
+                # too long to be held.
                 told = event_bytes(error, x.request_id, x.head.path)
                 x.bytes_out += len(told)
                 downstream.write(chunk(told))
@@ -647,14 +653,14 @@ class Relay(Courier):
         self._tell(x, data, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)
 
     def _tell(self, x: Exchange, data: bytes, outcome: int, verdict: int) -> None:
-        """End an exchange with an answer of our own."""
+        """End an exchange with a response of our own."""
         downstream: ServerConnection = x.downstream
         self._close(x, outcome, verdict, monotonic_ns())
         downstream.write(data)
         downstream.finish(x.keep_alive)
 
     def _close(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
-        """Give back everything the exchange holds, and record it. The one place that does."""
+        """Give back everything that the exchange holds, and record it. The only place that does."""
         if x.closed:
             return
         x.closed = True
@@ -688,14 +694,14 @@ class Relay(Courier):
             self._settle(x, outcome, now_ns)
         except Exception as error:  # noqa: BLE001 - what became of it was done already: its client must not wait for the books
             _log.error("exchange %s could not be recorded", x.request_id, exc_info=error)
-        # The connection may hold on to the exchange until its next one: let go of the bulk.
+        # The connection may keep the exchange until its next one: free the bulk.
         x.body = None
         x.send_body = None
         x.document = None
         x.peek = None
 
     def _settle(self, x: Exchange, outcome: int, now_ns: int) -> None:
-        """Write an exchange's record, and settle its limits by what that finds was used."""
+        """Write an exchange's record, and settle its limits by the usage that was recorded."""
         target: Target | None = x.target
         upstream = "" if target is None else target.label
         route: RouteRoom | None = x.route
