@@ -488,7 +488,7 @@ pub(crate) fn limit_lines(grant: Option<&Grant>) -> LimitLines {
     lines
 }
 
-/// The most surplus bytes that a head keeps alive rather than being copied out of them.
+/// Maximum surplus bytes that a head keeps alive rather than being copied out of them.
 const MAX_KEPT_BEHIND: usize = 1024;
 
 /// The bytes that a head was scanned from.

@@ -291,7 +291,7 @@ pub(crate) fn answer_of(document: &[u8]) -> Answer {
     }
 }
 
-/// The bytes of a complete document, or of the body behind the head that came with it.
+/// The bytes of a complete document, or of the body after the head that came with it.
 fn whole<'a>(document: &'a Bound<'_, PyAny>) -> Option<&'a [u8]> {
     match document.cast::<ResponseHead>() {
         Ok(head) => head.get().whole(document.py()),

@@ -144,7 +144,7 @@ impl AccessLog {
         self.used
     }
 
-    /// Writes a line behind the buffered ones, if it fits; returns its length.
+    /// Writes a line after the buffered ones, if it fits; returns its length.
     fn put(&mut self, line: &Line<'_>, is_cut: bool) -> usize {
         let mut lines = std::mem::take(&mut self.lines);
         let mut out = Out::new(lines.get_mut(self.used..).unwrap_or_default());

@@ -7,21 +7,21 @@
 
 use crate::head::{Known, is_token_byte};
 
-/// The most bytes of extensions per chunk, semicolon included (against floods as in CVE-2023-39326, which hit nginx and
+/// Maximum bytes of extensions per chunk, semicolon included (against floods as in CVE-2023-39326, which hit nginx and
 /// Envoy too).
 pub const MAX_EXTENSION: u32 = 256;
-/// The most bytes of extensions per message.
+/// Maximum bytes of extensions per message.
 pub const MAX_EXTENSIONS: u32 = 16 * 1024;
-/// The most bytes of trailers, line ends included. Trailers are dropped.
+/// Maximum bytes of trailers, line ends included. Trailers are dropped.
 pub const MAX_TRAILERS: u32 = 8 * 1024;
-/// The most digits of a chunk size.
+/// Maximum digits of a chunk size.
 pub const MAX_SIZE_DIGITS: u8 = 16;
 
 /// A defect of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ChunkError {
-    /// No hexadecimal digits, or other bytes behind them.
+    /// No hexadecimal digits, or other bytes after them.
     #[error("a chunk size is malformed")]
     Size,
     /// More digits than `MAX_SIZE_DIGITS`.

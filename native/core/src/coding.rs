@@ -16,7 +16,7 @@ pub const MAX_RATIO: usize = 200;
 pub const FREE_BYTES: usize = 1 << 20;
 /// RFC 9659: zstd windows on the web are at most 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
-/// The most decoders per process with windows of megabytes (br 16, zstd 8).
+/// Maximum decoders per process with windows of megabytes (br 16, zstd 8).
 pub const MAX_WIDE: usize = 32;
 /// Size of the decoder's output buffer, the most that one step produces.
 const STEP: usize = 32 * 1024;
@@ -39,7 +39,7 @@ pub enum CodingError {
     /// The body stopped before its end.
     #[error("the compressed body ends too early")]
     Truncated,
-    /// There are bytes behind the end, and their meaning is undefined.
+    /// There are bytes after the end, and their meaning is undefined.
     #[error("the compressed body goes on behind its end")]
     Trailing,
     /// The decoded body is larger than the limit.
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// A decoder for the named coding (in any case), for a body of at most `limit` decoded bytes.
+    /// A decoder for the named coding (in any letter case), for a body of at most `limit` decoded bytes.
     pub fn new(coding: &str, limit: usize) -> Result<Self, CodingError> {
         let (codec, wide) = match coding.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => (Codec::Flate(Decompress::new_gzip(15)), None),
@@ -169,7 +169,7 @@ impl Decoder {
         }
     }
 
-    /// Checks the bytes behind an end: true when `piece` is another frame, which only zstd has (RFC 8878 3.1).
+    /// Checks the bytes after an end: true when `piece` is another frame, which only zstd has (RFC 8878 3.1).
     fn begins_again(&mut self, piece: &[u8]) -> Result<bool, CodingError> {
         match &mut self.codec {
             _ if piece.is_empty() => Ok(false),

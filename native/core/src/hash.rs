@@ -26,7 +26,7 @@ impl HashKey {
     }
 }
 
-/// The bytes behind the last complete word of eight, as the low bytes of a word.
+/// The bytes after the last complete word of eight, as the low bytes of a word.
 #[inline]
 pub(crate) fn tail(data: &[u8]) -> u64 {
     let left = data.len() % 8;

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Capacity kept from turn to turn.
 const KEPT: usize = 256 * 1024;
 
-/// Texts one behind the other, until cleared.
+/// Texts one after another, until cleared.
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// The texts are the first `used` bytes; the rest is capacity that was zeroed once.

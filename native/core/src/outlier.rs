@@ -8,7 +8,7 @@
 //! ```
 //!
 //! An upstream aside counts as ejected while another one answers: when many fail, none of them gets traffic; but when
-//! nobody answers, only the permitted share is missing. An ejection ends by the clock alone. Each period without an
+//! nobody answers, only the permitted share is missing. Only the clock ends an ejection. Each period without an
 //! ejection takes one off the multiplier (Envoy's). An ejected upstream counts no failures: those belong to exchanges
 //! that began before.
 

@@ -66,7 +66,7 @@ pub struct Price {
     input: u64,
     cached: u64,
     output: u64,
-    /// The most tokens that the model writes; 0: unknown.
+    /// Maximum tokens that the model writes; 0: unknown.
     pub max_output_tokens: u64,
 }
 

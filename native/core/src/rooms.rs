@@ -3,15 +3,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The most bytes per read.
+/// Maximum bytes per read.
 pub const ROOM: usize = 64 * 1024;
 /// The block size of the JSON scans, and a cache line: a body aligned to it is faster to scan.
 const LINE: usize = 64;
 /// Smaller reads are copied: that is cheaper than using another buffer, which is in no cache.
 const LARGE: usize = 8 * 1024;
-/// The most buffers lent at a time: 4 MiB. Beyond that, reads are copied.
+/// Maximum buffers lent at a time: 4 MiB. Beyond that, reads are copied.
 const MOST_LENT: usize = 64;
-/// The most unused buffers that are kept: as many as can be lent, and one.
+/// Maximum unused buffers that are kept: as many as can be lent, and one.
 const MOST_SPARE: usize = MOST_LENT + 1;
 
 /// The read buffers of all connections.
@@ -37,7 +37,7 @@ pub struct Room {
 
 impl Rooms {
     /// Reads into a buffer: `read` fills up to `most` bytes and returns their number. Lends the buffer when the read
-    /// was large and few are lent; otherwise returns `copy` of the bytes. The bytes behind the first `head` are aligned
+    /// was large and few are lent; otherwise returns `copy` of the bytes. The bytes after the first `head` are aligned
     /// to a line.
     ///
     /// # Errors

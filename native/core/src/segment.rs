@@ -24,19 +24,19 @@ use crate::queue::{SharedCounts, Waiting};
 use crate::usage::{PRINCIPALS, SUMS, Sum};
 use crate::vitals::{ModelSet, Signals, Vitals};
 
-/// The most names in metrics and logs; id 0 stands for all the others.
+/// Maximum names in metrics and logs; id 0 stands for all the others.
 pub const LABELS: usize = 2048;
-/// The most upstreams, by URL.
+/// Maximum upstreams, by URL.
 pub const UPSTREAMS: usize = 1024;
-/// The most workers.
+/// Maximum workers.
 pub const WORKERS: usize = 64;
-/// The most gauges per worker.
+/// Maximum gauges per worker.
 pub const GAUGES: usize = 32;
 /// The gauge that holds the worker's last heartbeat, in monotonic nanoseconds.
 pub const GAUGE_TICK: usize = 7;
-/// The most queues, by name.
+/// Maximum queues, by name.
 pub const QUEUES: usize = 256;
-/// The most lists of upstreams that share a rotation.
+/// Maximum lists of upstreams that share a rotation.
 pub const ROTATIONS: usize = 1024;
 /// Sets of eleven rate limit cells: 90,112 keys.
 pub const CELL_SETS: usize = 8192;

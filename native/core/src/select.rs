@@ -20,7 +20,7 @@ use crate::rotation::{Rotations, greatest_common_divisor};
 use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
 use crate::vitals::Standing;
 
-/// The most upstreams per selector.
+/// Maximum upstreams per selector.
 pub const MAX_CANDIDATES: usize = Mask::BITS;
 
 /// The reason why a selector is invalid.
@@ -111,7 +111,7 @@ struct Candidate {
     weight: u32,
     /// Multiplied by the in-flight count, this gives the load relative to weight, on a scale common to all candidates.
     share: u64,
-    /// The most exchanges in flight over all workers; 0 for no limit.
+    /// Maximum exchanges in flight over all workers; 0 for no limit.
     limit: u32,
 }
 

@@ -8,9 +8,9 @@ use crate::price::prompt_tokens;
 use crate::segment::{LabelId, Segment};
 use crate::sse::Usage;
 
-/// The most principals with sums of their own; later ones are counted together.
+/// Maximum principals with sums of their own; later ones are counted together.
 pub(crate) const PRINCIPALS: usize = 2048;
-/// The most sums; the last one counts the overflow.
+/// Maximum sums; the last one counts the overflow.
 pub(crate) const SUMS: usize = 4096;
 
 /// The facts about the answer to one exchange.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::outlier::{MS_MASK, MS_SHIFT};
 use crate::window::Window;
 
-/// The most models remembered per upstream; the list of an upstream with more counts as unknown.
+/// Maximum models remembered per upstream; the list of an upstream with more counts as unknown.
 pub const MODELS: usize = 255;
 
 const NS_PER_MS: u64 = 1_000_000;

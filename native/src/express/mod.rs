@@ -57,7 +57,7 @@ pub(crate) struct Express {
 struct State {
     /// True while requests are accepted.
     open: bool,
-    /// The most exchanges that one upstream may have in flight here.
+    /// Maximum exchanges in flight at one upstream, over all workers; beyond it, the relay takes over.
     share: u64,
     /// The limit of unwritten access-line bytes, and the callback that writes them out.
     flush: Option<(isize, Py<PyAny>)>,

@@ -12,7 +12,7 @@ use crate::redact::Redactor;
 use crate::select::Selector;
 use crate::sockets::{Idle, Transport};
 
-/// The most cached plans; beyond it, all are dropped.
+/// Maximum cached plans; beyond it, all are dropped.
 const MOST: usize = 1024;
 
 /// The decisions that hold for every exchange of one kind.

@@ -1,5 +1,5 @@
-//! An interceptor below the protocols: it sees reads from the connections that it is interested in before their
-//! protocol.
+//! An interceptor below the protocols: it sees the reads of connections that it is interested in before their protocol
+//! does.
 
 use budgateway_core::places::Key;
 use pyo3::prelude::*;

@@ -13,7 +13,7 @@ use rustix::net::{SocketFlags, accept_with};
 use super::set::{Entry, Set, failed};
 use super::transport::Transport;
 
-/// The most connections accepted in one turn, so that open connections get their turn in between.
+/// Maximum connections accepted in one turn, so that open connections get their turn in between.
 const AT_ONCE: usize = 16;
 /// The pause of accepting when descriptors run out; connections wait in the backlog.
 const REST_S: f64 = 0.1;

@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use super::interceptor::Interceptor;
 use super::{Listener, Transport};
 
-/// The most events per turn; with more, the loop first handles everything else.
+/// Maximum events per turn; with more, the loop first handles everything else.
 const EVENTS: usize = 64;
 
 pub(crate) struct Set {
@@ -234,7 +234,7 @@ impl Set {
         self.call_later.call1(what.py(), (seconds, what)).map(drop)
     }
 
-    /// Logs an error with `whom`; an error that is not an `Exception` is returned.
+    /// Logs an error with `whom`; an error that is not an `Exception` is passed on.
     pub(crate) fn complain(&self, what: &str, error: PyErr, whom: &Bound<'_, PyAny>) -> PyResult<()> {
         if !error.is_instance_of::<PyException>(whom.py()) {
             return Err(error);

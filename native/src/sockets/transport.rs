@@ -19,7 +19,7 @@ use super::set::{Entry, Set, failed};
 use super::state::{Piece, Read, State};
 use crate::head::now_ns;
 
-/// The most pieces per send: far below the kernel's limit (IOV_MAX, 1,024).
+/// Maximum pieces per send: far below the kernel's limit (IOV_MAX, 1,024).
 const MAX_WAITING: usize = 64;
 
 #[pyclass(frozen, module = "budgateway._native")]

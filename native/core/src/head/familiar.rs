@@ -51,7 +51,7 @@ impl Familiar {
     }
 }
 
-/// The bytes before and behind the number. None for a number with a leading zero: those are left to the parser.
+/// The bytes before and after the number. None for a number with a leading zero: those are left to the parser.
 fn around<'a>(head: &'a [u8], length: &Range<usize>) -> Option<(&'a [u8], &'a [u8])> {
     let is_plain = matches!(head.get(length.start), Some(b'1'..=b'9')) && head.len() <= LONGEST;
     Some((head.get(..length.start)?, head.get(length.end..)?)).filter(|_| is_plain)

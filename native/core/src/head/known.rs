@@ -1,4 +1,4 @@
-//! The header names that the gateway treats specially, recognised in any case.
+//! The header names that the gateway treats specially, recognised in any letter case.
 
 /// A set of `Known`, one bit each.
 pub(super) type KnownSet = u64;
@@ -95,7 +95,7 @@ pub(super) const fn set(names: &[Known]) -> KnownSet {
     set
 }
 
-/// True when `bytes` spell `lower` (lower-case letters, digits, `-`, `/`) in any case.
+/// True when `bytes` spell `lower` (lower-case letters, digits, `-`, `/`) in any letter case.
 ///
 /// `| 0x20` on its own would also turn CR into `-`; bytes of a scanned line have no control characters.
 #[inline]

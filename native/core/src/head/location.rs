@@ -1,4 +1,4 @@
-//! Location headers: replaces an upstream's own address by the gateway's.
+//! Location headers: replaces an upstream's own address with the gateway's.
 
 use super::RequestHeadWriter;
 use super::scan::Field;

@@ -27,11 +27,11 @@ pub use write::{
     Disclosure, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
 };
 
-/// The most bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).
+/// Maximum bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).
 pub const MAX_HEAD: usize = 32 * 1024;
-/// The most bytes of one line without its CRLF.
+/// Maximum bytes of one line without its CRLF.
 pub const MAX_LINE: usize = 8 * 1024;
-/// The most header lines of one head (Envoy 100, HAProxy 101).
+/// Maximum header lines of one head (Envoy 100, HAProxy 101).
 pub const MAX_HEADERS: usize = 100;
 
 /// Properties of a head, one bit each; Python uses the same numbers.
@@ -60,7 +60,7 @@ pub mod flag {
     pub const NAMED: u16 = 1 << 10;
     /// A request with a timeout of its own.
     pub const TIMED: u16 = 1 << 11;
-    /// A response whose body has arrived in full, and is empty or begins like no answer.
+    /// A response whose body has arrived in full, and may not be an answer: it is empty, or begins like an error.
     pub const DOUBTFUL: u16 = 1 << 12;
     /// An OPTIONS request that no upstream sees: for the server itself (`*`), or a browser's preflight (Fetch 4.8).
     pub const ASKING: u16 = 1 << 13;

@@ -1,6 +1,6 @@
 //! The reason phrases of registered status codes.
 
-/// RFC 9110 15; empty for what is not registered.
+/// The phrase by RFC 9110 15; empty for an unregistered status.
 pub(super) fn standard_reason(status: u16) -> &'static [u8] {
     match status {
         100 => b"Continue",

@@ -105,7 +105,7 @@ impl RequestHead {
         if self.path.is_empty() { b"/" } else { self.path.of(head) }
     }
 
-    /// The text behind the question mark; empty without one.
+    /// The text after the question mark; empty without one.
     pub fn query<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         self.query.of(head)
     }
@@ -218,7 +218,7 @@ fn request_line(line: &[u8]) -> Result<Start, HeadError> {
     if matches!(name, b"CONNECT" | b"TRACE") {
         return Err(HeadError::MethodForbidden);
     }
-    // `rest` begins with the space behind the method; a target that contains a space is invalid.
+    // `rest` begins with the space after the method; a target that contains a space is invalid.
     let bytes = rest.get(1..).ok_or(HeadError::RequestLine)?;
     let parsed = target::parse(bytes, name == b"OPTIONS")?;
     let may_name_model = target::may_name_model(parsed.path.of(bytes), parsed.query.of(bytes));

@@ -465,7 +465,7 @@ impl Facts {
                 self.flags |= flag::CHUNKED;
             }
             Known::Connection => self.connection(value)?,
-            // Not part of HTTP (RFC 9112 C.2.2), but llhttp accepts nothing behind a message with it.
+            // Not part of HTTP (RFC 9112 C.2.2), but llhttp accepts nothing after a message with it.
             Known::ProxyConnection => self.close |= options(value).any(|option| equals(option, b"close")),
             Known::ContentType => self.flags |= content_type(value, direction),
             Known::ContentEncoding if !value.is_empty() && !equals(value, b"identity") => self.flags |= flag::ENCODED,

@@ -70,7 +70,7 @@ pub(super) fn parse(target: &[u8], options: bool) -> Result<Target, HeadError> {
     Ok(parsed)
 }
 
-/// True when some server may take a model from the target: from the query (LiteLLM), or from the text behind `models`,
+/// True when some server may take a model from the target: from the query (LiteLLM), or from the text after `models`,
 /// `engines` or `deployments` in the path (Google, LiteLLM, Azure). Encoded text may spell anything.
 pub(super) fn may_name_model(path: &[u8], query: &[u8]) -> bool {
     const NAMING: [&[u8]; 4] = [b"model/", b"models/", b"engines/", b"deployments/"];
@@ -198,8 +198,8 @@ pub(super) fn host(authority: &[u8]) -> Result<usize, HeadError> {
     Ok(name.len())
 }
 
-/// True when two authorities are equal: in any case, and with or without `port`, their scheme's default with its colon
-/// (RFC 9110 4.2.3). Invalid authorities are left to `host`.
+/// True when two authorities are equal: in any letter case, and with or without `port`, their scheme's default with its
+/// colon (RFC 9110 4.2.3). Invalid authorities are left to `host`.
 pub(super) fn is_same(one: &[u8], other: &[u8], port: &[u8]) -> bool {
     let bare = |authority: &'_ [u8]| authority.strip_suffix(port).map_or(authority.len(), <[u8]>::len);
     let (one, other) = (one.get(..bare(one)), other.get(..bare(other)));

@@ -1,4 +1,4 @@
-//! Tokens, the characters of names (RFC 9110 5.6.2).
+//! HTTP tokens (RFC 9110 5.6.2), the grammar of names.
 
 /// True for a token (RFC 9110 5.6.2).
 pub(crate) fn is_token(bytes: &[u8]) -> bool {

@@ -303,7 +303,7 @@ impl RequestHeadWriter {
         allowed && !(head.names_headers && connection_names(&head.fields, bytes, field.name(bytes)))
     }
 
-    /// The path behind `prefix`.
+    /// The path after `prefix`.
     fn path<'a>(&self, path: &'a [u8]) -> &'a [u8] {
         let path = without(path, &self.strip);
         let path = without(path, &self.overlap);
@@ -532,7 +532,7 @@ fn contains(names: &[Vec<u8>], name: &[u8]) -> bool {
     names.iter().any(|other| name.eq_ignore_ascii_case(other))
 }
 
-/// Cloudflare's headers, and those of CORS: the gateway decides which pages may read an answer, and nobody may say it
+/// Cloudflare's headers, and those of CORS: the gateway decides which pages may read an answer, and no header may occur
 /// twice.
 fn is_kept_back(name: &[u8]) -> bool {
     begins(name, b"cf-") || begins(name, b"access-control-")

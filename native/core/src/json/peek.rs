@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::scan::scan;
 use super::{JsonError, Visitor, quote, walk};
 
-/// The most fields per peeker: results are stored in the returned object, not on the heap.
+/// Maximum fields per peeker: results are stored in the returned object, not on the heap.
 pub const MAX_FIELDS: usize = 16;
 
 /// The reason why a list of wanted fields is invalid.
@@ -176,8 +176,8 @@ impl Members {
     }
 }
 
-/// True when a key equals a (lower-case, ASCII) name in any case, by Unicode's folding: two letters beyond ASCII fold
-/// into it, the long s and the Kelvin sign.
+/// True when a key equals a (lower-case, ASCII) name in any letter case, by Unicode's folding: two letters beyond ASCII
+/// fold into it, the long s and the Kelvin sign.
 fn folds_to(key: &[u8], name: &str) -> bool {
     let Ok(key) = std::str::from_utf8(key) else {
         return false;

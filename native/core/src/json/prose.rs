@@ -11,7 +11,7 @@ const LONG: usize = 16;
 pub(super) struct Escapes {
     /// 1: the first byte is escaped.
     cut: u64,
-    /// The previous block's escaped `u` bytes, and the same mask with the byte behind each.
+    /// The previous block's escaped `u` bytes, and the same mask with the byte after each.
     units: [u64; 2],
 }
 

@@ -58,7 +58,7 @@ impl Period {
         }
     }
 
-    /// The most days that it can have.
+    /// Maximum length in days.
     fn longest(self) -> u32 {
         match self {
             Self::Day => 1,
@@ -133,7 +133,7 @@ impl Budget {
         [self.period as u8]
     }
 
-    /// The cell after spending, if that fits. A budget that is used up also refuses requests without a cost.
+    /// The cell after spending, if that fits. A budget that is used up refuses even a cost of 0.
     #[inline]
     pub(super) fn debited(&self, value: u64, micros: u64, today: u32) -> Option<u64> {
         let (end, spent) = self.now(value, today);
@@ -165,7 +165,7 @@ impl Budget {
         self.micros.saturating_sub(self.now(value, today).1)
     }
 
-    /// The day on which a cell's budget begins anew.
+    /// The day on which a cell's next period begins.
     pub(super) fn end(&self, value: u64, today: u32) -> u32 {
         self.now(value, today).0
     }

@@ -51,7 +51,7 @@ pub enum Unit {
 pub enum Rule {
     /// A bucket that refills.
     Rate(Unit, Bucket),
-    /// The most exchanges at a time.
+    /// Maximum exchanges at a time.
     Concurrency(u32),
     /// Micro-dollars per period.
     Spend(Budget),
@@ -95,11 +95,11 @@ pub struct Ask {
     /// Input tokens: an estimate. Estimates are capped at a whole bucket or budget, because an estimate must not make a
     /// request impossible.
     pub prompt: u64,
-    /// The most output tokens.
+    /// Maximum output tokens.
     pub output: u64,
     /// True when the client set the output; otherwise that is an estimate, too.
     pub is_firm: bool,
-    /// The cost of both: an estimate. `None`: nothing is spent, and even a used-up budget does not refuse it.
+    /// The cost of both: an estimate. `None`: budgets are not checked, not even a used-up one.
     pub micros: Option<u64>,
     /// Monotonic nanoseconds.
     pub now_ns: u64,
@@ -496,7 +496,7 @@ fn identity(name: &str, by: u8, rule: Rule) -> Vec<u8> {
     [&[kind, by], detail.as_slice(), name.as_bytes()].concat()
 }
 
-/// The selected parts, each behind its length; `None` when one is missing.
+/// The selected parts, each after its length; `None` when one is missing.
 fn joined(parts: &[&[u8]; SUBJECT_PARTS], by: u8) -> Option<SmallVec<[u8; 256]>> {
     let mut text = SmallVec::new();
     for part in (0..SUBJECT_PARTS)

@@ -16,7 +16,7 @@ use crate::segment::{Row, Segment, Worker};
 /// Sets of slots.
 pub(crate) const LEASE_SETS: usize = 512;
 const KEYS: usize = 15;
-/// The most keys with leases at a time.
+/// Maximum keys with leases at a time.
 pub(crate) const SLOTS: usize = LEASE_SETS * KEYS;
 
 // The key of a slot that is being reassigned.
@@ -37,7 +37,7 @@ pub(super) struct Lease(Option<u16>);
 
 /// Counts a lease of the key, unless `limit` are in use; `Err` when they are.
 ///
-/// When every slot of the key's set is in use by other keys, the lease is not counted: more is admitted, never less.
+/// The lease is not counted when every slot of the key's set is in use by other keys: more is admitted, never less.
 pub(super) fn take(segment: &Segment, worker: Worker, hash: u64, limit: u32, now_ns: u64) -> Result<Lease, ()> {
     let row = segment.row(worker);
     for _ in 0..TRIES {

@@ -64,5 +64,5 @@ pub enum LimitError {
     Segment(#[from] crate::segment::SegmentError),
 }
 
-/// The most limits per decision.
+/// Maximum limits per decision.
 pub const MAX_LIMITS: usize = 64;

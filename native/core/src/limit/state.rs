@@ -105,7 +105,7 @@ pub fn save(segment: &Segment, clocks: &Clocks) -> Vec<u8> {
 /// Loads a state of `save` into a new segment, in which nothing may have been counted. Returns the step of the wall
 /// clock in the meantime, as far as it can be known. Within one boot, the time that has passed is known. Between boots,
 /// a clock that went back was set; one that went forward is trusted, except for the amount by which it had been set
-/// back before. A clock that was set begins no budget anew.
+/// back before. A clock that was set restarts no budget.
 pub fn load(segment: &Segment, state: &[u8], clocks: &Clocks) -> Result<Step, StateError> {
     let words: Vec<u64> = state
         .chunks_exact(8)
@@ -212,8 +212,8 @@ mod tests {
         }
     }
 
-    /// Starts a gateway with a state and spends. Returns the step, whether each budget allowed it, and the state left
-    /// behind.
+    /// Starts a gateway with a state and spends. Returns the clock's step, one flag per budget that allowed it, and the
+    /// state that the gateway leaves.
     fn start(state: &[u8], clocks: &Clocks, micros: u64) -> (i64, [bool; 3], Vec<u8>) {
         let segment = Arc::new(Segment::new(1).unwrap());
         let step = if state.is_empty() {

@@ -6,7 +6,7 @@
 
 use super::pattern::decode;
 
-/// The most times that a path may be decoded between the gateway and the upstream's handler.
+/// Maximum times that a path may be decoded between the gateway and the upstream's handler.
 const DECODINGS: usize = 3;
 
 /// True when a path may differ from its folded form.

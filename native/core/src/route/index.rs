@@ -57,7 +57,7 @@ type Ranks = Vec<u32>;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     exact: HashMap<Box<[u8]>, Paths>,
-    /// Keyed by the text behind the star, dot included.
+    /// Keyed by the text after the star, dot included.
     suffixes: HashMap<Box<[u8]>, Paths>,
     any: Paths,
 }
@@ -115,7 +115,7 @@ impl Index {
         index
     }
 
-    /// Calls `visit` with every group whose host and path match. `host` is in any case, `path` is decoded.
+    /// Calls `visit` with every group whose host and path match. `host` is in any letter case, `path` is decoded.
     #[inline]
     pub(super) fn groups<'a>(&'a self, host: &[u8], path: &[u8], visit: &mut dyn FnMut(&'a Group)) {
         if !(self.exact.is_empty() && self.suffixes.is_empty()) {
@@ -180,7 +180,7 @@ impl Paths {
         }
     }
 
-    /// Visits the groups at and below a node; `rest` is the path behind the slash, None when the path has ended.
+    /// Visits the groups at and below a node; `rest` is the path after the slash, None when the path has ended.
     fn walk<'a>(&'a self, at: usize, rest: Option<&[u8]>, visit: &mut dyn FnMut(&'a Group)) {
         let Some(node) = self.nodes.get(at) else { return };
         let Some(rest) = rest else {

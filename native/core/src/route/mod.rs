@@ -16,7 +16,7 @@ use crate::head::is_token;
 
 pub use self::explain::Explanation;
 
-/// The most distinct methods per table; more than IANA has registered.
+/// Maximum distinct methods per table; more than IANA has registered.
 const MAX_METHODS: usize = 64;
 
 /// A rule as configured; an empty property matches everything.
@@ -53,7 +53,7 @@ pub struct Request<'a> {
     pub method: &'a [u8],
     /// Percent-encoded, without the query.
     pub path: &'a [u8],
-    /// Without the port, in any case.
+    /// Without the port, in any letter case.
     pub host: &'a [u8],
     /// The model that the body names.
     pub model: Option<&'a str>,

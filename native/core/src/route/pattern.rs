@@ -5,7 +5,7 @@ use core::cmp::Reverse;
 use super::fold::fold;
 use crate::head::host_len;
 
-/// The most segments of a path pattern; the index recurses once per segment.
+/// Maximum segments of a path pattern; the index recurses once per segment.
 const MAX_SEGMENTS: usize = 64;
 
 /// A pattern of hosts.
@@ -14,7 +14,7 @@ pub(super) enum HostPattern {
     Any,
     /// Lower case.
     Exact(Box<[u8]>),
-    /// The text behind `*`, with its dot: one or more labels precede it.
+    /// The text after `*`, with its dot: one or more labels precede it.
     Suffix(Box<[u8]>),
 }
 
@@ -327,7 +327,7 @@ impl Glob {
     pub(super) fn matches(&self, text: &[u8]) -> bool {
         let pattern = self.0.as_bytes();
         let (mut at, mut here) = (0, 0);
-        // The position behind the last `*` in the pattern, and the position in the text that it does not cover yet.
+        // The position after the last `*` in the pattern, and the position in the text that it does not cover yet.
         let mut retry: Option<(usize, usize)> = None;
         while let Some(byte) = text.get(here) {
             match pattern.get(at) {

@@ -6,7 +6,7 @@ use crate::json::{Listener, Outline, Want};
 
 /// Choices with a higher index are ignored: prompts times `n` of a completion are far fewer.
 const MAX_CHOICES: usize = 1 << 16;
-/// The beginning of a value is enough to tell content from nothing.
+/// The beginning of a value is enough to distinguish content from nothing.
 const MAX_VALUE_BYTES: usize = 24;
 
 /// Every choice seen in one stream.
@@ -249,7 +249,7 @@ impl Listener for Heard<'_> {
 mod tests {
     use super::*;
 
-    /// Whether all have ended and whether there was content, the same for every cut.
+    /// Two flags, the same for every cut: all choices have ended, and there was content.
     fn read(arrays: &[&str]) -> (bool, bool) {
         let results = [1, 2, 3, 7, 1000].map(|size| {
             let mut choices = Choices::default();
@@ -310,7 +310,7 @@ mod tests {
         assert!(!read(&[first, begins]).0);
         assert!(!read(&[r#"[{"index":900}]"#, first]).0);
         assert!(read(&[r#"[{"index":900}]"#, first, r#"[{"index":900,"finish_reason":"x"}]"#]).0);
-        // Text behind an end does not undo it; an invalid index is replaced by the position.
+        // Text after an end does not undo it; an invalid index is replaced by the position.
         assert!(read(&[first, r#"[{"index":0,"delta":{},"finish_reason":null}]"#]).0);
         assert!(!read(&[r#"[{"index":-1},{"index":"0","finish_reason":"stop"}]"#]).0);
     }

@@ -1,4 +1,4 @@
-//! The model rewriter: replaces the upstream's model name by the one that the client requested.
+//! The model rewriter: replaces the upstream's model name with the one that the client requested.
 
 use std::sync::LazyLock;
 

@@ -34,8 +34,8 @@ members!(EVENT:
     ITEM = "item",
 );
 
-/// Searches for the marks of events that must be parsed: those with one of these marks, when `Seen::is_told` accepts the
-/// text behind it. None without vector instructions; then every event is parsed.
+/// Searches for the marks of events that must be parsed: those with one of these marks, when `Seen::is_told` accepts
+/// the text after it. None without vector instructions; then every event is parsed.
 static MARKS: LazyLock<Option<packed::Searcher>> = LazyLock::new(|| {
     packed::Searcher::new([
         "\"usage\"",
@@ -83,7 +83,7 @@ enum Framing {
     Document(Outline),
 }
 
-/// The longest tail: a usage object with the members that engines write behind it.
+/// The longest tail: a usage object with the members that engines write after it.
 const MAX_TAIL_BYTES: usize = 1024;
 static USAGE_KEY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 
@@ -247,7 +247,7 @@ impl UsageScanner {
 
 /// The usage that a whole JSON document reports.
 ///
-/// Engines write `usage` near the end: the text behind its key is parsed separately, as an object. When it closes with
+/// Engines write `usage` near the end: the text after its key is parsed separately, as an object. When it closes with
 /// the document's last byte, the key was at the top level. Every other document is read from the start.
 pub fn usage_of_document(bytes: &[u8]) -> Option<Usage> {
     if let Some(report) = usage_at_end(bytes) {
@@ -371,7 +371,7 @@ impl Seen {
         })
     }
 
-    /// True when a mark with this text behind it holds something not yet known.
+    /// True when a mark with this text after it holds something not yet known.
     fn is_told(&self, mark: usize, after: &[u8]) -> bool {
         if mark > INDEX_MARK {
             return true;

@@ -97,7 +97,7 @@ impl Report {
             detail(COMPLETION_TOKENS_DETAILS, OUTPUT_TOKENS_DETAILS, REASONING_TOKENS),
         );
         report.or_else(|| {
-            // Cohere: `tokens` are the model's, `billed_units` the price's.
+            // Cohere: `tokens` are the processed tokens, `billed_units` the charged ones.
             [TOKENS, BILLED_UNITS].into_iter().find_map(|field| {
                 let inner = Object::read(&USAGE, object.text(field)?)?;
                 let report = Self {
