@@ -98,8 +98,9 @@ class Courier(Carrier):
     # ---------------------------------------------------------------- attempts
 
     def _spread(self, x: Exchange) -> None:
-        """Move the exchange away from an upstream that already holds half of what the gateway takes, or nothing would
-        be left for the others. A client that is refused for it loses its connection, too."""
+        """Move the exchange to another upstream if the chosen one has no bound of its own and more than `share` in
+        flight: half of what the gateway takes, or nothing would be left for the others. A client refused for that loses
+        its connection, too."""
         leg: Leg = x.leg
         balancer: Balancer = leg.balancer
         try:
@@ -305,8 +306,8 @@ class Courier(Carrier):
             x.timer = self._later(delay_ns / 1e9, self._hedge, x)
 
     def _hedge(self, x: Exchange) -> None:
-        """Send a second attempt, because the first upstream is late. A document that has begun is on its way; for a
-        stream the first event counts."""
+        """Send a second attempt, because the first one is late. A document has begun with its head, a stream with its
+        first event."""
         x.timer = None
         if x.closed or x.head_sent or (x.held is not None and not x.sse):
             return
@@ -358,7 +359,7 @@ class Courier(Carrier):
             main.tried = h.tried
 
     def _call_off(self, x: Exchange, verdict: int, now_ns: int) -> None:
-        """Give back what an attempt holds."""
+        """Give back an attempt's slot, connection and task."""
         if x.index >= 0:
             balancer: Balancer = x.leg.balancer
             if x.index < 64:

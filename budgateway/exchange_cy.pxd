@@ -25,8 +25,8 @@ cdef class Exchange:
     cdef public object standing         # auth.authenticator_cy.Standing
     cdef public bytes vouched           # principal header lines, for the admin server
     cdef public str limit_key           # what limits count by: the principal, or the network
-    cdef public object claim            # limits.across.Claim: what it holds of the global limits
-    cdef public object grant            # native.Grant: what it holds of its limits
+    cdef public object claim            # limits.across.Claim: its share of the global limits, settled at the end
+    cdef public object grant            # native.Grant: what the limits granted it, settled at the end
     cdef public object peek             # native.BodyPeek
     cdef public bint streams            # the body requests a stream
     cdef public str model               # as the client names it
@@ -52,7 +52,7 @@ cdef class Exchange:
     cdef public Exchange main           # of a twin: the exchange that it belongs to
     cdef public long long began_ns      # start of the first attempt, if hedging measures it; else 0
     cdef public object target           # transport.client_cy.Target of this attempt
-    cdef public bytes send_body         # what goes upstream: the body after edits
+    cdef public bytes send_body         # the body to send upstream, after edits
     cdef public object connection       # transport.client_cy.ClientConnection
     cdef public object task             # task of a waiting stage or dial
     cdef public object waiter           # balance.queue.Waiter, while it is queued

@@ -305,8 +305,7 @@ class Relay(Courier):
                 x.deadline_ns = now_ns + route.chunk_ns
         elif x.deadline_ns and now_ns > x.deadline_ns:
             if x.head_sent and not x.downstream.writable:
-                # The client stalls: the upstream is not to blame while we hold it back. The client gets SEND_NS to read
-                # on.
+                # The client stalls, not the upstream that we hold back for it: the client gets SEND_NS to read on.
                 if x.stalled:
                     self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, now_ns)
                     x.downstream.abort()
@@ -400,8 +399,8 @@ class Relay(Courier):
         return out
 
     def _comment(self, x: Exchange, now_ns: int) -> None:
-        """Send a comment into a silent stream, so that its client goes on waiting. A held head is released first: the
-        response has then begun."""
+        """Send a comment into a silent stream, so that its client goes on waiting. A held head is released first, so
+        the response begins with it."""
         downstream: ServerConnection = x.downstream
         x.spoke_ns = now_ns
         if x.held is not None:
@@ -425,8 +424,7 @@ class Relay(Courier):
             # Not after a byte of a response: a malformed one is no sign of a stale connection.
             stale = x.reused and not x.fresh and not x.heard
             if stale and x.rival is None:
-                # The keep-alive race: the upstream closed as we wrote. Try once more, on a connection that cannot be
-                # stale.
+                # The keep-alive race: the upstream closed as we wrote. Try once more, on a new connection.
                 x.fresh = True
                 x.leg_attempts -= 1
                 x.retries += 1 << (8 * STALE)
@@ -440,7 +438,7 @@ class Relay(Courier):
         self.give_up(x, error)
 
     def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
-        """Start the tunnel, because the upstream accepted the handshake: it owns both connections from now on."""
+        """Start the tunnel after the upstream accepted the handshake: it owns both connections from now on."""
         handshake = x.handshake
         try:
             lines = handshake.accept(head)

@@ -126,8 +126,7 @@ class CrossOrigin:
 
 
 def is_same_origin(head: RequestHead, origin: str) -> bool:
-    """Return whether the page's host is the requested host. Schemes are not compared: a proxy in front may have
-    another."""
+    """Return whether a page came from the requested host. Schemes are not compared: a proxy may change them."""
     host = head.header("host") or ""
     return origin.partition("://")[2].lower() == host.lower() != ""
 

@@ -1,5 +1,4 @@
-"""Models named in a request's target, by query or path: WebSocket upstreams read them there, and so do some servers
-despite the body."""
+"""Models named in a request's query or path, which WebSocket upstreams and some other servers read before the body."""
 
 from __future__ import annotations
 
