@@ -1,5 +1,4 @@
-"""Access commands of the command line: `token` signs a token, `keys` manages API keys, `check-access` explains a
-decision."""
+"""Access commands of the command line: tokens, API keys, and explanations of access decisions."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The runtime directory with a gateway's unix sockets: created at start, removed at the end, or by the next start after
-a kill."""
+"""The runtime directory with a gateway's unix sockets, created at start and removed at the end."""
 
 from __future__ import annotations
 

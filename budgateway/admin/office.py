@@ -1,5 +1,4 @@
-"""The admin server's request handler: probes, metrics, the model list and the admin API, served by the same connection
-code as client traffic."""
+"""The admin server's request handler: probes, metrics, the model list and the admin API."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The answer of `GET /admin/usage`: usage summed by the requested names, with at most the requested number of rows and
-one for the rest."""
+"""The answer of `GET /admin/usage`: usage summed by the requested names, in a bounded number of rows."""
 
 from __future__ import annotations
 

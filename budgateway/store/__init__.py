@@ -1,2 +1,1 @@
-"""The Redis client for state shared by gateways on several hosts: one per process, with millisecond deadlines and a
-breaker."""
+"""The Redis client for state that gateways on several hosts share, with deadlines of milliseconds."""

@@ -1,5 +1,4 @@
-"""A Redis table that gateways share: small records by name, rarely changed, read whole. For the supervisor and the
-command line."""
+"""A Redis table that gateways share: small records by name, rarely changed, read whole."""
 
 from __future__ import annotations
 
