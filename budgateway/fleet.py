@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import time
@@ -52,6 +53,7 @@ class Fleet:
         self._tokens = False
         self._spare: Spare | None = None
         self._why_none = ""
+        self._stopping = False
 
     def open(self, slots: list[Slot], office: str) -> None:
         """Set the slots to serve in and the path at which workers reach the admin server."""
@@ -62,6 +64,11 @@ class Fleet:
         before, self._tokens = self._tokens, verifies_tokens(settings)
         if self._tokens and not before:
             self._replace_spare(None)
+
+    def stop(self) -> None:
+        """Start no further process: one that is being started fails with OSError."""
+        self._stopping = True
+        self.keep_spare(False)
 
     def close(self) -> None:
         """Release everything. No process may be alive any more."""
@@ -142,9 +149,13 @@ class Fleet:
             try:
                 worker = await Worker.fork(spare)
             except OSError as error:
-                _log.warning("the spare makes no worker, one is started without it: %s", error)
+                if not self._stopping:
+                    _log.warning("the spare makes no worker, one is started without it: %s", error)
                 spare.end()
         if worker is None:
+            if self._stopping:
+                # Its sockets are closed already, or will be.
+                raise InterruptedError(errno.EINTR, "the gateway is stopping")
             worker = await Worker.spawn([*self._command(), "--control"], self._inherited())
         worker.on_wanted = self.on_wanted
         self._spawn(self._follow(worker))

@@ -236,7 +236,7 @@ class Supervisor:
         if not self._relieved:
             self._service.stopping()
         self._desk.retire()
-        self._fleet.keep_spare(False)
+        self._fleet.stop()
         if self._settles and self._announced and self.settings.settle_s and await self._is_used():
             await self._sleep_unless_hurried(self.settings.settle_s)
         for worker in self._fleet.alive:
@@ -298,6 +298,8 @@ class Supervisor:
                 try:
                     started = await self._start(slot)
                 except OSError as error:
+                    if self._stopping.is_set():
+                        return
                     _log.error(
                         "worker %d cannot be started: %s; trying again in %.1f s", slot.index, error, RESPAWN_MAX_S
                     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
@@ -49,10 +50,20 @@ def texts(draw: st.DrawFn, value: Any) -> str:
     return write(value)
 
 
-objects = st.dictionaries(keys, values, max_size=8)
+def is_refused(value: object) -> bool:
+    """Whether readers may differ about a document: a model with control characters, a name in another case."""
+    if not isinstance(value, dict):
+        return False
+    model = value.get("model")
+    if isinstance(model, str) and any(unicodedata.category(letter) == "Cc" for letter in model):
+        return True
+    return any(name not in FIELDS and name.casefold() in FIELDS for name in value)
 
 
-@given(st.data(), values | objects)
+objects = st.dictionaries(keys, values, max_size=8).filter(lambda value: not is_refused(value))
+
+
+@given(st.data(), values.filter(lambda value: not is_refused(value)) | objects)
 def test_peek_finds_what_loads_finds(data: st.DataObject, value: Any) -> None:
     body = data.draw(texts(value)).encode()
     peek = Peeker().peek(body)
@@ -86,7 +97,8 @@ def test_rewrite_is_the_edited_dict(data: st.DataObject, value: dict[str, Any]) 
     # Of two edits of a field the later counts; a deletion before an insertion moves nothing that can be seen.
     rewritten = peek.rewrite(edits)
     assert json.loads(rewritten) == edited
-    Peeker().peek(rewritten)
+    if not is_refused(edited):
+        Peeker().peek(rewritten)
 
 
 @given(st.data(), objects)

@@ -14,6 +14,7 @@ import sys
 import pytest
 
 from budgateway.fleet import Fleet
+from budgateway.slot import Slot
 from budgateway.spare import _PID, Fork, Spare
 
 
@@ -27,6 +28,20 @@ def test_why_there_is_no_spare_is_said_once(monkeypatch: pytest.MonkeyPatch, cap
     fleet.close()
     (record,) = caplog.records
     assert "cannot adopt orphans" in record.getMessage()
+
+
+async def test_no_process_is_started_once_the_gateway_stops() -> None:
+    """A stop in the middle of a start: the fork server ends, and the sockets of the slots are closed."""
+    fleet = Fleet(1, lambda work: work.close())
+    slot = Slot(0, socket.socket())
+    fleet.open([slot], "")
+    fleet.stop()
+    slot.close()
+    for _ in range(3):  # more often than there are rows
+        with pytest.raises(InterruptedError):
+            await fleet.start(slot, lambda: pytest.fail("no worker begins"))
+    assert not fleet.alive
+    fleet.close()
 
 
 @pytest.mark.parametrize(("number", "status"), [(0, 7), (signal.SIGKILL, -9)])
