@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
 OnStoreFailure = Literal["local", "open", "closed"]
-ProviderKind = Literal["openai", "vllm", "sglang", "litellm"]
 
 # The methods a route may accept. TRACE and CONNECT are always refused before routing (RELIABILITY 3.8).
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -166,7 +165,7 @@ class Provider:
     """A named group of upstreams with their connection and protocol settings."""
 
     name: str
-    kind: ProviderKind
+    kind: str  # one of kinds.KINDS
     upstreams: tuple[Upstream, ...]
     label: str = ""  # `name =` in the table: for people
     api_key: Secret | None = None

@@ -15,13 +15,14 @@ from budgateway.balance.attempts_cy import Attempts
 from budgateway.balance.balancer_cy import Balancer
 from budgateway.balance.mirror import MirrorCounts, Mirroring
 from budgateway.balance.queue import Queues
+from budgateway.kinds import KINDS
 from budgateway.limits.across import Across
 from budgateway.limits.rules import Rulebook
 from budgateway.limits.stage_cy import Limits
 from budgateway.limits.waiting import WaitingRoom
 from budgateway.pipeline_cy import Snapshot
 from budgateway.providers.adapter_cy import OpenAIAdapter
-from budgateway.records import OWN_ISSUER, Issuer, Provider, ProviderKind, Route, Settings, Upstream
+from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
 from budgateway.routing.cors import CrossOrigins
 from budgateway.routing.own import OFFICE, own_routes
 from budgateway.routing.router_cy import Leg, Router, RouteRoom
@@ -35,18 +36,6 @@ if TYPE_CHECKING:
 
     from budgateway.limits.demand import SharedLimits
     from budgateway.transport.resolve import Resolver
-
-# Request headers of the big APIs' clients, passed on to the provider kinds that may use them. Not `x-stainless-*`,
-# which no API reads: it describes the client's machine.
-_VENDOR = (
-    "openai-beta",
-    "openai-organization",
-    "openai-project",
-    "anthropic-version",
-    "anthropic-beta",
-    "anthropic-dangerous-direct-browser-access",
-)
-VENDOR_HEADERS: Mapping[ProviderKind, tuple[str, ...]] = {"openai": _VENDOR, "litellm": _VENDOR}
 
 # What a pool's connections have in common: URL, TLS verification, keep-alive time, number of idle connections.
 PoolKey = tuple[str, bool, str, float, int]
@@ -65,11 +54,12 @@ def targets_of(
     """Return a provider's upstreams for the relay. Targets with the same connection settings share a pool; pools of an
     earlier configuration are taken from `warm`, and all pools in use are added to `pools`. `resolver` is the process's;
     without it the upstreams get one of their own."""
+    kind = KINDS[provider.kind]
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
     if key is not None:
-        fixed.append(("authorization", f"Bearer {key.reveal()}"))
-    forwarded = (*VENDOR_HEADERS.get(provider.kind, ()), *provider.forward_headers)
+        fixed.append((kind.key_header, kind.key_prefix + key.reveal()))
+    forwarded = (*kind.vendor_headers, *provider.forward_headers)
     secure = any(upstream.tls for upstream in provider.upstreams)
     tls = client_tls(provider.tls_verify, provider.tls_ca or provider.tls_ca_file) if secure else None
     dialler = Dialler(provider.connect_timeout_s, tls, resolver)

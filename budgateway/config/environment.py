@@ -13,6 +13,7 @@ from budgateway.config.problems import nearest, shown
 from budgateway.config.schema_shaping import leads_to
 from budgateway.config.source import Source
 from budgateway.errors import ConfigError
+from budgateway.kinds import KINDS
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -34,14 +35,9 @@ VARIABLES: dict[str, tuple[str, str, str]] = {
 }
 JWT_SECRET = "JWT_SECRET"
 # provider -> the variable with its endpoints; the first one set is the default provider.
-ENDPOINTS = {"vllm": "VLLM_ENDPOINTS", "sglang": "SGLANG_ENDPOINTS", "litellm": "LITELLM_ENDPOINT"}
+ENDPOINTS = {kind.name: kind.endpoints_variable for kind in KINDS.values() if kind.endpoints_variable}
 # provider -> the variable with its key.
-KEYS = {
-    "vllm": "VLLM_API_KEY",
-    "sglang": "SGLANG_API_KEY",
-    "litellm": "LITELLM_API_KEY",
-    "openai": "OPENAI_API_KEY",
-}
+KEYS = {kind.name: kind.key_variable for kind in KINDS.values() if kind.key_variable}
 KNOWN = frozenset({*VARIABLES, JWT_SECRET, *ENDPOINTS.values(), *KEYS.values()})
 # Names that other programs use for our variables; typing errors are found by similarity.
 ALSO = {
@@ -55,8 +51,8 @@ ALIKE = 0.88  # ratio of difflib: one wrong letter in ten
 # name.
 LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
-OPENAI_HOST = "api.openai.com"
-OPENAI_URL = f"https://{OPENAI_HOST}"
+OPENAI_URL = KINDS["openai"].base_url
+OPENAI_HOST = OPENAI_URL.removeprefix("https://")
 
 
 class Variables(dict[str, str]):

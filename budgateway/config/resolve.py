@@ -16,7 +16,8 @@ from budgateway.config.resolve_shaping import shaping
 from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
 from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.source import KeyPath, Source
-from budgateway.config.words import FIELD_VALUE, KINDS, OWN_HEADERS, SECRET_HEADERS, secret_reference
+from budgateway.config.words import FIELD_VALUE, OWN_HEADERS, SECRET_HEADERS, secret_reference
+from budgateway.kinds import KINDS
 from budgateway.pem import Pem, load_pair, read_pem, trusting
 from budgateway.records import (
     INFERENCE_PATHS,
@@ -24,7 +25,6 @@ from budgateway.records import (
     Fallback,
     Hedge,
     Provider,
-    ProviderKind,
     Retries,
     Route,
     Secret,
@@ -178,7 +178,7 @@ class Resolver:
             tls_ca=self.pem(ca_file),
         )
 
-    def _kind(self, here: KeyPath, name: str, table: ProviderConfig) -> ProviderKind:
+    def _kind(self, here: KeyPath, name: str, table: ProviderConfig) -> str:
         if table.kind is not None:
             return table.kind
         if name not in KINDS:
@@ -187,7 +187,7 @@ class Resolver:
                 f"is required, as {shown(name)} is none of {', '.join(KINDS)}"
                 f'{did_you_mean(name, KINDS)} (kind = "openai" for any server with an OpenAI API)',
             )
-        return name if name in KINDS else "openai"  # type: ignore[return-value]  # KINDS are the literal's values
+        return name if name in KINDS else "openai"
 
     def _upstreams(self, here: KeyPath, name: str, table: ProviderConfig) -> tuple[Upstream, ...]:
         bound = table.max_in_flight

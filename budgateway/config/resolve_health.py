@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, OutlierEjectionConfig
-from budgateway.records import BreakerSettings, HealthCheck, OutlierSettings, ProviderKind
+from budgateway.kinds import KINDS
+from budgateway.records import BreakerSettings, HealthCheck, OutlierSettings
 
-# LiteLLM's `/health` calls every model behind it; this one checks only the server, and needs no key.
-PATHS: dict[ProviderKind, str] = {"vllm": "/health", "sglang": "/health", "litellm": "/health/liveliness"}
 # Every server of the OpenAI API has this. Any status below 500 shows that the server runs, 401 and 404 included.
 MODELS_PATH = "/v1/models"
 ALIVE: tuple[tuple[int, int], ...] = ((200, 499),)
 GOOD: tuple[tuple[int, int], ...] = ((200, 299),)
-# SGLang has metrics when started with --enable-metrics; its own report was /get_load in earlier versions.
-LOAD_PATHS: dict[ProviderKind, tuple[str, ...]] = {
-    "vllm": ("/metrics",),
-    "sglang": ("/metrics", "/v1/loads", "/get_load"),
-}
 
 
-def health_check_of(kind: ProviderKind, table: HealthKeys) -> HealthCheck | None:
+def health_check_of(kind: str, table: HealthKeys) -> HealthCheck | None:
     """Return the health probes of a provider's upstreams; None when they are disabled."""
     if not table.health_check_enabled:
         return None
-    statuses = ALIVE if table.health_check_path is None and kind not in PATHS else GOOD
+    known = KINDS[kind]
+    statuses = ALIVE if table.health_check_path is None and not known.probe_path else GOOD
     if table.health_check_generate is not None:
         statuses = GOOD
     if table.health_check_status is not None:
         statuses = tuple(_range(words) for words in table.health_check_status)
     return HealthCheck(
-        path=table.health_check_path or PATHS.get(kind, MODELS_PATH),
+        path=table.health_check_path or known.probe_path or MODELS_PATH,
         interval_s=table.health_check_interval,
         timeout_s=table.health_check_timeout,
         healthy_threshold=table.healthy_threshold,
@@ -36,7 +31,7 @@ def health_check_of(kind: ProviderKind, table: HealthKeys) -> HealthCheck | None
         statuses=statuses,
         body=table.health_check_body or "",
         generate_model="" if table.health_check_generate is None else table.health_check_generate.model,
-        load_paths=LOAD_PATHS.get(kind, ()) if table.engine_metrics_path is None else (table.engine_metrics_path,),
+        load_paths=known.load_paths if table.engine_metrics_path is None else (table.engine_metrics_path,),
     )
 
 

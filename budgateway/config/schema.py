@@ -17,6 +17,7 @@ from budgateway.config.schema_websocket import WebSocketSwitch
 from budgateway.config.words import (
     Count,
     HeaderName,
+    KindName,
     Level,
     ListenHost,
     Methods,
@@ -33,7 +34,7 @@ from budgateway.config.words import (
     endpoint_url,
     network,
 )
-from budgateway.records import LoadBalancer, ProviderKind
+from budgateway.records import LoadBalancer
 
 
 class GatewayConfig(Table):
@@ -202,7 +203,7 @@ class ProviderConfig(HealthKeys, HoldKeys):
 
     name: Text | None = None
     """A label for people."""
-    kind: ProviderKind | None = None
+    kind: KindName | None = None
     """What it speaks; default the table's name."""
     endpoints: Annotated[
         list[EndpointConfig],

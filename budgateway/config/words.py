@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from budgateway.config.endpoint import HOST_NAME, parse_endpoint
 from budgateway.config.problems import shown
-from budgateway.records import METHODS, ProviderKind
+from budgateway.kinds import KINDS
+from budgateway.records import METHODS
 
 # Users copy these from a `curl` line, instead of the base URL in front of them.
 CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
-KINDS: tuple[str, ...] = get_args(ProviderKind)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 # Other programs' names for log levels.
 OTHER_LEVELS = {"TRACE": "DEBUG", "WARN": "WARNING", "FATAL": "CRITICAL"}
@@ -31,6 +31,10 @@ SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "x-api-key",
 OWN_HEADERS = frozenset(
     {"host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
 )
+if TYPE_CHECKING:
+    KindName = str
+else:
+    KindName = Literal[tuple(KINDS)]
 NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: write "env:NAME" or "file:PATH"'
 
 

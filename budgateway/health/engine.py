@@ -5,18 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from budgateway.kinds import KINDS
 from budgateway.wire.document import read_json
 
 # The three metrics by each engine's names for them, newest first.
-RUNNING = ("vllm:num_requests_running", "sglang:num_running_reqs", "llamacpp:requests_processing")
-WAITING = ("vllm:num_requests_waiting", "sglang:num_queue_reqs", "llamacpp:requests_deferred")
-# vLLM's is called kv_cache_usage_perc since V1 (0.9), gpu_cache_usage_perc before; both are shares of 1.
-KV_USAGE = (
-    "vllm:kv_cache_usage_perc",
-    "vllm:gpu_cache_usage_perc",
-    "sglang:token_usage",
-    "llamacpp:kv_cache_usage_ratio",
-)
+RUNNING = tuple(name for kind in KINDS.values() for name in kind.running)
+WAITING = tuple(name for kind in KINDS.values() for name in kind.waiting)
+KV_USAGE = tuple(name for kind in KINDS.values() for name in kind.kv_usage)
 # Some exporters replace the colon, which Prometheus reserves for recording rules.
 _NAMES = {
     spelling: (place, order)

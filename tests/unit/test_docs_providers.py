@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from budgateway.kinds import KINDS
 from budgateway.native import RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter
-from budgateway.wiring import VENDOR_HEADERS
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "providers.md").read_text()
 
@@ -52,8 +52,28 @@ def test_what_is_listed_goes_upstream(name: str) -> None:
     assert f"{name}: planted".encode() in sent(name, ())
 
 
+def test_the_table_of_kinds_is_what_the_kinds_say() -> None:
+    def quoted(*words: str) -> str:
+        return ", ".join(f"`{word}`" for word in words if word)
+
+    rows = re.findall(
+        r"^\| (`\w+`) \| [^|]+ \| [^|]+ \|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", section("Kinds"), re.MULTILINE
+    )
+    assert [tuple(cell.strip() for cell in row) for row in rows] == [
+        (
+            quoted(kind.name),
+            quoted(kind.endpoints_variable),
+            quoted(kind.key_variable),
+            quoted(kind.probe_path or "/v1/models"),
+            quoted(*kind.load_paths),
+        )
+        for kind in KINDS.values()
+    ]
+
+
 def test_what_goes_to_some_kinds_is_listed() -> None:
-    assert {"openai": tuple(VENDOR), "litellm": tuple(VENDOR)} == VENDOR_HEADERS
+    passed = {kind.name: kind.vendor_headers for kind in KINDS.values() if kind.vendor_headers}
+    assert passed == {"openai": tuple(VENDOR), "litellm": tuple(VENDOR)}
 
 
 @pytest.mark.parametrize("name", [name for name in NEVER if name not in FRAMING])

@@ -50,7 +50,7 @@ LAYERS = {
         "demo",
     ],
     2: ["exchange", "judge", "cached_plan", "reply", "config"],
-    1: ["records", "native", "wire", "jose", "pem", "keeper"],
+    1: ["records", "kinds", "native", "wire", "jose", "pem", "keeper"],
     0: ["errors", "interpreter", "log", "replacement", "signals"],
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
