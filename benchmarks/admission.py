@@ -24,8 +24,8 @@ from test_exchange_bench import REQUEST, RESPONSE, Sink, settings
 
 from benchmarks.paired import run
 from budgateway import native
+from budgateway.app.runtime import DataPlane
 from budgateway.records import Allowance, Auth, Grant, LimitRule, ModelPrice, Secret, Settings
-from budgateway.runtime import DataPlane
 from budgateway.server.connection_cy import protocols
 from budgateway.transport.client_cy import ClientConnection
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-from budgateway.runtime import DataPlane
+from budgateway.app.runtime import DataPlane
 
 
 class Driven(Protocol):

@@ -23,6 +23,7 @@ from test_exchange_bench import CHUNK, QUESTION, REQUEST, RESPONSE, STREAM_HEAD,
 
 from benchmarks.paired import run
 from budgateway import native
+from budgateway.app.runtime import DataPlane
 from budgateway.records import (
     BreakerSettings,
     Fallback,
@@ -33,7 +34,6 @@ from budgateway.records import (
     Settings,
     Upstream,
 )
-from budgateway.runtime import DataPlane
 from budgateway.server.connection_cy import protocols
 from budgateway.transport.client_cy import ClientConnection
 

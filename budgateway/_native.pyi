@@ -648,7 +648,7 @@ class Idle:
 
 @final
 class Express:
-    """The fast path: serves common exchanges end to end, past the protocols; budgateway.express decides which, and
+    """The fast path: serves common exchanges end to end, past the protocols; budgateway.proxy.express decides which, and
     how."""
 
     def __new__(
@@ -657,7 +657,7 @@ class Express:
         epoch_ns: int, quiet_ns: int, /,
     ) -> Express:  # fmt: skip
         """`requests` and `responses` make parsers that report to their argument (httptools); `take_over` is that of
-        budgateway.express; `flush` is called when `block_bytes` of access lines are buffered; `quiet_ns` is for
+        budgateway.proxy.express; `flush` is called when `block_bytes` of access lines are buffered; `quiet_ns` is for
         `sweep`."""
     def open(self, open: bool, /) -> None: ...  # take requests, or none, which is the initial state
     def share(self, share: int, /) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from budgateway.pem import Pem
+    from budgateway.system.pem import Pem
     from budgateway.wire.cors import Cors
 
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]

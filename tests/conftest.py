@@ -180,7 +180,7 @@ def loop_never_blocks() -> Iterator[None]:
     with blockbuster_ctx(str(budgateway.__name__)) as guard:
         # Start and end of a process, when there is nobody to wait.
         for function in guard.functions.values():
-            function.can_block_in("budgateway/gateway.py", {"start", "stop"})
+            function.can_block_in("budgateway/process/gateway.py", {"start", "stop"})
         yield
 
 

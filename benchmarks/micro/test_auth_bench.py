@@ -16,7 +16,7 @@ from budgateway.auth.bearer import Bearers
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.auth.roles import Roles
 from budgateway.auth.vault import Trust, Vault
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import RequestHead
 from budgateway.records import ApiKey, Auth, Grant, Issuer, Secret
 

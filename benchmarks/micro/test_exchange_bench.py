@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from budgateway import native
+from budgateway.app.runtime import DataPlane
 from budgateway.records import Provider, RateLimit, Route, Settings, Upstream
-from budgateway.runtime import DataPlane
 from budgateway.server.connection_cy import protocols
 from budgateway.transport.client_cy import ClientConnection
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from budgateway.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Carrier, Exchange
 from budgateway.native import FrameScanner, RequestHead
 from budgateway.records import WebSocket
 from budgateway.server.door_cy import Door

@@ -16,14 +16,14 @@ from budgateway.admin.keys import KeyOperations
 from budgateway.admin.openapi import document
 from budgateway.auth.delegation import Holder
 from budgateway.auth.roles import Roles
+from budgateway.config.reload import Difference, plain
 from budgateway.errors import BadRequest, GatewayError, MethodNotAllowed, RouteNotFound
-from budgateway.reload import Difference, plain
 
 if TYPE_CHECKING:
     from budgateway.admin.health import Health
     from budgateway.admin.rates import Rates
     from budgateway.admin.usage import UsageReport
-    from budgateway.custodian import Custodian
+    from budgateway.credentials.custodian import Custodian
     from budgateway.records import Principal, Settings
 
 PREFIX = "/admin"

@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING, Any
 from budgateway import native
 from budgateway.admin.api import AdminApi, Operations
 from budgateway.admin.card import Card, CardIndex, network, runtime_directory
-from budgateway.admin.fetch import fetch
 from budgateway.admin.folder import HANDOVER, OFFICE, Folder
 from budgateway.admin.health import Health, watched
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.office import BackOffice
 from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.admin.usage import UsageReport
+from budgateway.app.runtime import SWEEP_S, bound_socket
+from budgateway.app.wiring import Pools, targets_of
 from budgateway.auth.roles import Roles, Visibility
 from budgateway.health.watch import Watch
-from budgateway.keeper import Steps
 from budgateway.observe.metrics import Exposition
-from budgateway.runtime import SWEEP_S, bound_socket
 from budgateway.server.connection_cy import protocols
 from budgateway.server.door_cy import Door
+from budgateway.system.keeper import Steps
+from budgateway.transport.fetch import fetch
 from budgateway.transport.resolve import Resolver
-from budgateway.wiring import Pools, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -7,9 +7,9 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgateway import native
+from budgateway.app.wiring import Pools, care_of, targets_of, upstream_keys, upstream_label
 from budgateway.health.watch import Watch, Watched
 from budgateway.observe.metrics import queues
-from budgateway.wiring import Pools, care_of, targets_of, upstream_keys, upstream_label
 
 if TYPE_CHECKING:
     from collections.abc import Collection

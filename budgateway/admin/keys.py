@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from budgateway.auth import keybook
+from budgateway.credentials import keybook
 from budgateway.errors import BadRequest, MethodNotAllowed, RouteNotFound
 
 if TYPE_CHECKING:
     from budgateway.auth.delegation import Holder
-    from budgateway.auth.keybook import Changed, Keys
-    from budgateway.custodian import Custodian
+    from budgateway.credentials.custodian import Custodian
+    from budgateway.credentials.keybook import Changed, Keys
 
 PATH = "/keys"
 

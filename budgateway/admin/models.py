@@ -7,8 +7,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from budgateway.admin.fetch import fetch
 from budgateway.errors import GatewayError
+from budgateway.transport.fetch import fetch
 from budgateway.wire.document import printable, read_json
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from budgateway.admin.bounds import Bounds
 from budgateway.auth.vouch import vouched_for, vouched_until
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RateLimited, RouteNotFound
-from budgateway.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
 from budgateway.wire.answer import error_document, response_bytes
 from budgateway.wire.date import date_line

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from budgateway.auth.bearer import Rejected, UnknownKey
 from budgateway.auth.roles import admin_action
 from budgateway.auth.vouch import vouch
-from budgateway.cached_plan import CachedIdentity
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
+from budgateway.exchange.cached_plan import CachedIdentity
 from budgateway.jose.jws import Refused
 from budgateway.wire.upgrade import credential_of
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from budgateway.auth.keys import Found
     from budgateway.auth.roles import Profile, Roles
     from budgateway.auth.vault import Vault
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import Principal
 
 MAX_REMEMBERED = 4096  # credentials per kind of header; the oldest is evicted first

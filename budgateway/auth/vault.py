@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from budgateway.auth.keys import KeyRing
 
 if TYPE_CHECKING:
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import ApiKey
 
 PATIENCE_S = 2.0  # longest wait of a request whose token was signed by an unknown key

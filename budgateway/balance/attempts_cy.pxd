@@ -2,8 +2,8 @@ cimport cython
 
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.balance.hedge_cy cimport Hedging
-from budgateway.exchange_cy cimport Exchange
-from budgateway.judge_cy cimport verdict_of
+from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.exchange.judge_cy cimport verdict_of
 
 cdef int _STALE
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.hedge_cy import Hedging
 from budgateway.errors import GatewayError
-from budgateway.judge_cy import verdict_of
+from budgateway.exchange.judge_cy import verdict_of
 from budgateway.wire.retry_after import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from budgateway.balance.balancer_cy import Balancer
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.native import ResponseHead
     from budgateway.records import Retries
 

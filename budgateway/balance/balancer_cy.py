@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from budgateway.cached_plan import CachedChoice
 from budgateway.errors import NoUpstream, Overloaded
+from budgateway.exchange.cached_plan import CachedChoice
 from budgateway.native import VERDICT_NEUTRAL, VERDICT_SUCCESS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from budgateway.balance.queue import Queue
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.native import Rendezvous, Selector
 
 # An upstream may ask for a pause, but not remove itself permanently.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from budgateway.native import Pace
 
 if TYPE_CHECKING:
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import Hedge
 
 

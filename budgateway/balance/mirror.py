@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError
-from budgateway.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Carrier, Exchange
 from budgateway.native import CHUNKED, VERDICT_NEUTRAL, BodyPump, Split
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
 
     from budgateway.errors import GatewayError
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import Provider
 
 # Polls for what no eventfd signals: a timed-out wait, a breaker that closes, the slots of a worker that was killed.

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from budgateway import interpreter
 from budgateway.errors import ConfigError, GatewayError
-from budgateway.signals import shielding
+from budgateway.system import interpreter
+from budgateway.system.signals import shielding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

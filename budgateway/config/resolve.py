@@ -18,7 +18,6 @@ from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.words import FIELD_VALUE, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.kinds import KINDS
-from budgateway.pem import Pem, load_pair, read_pem, trusting
 from budgateway.records import (
     INFERENCE_PATHS,
     MAX_FILL_S,
@@ -32,6 +31,7 @@ from budgateway.records import (
     Tls,
     Upstream,
 )
+from budgateway.system.pem import Pem, load_pair, read_pem, trusting
 
 # RFC 7518 3.2: an HS256 key is at least as long as the hash.
 MIN_SECRET_BYTES = 32

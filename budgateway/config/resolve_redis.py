@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from budgateway.config.problems import shown
-from budgateway.pem import load_pair
 from budgateway.records import Secret, StoreNode, StoreSettings
+from budgateway.system.pem import load_pair
 
 if TYPE_CHECKING:
     from budgateway.config.resolve import Resolver

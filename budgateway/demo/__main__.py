@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from budgateway.interpreter import leave_working_directory
+from budgateway.system.interpreter import leave_working_directory
 
 if __name__ == "__main__":
     leave_working_directory(by_module=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from budgateway.errors import GatewayError
 from budgateway.health.engine import read_load, read_models
 from budgateway.health.standing import SUSPECT_TIMEOUT_S, Answer, Standing, fault
-from budgateway.keeper import keep_on
+from budgateway.system.keeper import keep_on
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from budgateway.limits.calendar import Calendar, Clocks, clocks
-from budgateway.replacement import replace_file
+from budgateway.system.replacement import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

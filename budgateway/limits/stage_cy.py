@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgateway.cached_plan import CachedLimits
+from budgateway.exchange.cached_plan import CachedLimits
 from budgateway.native import Grant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.limits.across import Across
     from budgateway.limits.rules import Named, Rulebook
     from budgateway.limits.waiting import WaitingRoom

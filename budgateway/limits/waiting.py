@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from budgateway.errors import GatewayError
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.limits.rules import Named, Rulebook
     from budgateway.limits.stage_cy import Limits, Prepared
 

@@ -1,6 +1,6 @@
 cimport cython
 
-from budgateway.exchange_cy cimport Exchange
+from budgateway.exchange.exchange_cy cimport Exchange
 
 cdef Py_ssize_t _ROUTE, _PROVIDER, _MODEL, _STATUS, _OUTCOME, _ATTEMPTS, _STREAM
 cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _NOW, _ASKED, _RETRIES, _CELLS

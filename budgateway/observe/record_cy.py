@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from budgateway.exchange_cy import REFUSED, Exchange
+from budgateway.exchange.exchange_cy import REFUSED, Exchange
 from budgateway.native import Ledger
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 cimport cython
 
-from budgateway.exchange_cy cimport Exchange
+from budgateway.exchange.exchange_cy cimport Exchange
 
 
 cdef class OpenAIAdapter:

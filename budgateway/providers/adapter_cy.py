@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from budgateway.cached_plan import NOTHING, Part
+from budgateway.exchange.cached_plan import NOTHING, Part
 from budgateway.wire.inference import tells_usage
 
 if TYPE_CHECKING:
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import Provider
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from budgateway.cached_plan import CachedRoute
 from budgateway.errors import (
     BadRequest,
     GatewayError,
@@ -13,6 +12,7 @@ from budgateway.errors import (
     RouteNotFound,
     UnsupportedCoding,
 )
+from budgateway.exchange.cached_plan import CachedRoute
 from budgateway.native import Peeker, RouteTable
 from budgateway.records import METHODS
 from budgateway.routing.cors import check_handshake
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from budgateway.errors import GatewayError
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.native import RequestHead
     from budgateway.records import Route
 

@@ -11,7 +11,7 @@ from budgateway.wire.upgrade import Handshake
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import Route
 
 

@@ -1,6 +1,6 @@
 cimport cython
 
-from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.exchange.exchange_cy cimport Carrier, Exchange
 from budgateway.server.door_cy cimport Door
 from budgateway.server.framing_cy cimport RequestFraming
 

@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import BadRequest, GatewayError, RequestTimeout, RequestTooLarge
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
 from budgateway.server.address import client_of
 from budgateway.server.door_cy import OUTSIDE, TOLD, Door

@@ -1,4 +1,4 @@
-from budgateway.exchange_cy cimport Carrier
+from budgateway.exchange.exchange_cy cimport Carrier
 
 
 cdef class Door:

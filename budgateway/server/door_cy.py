@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from budgateway.errors import GatewayError
-    from budgateway.exchange_cy import Carrier
+    from budgateway.exchange.exchange_cy import Carrier
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.server.proxies import Proxies
     from budgateway.server.websocket import Tunnel

@@ -9,7 +9,7 @@ from budgateway.native import ENCODED, JSON, MULTIPART, BodyDecoder, RequestHead
 from budgateway.wire.form import FormReader
 
 if TYPE_CHECKING:
-    from budgateway.exchange_cy import Exchange
+    from budgateway.exchange.exchange_cy import Exchange
 
 FORM_BYTES = 64 * 1024  # a smaller form is kept whole, so that it can be sent again
 # Bytes held while a form's field `model` has not come, as a JSON body is held (the API limits audio to 25 MB). Beyond

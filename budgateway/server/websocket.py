@@ -14,7 +14,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import Draining, GatewayError
-from budgateway.exchange_cy import CLIENT_GONE, COMPLETE, TRUNCATED, Carrier, Exchange
+from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, TRUNCATED, Carrier, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS, FrameScanner
 from budgateway.server.door_cy import Door
 from budgateway.wire.upgrade import close_frame

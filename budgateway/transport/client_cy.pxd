@@ -1,6 +1,6 @@
 cimport cython
 
-from budgateway.exchange_cy cimport Carrier, Exchange
+from budgateway.exchange.exchange_cy cimport Carrier, Exchange
 from budgateway.wire.framing_cy cimport Framing
 
 cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _STATUS, _READ_NS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from budgateway.errors import UpstreamProtocolError
-from budgateway.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Carrier, Exchange
 from budgateway.native import FACTS, HeadReader, Idle, Transport
 from budgateway.wire.framing_cy import Framing
 from budgateway.wire.inference import ERROR_BODIES

@@ -14,14 +14,14 @@ from budgateway.errors import (
     UpstreamConnectError,
     UpstreamTimeout,
 )
-from budgateway.pem import trusting
+from budgateway.system.pem import trusting
 from budgateway.transport.client_cy import ClientConnection, Target
 from budgateway.transport.race import SHORTAGES, connected
 from budgateway.transport.resolve import Resolver, Unresolved, literal
 
 if TYPE_CHECKING:
-    from budgateway.exchange_cy import Carrier, Exchange
-    from budgateway.pem import Pem
+    from budgateway.exchange.exchange_cy import Carrier, Exchange
+    from budgateway.system.pem import Pem
     from budgateway.transport.resolve import Address
     from budgateway.transport.sockets import PlainSockets
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgateway.gateway import Gateway
+from budgateway.app.runtime import DataPlane
+from budgateway.process.gateway import Gateway
 from budgateway.records import Provider, Route, Settings, Timeouts, Upstream
-from budgateway.runtime import DataPlane
 
 SETTLE_S = 5.0
 

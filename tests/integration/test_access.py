@@ -18,7 +18,7 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
 from budgateway.auth.keys import digest_of, new_secret, start_of
-from budgateway.gateway import Gateway
+from budgateway.process.gateway import Gateway
 from budgateway.records import ApiKey, Auth, Grant, Provider, Route, Secret, Settings, Tenant
 
 pytestmark = pytest.mark.integration
@@ -268,7 +268,7 @@ async def test_no_spelling_of_a_path_escapes_its_rule(tmp_path: Path, required: 
 
 
 async def test_a_key_has_its_own_say(tmp_path: Path) -> None:
-    from budgateway.auth.keybook import book
+    from budgateway.credentials.keybook import book
 
     secret = new_secret()
     key = ApiKey("k", digest_of(secret), start_of(secret), tenant="t", roles=("all",), models=("gpt-4o", "o3"))

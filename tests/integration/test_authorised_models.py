@@ -16,7 +16,7 @@ from tokens import SECRET, own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.gateway import Gateway
+from budgateway.process.gateway import Gateway
 from budgateway.records import (
     Allowance,
     Auth,

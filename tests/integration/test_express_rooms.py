@@ -21,7 +21,7 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
-import budgateway.express
+import budgateway.proxy.express
 from budgateway.server.framing_cy import request_parser
 
 pytestmark = pytest.mark.integration
@@ -305,7 +305,7 @@ class ReadsLonger(Reader):
 
 async def test_the_parser_reads_as_much_as_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader.read = []
-    monkeypatch.setattr(budgateway.express, "request_parser", Reader)
+    monkeypatch.setattr(budgateway.proxy.express, "request_parser", Reader)
     async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             await riding(client, native)
@@ -325,7 +325,7 @@ async def test_the_parser_reads_as_much_as_came(tmp_path: Path, monkeypatch: pyt
 
 async def test_the_parser_is_not_asked_twice_about_one_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader.read = []
-    monkeypatch.setattr(budgateway.express, "request_parser", Reader)
+    monkeypatch.setattr(budgateway.proxy.express, "request_parser", Reader)
     async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             await riding(client, native)
@@ -344,7 +344,7 @@ async def test_what_the_parser_reads_otherwise_does_not_ride(
 ) -> None:
     """Small ones do, each behind one that it did not take."""
     Reader.read = []
-    monkeypatch.setattr(budgateway.express, "request_parser", parser)
+    monkeypatch.setattr(budgateway.proxy.express, "request_parser", parser)
     async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             for number in range(3):

@@ -76,7 +76,7 @@ async def test_a_token_that_expires_as_the_clock_is_set_rides_no_more(
                 monotonic_ns=time.monotonic_ns,
             )
             monkeypatch.setattr("budgateway.auth.authenticator_cy.time", clock.time)
-            monkeypatch.setattr("budgateway.runtime.time", clock)
+            monkeypatch.setattr("budgateway.app.runtime.time", clock)
             await swept(gateway)
             carried = native.carried()
             await client.send(asked)

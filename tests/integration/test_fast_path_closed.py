@@ -20,8 +20,8 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
 import budgateway
-from budgateway.cached_plan import NOTHING, Part
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange.cached_plan import NOTHING, Part
+from budgateway.exchange.exchange_cy import Exchange
 from budgateway.records import (
     Allowance,
     Canary,
@@ -134,7 +134,9 @@ def test_every_field_is_classified(record: type) -> None:
 
 
 def test_every_slot_of_an_exchange_is_classified() -> None:
-    declared = Path(budgateway.__file__).with_name("exchange_cy.pxd").read_text().split("cdef class Carrier")[0]
+    declared = (
+        (Path(budgateway.__file__).parent / "exchange" / "exchange_cy.pxd").read_text().split("cdef class Carrier")[0]
+    )
     names = set(re.findall(r"^    cdef public (?:unsigned )?(?:long )*\w+ (\w+)", declared, re.MULTILINE))
     assert len(names) > 70
     assert not EXCHANGE_SAFE & EXCHANGE_CLOSES

@@ -23,7 +23,7 @@ from upstreams import faults
 from upstreams.faulty import Answer, FaultyUpstream, Peer
 from upstreams.wire import Received
 
-from budgateway import relay_cy
+from budgateway.proxy import relay_cy
 from budgateway.server import connection_cy
 
 pytestmark = pytest.mark.integration

@@ -20,7 +20,7 @@ from upstreams.faulty import Answer, FaultyUpstream, Peer
 from upstreams.wire import Received, head
 
 from budgateway.auth import vault
-from budgateway.custodian import Custodian
+from budgateway.credentials.custodian import Custodian
 from budgateway.records import Auth, Issuer
 
 pytestmark = pytest.mark.integration
@@ -68,8 +68,8 @@ class Login:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer may be asked again at once, unless a test says otherwise."""
     monkeypatch.setattr(vault, "COOLDOWN_S", 0.0)
-    monkeypatch.setattr("budgateway.custodian.COOLDOWN_S", 0.0)
-    monkeypatch.setattr("budgateway.custodian.RETRY_S", 0.05)
+    monkeypatch.setattr("budgateway.credentials.custodian.COOLDOWN_S", 0.0)
+    monkeypatch.setattr("budgateway.credentials.custodian.RETRY_S", 0.05)
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def imported(seen: Path) -> Counter[tuple[int, str]]:
 def workers(supervisor: int) -> set[int]:
     """The worker and what it is a fork of."""
     children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return {int(pid) for pid in children if "budgateway.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
+    return {int(pid) for pid in children if "budgateway.process.worker" in Path(f"/proc/{pid}/cmdline").read_text()}
 
 
 async def traffic(url: str, tokens: list[str]) -> None:

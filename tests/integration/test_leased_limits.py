@@ -14,7 +14,7 @@ from budgateway.limits.demand import Adjustment, Demand, Kind, Release
 from budgateway.limits.leased import LeasedLimits
 from budgateway.limits.shared import RedisLimits
 from budgateway.records import StoreSettings
-from budgateway.store.client import Store
+from budgateway.redis.client import Store
 
 pytestmark = [pytest.mark.integration, needs_redis]
 LOOPS = ("uvloop",)

@@ -16,9 +16,9 @@ from upstreams.faulty import Answer, FaultyUpstream
 
 from budgateway.admin import models as module
 from budgateway.admin.models import ModelCatalogue
+from budgateway.app.wiring import targets_of
 from budgateway.records import Provider
 from budgateway.transport.client_cy import Target
-from budgateway.wiring import targets_of
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)

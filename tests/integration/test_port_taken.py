@@ -12,7 +12,7 @@ import pytest
 from integration.gateways import gateway, write_configuration
 from integration.processes import free_port
 
-from budgateway.gateway import Gateway
+from budgateway.process.gateway import Gateway
 from budgateway.records import Provider, Route, Settings, Upstream
 
 # Nobody listens there: the upstream is not asked.

@@ -15,9 +15,9 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
 from budgateway.errors import Forbidden
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange.exchange_cy import Exchange
+from budgateway.exchange.reply import Reply
 from budgateway.records import Allowance, LimitRule
-from budgateway.reply import Reply
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,7 @@ from integration.inside import Inside, upstream_of
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.gateway import Gateway
+from budgateway.process.gateway import Gateway
 from budgateway.records import Canary, Maintenance, Mirror, Provider, Route, Settings
 
 pytestmark = pytest.mark.integration

@@ -16,8 +16,8 @@ from tokens import own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.admin.keystore import RedisKeys
-from budgateway.auth import keybook
+from budgateway.credentials import keybook
+from budgateway.credentials.keystore import RedisKeys
 from budgateway.errors import StoreUnavailable
 from budgateway.records import StoreSettings
 

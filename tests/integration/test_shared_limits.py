@@ -13,7 +13,7 @@ from integration.redises import Redis, needs_redis, redis_server
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
 from budgateway.limits.shared import RedisLimits
 from budgateway.records import StoreSettings
-from budgateway.store.client import Store
+from budgateway.redis.client import Store
 
 pytestmark = [pytest.mark.integration, needs_redis]
 LOOPS = ("uvloop",)

@@ -11,7 +11,7 @@ from integration.operated import CHAT, JSON, PLAIN_BODY, model_server, streams
 from upstreams.faulty import FaultyUpstream
 
 from budgateway.config.endpoint import parse_endpoint
-from budgateway.gateway import Gateway
+from budgateway.process.gateway import Gateway
 from budgateway.records import Provider, Route, Settings
 
 # Not marked `integration`: a late loop is what is tested here, and the watch for blocking calls would find the reason.

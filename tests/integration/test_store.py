@@ -15,8 +15,8 @@ import pytest
 from integration.redises import Redis, needs_redis, redis_server
 
 from budgateway.records import StoreSettings
-from budgateway.store.client import Store
-from budgateway.store.reply import StoreError
+from budgateway.redis.client import Store
+from budgateway.redis.reply import StoreError
 
 pytestmark = [pytest.mark.integration, needs_redis]
 LOOPS = ("asyncio", "uvloop")

@@ -27,7 +27,7 @@ from budgateway.errors import StoreUnavailable
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
 from budgateway.limits.shared import RedisLimits, _Owed
 from budgateway.records import OnStoreFailure, StoreSettings
-from budgateway.store.client import Store
+from budgateway.redis.client import Store
 
 pytestmark = [pytest.mark.integration, needs_redis]
 LOOPS = ("uvloop",)

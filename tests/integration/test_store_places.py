@@ -18,8 +18,8 @@ from integration.redises import Redis, needs_redis, redis_server
 from budgateway.limits.demand import Demand, Kind
 from budgateway.limits.shared import RedisLimits
 from budgateway.records import Secret, StoreNode, StoreSettings
-from budgateway.store.client import Store
-from budgateway.store.places import slot_of
+from budgateway.redis.client import Store
+from budgateway.redis.places import slot_of
 
 pytestmark = [pytest.mark.integration, needs_redis]
 LOOPS = ("uvloop",)

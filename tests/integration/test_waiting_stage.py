@@ -14,7 +14,7 @@ from upstreams.faulty import FaultyUpstream
 
 from budgateway.auth.authenticator_cy import Authenticator
 from budgateway.errors import Unauthenticated
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange.exchange_cy import Exchange
 
 pytestmark = pytest.mark.integration
 ASK = request_bytes(

@@ -10,7 +10,7 @@ import pytest
 from integration.gateways import write_configuration
 from integration.processes import free_port, running
 
-from budgateway import interpreter
+from budgateway.system import interpreter
 
 # Of every process: imported early, late, and only for one setting.
 THIRD_PARTY = ("click", "dotenv", "hiredis", "httptools", "jwt", "prometheus_client", "pydantic", "rich", "uvloop")
@@ -87,4 +87,4 @@ def test_options_of_the_interpreter_are_kept(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "budgateway", "version"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.startswith("budgateway ")
-    assert "budgateway.cli" in done.stderr
+    assert "budgateway.cli.main" in done.stderr

@@ -28,7 +28,7 @@ from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 
 from budgateway.errors import GatewayError
-from budgateway.exchange_cy import Carrier
+from budgateway.exchange.exchange_cy import Carrier
 from budgateway.records import Route, WebSocket
 from budgateway.routing.router_cy import Leg, Router, RouteRoom
 from budgateway.server.connection_cy import ServerConnection

@@ -17,12 +17,12 @@ from click.testing import CliRunner, Result
 
 import budgateway
 from budgateway import native
-from budgateway.banner import banner, curl_line
-from budgateway.cli import cli
+from budgateway.cli.main import cli
 from budgateway.config import environment, schema
 from budgateway.config.demo import demo_settings, moved
 from budgateway.config.load import load_config
 from budgateway.config.source import FILES
+from budgateway.process.banner import banner, curl_line
 from budgateway.records import Auth, Grant, Provider, Route, Secret, Settings, Tls
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from budgateway.control import MAX_UNREAD_BYTES, Channel, Commit, Prepare, Prepared, Ready, Serve
+from budgateway.process.control import MAX_UNREAD_BYTES, Channel, Commit, Prepare, Prepared, Ready, Serve
 from budgateway.records import Secret, Settings
 
 

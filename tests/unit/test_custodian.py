@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.admin.keystore import FileKeys
-from budgateway.auth import keybook
-from budgateway.auth.keybook import Changed, Keys
-from budgateway.auth.keyfile import KeyFile
 from budgateway.auth.vault import Trust, Vault
-from budgateway.custodian import Custodian
+from budgateway.credentials import keybook
+from budgateway.credentials.custodian import Custodian
+from budgateway.credentials.keybook import Changed, Keys
+from budgateway.credentials.keyfile import KeyFile
+from budgateway.credentials.keystore import FileKeys
 from budgateway.records import Auth, Settings
 
 NOW = 1_800_000_000.0
@@ -60,7 +60,7 @@ async def test_a_listing_that_overlaps_with_a_change_brings_nothing_back(
     keys_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SlowKeys(keys_file)
-    monkeypatch.setattr("budgateway.custodian.opened", lambda settings: store)
+    monkeypatch.setattr("budgateway.credentials.custodian.opened", lambda settings: store)
     vault = Vault()
 
     async def entrust(trust: Trust) -> None:
@@ -89,8 +89,8 @@ async def test_a_change_by_somebody_else_right_behind_ours_is_noticed(
     keys_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = SlowKeys(keys_file)
-    monkeypatch.setattr("budgateway.custodian.opened", lambda settings: store)
-    monkeypatch.setattr("budgateway.custodian.LOOK_S", 0.01)
+    monkeypatch.setattr("budgateway.credentials.custodian.opened", lambda settings: store)
+    monkeypatch.setattr("budgateway.credentials.custodian.LOOK_S", 0.01)
     both = asyncio.Event()
 
     async def entrust(trust: Trust) -> None:

@@ -55,7 +55,7 @@ def test_the_program_with_a_gateway_runs(monkeypatch: pytest.MonkeyPatch, capsys
 
 
 def test_the_table_of_layers_is_the_one_that_is_held() -> None:
-    text = next(block for block in blocks("docs/architecture.md", "") if block.startswith(" 6  cli"))
+    text = next(block for block in blocks("docs/architecture.md", "") if block.startswith(" 8  cli"))
     shown = {
         int(row[0]): set(re.findall(r"\w+", row[1])) for row in re.findall(r"^ (\d)  (.*?)(?:   .*)?$", text, re.M)
     }

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from budgateway.admin.card import Card
-from budgateway.handover import METRICS, SLOT, Giver, Named, Predecessor, Taken
+from budgateway.app.runtime import bound_socket, is_bound_to
 from budgateway.native import BY_USER, Grant, LimitSet, Price, Segment
-from budgateway.runtime import bound_socket, is_bound_to
+from budgateway.process.handover import METRICS, SLOT, Giver, Named, Predecessor, Taken
 
 RULES = [("rate", BY_USER, "requests", 60, "minute", 10), ("money", BY_USER, "spend", 10_000_000, "month", 0)]
 PRICE = Price(1.0, 1.0, 1.0)  # what a request is taken to need is less than a cent

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
-from budgateway import keeper
-from budgateway.keeper import Steps, keep_on
+from budgateway.system import keeper
+from budgateway.system.keeper import Steps, keep_on
 
 LOG = logging.getLogger("budgateway.test")
 

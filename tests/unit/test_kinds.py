@@ -36,7 +36,7 @@ import json
 from budgateway import load_config
 from budgateway.config.schema import ProviderConfig
 from budgateway.health.engine import RUNNING
-from budgateway.wiring import targets_of
+from budgateway.app.wiring import targets_of
 
 settings = load_config(environ={"ACME_ENDPOINTS": "http://127.0.0.1:9", "ACME_API_KEY": "secret-of-acme"})
 (provider,) = settings.providers

@@ -12,29 +12,11 @@ PACKAGE = Path(__file__).resolve().parents[2] / "budgateway"
 
 # A module belongs to the longest entry that begins its name; `_cy` is no part of a name here.
 LAYERS = {
-    6: ["", "cli", "cli_access", "terminal", "report", "__main__"],
-    5: [
-        "supervisor",
-        "worker",
-        "runtime",
-        "wiring",
-        "gateway",
-        "reload",
-        "control",
-        "sharing",
-        "slot",
-        "spare",
-        "fleet",
-        "handover",
-        "succession",
-        "overload",
-        "preload",
-        "notify",
-        "custodian",
-        "admin",
-        "banner",
-    ],
-    4: ["server", "pipeline", "relay", "courier", "express", "waiting"],
+    8: ["", "cli", "__main__"],
+    7: ["process"],
+    6: ["admin"],
+    5: ["credentials", "app"],
+    4: ["server", "proxy"],
     3: [
         "auth",
         "limits",
@@ -46,34 +28,34 @@ LAYERS = {
         "transform",
         "transport",
         "observe",
-        "store",
+        "redis",
         "demo",
     ],
-    2: ["exchange", "judge", "cached_plan", "reply", "config"],
-    1: ["records", "kinds", "native", "wire", "jose", "pem", "keeper"],
-    0: ["errors", "interpreter", "log", "replacement", "signals"],
+    2: ["exchange", "config"],
+    1: ["records", "kinds", "native", "wire", "jose"],
+    0: ["errors", "system"],
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms}
 ROOMS = 3
 # The server is handed `handle`; it does not know who decides.
-FORBIDDEN = {("server", "pipeline")}
+FORBIDDEN = {("server", "proxy")}
 # The compiled core has one importer, which checks that the two belong together.
 NATIVE = "_native"
 
 # Each of these is the job of one or two files.
 THIRD_PARTY = {
     "aiodns": ["transport"],
-    "click": ["cli", "cli_access", "terminal", "__main__"],
+    "click": ["cli", "__main__"],
     "dotenv": ["config"],
     "httptools": ["server", "transport", "demo"],
     "jwt": ["jose"],
     "prometheus_client": ["observe"],
     "pycares": ["transport"],
     "pydantic": ["config", "cli"],
-    "hiredis": ["store"],
-    "redis": ["store"],
-    "rich": ["cli", "cli_access", "terminal", "report"],
-    "uvloop": ["worker", "runtime", "supervisor"],
+    "hiredis": ["redis"],
+    "redis": ["redis"],
+    "rich": ["cli"],
+    "uvloop": ["process", "app"],
 }
 MODULES_EACH = 2
 COUNTED = {"aiodns", "hiredis", "httptools", "jwt", "prometheus_client", "redis", "uvloop"}
@@ -179,7 +161,7 @@ def test_every_header_belongs_to_a_compiled_module() -> None:
 
 KNOWN = {
     *("", "errors", "wire", "wire.status", "auth.keys", "limits", "limits.requests", "limits.shared"),
-    *("store.link", "server", "pipeline", "runtime"),
+    *("redis.link", "server", "proxy", "proxy.pipeline", "app.runtime"),
 }
 
 
@@ -191,15 +173,15 @@ KNOWN = {
         ("auth.keys", "import budgateway.limits.requests as r"),
         ("auth.keys", "from budgateway import __version__"),
         ("auth.keys", "import budgateway"),
-        ("auth.keys", "def f():\n    from budgateway.runtime import Gateway"),
-        ("auth.keys", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from budgateway import pipeline"),
+        ("auth.keys", "def f():\n    from budgateway.app.runtime import Gateway"),
+        ("auth.keys", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from budgateway import proxy"),
         ("auth.keys", "import redis.asyncio"),
         ("limits.shared", "import hiredis"),
         ("errors", "from budgateway.wire import status"),
-        ("server.connection_cy", "from budgateway.pipeline import Pipeline"),
+        ("server.connection_cy", "from budgateway.proxy.pipeline import Pipeline"),
         ("wire.status", "from budgateway import _native"),
         ("wire.status", "from budgateway._native import Segment"),
-        ("runtime", "import pydantic"),
+        ("app.runtime", "import pydantic"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str) -> None:
@@ -211,10 +193,13 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
     [
         ("auth.keys", "from budgateway.wire.status import reason\nfrom budgateway import errors"),
         ("limits.requests", "from budgateway import limits"),
-        ("store.link", "import hiredis"),
-        ("runtime", "from budgateway.pipeline import Pipeline\nfrom budgateway.limits.requests import Requests"),
+        ("redis.link", "import hiredis"),
+        (
+            "app.runtime",
+            "from budgateway.proxy.pipeline import Pipeline\nfrom budgateway.limits.requests import Requests",
+        ),
         ("native", "from budgateway import _native"),
-        ("cli", "from budgateway import __version__\nfrom budgateway.runtime import Gateway"),
+        ("cli.main", "from budgateway import __version__\nfrom budgateway.app.runtime import Gateway"),
     ],
 )
 def test_an_allowed_import_is_left_alone(module: str, source: str) -> None:
@@ -224,8 +209,8 @@ def test_an_allowed_import_is_left_alone(module: str, source: str) -> None:
 def test_a_forbidden_cimport_is_found() -> None:
     header = "from libc.stdint cimport int64_t\nfrom budgateway.limits.requests cimport Requests, Other\n"
     assert violations("auth.keys", cimports(header), KNOWN)
-    assert not violations("pipeline", cimports(header), KNOWN)
-    assert violations("auth.keys", cimports("cimport budgateway.runtime"), KNOWN)
+    assert not violations("proxy.pipeline_cy", cimports(header), KNOWN)
+    assert violations("auth.keys", cimports("cimport budgateway.app.runtime"), KNOWN)
 
 
 def test_a_module_outside_the_table_is_found() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from budgateway.log import PIPE_BUF, QueuedHandler, QueuedWriter
+from budgateway.system.log import PIPE_BUF, QueuedHandler, QueuedWriter
 
 CAPACITY = 1000
 LINE = b"x" * 99 + b"\n"

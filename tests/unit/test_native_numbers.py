@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from budgateway import _native, exchange_cy
+from budgateway import _native
+from budgateway.exchange import exchange_cy
 
 PACKAGE = Path(__file__).resolve().parents[2] / "budgateway"
 
@@ -28,10 +29,10 @@ def numbers(path: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("relay_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY", "_NAMED"}),
-        ("judge_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
+        ("proxy/relay_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY", "_NAMED"}),
+        ("exchange/judge_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
         (
-            "judge_cy",
+            "exchange/judge_cy",
             {
                 "_SEEN_EVENT",
                 "_SEEN_ERROR_FIRST",
@@ -42,7 +43,7 @@ def numbers(path: Path) -> dict[str, int]:
                 "_SEEN_CONTENT",
             },
         ),
-        ("relay_cy", {"_SCAN_DOCUMENT", "_SCAN_EVENTS"}),
+        ("proxy/relay_cy", {"_SCAN_DOCUMENT", "_SCAN_EVENTS"}),
         ("routing/router_cy", {"_UPGRADE", "_JSON", "_ENCODED", "_TARGET_MODEL"}),
         ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART", "_ENCODED"}),
         ("transport/client_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY"}),

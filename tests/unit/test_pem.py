@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from integration.certificates import Authority
 
+from budgateway.app.runtime import server_tls
 from budgateway.config.load import load_config
-from budgateway.pem import Pem, trusting
+from budgateway.config.reload import compare, plain
 from budgateway.records import Settings
-from budgateway.reload import compare, plain
-from budgateway.runtime import server_tls
-from budgateway.store.places import client_tls as store_tls
+from budgateway.redis.places import client_tls as store_tls
+from budgateway.system.pem import Pem, trusting
 from budgateway.transport.dial import client_tls
 
 CONFIG = """

@@ -6,9 +6,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from budgateway.config.reload import FIXED, FileWatch, compare, plain, refusals
 from budgateway.config.source import stamp
 from budgateway.records import Provider, RateLimit, Route, Secret, Settings, Tls, Upstream
-from budgateway.reload import FIXED, FileWatch, compare, plain, refusals
 
 ONE = Upstream(url="http://one:1", tls=False, host="one", port=1)
 TWO = Upstream(url="http://two:2", tls=False, host="two", port=2)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.auth import keybook
-from budgateway.auth.keyfile import KeyFile
-from budgateway.replacement import open_lock, replace_file
+from budgateway.credentials import keybook
+from budgateway.credentials.keyfile import KeyFile
+from budgateway.system.replacement import open_lock, replace_file
 
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")

@@ -13,9 +13,9 @@ import sys
 
 import pytest
 
-from budgateway.fleet import Fleet
-from budgateway.slot import Slot
-from budgateway.spare import _PID, Fork, Spare
+from budgateway.process.fleet import Fleet
+from budgateway.process.slot import Slot
+from budgateway.process.spare import _PID, Fork, Spare
 
 
 def test_why_there_is_no_spare_is_said_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

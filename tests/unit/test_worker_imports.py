@@ -19,7 +19,7 @@ WORKER = {"hiredis", "httptools", "uvloop", *RESOLVER}
 
 
 @pytest.mark.parametrize(
-    ("module", "third_party"), [("worker", WORKER), ("supervisor", WORKER | {"prometheus_client"})]
+    ("module", "third_party"), [("process.worker", WORKER), ("process.supervisor", WORKER | {"prometheus_client"})]
 )
 def test_a_process_imports_what_it_serves_with_and_nothing_else(module: str, third_party: set[str]) -> None:
     command = [sys.executable, "-I", "-c", SCRIPT.format(module)]

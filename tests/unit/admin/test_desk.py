@@ -9,7 +9,7 @@ import pytest
 
 from budgateway import native
 from budgateway.admin.desk import Desk
-from budgateway.gateway import Gateway
+from budgateway.process.gateway import Gateway
 from budgateway.records import Settings
 
 

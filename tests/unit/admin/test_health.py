@@ -9,6 +9,7 @@ import pytest
 
 from budgateway import native
 from budgateway.admin.health import Health, watched
+from budgateway.app.wiring import upstream_keys
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.records import (
     BreakerSettings,
@@ -22,7 +23,6 @@ from budgateway.records import (
     Settings,
     Upstream,
 )
-from budgateway.wiring import upstream_keys
 
 ONE, TWO = (Upstream(url=f"http://u{n}:1", tls=False, host=f"u{n}", port=1) for n in (1, 2))
 SETTINGS = Settings(

@@ -16,7 +16,7 @@ from budgateway.auth.roles import Roles
 from budgateway.auth.vault import Trust, Vault
 from budgateway.auth.vouch import vouched_for
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
-from budgateway.exchange_cy import Exchange
+from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import RequestHead
 from budgateway.records import Allowance, ApiKey, Auth, Grant, Issuer, Secret
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from budgateway.auth import keybook
 from budgateway.auth.delegation import Holder
 from budgateway.auth.roles import Roles
+from budgateway.credentials import keybook
 from budgateway.errors import Forbidden
 from budgateway.records import Allowance, Auth, Grant, Principal, Tenant
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from budgateway.auth import keybook
-from budgateway.auth.keybook import Changed, KeyExists, Keys, KeyUnknown
-from budgateway.auth.keyfile import KeyFile
 from budgateway.auth.keys import KeyRing
+from budgateway.credentials import keybook
+from budgateway.credentials.keybook import Changed, KeyExists, Keys, KeyUnknown
+from budgateway.credentials.keyfile import KeyFile
 from budgateway.errors import BadRequest
 from budgateway.records import Allowance
 

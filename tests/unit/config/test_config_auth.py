@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tokens import SECRET, own, pem
 
 from budgateway import load_config
-from budgateway.cli import cli
+from budgateway.cli.main import cli
 from budgateway.errors import ConfigError
 from budgateway.records import Auth, ClaimPaths, Settings
 
@@ -248,6 +248,6 @@ def test_a_token_says_what_it_was_asked_to(tmp_path: Path) -> None:
 def test_no_command_imports_what_it_does_not_need() -> None:
     import subprocess
 
-    script = "import sys, budgateway.cli; print('jwt' in sys.modules, 'cryptography' in sys.modules, 'pydantic' in sys.modules)"
+    script = "import sys, budgateway.cli.main; print('jwt' in sys.modules, 'cryptography' in sys.modules, 'pydantic' in sys.modules)"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert told.stdout == "False False False\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from budgateway.cli import cli
+from budgateway.cli.main import cli
 from budgateway.config.load import load_config
 from budgateway.errors import ConfigError
 from budgateway.records import Canary, Maintenance, Mirror, Route, WebSocket

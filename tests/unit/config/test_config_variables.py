@@ -11,9 +11,9 @@ from integration.certificates import Authority
 from tokens import pem
 
 from budgateway.config.load import load_config
+from budgateway.config.reload import refusals
 from budgateway.config.source import ABSENT, stamp
 from budgateway.errors import ConfigError
-from budgateway.reload import refusals
 
 JWT = "j" * 32
 MINIMAL = (

@@ -1,0 +1,1 @@
+"""One process, wired: the composition root and the data plane."""

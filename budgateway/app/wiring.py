@@ -1,0 +1,360 @@
+"""The composition root: builds a Snapshot from one configuration; its only side effect is names in the segment."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypedDict
+
+from budgateway import native
+from budgateway.auth.authenticator_cy import Authenticator, CredentialAuthenticator
+from budgateway.auth.bearer import Bearers
+from budgateway.auth.roles import Roles
+from budgateway.auth.vault import Vault
+from budgateway.balance.attempts_cy import Attempts
+from budgateway.balance.balancer_cy import Balancer
+from budgateway.balance.mirror import MirrorCounts, Mirroring
+from budgateway.balance.queue import Queues
+from budgateway.kinds import KINDS
+from budgateway.limits.across import Across
+from budgateway.limits.rules import Rulebook
+from budgateway.limits.stage_cy import Limits
+from budgateway.limits.waiting import WaitingRoom
+from budgateway.providers.adapter_cy import OpenAIAdapter
+from budgateway.proxy.pipeline_cy import Snapshot
+from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
+from budgateway.routing.cors import CrossOrigins
+from budgateway.routing.own import OFFICE, own_routes
+from budgateway.routing.router_cy import Leg, Router, RouteRoom
+from budgateway.routing.shape import Shape, split_of
+from budgateway.transport.client_cy import Pool, Target
+from budgateway.transport.dial import Dialler, client_tls
+from budgateway.wire.cors import CrossOrigin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from budgateway.limits.demand import SharedLimits
+    from budgateway.transport.resolve import Resolver
+
+# What a pool's connections have in common: URL, TLS verification, keep-alive time, number of idle connections.
+PoolKey = tuple[str, bool, str, float, int]
+Pools = dict[PoolKey, Pool]
+
+
+def targets_of(
+    provider: Provider,
+    pools: Pools,
+    warm: Pools | None = None,
+    *,
+    disclose: bool = False,
+    redactor: native.Redactor | None = None,
+    resolver: Resolver | None = None,
+) -> tuple[Target, ...]:
+    """Return a provider's upstreams for the relay. Targets with the same connection settings share a pool; pools of an
+    earlier configuration are taken from `warm`, and all pools in use are added to `pools`. `resolver` is the process's;
+    without it the upstreams get one of their own."""
+    kind = KINDS[provider.kind]
+    key = provider.api_key
+    fixed = [(name, secret.reveal()) for name, secret in provider.headers]
+    if key is not None:
+        fixed.append((kind.key_header, kind.key_prefix + key.reveal()))
+    forwarded = (*kind.vendor_headers, *provider.forward_headers)
+    secure = any(upstream.tls for upstream in provider.upstreams)
+    tls = client_tls(provider.tls_verify, provider.tls_ca or provider.tls_ca_file) if secure else None
+    dialler = Dialler(provider.connect_timeout_s, tls, resolver)
+    targets = []
+    for number, upstream in enumerate(provider.upstreams):
+        label = upstream_label(provider, number)
+        # A connection made under one TLS configuration must not serve under another.
+        shared = (upstream.url, provider.tls_verify, provider.tls_ca_file, provider.keepalive_s, provider.max_idle)
+        pool = pools.get(shared) or (warm or {}).get(shared)
+        if pool is None:
+            pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
+        pools[shared] = pool
+        writer = native.RequestHeadWriter(_authority(upstream), upstream.path, provider.strip_prefix, forwarded, fixed)
+        targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose, redactor=redactor))
+    return tuple(targets)
+
+
+def secrets_of(settings: Settings) -> list[str]:
+    """Return the secrets that no answer may show a client: keys sent upstream, and the gateway's own."""
+    found = [settings.jwt_secret, *(issuer.secret for issuer in settings.auth.issuers)]
+    if settings.store is not None:
+        found += [settings.store.password, settings.store.sentinel_password]
+    for provider in settings.providers:
+        found.append(provider.api_key)
+        found += [value for name, value in provider.headers if _is_credential(name)]
+    told = [secret.reveal() for secret in found if secret is not None]
+    # A credential without its scheme is a secret, too.
+    return told + [text.rpartition(" ")[2] for text in told if " " in text]
+
+
+def _is_credential(name: str) -> bool:
+    """Return whether a header of this name holds a secret."""
+    return any(word in name for word in ("auth", "key", "token", "secret", "cookie"))
+
+
+class Care(TypedDict, total=False):
+    """A selector's keyword arguments for failing upstreams. Without breaker or ejection keywords, that check is off."""
+
+    failure_threshold: int
+    open_ns: int
+    half_open_max_calls: int
+    failure_ratio: float
+    minimum_calls: int
+    window_ns: int
+    eject_after: int
+    eject_ns: int
+    eject_max_ns: int
+    eject_percent: int
+    panic_percent: int
+    slow_start_ns: int
+
+
+def care_of(settings: Settings, provider: Provider) -> Care:
+    """Return a provider's failure handling: the same for its selectors in every process."""
+    care: Care = {"panic_percent": settings.panic_percent, "slow_start_ns": int(provider.slow_start_s * 1e9)}
+    if (breaker := settings.breaker) is not None:
+        care["failure_threshold"] = breaker.failure_threshold
+        care["open_ns"] = int(breaker.open_s * 1e9)
+        care["half_open_max_calls"] = breaker.half_open_max_calls
+        care["failure_ratio"] = breaker.failure_ratio
+        care["minimum_calls"] = breaker.minimum_calls
+        care["window_ns"] = int(breaker.window_s * 1e9)
+    if (outliers := settings.outliers) is not None:
+        care["eject_after"] = outliers.consecutive_failures
+        care["eject_ns"] = int(outliers.ejection_s * 1e9)
+        care["eject_max_ns"] = int(outliers.max_ejection_s * 1e9)
+        care["eject_percent"] = outliers.max_percent
+    return care
+
+
+def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
+    """Return the segment's name for each upstream, by provider and URL.
+
+    The name is the URL, so that providers with the same URL share its health. Providers with different health checks
+    (another path, another key) may see different health: each kind of check has a name of its own. Providers without a
+    health check share the first provider's health.
+    """
+    names: dict[str, dict[object, str]] = {}
+    keys: dict[tuple[str, str], str] = {}
+    for provider in settings.providers:
+        check = provider.health_check
+        for upstream in provider.upstreams:
+            name = upstream.url
+            if check is not None:
+                manner = (check.path, check.statuses, check.body, check.generate_model, provider.tls_verify,
+                          provider.tls_ca_file, provider.api_key, provider.headers)  # fmt: skip
+                known = names.setdefault(upstream.url, {})
+                name = known.setdefault(manner, f"{upstream.url} {provider.name}" if known else upstream.url)
+            keys[provider.name, upstream.url] = name
+    return keys
+
+
+def upstream_label(provider: Provider, number: int) -> str:
+    """Return an upstream's name for headers, logs, errors and the admin endpoints."""
+    return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
+
+
+def largest_body(settings: Settings) -> int:
+    """Return the largest body that any route accepts, the limit before routing. The route found then applies its
+    own."""
+    return max([settings.max_body_bytes, *(route.max_body_bytes for route in settings.routes)])
+
+
+def build_snapshot(
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+    pools: Pools,
+    office_path: str,
+    warm: Pools | None = None,
+    queues: Queues | None = None,
+    vault: Vault | None = None,
+    copies: MirrorCounts | None = None,
+    shared: SharedLimits | None = None,
+    resolver: Resolver | None = None,
+) -> Snapshot:
+    """Build the compiled routes and stages of one configuration. No side effects but names interned in the segment.
+    `queues` and `copies` outlive it; without queues no exchange waits for an upstream that is full. `shared` are the
+    limits shared by all hosts."""
+    providers = {provider.name: provider for provider in settings.providers}
+    disclose = settings.disclose
+    secrets_told = secrets_of(settings)
+    redactor = native.Redactor(secrets_told) if secrets_told else None
+    targets = {
+        name: targets_of(provider, pools, warm, disclose=disclose, redactor=redactor, resolver=resolver)
+        for name, provider in providers.items()
+    }
+    book = Rulebook(settings, segment, worker)
+    keys = upstream_keys(settings)
+    rooms = [
+        _route_room(route, providers, targets, settings, keys, segment, worker, queues) for route in settings.routes
+    ]
+    for room in rooms:
+        room.limits = book.of_route(room.record)
+        mirror = room.record.mirror
+        if mirror is not None:
+            # Copies use connections of their own, so that their failures stay with them.
+            shadow = replace(providers[mirror.provider], max_idle=0)
+            copied = targets_of(shadow, pools, warm, resolver=resolver)
+            leg = _leg(room.record, shadow, copied, settings, keys, segment, worker, None)
+            room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
+    office = _office_rooms(settings, segment, worker, pools, office_path, warm)
+    for room in office:
+        room.limits = book.of_own(room.access)
+    own_from = len(rooms)
+    rooms += office
+    auth = _authenticator(settings, vault or Vault())
+    labels = {name: segment.intern(name) for name in _model_names(settings)}
+    routes = Router(rooms, labels, largest_body(settings), own_from)
+    limits = _limits(settings, book, shared)
+    limits.own = {room.record.path: room.limits for room in office if room.limits.is_own}
+    common = None if settings.cors is None else CrossOrigin(settings.cors)
+    origins = CrossOrigins(routes.table, [room.cors for room in routes.rooms], common)
+    return Snapshot(settings, auth, limits, routes, targets, origins)
+
+
+def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> Limits:
+    how = settings.limits
+    waiting = WaitingRoom(book, how.queue_size, how.queue_timeout_s) if how.queue_size else None
+    across = None
+    if shared is not None:
+        across = Across(shared, book, queue_size=how.queue_size, queue_timeout_s=how.queue_timeout_s)
+    return Limits(book, book.strays(), book.of_preflights(), waiting, across)
+
+
+def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
+    """Return the authenticator; without issuers and API keys, one that rejects every credential."""
+    issuers = issuers_of(settings)
+    if not issuers and not settings.auth.keys_file and not settings.auth.keys_in_redis:
+        return Authenticator()
+    lists_openly = any(not route.auth_required for route in settings.routes)
+    return CredentialAuthenticator(Bearers(issuers), vault, Roles(settings.auth), lists_openly)
+
+
+def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
+    """Return all accepted token issuers, including the gateway itself (JWT_SECRET)."""
+    if settings.jwt_secret is None:
+        return settings.auth.issuers
+    own = Issuer(OWN_ISSUER, "", ("HS256",), secret=settings.jwt_secret, leeway_s=settings.auth.leeway_s)
+    return (own, *settings.auth.issuers)
+
+
+def _route_room(
+    route: Route,
+    providers: dict[str, Provider],
+    targets: dict[str, tuple[Target, ...]],
+    settings: Settings,
+    keys: Mapping[tuple[str, str], str],
+    segment: native.Segment,
+    worker: int,
+    queues: Queues | None = None,
+) -> RouteRoom:
+    fallbacks = [
+        _leg(route, providers[one.provider], targets[one.provider], settings, keys, segment, worker, queues, one.model)
+        for one in route.retries.fallbacks
+    ]
+    legs = [
+        _leg(route, providers[name], targets[name], settings, keys, segment, worker, queues)
+        for name in route.answerers()
+    ]
+    return RouteRoom(
+        route,
+        access="authenticated" if route.auth_required else "open",
+        label=segment.intern(route.name),
+        legs=legs,
+        shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
+        fallbacks=fallbacks,
+        attempts=Attempts(route.retries, fallbacks),
+        cors=None if route.cors is None else CrossOrigin(route.cors),
+    )
+
+
+def _leg(
+    route: Route,
+    provider: Provider,
+    targets: tuple[Target, ...],
+    settings: Settings,
+    keys: Mapping[tuple[str, str], str],
+    segment: native.Segment,
+    worker: int,
+    queues: Queues | None,
+    model: str = "",
+) -> Leg:
+    """Build one provider behind a route. `model`, if set, replaces the client's model in requests to its upstreams."""
+    selector = native.Selector(
+        segment,
+        worker,
+        route.load_balancer,
+        [(segment.upstream(keys[provider.name, upstream.url]), upstream.weight) for upstream in provider.upstreams],
+        seed=secrets.randbits(63),
+        **care_of(settings, provider),
+        max_in_flight=[upstream.max_in_flight for upstream in provider.upstreams],
+    )
+    queue = None if queues is None else queues.of(provider)
+    label = segment.intern(provider.name)
+    return Leg(
+        OpenAIAdapter(provider, model),
+        Balancer(
+            selector,
+            targets,
+            provider.name,
+            queue,
+            _pins(provider) if route.pin_by else None,
+            (lambda _: model) if model else provider.upstream_model,
+        ),
+        provider.name,
+        label,
+        budget=native.RetryBudget(segment, label, settings.retry_limit.percent, settings.retry_limit.reserve),
+        hold_bytes=provider.hold_bytes,
+        first_event_s=provider.first_event_s,
+    )
+
+
+def _pins(provider: Provider) -> native.Rendezvous:
+    """Return the upstreams among which pins are distributed: at most 64, because a selector can exclude no more."""
+    return native.Rendezvous([(upstream.url, upstream.weight) for upstream in provider.upstreams[:64]])
+
+
+def _office_rooms(
+    settings: Settings,
+    segment: native.Segment,
+    worker: int,
+    pools: Pools,
+    office_path: str,
+    warm: Pools | None,
+) -> list[RouteRoom]:
+    """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and outlier
+    detection."""
+    settings = replace(settings, breaker=None, outliers=None)
+    upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
+    provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
+    targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
+    keys = {(OFFICE, upstream.url): upstream.url}
+    rooms = []
+    for route, access in own_routes(settings.routes, settings.cors):
+        room = _route_room(route, {OFFICE: provider}, targets, settings, keys, segment, worker)
+        room.access = access
+        rooms.append(room)
+    return rooms
+
+
+def _model_names(settings: Settings) -> list[str]:
+    """Return the models that the configuration names, which metrics may use as label values."""
+    names: dict[str, None] = {}
+    for provider in settings.providers:
+        names.update(dict.fromkeys(provider.models))
+        names.update(dict.fromkeys(said for said, _ in provider.aliases))
+    for route in settings.routes:
+        names.update(dict.fromkeys(model for model in route.models if "*" not in model and "?" not in model))
+    return list(names)
+
+
+def _authority(upstream: Upstream) -> str:
+    """Return the value of the Host header."""
+    if upstream.host.startswith("/"):
+        return "budgateway"
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    return host if upstream.port == (443 if upstream.tls else 80) else f"{host}:{upstream.port}"

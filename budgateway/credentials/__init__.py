@@ -1,0 +1,1 @@
+"""API keys and key sets, kept fresh by the supervisor."""

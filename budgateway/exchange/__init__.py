@@ -1,0 +1,1 @@
+"""The exchange: one request and its response in flight, and the contracts around it."""

@@ -1,0 +1,266 @@
+"""The exchange: one request and its response in flight, with all that the stages have decided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgateway.errors import GatewayError
+    from budgateway.exchange.reply import Reply
+    from budgateway.native import BodyPeek, Grant, RequestHead, ResponseHead
+    from budgateway.records import Principal
+    from budgateway.wire.form import FormReader
+
+# Outcomes of an exchange; the numbers are the native core's OUTCOME_*.
+COMPLETE = 0
+REFUSED = 1
+UPSTREAM_FAILED = 2
+TRUNCATED = 3
+CLIENT_GONE = 4
+
+
+class Exchange:
+    """One exchange: filled by the stages from top to bottom, executed by the relay, closed exactly once.
+
+    It owns what must be given back: the in-flight slot (`leg.balancer`, `index`), the upstream connection, a running
+    task.
+    """
+
+    def __init__(self, head: RequestHead, downstream: Any, client: str, now_ns: int) -> None:
+        # request
+        self.head = head
+        self.downstream = downstream
+        self.client = client
+        self.network = client  # as limits count it: an IPv6 client's network
+        self.started_ns = now_ns
+        self.ready_ns = now_ns
+        self.flags = 0
+        self.request_id = ""
+        self.body: bytes | None = None  # whole; None while it streams
+        self.body_bytes = 0
+        self.body_done = False
+        self.form: FormReader | None = None
+        self.to_head = False
+        # stages
+        self.stage = 0
+        self.step = 0
+        self.reply: Reply | None = None
+        self.snapshot: Any = None
+        self.principal: Principal | None = None
+        self.standing: Any = None
+        self.vouched: bytes | None = None
+        self.limit_key = client
+        self.grant: Grant | None = None
+        self.claim: Any = None
+        self.peek: BodyPeek | None = None
+        self.streams = False
+        self.model = ""
+        self.hides_model = False
+        self.model_label = 0
+        self.route: Any = None
+        self.leg: Any = None
+        self.handshake: Any = None
+        self.cors = b""
+        self.pin: str | None = None
+        # attempt
+        self.index = -1
+        self.tried = 0
+        self.attempts = 0
+        self.leg_attempts = 0
+        self.fallback = 0
+        self.retries = 0
+        self.until_ns = 0
+        self.answer_ns = 0
+        self.timer: Any = None
+        self.rival: Any = None
+        self.main: Any = None
+        self.began_ns = 0
+        self.target: Any = None
+        self.send_body: bytes | None = None
+        self.connection: Any = None
+        self.task: Any = None
+        self.waiter: Any = None
+        self.reused = False
+        self.fresh = False
+        self.heard = False
+        self.vouched_early = False
+        self.streamed = False
+        self.asked = False
+        self.rename = False
+        self.keeps_usage = False
+        # response
+        self.status = 0
+        self.told_flags = 0
+        self.told_length = -1
+        self.error = ""
+        self.deadline_ns = 0
+        self.progressed = False
+        self.stalled = False
+        self.chunked = False
+        self.sse = False
+        self.to_close = False
+        self.keep_alive = False
+        self.head_sent = False
+        self.closed = False
+        self.first_byte_ns = 0
+        self.token_ns = 0
+        self.read_ns = 0
+        self.overhead_ns = 0
+        self.bytes_out = 0
+        self.pump: Any = None  # a BodyPump once a body streams
+        self.document: bytes | ResponseHead | None = None
+        self.held: bytes | None = None
+        self.hold = 0
+        self.ends = False
+        self.doubt: GatewayError | None = None
+        self.waiting: list[bytes] | None = None
+        self.waiting_bytes = 0
+        self.spoke_ns = now_ns
+
+    def twin(self, now_ns: int) -> Exchange:
+        """Create a concurrent second attempt of the same request, with a slot, a connection and a response of its own.
+        It is not an exchange of its own: `become` makes its attempt the first one's."""
+        h = Exchange(self.head, self.downstream, self.client, self.started_ns)
+        h.ready_ns = now_ns
+        h.flags = self.flags
+        h.request_id = self.request_id
+        h.body_done = True
+        h.to_head = self.to_head
+        h.grant = self.grant
+        h.peek = self.peek
+        h.streams = self.streams
+        h.model = self.model
+        h.hides_model = self.hides_model
+        h.route = self.route
+        h.leg = self.leg
+        h.pin = self.pin
+        h.cors = self.cors
+        bit = 1
+        bit <<= self.index  # in C, `1 << n` would be an int
+        h.tried = self.tried | bit
+        h.attempts = self.attempts
+        h.leg_attempts = self.leg_attempts
+        h.fallback = self.fallback
+        h.until_ns = self.until_ns
+        h.answer_ns = self.answer_ns
+        h.send_body = self.send_body
+        h.rename = self.rename
+        h.keeps_usage = self.keeps_usage
+        h.began_ns = self.began_ns
+        h.rival = self
+        h.main = self
+        return h
+
+    def become(self, h: Exchange) -> None:
+        """Continue with a twin's attempt; what the twin held belongs to this exchange from now on."""
+        # attempt
+        self.index = h.index
+        h.index = -1
+        self.tried = h.tried
+        self.target = h.target
+        self.answer_ns = h.answer_ns
+        self.ready_ns = h.ready_ns
+        self.connection = h.connection
+        h.connection = None
+        self.task = h.task
+        h.task = None
+        self.reused = h.reused
+        self.fresh = h.fresh
+        self.heard = h.heard
+        self.overhead_ns += h.overhead_ns
+        # response
+        self.status = h.status
+        self.told_flags = h.told_flags
+        self.told_length = h.told_length
+        self.deadline_ns = h.deadline_ns
+        self.progressed = h.progressed
+        self.chunked = h.chunked
+        self.sse = h.sse
+        self.to_close = h.to_close
+        self.keep_alive = h.keep_alive
+        self.head_sent = h.head_sent
+        self.first_byte_ns = h.first_byte_ns
+        self.token_ns = h.token_ns
+        self.read_ns = h.read_ns
+        self.bytes_out = h.bytes_out
+        self.pump = h.pump
+        self.document = h.document
+        self.held = h.held
+        self.hold = h.hold
+        self.ends = h.ends
+        self.doubt = h.doubt
+        self.waiting = h.waiting
+        self.waiting_bytes = h.waiting_bytes
+        if self.connection is not None:
+            self.connection.rebind(self)
+
+
+class Carrier:
+    """The handler that both ends of an exchange report to: client connections above the line, upstream connections
+    below.
+
+    A typed base, so that the compiled protocols call it without Python's machinery. A handler of one end only (the
+    admin server, a fetch) overrides that half; the other half is never called.
+    """
+
+    def start(self, x: Exchange) -> None:
+        """Start an exchange whose request is complete, or begins to stream."""
+        raise NotImplementedError
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """Handle a piece of a streamed request body."""
+        raise NotImplementedError
+
+    def body_end(self, x: Exchange) -> None:
+        """Handle the end of a streamed request body."""
+        raise NotImplementedError
+
+    def gone(self, x: Exchange) -> None:
+        """End an exchange whose client left; nothing can be written any more."""
+        raise NotImplementedError
+
+    def writable(self, x: Exchange, ok: bool) -> None:
+        """Handle a client that reads too slowly, or caught up (`ok`)."""
+        raise NotImplementedError
+
+    def sweep(self, x: Exchange, now_ns: int) -> None:
+        """Check the exchange's deadlines; called four times a second."""
+        raise NotImplementedError
+
+    def fail(self, x: Exchange, error: GatewayError) -> None:
+        """Answer a request that went wrong while it was read."""
+        raise NotImplementedError
+
+    def refuse_malformed(self, connection: Any, error: GatewayError, data: bytes) -> None:
+        """Answer a request that never became an exchange: the bytes received, `data`, hold no valid head."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- upstream connections
+
+    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
+        """Handle what one read brought: a complete response (head, complete; its body is the head's), or first its
+        head, upon which `x.pump` must be set, then the pump's output piece by piece, and the end. A head is followed by
+        at least one such call in the same turn, so that it can leave in one write with what followed it. `now_ns` is 0
+        for a piece."""
+        raise NotImplementedError
+
+    def lost(self, x: Exchange, error: GatewayError) -> None:
+        """Handle an upstream connection that ended before its response."""
+        raise NotImplementedError
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """Handle an upstream that takes a streamed body too slowly, or caught up (`ok`)."""
+        raise NotImplementedError
+
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """End the exchange, unless it has ended, after a defect of ours while bytes of either end were handled."""
+        raise error
+
+    def switched(self, x: Exchange, connection: Any, head: ResponseHead, rest: bytes) -> None:
+        """Handle a 101 from the upstream, and take over the connection's transport (`surrender`). `rest` came behind
+        the head."""
+        raise NotImplementedError
+
+    def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
+        """Handle the end of an upgraded exchange's connections."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Processes: supervisor, workers, signals, upgrades."""

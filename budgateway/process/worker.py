@@ -1,0 +1,207 @@
+"""A worker: one data plane in its own process, started by the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from budgateway import native
+from budgateway.app.preload import preload, verifies_tokens
+from budgateway.app.runtime import DataPlane, settle_memory
+from budgateway.errors import GatewayError
+from budgateway.process.control import (
+    Abort,
+    Channel,
+    Commit,
+    Entrust,
+    Entrusted,
+    Message,
+    Prepare,
+    Prepared,
+    Ready,
+    Refreshed,
+    Reopen,
+    Serve,
+    Shed,
+    Shedding,
+    Stopped,
+    Wanted,
+)
+from budgateway.process.spare import become
+from budgateway.system import log
+from budgateway.system.signals import ENDS, SAY_WHERE, ignore
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from budgateway.app.runtime import Successor
+    from budgateway.records import Settings
+
+_log = logging.getLogger("budgateway.worker")
+
+
+class Worker:
+    """Executes the supervisor's messages until the channel closes."""
+
+    def __init__(self, plane: DataPlane, channel: Channel) -> None:
+        self._plane = plane
+        self._channel = channel
+        self._prepared: dict[int, Successor] = {}
+
+    async def obey(self) -> None:
+        """Execute messages; return when the supervisor is gone, because a worker without one has nobody to replace
+        it."""
+        while (message := await self._channel.receive()) is not None:
+            await self._heed(message)
+
+    def tell_shedding(self, reason: str) -> None:
+        """Report to the supervisor that new exchanges are refused, or (empty) accepted again."""
+        self._plane.spawn(self._channel.send(Shedding(reason)))
+
+    def want(self, issuer: str) -> None:
+        """Make the supervisor fetch an issuer's keys again."""
+        self._plane.spawn(self._channel.send(Wanted(issuer)))
+
+    async def _heed(self, message: Message) -> None:
+        if isinstance(message, Prepare):
+            if verifies_tokens(message.settings) and not verifies_tokens(self._plane.snapshot.settings):
+                await asyncio.to_thread(preload, tokens=True)  # in a thread: streams continue meanwhile
+            await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
+        elif isinstance(message, Commit):
+            prepared = self._prepared.pop(message.generation)
+            self._plane.commit(prepared)
+            logging.getLogger().setLevel(prepared.settings.log_level)
+        elif isinstance(message, Abort):
+            self._prepared.pop(message.generation, None)
+        elif isinstance(message, Shed):
+            self._plane.shed(message.reason)
+            self._plane.accept(message.accepts)
+        elif isinstance(message, Entrust):
+            self._plane.entrust(message.trust)
+            await self._channel.send(Entrusted(message.trust.number))
+        elif isinstance(message, Refreshed):
+            self._plane.vault.refreshed(message.issuer)
+        elif isinstance(message, Reopen):
+            self._plane.reopen()
+
+    def _prepare(self, generation: int, settings: Settings) -> str:
+        try:
+            self._prepared[generation] = self._plane.prepare(settings)
+        except (GatewayError, ValueError, OSError) as error:
+            return str(error) or type(error).__name__
+        except Exception as error:  # noqa: BLE001 - the edge of what an operator may send us
+            # A bug must not let one worker keep the old configuration while the others switch.
+            _log.exception("cannot build the configuration")
+            return f"internal error ({type(error).__name__})"
+        return ""
+
+
+async def serve(
+    segment: native.Segment, listening: Sequence[Sequence[int]], office: str, control: int, bells: Sequence[int]
+) -> None:
+    """Wait for the Serve message, which names one of the `listening` slots, each with its sockets, and serve. Drain on
+    SIGTERM, or when the supervisor's end of `control` closes; a second signal cuts the drain short."""
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            hurry.set()
+        stop.set()
+
+    for number in ENDS:
+        loop.add_signal_handler(number, signalled)
+    channel = await Channel.over(socket.socket(fileno=control))
+    first = await channel.receive()
+    for index, descriptors in enumerate(listening):
+        # A socket stays open as long as any process holds it, so close those of the other slots.
+        if not isinstance(first, Serve) or index != first.index:
+            for descriptor in descriptors:
+                os.close(descriptor)
+    if not isinstance(first, Serve):
+        channel.close()
+        return
+    sockets = [socket.socket(fileno=descriptor) for descriptor in listening[first.index]]
+    settings, index = first.settings, first.index
+    log.begin(settings.log_level, f"[{index}]")
+    if settings.cpu_affinity and hasattr(os, "sched_setaffinity"):
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[index % len(cpus)]})
+    try:
+        plane = DataPlane(settings, segment, first.row, office, bells, first.trust, patient=first.replaces)
+    except (GatewayError, OSError, ValueError) as why:
+        # Usually a file that cannot be read or written: its name and the reason are all that an operator can use.
+        _log.error("cannot serve: %s", why)
+        channel.close()
+        raise SystemExit(1) from None
+    try:
+        plane.accept(first.accepts)
+        for sock in sockets:
+            sock.setblocking(False)
+            await plane.listen(sock)
+        settle_memory()
+        await channel.send(Ready())
+        worker = Worker(plane, channel)
+        plane.on_shedding = worker.tell_shedding
+        loop.add_signal_handler(signal.SIGUSR1, plane.reopen)
+        plane.vault.ask = worker.want
+        obeying = loop.create_task(worker.obey())
+        stopping = loop.create_task(stop.wait())
+        await asyncio.wait((obeying, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if obeying.done() and (error := obeying.exception()) is not None:
+            raise error
+        stop.set()
+        plane.stop_listening()
+        with contextlib.suppress(ConnectionError):
+            await channel.send(Stopped())
+        await plane.drain(plane.snapshot.settings.drain_s, hurry)
+        obeying.cancel()
+        await asyncio.gather(obeying, stopping, return_exceptions=True)
+    finally:
+        await plane.close()
+        channel.close()
+
+
+def descriptors(word: str) -> list[int]:
+    """Parse the descriptors of a slot's sockets: `5,6`."""
+    return [int(number) for number in word.split(",")]
+
+
+def main() -> int:
+    """Parse the descriptors passed by the supervisor, import everything, and serve on request."""
+    parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
+    parser.add_argument("--segment", type=int, required=True)
+    parser.add_argument("--listening", type=descriptors, nargs="+", required=True)
+    parser.add_argument("--bells", type=int, nargs="+", required=True)
+    parser.add_argument("--office", required=True)
+    parser.add_argument("--tokens", action="store_true", help="tokens will have to be verified")
+    told = parser.add_mutually_exclusive_group(required=True)
+    told.add_argument("--control", type=int, help="the channel of one worker")
+    told.add_argument("--spare", type=int, help="where to be told of the channel of each worker to make")
+    given = parser.parse_args()
+    # The supervisor sends this signal to a hung worker before it kills it, to log its stack.
+    faulthandler.register(SAY_WHERE)
+    ignore()
+    preload(tokens=given.tokens)
+    gc.collect()
+    gc.freeze()
+    control = given.control if given.spare is None else become(socket.socket(fileno=given.spare))
+    segment = native.Segment.attach(given.segment)  # after the fork: each worker has its own shard of the counters
+    with contextlib.suppress(KeyboardInterrupt, ConnectionError):
+        uvloop.run(serve(segment, given.listening, given.office, control, given.bells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

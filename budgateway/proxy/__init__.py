@@ -1,0 +1,1 @@
+"""The order of the stages, its execution, and the fast path."""

@@ -1,0 +1,381 @@
+"""Attempts: sends planned requests upstream, with retries and hedging. The sending half of the relay."""
+
+from __future__ import annotations
+
+from time import monotonic_ns, time
+from typing import TYPE_CHECKING, Any
+
+from budgateway.balance.attempts_cy import CONNECT
+from budgateway.errors import GatewayError, OutOfResources, Overloaded
+from budgateway.exchange.exchange_cy import Carrier, Exchange
+from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
+from budgateway.wire.patience import timeout_ns
+from budgateway.wire.retry_after import seconds_of
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from budgateway.balance.attempts_cy import Attempts
+    from budgateway.balance.balancer_cy import Balancer
+    from budgateway.balance.hedge_cy import Hedging
+    from budgateway.native import ResponseHead
+    from budgateway.routing.router_cy import Leg, RouteRoom
+    from budgateway.transport.client_cy import ClientConnection, Target
+    from budgateway.transport.sockets import PlainSockets
+
+_KEEP_ALIVE = 1
+
+JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
+
+# Silence after which an upstream is probed. A busy engine is probed now and then in vain; a stopped one is taken out
+# within 3 s (R16).
+SUSPECT_NS = 750_000_000
+
+_TIMED = 2048
+
+
+class Courier(Carrier):
+    """Sends planned requests upstream, on a warm connection or a new one. Base class of `Relay`, which handles
+    responses."""
+
+    def __init__(
+        self,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        later: Callable[..., asyncio.TimerHandle],
+    ) -> None:
+        # process
+        self._spawn = spawn
+        self._later = later
+        # serves plain TCP connections to upstreams; None: the loop does
+        self.plain: PlainSockets | None = None
+        # configuration
+        self.share = 1 << 30  # exchanges that one upstream without a bound may have in flight
+
+    def give_up(self, x: Exchange, error: GatewayError) -> None:
+        """End an exchange with an error: no other upstream is left."""
+        raise NotImplementedError
+
+    # ---------------------------------------------------------------- the request's body, as it streams
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """Forward a piece of a streamed request body."""
+        connection = x.connection
+        if x.closed:
+            return
+        if x.form is not None and not x.model and x.form.model and x.route is not None:
+            try:
+                x.snapshot.routes.name_late(x, x.form.model)
+            except GatewayError as error:
+                self.give_up(x, error)
+                return
+        if connection is None:
+            # Still dialling: buffer the piece, and let the client wait.
+            x.send_body = data if x.send_body is None else x.send_body + data
+            x.downstream.pause_reading()
+        else:
+            connection.send_more(data if x.head.content_length >= 0 else chunk(data), False)
+
+    def body_end(self, x: Exchange) -> None:
+        """Forward the end of a streamed request body."""
+        if x.closed or x.connection is None:
+            return
+        x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
+        x.answer_ns = monotonic_ns() + x.route.first_byte_ns
+        x.deadline_ns = x.answer_ns
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """Pause or resume the client, because the upstream takes a streamed body too slowly, or caught up (`ok`)."""
+        if ok:
+            x.downstream.resume_reading()
+        else:
+            x.downstream.pause_reading()
+        if not x.head_sent and not x.body_done:
+            # The deadline for a response starts with the request's end; before it, only an upstream that takes no bytes
+            # is late.
+            x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
+
+    # ---------------------------------------------------------------- attempts
+
+    def _spread(self, x: Exchange) -> None:
+        """Move the exchange to another upstream if the chosen one has no bound of its own and more than `share` in
+        flight: half of what the gateway takes, or nothing would be left for the others. A client refused for that loses
+        its connection, too."""
+        leg: Leg = x.leg
+        balancer: Balancer = leg.balancer
+        try:
+            balancer.spread(x, self.share, x.ready_ns)
+        except Overloaded:
+            x.flags &= ~_KEEP_ALIVE
+            raise
+
+    def execute(self, x: Exchange) -> None:
+        """Send the planned request: on a warm connection, else on one that is dialled now."""
+        route: RouteRoom = x.route
+        x.attempts += 1
+        x.leg_attempts += 1
+        if x.attempts == 1:
+            if x.flags & _TIMED:
+                wait_ns = timeout_ns(x.head.header("x-request-timeout") or "")
+                x.until_ns = x.started_ns + wait_ns if wait_ns else 0
+            attempts: Attempts = route.attempts
+            if attempts.hedging is not None:
+                self._arm(x, attempts.hedging)
+        target: Target = x.target
+        # A streamed body can be sent only once: not on a connection that may turn out to be closed.
+        connection: ClientConnection | None = None
+        if x.body_done and not x.fresh and x.handshake is None:
+            connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
+        if connection is None:
+            x.reused = False
+            # Connecting is the upstream's time, not ours.
+            x.overhead_ns += monotonic_ns() - x.ready_ns
+            x.task = self._spawn(target.dialler.dial(target, x, self, self.plain))
+        else:
+            x.reused = True
+            self._send(x, connection)
+
+    def connected(self, x: Exchange, connection: ClientConnection) -> None:
+        """Send the request on the connection that was dialled."""
+        try:
+            self._connected(x, connection)
+        except Exception as error:  # noqa: BLE001 - a task's edge: a defect must not leave the exchange in flight
+            self.crashed(x, error)
+
+    def _connected(self, x: Exchange, connection: ClientConnection) -> None:
+        x.task = None
+        if x.main is not None and x.rival is None and not x.closed:
+            # The first attempt failed meanwhile: this one is the exchange's.
+            x = x.main
+            x.task = None
+        if x.closed:
+            connection.abort()
+        else:
+            x.ready_ns = monotonic_ns()
+            self._send(x, connection)
+
+    def unreachable(self, x: Exchange, error: GatewayError) -> None:
+        """Handle a failed dial: nothing was sent, so any method may go to the next upstream."""
+        try:
+            self._unreachable(x, error)
+        except Exception as defect:  # noqa: BLE001 - a task's edge
+            self.crashed(x, defect)
+
+    def _unreachable(self, x: Exchange, error: GatewayError) -> None:
+        x.task = None
+        if x.main is not None and x.rival is None and not x.closed:
+            # The first attempt failed meanwhile: this one is the exchange's.
+            x = x.main
+            x.task = None
+        if not x.closed:
+            x.ready_ns = monotonic_ns()
+            # A shortage in the gateway says nothing about the upstream.
+            verdict = VERDICT_FAILURE if error.who == "upstream" else VERDICT_NEUTRAL
+            if not self._another(x, verdict, CONNECT, -1, x.ready_ns):
+                if isinstance(error, OutOfResources):
+                    # The client's connection uses one of the descriptors that are missing.
+                    x.flags &= ~_KEEP_ALIVE
+                self.give_up(x, error)
+
+    def _send(self, x: Exchange, connection: ClientConnection) -> None:
+        x.connection = connection
+        body = x.send_body
+        done = x.body_done
+        if done:
+            length = -1 if body is None else len(body)
+        else:
+            length = x.head.content_length
+            if length < 0:
+                length = -2
+                if body is not None:
+                    body = chunk(body)
+        target: Target = x.target
+        route: RouteRoom = x.route
+        x.asked = True
+        if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
+            connection.send(x, target.write_whole(x.head, x.request_id, body), None, x.to_head, True)
+        else:
+            head = target.write_head(x.head, x.request_id, length)
+            if x.handshake is not None:
+                head = x.handshake.request(head, x.head)
+            if x.vouched is not None:
+                # For the admin server only: the lines go before the blank one.
+                head = head[: len(head) - 2] + x.vouched + b"\r\n"
+            connection.send(x, head, body, x.to_head, done)
+        now_ns = monotonic_ns()
+        x.overhead_ns += now_ns - x.ready_ns
+        if done:
+            if not x.answer_ns:
+                x.answer_ns = now_ns + route.first_byte_ns
+                if 0 < x.until_ns < x.answer_ns:
+                    x.answer_ns = x.until_ns
+            attempts: Attempts = route.attempts
+            x.deadline_ns = attempts.patience(x, now_ns)
+        else:
+            x.streamed = True
+            x.body = None
+            x.send_body = None
+            self.upstream_writable(x, connection.writable)
+
+    def _another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
+        """Try the exchange again, elsewhere; return False when it cannot be. Its client has received nothing yet."""
+        if x.rival is not None:
+            self._fall_out(x, verdict, now_ns)
+            return True
+        attempts: Attempts = x.route.attempts
+        delay_ns = attempts.next(x, verdict, reason, wait_ns, now_ns)
+        if delay_ns < 0:
+            return False
+        self._retry(x, delay_ns, now_ns)
+        return True
+
+    def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
+        """Drop the attempt that failed, and make the next one."""
+        x.began_ns = 0
+        if x.timer is not None:
+            x.timer.cancel()
+            x.timer = None
+        connection: ClientConnection | None = x.connection
+        if connection is not None:
+            x.connection = None
+            connection.abort()
+        x.held = None
+        x.waiting = None
+        x.waiting_bytes = 0
+        x.hold = 0
+        x.ends = False
+        x.pump = None
+        x.document = None
+        x.chunked = False
+        x.to_close = False
+        x.sse = False
+        x.progressed = False
+        x.deadline_ns = 0
+        x.ready_ns = now_ns
+        try:
+            self._spread(x)
+        except Overloaded as error:
+            self.give_up(x, error)
+            return
+        if delay_ns:
+            x.timer = self._later(delay_ns / 1e9, self._resume, x)
+        else:
+            self.execute(x)
+
+    def _resume(self, x: Exchange) -> None:
+        x.timer = None
+        if not x.closed:
+            x.ready_ns = monotonic_ns()
+            try:
+                self.execute(x)
+            except Exception as error:  # noqa: BLE001 - a timer's edge
+                self.crashed(x, error)
+
+    # ---------------------------------------------------------------- signals about an upstream
+
+    def _listen(self, x: Exchange, now_ns: int) -> None:
+        """Have an upstream probed that is silent for a while, to this exchange and to all others."""
+        route: RouteRoom = x.route
+        target: Target = x.target
+        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
+        if x.ready_ns > since_ns:
+            since_ns = x.ready_ns
+        since_ns = max(since_ns, target.pool.heard_ns)
+        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.suspect(x, now_ns)
+
+    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """Give an upstream that sent retry-after a pause, if others of its provider are left."""
+        words = head.header("retry-after")
+        if words is not None and x.index >= 0:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.rest(x, seconds_of(words, time()), now_ns)
+
+    # ---------------------------------------------------------------- two attempts at a time
+
+    def _arm(self, x: Exchange, hedging: Hedging) -> None:
+        """Set the timer for a second attempt at another upstream, for when the first one is late."""
+        if not x.body_done or x.handshake is not None or not x.route.may_replay(x):
+            return
+        x.began_ns = x.ready_ns
+        delay_ns = hedging.delay_ns(x)
+        if delay_ns >= 0:
+            x.timer = self._later(delay_ns / 1e9, self._hedge, x)
+
+    def _hedge(self, x: Exchange) -> None:
+        """Send a second attempt, because the first one is late. A document has begun with its head, a stream with its
+        first event."""
+        x.timer = None
+        if x.closed or x.head_sent or (x.held is not None and not x.sse):
+            return
+        attempts: Attempts = x.route.attempts
+        try:
+            h = attempts.hedge(x, monotonic_ns())
+            if h is not None:
+                x.rival = h
+                self.execute(h)
+        except Exception as error:  # noqa: BLE001 - a timer's edge
+            self.crashed(x, error)
+
+    def _won(self, x: Exchange) -> Exchange:
+        """Keep the attempt whose response begins, record how long that took, and cancel the other attempt, if there is
+        one. Returns the exchange to continue with."""
+        now_ns = monotonic_ns()
+        main: Exchange = x if x.main is None else x.main
+        attempts: Attempts = x.route.attempts
+        attempts.hedging.heard(x, now_ns - x.began_ns)
+        main.began_ns = 0
+        loser: Exchange | None = x.rival
+        if loser is not None:
+            self._part(main, loser)
+            self._call_off(loser, VERDICT_NEUTRAL, now_ns)
+            if main is not x:
+                main.become(x)
+        return main
+
+    def _fall_out(self, x: Exchange, verdict: int, now_ns: int) -> None:
+        """Drop one of two attempts, because it failed: the exchange continues with the other one."""
+        other: Exchange = x.rival
+        main: Exchange = x if x.main is None else x.main
+        main.began_ns = 0
+        self._part(main, x)
+        self._call_off(x, verdict, now_ns)
+        if main is x:
+            main.become(other)
+        else:
+            main.tried = x.tried
+
+    def _part(self, main: Exchange, loser: Exchange) -> None:
+        h: Exchange = main.rival
+        main.rival = None
+        h.rival = None
+        main.asked = main.asked or h.asked
+        if loser is h:
+            h.closed = True
+        else:
+            main.tried = h.tried
+
+    def _call_off(self, x: Exchange, verdict: int, now_ns: int) -> None:
+        """Give back an attempt's slot, connection and task."""
+        if x.index >= 0:
+            balancer: Balancer = x.leg.balancer
+            if x.index < 64:
+                bit = 1
+                bit <<= x.index  # in C, `1 << n` would be an int
+                x.tried |= bit
+            balancer.release(x, verdict, now_ns)
+        connection: ClientConnection | None = x.connection
+        if connection is not None:
+            x.connection = None
+            connection.abort()
+        if x.task is not None:
+            x.task.cancel()
+            x.task = None
+
+
+def chunk(data: bytes) -> bytes:
+    """Return one chunk of chunked framing (RFC 9112 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -1,0 +1,191 @@
+"""The Python side of the fast path: caches plans for it, and takes over the exchanges that it gives up.
+
+The native half (`native/src/express`) serves an exchange from the read of its request to the write of its response,
+when both are common and there is a cached plan for its kind. `learn` caches the plan of an exchange that took the
+ordinary path. An exchange that turns out uncommon continues here, in the state that it would have had on the ordinary
+path.
+"""
+
+from __future__ import annotations
+
+from time import monotonic_ns, time
+from typing import TYPE_CHECKING, Any
+
+from budgateway import native
+from budgateway.exchange.cached_plan import CachedChoice, CachedIdentity, CachedLimits, CachedRoute
+from budgateway.proxy.pipeline_cy import stages_of
+from budgateway.server.framing_cy import request_parser
+from budgateway.transport.client_cy import response_parser
+from budgateway.wire.inference import ERROR_BODIES
+
+if TYPE_CHECKING:
+    from budgateway.auth.authenticator_cy import Standing
+    from budgateway.exchange.cached_plan import Part
+    from budgateway.exchange.exchange_cy import Exchange
+    from budgateway.observe.record_cy import Recorder
+    from budgateway.proxy.pipeline_cy import Snapshot
+    from budgateway.proxy.relay_cy import Relay
+    from budgateway.routing.router_cy import RouteRoom
+    from budgateway.server.connection_cy import ServerConnection
+    from budgateway.transport.client_cy import ClientConnection
+
+QUIET_NS = 500_000_000  # SUSPECT_NS of courier_cy less a sweep: finds silence as early as without the fast path
+SLACK_NS = 500_000_000  # two sweeps: the relay gets an exchange this long before its deadline
+MAX_LEARNT = 1024  # kinds of exchanges remembered; the native half has the same limit
+_EVER_NS = (1 << 63) - 1
+
+
+def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
+    """Return the stages' parts of x's cached plan, by type; None when one of them must see every request."""
+    parts: dict[type[Part], Any] = {}
+    for stage in stages_of(x):
+        if stage is None:
+            continue
+        cached_plan = getattr(stage, "cached_plan", None)
+        part = None if cached_plan is None else cached_plan(x)
+        if part is None:
+            return None
+        parts[type(part)] = part
+    return parts
+
+
+class Express:
+    """The fast path of one worker."""
+
+    def __init__(self, relay: Relay, recorder: Recorder) -> None:
+        self._relay = relay
+        # (route, credential, model) -> whether the plan of this kind is cached
+        self._learnt: dict[tuple[int, str | None, str], bool] = {}
+        relay.express = self
+        self.native = native.Express(
+            relay.ids,
+            recorder.ledger,
+            request_parser,
+            response_parser,
+            list(ERROR_BODIES),
+            self.take_over,
+            recorder.flush,
+            recorder.block_bytes,
+            recorder.epoch_ns,
+            QUIET_NS,
+        )
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Serve requests under this configuration from now on. Exchanges in flight end
+        under the former one, in the relay."""
+        self._learnt.clear()
+        self.native.follow(snapshot.routes.table, snapshot.auth.asks)
+
+    def forget(self) -> None:
+        """Drop all cached plans: credentials or served models have changed."""
+        self._learnt.clear()
+        self.native.forget()
+
+    def learn(self, x: Exchange, now_ns: int) -> None:
+        """Cache the plan of an exchange that ended well, if every stage contributes its part; then the client's next
+        request is offered to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
+        refused: the native half serves none of those."""
+        route: RouteRoom = x.route
+        if x.streams or x.rename or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
+            return
+        snapshot: Snapshot = x.snapshot
+        if snapshot is not self._relay.snapshot:
+            return
+        if route.cors is not None and route.cors.by_origin and x.head.header("origin") is not None:
+            return  # the native half does not serve such a request
+        try:
+            kind = (route.place, snapshot.auth.given(x), x.model)
+        except ValueError:
+            return
+        cached = self._learnt.get(kind)
+        if cached is None:
+            if len(self._learnt) >= MAX_LEARNT:
+                self.forget()
+            parts = cached_parts(x)
+            cached = self._learnt[kind] = parts is not None
+            if parts is not None:
+                self._insert(x, parts)
+        if cached:
+            x.downstream.rides = True
+
+    def _insert(self, x: Exchange, parts: dict[type[Part], Any]) -> None:
+        """Pass the parts of a plan to the native half."""
+        identity: CachedIdentity = parts[CachedIdentity]
+        route: CachedRoute = parts[CachedRoute]
+        limits: CachedLimits = parts[CachedLimits]
+        choice: CachedChoice = parts[CachedChoice]
+        until_ns = _EVER_NS
+        if identity.asker is not None:
+            until_ns = min(until_ns, monotonic_ns() + int((identity.until_s - time()) * 1e9))
+        self.native.learn(
+            route.place,
+            identity.credential,
+            x.model,
+            route.labels,
+            limits.limits,
+            limits.price,
+            choice.selector,
+            choice.left_out,
+            [
+                (
+                    target.pool.idle,
+                    target.writer,
+                    target.label,
+                    target.disclosure + route.lines,
+                    target.disclosure != b"",
+                    target.redactor,
+                )
+                for target in choice.targets
+            ],
+            identity.asker,
+            identity.standing,
+            until_ns,
+            route.max_body_bytes,
+            route.patience_ns - SLACK_NS,
+            route.by_origin,
+        )
+
+    def take_over(
+        self,
+        downstream: ServerConnection,
+        connection: ClientConnection | None,
+        head: native.RequestHead,
+        data: bytes,
+        request_id: str,
+        index: int,
+        grant: native.Grant | None,
+        standing: Standing | None,
+        started_ns: int,
+        sent_ns: int,
+    ) -> None:
+        """Continue an exchange that the fast path gave up. Its upstream is chosen, and its request was sent on
+        `connection`; without a connection it is still to be sent."""
+        relay = self._relay
+        x = downstream.adopt(head, data, started_ns)
+        relay.in_flight += 1
+        x.request_id = request_id
+        x.snapshot = relay.snapshot
+        x.stage = 4
+        x.grant = grant
+        if standing is not None:
+            x.standing = standing
+            x.principal = standing.principal
+            x.limit_key = standing.id
+        snapshot: Snapshot = x.snapshot
+        snapshot.routes.match(x)
+        route: RouteRoom = x.route
+        x.leg.adapter.adapt(x)
+        x.index = index
+        x.target = x.leg.balancer.targets[index]
+        x.overhead_ns = sent_ns - started_ns
+        if connection is None:
+            relay.waited(x, None)
+            return
+        x.attempts = 1
+        x.leg_attempts = 1
+        x.reused = True
+        x.asked = True
+        x.connection = connection
+        connection.adopt(x)
+        x.answer_ns = sent_ns + route.first_byte_ns
+        x.deadline_ns = route.attempts.patience(x, sent_ns)

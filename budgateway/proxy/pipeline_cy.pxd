@@ -1,0 +1,26 @@
+cimport cython
+
+from budgateway.auth.authenticator_cy cimport Authenticator
+from budgateway.balance.attempts_cy cimport Attempts
+from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.limits.stage_cy cimport Limits, RouteLimits
+from budgateway.providers.adapter_cy cimport OpenAIAdapter
+from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
+
+
+cdef class Snapshot:
+    cdef public object settings         # records.Settings
+    cdef public Authenticator auth
+    cdef public Limits limits
+    cdef public Router routes
+    cdef public dict providers          # name -> tuple of transport.client_cy.Target
+    cdef public object origins          # routing.cors.CrossOrigins
+
+
+@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int, stages=tuple)
+cpdef plan(Exchange x)
+
+
+@cython.locals(rooms=Snapshot, route=RouteRoom, leg=Leg, attempts=Attempts)
+cpdef tuple stages_of(Exchange x)

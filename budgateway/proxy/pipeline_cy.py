@@ -1,0 +1,122 @@
+"""THE ORDER: every decision about an exchange, top to bottom, one call per stage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from budgateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from budgateway.auth.authenticator_cy import Authenticator
+    from budgateway.balance.attempts_cy import Attempts
+    from budgateway.balance.balancer_cy import Balancer
+    from budgateway.exchange.exchange_cy import Exchange
+    from budgateway.limits.stage_cy import Limits, RouteLimits
+    from budgateway.providers.adapter_cy import OpenAIAdapter
+    from budgateway.records import Settings
+    from budgateway.routing.cors import CrossOrigins
+    from budgateway.routing.router_cy import Leg, Router, RouteRoom
+    from budgateway.transport.client_cy import Target
+
+
+class Stage(Protocol):
+    """A stage of some routes only, between the limits and the choice of an upstream (`RouteRoom.stages`)."""
+
+    def decide(self, x: Exchange) -> Awaitable[None] | None:
+        """Decide about an exchange. Returns None to go on, or to answer with the `x.reply` that it has set; else an
+        awaitable. Raises GatewayError to refuse. After a wait the next stage is called, unless the wait has set a
+        reply."""
+        ...
+
+
+class Snapshot:
+    """The immutable stages built from one configuration; an exchange keeps the snapshot it started under."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        auth: Authenticator,
+        limits: Limits,
+        routes: Router,
+        providers: dict[str, tuple[Target, ...]],
+        origins: CrossOrigins,
+    ) -> None:
+        self.settings = settings
+        self.auth = auth
+        self.limits = limits
+        self.routes = routes
+        self.providers = providers
+        self.origins = origins
+
+
+def plan(x: Exchange) -> Awaitable[None] | None:
+    """Decide what happens to one exchange, and leave in it a plan (target, body to send, deadlines) or a reply.
+
+    Returns None when the plan is complete. A stage that must wait (for Redis, a key set, a queue) returns an awaitable,
+    and so does this: called again after the wait, it goes on behind that stage. Raises GatewayError to refuse. A reload
+    changes nothing for an exchange in flight, because its stages are its snapshot's.
+    """
+    rooms: Snapshot = x.snapshot
+    done = x.stage  # 0, unless a stage has waited
+    if done < 1:
+        # authenticate the principal
+        waiting = rooms.auth.identify(x)
+        if waiting is not None:
+            x.stage = 1
+            return waiting
+    if done < 2:
+        try:
+            rooms.routes.match(x)  # peek at the body, find the route
+            route: RouteRoom = x.route
+            rooms.auth.authorize(x, route.access, route.name)  # check that this principal may use it
+        except GatewayError:
+            rooms.limits.stray(x)  # count it as unrouted: refused requests are limited, too
+            raise
+    route = x.route
+    if done < 3:
+        room: RouteLimits = route.limits
+        # requests, tokens, leases and budgets: all or nothing
+        waiting = rooms.limits.decide(x, room)
+        if waiting is not None:
+            x.stage = 3
+            return waiting
+    if done < 4:
+        stages = route.stages
+        while x.step < len(stages) and x.reply is None:
+            stage: Stage = stages[x.step]
+            x.step += 1
+            waiting = stage.decide(x)
+            if waiting is not None:
+                x.stage = 3
+                return waiting
+        if x.reply is not None:
+            return None
+        leg: Leg = x.leg
+        adapter: OpenAIAdapter = leg.adapter
+        adapter.adapt(x)  # the upstream's name for the model
+        balancer: Balancer = leg.balancer
+        x.stage = 4  # only an upstream is left to find: where there is none, a fallback may have one
+        return balancer.next(x)  # filter -> score -> pick
+    return None
+
+
+def stages_of(x: Exchange) -> tuple[Any, ...]:
+    """Return every stage that decides about this exchange, in the order of `plan`; None stands for one that the route
+    does not have. A cached plan needs a part from each."""
+    rooms: Snapshot = x.snapshot
+    route: RouteRoom = x.route
+    leg: Leg = x.leg
+    attempts: Attempts = route.attempts
+    return (
+        rooms.auth,
+        rooms.routes,
+        route.shape,
+        rooms.limits,
+        *route.stages,
+        leg.adapter,
+        leg.balancer,
+        route.mirror,
+        attempts.hedging,
+    )

@@ -1,0 +1,89 @@
+cimport cython
+
+from budgateway.balance.attempts_cy cimport Attempts
+from budgateway.balance.balancer_cy cimport Balancer
+from budgateway.proxy.courier_cy cimport Courier, chunk
+from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.exchange.judge_cy cimport (
+    frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of, verdict_of_delay,
+)
+from budgateway.limits.stage_cy cimport Limits
+from budgateway.observe.record_cy cimport Recorder
+from budgateway.proxy.pipeline_cy cimport Snapshot, plan
+from budgateway.routing.router_cy cimport Leg, RouteRoom
+from budgateway.server.connection_cy cimport ServerConnection
+from budgateway.transport.client_cy cimport ClientConnection, Target
+
+cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
+cdef int _PASS, _WAIT, _CONTEXT
+cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING, _LOCATED
+
+
+cdef class Relay(Courier):
+    # process
+    cdef Recorder _recorder
+    cdef object _next_id, _write_head, _write_whole, _write_switch
+    cdef public object ids              # native.RequestIds
+    cdef public object riding
+    cdef public object express          # express.Express, the fast path; None: off
+    cdef public object sockets          # server.websocket.SocketCounts
+    # configuration
+    cdef public Snapshot snapshot
+    cdef public str shedding
+    cdef public Py_ssize_t calm
+    # now
+    cdef public Py_ssize_t in_flight    # exchanges started and not closed
+
+    @cython.locals(route=RouteRoom)
+    cdef _plan(self, Exchange x)
+    @cython.locals(
+        now_ns=cython.longlong, flags=cython.int, length=Py_ssize_t, whole=bint, data=bytes, downstream=ServerConnection,
+    )
+    cdef _reply(self, Exchange x, reply)
+    @cython.locals(downstream=ServerConnection)
+    cdef _pour(self, Exchange x)
+    @cython.locals(snapshot=Snapshot, limits=Limits)
+    cdef _answer_options(self, Exchange x)
+    cpdef waited(self, Exchange x, error)
+    cpdef crashed(self, Exchange x, error)
+    cdef _enter(self, Exchange x)
+    @cython.locals(downstream=ServerConnection, leg=Leg, target=Target)
+    cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
+    @cython.locals(downstream=ServerConnection, last=bytes)
+    cdef _ended(self, Exchange x, bytes out, long long now_ns)
+    @cython.locals(
+        target=Target, downstream=ServerConnection, now_ns=cython.longlong, attempts=cython.int, data=bytes,
+    )
+    cpdef switched(self, Exchange x, connection, head, bytes rest)
+    @cython.locals(
+        status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
+        keeps_usage=bint,
+        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes,
+        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
+    )
+    cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
+    @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
+    cdef _began(self, Exchange x)
+    @cython.locals(downstream=ServerConnection)
+    cdef _done(self, Exchange x, long long now_ns)
+    @cython.locals(may=bint)
+    cdef bint _is_held(self, Exchange x, int judgement) except -1
+    @cython.locals(out=bytes)
+    cdef bytes _let_go(self, Exchange x)
+    @cython.locals(downstream=ServerConnection, deadline_ns=cython.longlong)
+    cdef _comment(self, Exchange x, long long now_ns)
+    cdef _answer_stream(self, Exchange x, head, long long now_ns)
+    @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
+    cdef bint _is_turned_away(self, Exchange x, head, bint complete, long long now_ns) except -1
+    @cython.locals(attempts=Attempts)
+    cdef _refuse(self, Exchange x, error)
+    @cython.locals(now_ns=cython.longlong, early=bint, hasty=bint)
+    cdef _expire(self, Exchange x, phase)
+    @cython.locals(snapshot=Snapshot, lines=bytes)
+    cpdef give_up(self, Exchange x, error)
+    @cython.locals(downstream=ServerConnection)
+    cdef _tell(self, Exchange x, bytes data, int outcome, int verdict)
+    @cython.locals(leg=Leg, balancer=Balancer, connection=ClientConnection, rival=Exchange)
+    cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
+    @cython.locals(route=RouteRoom, leg=Leg, target=Target, upstream=str, snapshot=Snapshot, limits=Limits)
+    cdef _settle(self, Exchange x, int outcome, long long now_ns)

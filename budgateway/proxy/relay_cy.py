@@ -1,0 +1,718 @@
+"""The relay: executes plans. Moves bytes both ways, enforces deadlines and back-pressure, ends every exchange once.
+
+Both the client connections and the upstream connections report to it; between them is one `Exchange`.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Any
+
+from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
+from budgateway.errors import DeadlineExceeded, GatewayError, InternalError, Overloaded, UpstreamTimeout
+from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
+from budgateway.exchange.judge_cy import (
+    frame,
+    has_spoken,
+    hold,
+    judge,
+    judge_document,
+    judge_end,
+    scan_of,
+    verdict_of,
+    verdict_of_delay,
+)
+from budgateway.native import (
+    VERDICT_FAILURE,
+    VERDICT_NEUTRAL,
+    BodyPump,
+    ModelRewriter,
+    RequestIds,
+    ResponseHead,
+    ResponseHeadWriter,
+)
+from budgateway.proxy.courier_cy import Courier, chunk
+from budgateway.proxy.pipeline_cy import plan
+from budgateway.proxy.waiting import go_on
+from budgateway.server.websocket import SocketCounts, Tunnel
+from budgateway.wire.answer import event_bytes, response_bytes
+from budgateway.wire.date import date_line
+from budgateway.wire.upgrade import SWITCH_LINES
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from budgateway.balance.attempts_cy import Attempts
+    from budgateway.balance.balancer_cy import Balancer
+    from budgateway.exchange.reply import Reply
+    from budgateway.limits.stage_cy import Limits
+    from budgateway.observe.record_cy import Recorder
+    from budgateway.proxy.pipeline_cy import Snapshot
+    from budgateway.routing.router_cy import Leg, RouteRoom
+    from budgateway.server.connection_cy import ServerConnection
+    from budgateway.transport.client_cy import ClientConnection, Target
+
+# Time for a client to read on, once its stream has stalled for chunk_timeout (nginx: send_timeout).
+SEND_NS = 60_000_000_000
+# Operators must get through to an overloaded gateway.
+_NEVER_SHED = ("/livez", "/metrics", "/admin/")
+
+_KEEP_ALIVE = 1
+_CHUNKED = 2
+_NO_BODY = 512
+_NAMED = 1024
+_DOUBTFUL = 4096
+_ASKING = 8192
+_LOCATED = 32768
+
+# The pump's SCAN_*.
+_SCAN_DOCUMENT = 1
+_SCAN_EVENTS = 2
+
+# The results of judge_cy.
+_PASS = 0
+_WAIT = 1
+_CONTEXT = 3
+
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_LAST_CHUNK = b"0\r\n\r\n"
+_COMMENT = b": keep-alive\n\n"
+
+_log = logging.getLogger("budgateway.relay")
+
+
+class Relay(Courier):
+    """The relay of one worker. `snapshot` is replaced by one assignment; an exchange keeps the one it started under."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        later: Callable[..., asyncio.TimerHandle],
+        *,
+        id_prefix: str,
+    ) -> None:
+        # process
+        super().__init__(spawn, later)
+        self._recorder = recorder
+        self.ids = RequestIds(id_prefix)
+        self._next_id = self.ids.take
+        writer = ResponseHeadWriter()
+        self._write_head = writer.write
+        self._write_whole = writer.write_whole
+        self._write_switch = ResponseHeadWriter(SWITCH_LINES).write
+        self.sockets = SocketCounts()
+        self.express: Any = None
+        self.riding: Callable[[], int] = int  # the number of exchanges that the fast path has in flight
+        # configuration
+        self.snapshot: Snapshot | None = None
+        # reason to refuse new exchanges; empty: take them
+        self.shedding = ""
+        self.calm = 1 << 30  # exchanges in flight here, above which one upstream is held to its `share`
+        # now
+        self.in_flight = 0
+
+    # ---------------------------------------------------------------- downstream events
+
+    def start(self, x: Exchange) -> None:
+        """Plan an exchange whose request is complete (or streams), and execute the plan."""
+        self._enter(x)
+        x.snapshot = self.snapshot
+        self._plan(x)
+
+    def _plan(self, x: Exchange) -> None:
+        """Plan an exchange, or the rest of its plan, and execute it: at once, unless a stage must wait."""
+        try:
+            if x.flags & _ASKING:
+                self._answer_options(x)
+                return
+            if x.stage == 0 and self.shedding and not x.head.path.startswith(_NEVER_SHED):
+                raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
+            waiting = plan(x)
+            if waiting is None:
+                if x.reply is not None:
+                    self._reply(x, x.reply)
+                    return
+                route: RouteRoom = x.route
+                if self.in_flight + self.riding() > self.calm:
+                    self._spread(x)
+                if route.mirror is not None:
+                    route.mirror.copy(x, self._spawn)
+                self.execute(x)
+            else:
+                # The wait is the time of Redis, a key set or a queue, not ours.
+                x.overhead_ns += monotonic_ns() - x.ready_ns
+                x.task = self._spawn(go_on(self, x, waiting))
+        except GatewayError as error:
+            self._refuse(x, error)
+        except Exception as error:  # noqa: BLE001 - the pipeline's edge: this exchange's alone
+            self.crashed(x, error)
+
+    def _answer_options(self, x: Exchange) -> None:
+        """Answer an OPTIONS request for the server itself, or a preflight, without authentication. Only its own limit
+        counts it."""
+        snapshot: Snapshot = x.snapshot
+        limits: Limits = snapshot.limits
+        limits.preflight(x)
+        x.status = 204
+        x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
+        self._tell(x, snapshot.origins.options(x.head, x.request_id, not x.keep_alive), COMPLETE, VERDICT_NEUTRAL)
+
+    def _refuse(self, x: Exchange, error: GatewayError) -> None:
+        """Handle a stage's refusal. If the choice of an upstream failed, a fallback of the route may have one; every
+        other refusal is final."""
+        if x.stage == 4 and not x.attempts:
+            attempts: Attempts = x.route.attempts
+            if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
+                self._retry(x, 0, monotonic_ns())
+                return
+        self.give_up(x, error)
+
+    def _reply(self, x: Exchange, reply: Reply) -> None:
+        """Send a reply of our own. The exchange ends like every other one."""
+        now_ns = monotonic_ns()
+        x.first_byte_ns = now_ns
+        x.status = reply.status
+        # Scanned like an upstream's, so that one writer decides what a client may see.
+        start = b"HTTP/1.1 %d %b\r\n" % (reply.status, _PHRASES.get(reply.status, b""))
+        if b"date: " not in reply.lines:
+            start += date_line().encode() + b"\r\n"
+        head: ResponseHead = ResponseHead.parse(start + reply.lines + b"\r\n", 0, x.to_head)  # type: ignore[assignment]  # it ends
+        flags = head.flags
+        x.sse = scan_of(flags) == _SCAN_EVENTS
+        whole = reply.pieces is None
+        length = len(reply.body) if whole else frame(x, flags, -1, True)
+        if flags & _NO_BODY and not (x.to_head and whole):
+            length = -1
+        x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0 and not x.to_close
+        x.overhead_ns += now_ns - x.ready_ns
+        data = self._write_head(head, length, x.keep_alive, x.request_id, x.cors, 0, x.overhead_ns // 1000, x.grant)
+        downstream: ServerConnection = x.downstream
+        if whole or flags & _NO_BODY:
+            if not flags & _NO_BODY:
+                x.bytes_out = len(reply.body)
+                data += reply.body
+            downstream.write(data)
+            x.head_sent = True
+            self._done(x, monotonic_ns())
+            return
+        downstream.write(data)
+        x.head_sent = True
+        x.deadline_ns = now_ns + x.route.chunk_ns
+        self._pour(x)
+
+    def _pour(self, x: Exchange) -> None:
+        """Write pieces of a reply of our own as long as the client reads."""
+        downstream: ServerConnection = x.downstream
+        pieces: Iterator[bytes] = x.reply.pieces  # type: ignore[union-attr,assignment]  # only called for such a reply
+        while downstream.writable and not x.closed:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:  # noqa: BLE001 - a stage's iterator: this exchange's alone
+                self.crashed(x, error)
+                return
+            if piece is None:
+                if x.chunked:
+                    downstream.write(_LAST_CHUNK)
+                self._done(x, monotonic_ns())
+                return
+            if piece:
+                x.progressed = True
+                x.bytes_out += len(piece)
+                downstream.write(chunk(piece) if x.chunked else piece)
+
+    def waited(self, x: Exchange, error: Exception | None) -> None:
+        """Continue the plan after a stage's wait, or handle the wait's error."""
+        x.task = None
+        if x.closed:
+            return
+        x.ready_ns = monotonic_ns()
+        if error is None:
+            self._plan(x)
+        elif isinstance(error, GatewayError):
+            self._refuse(x, error)
+        else:
+            self.crashed(x, error)
+
+    def crashed(self, x: Exchange, error: Exception) -> None:
+        """End an exchange, once, after a defect of ours; other exchanges are not affected."""
+        if x.main is not None:
+            x = x.main
+        self._enter(x)
+        _log.error("exchange %s failed", x.request_id, exc_info=error)
+        if x.closed:  # its client has no response yet, and waits
+            x.downstream.abort()
+            return
+        try:
+            self.give_up(x, InternalError(f"internal error ({type(error).__name__})"))
+        except Exception as defect:  # noqa: BLE001 - what it holds must be given back, whatever else goes wrong
+            _log.error("exchange %s could not be answered", x.request_id, exc_info=defect)
+            self._close(x, TRUNCATED if x.head_sent else REFUSED, VERDICT_NEUTRAL, monotonic_ns())
+            x.downstream.abort()
+
+    def _enter(self, x: Exchange) -> None:
+        """Count an exchange and give it a request id, unless that was done."""
+        if x.request_id:
+            return
+        self.in_flight += 1
+        given = x.head.request_id if x.flags & _NAMED else None
+        x.request_id = self._next_id() if given is None else given
+
+    def gone(self, x: Exchange) -> None:
+        """End an exchange whose client left, and its upstream request, whatever its phase."""
+        self._enter(x)
+        self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, monotonic_ns())
+
+    def writable(self, x: Exchange, ok: bool) -> None:
+        """Pause or resume the upstream, because the client reads too slowly, or caught up (`ok`)."""
+        if x.connection is None:
+            if ok and x.reply is not None and x.head_sent and not x.closed:
+                self._pour(x)
+            return
+        if ok:
+            x.progressed = True
+            x.connection.resume_reading()
+        else:
+            x.connection.pause_reading()
+
+    def fail(self, x: Exchange, error: GatewayError) -> None:
+        """End an exchange whose request went wrong while it was read."""
+        self._enter(x)
+        self.give_up(x, error)
+
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
+        """Answer a request that never became an exchange, because it has no valid head."""
+        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
+        request_id = self._next_id()
+        connection.write(response_bytes(error, request_id, "", True, 0, snapshot.origins.malformed(data)))
+        self._recorder.refuse(connection.client, request_id, error, monotonic_ns())
+
+    def sweep(self, x: Exchange, now_ns: int) -> None:
+        """Check an exchange's deadlines, four times a second."""
+        route = x.route
+        if x.closed or route is None:
+            return
+        if now_ns - x.started_ns > route.total_ns or (x.until_ns and now_ns > x.until_ns):
+            self._expire(x, "total")
+        elif x.progressed:
+            x.progressed = False
+            x.stalled = False
+            x.spoke_ns = now_ns
+            if x.head_sent or x.held is not None:
+                x.deadline_ns = now_ns + route.chunk_ns
+        elif x.deadline_ns and now_ns > x.deadline_ns:
+            if x.head_sent and not x.downstream.writable:
+                # The client stalls, not the upstream that we hold back for it: the client gets SEND_NS to read on.
+                if x.stalled:
+                    self._close(x, CLIENT_GONE, VERDICT_NEUTRAL, now_ns)
+                    x.downstream.abort()
+                    return
+                x.stalled = True
+                x.deadline_ns = now_ns + SEND_NS
+            else:
+                self._expire(x, "chunk" if x.head_sent else "first_byte")
+        else:
+            if route.comment_ns and x.sse and now_ns - x.spoke_ns > route.comment_ns:
+                self._comment(x, now_ns)
+            if x.deadline_ns and x.index >= 0 and x.connection is not None:
+                self._listen(x, now_ns)
+
+    # ---------------------------------------------------------------- upstream events
+
+    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
+        """Handle what one read of the upstream brought: a complete response, its head, or the pump's output."""
+        target: Target = x.target
+        if now_ns:
+            target.pool.heard_ns = now_ns
+        if complete:
+            x.connection = None
+        if head is not None:
+            if x.status == 429 or x.status == 503:
+                self._rest(x, head, now_ns)
+            self._answer(x, head, out, complete, now_ns)
+            return
+        downstream: ServerConnection = x.downstream
+        if x.held is not None:
+            if out is not None:
+                if x.waiting is None:
+                    x.waiting = []
+                x.waiting.append(out)
+                x.waiting_bytes += len(out)
+            if x.hold:
+                leg: Leg = x.leg
+                if self._is_held(x, judge(x, complete, leg.hold_bytes)):
+                    return
+            if x.began_ns:
+                x = self._won(x)
+            out = self._let_go(x)
+        if x.sse and not x.token_ns and has_spoken(x):
+            x.token_ns = now_ns if now_ns else monotonic_ns()
+        x.progressed = True
+        if complete:
+            self._ended(x, out, now_ns)
+        elif out:
+            downstream.write(out)
+
+    def _ended(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
+        """End a body; `out` is the last piece of it."""
+        downstream: ServerConnection = x.downstream
+        if x.ends and judge_end(x) != _PASS:
+            if out:
+                downstream.write(out)
+            self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
+            return
+        # The bytes that the pump held back, and our own terminator.
+        last = x.pump.finish()
+        out = last if out is None else out + last
+        if out:
+            downstream.write(out)
+        self._done(x, now_ns)
+
+    def _is_held(self, x: Exchange, judgement: int) -> bool:
+        """Return whether a response must not be passed on: not yet, or not at all, because another attempt has begun or
+        the exchange ended with an error."""
+        if judgement == _PASS:
+            return False
+        if judgement == _WAIT:
+            if not x.sse:
+                # Every byte of a document is progress; comments in a stream are not.
+                x.progressed = True
+            return True
+        may = not x.streamed and x.route.may_replay(x)
+        if judgement == _CONTEXT:
+            return may and self._another(x, VERDICT_NEUTRAL, FALLBACK, -1, monotonic_ns())
+        if not may or not self._another(x, VERDICT_FAILURE, BROKEN, -1, monotonic_ns()):
+            self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
+        return True
+
+    def _let_go(self, x: Exchange) -> bytes:
+        """Release the held head, with the bytes that waited behind it."""
+        out: bytes = x.held  # type: ignore[assignment]  # only called while there is one
+        x.held = None
+        if x.waiting is not None:
+            out += b"".join(x.waiting)
+            x.waiting = None
+        self._began(x)
+        return out
+
+    def _comment(self, x: Exchange, now_ns: int) -> None:
+        """Send a comment into a silent stream, so that its client goes on waiting. A held head is released first, so
+        the response begins with it."""
+        downstream: ServerConnection = x.downstream
+        x.spoke_ns = now_ns
+        if x.held is not None:
+            if x.began_ns:
+                x = self._won(x)
+            deadline_ns = x.deadline_ns
+            x.read_ns = monotonic_ns()
+            downstream.write(self._let_go(x))
+            x.deadline_ns = deadline_ns
+        if x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
+            x.bytes_out += len(_COMMENT)
+            downstream.write(chunk(_COMMENT))
+
+    def lost(self, x: Exchange, error: GatewayError) -> None:
+        """Retry or fail an exchange whose upstream connection ended before its response."""
+        x.connection = None
+        if x.closed:
+            return
+        if not x.head_sent and not x.streamed and x.route.may_replay(x):
+            now_ns = monotonic_ns()
+            # Not after a byte of a response: a malformed one is no sign of a stale connection.
+            stale = x.reused and not x.fresh and not x.heard
+            if stale and x.rival is None:
+                # The keep-alive race: the upstream closed as we wrote. Try once more, on a new connection.
+                x.fresh = True
+                x.leg_attempts -= 1
+                x.retries += 1 << (8 * STALE)
+                self._retry(x, 0, now_ns)
+                return
+            if self._another(x, VERDICT_NEUTRAL if stale else VERDICT_FAILURE, BROKEN, -1, now_ns):
+                return
+        if x.streamed and not x.body_done:
+            # The upstream waited for the rest of an upload: giving up then is not its fault.
+            error.blames = False
+        self.give_up(x, error)
+
+    def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
+        """Start the tunnel after the upstream accepted the handshake: it owns both connections from now on."""
+        handshake = x.handshake
+        try:
+            lines = handshake.accept(head)
+        except GatewayError as error:
+            connection.abort()
+            self.lost(x, error)
+            return
+        target: Target = x.target
+        downstream: ServerConnection = x.downstream
+        now_ns = monotonic_ns()
+        x.status = head.status
+        x.first_byte_ns = now_ns
+        x.head_sent = True
+        x.connection = None
+        x.deadline_ns = 0
+        lines += target.disclosure
+        attempts = x.attempts if target.disclosure else 0
+        took_us = x.overhead_ns // 1000
+        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, took_us, x.grant, target.redactor)
+        if x.index >= 0:
+            # A breaker's trial does not last as long as the WebSocket.
+            x.leg.balancer.answered(x, now_ns)
+        place, downstream.place = downstream.place, 0
+        client, early, door = downstream.surrender()
+        tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets, place)
+        tunnel.open(client, connection.surrender(), data, rest, early)
+
+    def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
+        """End the exchange with its tunnel."""
+        self._close(x, outcome, verdict, now_ns)
+
+    def _answer(  # noqa: C901 - one answer, top to bottom
+        self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int
+    ) -> None:
+        """Send the response's head, and its body if that is here; else set up the pump for it."""
+        x.first_byte_ns = now_ns
+        status = x.status
+        flags = x.told_flags
+        length = x.told_length
+        if status >= 400 and self._is_turned_away(x, head, complete, now_ns):
+            return
+        keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
+        scan = scan_of(flags)
+        x.sse = scan == _SCAN_EVENTS
+        rename = x.rename and scan != 0 and status < 300
+        leg: Leg = x.leg
+        target: Target = x.target
+        redactor = target.redactor
+        if flags & _LOCATED:
+            head = target.relocate(head, x.to_head)
+        if complete and not flags & _NO_BODY:
+            doubtful = flags & _DOUBTFUL and status == 200 and leg.hold_bytes and length <= leg.hold_bytes
+            if doubtful and self._is_held(x, judge_document(x, status, head.body() or b"")):
+                return
+            if x.sse and length:
+                # Its events are checked as if they had come one by one.
+                self._answer_stream(x, head, now_ns)
+                return
+            if scan == _SCAN_DOCUMENT:
+                x.document = head
+            if rename:
+                rewriter = ModelRewriter(False, x.model)
+                body = rewriter.feed(head.body() or b"") + rewriter.finish()
+                length = len(body)
+        else:
+            length = frame(x, flags, length, rename or x.sse)
+        if x.to_close:
+            keep_alive = False
+        if not complete:
+            # A stream with a content-length keeps the usage event that the client did not request.
+            keeps_usage = x.keeps_usage and x.sse and status < 300 and x.told_length < 0
+            # A model's output holds no secret of ours; what an upstream says about itself may hold one.
+            hides = redactor if status >= 300 or scan != 0 else None
+            errors = x.sse and status < 300
+            name = x.model if rename else None
+            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, name, keeps_usage, hides, errors)
+            if scan != 0 and leg.hold_bytes:
+                attempts: Attempts = x.route.attempts
+                hold(x, status, attempts.minds_context)
+        x.keep_alive = keep_alive
+        disclosure = target.disclosure
+        count = x.attempts if disclosure else 0
+        if x.cors:
+            disclosure = disclosure + x.cors
+        overhead_us = x.overhead_ns // 1000
+        if complete and not rename and not flags & _NO_BODY:
+            data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor)
+            x.bytes_out = length
+        else:
+            data = self._write_head(
+                head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor
+            )
+            if not complete:
+                x.held = data
+                x.read_ns = monotonic_ns()
+                x.overhead_ns += x.read_ns - now_ns
+                return
+            if body is not None:
+                x.bytes_out = len(body)
+                data += body if redactor is None or status < 300 else redactor.blot(body)
+        downstream: ServerConnection = x.downstream
+        downstream.write(data)
+        x.head_sent = True
+        sent_ns = monotonic_ns()
+        x.overhead_ns += sent_ns - now_ns
+        self._done(x, sent_ns)
+
+    def _began(self, x: Exchange) -> None:
+        """Note that the head leaves: from now on the exchange cannot be tried again."""
+        route: RouteRoom = x.route
+        now_ns = monotonic_ns()
+        x.head_sent = True
+        # Free the request, because a stream may last long.
+        x.body = None
+        x.send_body = None
+        x.peek = None
+        x.overhead_ns += now_ns - x.read_ns
+        x.deadline_ns = now_ns + route.chunk_ns
+        if x.index >= 0 and x.status < 500 and x.status != 429:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.answered(x, now_ns)
+
+    def _answer_stream(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """Handle a whole event stream that came in one read: it is framed anew, so that we write its end."""
+        self._answer(x, head, None, False, now_ns)
+        out = x.pump.feed(head.body())
+        self.received(x, None, out, True, now_ns)
+
+    def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
+        """Return whether an error response is not passed on, because the exchange is tried again."""
+        attempts: Attempts = x.route.attempts
+        if x.rival is not None and (x.status >= 500 or x.status == 429):
+            # Even for a status that is not retried: the other attempt may bring a better response.
+            return self._another(x, verdict_of(x.status), BROKEN, -1, now_ns)
+        if x.status == 400:
+            if not (complete and attempts.minds_context):
+                return False
+            return self._is_held(x, judge_document(x, 400, head.body() or b""))
+        delay_ns = attempts.better(x, head, now_ns)
+        if delay_ns < 0:
+            return False
+        self._retry(x, delay_ns, now_ns)
+        return True
+
+    # ---------------------------------------------------------------- endings
+
+    def _done(self, x: Exchange, now_ns: int) -> None:
+        downstream: ServerConnection = x.downstream
+        if x.began_ns:
+            x = self._won(x)
+        if x.error:
+            self._close(x, TRUNCATED, VERDICT_NEUTRAL, now_ns)
+        else:
+            if x.peek is not None and self.express is not None:
+                self.express.learn(x, now_ns)
+            self._close(x, COMPLETE, verdict_of(x.status), now_ns)
+        downstream.finish(x.keep_alive)
+
+    def _expire(self, x: Exchange, phase: Any) -> None:
+        name = x.target.label if x.target is not None else "?"
+        now_ns = monotonic_ns()
+        if x.until_ns and now_ns >= x.until_ns:
+            self.give_up(x, DeadlineExceeded("the time that the client allowed with x-request-timeout is over"))
+            return
+        early = phase == "first_byte" and now_ns < x.answer_ns
+        if early and not x.streamed and x.route.may_replay(x):
+            # An upstream that exceeded half of the client's own timeout is not to blame.
+            hasty = x.until_ns and x.answer_ns == x.until_ns and not x.leg.first_event_ns
+            if self._another(x, VERDICT_NEUTRAL if hasty else VERDICT_FAILURE, TIMEOUT, -1, now_ns):
+                return
+        if early:
+            # There is no other upstream: this one gets the rest of the time.
+            x.deadline_ns = x.answer_ns
+            return
+        error = UpstreamTimeout(f"upstream {name} was too slow ({phase})", phase=phase)
+        # An upstream that answered is not to blame for the total timeout: models think, and write at length.
+        error.blames = not x.head_sent and (phase != "total" or verdict_of_delay(x, now_ns) == VERDICT_FAILURE)
+        self.give_up(x, error)
+
+    def give_up(self, x: Exchange, error: GatewayError) -> None:
+        """End an exchange with an error: as a response in the dialect while nothing was sent, else by breaking the
+        stream off."""
+        if x.closed:
+            return
+        downstream = x.downstream
+        x.error = error.code
+        upstream_fault = error.who == "upstream"
+        verdict = VERDICT_FAILURE if upstream_fault and error.blames else VERDICT_NEUTRAL
+        if x.head_sent:
+            if x.sse and x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
+                # The error is an event of its own; without a terminator behind it no client takes the stream for
+                # complete. The pump holds partial events back: there is no room for ours only inside an event that is
+                # too long to be held.
+                told = event_bytes(error, x.request_id, x.head.path)
+                x.bytes_out += len(told)
+                downstream.write(chunk(told))
+            self._close(x, TRUNCATED, verdict, monotonic_ns())
+            downstream.break_off(not x.to_close)
+            return
+        x.status = error.status
+        x.sse = False
+        x.pump = None
+        x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
+        count = x.attempts if x.target is not None and x.target.disclosure else 0
+        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
+        lines = snapshot.origins.lines(x.head) if x.route is None else x.cors
+        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive, count, lines)
+        x.bytes_out = len(data) - data.find(b"\r\n\r\n") - 4
+        self._tell(x, data, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)
+
+    def _tell(self, x: Exchange, data: bytes, outcome: int, verdict: int) -> None:
+        """End an exchange with a response of our own."""
+        downstream: ServerConnection = x.downstream
+        self._close(x, outcome, verdict, monotonic_ns())
+        downstream.write(data)
+        downstream.finish(x.keep_alive)
+
+    def _close(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
+        """Give back everything that the exchange holds, and record it. The only place that does."""
+        if x.closed:
+            return
+        x.closed = True
+        self.in_flight -= 1
+        x.deadline_ns = 0
+        rival = x.rival
+        if rival is not None:
+            self._part(x, rival)
+            self._call_off(rival, VERDICT_NEUTRAL, now_ns)
+        leg: Leg = x.leg
+        if x.index >= 0:
+            balancer: Balancer = leg.balancer
+            balancer.release(x, verdict, now_ns)
+        connection: ClientConnection | None = x.connection
+        if connection is not None:
+            x.connection = None
+            connection.abort()
+        waiter = x.waiter
+        if waiter is not None:
+            x.waiter = None
+            waiter.leave()
+        task = x.task
+        if task is not None:
+            x.task = None
+            task.cancel()
+        timer = x.timer
+        if timer is not None:
+            x.timer = None
+            timer.cancel()
+        try:
+            self._settle(x, outcome, now_ns)
+        except Exception as error:  # noqa: BLE001 - what became of it was done already: its client must not wait for the books
+            _log.error("exchange %s could not be recorded", x.request_id, exc_info=error)
+        # The connection may keep the exchange until its next one: free the bulk.
+        x.body = None
+        x.send_body = None
+        x.document = None
+        x.peek = None
+
+    def _settle(self, x: Exchange, outcome: int, now_ns: int) -> None:
+        """Write an exchange's record, and settle its limits by the usage that was recorded."""
+        target: Target | None = x.target
+        upstream = "" if target is None else target.label
+        route: RouteRoom | None = x.route
+        if route is None:
+            self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
+            return
+        leg: Leg = x.leg
+        snapshot: Snapshot = x.snapshot
+        limits: Limits = snapshot.limits
+        self._recorder.record(x, outcome, route.label, leg.label, upstream, limits.price(x), now_ns)
+        if x.claim is not None:
+            x.claim.settle(*self._recorder.used())
+            x.claim = None
+        if x.grant is not None:
+            x.grant = None
+            limits.released()

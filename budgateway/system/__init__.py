@@ -1,0 +1,1 @@
+"""The operating system's side of a process: interpreter, signals, log, files, background tasks."""
