@@ -328,7 +328,7 @@ def print_verdicts(
 
 def flavour() -> str:
     """Describe whether the `_cy` modules of this installation are compiled."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     modules = list(folder.rglob("*_cy.py"))
     compiled = [path for path in modules if any(path.parent.glob(f"{path.stem}.*.so"))]
     if not modules or not compiled:

@@ -302,6 +302,7 @@ def test_version_says_what_is_running() -> None:
     assert lines["budgateway"] == budgateway.__version__
     assert lines["native"] == f"ABI {native.ABI}, {native.BUILD_PROFILE} build"
     assert set(lines) == {"budgateway", "native", "protocols", "python", "loop"}
+    assert lines["protocols"] in ("compiled", "interpreted (pure)")
 
 
 def test_the_banner_has_what_a_newcomer_needs() -> None:
