@@ -166,5 +166,4 @@ def test_the_time_to_the_first_token_is_the_clients(thoughtful_url: str, tmp_pat
         f"({apart[0]:.2f} to {apart[-1]:.2f}), overhead {median(overhead):.0f} us ({overhead[0]:.0f} to {overhead[-1]:.0f})"
     )
     assert 0 <= median(apart) < 5
-    # What else the machine does only adds to it.
-    assert overhead[len(overhead) // 4] < 1000
+    assert median(overhead) < 1000
