@@ -30,7 +30,7 @@ async def until_lines(file: Path, count: int) -> None:
 
 
 def held(pid: int) -> set[str]:
-    """What a process has open."""
+    """Return the files that a process has open."""
     folder = Path(f"/proc/{pid}/fd")
     return {os.readlink(folder / name) for name in os.listdir(folder) if (folder / name).is_symlink()}
 

@@ -1,4 +1,4 @@
-"""Whose fault it is: what a client does to itself, and what the gateway lacks, says nothing about an upstream."""
+"""Blame: a client's own doing and the gateway's own shortages say nothing about an upstream."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STRICT: dict[str, Any] = {"breaker": BreakerSettings(failure_threshold=1, minimu
 
 
 def blamed(gateway: Inside) -> bool:
-    """Whether anything was counted against an upstream."""
+    """Return whether anything was counted against an upstream."""
     found = False
     for room in gateway.plane.snapshot.routes.rooms:
         for leg in room.legs:

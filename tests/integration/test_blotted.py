@@ -1,4 +1,4 @@
-"""What is ours and an upstream repeats stays here: keys in its errors, our own header names, its address in locations."""
+"""Answers that repeat what is ours: keys in errors, our own header names, the upstream's address in locations."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ async def test_an_odd_error_under_a_200_is_an_answer_at_once(odd: str, kind: str
 
 
 class Defect(Exception):
-    """What a defect of ours raises."""
+    """The exception of a defect of ours."""
 
 
 def fails(*_: object) -> None:

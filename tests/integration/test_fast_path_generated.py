@@ -103,7 +103,7 @@ def rules(lot: random.Random) -> tuple[LimitRule, ...]:
 
 
 def configuration(lot: random.Random) -> dict[str, Any]:
-    """What people switch on, by lot."""
+    """Settings that people switch on, by lot."""
 
     def maybe(chance: float, value: Any, otherwise: Any) -> Any:
         return value if lot.random() < chance else otherwise
@@ -178,7 +178,7 @@ def body(lot: random.Random) -> bytes:
 
 
 def answer(lot: random.Random) -> tuple[bytes, ...]:
-    """What the upstream says, in one piece or in two."""
+    """The upstream's answer, in one piece or in two."""
     if lot.random() < 0.8:
         whole = faults.chat_bytes("words " * lot.randrange(9))
     elif lot.random() < 0.6:
@@ -220,7 +220,7 @@ class Client:
         self._connection: Downstream | None = None
 
     async def tell(self, two: Pair, case: Case) -> tuple[bytes, list[bytes], bool]:
-        """What the client reads, what the upstream reads, whether the connection stays."""
+        """Return the bytes that the client and the upstream read, and whether the connection stays."""
         two.case = case
         if self._connection is not None and self._connection.is_closed:
             await self.close()

@@ -41,7 +41,7 @@ async def talk(gateway: Inside, authority: Authority) -> bytes:
 
 
 def ended(clients: list[socket.socket]) -> int:
-    """How many of them the gateway has closed."""
+    """Count the connections that the gateway has closed."""
     count = 0
     for client in clients:
         try:

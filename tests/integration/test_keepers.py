@@ -1,4 +1,4 @@
-"""What keeps the gateway goes on, whatever it meets: no reader, a full disk, broken certificates, cleaned folders."""
+"""Keepers go on, whatever they meet: no reader, a full disk, broken certificates, cleaned folders."""
 
 from __future__ import annotations
 

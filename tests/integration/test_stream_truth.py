@@ -1,4 +1,4 @@
-"""What is said of a stream is true: whether it is whole, whose fault its end was, when its first token came."""
+"""Records of streams are true: whether it is whole, whose fault its end was, when its first token came."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def addresses(port: int) -> set[str]:
-    """Where somebody listens on that port (proc(5), /proc/net/tcp)."""
+    """The addresses that listen on that port (proc(5), /proc/net/tcp)."""
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()

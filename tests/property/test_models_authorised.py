@@ -266,7 +266,7 @@ class Wire:
 
 
 class Taker(Carrier):
-    """What stands behind the front door: routes each request, as the pipeline does, and keeps what would be forwarded."""
+    """A handler behind the front door: routes each request, as the pipeline does, and keeps what would be forwarded."""
 
     def __init__(self) -> None:
         legs = [Leg(None, None, "p", 0)]
@@ -314,7 +314,7 @@ class Taker(Carrier):
 
 
 def taken(one: Request, r: random.Random) -> Taker:
-    """What the gateway makes of a request that arrives in pieces."""
+    """Return the gateway's reading of a request that arrives in pieces."""
     taker = Taker()
     door = Door(
         taker,
@@ -361,7 +361,7 @@ def by_python(kind: str, body: bytes) -> list[str]:
 
 
 def by_python_multipart(kind: str, body: bytes) -> list[str]:
-    """What FastAPI's forms are read with."""
+    """The reader of FastAPI's forms."""
     found: list[str] = []
 
     def take(field: Any) -> None:
@@ -382,7 +382,7 @@ def by_python_multipart(kind: str, body: bytes) -> list[str]:
 
 
 def by_batch(command: list[str], asked: list[tuple[str, bytes]]) -> list[list[str]]:
-    """What a program of `readers/` takes, for all of them at once."""
+    """Return the models that a program of `readers/` takes, for all requests at once."""
     lines = "".join(json.dumps({"Kind": kind, "Body": base64.b64encode(body).decode()}) + "\n" for kind, body in asked)
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -418,7 +418,7 @@ def authorised() -> list[tuple[Request, str, str, bytes]]:
 
 
 def by_target(target: str) -> list[str]:
-    """What LiteLLM prefers to the body's model: the query's and the path's."""
+    """The models that LiteLLM prefers to the body's: the query's and the path's."""
     parts = urlsplit(target)
     named = re.findall(r"/(?:deployments|models)/([^/:]+)", unquote(parts.path))
     return [*named, *parse_qs(parts.query).get("model", [])]

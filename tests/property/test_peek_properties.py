@@ -51,7 +51,7 @@ def texts(draw: st.DrawFn, value: Any) -> str:
 
 
 def is_refused(value: object) -> bool:
-    """Whether readers may differ about a document: a model with control characters, a name in another case."""
+    """Return whether readers may differ about a document: a model with control characters, a name in another case."""
     if not isinstance(value, dict):
         return False
     model = value.get("model")

@@ -49,7 +49,7 @@ class Spender:
         }
 
     def spends(self, dollars: int) -> list[bool]:
-        """Whether she may, of each."""
+        """Return whether she may, of each."""
         now_ns = self._machine.read().now_ns
         found = []
         for limits in self._limits.values():

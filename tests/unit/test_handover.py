@@ -22,7 +22,7 @@ PRICE = Price(1.0, 1.0, 1.0)  # what a request is taken to need is less than a c
 
 
 class Old:
-    """What hands over, without workers."""
+    """A gateway that hands over, without workers."""
 
     def __init__(self, path: Path) -> None:
         self.segment = Segment()

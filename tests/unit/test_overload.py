@@ -47,7 +47,7 @@ def test_version_1_of_control_groups_counts_too(tmp_path: Path) -> None:
 
 
 def in_a_process(soft: int, hard: int, code: str) -> str:
-    """What a program prints that may have so many open files."""
+    """Return the output of a program that may have so many open files."""
     script = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard})); {code}"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 

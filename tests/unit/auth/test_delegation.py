@@ -1,4 +1,4 @@
-"""What a holder of the action `keys` may give to a key: what they have, and no more."""
+"""Delegation: a holder of the action `keys` gives a key what they have, and no more."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Names:
         return await self.resolver.addresses(name)
 
     async def fails(self, name: str) -> bool:
-        """Whether nobody answered; otherwise the name has no address."""
+        """True when nobody answered; otherwise the name has no address."""
         with pytest.raises(Unresolved) as failed:
             await self.find(name)
         return failed.value.silent

@@ -1,4 +1,4 @@
-"""What a policy says to an origin, and what is remembered of those that a pattern lets in."""
+"""A policy's answers to origins, and the memory of those that a pattern lets in."""
 
 from __future__ import annotations
 
