@@ -1,11 +1,12 @@
-//! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more.
+//! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more. The exception is `engine`,
+//! which does I/O and has a room of its own.
 
 mod access;
 mod chunk;
 mod coding;
 mod decide;
+mod engine;
 mod error;
-mod express;
 mod frame;
 mod head;
 mod ids;
@@ -23,7 +24,6 @@ mod route;
 mod segment;
 mod select;
 mod shape;
-mod sockets;
 mod sse;
 mod usage;
 
@@ -44,7 +44,9 @@ mod _native {
     #[pymodule_export]
     use crate::decide::{Grant, LimitSet, Price, Refusal};
     #[pymodule_export]
-    use crate::express::Express;
+    use crate::engine::fastpath::Express;
+    #[pymodule_export]
+    use crate::engine::sockets::{Idle, Listener, Sockets, Transport};
     #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
@@ -63,8 +65,6 @@ mod _native {
     use crate::select::{Selector, Vitals};
     #[pymodule_export]
     use crate::shape::{Rendezvous, Split};
-    #[pymodule_export]
-    use crate::sockets::{Idle, Listener, Sockets, Transport};
     #[pymodule_export]
     use crate::usage::UsageTable;
 

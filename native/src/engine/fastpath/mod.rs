@@ -23,6 +23,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
 use crate::decide::{Grant, LimitSet, Price, Size};
+use crate::engine::sockets::{Data, Idle, Interceptor, Interest, Read, Sockets, Transport};
 use crate::error::Error;
 use crate::head::{RequestHeadWriter, is_doubtful, now_ns};
 use crate::ids::RequestIds;
@@ -31,7 +32,6 @@ use crate::ledger::Ledger;
 use crate::redact::Redactor;
 use crate::route::RouteTable;
 use crate::select::Selector;
-use crate::sockets::{Data, Idle, Interceptor, Interest, Read, Sockets, Transport};
 
 use journey::{Journey, RequestId, Response};
 use parser::Parser;

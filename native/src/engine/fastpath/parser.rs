@@ -11,7 +11,7 @@ use budgateway_core::rooms::ROOM;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
-use crate::sockets::Data;
+use crate::engine::sockets::Data;
 
 /// An llhttp parser for one direction, which reads all messages of the fast path one after the other.
 pub(super) struct Parser {

@@ -12,10 +12,10 @@ use smallvec::SmallVec;
 
 use super::precedent::{Lent, Precedent, Target};
 use crate::decide::Grant;
+use crate::engine::sockets::{Data, Interest, Piece, Transport, Waiting};
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Entry, Ledger, answer_of};
-use crate::sockets::{Data, Interest, Piece, Transport, Waiting};
 
 /// Owns everything that must be given back: a slot at an upstream, a connection to it, and the limits' grant.
 pub(super) struct Journey {

@@ -7,10 +7,10 @@ use budgateway_core::segment::LabelId;
 use pyo3::prelude::*;
 
 use crate::decide::{LimitSet, Price};
+use crate::engine::sockets::{Idle, Transport};
 use crate::head::RequestHeadWriter;
 use crate::redact::Redactor;
 use crate::select::Selector;
-use crate::sockets::{Idle, Transport};
 
 /// Maximum cached plans; beyond it, all are dropped.
 const MOST: usize = 1024;
