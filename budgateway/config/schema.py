@@ -1,4 +1,4 @@
-"""The operator's words: a model for each table of the configuration, and the JSON Schema that editors use."""
+"""A model for each table of the configuration, and the JSON Schema that editors use."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from budgateway.records import LoadBalancer
 
 
 class GatewayConfig(Table):
-    """The gateway as a whole: where it listens, how many processes, its limits and deadlines."""
+    """The gateway as a whole: its address, its processes, its limits and timeouts."""
 
     host: ListenHost = "0.0.0.0"
     """Address to listen on."""
@@ -47,19 +47,19 @@ class GatewayConfig(Table):
     workers: Annotated[int, Field(ge=1, le=32)] | None = None
     """Data-plane processes; they share one port and one set of limits. Default: the number of cores."""
     cpu_affinity: bool = False
-    """Hold each worker to a core of its own."""
+    """Pin each worker to its own core."""
     spare_worker: bool = True
-    """Keep a process ready that takes the place of a worker that dies, at once."""
+    """Keep a process ready that replaces a worker as soon as it dies."""
     worker_timeout: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 30
-    """Seconds a worker's event loop may stand still before the worker is replaced; 0 for ever, at least 2."""
+    """Seconds a worker's event loop may be blocked before the worker is replaced; 0 disables it, else at least 2."""
     max_connections: Count = 10_000
-    """Open client connections, all workers together."""
+    """Maximum open client connections, all workers together."""
     request_timeout: Seconds = 60
     """Seconds until an upstream's first byte; the default of a route's `timeout`."""
     connect_timeout: Seconds = 2
     """Seconds to connect to an upstream."""
     chunk_timeout: Seconds = 300
-    """Seconds between two reads of an answer."""
+    """Seconds between two reads of a response."""
     total_timeout: Seconds = 3600
     """Seconds for a whole exchange, all attempts together."""
     keepalive_timeout: Seconds = 75
@@ -67,124 +67,124 @@ class GatewayConfig(Table):
     head_timeout: Seconds = 10
     """Seconds in which a request's whole head must arrive."""
     drain_timeout: Seconds = 300
-    """Seconds that running exchanges get when the gateway stops."""
+    """Seconds that exchanges in flight have to finish when the gateway stops."""
     drain_settle: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 5
-    """Seconds between not being ready and accepting no more, for balancers in front to notice."""
+    """Seconds between reporting not ready and closing the listener, for load balancers in front to notice."""
     watch: bool = False
     """Reload when a file of the configuration changes, or a secret or certificate that it refers to."""
     max_body_size: Size = 10 << 20
     """Largest request body, in bytes or as "10MB"; the default of a route's."""
     log_level: Level = "INFO"
-    """The gateway's own messages: DEBUG, INFO, WARNING, ERROR or CRITICAL; also TRACE, WARN and FATAL."""
+    """Level of the gateway's own log: DEBUG, INFO, WARNING, ERROR or CRITICAL; also TRACE, WARN and FATAL."""
     access_log: Text = "stdout"
-    """One JSON line an exchange: `stdout`, `stderr`, `off`, or a file's path."""
+    """Destination of the access log, one JSON line per exchange: `stdout`, `stderr`, `off`, or a file's path."""
     disclose: bool = True
     """Send `x-budgateway-*` response headers: upstream, attempts, overhead."""
     trusted_proxies: list[Annotated[str, AfterValidator(network)]] = []
-    """Addresses or CIDR blocks whose `X-Forwarded-For` is believed."""
+    """Addresses or CIDR blocks whose `X-Forwarded-For` is trusted."""
 
 
 class TlsConfig(Table):
     """Serve HTTPS with this certificate."""
 
     cert_file: Text
-    """Certificate chain, PEM; relative to the file that names it."""
+    """Certificate chain, PEM; a relative path is relative to the file that names it."""
     key_file: Text
     """Its private key, PEM, not encrypted."""
 
 
 class CacheConfig(Table):
-    """Answers kept for later."""
+    """The response cache."""
 
     enabled: bool = False
-    """Switch it on."""
+    """Enable the cache."""
     default_ttl: Seconds = 300
-    """Seconds an answer is kept where a route says nothing."""
+    """Seconds a response is kept, for routes without `cache_ttl`."""
     max_memory: Size = 256 << 20
-    """Memory for answers, in bytes or as "1GB"."""
+    """Memory for responses, in bytes or as "1GB"."""
 
 
 class MetricsConfig(Table):
-    """Prometheus metrics on a port of their own (also at GET /metrics of the gateway)."""
+    """Prometheus metrics on a separate port (also served at GET /metrics of the gateway)."""
 
     enabled: bool = True
-    """Serve the metrics port."""
+    """Serve metrics on the separate port."""
     host: ListenHost = "127.0.0.1"
     """Address of the metrics port."""
     port: Port = 9090
-    """The metrics port; 0 for none of its own."""
+    """The metrics port; 0 for no separate port."""
 
 
 class TracingConfig(Table):
-    """Distributed traces."""
+    """Distributed tracing."""
 
     enabled: bool = False
-    """Switch tracing on."""
+    """Enable tracing."""
     endpoint: str | None = None
-    """Where spans are sent."""
+    """URL that spans are sent to."""
     requests: bool = False
-    """A span for each request, besides those of the upstream calls."""
+    """Record a span for each request, in addition to those of upstream calls."""
 
 
 class RouteConfig(AttemptKeys):
-    """One route: what it matches, which provider answers, and under what conditions."""
+    """One route: the requests it matches, the providers behind it, and their limits."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["provider"]}, {"required": ["providers"]}]})
 
     path: Path
     """`/literal`, `{name}` for one segment, a final `*` or `{name:path}` for the rest."""
     provider: str = ""
-    """The provider that answers: the name of a `[providers.X]` table. Required, unless there are `providers`."""
+    """The provider behind the route: the name of a `[providers.X]` table. Required unless `providers` is set."""
     providers: Shares = []
-    """Several that answer in turn: names, or tables with `name` and `weight`."""
+    """Several providers that share the traffic: names, or tables with `name` and `weight`."""
     canary: CanaryConfig | None = None
-    """One that is tried with a part of the traffic."""
+    """A provider that is tried with part of the traffic."""
     pin_by: Pin | None = None
-    """What keeps requests together at one provider and upstream: `header:NAME`, `user` (of the body) or `key`."""
+    """The value that pins requests to one provider and upstream: `header:NAME`, `user` (of the body) or `key`."""
     mirror: MirrorConfig | None = None
-    """One that gets copies; its answers go nowhere."""
+    """A provider that gets copies of requests; its responses are discarded."""
     maintenance: Maintenance = None
     """Refuse requests with 503: true, a message, or a table with `message` and `retry_after`."""
     name: Text | None = None
-    """Its name in logs and metrics; default made of method, path and models."""
+    """Name in logs and metrics; by default made from method, path and models."""
     method: Methods = []
-    """One method or a list; default all."""
+    """One method or a list; default: all."""
     host: Text | None = None
-    """Host the client asks for: exact, or `*.example.com`."""
+    """Host that the client requests: exact, or `*.example.com`."""
     models: Texts = []
-    """Models it answers for: exact names, `prefix*`, or globs; default all."""
+    """Models that the route matches: exact names, `prefix*`, or globs; default: all."""
     headers: dict[HeaderName, str] = {}
     """Headers that must match: name = value or glob."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
-    """Higher goes first, whatever is more specific."""
+    """Routes of higher priority are tried first, even before more specific ones."""
     load_balancer: LoadBalancer = "round_robin"
-    """How an upstream is picked."""
+    """Policy that picks an upstream."""
     rate_limit: Count | None = None
-    """Requests per minute and client on this route."""
+    """Requests a minute, per client, on this route."""
     burst_capacity: Count | None = None
-    """Requests at once above `rate_limit`; default `[rate_limiting] burst_capacity` (at most `rate_limit`), else a tenth."""
+    """Burst above `rate_limit`, in requests; default `[rate_limiting] burst_capacity` (at most `rate_limit`), else a tenth."""
     auth_required: bool = True
-    """False lets anyone in."""
+    """Require a credential; false admits anyone."""
     timeout: Seconds | None = None
     """Seconds until the upstream's first byte; default `[gateway] request_timeout`."""
     first_byte_timeout: Seconds | None = None
-    """Another name of `timeout`."""
+    """Another name for `timeout`."""
     connect_timeout: Seconds | None = None
-    """Seconds to connect; default the provider's."""
+    """Seconds to connect to an upstream; default: the provider's."""
     chunk_timeout: Seconds | None = None
-    """Seconds between two reads of an answer."""
+    """Seconds between two reads of a response; default `[gateway] chunk_timeout`."""
     total_timeout: Seconds | None = None
-    """Seconds for the whole exchange."""
+    """Seconds for the whole exchange; default `[gateway] total_timeout`."""
     max_body_size: Size | None = None
-    """Largest request body."""
+    """Largest request body; default `[gateway] max_body_size`."""
     replay_safe: bool | None = None
-    """A request may be sent twice; default true for the known inference paths, false elsewhere."""
+    """A request may safely be sent twice; default: true for the known inference paths, false elsewhere."""
     cache_ttl: Seconds | None = None
-    """Seconds an answer is kept."""
+    """Seconds a response is kept in the cache."""
     websocket: WebSocketSwitch = None
-    """It answers WebSocket handshakes, and nothing else: true, or a table with its limits."""
+    """Accept WebSocket handshakes, and no other requests: true, or a table with limits."""
     cors: RouteCors = None
-    """Pages of other origins: their origins, or a table with the keys of `[cors]`, laid over those; false for none."""
+    """CORS: a list of origins, or a table of `[cors]` keys that override it; false allows no other origin."""
 
 
 class EndpointConfig(Table):
@@ -193,55 +193,55 @@ class EndpointConfig(Table):
     url: Annotated[str, AfterValidator(endpoint_url)]
     """Base URL: http or https, host, port, and a path if the API is not at the root."""
     weight: Annotated[int, Field(ge=1, le=65535)] = 1
-    """Its share, relative to the others."""
+    """Share of the traffic, relative to the provider's other upstreams."""
     max_in_flight: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Exchanges it takes at once, from all workers together; 0 for no bound. Default the provider's."""
+    """Maximum exchanges in flight, all workers together; 0 for no limit. Default: the provider's."""
 
 
 class ProviderConfig(HealthKeys, HoldKeys):
     """A named group of upstreams and how to speak to them."""
 
     name: Text | None = None
-    """A label for people."""
+    """A display name."""
     kind: KindName | None = None
-    """What it speaks; default the table's name."""
+    """Kind of model server; default: the table's name."""
     endpoints: Annotated[
         list[EndpointConfig],
         BeforeValidator(endpoint_tables, json_schema_input_type=list[str | EndpointConfig]),
     ] = []
-    """Its upstreams: URLs, or tables with `url`, `weight` and `max_in_flight`."""
+    """The provider's upstreams: URLs, or tables with `url`, `weight` and `max_in_flight`."""
     api_key: SecretRef | None = None
-    """Where its key is: sent as `Authorization: Bearer`."""
+    """Reference to the provider's API key, which is sent as `Authorization: Bearer`."""
     headers: dict[HeaderName, str] = {}
     """Headers sent with every request: literal values, or references to secrets."""
     forward_headers: list[HeaderName] = []
-    """Client headers passed on besides the allow-list."""
+    """Client headers to forward in addition to the allow-list."""
     models: list[Text] = []
-    """Models it serves, for GET /v1/models; default asked of the upstreams."""
+    """Models it serves, for GET /v1/models; default: as the upstreams list them."""
     aliases: dict[Text, Text] = {}
-    """What clients may say = what the upstream is told."""
+    """Model name that clients use = model name that is sent upstream."""
     strip_prefix: Prefix = ""
-    """Removed from the request's path before the endpoint's own path is put in front."""
+    """Prefix to remove from the request's path before the endpoint's own path is prepended."""
     strip_model_prefix: str | None = None
-    """Removed from the model's name; default `<table>/` when a route has such models."""
+    """Prefix to remove from the model's name; default `<table>/` when a route has such models."""
     stream_usage: bool = True
-    """Ask streamed chats and completions for their usage, and keep it from clients that did not ask."""
+    """Request usage in streamed chats and completions, and remove it for clients that did not request it."""
     connect_timeout: Seconds | None = None
     """Seconds to connect; default `[gateway] connect_timeout`."""
     keepalive_timeout: Seconds = 4
-    """Seconds an idle connection to an upstream is kept: less than the upstream's own (vLLM, SGLang: 5)."""
+    """Seconds an idle connection to an upstream is kept: less than the upstream's own timeout (vLLM, SGLang: 5)."""
     max_idle_connections: Annotated[int, Field(ge=0, le=1_000_000)] = 512
-    """Idle connections kept to each upstream, a worker."""
+    """Idle connections that each worker keeps to each upstream."""
     max_in_flight: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Exchanges each of its upstreams takes at once, from all workers together; 0 for no bound."""
+    """Maximum exchanges in flight at each upstream, all workers together; 0 for no limit."""
     max_queue: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
-    """Exchanges that wait while every upstream is at its bound, in all workers together; what comes on top gets 503."""
+    """Exchanges that may wait while every upstream is at its maximum, all workers together; further ones get 503."""
     queue_timeout: Seconds = 10
     """Seconds an exchange waits before it gets 503."""
     tls_verify: bool = True
-    """Check the certificates of https upstreams."""
+    """Verify the certificates of https upstreams."""
     tls_ca_file: Text | None = None
-    """Authorities to trust instead of the system's, PEM."""
+    """Certificate authorities to trust instead of the system's, PEM."""
 
 
 class Configuration(Table):
@@ -264,7 +264,7 @@ class Configuration(Table):
     providers: dict[str, ProviderConfig] = {}
 
 
-# The tables that are there at most once; routes and providers are lists of tables.
+# The tables that occur at most once; routes and providers are lists of tables.
 SECTIONS: dict[str, type[Table]] = {
     "gateway": GatewayConfig,
     "tls": TlsConfig,
@@ -284,13 +284,13 @@ TABLES = (*SECTIONS, "routes", "providers")
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the configuration, for editors."""
+    """Return the JSON Schema (2020-12) of the configuration, for editors."""
     schema = Configuration.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_for_toml(schema)}
 
 
 def _for_toml(node: Any) -> Any:
-    """A schema without what TOML has not (null) and what only repeats the key (titles made from it)."""
+    """Return a schema without null, which TOML lacks, and without titles that repeat their key."""
     if isinstance(node, list):
         return [_for_toml(item) for item in node if item != {"type": "null"}]
     if not isinstance(node, dict):

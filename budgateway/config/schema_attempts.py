@@ -1,4 +1,4 @@
-"""The operator's words for further attempts: keys of routes and providers, and the table [retries]."""
+"""Configuration of retries, fallbacks and hedging: keys of routes and providers, and the table [retries]."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from budgateway.records import FallbackReason
 
 
 class FallbackConfig(Table):
-    """Where a route's requests go when its provider fails them."""
+    """A provider that a route's requests go to when its own provider fails."""
 
     provider: str
     """The name of a `[providers.X]` table."""
     model: Text | None = None
-    """What its upstreams are told instead of the client's model; default as the provider's own settings have it."""
+    """Model to send to its upstreams instead of the client's; default: by the provider's own settings."""
 
 
 def fallback_tables(value: object) -> object:
-    """A fallback may be its provider's name alone; a lone one stands for a list."""
+    """Turn a single fallback into a list, and a provider's name into a table."""
     items: list[Any] = value if isinstance(value, list) else [value]
     return [{"provider": item} if isinstance(item, str) else item for item in items]
 
 
 class HedgeConfig(Table):
-    """When a second upstream is asked beside a first one that is slow; the one that answers first is believed."""
+    """Hedging: send a request to a second upstream when the first is slow, and use the response that begins first."""
 
     after: Seconds | None = None
-    """Seconds until the first one's answer (of a stream: its first event) is late."""
+    """Seconds without a response (for a stream: without its first event) before the second attempt is sent."""
     percentile: Annotated[int, Field(ge=50, le=99)] | None = None
-    """It is late when so many percent of this route's answers of late had begun; with `after`, not before that."""
+    """Send the second attempt after this percentile of the route's recent times to respond; `after` is the minimum."""
 
     @model_validator(mode="after")
     def _says_when(self) -> Self:
         if self.after is None and self.percentile is None:
-            raise ValueError("says nothing: set after, percentile, or both")
+            raise ValueError("is empty: set after, percentile, or both")
         return self
 
 
 def hedge_table(value: object) -> object:
-    """Seconds alone, or a percentile such as "p95"."""
+    """Turn seconds, or a percentile such as "p95", into a table."""
     if isinstance(value, str) and (found := re.fullmatch(r"[pP](\d\d)", value.strip())):
         return {"percentile": int(found[1])}
     return value if isinstance(value, dict) else {"after": value}
@@ -61,35 +61,35 @@ Status = Annotated[int, Field(ge=400, le=599)]
 
 
 class AttemptKeys(Table):
-    """What a route says of further attempts."""
+    """Keys of a route that control further attempts."""
 
     max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Attempts on each provider, the first among them."""
+    """Maximum attempts at each provider, including the first."""
     retry_on: list[Status] = [429, 502, 503, 504]
-    """Answers after which another upstream is asked."""
+    """Response statuses after which another upstream is tried."""
     fallback: Fallbacks = []
-    """Providers to go to in turn when the route's own fails: names, or tables with `provider` and `model`."""
+    """Providers to try in order when the route's own fails: names, or tables with `provider` and `model`."""
     fallback_on: list[FallbackReason] = ["error", "429", "5xx"]
-    """When: `error` (no answer, or none that counts), `429` (and 503), `5xx`, `context_length`."""
+    """Reasons to fall back: `error` (no valid response), `429` (and 503), `5xx`, `context_length`."""
     hedge: HedgeKey | None = None
-    """Ask a second upstream beside one that is slow: seconds, "p95", or a table with `after` and `percentile`; default never."""
+    """Send a slow request to a second upstream: seconds, "p95", or a table with `after` and `percentile`; default: never."""
     stream_keepalive: Seconds | None = None
-    """A comment goes into a stream that is silent for so long; default none. The answer has then begun."""
+    """Seconds of silence after which a comment is sent to a streaming client, which starts the response; default: never."""
 
 
 class HoldKeys(Table):
-    """What a provider says of the beginning of its answers."""
+    """Keys of a provider that control the beginning of its responses."""
 
     hold_bytes: Size | Annotated[int, Field(ge=0, le=0)] = 64 << 10
-    """How much of an answer is held until it has shown that it is one; 0 passes everything on at once."""
+    """Bytes of a response to hold back until it is known to be no error; 0 passes everything on immediately."""
     first_event_timeout: Seconds | None = None
-    """Seconds until a stream's first event, where another upstream could be asked; default half of the route's timeout."""
+    """Seconds until a stream's first event while another upstream can be tried; default: half the route's timeout."""
 
 
 class RetriesConfig(Table):
-    """How many exchanges of a provider may be tried again."""
+    """The retry budget: the share of a provider's exchanges that may be retried."""
 
     percent: Annotated[int, Field(ge=0, le=100)] = 20
-    """Share of them."""
+    """Percentage of exchanges in flight that may be retries."""
     reserve: Annotated[int, Field(ge=0, le=1000)] = 3
-    """And as many on top."""
+    """Retries allowed in addition to the percentage."""

@@ -37,95 +37,95 @@ Leeway = Annotated[float, Field(ge=0, le=600, allow_inf_nan=False)]
 
 
 class ClaimsConfig(Table):
-    """Which claims say what; `a.b` is the claim `b` inside the claim `a`."""
+    """Names of the claims that are read from tokens; `a.b` is the claim `b` inside the claim `a`."""
 
     user: ClaimPath = "sub"
-    """Who it is: what limits count by."""
+    """The principal, which limits count by."""
     tenant: ClaimPath = "tenant"
     """The tenant."""
     roles: ClaimPath = "roles"
-    """Roles: a list, or a text that is one; `scope`, `scopes` and `scp` are words between blanks."""
+    """Roles: a list, or a string that is one role; `scope`, `scopes` and `scp` are separated by spaces."""
     groups: ClaimPath = "groups"
-    """Groups, which `group_roles` makes roles of."""
+    """Groups, which `group_roles` maps to roles."""
     models: ClaimPath = "models"
-    """Models it may use, names or globs; without the claim whatever its roles allow."""
+    """Models the token may use, names or globs; without the claim, those that its roles allow."""
 
 
 class IssuerConfig(Table):
-    """Who makes tokens that are believed, and with which keys."""
+    """A trusted token issuer and its keys."""
 
     issuer: Text
-    """What a token's `iss` must be, to the letter."""
+    """The exact `iss` of its tokens."""
     audience: Texts
-    """What a token's `aud` must name, one of these; `*` believes tokens that were made for other services, too."""
+    """Accepted values of a token's `aud`; `*` also accepts tokens issued for other services."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] | None = None
-    """Its name in principals and logs; default the issuer's host."""
+    """Name in principals and logs; default: the issuer's host."""
     algorithms: Algorithms = []
-    """How its tokens are signed; default RS256, with `secret` HS256. HS and the others never go together."""
+    """Signature algorithms; default RS256, with `secret` HS256. HS algorithms cannot be combined with others."""
     secret: SecretRef | None = None
-    """Where the shared secret is, for HS256 (32 bytes or more), HS384 (48) and HS512 (64)."""
+    """Reference to the shared secret, for HS256 (32 bytes or more), HS384 (48) and HS512 (64)."""
     public_key_file: Text | None = None
-    """Its public keys or certificates, PEM."""
+    """Public keys or certificates, PEM."""
     jwks_url: KeyUrl | None = None
-    """Its key set (JWK Set), read again and again."""
+    """URL of the JWK Set, which is refreshed regularly."""
     discovery: bool = False
     """Find the key set by OpenID Connect discovery: `<issuer>/.well-known/openid-configuration`."""
     refresh_interval: Annotated[float, Field(ge=10, le=86_400, allow_inf_nan=False)] = 300
-    """Seconds between two readings of the key set."""
+    """Seconds between refreshes of the key set."""
     tls_ca_file: Text | None = None
-    """Authorities to trust instead of the system's when reading it, PEM."""
+    """Certificate authorities to trust instead of the system's when fetching the key set, PEM."""
     clock_skew: Leeway | None = None
-    """Seconds by which its clock may be off; default that of [auth]."""
+    """Seconds by which the issuer's clock may differ; default: that of [auth]."""
     tenant: Text | None = None
-    """The tenant of all its tokens, whatever they say."""
+    """The tenant of all its tokens; overrides their claim."""
     roles: Texts = []
-    """Roles that each of its tokens has."""
+    """Roles that every token of this issuer has."""
     group_roles: dict[Text, Texts] = {}
-    """Group = the roles that it brings."""
+    """Group = the roles it grants."""
     claims: ClaimsConfig = ClaimsConfig()
-    """Which claims say what."""
+    """Names of the claims to read."""
 
 
 class RoleConfig(Table):
-    """What a role may do. A role that needs several rules is written several times."""
+    """Permissions of a role. A role with several rules has several tables of the same name."""
 
     name: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
-    """What tokens and keys call it."""
+    """Name of the role in tokens and keys."""
     routes: Texts = ["*"]
-    """Routes by name, or by path when it begins with `/`; globs; default all."""
+    """Routes by name, or by path if it begins with `/`; globs; default: all."""
     methods: Methods = ["*"]
-    """Methods; default all."""
+    """Methods; default: all."""
     models: Texts = ["*"]
-    """Models as clients say them; globs; default all."""
+    """Models as clients name them; globs; default: all."""
     admin: Texts = []
-    """What it may do in the back office: `read`, `metrics`, `keys`, `reload-config` ...; `*` for everything."""
+    """Allowed actions of the admin endpoints: `read`, `metrics`, `keys`, `reload-config` ...; `*` for all."""
 
 
 class TenantConfig(Table):
-    """What goes for everybody of a tenant."""
+    """Settings for all principals of a tenant."""
 
     roles: Texts = []
-    """Roles of those who have none of their own."""
+    """Roles of principals that have none."""
     models: Texts = []
-    """Models that its members may use at all; default whatever their roles allow."""
+    """Upper bound of the models its principals may use; default: those that their roles allow."""
 
 
 class AuthConfig(Table):
-    """Who may ask, and what they may do."""
+    """Authentication and authorization."""
 
     jwt_secret: SecretRef | None = None
-    """Where the HS256 secret of the gateway's own tokens is (at least 32 bytes); JWT_SECRET in the environment wins."""
+    """Reference to the HS256 secret of the gateway's own tokens (at least 32 bytes); JWT_SECRET overrides it."""
     jwt_expiration: Annotated[int, Field(ge=1, le=315_360_000)] = 3600
-    """Seconds a token made by this gateway is good for."""
+    """Lifetime in seconds of tokens issued by this gateway."""
     clock_skew: Leeway = 30
-    """Seconds by which an issuer's clock may be off."""
+    """Seconds by which an issuer's clock may differ."""
     keys_file: Text | None = None
-    """API keys (`budgateway keys`); relative to the file that names it, made when the first key is."""
+    """File of API keys (`budgateway keys`), created with the first key; a relative path is relative to this file."""
     key_store: Literal["file", "redis"] | None = None
-    """Where API keys are: in `keys_file`, or in Redis, where several gateways share them. Default: the file, if one is named."""
+    """Storage of API keys: `file` (`keys_file`), or `redis`, which several gateways share. Default: the file, if one is set."""
     issuers: list[IssuerConfig] = []
-    """Whose tokens are believed, besides the gateway's own."""
+    """Trusted token issuers, in addition to the gateway itself."""
     roles: list[RoleConfig] = []
-    """What roles may do; without any, every known principal may use every route."""
+    """Permissions of roles; without any, every authenticated principal may use every route."""
     tenants: dict[Text, TenantConfig] = {}
-    """What goes for everybody of a tenant, by its name."""
+    """Settings of tenants, by name."""

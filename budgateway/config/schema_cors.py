@@ -31,7 +31,7 @@ def origin(value: str) -> str:
         try:
             host = host.encode("idna").decode("ascii")
         except UnicodeError:
-            raise ValueError(f"{shown(value)} has no host that browsers could spell") from None
+            raise ValueError(f"{shown(value)} has no host that a browser can send") from None
     name = host.removeprefix("*.")
     # Behind another scheme (an extension's, an editor's) the host is made up at random.
     if "*" in name and not (host == "*" and scheme not in DEFAULT_PORTS):
@@ -49,33 +49,33 @@ Names = Annotated[list[HeaderName], BeforeValidator(one_or_many, json_schema_inp
 
 
 class RouteCorsConfig(Table):
-    """What pages of other origins may do on a route; a key that is left out is `[cors]`'s."""
+    """CORS settings of a route; a key that is not set is inherited from `[cors]`."""
 
     origins: Origins = []
-    """Pages that may: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, `null`, or `*` for all."""
+    """Allowed origins: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`, `null`, or `*` for all."""
     methods: Methods = []
-    """Methods they may use; default all but OPTIONS."""
+    """Allowed methods; default: all except OPTIONS."""
     headers: Names = ["*"]
-    """Headers they may send; `*` for whatever they ask for."""
+    """Allowed request headers; `*` allows any."""
     credentials: bool = False
-    """Let their browsers send cookies and client certificates. API keys and tokens need it not."""
+    """Allow cookies and client certificates. API keys and tokens do not need it."""
     max_age: Annotated[int, Field(ge=0, le=86_400)] = 600
-    """Seconds a browser may remember the answer to a preflight."""
+    """Seconds a browser may cache the response to a preflight."""
     expose: Names = []
-    """Headers of answers that they may read, besides the gateway's own."""
+    """Response headers that pages may read, in addition to the gateway's own."""
     private_network: bool = False
     """Let pages from the internet reach a gateway in a private network (Private Network Access)."""
 
 
 class CorsConfig(RouteCorsConfig):
-    """What pages of other origins may do. Without `origins` nothing."""
+    """CORS: access from pages of other origins. Without `origins` they have none."""
 
     admin: bool = False
-    """They may on /admin/ and /metrics, too."""
+    """Allow the same origins on /admin/ and /metrics."""
 
 
 def for_route(value: object) -> object:
-    """false stands for none, true for those of `[cors]`; origins alone are a table of theirs."""
+    """Turn false into no origins, true into those of `[cors]`, and a list of origins into a table."""
     if value is False:
         return {"origins": []}
     if value is True:

@@ -1,4 +1,4 @@
-"""Health: when an upstream is taken for failing, and how it is asked whether it is well."""
+"""Configuration of health: circuit breaker, outlier ejection and probes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgateway.config.words import Path, Seconds, Table, Text, one_or_many
 
 
 def status_range(value: object) -> object:
-    """A status, or a range such as "200-299" or "2xx", as text of the form "200-299"."""
+    """Turn a status, or a range such as "200-299" or "2xx", into text of the form "200-299"."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     words = value.strip() if isinstance(value, str) else ""
@@ -25,7 +25,7 @@ def status_range(value: object) -> object:
 
 
 def as_list(value: object) -> object:
-    """A lone status stands for a list of one."""
+    """Turn a single status into a list."""
     return [value] if isinstance(value, int) else one_or_many(value)
 
 
@@ -41,72 +41,72 @@ Statuses = Annotated[
 
 
 class CircuitBreakerConfig(Table):
-    """When an upstream that fails is given a rest."""
+    """The circuit breaker: stop sending traffic to an upstream that fails, and try it again later."""
 
     enabled: bool = True
-    """Switch the breaker off without deleting it."""
+    """Enable the breaker."""
     failure_threshold: Annotated[int, Field(ge=1, le=1_000_000)] = 5
-    """Failures in a row that open it."""
+    """Consecutive failures that open it."""
     failure_ratio: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
-    """Share of late calls whose failure opens it, too; 0 to go by failures in a row alone."""
+    """Share of failed calls in the window that opens it, too; 0 to use consecutive failures only."""
     minimum_calls: Annotated[int, Field(ge=1, le=1_000_000)] = 20
-    """Calls below which the share says nothing."""
+    """Minimum calls in the window before the share counts."""
     window: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 30
-    """Seconds that the share is taken of."""
+    """Length in seconds of the window for the share."""
     timeout_duration: Seconds = 60
-    """Seconds it stays open."""
+    """Seconds it stays open before trial requests."""
     half_open_max_calls: Annotated[int, Field(ge=1, le=1_000_000)] = 3
-    """Trial requests after that, over all workers."""
+    """Trial requests while half open, all workers together."""
 
 
 class OutlierEjectionConfig(Table):
-    """When an upstream that fails is passed over for a while, as long as others of its provider are left."""
+    """Outlier ejection: skip a failing upstream for a while, as long as its provider has others."""
 
     enabled: bool = True
-    """Switch it off."""
+    """Enable ejection."""
     consecutive_failures: Annotated[int, Field(ge=1, le=255)] = 5
-    """Failures in a row (no connection, 5xx but 501 and 503) that eject it."""
+    """Consecutive failures (no connection, or 5xx except 501 and 503) that eject it."""
     ejection_time: Seconds = 10
-    """Seconds out, times the times that this happened of late."""
+    """Seconds of the first ejection; multiplied by the number of recent ejections."""
     max_ejection_time: Seconds = 300
-    """Seconds out at most."""
+    """Maximum seconds of an ejection."""
     max_ejection_percent: Percent = 50
-    """Of a provider's upstreams that may be out at a time; more only while another one answers, and never the last one. 0:
-    none at all."""
+    """Percentage of a provider's upstreams that may be ejected at a time; more only while another one answers, and never the
+    last one. 0 disables ejection."""
     panic_threshold: Percent = 50
-    """Percent of a provider's upstreams: when fewer are available, resting and unhealthy ones are used, too."""
+    """Percentage of a provider's upstreams: when fewer are available, ejected and unhealthy ones are used, too."""
 
 
 class GenerateConfig(Table):
-    """A probe that has the upstream compute one token."""
+    """A probe that makes the upstream generate one token."""
 
     model: Text
-    """The model to ask, as the upstream calls it."""
+    """The model to use, as the upstream names it."""
 
 
 class HealthKeys(Table):
-    """Keys of a provider about the health of its upstreams."""
+    """Keys of a provider that control health checks of its upstreams."""
 
     health_check_enabled: bool = True
-    """Ask the upstreams whether they are well."""
+    """Probe the upstreams."""
     health_check_path: Path | None = None
-    """What is asked with GET; default by kind: `/health` (vllm, sglang), `/health/liveliness` (litellm), `/v1/models`."""
+    """Path to probe with GET; default by kind: `/health` (vllm, sglang), `/health/liveliness` (litellm), `/v1/models`."""
     health_check_interval: Seconds = 30
-    """Seconds between two questions, give or take a tenth; sooner when traffic hears nothing of an upstream, or it failed."""
+    """Seconds between probes, plus or minus 10 %; sooner when an upstream fails or does not respond to traffic."""
     health_check_timeout: Seconds = 5
-    """Seconds for an answer."""
+    """Seconds for a probe's response."""
     healthy_threshold: Threshold = 2
-    """Good answers in a row that bring an unhealthy upstream back."""
+    """Consecutive successful probes that make an unhealthy upstream healthy."""
     unhealthy_threshold: Threshold = 3
-    """Bad answers in a row that make it unhealthy."""
+    """Consecutive failed probes that make it unhealthy."""
     health_check_status: Statuses | None = None
-    """Statuses of a good answer: 200, "200-299", "2xx", or a list; default 2xx, and all below 500 where no path is given and
-    the kind has none of its own."""
+    """Statuses of a successful probe: 200, "200-299", "2xx", or a list; default 2xx, or all below 500 if no path is set and
+    the kind has no default path."""
     health_check_body: Text | None = None
-    """Text that a good answer holds."""
+    """Text that the body of a successful probe contains."""
     health_check_generate: GenerateConfig | None = None
-    """Have it compute a token instead of asking the path: `{ model = "..." }`."""
+    """Generate a token instead of requesting the path: `{ model = "..." }`."""
     engine_metrics_path: Path | None = None
-    """Prometheus metrics of the engine, for its load; default by kind: `/metrics` (vllm, sglang)."""
+    """Path of the engine's Prometheus metrics, for its load; default by kind: `/metrics` (vllm, sglang)."""
     slow_start: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10
-    """Seconds in which an upstream that comes back, or is new, gets its whole share; 0 for at once."""
+    """Seconds over which a new or recovered upstream is ramped up to its full share; 0 for immediately."""

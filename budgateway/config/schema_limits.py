@@ -1,4 +1,4 @@
-"""The operator's words for limits and prices: `[rate_limiting]`, its rules, and `[prices]`."""
+"""Configuration of limits and prices: `[rate_limiting]`, its rules, and `[prices]`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PerMillion = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 
 
 def subjects(value: list[str]) -> list[str]:
-    """Each once, and "global" alone."""
+    """Check the subjects: each occurs once, and "global" is not combined."""
     if len(set(value)) != len(value):
         raise ValueError("names something twice")
     if "global" in value and len(value) > 1:
@@ -28,24 +28,24 @@ def subjects(value: list[str]) -> list[str]:
 
 
 class RuleConfig(Table):
-    """One set of limits: for whom, counted by what, how much."""
+    """One rule: the requests it applies to, the subject it counts by, and the limits."""
 
     by: Annotated[
         list[SubjectWord],
         BeforeValidator(one_or_many, json_schema_input_type=SubjectWord | list[SubjectWord]),
         AfterValidator(subjects),
     ]
-    """What is counted apart: `user`, `key`, `tenant`, `model`, `route`, `address`, a list of them, or `global`."""
+    """Subject that is counted separately: `user`, `key`, `tenant`, `model`, `route`, `address`, a list of them, or `global`."""
     name: Text | None = None
-    """Its name in messages; what is counted goes with it. Default made of `by` and the selectors."""
+    """Name in messages; counters belong to it. By default made from `by` and the selectors."""
     routes: Texts = []
-    """Only on these routes, by name or glob."""
+    """Apply only to these routes, names or globs."""
     models: Texts = []
-    """Only for these models, exact names or globs, as clients say them."""
+    """Apply only to these models, exact names or globs, as clients name them."""
     tenants: Texts = []
-    """Only for principals of these tenants."""
+    """Apply only to principals of these tenants."""
     roles: Texts = []
-    """Only for principals with one of these roles."""
+    """Apply only to principals with one of these roles."""
     requests_per_minute: Count | None = None
     """Requests a minute."""
     requests_per_hour: Count | None = None
@@ -53,61 +53,61 @@ class RuleConfig(Table):
     requests_per_day: Count | None = None
     """Requests a day."""
     burst: Count | None = None
-    """Requests at once above the shortest of these rates; default a tenth of it."""
+    """Burst above the shortest of these rates, in requests; default: a tenth of it."""
     tokens_per_minute: Count | None = None
-    """Tokens a minute, read and written ones together."""
+    """Tokens a minute, input and output together."""
     tokens_per_day: Count | None = None
-    """Tokens a day."""
+    """Tokens a day, input and output together."""
     concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Exchanges at a time."""
+    """Exchanges in flight."""
     budget_usd: Dollars | None = None
     """Dollars that may be spent in a period."""
     budget_period: Literal["day", "week", "month"] = "month"
-    """The budget's period, of the calendar, in UTC."""
+    """The budget's calendar period, in UTC."""
 
 
 class RateLimitingConfig(Table):
-    """Limits: requests per minute for each client over all routes, and rules for everything else."""
+    """Limits: a request rate for each client over all routes, and rules for everything else."""
 
     enabled: bool = True
-    """Switch it and its rules off without deleting them."""
+    """Enable the rate and the rules."""
     requests_per_minute: Count = 1000
-    """Sustained rate; with rules, and without this and `burst_capacity`, there is none over all routes."""
+    """Sustained rate over all routes. With rules, there is no such rate unless this or `burst_capacity` is set."""
     burst_capacity: Count | None = None
-    """Requests at once above the rate, on routes with a `rate_limit` above theirs, too; default a tenth of the rate."""
+    """Burst above the rate, in requests; also the burst of routes with a `rate_limit`. Default: a tenth of the rate."""
     rules: list[RuleConfig] = []
-    """Further limits, all of which a request must keep to."""
+    """Further limits; a request must satisfy all of them."""
     headers: bool = True
-    """Tell clients how their limits stand, in `x-ratelimit-*` and `rate-limit-*` headers."""
+    """Report the state of limits to clients in `x-ratelimit-*` and `rate-limit-*` headers."""
     default_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
-    """Tokens that an answer is taken to need when its request does not say, until it is known."""
+    """Output tokens to reserve for a request that sets no maximum, until its usage is known."""
     queue_size: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Requests, a worker, that wait for a limit of concurrency; 0: none, they are refused at once."""
+    """Requests per worker that may wait for a concurrency limit; 0 refuses them immediately."""
     queue_timeout: Seconds = 5
-    """Seconds they wait."""
+    """Seconds a request waits for a concurrency limit."""
     state_file: Text | None = None
-    """Where budgets and the limits of hours and days are kept over a restart; default nowhere."""
+    """File that keeps budgets and the limits of hours and days over a restart; default: none."""
     ipv6_prefix: Annotated[int, Field(ge=16, le=128)] = 64
-    """Bits of an IPv6 address that clients are told apart by: whose addresses begin alike is one client."""
+    """Prefix length by which IPv6 clients are counted: addresses with the same prefix are one client."""
 
 
 class PriceConfig(Table):
-    """What a model's tokens cost, in dollars for a million."""
+    """Prices of a model, in dollars per million tokens."""
 
     input: PerMillion
-    """Tokens read."""
+    """Price of input tokens."""
     output: PerMillion = 0
-    """Tokens written."""
+    """Price of output tokens."""
     cached: PerMillion | None = None
-    """Tokens read from a cache; default like any other."""
+    """Price of cached input tokens; default: the price of input."""
     max_output_tokens: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """The most the model writes."""
+    """Maximum output tokens of the model."""
 
 
 class PricesConfig(Table):
-    """What models cost: for budgets, and the cost in logs and usage."""
+    """Prices of models, for budgets and for the cost in logs and usage."""
 
     known: bool = True
-    """Take what the package `genai-prices` knows of the providers in use, where it is installed."""
+    """Use the prices of the package `genai-prices`, if installed, for the providers in use."""
     models: dict[Text, PriceConfig] = {}
-    """Prices by model, exact name or glob, as clients say it; the first that matches counts, before what is known."""
+    """Prices by model, exact name or glob, as clients name it; the first match wins, before the known prices."""

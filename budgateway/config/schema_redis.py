@@ -1,4 +1,4 @@
-"""`[redis]`: what gateways on several hosts share."""
+"""`[redis]`: limits and keys shared by gateways on several hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from budgateway.records import OnStoreFailure
 
 
 def address(value: str) -> str:
-    """`host:port`, as Sentinels and nodes are written."""
+    """Check `host:port`, the form of Sentinels and nodes."""
     host, colon, port = value.rpartition(":")
     if not colon or not host.strip("[]") or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"must be host:port, got {shown(value)}")
@@ -20,7 +20,7 @@ def address(value: str) -> str:
 
 
 def failure_words(value: object) -> object:
-    """One word is said of every feature."""
+    """Apply a single word to every feature."""
     return dict.fromkeys(FailureConfig.model_fields, value) if isinstance(value, str) else value
 
 
@@ -28,62 +28,62 @@ Address = Annotated[str, AfterValidator(address)]
 
 
 class FailureConfig(Table):
-    """What holds while Redis is away: `local` (this gateway decides alone), `open` or `closed`."""
+    """Behaviour of limits while Redis is down: `local` (count in this gateway only), `open` (admit) or `closed` (refuse)."""
 
     rates: OnStoreFailure = "local"
-    """Requests and tokens by time."""
+    """Rates of requests and tokens."""
     concurrency: OnStoreFailure = "local"
-    """Requests at once."""
+    """Limits on exchanges in flight."""
     budgets: OnStoreFailure = "local"
-    """Spending by period."""
+    """Budgets."""
 
 
 class RedisConfig(Table):
-    """What gateways on several hosts share."""
+    """The Redis server that gateways on several hosts share."""
 
     url: str | None = None
     """redis://, rediss:// (TLS) or unix://; with a password it must be a reference (`env:REDIS_URL`)."""
     pool_size: Count = 20
     """Connections kept open, all workers together; each has at least one."""
     max_connections: Count = 100
-    """Connections at most, all workers together: also while one set of workers follows another."""
+    """Maximum connections, all workers together, including while workers are being replaced."""
     username: Text | None = None
-    """Who we are to Redis (ACL); default what the URL says."""
+    """User name (ACL); default: the URL's."""
     password: SecretRef | None = None
-    """Where the password is; default what the URL says."""
+    """Reference to the password; default: the URL's."""
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "budgateway"
-    """Gateways of one namespace share their limits."""
+    """Prefix of all keys: gateways with the same namespace share their limits."""
     cluster: bool = False
-    """It is a Redis Cluster."""
+    """Connect to a Redis Cluster."""
     nodes: list[Address] = []
-    """Nodes of the cluster besides the URL's, as host:port."""
+    """Nodes of the cluster in addition to the URL's, as host:port."""
     sentinels: list[Address] = []
-    """Sentinels as host:port: they say where the master is."""
+    """Sentinels as host:port, from which the master's address is read."""
     master: Text = "mymaster"
-    """What the Sentinels call it."""
+    """Name of the master at the Sentinels."""
     sentinel_username: Text | None = None
-    """Who we are to the Sentinels."""
+    """User name for the Sentinels."""
     sentinel_password: SecretRef | None = None
-    """Where the Sentinels' password is."""
+    """Reference to the password for the Sentinels."""
     tls_verify: bool = True
-    """Check Redis' certificate."""
+    """Verify the server's certificate."""
     tls_ca_file: Text | None = None
-    """Authorities to trust instead of the system's, PEM."""
+    """Certificate authorities to trust instead of the system's, PEM."""
     tls_cert_file: Text | None = None
-    """Our own certificate, PEM, where Redis asks for one."""
+    """Client certificate, PEM, if Redis requires one."""
     tls_key_file: Text | None = None
-    """Its private key, PEM."""
+    """Private key of the client certificate, PEM."""
     timeout: Seconds = 0.005
-    """Seconds that a request waits for Redis at most; then `on_store_failure` holds."""
+    """Maximum seconds that a request waits for Redis; after that `on_store_failure` applies."""
     connect_timeout: Seconds = 1
-    """Seconds to connect. Nobody waits for it."""
+    """Seconds to connect. Requests do not wait for it."""
     mode: Literal["exact", "leased"] = "exact"
     """`exact` asks Redis for each request; `leased` takes a share of each limit in advance."""
     lease_share: Annotated[float, Field(gt=0, le=0.25)] = 0.01
-    """What part of a limit a worker takes in advance in leased mode."""
+    """Share of a limit that a worker takes in advance in leased mode."""
     replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Gateways that share the limits: while Redis is away, each admits its part."""
+    """Number of gateways that share the limits: while Redis is down, each admits its part."""
     on_store_failure: Annotated[
         FailureConfig, BeforeValidator(failure_words, json_schema_input_type=OnStoreFailure | FailureConfig)
     ] = FailureConfig()
-    """What holds while Redis is away: `local`, `open` or `closed`, for all features or each."""
+    """Behaviour while Redis is down: `local`, `open` or `closed`, for all features or for each."""

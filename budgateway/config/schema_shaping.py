@@ -20,53 +20,53 @@ class ShareConfig(Table):
     name: str
     """The name of a `[providers.X]` table."""
     weight: Annotated[int, Field(ge=0, le=65535)] = 1
-    """Its share, relative to the others."""
+    """Share of the traffic, relative to the route's other providers."""
 
 
 class CanaryConfig(Table):
-    """A provider that is tried with a part of the traffic."""
+    """A provider that is tried with part of the traffic."""
 
     provider: str
     """The name of a `[providers.X]` table."""
     share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
-    """Its share of the route's requests: 0.01 is one in a hundred."""
+    """Share of the route's requests: 0.01 is one in a hundred."""
     header: HeaderName | None = None
-    """Requests with this header go to it, whatever the share."""
+    """Requests with this header always go to it."""
     value: Text | None = None
-    """Only those whose header says this."""
+    """Value that the header must have."""
 
 
 class MirrorConfig(Table):
-    """A provider that gets copies of requests; its answers go nowhere."""
+    """A provider that gets copies of requests; its responses are discarded."""
 
     provider: str
     """The name of a `[providers.X]` table."""
     share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
-    """Which part of the requests is copied."""
+    """Share of the requests that is copied."""
     max_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 16
-    """Copies under way at once, a worker; what comes on top is not copied."""
+    """Copies in flight per worker; further requests are not copied."""
     max_body_size: Size = 1 << 20
     """Requests with larger bodies are not copied."""
     timeout: Seconds = 60
-    """Seconds a copy may take."""
+    """Maximum seconds for a copy."""
 
 
 class MaintenanceConfig(Table):
-    """Requests are refused with 503."""
+    """Maintenance: refuse all requests with 503."""
 
     message: Text = "this route is under maintenance"
-    """What clients are told."""
+    """Message for clients."""
     retry_after: Seconds = 60
-    """Seconds after which they are told to come again."""
+    """Value of the response header Retry-After, in seconds."""
 
 
 def share_tables(value: object) -> object:
-    """A provider may be its name alone."""
+    """Turn a provider's name into a table."""
     return [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
 
 
 def pin(value: str) -> str:
-    """`user`, `key` or `header:NAME`."""
+    """Check `user`, `key` or `header:NAME`."""
     if not re.fullmatch(PIN, value):
         raise ValueError(f"must be user, key or header:NAME, got {shown(value)}")
     kind, colon, name = value.partition(":")
@@ -74,7 +74,7 @@ def pin(value: str) -> str:
 
 
 def closed(value: object) -> object:
-    """true stands for a table of defaults, a text for its message, false for none."""
+    """Turn true into a table of defaults, a text into a table with that message, and false into None."""
     if value is True:
         return {}
     if isinstance(value, str):
@@ -90,7 +90,7 @@ Maintenance = Annotated[
 
 
 def leads_to(route: Mapping[str, object]) -> set[str]:
-    """The providers that a route names, as it was written."""
+    """Return the providers that a route names in the raw configuration."""
     found = [route.get("provider")]
     for key in ("canary", "mirror"):
         table = route.get(key)

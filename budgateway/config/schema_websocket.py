@@ -1,4 +1,4 @@
-"""A route's `websocket`: that it answers WebSocket handshakes, and within which limits."""
+"""A route's `websocket`: the switch for WebSocket handshakes, and their limits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from budgateway.config.words import Seconds, Size, Table
 
 
 class WebSocketConfig(Table):
-    """How a route's WebSockets may be used."""
+    """Limits of a route's WebSockets."""
 
     idle_timeout: Seconds = 300
-    """Seconds without a byte either way (pings count), or without one of the peers reading."""
+    """Seconds without a byte in either direction (pings count), or with a peer that does not read."""
     max_message_size: Size = 16 << 20
-    """Largest message, as it is sent: in bytes or as "10MB"."""
+    """Largest message as sent (compressed or not), in bytes or as "10MB"."""
     compression: bool = True
-    """Whether the two ends may agree upon permessage-deflate."""
+    """Allow client and upstream to negotiate permessage-deflate."""
 
 
 def switch(value: object) -> object:
-    """true stands for a table of defaults, false for none."""
+    """Turn true into a table of defaults, and false into None."""
     if value is True:
         return {}
     return None if value is False else value

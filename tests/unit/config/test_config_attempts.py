@@ -1,4 +1,4 @@
-"""What the operator says of further attempts becomes records, or problems."""
+"""Configuration of retries, fallbacks and hedging becomes records, or problems."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ('"other", {', '"othr", {', "othr"),
         ("retry_on = [503]", "retry_on = [200]", "retry_on"),
         ('"context_length"]', '"contxt"]', "fallback_on"),
-        ("hedge = { percentile = 95, after = 0.2 }", "hedge = {}", "says nothing: set after, percentile, or both"),
+        ("hedge = { percentile = 95, after = 0.2 }", "hedge = {}", "is empty: set after, percentile, or both"),
         ("percentile = 95", "percentile = 100", "percentile"),
         ("hedge = { percentile = 95, after = 0.2 }", 'hedge = "soon"', "hedge"),
         ("hedge = { percentile = 95, after = 0.2 }", "hedge = 0", "hedge"),
