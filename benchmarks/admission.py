@@ -1,10 +1,10 @@
-"""What it costs an exchange that somebody is known and counted: the same gateway with and without, in turn, in one process.
+"""Cost of authentication and limits per exchange: one gateway with and without them, alternating in one process.
 
     python -m benchmarks.admission                  # CPU time, paired
     python -m benchmarks.admission --instructions   # under callgrind (valgrind)
 
-The exchange is that of `micro/test_exchange_bench.py`: 300 B asked, 400 B answered, through the compiled protocols and the
-whole pipeline, without sockets. Headers that are sent on account of limits count as theirs.
+The exchange is that of `micro/test_exchange_bench.py`: a request of 300 B and a response of 400 B through the compiled
+protocols and the whole pipeline, without sockets. The limits' cost includes the headers that they add.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What something costs an exchange: set-ups of one gateway in turn, in one process, or each alone under callgrind.
+"""Cost of a feature per exchange: set-ups of one gateway that alternate in one process, or run each under callgrind.
 
 The exchange goes through the compiled protocols and the whole pipeline, without sockets. Names of set-ups may begin with a
-kind (`stream: ...`); the first one of a kind is what the others of it are more than.
+kind (`stream: ...`); the first one of a kind is the baseline for the others.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ async def paired(setups: SetUps, rounds: int, count: int) -> dict[str, list[floa
 
 
 async def alone(make: Callable[[], Driven], count: int) -> None:
-    """What callgrind looks at."""
+    """Run one set-up by itself, for callgrind to measure."""
     one = make()
     one.exchanges(200)
     one.exchanges(count)
@@ -76,7 +76,7 @@ def instructions(module: str, name: str, count: int = 2000) -> float:
 
 
 def first_of(name: str, setups: SetUps) -> str:
-    """What a set-up is compared with."""
+    """Return the baseline of a set-up."""
     kind = name.partition(":")[0] if ":" in name else ""
     return next(other for other in setups if other.startswith(kind))
 

@@ -1,11 +1,11 @@
-"""What it costs a healthy exchange that failures are prepared for: the same gateway with and without, in turn, in one process.
+"""Cost of the protection against failures for a healthy exchange: one gateway with and without it, alternating.
 
     python -m benchmarks.resilience                  # CPU time, paired
     python -m benchmarks.resilience --instructions   # under callgrind (valgrind)
 
-Four upstreams, all well. Without: no breaker, ejection, panic or slow start, nothing held or judged, one attempt, models not
-minded. With: all of it, a fallback and a retry budget; and with hedging, which is off by default. What every exchange pays
-anyhow (a comparison here and there) is in both.
+Four healthy upstreams. Without: no breaker, ejection, panic or slow start, no buffering or checking of responses, one
+attempt, models ignored. With: all of it, a fallback and a retry budget; and with hedging, which is off by default. Both
+include the few comparisons that every exchange pays for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every test may use: corpora, hypothesis profiles, and the checks that nothing leaks or blocks."""
+"""Fixtures of all tests: corpora, hypothesis profiles, and the checks that nothing leaks or blocks."""
 
 from __future__ import annotations
 

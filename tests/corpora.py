@@ -1,4 +1,4 @@
-"""Where the corpora that others wrote are: beside the checkout, never inside it."""
+"""Location of third-party corpora: next to the checkout, never inside it."""
 
 from __future__ import annotations
 

@@ -74,14 +74,14 @@ class Downstream(asyncio.Protocol):
 
     @property
     def address(self) -> tuple[str, int]:
-        """What the server knows it by."""
+        """The client's address as the server sees it."""
         assert self._transport is not None
         address: tuple[str, int] = self._transport.get_extra_info("sockname")
         return address
 
     @property
     def is_closed(self) -> bool:
-        """Whether the server has closed its side."""
+        """True when the server has closed its side."""
         return self._closed.is_set()
 
     @property
@@ -113,7 +113,7 @@ class Downstream(asyncio.Protocol):
 
     @property
     def has_answer(self) -> bool:
-        """Whether an answer waits to be taken, or none can come any more."""
+        """True when a response can be taken, or none can arrive any more."""
         return not self._answers.empty()
 
     async def changed(self) -> None:

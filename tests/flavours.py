@@ -41,7 +41,7 @@ def compiled(name: str) -> ModuleType:
 
 
 def newer_sources(library: Path) -> list[str]:
-    """Which of a compiled module's `.py` and `.pxd` were edited after it was built."""
+    """Return those of a compiled module's `.py` and `.pxd` files that were edited after it was built."""
     stem = library.name.partition(".")[0]
     sources = [library.with_name(stem + suffix) for suffix in (".py", ".pxd")]
     built = library.stat().st_mtime
@@ -64,5 +64,5 @@ def interpreted(name: str) -> ModuleType:
 
 
 def is_compiled(path: Path) -> bool:
-    """Whether this is the file of an extension module."""
+    """True for the file of an extension module."""
     return path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))

@@ -50,7 +50,7 @@ def jwk(algorithm: str, kid: str | None = None, number: int = 0, **more: Any) ->
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a good token says; None leaves a claim out."""
+    """Return the claims of a valid token; None leaves a claim out."""
     now = int(time.time())
     made = {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 300} | changes
     return {name: value for name, value in made.items() if value is not None}

@@ -19,7 +19,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Steps:
-    """What a loop would run later, run when the test says so, and the sets' complaints."""
+    """Callbacks that a loop would run later, run by the test instead; and the errors that the sets report."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
@@ -32,7 +32,7 @@ class Steps:
         )
 
     def is_ready(self, milliseconds: int = BRIEF_MS) -> bool:
-        """Whether there is something to do: the kernel says so, or the last turn did not come to its end."""
+        """True when there is work: the kernel reports an event, or the last turn was not finished."""
         if self.sockets.turn in self.soon:
             return True
         poll = select.poll()
@@ -56,7 +56,7 @@ class Steps:
         pytest.fail("the set is never done")
 
     def step(self) -> None:
-        """What a loop would run now, but for turns, which are the test's to take."""
+        """Run the callbacks that a loop would run now, except turns, which the test runs."""
         steps = [step for step in self.soon if step != self.sockets.turn]
         self.soon[:] = [step for step in self.soon if step == self.sockets.turn]
         for step in steps:
@@ -112,13 +112,13 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def received(sock: socket.socket) -> bytes | None:
-    """What is there now; None: nothing is."""
+    """Return the bytes that can be read now; None if there are none."""
     ready, _, _ = select.select([sock], [], [], 0)
     return sock.recv(1 << 20) if ready else None
 
 
 def moved(steps: Steps, sock: socket.socket) -> bytes:
-    """What comes when something can be done: one turn, and what is there then."""
+    """Wait until the set or the socket is ready, run a turn if it is the set, and return the bytes that can be read."""
     select.select([steps.sockets.fileno(), sock], [], [], LONG_MS / 1000)
     if steps.is_ready(0):
         steps.turn()

@@ -12,7 +12,7 @@ STRAY = re.compile(r"\.(c|h|cpp|rs|pyc|o)$|^(tests|benchmarks|native|build|docs)
 
 
 def problems(names: list[str], compiled_sources: list[str]) -> list[str]:
-    """What is wrong with a wheel of these members, built from a checkout with these `_cy.py` files."""
+    """Return the problems of a wheel of these members, built from a checkout with these `_cy.py` files."""
     found = [f"has no {need}" for need in ("budgateway/py.typed", "budgateway/_native.pyi") if need not in names]
     for stem in ["budgateway/_native", *(source.removesuffix(".py") for source in compiled_sources)]:
         if not any(name.startswith(stem + ".") and name.endswith((".so", ".pyd")) for name in names):

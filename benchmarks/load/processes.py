@@ -1,4 +1,4 @@
-"""What a tree of processes has cost: processor time and memory, read from /proc."""
+"""CPU time and memory of a tree of processes, read from /proc."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def cpu_ns(root: int) -> dict[Path, int]:
 
 
 def cpu_ns_between(before: dict[Path, int], after: dict[Path, int]) -> int:
-    """What was spent between two readings, by threads that were born in between too."""
+    """Return the CPU time between two readings, including threads that started in between."""
     return sum(spent - before.get(task, 0) for task, spent in after.items())
 
 
 def memory(root: int) -> Memory:
-    """What the tree holds."""
+    """Return the memory of the tree."""
     proportional, each = 0, []
     for pid in tree(root):
         for line in _read(PROC / str(pid) / "smaps_rollup").splitlines():

@@ -1,4 +1,4 @@
-"""What a credential costs: the first time, when it is verified, and every time after, when it is remembered."""
+"""Cost of a credential: verified at first use, and cached after that."""
 
 from __future__ import annotations
 

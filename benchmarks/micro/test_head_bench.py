@@ -25,7 +25,7 @@ CHUNK = b"be\r\n" + b"x" * 190 + b"\r\n"
 
 
 class Headers:
-    """What a Python server does with llhttp: a list of pairs."""
+    """The headers as a Python server collects them from llhttp: a list of pairs."""
 
     def __init__(self) -> None:
         self.found: list[tuple[bytes, bytes]] = []

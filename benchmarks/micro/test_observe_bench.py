@@ -1,4 +1,4 @@
-"""What is said about one exchange when it ends: metrics beside prometheus_client, the access line beside json and logging."""
+"""Cost of metrics and access line at the end of an exchange, next to prometheus_client, and to json with logging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What looking at one event of a stream costs, beside a scan for its data in Python."""
+"""Cost of scanning one event of a stream, next to a scan for its data in Python."""
 
 from __future__ import annotations
 

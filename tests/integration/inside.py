@@ -27,7 +27,7 @@ class Inside:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL that it listens on."""
         return self.gateway.url
 
     @property
@@ -43,7 +43,7 @@ class Inside:
         return self.plane.relay.in_flight
 
     def gauge(self, which: int) -> int:
-        """What the worker said of itself at its last sweep."""
+        """A gauge of the worker as of its last sweep."""
         return self.plane._segment.gauge(0, which)
 
     @property

@@ -26,7 +26,8 @@ def ask(host: str, exchange: int) -> bytes:
 
 
 def sight(exchange: int, answer: Answer, *, left: bool = False, may_tear: bool = False) -> Sight:
-    """What an answer shows; raises Tampered. `may_tear`: the gateway itself may be cut down, and then says nothing."""
+    """Read the outcome and events from a response; raises Tampered. `may_tear`: the gateway may be killed, so the response
+    may end without an error event."""
     body = bytes(answer.body)
     if left:
         attempt, events, _ = read(exchange, body)

@@ -77,7 +77,7 @@ class Operated:
         return found
 
     async def metrics(self) -> str:
-        """What Prometheus would scrape."""
+        """Return the metrics, as Prometheus would scrape them."""
         async with Downstream(self.url) as client:
             return (await client.ask("GET", "/metrics")).body.decode()
 
@@ -201,7 +201,7 @@ class Streams:
         self.clients = clients
 
     async def ends(self) -> Counter[str]:
-        """How each ended: whole, told (an error event), cut."""
+        """Count the endings of the streams: whole, told (an error event), cut."""
         found: Counter[str] = Counter()
         for client in self.clients:
             try:
@@ -285,12 +285,12 @@ async def once(url: str) -> str:
 
 
 def open_files(pid: int) -> int:
-    """How many descriptors a process has."""
+    """Return the number of open descriptors of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has buried yet does not."""
+    """True while a process runs; false for a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

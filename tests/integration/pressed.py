@@ -178,10 +178,10 @@ async def gateways(press: Press, workers: int, extra: str, count: int = 2) -> As
 def one_bucket(
     passages: Iterable[Passage], burst: float, per_s: float, reserved: float = 1.0, *, tokens: bool = False
 ) -> float:
-    """What a single bucket that everybody asks in person would have admitted of these requests, at the moments at which they
-    were sent: units used. Of tokens `reserved` are taken, and what was not used comes back with the answer.
+    """Return the units that a single token bucket would have admitted of these requests at the times they were sent. For
+    tokens, `reserved` are taken, and the unused part is returned with the response.
 
-    Clients that were held up for longer than the bucket takes to fill are no fault of the limiter's: here, they cost the same.
+    Clients that were delayed for longer than the bucket takes to fill are no fault of the limiter; here, they cost the same.
     """
     level, then, used = burst, 0, 0.0
     back: list[tuple[int, float]] = []
@@ -217,7 +217,7 @@ def one_table(passages: Iterable[Passage], slots: int) -> list[tuple[int, int]]:
 
 
 def windows(passages: list[Passage], *, tokens: bool = False) -> list[tuple[int, int, float]]:
-    """What `excess` judges: a request each, or its tokens."""
+    """Return the input of `excess`: one unit per request, or its tokens."""
     return [(passage.sent_ns, passage.arrived_ns, float(passage.tokens) if tokens else 1.0) for passage in passages]
 
 
@@ -243,11 +243,11 @@ def excess(taken: Iterable[tuple[int, int, float]], burst: float, per_s: float) 
 
 
 def most_at_once(spans: Iterable[tuple[int, int]]) -> int:
-    """How many spans (from, to) overlap at most."""
+    """Return the maximum number of overlapping spans (from, to)."""
     steps = sorted(step for began, ended in spans for step in ((began, 1), (ended, -1)))
     return max(accumulate(change for _, change in steps), default=0)
 
 
 def mean_at_once(spans: Iterable[tuple[int, int]], began: int, ended: int) -> float:
-    """How many spans there are at a time, on the average of a window."""
+    """Return the mean number of overlapping spans in a window."""
     return sum(max(0, min(to, ended) - max(since, began)) for since, to in spans) / (ended - began)

@@ -90,7 +90,7 @@ class Redis:
         return reply.decode(errors="replace").removeprefix("+OK\r\n" if lines else "")
 
     def calls(self, command: str) -> int:
-        """How often a command was called."""
+        """Return the number of calls of a command."""
         for line in self.say("INFO", "commandstats").splitlines():
             if line.startswith(f"cmdstat_{command}:calls="):
                 return int(line.split("=")[1].split(",")[0])

@@ -1,4 +1,4 @@
-"""What an exchange may be tried again for, and how often: the rules that the failure matrix does not reach."""
+"""Reasons and limits for further attempts of an exchange: the rules that the failure matrix does not reach."""
 
 from __future__ import annotations
 

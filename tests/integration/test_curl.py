@@ -19,7 +19,7 @@ TYPE = "content-type: application/json"
 
 
 def curl(*words: str | Path, expect: int = 0) -> str:
-    """What curl prints; its exit status must be the expected one."""
+    """Run curl and return its output; its exit status must be the expected one."""
     command = ["curl", "--silent", "--show-error", "--max-time", "20", "--noproxy", "*", *map(str, words)]
     done = subprocess.run(command, capture_output=True, timeout=30)
     assert done.returncode == expect, done.stderr.decode(errors="replace")

@@ -50,7 +50,7 @@ def posts(count: int) -> bytes:
 
 
 async def numbers(client: Downstream, count: int) -> list[int]:
-    """Which requests the next answers belong to."""
+    """Return the numbers of the requests that the next responses belong to."""
     found = []
     for _ in range(count):
         answer = await client.answer()

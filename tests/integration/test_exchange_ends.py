@@ -118,7 +118,7 @@ async def test_gone_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpst
 
 
 async def test_half_closed_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpstream) -> None:
-    """What is still to be written must not keep the exchange alive."""
+    """Unsent bytes must not keep the exchange alive."""
     upstream.script(faults.endless(faults.filler(8000)))
     async with Downstream(gateway.url) as client:
         await client.send(ASK)

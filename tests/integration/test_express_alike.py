@@ -1,6 +1,6 @@
-"""What rides and what does not are the same thing: one gateway whose express is open, and one whose is closed, told alike.
+"""The fast path and the ordinary path give the same result: one gateway with and one without the fast path, compared.
 
-Compared are the bytes of every answer, what the upstream read, what becomes of the connection, access lines and metrics.
+Each case compares the bytes of the response, the bytes sent upstream, the connection's fate, access lines and metrics.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def riders() -> list[Case]:
 
 
 def others() -> list[Case]:
-    """What must go the ordinary way, from its beginning or from its answer."""
+    """Cases that must take the ordinary path, from the beginning or from the response on."""
     whole, half = request(), len(request()) // 2
     stream = faults.stream_bytes()
     gone = gzip.compress(PLAIN, mtime=0)
@@ -254,7 +254,7 @@ class Pair:
         return self.open.plane.express.native.carried()
 
     async def tell(self, gateway: Inside, case: Case) -> tuple[bytes, list[bytes], bool]:
-        """What the client of a case reads, what the upstream reads, whether the connection stays."""
+        """Run a case; return the bytes that client and upstream read, and whether the connection stays open."""
         self.case = Case("usual", (b"",))
         async with Downstream(gateway.url) as client:
             await client.send(self.warm)

@@ -50,7 +50,7 @@ def lent(gateway: Inside) -> int:
 
 
 def are_exact(upstream: FaultyUpstream, size: int = 20_000) -> bool:
-    """Whether every large body is the one that was sent with its number."""
+    """True when every large body is the one that was sent with its number."""
     large = [request.body for request in upstream.requests if len(request.body) > size]
     return bool(large) and all(body == body_of(json.loads(body)["n"], size) for body in large)
 
@@ -128,7 +128,7 @@ async def test_bodies_of_one_turn_do_not_meet(tmp_path: Path) -> None:
 
 
 async def test_so_many_rooms_are_lent_and_no_more(tmp_path: Path) -> None:
-    """Who comes then rides on a copy."""
+    """Further requests are served from a copy."""
     answers = Numbered()
     numbers = range(1001, 1001 + MOST_LENT + 10)
     async with (

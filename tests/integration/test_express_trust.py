@@ -1,4 +1,4 @@
-"""What must not be taken on trust: that an upstream has said all when it has answered, and that no clock is ever set."""
+"""The fast path must not assume that an upstream sends nothing after its response, or that no clock is ever set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway passes on of heads, in both directions: an allow-list up, a deny-list down (RELIABILITY 3, items 5 and 6)."""
+"""Headers that the gateway forwards: an allow-list upstream, a deny-list downstream (RELIABILITY 3, items 5 and 6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which upstreams get traffic: stopped, failing, flooded, recovering, with other models, in front of real sockets."""
+"""Selection by health: upstreams that stop, fail, are flooded, recover or have other models, over real sockets."""
 
 from __future__ import annotations
 

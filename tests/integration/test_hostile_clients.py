@@ -304,7 +304,7 @@ async def test_a_thousand_slow_bodies(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 async def slow_readers(count: int, tmp_path: Path) -> None:
-    """Who reads nothing of a long answer costs its share of buffers, holds its upstream back, and is let go in the end."""
+    """A client that reads nothing of a long response fills its own buffers only, pauses its upstream, and is closed in the end."""
     async with FaultyUpstream(faults.endless(faults.chat_events("x" * 8000)[1])) as upstream:
         async with inside(upstream.url, tmp_path, timeouts={"chunk_s": 1.0}) as gateway:
             ask = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY

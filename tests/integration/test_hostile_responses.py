@@ -42,7 +42,7 @@ ASK = request_bytes("a", "POST", "/v1/chat/completions", b'{"model":"demo"}', [(
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """What an upstream sends, and whether a strict client takes it."""
+    """A response of an upstream, and whether a strict client accepts it."""
 
     name: str
     raw: bytes

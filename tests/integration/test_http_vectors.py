@@ -92,7 +92,7 @@ def judged(name: str, raw: bytes, expect: str, *, lenient: bool) -> Vector:
 
 
 def is_plain(request: Received) -> bool:
-    """Whether every gateway must take it."""
+    """True when every gateway must accept it."""
     return (
         request.method in METHODS
         and PLAIN_TARGET.fullmatch(request.target) is not None

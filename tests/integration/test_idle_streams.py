@@ -1,4 +1,4 @@
-"""What an open stream costs: many idle ones through one gateway, in bytes of its processes (RELIABILITY R14)."""
+"""Memory of an open stream: many idle ones through one gateway, in bytes of its processes (RELIABILITY R14)."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_idle_streams_cost_little(count: int, limit_mib: float, body_bytes
 
 
 async def settled(server: Server) -> tuple[float, float]:
-    """What it holds when it has come to rest."""
+    """Return the memory once it no longer changes."""
     before = 0.0
     async with asyncio.timeout(30):
         while memory_mib(server)[1] > before + 0.1:

@@ -52,7 +52,7 @@ async def ask(gateway: Inside, max_tokens: int | None = 10) -> Answer:
 
 
 def left(answer: Answer, unit: str) -> int:
-    """What a client is told that it has left."""
+    """Return the remaining units that the response's headers report."""
     return int(answer.header(f"x-ratelimit-remaining-{unit}") or -1)
 
 

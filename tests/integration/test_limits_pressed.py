@@ -73,7 +73,7 @@ def spans(passages: list[Passage]) -> list[tuple[int, int]]:
 
 
 async def left_of_the_ledger(press: Press, url: str) -> int:
-    """What the ledger's limit still holds, before this request."""
+    """Return the remaining units of the ledger's limit before this request."""
     _, answer = await press.ask(url, "ledger")
     assert answer is not None
     return int(answer.header("x-ratelimit-remaining-requests") or -1) + 1

@@ -1,4 +1,4 @@
-"""What the gateway holds: slow readers cost little each, and requests leave nothing behind (RELIABILITY R13, R15)."""
+"""Memory of the gateway: slow readers cost little each, and requests leave nothing behind (RELIABILITY R13, R15)."""
 
 from __future__ import annotations
 

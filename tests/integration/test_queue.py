@@ -292,7 +292,7 @@ async def test_a_place_goes_to_the_longest_wait_whichever_worker_has_it() -> Non
 
 
 def waits_for(count: int, facts: dict[str, Any]) -> bool:
-    """Whether the upstream is at work, and so many wait for it."""
+    """True when the upstream is busy and this many exchanges wait for it."""
     return facts["upstreams"][0]["in_flight"] > 0 and facts["queues"][0]["waiting"] == count
 
 

@@ -1,4 +1,4 @@
-"""What the upstream sends is what the client gets, byte for byte, however it was cut (RELIABILITY R2)."""
+"""The client gets the bytes that the upstream sent, however they were cut (RELIABILITY R2)."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ async def ask(client: Downstream, number: int = 0, *headers: tuple[str, str], **
 
 
 def name_of(answer: Answer) -> str:
-    """Which provider answered."""
+    """Return the provider that answered."""
     return (answer.header("x-budgateway-upstream") or "?").partition("/")[0]
 
 

@@ -45,7 +45,7 @@ def server(running: Redis) -> Redis:
 async def worker(
     server: Redis, name: str = "w1", *, lease_s: float = 4.0, **settings: object
 ) -> AsyncIterator[RedisLimits]:
-    """What one worker has."""
+    """The limits of one worker."""
     store = Store(StoreSettings(port=server.port, **{"timeout_s": PATIENT_S, **settings}))  # type: ignore[arg-type]
     store.open()
     try:

@@ -1,4 +1,4 @@
-"""Where Redis may be, and who may use it: TLS, ACL, Sentinel with a failover, Cluster with a slot that moves."""
+"""Discovery of Redis and access to it: TLS, ACL, Sentinel with a failover, Cluster with a slot that moves."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def started_sentinel(stack: contextlib.ExitStack, folder: Path, master: Redis) -
 
 
 def promoted(replica: Redis) -> bool:
-    """Whether it is the master by now; a promotion begins with cutting everybody off."""
+    """True once it is the master; a promotion begins by closing all connections."""
     try:
         return "role:master" in replica.say("INFO", "replication")
     except OSError:

@@ -219,7 +219,7 @@ async def test_copies_are_as_the_client_wrote_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("asks", [(True, False), (False, True)])
 async def test_each_provider_is_asked_as_it_says(asks: tuple[bool, bool], tmp_path: Path) -> None:
-    """What the one was asked says nothing of the other's answer."""
+    """A request to one provider does not affect the other's response."""
     told = faults.stream(faults.chat_events(*WORDS))
     async with FaultyUpstream(faults.status(500)) as first, FaultyUpstream(told) as spare:
         log = tmp_path / "access.log"

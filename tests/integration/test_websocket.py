@@ -463,7 +463,7 @@ async def test_a_client_without_masks_is_told_1002(tmp_path: Path) -> None:
 
 
 async def test_a_slow_reader_holds_the_other_back(tmp_path: Path) -> None:
-    """What the gateway keeps for it is bounded: the sender stalls."""
+    """The gateway's buffer for it is bounded: the sender stalls."""
     sent = 0
 
     async def server(peer: ServerConnection) -> None:

@@ -176,7 +176,7 @@ def started_by(pid: int) -> int:
 
 
 def command(pid: int) -> bytes:
-    """What a process was started with; a fork says what the one said that it is a fork of."""
+    """Return a process's command line; a fork has that of its parent."""
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
@@ -228,7 +228,7 @@ async def test_a_rolling_restart_refuses_and_resets_nobody(rolls: int, gate: asy
 
 
 def replaced(before: list[int], facts: dict[str, Any]) -> bool:
-    """Whether others serve, and those from before have ended."""
+    """True when other workers serve and the previous ones have ended."""
     pids = {worker["pid"] for worker in facts["workers"] if worker["state"] == "ready"}
     return len(facts["workers"]) == len(pids) == len(before) and not pids & set(before)
 
@@ -446,7 +446,7 @@ async def test_a_kept_connection_is_told_that_its_answer_is_the_last(gate: async
 
 
 def may_unshare() -> bool:
-    """Whether this machine lets us be process 1 of a name space."""
+    """True when this machine lets us be process 1 of a namespace."""
     command = ["unshare", "--fork", "--pid", "--mount-proc", "true"]
     return shutil.which("unshare") is not None and subprocess.run(command, capture_output=True).returncode == 0
 

@@ -8,7 +8,7 @@ Verdict = Literal["neutral", "success", "failure"]
 
 
 class Breaker:
-    """What `Selector` must do with one upstream; times are whole milliseconds."""
+    """Oracle of `Selector` for one upstream; times are whole milliseconds."""
 
     def __init__(self, threshold: int, open_ms: int, probes: int) -> None:
         self.threshold, self.open_ms, self.limit = threshold, open_ms, probes

@@ -10,7 +10,7 @@ FORBIDDEN = {b"host", b"content-length", b"transfer-encoding", b"connection", b"
 
 
 def end(body: bytes) -> int:
-    """Where the message ends in `body`; -1 when it does not end in it, whether it is malformed or not yet complete."""
+    """Return the end of the message in `body`; -1 when it is malformed or not yet complete."""
     at = extensions = 0
     while True:
         line = SIZE_LINE.match(body, at)

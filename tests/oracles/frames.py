@@ -9,7 +9,7 @@ CLOSE_CODES = {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
 
 @dataclass(frozen=True)
 class Followed:
-    """What may pass, how it ended (0: it has not), and how many frames began."""
+    """The bytes that may pass, the close code (0: still open), and the number of frames that began."""
 
     passed: int
     ended: int

@@ -9,7 +9,7 @@ NS_PER_MINUTE = 60 * 10**9
 
 
 class TokenBuckets:
-    """What `RateLimit` must do, for rates at which a token takes a whole number of eighths of a nanosecond."""
+    """Oracle of `RateLimit`, for rates at which a token takes a whole number of eighths of a nanosecond."""
 
     def __init__(self, per_minute: int, burst: int) -> None:
         self.per_ns = Fraction(per_minute, NS_PER_MINUTE)

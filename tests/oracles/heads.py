@@ -18,7 +18,7 @@ class Refused(Exception):
 
 @dataclass
 class Head:
-    """What the oracle saw."""
+    """A head as the oracle parsed it."""
 
     method: bytes
     path: bytes

@@ -20,7 +20,7 @@ EPOCH = datetime.date(1970, 1, 1)
 
 @dataclass
 class Ask:
-    """Who asks for what. Without a model nothing is estimated; `firm`: the client's own max_tokens."""
+    """A request and its principal. Without a model nothing is estimated; `firm`: the client's own max_tokens."""
 
     user: str
     model: str
@@ -31,7 +31,7 @@ class Ask:
 
 @dataclass
 class Grant:
-    """What was taken, by limit: its place, the counter, the amount, the end of a budget's period."""
+    """Amounts taken, by limit: its index, the counter, the amount, the end of a budget's period."""
 
     held: list[tuple[int, tuple[object, ...], int, int]] = field(default_factory=list)
     requests: Standing | None = None
@@ -47,7 +47,7 @@ class Refusal:
 
 
 class SlowLimits:
-    """What `LimitSet` must do, for rates that it keeps without rounding, and a price of a micro-dollar a token."""
+    """Oracle of `LimitSet`, for rates that it keeps without rounding and a price of one micro-dollar per token."""
 
     def __init__(self, limits: list[Limit]) -> None:
         self._limits = limits
@@ -98,7 +98,7 @@ class SlowLimits:
     # ---------------------------------------------------------------- one limit
 
     def _counter(self, place: int, ask: Ask) -> tuple[object, ...] | None:
-        """What the limit counts this exchange in; None when it does not count it."""
+        """Return the counter of this exchange; None when the limit does not apply to it."""
         name, by, kind, amount, period, burst = self._limits[place]
         who: list[object] = []
         for bit, word in ((native.BY_USER, ask.user), (native.BY_MODEL, ask.model)):

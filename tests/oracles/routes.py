@@ -11,7 +11,7 @@ Rule = tuple[str, str, Sequence[str], Sequence[str], Sequence[tuple[str, str]], 
 def find(
     rules: Sequence[Rule], method: str, path: str, host: str, model: str | None, headers: Sequence[tuple[str, str]]
 ) -> int:
-    """What `RouteTable.lookup` must answer."""
+    """Return the result that `RouteTable.lookup` must give."""
     found: list[tuple[object, int]] = []
     failure = -1
     for index, rule in enumerate(rules):

@@ -1,4 +1,4 @@
-"""What a response stream says, read slowly: whole events, json.loads, and no cleverness."""
+"""Oracle of response streams, simple and slow: whole events and json.loads."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def without_usage(stream: bytes) -> bytes:
 
 
 def is_usage(name: str, value: Any) -> bool:
-    """Whether an event is what OpenAI's `include_usage` adds to a stream."""
+    """True for the event that OpenAI's `include_usage` adds to a stream."""
     is_told = isinstance(member(value, "usage"), dict) and member(value, "choices") == []
     return is_told and member(value, "error") is None and name != "error"
 
@@ -185,7 +185,7 @@ def members(text: str, at: int = 0) -> Iterator[tuple[str, int, int]]:
 
 
 def model_spans(text: str) -> list[tuple[int, int]]:
-    """Where the model names of an object are: its own, its `message`'s, its `response`'s."""
+    """Return the spans of an object's model names: its own, its `message`'s, its `response`'s."""
     if not isinstance(loads(text), dict):
         return []
     spans = []

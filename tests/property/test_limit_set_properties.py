@@ -57,7 +57,7 @@ steps = st.lists(
 
 
 def estimated(ask: Ask, output_tokens: int) -> Ask:
-    """What the gateway takes it for."""
+    """Return the gateway's estimate."""
     if not ask.model:
         return Ask(ask.user, "", 0, 0, False)
     return Ask(ask.user, ask.model, ask.prompt, ask.output if ask.firm else output_tokens, ask.firm)

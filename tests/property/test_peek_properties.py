@@ -124,7 +124,7 @@ options = (
 
 
 def asking(options: Any) -> Any:
-    """What `stream_options` must be for the usage to be told; None when it is to stay."""
+    """Return the `stream_options` that request usage; None when they need no change."""
     if options is None:
         return {"include_usage": True}
     if not isinstance(options, dict) or "include_usage" not in options:

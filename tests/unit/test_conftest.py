@@ -130,7 +130,7 @@ async def test_takes_as_long_as_its_mark_allows():
 
 
 def judged(folder: Path, limit_s: float) -> dict[str, list[str]]:
-    """What pytest's summary says of each bad test, by name: one line for the test, one for its teardown."""
+    """Return pytest's summary of each bad test, by name: one line for the test, one for its teardown."""
     command = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(TESTS.parent / "pyproject.toml")]
     run = subprocess.run(
         [*command, "--rootdir", str(folder), "-p", "no:cacheprovider", "-rA", "-v", str(folder)],

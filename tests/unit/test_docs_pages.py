@@ -1,4 +1,4 @@
-"""What README and docs/ show is so: configurations are checked, the program is run, lists are compared."""
+"""README and docs/ are correct: configurations are checked, the program is run, lists are compared."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ FRAMING = {"content-length", "transfer-encoding", "connection", "expect", "host"
 
 
 def sent(name: str, forward: tuple[str, ...]) -> bytes:
-    """What an upstream is sent of a request with the header `name: planted`."""
+    """Return the head that an upstream receives of a request with the header `name: planted`."""
     head = RequestHead.parse(f"GET /v1/models HTTP/1.1\r\nhost: x\r\n{name}: planted\r\n\r\n".encode())
     assert head is not None
     return RequestHeadWriter("up", "", "", forward, []).write(head, "id", -1)

@@ -1,4 +1,4 @@
-"""What of limits outlives the gateway."""
+"""The state of limits that outlives the gateway."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PRICE = Price(1e6, 1e6, 1e6)  # a dollar a token
 
 
 def spend(segment: Segment, tokens: int) -> bool:
-    """Whether there is money for so many."""
+    """Spend this many tokens; true when the budget admits them."""
     limits = LimitSet(segment, 0, "r", [("money", BY_USER, "spend", 10_000_000, "month", 0)])
     today = int(time.time()) // 86_400
     answer = limits.decide("anna", "", "", "m", "", None, 0, PRICE, time.monotonic_ns(), today)

@@ -1,4 +1,4 @@
-"""Who may import whom: the table below against every import and cimport of the package."""
+"""The table of layers below against every import and cimport of the package."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def cimports(source: str) -> set[str]:
 
 
 def violations(module: str, imported: set[str], known: set[str]) -> list[str]:
-    """What `module` imports and may not. All names without the leading `budgateway.`; `known` are our modules."""
+    """Return the forbidden imports of `module`. All names without the leading `budgateway.`; `known` are our modules."""
     room = room_of(module)
     found = []
     for name in sorted(imported):
@@ -114,7 +114,7 @@ def violations(module: str, imported: set[str], known: set[str]) -> list[str]:
 
 
 def may_import(room: str, other: str) -> bool:
-    """Whether files of one room may import those of another."""
+    """True when files of one room may import those of another."""
     if room == other:
         return True
     siblings = LAYER_OF[room] == LAYER_OF[other] == ROOMS

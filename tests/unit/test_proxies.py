@@ -1,4 +1,4 @@
-"""Who the client is when proxies speak for it."""
+"""The client's address behind trusted proxies."""
 
 from __future__ import annotations
 

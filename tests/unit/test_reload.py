@@ -1,4 +1,4 @@
-"""What a reload says of two configurations, and how it notices that files changed."""
+"""The difference between two configurations that a reload reports, and the detection of changed files."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def children(segment: Segment, work: str) -> Iterator[list[subprocess.Popen[str]
 
 
 def results(segment: Segment, work: str) -> list[list[int]]:
-    """What each process printed."""
+    """Return the output of each process."""
     with children(segment, work) as started:
         return [json.loads(child.communicate(timeout=30)[0]) for child in started]
 
@@ -278,7 +278,7 @@ def test_decisions_of_several_processes_never_exceed_a_limit_and_lose_nothing(
 
 
 def left_of(segment: Segment, rule: tuple[str, int, str, int, str, int], at_most: int) -> int:
-    """How many units a limit still gives, found out by taking them."""
+    """Return the remaining units of a limit, found by taking them."""
     limits = LimitSet(segment, 0, "r", [rule])
     taken, held = 0, []
     while taken <= at_most:

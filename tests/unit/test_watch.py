@@ -28,7 +28,7 @@ class Loop:
         self.fd = -1
 
     def turn(self) -> bool:
-        """Whether there was something to look at."""
+        """Run one turn; true when there was something to read."""
         ready = bool(select.select([self.fd], [], [], 0)[0])
         if ready:
             self.look()

@@ -94,7 +94,7 @@ def stream(events: Sequence[bytes] | None = None, *, pause_s: float = 0.0) -> An
 
 
 def echo() -> Answer:
-    """What arrived, as JSON: method, target, headers, body."""
+    """Answer with the request as JSON: method, target, headers, body."""
 
     async def answer(peer: Peer, request: Received) -> None:
         seen = {"method": request.method, "target": request.target, "headers": request.headers}

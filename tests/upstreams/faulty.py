@@ -62,7 +62,7 @@ class Peer(asyncio.Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether the gateway has closed its side, or the connection is lost."""
+        """True when the gateway has closed its side, or the connection is lost."""
         return bool(self.record.peer_left_ns)
 
     async def send(self, data: bytes) -> None:
@@ -138,7 +138,7 @@ class Peer(asyncio.Protocol):
 
     @property
     def is_closed(self) -> bool:
-        """Whether an answer has ended the connection."""
+        """True when a response has ended the connection."""
         assert self._transport is not None
         return self._transport.is_closing()
 
@@ -248,7 +248,7 @@ class FaultyUpstream:
 
     @property
     def open_connections(self) -> int:
-        """How many connections neither side has closed."""
+        """The number of connections that neither side has closed."""
         return sum(1 for connection in self.connections if not connection.peer_left_ns and not connection.closed_ns)
 
     def script(self, *answers: Answer) -> None:

@@ -59,7 +59,7 @@ def event(exchange: int, attempt: int, place: int, pad: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Attempt:
-    """What an upstream did to one request, in whole events: it sent `sent` at most, and `least` were the kernel's to deliver."""
+    """An upstream's treatment of one request, in whole events: it sent at most `sent`, and the kernel accepted at least `least`."""
 
     fault: str
     events: int
@@ -73,7 +73,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Entry:
-    """How far an attempt came, in bytes of its answer: `begun_bytes` were handed on, `left_bytes` are the kernel's."""
+    """Progress of an attempt in bytes of its response: `begun_bytes` were written, `left_bytes` were accepted by the kernel."""
 
     life: int  # of the process
     begun_bytes: int
@@ -83,7 +83,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Sight:
-    """What a client saw of its exchange: how it ended (a key of `OUTCOMES`), and the events in it."""
+    """An exchange as its client saw it: the outcome (a key of `OUTCOMES`), and the events in it."""
 
     end: str
     attempt: int = -1
@@ -116,7 +116,7 @@ def read(exchange: int, body: bytes) -> tuple[int, int, bytes]:
 
 
 def plan(seed: int, mean: int, exchange: int, number: int) -> tuple[Attempt, list[bytes]]:
-    """What an upstream does to an attempt of an exchange, and its writes; `mean` is the length of streams in events."""
+    """Return an upstream's plan for an attempt of an exchange, and its writes; `mean` is the length of streams in events."""
     dice = Random(f"{seed}.{exchange}.{number}")
     (fault,) = dice.choices([*FAULTS], [*FAULTS.values()])
     length, is_hasty, pause_s = dice.randint(1, 2 * mean), dice.random() < 0.5, dice.choice(PAUSES_S)
@@ -202,8 +202,8 @@ def join(
     kills: bool = False,
     may_miss: Callable[[Sight], bool] = lambda _: False,
 ) -> list[str]:
-    """Where the clients, the upstreams and the access log do not agree; empty when they do. `may_miss`: a process of the
-    gateway died just then, which tears streams and takes lines along that were not written yet."""
+    """Return the disagreements between clients, upstreams and access log. `may_miss`: a process of the gateway died, which
+    cuts streams and loses lines that were not written yet."""
     wrong: list[str] = []
     logged = defaultdict(list)
     for line in lines:
@@ -225,8 +225,7 @@ def join(
 
 
 def differences(sight: Sight, tried: list[Attempt], kills: bool) -> list[str]:
-    """What does not agree between client and upstreams. Where processes are killed, some attempts find nobody who takes a
-    note of them."""
+    """Return the disagreements between client and upstreams. When processes are killed, some attempts are not recorded."""
     if not tried:
         return [] if kills and sight.end in ("failed", "left", "torn") else ["no upstream was asked"]
     last = tried[-1]
@@ -252,7 +251,7 @@ def differences(sight: Sight, tried: list[Attempt], kills: bool) -> list[str]:
 
 
 def misreported(sight: Sight, tried: list[Attempt], line: Mapping[str, Any], kills: bool) -> list[str]:
-    """What does not agree between client and access log."""
+    """Return the disagreements between client and access log."""
     ends = {OUTCOMES[sight.end]}
     if sight.end == "left":  # it may have been over just then
         ends |= {"complete", "truncated"}
@@ -269,7 +268,7 @@ def misreported(sight: Sight, tried: list[Attempt], line: Mapping[str, Any], kil
 
 
 def tally(sights: Mapping[int, Sight], attempts: Mapping[int, list[Attempt]]) -> Counter[tuple[str, str]]:
-    """How often each fault (of the last attempt) ended in each way."""
+    """Count the outcomes of each fault (of the last attempt)."""
     last = {
         exchange: "killed" if tried[-1].was_killed and not tried[-1].is_over else tried[-1].fault
         for exchange, tried in attempts.items()

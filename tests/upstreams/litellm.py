@@ -29,5 +29,5 @@ litellm_settings: {{num_retries: 0, telemetry: false}}
 
 
 def command(config: Path, port: int) -> list[str | Path]:
-    """How the proxy is started."""
+    """Return the command line of the proxy."""
     return [COMMAND, "--config", config, "--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]

@@ -35,7 +35,7 @@ _LINE = struct.Struct("<HIIB5x")
 
 
 class Book:
-    """How far each attempt came. Shared by processes: an exchange has one attempt at a time, so each line has one writer."""
+    """Progress of each attempt. Shared by processes: an exchange has one attempt at a time, so each line has one writer."""
 
     def __init__(self, path: Path, exchanges: int = 0) -> None:
         """Open it; with `exchanges`, make it for so many."""
@@ -55,7 +55,7 @@ class Book:
         _LINE.pack_into(self._lines, at, entry.life, entry.begun_bytes, entry.left_bytes, entry.is_over)
 
     def read(self, exchange: int, number: int) -> Entry | None:
-        """How far it came; None when there was no such attempt."""
+        """Return the progress of an attempt; None when there was no such attempt."""
         life, begun, left, over = _LINE.unpack_from(self._lines, (exchange * MOST + number) * _LINE.size)
         return Entry(life, begun, left, bool(over)) if life else None
 

@@ -61,7 +61,7 @@ def recordings() -> tuple[Recording, ...]:
 
 
 def path_of(uri: str) -> str:
-    """Where a client of a gateway would have asked for this stream."""
+    """Return the path at which a client of a gateway would request this stream."""
     path = urlsplit(uri).path
     for end in ("/chat/completions", "/completions", "/responses", "/messages"):
         if path.endswith(end):

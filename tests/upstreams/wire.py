@@ -14,7 +14,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 
 
 class NotHttp(Exception):
-    """What arrived breaks RFC 9112; a gateway must never send it."""
+    """The request breaks RFC 9112; a gateway must never send it."""
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class RequestScanner:
 
     @property
     def pending(self) -> int:
-        """How many bytes of an unfinished request are held."""
+        """The number of buffered bytes of an unfinished request."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What every gateway under test is to the comparison: how it is started, and what it does on the path."""
+"""Base class of the gateways under test: how each is started, and what it does to requests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NotStarted(Exception):
 
 @dataclass(slots=True)
 class Launch:
-    """What a peer needs to know to start."""
+    """Settings that a peer is started with."""
 
     upstream: str
     port: int
@@ -152,7 +152,7 @@ class Peer:
             return False
 
     def headers(self) -> dict[str, str]:
-        """What its clients must send."""
+        """Headers that its clients must send."""
         return {}
 
     def _last_output(self) -> str:
@@ -191,7 +191,7 @@ def tool(name: str) -> str | None:
 
 
 def first_line(command: list[str]) -> str:
-    """What a program says of itself."""
+    """Return the first line that a program prints, such as its version."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0] if lines else "?"

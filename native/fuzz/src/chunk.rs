@@ -30,7 +30,7 @@ pub fn check(wire: &[u8]) {
 
 type Followed = (Result<Option<usize>, ChunkError>, Vec<u8>);
 
-/// What the scanner says of pieces, and the body it tells of.
+/// The scanner's result for the pieces, and the body that it finds.
 fn follow(pieces: &[&[u8]]) -> Followed {
     let (mut scanner, mut body, mut before) = (ChunkScanner::new(), Vec::new(), 0);
     let mut verdict = Ok(None);
@@ -54,7 +54,7 @@ fn follow(pieces: &[&[u8]]) -> Followed {
     (verdict, body)
 }
 
-/// What the pump frames anew is the same body, and a whole message when that was one.
+/// Checks that the pump's new framing holds the same body, and a whole message if the input was one.
 fn pump(pieces: &[&[u8]], whole: &Followed) {
     let (mut pump, mut out) = (Pump::new(true, true, None, None), Vec::new());
     let mut fault = None;

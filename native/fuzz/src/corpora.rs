@@ -7,13 +7,13 @@ use crate::document::{Value, read};
 /// Seeds for one check, and which corpora are absent.
 #[derive(Default)]
 pub struct Corpora {
-    /// What a parser may be given.
+    /// Inputs for a parser.
     pub texts: Vec<Vec<u8>>,
     /// Paths where nothing is.
     pub absent: Vec<PathBuf>,
 }
 
-/// Where they are looked for.
+/// The folder of the corpora.
 pub fn folder() -> PathBuf {
     let named = std::env::var_os("BUDGATEWAY_CORPORA").filter(|name| !name.is_empty());
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpora");
@@ -96,7 +96,7 @@ pub fn of_others(check: &str) -> Corpora {
 }
 
 impl Corpora {
-    /// What `make` makes of a file.
+    /// Adds the inputs that `make` creates from a file.
     fn add(&mut self, name: &str, make: impl FnOnce(&[u8]) -> Vec<Vec<u8>>) {
         let path = folder().join(name);
         let Ok(text) = std::fs::read(&path) else {
@@ -108,7 +108,7 @@ impl Corpora {
         self.texts.extend(texts);
     }
 
-    /// What `make` makes of each line, which is JSON.
+    /// Adds the inputs that `make` creates from each line, which is JSON.
     fn lines(&mut self, name: &str, make: impl Fn(&[u8], &Value) -> Vec<Vec<u8>>) {
         self.add(name, |text| {
             let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());

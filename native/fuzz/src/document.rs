@@ -10,7 +10,7 @@ pub(crate) struct Value {
     pub(crate) kind: Kind,
 }
 
-/// What it is.
+/// Kind of a JSON value.
 pub(crate) enum Kind {
     /// A number or a literal.
     Scalar,
@@ -52,7 +52,7 @@ impl Value {
         }
     }
 
-    /// What it says, when it is a string.
+    /// The text of a string.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.kind {
             Kind::Text(text) => Some(text),

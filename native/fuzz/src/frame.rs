@@ -38,7 +38,7 @@ struct Followed {
     code: Option<u16>,
 }
 
-/// What the scanner lets through of pieces; it must be the beginning of them.
+/// Collects the bytes that the scanner passes; they must be a prefix of the input.
 fn follow(masked: bool, compressed: bool, pieces: &[&[u8]]) -> Followed {
     let (mut scanner, mut out) = (FrameScanner::new(masked, compressed, LIMIT), Vec::new());
     for piece in pieces {

@@ -54,7 +54,7 @@ fn verdicts(text: &[u8], dice: &mut Dice, verdict: impl Fn(&[u8]) -> Result<Opti
     }
 }
 
-/// What was read before changes nothing, be it the same head, the one before it on its connection, or one much like it.
+/// Checks that earlier heads do not change the result: the same head, the one before it, or a very similar one.
 fn memory(text: &[u8], dice: &mut Dice) {
     let mut last = LastHost::default();
     let mut other = text.to_vec();

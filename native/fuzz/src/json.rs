@@ -86,7 +86,7 @@ fn agree(fields: &Fields, text: &[u8]) {
     }
 }
 
-/// Where `walk` says that members are.
+/// The members' positions that `walk` reports.
 #[derive(Default)]
 struct Heard {
     members: Vec<(usize, usize, usize)>,

@@ -1,4 +1,4 @@
-//! What must hold of every parser, whatever the bytes: a `check` each, which panics where it does not.
+//! Invariants of every parser for any bytes: a `check` each, which panics when one is violated.
 //!
 //! The targets give them to libFuzzer; `tests/replay.rs` gives them seeds, corpora and mutations of both.
 

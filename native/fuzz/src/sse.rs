@@ -40,7 +40,7 @@ pub fn check(response: &[u8]) {
     }
 }
 
-/// What was seen of a response, and what became of it.
+/// The facts seen in a response, and the bytes that came out.
 #[derive(Debug, PartialEq, Eq)]
 struct Looked {
     seen: Seen,
@@ -136,7 +136,7 @@ fn rename(sse: bool, pieces: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What leaves a pump.
+/// The output of a pump.
 fn pump(pump: &mut Pump, pieces: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in pieces {

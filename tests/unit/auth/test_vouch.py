@@ -1,4 +1,4 @@
-"""What a worker says of a principal is what the office hears, however long it is."""
+"""The principal header: the admin server reads the principal that a worker wrote, however long it is."""
 
 from __future__ import annotations
 

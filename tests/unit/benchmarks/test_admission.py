@@ -1,4 +1,4 @@
-"""What auth and limits cost an exchange: the script runs, and says nothing absurd."""
+"""The benchmark of auth and limits runs, and its figures are plausible."""
 
 from __future__ import annotations
 

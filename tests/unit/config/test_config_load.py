@@ -229,7 +229,7 @@ def test_one_file_of_a_folder_suggests_the_folder(write: Callable[..., Path]) ->
 
 @pytest.fixture
 def without_rights(tmp_path: Path) -> Iterator[None]:
-    """What is written with mode 0 cannot be read: root, who may all, is nobody for a while."""
+    """Drop root's rights for a while: files of mode 0 cannot be read."""
     tmp_path.chmod(0o755)
     us = os.geteuid()
     if us == 0:

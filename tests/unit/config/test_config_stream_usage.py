@@ -1,4 +1,4 @@
-"""Which providers' streams are asked for their usage."""
+"""The choice of providers whose streams are asked for usage."""
 
 from __future__ import annotations
 

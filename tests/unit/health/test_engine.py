@@ -1,4 +1,4 @@
-"""What engines say of themselves, in the words of several versions."""
+"""Load metrics of engines, in the format of several versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When answers of probes make an upstream unhealthy, and when it is asked again."""
+"""Results of probes make an upstream unhealthy and healthy again, and set the time of the next probe."""
 
 from __future__ import annotations
 

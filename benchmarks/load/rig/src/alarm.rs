@@ -66,7 +66,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// What to hand to poll.
+    /// The timeout to pass to poll.
     pub(crate) fn timeout(&self, now: Instant) -> Option<Duration> {
         if cfg!(target_os = "linux") {
             return None;

@@ -1,9 +1,9 @@
 //! Chunked framing (RFC 9112 7.1), decoded as it comes in, whatever the cuts.
 
-/// What a size line may hold before it is an attack: 16 digits and a short extension.
+/// Maximum length of a size line: 16 digits and a short extension; a longer one is an attack.
 const MAX_LINE: usize = 256;
 
-/// Where in the framing the next byte stands.
+/// Position of the next byte in the framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size,

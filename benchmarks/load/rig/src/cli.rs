@@ -43,7 +43,7 @@ could not run.
   --expect-bytes N     a plain response's body must be this long
   --allow-remote       permit a target that is not on this machine";
 
-/// What to do.
+/// The command to run.
 #[derive(Debug)]
 pub(crate) enum Command {
     Help(&'static str),
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Run(RunOptions),
 }
 
-/// How streams of one server are timed.
+/// The timing of one server's streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     Step,
@@ -85,7 +85,7 @@ pub(crate) struct RunOptions {
     pub(crate) expect_bytes: Option<u64>,
 }
 
-/// What is wrong with the command line.
+/// An error in the command line.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error(transparent)]

@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use crate::events::{EventChecker, StreamStats};
 use crate::http::{Progress, ResponseReader};
 
-/// What can be wrong with one exchange; each is counted under its name.
+/// A failure of one exchange; each is counted under its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     Connect,
@@ -31,7 +31,7 @@ impl Failure {
     pub(crate) const NAMES: [&str; 7] = ["connect", "io", "truncated", "malformed", "length", "events", "timeout"];
 }
 
-/// What an event on a connection came to.
+/// The result of an event on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It can take its first request.
@@ -63,7 +63,7 @@ pub(crate) struct Connection {
     reader: ResponseReader,
     checker: Option<EventChecker>,
     // exchange
-    /// When the request should have been sent: latency counts from here (no coordinated omission).
+    /// Time at which the request was due: latency counts from here (no coordinated omission).
     pub(crate) intended: Instant,
     pub(crate) sent: Instant,
 }

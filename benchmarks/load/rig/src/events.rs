@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::histogram::Histogram;
 
-/// What a run learns from its streams.
+/// Statistics of a run's streams.
 pub(crate) struct StreamStats {
     pub(crate) events: u64,
     /// Those that came in one read with the event before: the more, the less a chunk costs whoever passes it on.

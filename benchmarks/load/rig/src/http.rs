@@ -2,15 +2,15 @@
 
 use crate::chunked::ChunkDecoder;
 
-/// What a head may weigh.
+/// Maximum size of a head.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Why a message cannot be read.
+/// A message that cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed message")]
 pub(crate) struct Malformed;
 
-/// How a message's end is known.
+/// The framing that determines a message's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     Length(u64),
@@ -106,7 +106,7 @@ enum Body {
     UntilClose,
 }
 
-/// What `ResponseReader::feed` came to.
+/// The result of `ResponseReader::feed`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// All bytes were of this response, and more must come.

@@ -23,7 +23,7 @@ const MAX_CONNECTING: usize = 64;
 /// A target that does not work is not worth more attempts.
 const MAX_ERRORS: u64 = 1_000;
 
-/// How often timeouts are looked for.
+/// Interval between checks for timeouts.
 const SWEEP: Duration = Duration::from_millis(250);
 
 /// Runs the load; an error only when it could not be run at all.
@@ -139,7 +139,7 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// When the next request should go out; None before the start and after the last.
+    /// Time at which the next request is due; None before the start and after the last.
     fn next_due(&self, now: Instant) -> Option<Instant> {
         let start = self.start?;
         if self.sent_all(now) {

@@ -9,7 +9,7 @@ pub(crate) const REPLY_BYTES: usize = 400;
 /// Bytes of one event, its blank line included.
 pub(crate) const EVENT_BYTES: usize = 190;
 
-/// What prompts are made of: quotes, newlines, tabs, backslashes and letters beyond ASCII, as in pasted code.
+/// Sentences for prompts: quotes, newlines, tabs, backslashes and non-ASCII letters, as in pasted code.
 const SENTENCES: [&str; 6] = [
     r#"The function \"parse_head\" returns None while the blank line has not arrived.\n"#,
     r"    if (path == \u0022C:\\temp\\log.txt\u0022) {\n\treturn -1;\n    }\n",
@@ -78,7 +78,7 @@ pub(crate) fn event(number: u32) -> String {
     format!("{head}{}{tail}", ".".repeat(pad))
 }
 
-/// What ends a stream of `events` events: the usage, then the terminator.
+/// The end of a stream of `events` events: the usage, then the terminator.
 pub(crate) fn last_events(events: u32) -> String {
     format!(
         "data: {{\"id\":\"chatcmpl-7f3a1c0d9b2e\",\"object\":\"chat.completion.chunk\",\"created\":1735689600,\"model\":\"{MODEL}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":57,\"completion_tokens\":{events},\"total_tokens\":{}}}}}\n\ndata: [DONE]\n\n",

@@ -1,4 +1,4 @@
-//! What a run came to, as one JSON object.
+//! The result of a run, as one JSON object.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -71,7 +71,7 @@ struct Server {
     scratch: Vec<u8>,
 }
 
-/// When, on which connection, for which request.
+/// Due time, connection and request.
 type Due = (Instant, usize, u64);
 
 #[derive(Default)]
@@ -85,7 +85,7 @@ struct Stats {
     body_bytes: u64,
 }
 
-/// What is sent, made once.
+/// Texts to send, made once.
 struct Texts {
     reply: Vec<u8>,
     health: Vec<u8>,
@@ -101,12 +101,12 @@ struct Connection {
     stream: TcpStream,
     /// Received and not yet a whole request.
     pending: Vec<u8>,
-    /// What the socket did not take.
+    /// Bytes that the socket did not accept.
     unsent: Vec<u8>,
     working: Option<Work>,
 }
 
-/// What a connection's next request waits for.
+/// The work that a connection's next request waits for.
 #[derive(Clone, Copy)]
 struct Work {
     /// The number of the request.
@@ -281,13 +281,13 @@ impl Server {
         connection.send(text)
     }
 
-    /// When there is something to send.
+    /// Time at which there is something to send.
     fn due(&self) -> Option<Instant> {
         let first = |queue: &VecDeque<Due>| queue.front().map(|(due, ..)| *due);
         first(&self.events).into_iter().chain(first(&self.answers)).min()
     }
 
-    /// When a stream's next event is due. Grows with `now`, so that `events` stays sorted; a late server skips, as an engine.
+    /// Time of a stream's next event. Grows with `now`, so `events` stays sorted; a late server skips, like an engine.
     fn next_due(&self, now: Instant) -> Instant {
         match self.pace {
             Pace::Spread => now + self.interval,

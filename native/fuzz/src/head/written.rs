@@ -1,4 +1,4 @@
-//! What is written of a head is a head again: of what may pass all, in its order, and nothing else but what is ours.
+//! A written head parses again: it holds all permitted lines in order, our own lines, and nothing else.
 
 use budgateway_core::head::{
     Disclosure, Framing, HeadError, MAX_HEAD, MAX_HEADERS, MAX_LINE, RequestHead, RequestHeadWriter, ResponseHead,
@@ -8,7 +8,7 @@ use budgateway_core::head::{
 use super::Slow;
 use crate::Dice;
 
-/// What goes upstream of a client's, with `x-a`, which is asked for.
+/// Client headers that are forwarded upstream, with `x-a`, which is configured.
 const UP: [&str; 9] = [
     "accept",
     "content-type",
@@ -21,7 +21,7 @@ const UP: [&str; 9] = [
     "x-a",
 ];
 
-/// What does not come down, with `x-a`, which is dropped.
+/// Response headers that are not sent downstream, with `x-a`, which is configured to be dropped.
 const NOT_DOWN: [&str; 19] = [
     "connection",
     "keep-alive",
@@ -143,7 +143,7 @@ pub(super) fn response(text: &[u8], head: &ResponseHead, slow: &Slow, dice: &mut
     assert_eq!(Slow::of(&out).headers, expected);
 }
 
-/// What was written parses, unless what we add to a head at a limit goes beyond it.
+/// Checks that a written head parses, unless our own lines push a head at a limit beyond it.
 fn whole<T>(parsed: Result<Option<T>, HeadError>, out: &[u8]) -> Option<T> {
     let lines = || out.split(|byte| *byte == b'\n');
     let is_beyond = match parsed {
