@@ -192,7 +192,7 @@ class LimitSet:
         now_ns: int,
         today: int,
         /,
-    ) -> Grant | Refusal:
+    ) -> Reservation | Refusal:
         """Take one request, its estimated tokens, a lease, and its estimated cost. Empty text means that the attribute
         is absent. Tokens are estimated when there is a model: a quarter of `body_bytes`, plus `max_tokens` of the body.
         `today` is days since 1970, UTC."""
@@ -207,24 +207,24 @@ class LimitSet:
         body_bytes: int,
         now_ns: int,
         /,
-    ) -> Grant:
+    ) -> Reservation:
         """Count an exchange that is decided elsewhere: debit the rates as far as they reach, and refuse nothing."""
     def refusal(self, limit: int, wait_ns: int, never: bool, left: int, reset_ns: int) -> Refusal:
         """Return a refusal that was decided elsewhere, for the limit at that index."""
 
 @final
-class Grant:
+class Reservation:
     """An exchange's holdings of its limits, until settled. Dropped unsettled, it returns all but the request."""
 
     def settle(self, tokens: int, micros: int, now_ns: int) -> bool:
-        """End the grant: release the lease, debit the actual tokens and cost. Returns False when it had ended
+        """End the reservation: release the lease, debit the actual tokens and cost. Returns False when it had ended
         before."""
     def debits(self) -> list[tuple[int, int, int]]:
         """Return the debits by limit: its index, the amount, and the day on which a budget's period ends (since
         1970)."""
     def undo(self) -> None:
         """Return everything, the request too."""
-    def stand(self, requests: tuple[int, int, int] | None, tokens: tuple[int, int, int] | None) -> None:
+    def set_state(self, requests: tuple[int, int, int] | None, tokens: tuple[int, int, int] | None) -> None:
         """Set the limits' state over all hosts, for `lines`, in the form of `requests` and `tokens`. Only the first
         call counts."""
     @property
@@ -321,11 +321,11 @@ class Selector:
     def lacking(self, model: str) -> int:
         """Return a mask for `tried`: those of the first 64 upstreams that list their models without this one. 0 when
         all lack it."""
-    def look(self, index: int, now_ns: int) -> Vitals:
+    def look(self, index: int, now_ns: int) -> UpstreamHealth:
         """Return an upstream's health."""
 
 @final
-class Vitals:
+class UpstreamHealth:
     """A snapshot of an upstream's health. `breaker` is closed, open or half_open; `window` holds the recent calls and
     failures for its ratio. `out_until_ns`: end of the ejection (0: none), `asked` when the upstream requested it,
     `aside` when it is skipped only while another one answers. Failures in a row and ejections in total; the probe's
@@ -403,11 +403,11 @@ WAIT_TIMED_OUT: Final[int]
 WAIT_GONE: Final[int]
 
 @final
-class Pace:
+class LatencyHistogram:
     """Quantiles of recent durations: about a thousand values count, older ones less and less."""
 
-    def __new__(cls) -> Pace: ...
-    def hear(self, ns: int) -> None:
+    def __new__(cls) -> LatencyHistogram: ...
+    def record(self, ns: int) -> None:
         """Record a duration."""
     def quantile(self, percent: int) -> int:
         """Return the duration that this share did not exceed, in nanoseconds, at most an eighth too high; -1 before 32
@@ -529,12 +529,12 @@ class Ledger:
     def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
     def record(
         self, head: RequestHead | None, pump: BodyPump | None, document: bytes | ResponseHead | None,
-        grant: Grant | None, price: Price | None, request_id: str, client: str, principal: str | None,
+        reservation: Reservation | None, price: Price | None, request_id: str, client: str, principal: str | None,
         tenant: str | None, upstream: str, model: str, error: str | None,
     ) -> int:  # fmt: skip
         """Record the exchange in the row, with the usage that `pump` found, or that is in `document` (a whole JSON
-        body, or the head that preceded it), or else an estimate; settle the grant by it. Returns the number of buffered
-        bytes of access lines."""
+        body, or the head that preceded it), or else an estimate; settle the reservation by it. Returns the number of
+        buffered bytes of access lines."""
     @property
     def used(self) -> tuple[int, int]:
         """The tokens and micro-dollars of the exchange recorded last."""
@@ -838,15 +838,15 @@ class ResponseHeadWriter:
         lines: bytes,
         attempts: int,
         overhead_us: int,
-        grant: Grant | None = None,
+        reservation: Reservation | None = None,
         redactor: Redactor | None = None,
         /,
     ) -> bytes:
         """Return the head to send. `content_length`: -1 no framing header (close-delimited or no body), -2 chunked,
         else the length. `lines` is complete header lines, each with its CRLF, trusted. Unless `attempts` is 0, adds
-        `x-budgateway-attempts` and `x-budgateway-overhead-us`. Adds `connection: close` unless keep_alive. `grant`: the
-        client's limits, which replace the upstream's. `redactor` masks secrets. Raises ValueError for a malformed
-        request id."""
+        `x-budgateway-attempts` and `x-budgateway-overhead-us`. Adds `connection: close` unless keep_alive.
+        `reservation`: the client's limits, which replace the upstream's. `redactor` masks secrets. Raises ValueError
+        for a malformed request id."""
     def write_whole(
         self,
         head: ResponseHead,
@@ -855,7 +855,7 @@ class ResponseHeadWriter:
         lines: bytes,
         attempts: int,
         overhead_us: int,
-        grant: Grant | None = None,
+        reservation: Reservation | None = None,
         redactor: Redactor | None = None,
         /,
     ) -> bytes:

@@ -49,16 +49,15 @@ from budgateway._native import (
     ChunkScanner,
     Express,
     FrameScanner,
-    Grant,
     HeadReader,
     Idle,
+    LatencyHistogram,
     Ledger,
     LimitLedger,
     LimitSet,
     Listener,
     Metrics,
     ModelRewriter,
-    Pace,
     Peeker,
     Price,
     Queue,
@@ -69,6 +68,7 @@ from budgateway._native import (
     RequestHead,
     RequestHeadWriter,
     RequestIds,
+    Reservation,
     ResponseHead,
     ResponseHeadWriter,
     RetryBudget,
@@ -79,9 +79,9 @@ from budgateway._native import (
     Sockets,
     Split,
     Transport,
+    UpstreamHealth,
     UsageScanner,
     UsageTable,
-    Vitals,
 )
 
 __all__ = [
@@ -130,16 +130,15 @@ __all__ = [
     "ChunkScanner",
     "Express",
     "FrameScanner",
-    "Grant",
     "HeadReader",
     "Idle",
+    "LatencyHistogram",
     "Ledger",
     "LimitLedger",
     "LimitSet",
     "Listener",
     "Metrics",
     "ModelRewriter",
-    "Pace",
     "Peeker",
     "Price",
     "Queue",
@@ -150,6 +149,7 @@ __all__ = [
     "RequestHead",
     "RequestHeadWriter",
     "RequestIds",
+    "Reservation",
     "ResponseHead",
     "ResponseHeadWriter",
     "RetryBudget",
@@ -160,13 +160,13 @@ __all__ = [
     "Sockets",
     "Split",
     "Transport",
+    "UpstreamHealth",
     "UsageScanner",
     "UsageTable",
-    "Vitals",
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 10
+ABI = 11
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

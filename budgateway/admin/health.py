@@ -185,7 +185,7 @@ def _from_root(provider: Provider) -> Provider:
     return replace(provider, upstreams=upstreams)
 
 
-def _state(vitals: native.Vitals, watched: Watched | None, now_ns: int) -> tuple[str, str]:
+def _state(vitals: native.UpstreamHealth, watched: Watched | None, now_ns: int) -> tuple[str, str]:
     """Return one word for what happens with the upstream's traffic, and the reason."""
     if vitals.drained:
         return "drained", "taken out by an operator"
@@ -218,7 +218,7 @@ def _probe(watched: Watched) -> dict[str, Any]:
     }
 
 
-def _engine(vitals: native.Vitals, now_ns: int) -> dict[str, Any] | None:
+def _engine(vitals: native.UpstreamHealth, now_ns: int) -> dict[str, Any] | None:
     if vitals.signals is None:
         return None
     running, waiting, kv_usage = vitals.signals

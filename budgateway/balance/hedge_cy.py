@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgateway.native import Pace
+from budgateway.native import LatencyHistogram
 
 if TYPE_CHECKING:
     from budgateway.exchange.exchange_cy import Exchange
@@ -18,14 +18,14 @@ class Hedging:
     def __init__(self, rules: Hedge) -> None:
         self._after_ns = int(rules.after_s * 1e9)
         self._percentile = rules.percentile
-        self._streams = Pace()
-        self._wholes = Pace()
+        self._streams = LatencyHistogram()
+        self._wholes = LatencyHistogram()
 
     def delay_ns(self, x: Exchange) -> int:
         """The nanoseconds to wait for the first attempt before hedging; -1 while unknown."""
         if not self._percentile:
             return self._after_ns
-        usual_ns: int = self._pace(x).quantile(self._percentile)
+        usual_ns: int = self._latencies(x).quantile(self._percentile)
         if usual_ns < 0:
             return self._after_ns or -1
         return max(usual_ns, self._after_ns)
@@ -33,7 +33,7 @@ class Hedging:
     def heard(self, x: Exchange, ns: int) -> None:
         """Record the latency of a response. If the hedge responded, the first attempt would have taken even longer."""
         if self._percentile:
-            self._pace(x).hear(ns)
+            self._latencies(x).record(ns)
 
-    def _pace(self, x: Exchange) -> Pace:
+    def _latencies(self, x: Exchange) -> LatencyHistogram:
         return self._streams if x.streams else self._wholes

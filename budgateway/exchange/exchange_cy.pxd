@@ -26,7 +26,7 @@ cdef class Exchange:
     cdef public bytes vouched           # principal header lines, for the admin server
     cdef public str limit_key           # what limits count by: the principal, or the network
     cdef public object claim            # limits.across.Claim: its share of the global limits, settled at the end
-    cdef public object grant            # native.Grant: what the limits granted it, settled at the end
+    cdef public object grant            # native.Reservation: what the limits granted it, settled at the end
     cdef public object peek             # native.BodyPeek
     cdef public bint streams            # the body requests a stream
     cdef public str model               # as the client names it

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange.reply import Reply
-    from budgateway.native import BodyPeek, Grant, RequestHead, ResponseHead
+    from budgateway.native import BodyPeek, RequestHead, Reservation, ResponseHead
     from budgateway.records import Principal
     from budgateway.wire.form import FormReader
 
@@ -50,7 +50,7 @@ class Exchange:
         self.standing: Any = None
         self.vouched: bytes | None = None
         self.limit_key = client
-        self.grant: Grant | None = None
+        self.grant: Reservation | None = None
         self.claim: Any = None
         self.peek: BodyPeek | None = None
         self.streams = False

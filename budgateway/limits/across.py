@@ -39,7 +39,7 @@ class Claim:
         lease: str,
         *,
         counts: bool,
-        shadow: native.Grant | None = None,
+        shadow: native.Reservation | None = None,
     ) -> None:
         """`counts`: the store debited the demands; otherwise they were reported afterwards (`went`), except SPEND.
         `shadow` is the grant that counts the exchange in this host's share of the limits."""
@@ -168,7 +168,7 @@ class Across:
         grant = x.grant
         if counts and grant is not None:
             requests, tokens = _tightest(asked, verdict, "requests"), _tightest(asked, verdict, "tokens")
-            grant.stand(requests or grant.requests, tokens or grant.tokens)
+            grant.set_state(requests or grant.requests, tokens or grant.tokens)
         return None
 
     def _refusal(self, asked: _Asked, verdict: Verdict) -> GatewayError:

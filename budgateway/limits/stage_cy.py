@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from budgateway.exchange.cached_plan import CachedLimits
-from budgateway.native import Grant
+from budgateway.native import Reservation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -148,12 +148,12 @@ class Limits:
             now_ns,
             self.today,
         )
-        if type(answer) is Grant:
+        if type(answer) is Reservation:
             x.grant = answer
             return None
         return answer
 
-    def follow(self, x: Exchange, prepared: Prepared, now_ns: int) -> Grant:
+    def follow(self, x: Exchange, prepared: Prepared, now_ns: int) -> Reservation:
         """Debit this host's rates for an exchange that the global limits admitted; never refuses. The result is settled
         like any grant."""
         principal = x.principal
@@ -161,7 +161,7 @@ class Limits:
         if principal is not None:
             key = principal.key
             tenant = principal.tenant
-        grant: Grant = prepared.limits.follow(
+        grant: Reservation = prepared.limits.follow(
             x.limit_key,
             key if key else x.limit_key,
             tenant,

@@ -153,7 +153,7 @@ class Express:
         data: bytes,
         request_id: str,
         index: int,
-        grant: native.Grant | None,
+        grant: native.Reservation | None,
         standing: Standing | None,
         started_ns: int,
         sent_ns: int,

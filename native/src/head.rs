@@ -11,8 +11,8 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyString};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::decide::Grant;
 use crate::error::{Class, Error};
+use crate::limits::Reservation;
 use crate::redact::Redactor;
 
 pub(crate) use core::flag;
@@ -367,7 +367,7 @@ impl ResponseHeadWriter {
     }
 
     #[pyo3(signature = (
-        head, content_length, keep_alive, request_id, lines, attempts, overhead_us, grant = None, redactor = None, /
+        head, content_length, keep_alive, request_id, lines, attempts, overhead_us, reservation = None, redactor = None, /
     ))]
     #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write<'py>(
@@ -380,11 +380,11 @@ impl ResponseHeadWriter {
         lines: &[u8],
         attempts: u64,
         overhead_us: u64,
-        grant: Option<&Grant>,
+        reservation: Option<&Reservation>,
         redactor: Option<&Redactor>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
-        let limits = limit_lines(grant);
+        let limits = limit_lines(reservation);
         let disclosure = core::Disclosure {
             request_id: request_id.as_bytes(),
             lines,
@@ -403,7 +403,7 @@ impl ResponseHeadWriter {
         })?)
     }
 
-    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, grant = None, redactor = None, /))]
+    #[pyo3(signature = (head, keep_alive, request_id, lines, attempts, overhead_us, reservation = None, redactor = None, /))]
     #[allow(clippy::too_many_arguments, reason = "one crossing a response, no object for it")]
     fn write_whole<'py>(
         &self,
@@ -414,11 +414,11 @@ impl ResponseHeadWriter {
         lines: &[u8],
         attempts: u64,
         overhead_us: u64,
-        grant: Option<&Grant>,
+        reservation: Option<&Reservation>,
         redactor: Option<&Redactor>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
         let head = head.get();
-        let limits = limit_lines(grant);
+        let limits = limit_lines(reservation);
         let body = head
             .whole(py)
             .ok_or_else(|| Error::value("the message has no whole body"))?;
@@ -480,10 +480,10 @@ pub(crate) fn join<'py>(
 
 /// The limit headers of an answer.
 #[inline]
-pub(crate) fn limit_lines(grant: Option<&Grant>) -> LimitLines {
+pub(crate) fn limit_lines(reservation: Option<&Reservation>) -> LimitLines {
     let mut lines = LimitLines::new();
-    if let Some(grant) = grant {
-        grant.write_lines(&mut lines);
+    if let Some(reservation) = reservation {
+        reservation.write_lines(&mut lines);
     }
     lines
 }

@@ -13,9 +13,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::access::AccessLog;
-use crate::decide::{Grant, Price};
 use crate::error::Error;
 use crate::head::{RequestHead, ResponseHead, flag};
+use crate::limits::{Price, Reservation};
 use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
 use crate::pump::BodyPump;
 
@@ -65,7 +65,7 @@ impl Ledger {
         head: Option<&RequestHead>,
         pump: Option<&BodyPump>,
         document: Option<&Bound<'_, PyAny>>,
-        grant: Option<&Grant>,
+        reservation: Option<&Reservation>,
         price: Option<&Price>,
         request_id: &Bound<'_, PyString>,
         client: &Bound<'_, PyString>,
@@ -127,7 +127,7 @@ impl Ledger {
             retries,
             head: head.map(|head| head.core(py)),
             answer,
-            grant,
+            reservation,
             price,
             request_id: &request_id,
             client: &client,
@@ -168,8 +168,8 @@ impl Ledger {
                 .micros(usage.tokens_in, usage.tokens_out, usage.tokens_cached)
         });
         let used = (usage.tokens_in.saturating_add(usage.tokens_out), micros.unwrap_or(0));
-        if let Some(grant) = entry.grant {
-            grant.settle(used.0, used.1, count(entry.now_ns));
+        if let Some(reservation) = entry.reservation {
+            reservation.settle(used.0, used.1, count(entry.now_ns));
         }
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -263,7 +263,7 @@ pub(crate) struct Entry<'a> {
     /// The request's head, with the bytes that it was scanned from.
     pub(crate) head: Option<(&'a RequestHeadCore, &'a [u8])>,
     pub(crate) answer: Answer,
-    pub(crate) grant: Option<&'a Grant>,
+    pub(crate) reservation: Option<&'a Reservation>,
     pub(crate) price: Option<&'a Price>,
     pub(crate) request_id: &'a str,
     pub(crate) client: &'a str,

@@ -1,23 +1,23 @@
 //! `budgateway._native`: translates between Python and `budgateway-core`, and nothing more. The exception is `engine`,
-//! which does I/O and has a room of its own.
+//! which does I/O and has a folder of its own.
 
 mod access;
 mod chunk;
 mod coding;
-mod decide;
 mod engine;
 mod error;
 mod frame;
 mod head;
 mod ids;
 mod json;
+mod latency;
 mod ledger;
-mod limit;
+mod limits;
 mod metrics;
 mod number;
-mod pace;
 mod pump;
 mod queue;
+mod rate_limit;
 mod redact;
 mod retry;
 mod route;
@@ -30,7 +30,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 10;
+const ABI: u32 = 11;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -42,27 +42,27 @@ mod _native {
     #[pymodule_export]
     use crate::access::AccessLog;
     #[pymodule_export]
-    use crate::decide::{Grant, LimitSet, Price, Refusal};
-    #[pymodule_export]
     use crate::engine::fastpath::Express;
     #[pymodule_export]
     use crate::engine::sockets::{Idle, Listener, Sockets, Transport};
     #[pymodule_export]
+    use crate::latency::LatencyHistogram;
+    #[pymodule_export]
     use crate::ledger::Ledger;
     #[pymodule_export]
-    use crate::limit::{LimitLedger, RateLimit};
+    use crate::limits::{LimitLedger, LimitSet, Price, Refusal, Reservation};
     #[pymodule_export]
     use crate::metrics::{Metrics, Series};
     #[pymodule_export]
-    use crate::pace::Pace;
-    #[pymodule_export]
     use crate::queue::Queue;
+    #[pymodule_export]
+    use crate::rate_limit::RateLimit;
     #[pymodule_export]
     use crate::retry::RetryBudget;
     #[pymodule_export]
     use crate::segment::Segment;
     #[pymodule_export]
-    use crate::select::{Selector, Vitals};
+    use crate::select::{Selector, UpstreamHealth};
     #[pymodule_export]
     use crate::shape::{Rendezvous, Split};
     #[pymodule_export]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use budgateway_core::health::Signals;
 use budgateway_core::limit;
 use budgateway_core::segment as core;
 use budgateway_core::select::SelectError;
-use budgateway_core::vitals::Signals;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 

@@ -125,8 +125,8 @@ impl Selector {
         self.inner.lacking(model.as_bytes())
     }
 
-    fn look(&self, index: usize, now_ns: u64) -> Result<Vitals, Error> {
-        Ok(Vitals {
+    fn look(&self, index: usize, now_ns: u64) -> Result<UpstreamHealth, Error> {
+        Ok(UpstreamHealth {
             look: self.inner.look(index, now_ns)?,
         })
     }
@@ -134,12 +134,12 @@ impl Selector {
 
 /// A snapshot of an upstream's health.
 #[pyclass(frozen, module = "budgateway._native")]
-pub(crate) struct Vitals {
+pub(crate) struct UpstreamHealth {
     look: core::Look,
 }
 
 #[pymethods]
-impl Vitals {
+impl UpstreamHealth {
     #[getter]
     fn drained(&self) -> bool {
         self.look.drained

@@ -27,7 +27,7 @@ from budgateway.server.framing_cy import request_parser
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
 
-MOST_LENT = 64  # rooms.rs
+MOST_LENT = 64  # read_buffers.rs
 ONCE = itertools.count()
 
 

@@ -30,7 +30,7 @@ class Ask:
 
 
 @dataclass
-class Grant:
+class Reservation:
     """Amounts taken, by limit: its index, the counter, the amount, the end of a budget's period."""
 
     held: list[tuple[int, tuple[object, ...], int, int]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class SlowLimits:
         self._running: dict[tuple[object, ...], int] = {}
         self._spent: dict[tuple[object, ...], tuple[int, int]] = {}
 
-    def decide(self, ask: Ask, now_ns: int, today: int) -> Grant | Refusal:
+    def decide(self, ask: Ask, now_ns: int, today: int) -> Reservation | Refusal:
         refusals = [self._refusal(place, ask, now_ns, today) for place in range(len(self._limits))]
         worst = max(
             (one for one in refusals if one is not None),
@@ -64,12 +64,12 @@ class SlowLimits:
         )
         if worst is not None:
             return worst
-        grant = Grant()
+        grant = Reservation()
         for place in range(len(self._limits)):
             self._take(grant, place, ask, now_ns, today)
         return grant
 
-    def settle(self, grant: Grant, tokens: int, micros: int, now_ns: int) -> None:
+    def settle(self, grant: Reservation, tokens: int, micros: int, now_ns: int) -> None:
         if not grant.is_open:
             return
         grant.is_open = False
@@ -82,7 +82,7 @@ class SlowLimits:
             elif kind == "spend":
                 self._spend(counter, micros - amount, end)
 
-    def undo(self, grant: Grant, now_ns: int) -> None:
+    def undo(self, grant: Reservation, now_ns: int) -> None:
         if not grant.is_open:
             return
         grant.is_open = False
@@ -142,7 +142,7 @@ class SlowLimits:
         missing = Fraction(burst) if cost > burst else cost - left
         return Refusal(place, math.ceil(missing / bucket.per_ns), cost > burst)
 
-    def _take(self, grant: Grant, place: int, ask: Ask, now_ns: int, today: int) -> None:
+    def _take(self, grant: Reservation, place: int, ask: Ask, now_ns: int, today: int) -> None:
         counter = self._counter(place, ask)
         if counter is None:
             return

@@ -8,11 +8,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.limits import Ask, Limit, SlowLimits
-from oracles.limits import Grant as SlowGrant
 from oracles.limits import Refusal as SlowRefusal
+from oracles.limits import Reservation as SlowReservation
 
 from budgateway import native
-from budgateway.native import Grant, LimitSet, Peeker, Price, Refusal, Segment
+from budgateway.native import LimitSet, Peeker, Price, Refusal, Reservation, Segment
 
 START_NS = 10**15
 TODAY = 20_780
@@ -63,7 +63,7 @@ def estimated(ask: Ask, output_tokens: int) -> Ask:
     return Ask(ask.user, ask.model, ask.prompt, ask.output if ask.firm else output_tokens, ask.firm)
 
 
-def decided(limits: LimitSet, ask: Ask, now_ns: int, today: int) -> Grant | Refusal:
+def decided(limits: LimitSet, ask: Ask, now_ns: int, today: int) -> Reservation | Refusal:
     body = json.dumps({"max_tokens": ask.output} if ask.firm else {}).encode()
     peek = Peeker().peek(body)
     return limits.decide(
@@ -86,10 +86,10 @@ def test_every_decision_is_the_oracles(
     # The workers of a gateway: sets of their own, one segment.
     sets = [LimitSet(segment, worker, "r", rules, output_tokens=output_tokens) for worker in range(workers)]
     oracle = SlowLimits(rules)
-    held: list[tuple[Grant, SlowGrant]] = []
+    held: list[tuple[Reservation, SlowReservation]] = []
     now_ns, today = START_NS, TODAY
-    got: Grant | Refusal | None = None
-    grant: Grant | None
+    got: Reservation | Refusal | None = None
+    grant: Reservation | None
     for number, (what, ask, which, came_to, pause_ns, is_tomorrow) in enumerate(steps):
         now_ns += pause_ns
         today += is_tomorrow and number % 7 == 0
@@ -100,7 +100,7 @@ def test_every_decision_is_the_oracles(
                 assert isinstance(got, Refusal), (ask, expected)
                 assert (got.limit, got.wait_ns, got.never) == (expected.limit, expected.wait_ns, expected.never)
             else:
-                assert isinstance(got, Grant), (ask, got.limit)
+                assert isinstance(got, Reservation), (ask, got.limit)
                 assert (got.requests, got.tokens) == (expected.requests, expected.tokens)
                 held.append((got, expected))
         elif held:

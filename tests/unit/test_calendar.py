@@ -9,7 +9,7 @@ import pytest
 
 from budgateway.limits.calendar import Clocks, clocks
 from budgateway.limits.keeping import StateFile
-from budgateway.native import BY_USER, Grant, LimitSet, Price, Segment
+from budgateway.native import BY_USER, LimitSet, Price, Reservation, Segment
 
 DAY = 86_400
 NOON = 20_780 * DAY + DAY // 2
@@ -54,7 +54,7 @@ class Spender:
         found = []
         for limits in self._limits.values():
             answer = limits.decide("anna", "", "", "m", "", None, 0, PRICE, now_ns, self._segment.today)
-            found.append(type(answer) is Grant and answer.settle(0, dollars * 1_000_000, now_ns))
+            found.append(type(answer) is Reservation and answer.settle(0, dollars * 1_000_000, now_ns))
         return found
 
 

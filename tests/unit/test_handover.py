@@ -14,7 +14,7 @@ import pytest
 
 from budgateway.admin.card import Card
 from budgateway.app.runtime import bound_socket, is_bound_to
-from budgateway.native import BY_USER, Grant, LimitSet, Price, Segment
+from budgateway.native import BY_USER, LimitSet, Price, Reservation, Segment
 from budgateway.process.handover import METRICS, SLOT, Giver, Named, Predecessor, Taken
 
 RULES = [("rate", BY_USER, "requests", 60, "minute", 10), ("money", BY_USER, "spend", 10_000_000, "month", 0)]
@@ -56,7 +56,7 @@ def spend(segment: Segment, tokens: int) -> bool:
     limits = LimitSet(segment, 0, "r", RULES)
     today = int(time.time()) // 86_400
     answer = limits.decide("anna", "", "", "m", "", None, 0, PRICE, time.monotonic_ns(), today)
-    if type(answer) is not Grant:
+    if type(answer) is not Reservation:
         return False
     answer.settle(0, tokens * 1_000_000, time.monotonic_ns())
     return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from budgateway.limits.keeping import StateFile
-from budgateway.native import BY_USER, Grant, LimitSet, Price, Segment
+from budgateway.native import BY_USER, LimitSet, Price, Reservation, Segment
 
 PRICE = Price(1e6, 1e6, 1e6)  # a dollar a token
 
@@ -19,7 +19,7 @@ def spend(segment: Segment, tokens: int) -> bool:
     limits = LimitSet(segment, 0, "r", [("money", BY_USER, "spend", 10_000_000, "month", 0)])
     today = int(time.time()) // 86_400
     answer = limits.decide("anna", "", "", "m", "", None, 0, PRICE, time.monotonic_ns(), today)
-    if type(answer) is Grant:
+    if type(answer) is Reservation:
         return answer.settle(0, tokens * 1_000_000, time.monotonic_ns())
     return False
 

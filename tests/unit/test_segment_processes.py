@@ -16,12 +16,12 @@ from budgateway._native import (
     BY_MODEL,
     BY_USER,
     VERDICT_SUCCESS,
-    Grant,
     LimitSet,
     Metrics,
     Peeker,
     Price,
     RateLimit,
+    Reservation,
     Segment,
     Selector,
 )
@@ -224,14 +224,14 @@ while True:
 
 # Asks for one thing or another, gives some of it back at once or at the end, and says what it held and still holds.
 DECIDE = """
-from budgateway._native import Grant, LimitSet, Peeker, Price
+from budgateway._native import Reservation, LimitSet, Peeker, Price
 dice = random.Random(SEED * 100 + worker)
 limits = LimitSet(segment, worker, "r", RULES)
 price, held = Price(1.0, 1.0, 1.0), []
 for _ in range(1500):
     body = json.dumps({"max_tokens": dice.randrange(1, 30)}).encode()
     got = limits.decide("anna", "", "", "m", "", Peeker().peek(body), 40, price, NOW_NS, 20_780)
-    if isinstance(got, Grant):
+    if isinstance(got, Reservation):
         held.append(got)
         if dice.random() < 0.7:
             held.pop(dice.randrange(len(held))).undo()
@@ -286,7 +286,7 @@ def left_of(segment: Segment, rule: tuple[str, int, str, int, str, int], at_most
         got = limits.decide(
             "anna", "", "", "m", "", Peeker().peek(b'{"max_tokens":1}'), 0, Price(1.0, 1.0, 1.0), NOW_NS, 20_780
         )
-        if not isinstance(got, Grant):
+        if not isinstance(got, Reservation):
             break
         held.append(got)
         taken += 1

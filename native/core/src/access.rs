@@ -6,10 +6,10 @@ use wide::{CmpGt, i8x16};
 
 use crate::civil::timestamp;
 use crate::decimal::{digits, three};
-use crate::lanes::{all, equal, is_plain, special};
 use crate::metrics::Outcome;
 use crate::out::Out;
 use crate::segment::{LABELS, LabelId, Segment};
+use crate::simd::{all, equal, is_plain, special};
 
 /// The longest line, and the most that a pipe takes atomically (PIPE_BUF on Linux, pipe(7)).
 pub const LINE_BYTES: usize = 4096;

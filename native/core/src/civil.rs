@@ -7,7 +7,7 @@ pub(crate) fn timestamp(second: i64) -> [u8; 24] {
     let (days, seconds) = (second.div_euclid(86_400), second.rem_euclid(86_400) as u64);
     let (year, month, day) = civil(days);
     let mut text = *b"YYYY-MM-DDThh:mm:ss.000Z";
-    for (place, value) in [
+    for (range, value) in [
         (0..4, year),
         (5..7, month),
         (8..10, day),
@@ -15,7 +15,7 @@ pub(crate) fn timestamp(second: i64) -> [u8; 24] {
         (14..16, seconds / 60 % 60),
         (17..19, seconds % 60),
     ] {
-        digits(&mut text[place], value);
+        digits(&mut text[range], value);
     }
     text
 }

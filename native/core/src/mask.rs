@@ -57,15 +57,15 @@ impl Mask {
             .sum()
     }
 
-    /// The 64 bits from `64 * place` on.
+    /// The 64 bits from `64 * index` on.
     #[inline]
-    pub(crate) fn word(&self, place: usize) -> u64 {
-        self.words[place]
+    pub(crate) fn word(&self, index: usize) -> u64 {
+        self.words[index]
     }
 
     #[inline]
-    pub(crate) fn set_word(&mut self, place: usize, bits: u64) {
-        self.words[place] = bits;
+    pub(crate) fn set_word(&mut self, index: usize, bits: u64) {
+        self.words[index] = bits;
     }
 
     /// The n-th member, from 0.
@@ -79,7 +79,7 @@ impl Mask {
     pub(crate) fn iter(&self) -> Iter {
         Iter {
             words: self.words,
-            place: 0,
+            index: 0,
             used: self.used,
         }
     }
@@ -88,7 +88,7 @@ impl Mask {
 /// An iterator over a copy of a mask.
 pub(crate) struct Iter {
     words: [u64; WORDS],
-    place: usize,
+    index: usize,
     used: usize,
 }
 
@@ -97,14 +97,14 @@ impl Iterator for Iter {
 
     #[inline]
     fn next(&mut self) -> Option<usize> {
-        while self.place < self.used {
-            let word = self.words.get_mut(self.place)?;
+        while self.index < self.used {
+            let word = self.words.get_mut(self.index)?;
             if *word != 0 {
                 let bit = word.trailing_zeros() as usize;
                 *word &= *word - 1;
-                return Some(self.place * 64 + bit);
+                return Some(self.index * 64 + bit);
             }
-            self.place += 1;
+            self.index += 1;
         }
         None
     }

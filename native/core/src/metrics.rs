@@ -217,7 +217,7 @@ impl Metrics {
     /// Adds one exchange.
     #[inline]
     pub fn observe(&self, seen: &Observation) {
-        let counts = &self.segment.own_counts()[self.place(key(seen))];
+        let counts = &self.segment.own_counts()[self.slot(key(seen))];
         counts.outcomes[seen.outcome as usize].fetch_add(1, Ordering::Relaxed);
         counts.duration.add(seen.duration_ns, &DURATION_BOUNDS_NS);
         counts.overhead.add(seen.overhead_ns, &OVERHEAD_BOUNDS_NS);
@@ -259,28 +259,28 @@ impl Metrics {
             .iter()
             .map(|key| key.load(Ordering::Acquire));
         keys.enumerate()
-            .filter(|&(place, key)| key != 0 || place == OVERFLOW)
-            .map(|(place, key)| self.series(place, key))
+            .filter(|&(slot, key)| key != 0 || slot == OVERFLOW)
+            .map(|(slot, key)| self.series(slot, key))
             .filter(|series| series.outcomes.iter().any(|&count| count > 0))
             .collect()
     }
 
     /// The slot of a key's counts: its own, or the overflow slot.
     #[inline]
-    fn place(&self, key: u64) -> usize {
+    fn slot(&self, key: u64) -> usize {
         let keys = &self.segment.layout().series;
         // Fibonacci hashing: the keys are consecutive small numbers from our own configuration.
         let home = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
         for probe in home..home + PROBES {
-            let place = probe % OVERFLOW;
-            let present = keys[place].load(Ordering::Relaxed);
+            let slot = probe % OVERFLOW;
+            let present = keys[slot].load(Ordering::Relaxed);
             if present == key {
-                return place;
+                return slot;
             }
             if present == 0 {
-                match keys[place].compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => return place,
-                    Err(other) if other == key => return place,
+                match keys[slot].compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return slot,
+                    Err(other) if other == key => return slot,
                     Err(_) => {}
                 }
             }
@@ -288,8 +288,8 @@ impl Metrics {
         OVERFLOW
     }
 
-    fn series(&self, place: usize, key: u64) -> Series {
-        let shards = || self.segment.layout().counts.iter().map(|shard| &shard[place]);
+    fn series(&self, slot: usize, key: u64) -> Series {
+        let shards = || self.segment.layout().counts.iter().map(|shard| &shard[slot]);
         let sum = |field: fn(&Counts) -> &AtomicU64| shards().map(|counts| field(counts).load(Ordering::Relaxed)).sum();
         let label = |shift: u32| LabelId::new((key >> shift & 0x7ff) as u32);
         let mut series = Series {

@@ -1,6 +1,6 @@
 //! The price of tokens, the estimate of a body's tokens, and the limit headers for clients.
 
-use crate::limit::Standing;
+use crate::limit::LimitState;
 use crate::out::Out;
 
 /// Bytes of a request's JSON per token, for estimates: about 4 in English prose, fewer in code and JSON.
@@ -107,36 +107,36 @@ pub fn prompt_tokens(body_bytes: u64) -> u64 {
 
 /// Writes the limit headers, from pairs of a limit's amount per period and its state: OpenAI's by unit, and the general
 /// ones for requests, or for tokens where there is no request limit.
-pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, Standing)>, tokens: Option<(u64, Standing)>) {
-    let Some((amount, standing)) = requests.or(tokens) else {
+pub fn write_limit_lines(out: &mut LimitLines, requests: Option<(u64, LimitState)>, tokens: Option<(u64, LimitState)>) {
+    let Some((amount, state)) = requests.or(tokens) else {
         return;
     };
     let mut lines = Out::new(&mut out.buffer);
-    if let Some((amount, standing)) = requests {
-        write_unit(&mut lines, REQUESTS, amount, &standing);
+    if let Some((amount, state)) = requests {
+        write_unit(&mut lines, REQUESTS, amount, &state);
     }
-    if let Some((amount, standing)) = tokens {
-        write_unit(&mut lines, TOKENS, amount, &standing);
+    if let Some((amount, state)) = tokens {
+        write_unit(&mut lines, TOKENS, amount, &state);
     }
     lines.put(b"rate-limit-limit: ");
     lines.number(amount);
     lines.put(b"\r\nrate-limit-remaining: ");
-    lines.number(standing.left);
+    lines.number(state.left);
     lines.put(b"\r\nrate-limit-reset: ");
-    lines.number(standing.reset_ns.div_ceil(1_000_000_000));
+    lines.number(state.reset_ns.div_ceil(1_000_000_000));
     lines.put(b"\r\n");
     out.length = LINES_MAX - lines.room();
 }
 
 /// Writes the lines of one unit. Inlined, so that the lengths of the names are known.
 #[inline(always)]
-fn write_unit(out: &mut Out<'_>, [limit, remaining, reset]: [&[u8]; 3], amount: u64, standing: &Standing) {
+fn write_unit(out: &mut Out<'_>, [limit, remaining, reset]: [&[u8]; 3], amount: u64, state: &LimitState) {
     out.put(limit);
     out.number(amount);
     out.put(remaining);
-    out.number(standing.left);
+    out.number(state.left);
     out.put(reset);
-    write_duration(out, standing.reset_ns);
+    write_duration(out, state.reset_ns);
     out.put(b"\r\n");
 }
 
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn lines_tell_both_units_and_the_requests_twice() {
-        let standing = |left, reset_ns| Standing {
+        let state = |left, reset_ns| LimitState {
             limit: 0,
             left,
             reset_ns,
@@ -239,8 +239,8 @@ mod tests {
         let mut out = LimitLines::new();
         write_limit_lines(
             &mut out,
-            Some((60, standing(9, 1_000_000_000))),
-            Some((5000, standing(40, 1))),
+            Some((60, state(9, 1_000_000_000))),
+            Some((5000, state(40, 1))),
         );
         assert_eq!(
             str::from_utf8(out.as_bytes()).unwrap(),
@@ -251,7 +251,7 @@ mod tests {
         let mut out = LimitLines::new();
         write_limit_lines(&mut out, None, None);
         assert!(out.as_bytes().is_empty());
-        let most = Some((u64::MAX, standing(u64::MAX, u64::MAX)));
+        let most = Some((u64::MAX, state(u64::MAX, u64::MAX)));
         write_limit_lines(&mut out, most, most);
         assert!(out.as_bytes().ends_with(b"rate-limit-reset: 18446744074\r\n"));
     }

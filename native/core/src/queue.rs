@@ -70,7 +70,7 @@ impl Waiting {
 pub struct Queue {
     segment: Arc<Segment>,
     worker: Worker,
-    place: usize,
+    index: usize,
 }
 
 impl Queue {
@@ -78,7 +78,7 @@ impl Queue {
     pub fn new(segment: Arc<Segment>, worker: usize, name: &str) -> Result<Self, SegmentError> {
         Ok(Self {
             worker: segment.worker(worker)?,
-            place: segment.queue(name)?,
+            index: segment.queue(name)?,
             segment,
         })
     }
@@ -127,21 +127,21 @@ impl Queue {
             .iter()
             .enumerate()
             .map(|(number, row)| (self.waits_since(row), number))
-            .filter(|&(since, number)| since != 0 && number != self.worker.place())
+            .filter(|&(since, number)| since != 0 && number != self.worker.index())
             .filter(|&(_, number)| self.speaks(number, now_ns))
             .min()
-            .filter(|&oldest| oldest < (own, self.worker.place()))
+            .filter(|&oldest| oldest < (own, self.worker.index()))
             .map(|(_, number)| number)
     }
 
     /// The depth over all workers.
     #[must_use]
     pub fn depth(&self) -> u64 {
-        depth(&self.segment, self.place)
+        depth(&self.segment, self.index)
     }
 
     fn waits_since(&self, row: &Row) -> u64 {
-        row.queues[self.place].since_ns.load(Ordering::SeqCst)
+        row.queues[self.index].since_ns.load(Ordering::SeqCst)
     }
 
     fn speaks(&self, row: usize, now_ns: u64) -> bool {
@@ -150,19 +150,19 @@ impl Queue {
     }
 
     fn own(&self) -> &Waiting {
-        &self.segment.row(self.worker).queues[self.place]
+        &self.segment.row(self.worker).queues[self.index]
     }
 
     fn shared(&self) -> &SharedCounts {
-        &self.segment.layout().queue_counts[self.place]
+        &self.segment.layout().queue_counts[self.index]
     }
 }
 
 /// Every queue: its name, its depth, and its counts.
 #[must_use]
 pub fn collect(segment: &Segment) -> Vec<(String, u64, Counts)> {
-    let of = |(place, name): (usize, String)| {
-        let shared = &segment.layout().queue_counts[place];
+    let of = |(index, name): (usize, String)| {
+        let shared = &segment.layout().queue_counts[index];
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = Counts {
             joined: load(&shared.joined),
@@ -172,14 +172,14 @@ pub fn collect(segment: &Segment) -> Vec<(String, u64, Counts)> {
             refused: load(&shared.refused),
             waited_ns: load(&shared.waited_ns),
         };
-        (name, depth(segment, place), counts)
+        (name, depth(segment, index), counts)
     };
     segment.queues().into_iter().map(of).collect()
 }
 
-fn depth(segment: &Segment, place: usize) -> u64 {
+fn depth(segment: &Segment, index: usize) -> u64 {
     let rows = segment.rows().iter();
-    rows.map(|row| u64::from(row.queues[place].depth.load(Ordering::SeqCst)))
+    rows.map(|row| u64::from(row.queues[index].depth.load(Ordering::SeqCst)))
         .sum()
 }
 

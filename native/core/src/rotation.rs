@@ -32,11 +32,11 @@ impl Rotations {
 
     /// The upstream of a ticket among the participants.
     pub(crate) fn at(&mut self, among: &Mask, ticket: u64) -> Option<usize> {
-        let place = match self.kept.iter().position(|(mask, _)| mask == among) {
-            Some(place) => place,
+        let index = match self.kept.iter().position(|(mask, _)| mask == among) {
+            Some(index) => index,
             None => self.lay_out(among),
         };
-        let (_, sequence) = self.kept.get(place)?;
+        let (_, sequence) = self.kept.get(index)?;
         let turn = ticket.checked_rem(sequence.len() as u64)?;
         sequence.get(turn as usize).map(|&index| usize::from(index))
     }
@@ -48,10 +48,10 @@ impl Rotations {
             self.kept.push(sequence);
             return self.kept.len() - 1;
         }
-        let place = self.oldest;
-        self.oldest = (place + 1) % KEPT;
-        self.kept[place] = sequence;
-        place
+        let index = self.oldest;
+        self.oldest = (index + 1) % KEPT;
+        self.kept[index] = sequence;
+        index
     }
 }
 

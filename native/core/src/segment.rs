@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 use crate::descriptor;
 use crate::hash::HashKey;
+use crate::health::{ModelSet, Signals, Vitals};
+use crate::interner::Interner;
 use crate::limit::{CellSet, LEASE_SETS, LEASE_SLOTS, LeaseSet};
 use crate::metrics::Counts;
-use crate::names::Names;
 use crate::queue::{SharedCounts, Waiting};
 use crate::usage::{PRINCIPALS, SUMS, Sum};
-use crate::vitals::{ModelSet, Signals, Vitals};
 
 /// Maximum names in metrics and logs; id 0 stands for all the others.
 pub const LABELS: usize = 2048;
@@ -120,7 +120,7 @@ pub struct Worker(u8);
 
 impl Worker {
     /// The number of the row.
-    pub(crate) fn place(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::from(self.0)
     }
 }
@@ -129,9 +129,9 @@ impl Worker {
 #[repr(C)]
 pub(crate) struct Layout {
     header: Header,
-    labels: Names<LABELS>,
-    upstream_names: Names<UPSTREAMS>,
-    queue_names: Names<QUEUES>,
+    labels: Interner<LABELS>,
+    upstream_names: Interner<UPSTREAMS>,
+    queue_names: Interner<QUEUES>,
     /// Results of waiting exchanges (`queue`).
     pub(crate) queue_counts: [SharedCounts; QUEUES],
     /// The health of each upstream (`vitals`).
@@ -156,7 +156,7 @@ pub(crate) struct Layout {
     /// The keys of the series (`metrics`).
     pub(crate) series: [AtomicU64; SERIES],
     /// The principals whose usage is summed (`usage`).
-    pub(crate) principals: Names<PRINCIPALS>,
+    pub(crate) principals: Interner<PRINCIPALS>,
     /// The sums of usage.
     pub(crate) sums: [Sum; SUMS],
     /// The counts, by shard and series.
@@ -316,15 +316,15 @@ impl Segment {
 
     /// The index of the queue of that name, assigned on first use and kept.
     pub(crate) fn queue(&self, name: &str) -> Result<usize, SegmentError> {
-        let place = self.layout().queue_names.intern(self.hash_key, name, 0);
-        place.ok_or_else(|| SegmentError::QueuesFull(name.to_owned()))
+        let index = self.layout().queue_names.intern(self.hash_key, name, 0);
+        index.ok_or_else(|| SegmentError::QueuesFull(name.to_owned()))
     }
 
     /// Every queue's index and name.
     pub(crate) fn queues(&self) -> Vec<(usize, String)> {
         let names = &self.layout().queue_names;
         (0..QUEUES)
-            .filter_map(|place| Some((place, names.name(place)?)))
+            .filter_map(|index| Some((index, names.name(index)?)))
             .collect()
     }
 
@@ -452,7 +452,7 @@ impl Segment {
     /// The rotation of this owner; when all are taken, one shared with others.
     pub(crate) fn rotation(&self, owner: &[u8]) -> usize {
         let owner = self.hash_key.hash(owner).max(1);
-        let place = self.layout().rotations.iter().position(|rotation| {
+        let index = self.layout().rotations.iter().position(|rotation| {
             match rotation
                 .owner
                 .compare_exchange(0, owner, Ordering::Relaxed, Ordering::Relaxed)
@@ -461,7 +461,7 @@ impl Segment {
                 Err(present) => present == owner,
             }
         });
-        place.unwrap_or((owner % ROTATIONS as u64) as usize)
+        index.unwrap_or((owner % ROTATIONS as u64) as usize)
     }
 
     fn map(file: OwnedFd) -> Result<Self, SegmentError> {

@@ -14,11 +14,11 @@ use self::fitness::Care;
 pub use self::fitness::Look;
 
 use crate::breaker::{self, State, Verdict};
+use crate::health::Standing;
+use crate::in_flight;
 use crate::mask::Mask;
-use crate::occupancy;
 use crate::rotation::{Rotations, greatest_common_divisor};
 use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
-use crate::vitals::Standing;
 
 /// Maximum upstreams per selector.
 pub const MAX_CANDIDATES: usize = Mask::BITS;
@@ -289,12 +289,12 @@ impl Selector {
 
     #[inline]
     fn enter(&self, candidate: &Candidate) -> bool {
-        occupancy::enter(&self.segment, self.worker, candidate.slot, candidate.limit)
+        in_flight::enter(&self.segment, self.worker, candidate.slot, candidate.limit)
     }
 
     #[inline]
     fn leave(&self, candidate: &Candidate) {
-        occupancy::leave(&self.segment, self.worker, candidate.slot);
+        in_flight::leave(&self.segment, self.worker, candidate.slot);
     }
 
     #[inline]
@@ -400,7 +400,7 @@ impl Selector {
     /// The in-flight count over all workers.
     #[inline]
     fn load(&self, candidate: &Candidate) -> u64 {
-        occupancy::load(&self.segment, candidate.slot)
+        in_flight::load(&self.segment, candidate.slot)
     }
 
     #[inline]

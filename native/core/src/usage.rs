@@ -157,7 +157,7 @@ impl UsageTable {
     ) {
         let number = self.number(principal, tenant);
         let key = 1 << 63 | number << 22 | u64::from(model.get()) << 11 | u64::from(route.get());
-        let sum = &self.segment.layout().sums[self.place(key)];
+        let sum = &self.segment.layout().sums[self.slot(key)];
         let (usage, estimated) = counted;
         for (count, more) in [
             (&sum.requests, 1),
@@ -179,19 +179,19 @@ impl UsageTable {
     pub fn collect(&self) -> Vec<Used> {
         let sums = self.segment.layout().sums.iter().enumerate();
         sums.filter(|(_, sum)| sum.requests.load(Ordering::Relaxed) > 0)
-            .map(|(place, sum)| self.used(place, sum))
+            .map(|(slot, sum)| self.used(slot, sum))
             .collect()
     }
 
-    fn used(&self, place: usize, sum: &Sum) -> Used {
+    fn used(&self, slot: usize, sum: &Sum) -> Used {
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let key = sum.key.load(Ordering::Acquire);
-        let number = if place == OVERFLOW {
+        let number = if slot == OVERFLOW {
             OTHERS
         } else {
             key >> 22 & 0x1ff_ffff_ffff
         };
-        let label = |shift: u32| match place {
+        let label = |shift: u32| match slot {
             OVERFLOW => LabelId::OTHER,
             _ => LabelId::new((key >> shift & 0x7ff) as u32),
         };
@@ -237,7 +237,7 @@ impl UsageTable {
         let names = &self.segment.layout().principals;
         let number = names
             .intern(self.segment.hash_key(), &name, 2)
-            .map_or(OTHERS, |place| place as u64);
+            .map_or(OTHERS, |slot| slot as u64);
         if self.known.len() >= MAX_KNOWN {
             self.known.clear();
         }
@@ -246,21 +246,21 @@ impl UsageTable {
     }
 
     /// The slot of a key's sum: its own, or the overflow slot.
-    fn place(&self, key: u64) -> usize {
+    fn slot(&self, key: u64) -> usize {
         let sums = &self.segment.layout().sums;
         let home = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as usize;
-        for place in (home..home + PROBES).map(|probe| probe % OVERFLOW) {
-            let present = sums[place].key.load(Ordering::Relaxed);
+        for slot in (home..home + PROBES).map(|probe| probe % OVERFLOW) {
+            let present = sums[slot].key.load(Ordering::Relaxed);
             if present == key {
-                return place;
+                return slot;
             }
             if present == 0 {
-                match sums[place]
+                match sums[slot]
                     .key
                     .compare_exchange(0, key, Ordering::AcqRel, Ordering::Acquire)
                 {
-                    Ok(_) => return place,
-                    Err(other) if other == key => return place,
+                    Ok(_) => return slot,
+                    Err(other) if other == key => return slot,
                     Err(_) => {}
                 }
             }

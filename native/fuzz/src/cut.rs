@@ -28,8 +28,8 @@ fn anyhow<'a>(mut text: &'a [u8], dice: &mut Dice) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// Places to cut off at: all of a short text, some of a longer one.
-pub(crate) fn places(len: usize, dice: &mut Dice) -> Vec<usize> {
+/// Offsets to cut off at: all of a short text, some of a longer one.
+pub(crate) fn offsets(len: usize, dice: &mut Dice) -> Vec<usize> {
     if len <= 300 {
         return (0..=len).collect();
     }

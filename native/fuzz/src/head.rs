@@ -4,7 +4,7 @@
 mod written;
 
 use budgateway_core::head::{
-    Familiar, Fields, HeadError, LastHost, MAX_HEAD, MAX_HEADERS, RequestHead, ResponseHead, flag,
+    Fields, HeadCache, HeadError, LastHost, MAX_HEAD, MAX_HEADERS, RequestHead, ResponseHead, flag,
 };
 
 use crate::slow::{is_text, is_token, line};
@@ -24,7 +24,7 @@ pub fn check(text: &[u8]) {
         let slow = Slow::of(&text[..head.size]);
         let http_10 = slow.request(&head, text);
         slow.agrees(text, head.flags, head.content_length, &head.fields, http_10);
-        familiar(&text[..head.size], &head, &mut dice);
+        head_cache(&text[..head.size], &head, &mut dice);
         written::request(text, &head, &slow, &mut dice);
     }
     for to_head in [false, true] {
@@ -40,7 +40,7 @@ pub fn check(text: &[u8]) {
 /// A beginning is not yet anything, or it is what the whole is.
 fn verdicts(text: &[u8], dice: &mut Dice, verdict: impl Fn(&[u8]) -> Result<Option<usize>, HeadError>) {
     let whole = verdict(text);
-    for cut in cut::places(text.len(), dice) {
+    for cut in cut::offsets(text.len(), dice) {
         let early = verdict(&text[..cut]);
         assert!(
             early == Ok(None) || early == whole,
@@ -70,21 +70,21 @@ fn memory(text: &[u8], dice: &mut Dice) {
 }
 
 /// A head that was remembered is known whatever its length says, and would be taken with any; no other one is known.
-fn familiar(text: &[u8], head: &RequestHead, dice: &mut Dice) {
+fn head_cache(text: &[u8], head: &RequestHead, dice: &mut Dice) {
     let Some(at) = head
         .find(text, b"content-length")
         .map(|field| field.value_span().range())
     else {
         return;
     };
-    let mut familiar = Familiar::default();
-    familiar.remember(text, &at);
+    let mut head_cache = HeadCache::default();
+    head_cache.insert(text, &at);
     let is_plain = matches!(text[at.start], b'1'..=b'9');
     let longest = 2 * 1024;
-    assert_eq!(familiar.knows(text, &at), is_plain && text.len() <= longest);
+    assert_eq!(head_cache.contains(text, &at), is_plain && text.len() <= longest);
     for number in ["1", "90210", "999999999999999999"] {
         let other = [&text[..at.start], number.as_bytes(), &text[at.end..]].concat();
-        let is_known = familiar.knows(&other, &(at.start..at.start + number.len()));
+        let is_known = head_cache.contains(&other, &(at.start..at.start + number.len()));
         assert_eq!(is_known, is_plain && text.len() <= longest && other.len() <= longest);
         if is_known {
             let other = RequestHead::parse(&other).expect("as that one").expect("whole");
@@ -95,7 +95,7 @@ fn familiar(text: &[u8], head: &RequestHead, dice: &mut Dice) {
     let mut other = text.to_vec();
     let flip = dice.below(text.len());
     other[flip] ^= 1 << dice.below(8);
-    assert!(at.contains(&flip) || !familiar.knows(&other, &at));
+    assert!(at.contains(&flip) || !head_cache.contains(&other, &at));
 }
 
 /// A head's lines as a slow reader sees them.

@@ -3,7 +3,7 @@
 //! The parser of record is llhttp; this scan is the second, stricter opinion over the same bytes (RFC 9110, RFC 9112).
 //! It reads whole lines left to right, so that the verdict on a prefix never differs from the verdict on the whole.
 
-mod familiar;
+mod head_cache;
 mod known;
 mod location;
 mod out;
@@ -15,7 +15,7 @@ mod target;
 mod token;
 mod write;
 
-pub use familiar::Familiar;
+pub use head_cache::HeadCache;
 pub use known::Known;
 pub use out::Framing;
 pub use request::{LastHost, RequestHead};

@@ -174,8 +174,8 @@ fn control(bytes: &[u8]) -> Option<(usize, u8)> {
         }
         at += 16;
     }
-    let (place, byte) = short_control(bytes.get(at..)?)?;
-    Some((at + place, byte))
+    let (index, byte) = short_control(bytes.get(at..)?)?;
+    Some((at + index, byte))
 }
 
 /// Same as `control`, for the last few bytes.

@@ -3,8 +3,8 @@
 use wide::i8x16;
 
 use crate::decimal::{Decimal, three};
-use crate::lanes::{all, equal, within};
 use crate::out::Out;
+use crate::simd::{all, equal, within};
 
 use super::known::{self, Known, KnownSet};
 use super::location::is_ours;

@@ -3,9 +3,9 @@
 pub(crate) mod block;
 mod outline;
 mod peek;
-mod prose;
 mod scan;
 mod splice;
+mod string;
 mod text;
 mod usage;
 mod walk;

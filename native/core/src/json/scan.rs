@@ -5,7 +5,7 @@
 //! which reports the error and its position.
 
 use super::block::{self, BLOCK, Block, Work};
-use super::prose::{Escapes, Text};
+use super::string::{Escapes, Text};
 use super::walk::{MAX_DEPTH, Visitor, digits, literal, number};
 
 /// Same result as `walk`: the offset of the `{`, when the text is an object. None when in doubt; then the visitor may
@@ -13,41 +13,41 @@ use super::walk::{MAX_DEPTH, Visitor, digits, literal, number};
 #[inline]
 pub(super) fn scan<V: Visitor>(bytes: &[u8], visitor: &mut V) -> Option<Option<usize>> {
     let mut finder = Finder::new(bytes);
-    let mut places = Places {
+    let mut positions = Positions {
         bytes,
         finder: &mut finder,
         word: Word::default(),
     };
-    let (at, byte) = places.next()?;
+    let (at, byte) = positions.next()?;
     let object = if byte == b'{' {
-        members(&mut places, visitor)?;
+        members(&mut positions, visitor)?;
         Some(at)
     } else {
-        value(&mut places, at, byte, 0)?;
+        value(&mut positions, at, byte, 0)?;
         None
     };
-    (places.next().is_none() && finder.is_sound()).then_some(object)
+    (positions.next().is_none() && finder.is_sound()).then_some(object)
 }
 
 /// Scans the members of the outermost object.
 #[inline(always)]
-fn members<V: Visitor>(places: &mut Places<'_, '_>, visitor: &mut V) -> Option<()> {
-    let bytes = places.bytes;
-    let (mut key, mut byte) = places.next()?;
+fn members<V: Visitor>(positions: &mut Positions<'_, '_>, visitor: &mut V) -> Option<()> {
+    let bytes = positions.bytes;
+    let (mut key, mut byte) = positions.next()?;
     if byte == b'}' {
         return Some(());
     }
     loop {
-        let (colon, start, first) = places.member(byte)?;
+        let (colon, start, first) = positions.member(byte)?;
         let text = bytes.get(key + 1..before_space(bytes, colon) - 1)?;
-        let tag = visitor.key(text, places.finder.has_escapes && text.contains(&b'\\'));
-        value(places, start, first, 1)?;
-        let (after, sign) = places.next()?;
+        let tag = visitor.key(text, positions.finder.has_escapes && text.contains(&b'\\'));
+        value(positions, start, first, 1)?;
+        let (after, sign) = positions.next()?;
         if let Some(tag) = tag {
             visitor.member(tag, key, start, before_space(bytes, after)).ok()?;
         }
         match sign {
-            b',' => (key, byte) = places.next()?,
+            b',' => (key, byte) = positions.next()?,
             b'}' => return Some(()),
             _ => return None,
         }
@@ -56,14 +56,14 @@ fn members<V: Visitor>(places: &mut Places<'_, '_>, visitor: &mut V) -> Option<(
 
 /// Scans the value that begins at `at` with `byte`, inside `depth` containers.
 #[inline(always)]
-fn value(places: &mut Places<'_, '_>, at: usize, byte: u8, depth: u32) -> Option<()> {
+fn value(positions: &mut Positions<'_, '_>, at: usize, byte: u8, depth: u32) -> Option<()> {
     match byte {
         b'"' => Some(()),
         b'{' | b'[' => {
-            places.word = container(places.finder, places.word, byte, depth)?;
+            positions.word = container(positions.finder, positions.word, byte, depth)?;
             Some(())
         }
-        _ => scalar(places.bytes, at, byte),
+        _ => scalar(positions.bytes, at, byte),
     }
 }
 
@@ -71,7 +71,7 @@ fn value(places: &mut Places<'_, '_>, at: usize, byte: u8, depth: u32) -> Option
 #[inline(never)]
 fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) -> Option<Word> {
     let bytes = finder.bytes;
-    let mut places = Places { bytes, finder, word };
+    let mut positions = Positions { bytes, finder, word };
     // Nested containers as bits, the innermost in bit 0: 1 is an object.
     let (mut nest, mut depth) = (0_u128, outside);
     let mut at = 0;
@@ -85,10 +85,10 @@ fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) ->
                 let is_object = byte == b'{';
                 depth += 1;
                 nest = nest << 1 | u128::from(is_object);
-                (at, byte) = places.next()?;
+                (at, byte) = positions.next()?;
                 if is_object {
                     if byte != b'}' {
-                        (_, at, byte) = places.member(byte)?;
+                        (_, at, byte) = positions.member(byte)?;
                         continue 'value;
                     }
                 } else if byte != b']' {
@@ -101,12 +101,12 @@ fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) ->
         }
         // A value ended; close the containers that end with it.
         while depth != outside {
-            let (_, sign) = places.next()?;
+            let (_, sign) = positions.next()?;
             let is_object = nest & 1 == 1;
             if sign == b',' {
-                (at, byte) = places.next()?;
+                (at, byte) = positions.next()?;
                 if is_object {
-                    (_, at, byte) = places.member(byte)?;
+                    (_, at, byte) = positions.member(byte)?;
                 }
                 continue 'value;
             }
@@ -116,7 +116,7 @@ fn container(finder: &mut Finder<'_>, word: Word, mut byte: u8, outside: u32) ->
             depth -= 1;
             nest >>= 1;
         }
-        return Some(places.word);
+        return Some(positions.word);
     }
 }
 
@@ -154,14 +154,14 @@ struct Word {
 }
 
 /// The structural positions, from left to right.
-struct Places<'a, 'b> {
+struct Positions<'a, 'b> {
     bytes: &'b [u8],
     finder: &'a mut Finder<'b>,
     // The rest of the current word.
     word: Word,
 }
 
-impl Places<'_, '_> {
+impl Positions<'_, '_> {
     /// The next position, and the byte there; None when there are no more, or the text is not JSON.
     #[inline(always)]
     fn next(&mut self) -> Option<(usize, u8)> {

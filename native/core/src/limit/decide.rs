@@ -14,8 +14,8 @@ use super::budget::{self, Budget};
 use super::cells::Change;
 use super::lease::{self, Lease};
 use super::rate::{self, Bucket, to_units};
-use super::refusal::{Refusal, Standing};
-use super::refusal::{busy, concurrency_refusal, rate_refusal, rate_standing, spend_refusal};
+use super::refusal::{LimitState, Refusal};
+use super::refusal::{busy, concurrency_refusal, rate_refusal, rate_state, spend_refusal};
 use super::{LimitError, MAX_LIMITS};
 use crate::segment::{Segment, Worker};
 
@@ -109,12 +109,12 @@ pub struct Ask {
 
 /// The debits of one exchange until it is settled.
 #[derive(Debug)]
-pub struct Grant {
+pub struct Reservation {
     held: SmallVec<[Held; 6]>,
     /// The state of the request limit with the least left.
-    pub requests: Option<Standing>,
+    pub requests: Option<LimitState>,
     /// The state of the token limit with the least left.
-    pub tokens: Option<Standing>,
+    pub tokens: Option<LimitState>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -147,7 +147,7 @@ enum Held {
     },
 }
 
-impl Grant {
+impl Reservation {
     /// The debits in the order of the limits: limit index, amount, and the day on which a budget's period ends (days
     /// since 1970, else 0).
     pub fn debits(&self) -> impl Iterator<Item = (usize, u64, u32)> + '_ {
@@ -195,7 +195,7 @@ impl Limits {
 
     /// Debits every limit, or none.
     #[inline]
-    pub fn decide(&self, asker: &Asker<'_>, ask: &Ask) -> Result<Grant, Refusal> {
+    pub fn decide(&self, asker: &Asker<'_>, ask: &Ask) -> Result<Reservation, Refusal> {
         let hashes = self.hashes(asker);
         // A single limit cannot be debited in part.
         if self.limits.len() > 1 {
@@ -206,10 +206,10 @@ impl Limits {
 
     /// Debits the rates as far as they have tokens left, and refuses nothing: for limits that count along while another
     /// host decides. Leases and budgets are ignored.
-    pub fn follow(&self, asker: &Asker<'_>, ask: &Ask) -> Grant {
+    pub fn follow(&self, asker: &Asker<'_>, ask: &Ask) -> Reservation {
         let mut held = SmallVec::new();
         let now = to_units(ask.now_ns);
-        for (place, limit, hash) in self.each(&self.hashes(asker)) {
+        for (index, limit, hash) in self.each(&self.hashes(asker)) {
             if let Rule::Rate(unit, bucket) = limit.rule {
                 let (cost, taken) = (ask.cost(unit, &bucket), Cell::new(0));
                 let change = rate::cells_of(&self.segment, hash).change(hash, ask.now_ns, Bucket::need(now), |time| {
@@ -220,24 +220,24 @@ impl Limits {
                 if amount > 0 && matches!(change, Change::Made(_)) {
                     held.push(Held::Followed {
                         hash,
-                        limit: place as u8,
+                        limit: index as u8,
                         amount,
                         unit,
                     });
                 }
             }
         }
-        Grant {
+        Reservation {
             held,
             requests: None,
             tokens: None,
         }
     }
 
-    /// Settles a grant: ends its leases, and debits tokens and money by the actual usage.
-    pub fn settle(&self, grant: &Grant, tokens: u64, micros: u64, now_ns: u64) {
+    /// Settles a reservation: ends its leases, and debits tokens and money by the actual usage.
+    pub fn settle(&self, reservation: &Reservation, tokens: u64, micros: u64, now_ns: u64) {
         let now = to_units(now_ns);
-        for held in &grant.held {
+        for held in &reservation.held {
             match *held {
                 Held::Requests { .. }
                 | Held::Followed {
@@ -300,17 +300,17 @@ impl Limits {
     /// Each limit that counts this exchange, with its index and the hash of its cell.
     #[inline]
     fn each<'a>(&'a self, hashes: &'a Hashes) -> impl Iterator<Item = (usize, &'a Limit, u64)> {
-        self.limits.iter().enumerate().filter_map(|(place, limit)| {
+        self.limits.iter().enumerate().filter_map(|(index, limit)| {
             let subject = hashes.get(usize::from(limit.subject)).copied().unwrap_or(0);
-            (subject != 0).then(|| (place, limit, mix(subject ^ limit.key).max(1)))
+            (subject != 0).then(|| (index, limit, mix(subject ^ limit.key).max(1)))
         })
     }
 
     #[inline]
     fn look(&self, hashes: &Hashes, ask: &Ask) -> Result<(), Refusal> {
         let mut worst: Option<Refusal> = None;
-        for (place, limit, hash) in self.each(hashes) {
-            if let Some(refusal) = self.refusal(place, limit, hash, ask) {
+        for (index, limit, hash) in self.each(hashes) {
+            if let Some(refusal) = self.refusal(index, limit, hash, ask) {
                 let is_worse = |known: &Refusal| (refusal.never, refusal.wait_ns) > (known.never, known.wait_ns);
                 if worst.as_ref().is_none_or(is_worse) {
                     worst = Some(refusal);
@@ -322,48 +322,55 @@ impl Limits {
 
     /// The refusal that a limit would give now.
     #[inline]
-    fn refusal(&self, place: usize, limit: &Limit, hash: u64, ask: &Ask) -> Option<Refusal> {
+    fn refusal(&self, index: usize, limit: &Limit, hash: u64, ask: &Ask) -> Option<Refusal> {
         match limit.rule {
             Rule::Rate(unit, bucket) => {
                 let (now, cost) = (to_units(ask.now_ns), ask.cost(unit, &bucket));
                 let time = rate::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
                 let refused = bucket.debited(time, cost, now).is_none();
-                refused.then(|| rate_refusal(place, &bucket, time, cost, now))
+                refused.then(|| rate_refusal(index, &bucket, time, cost, now))
             }
-            Rule::Concurrency(most) => (lease::count(&self.segment, hash) >= most).then(|| concurrency_refusal(place)),
-            Rule::Spend(budget) => self.overspent(place, &budget, hash, ask),
+            Rule::Concurrency(most) => (lease::count(&self.segment, hash) >= most).then(|| concurrency_refusal(index)),
+            Rule::Spend(budget) => self.overspent(index, &budget, hash, ask),
         }
     }
 
     /// The refusal that a budget would give now. Not inlined: otherwise every decision would compute the ends of
     /// periods.
     #[inline(never)]
-    fn overspent(&self, place: usize, budget: &Budget, hash: u64, ask: &Ask) -> Option<Refusal> {
+    fn overspent(&self, index: usize, budget: &Budget, hash: u64, ask: &Ask) -> Option<Refusal> {
         let value = budget::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
         let micros = ask.spend(budget)?;
         let refused = budget.debited(value, micros, ask.today).is_none();
-        refused.then(|| spend_refusal(place, budget, value, ask))
+        refused.then(|| spend_refusal(index, budget, value, ask))
     }
 
     #[inline]
-    fn take(&self, hashes: &Hashes, ask: &Ask) -> Result<Grant, Refusal> {
-        let mut grant = Grant {
+    fn take(&self, hashes: &Hashes, ask: &Ask) -> Result<Reservation, Refusal> {
+        let mut reservation = Reservation {
             held: SmallVec::new(),
             requests: None,
             tokens: None,
         };
-        for (place, limit, hash) in self.each(hashes) {
-            if let Err(refusal) = self.take_one(&mut grant, place, limit, hash, ask) {
-                self.give_back(&grant);
+        for (index, limit, hash) in self.each(hashes) {
+            if let Err(refusal) = self.take_one(&mut reservation, index, limit, hash, ask) {
+                self.give_back(&reservation);
                 return Err(refusal);
             }
         }
-        Ok(grant)
+        Ok(reservation)
     }
 
     #[inline]
-    fn take_one(&self, grant: &mut Grant, place: usize, limit: &Limit, hash: u64, ask: &Ask) -> Result<(), Refusal> {
-        let number = place as u8;
+    fn take_one(
+        &self,
+        reservation: &mut Reservation,
+        index: usize,
+        limit: &Limit,
+        hash: u64,
+        ask: &Ask,
+    ) -> Result<(), Refusal> {
+        let number = index as u8;
         match limit.rule {
             Rule::Rate(unit, bucket) => {
                 let (now, cost) = (to_units(ask.now_ns), ask.cost(unit, &bucket));
@@ -373,11 +380,11 @@ impl Limits {
                 });
                 match change {
                     Change::Made(time) => {
-                        let standing = rate_standing(place, &bucket, time, now);
+                        let state = rate_state(index, &bucket, time, now);
                         let (tightest, held) = match unit {
-                            Unit::Requests => (&mut grant.requests, Held::Requests { hash, limit: number }),
+                            Unit::Requests => (&mut reservation.requests, Held::Requests { hash, limit: number }),
                             Unit::Tokens => (
-                                &mut grant.tokens,
+                                &mut reservation.tokens,
                                 Held::Tokens {
                                     hash,
                                     limit: number,
@@ -385,34 +392,48 @@ impl Limits {
                                 },
                             ),
                         };
-                        if tightest.is_none_or(|known| standing.left < known.left) {
-                            *tightest = Some(standing);
+                        if tightest.is_none_or(|known| state.left < known.left) {
+                            *tightest = Some(state);
                         }
-                        grant.held.push(held);
+                        reservation.held.push(held);
                         Ok(())
                     }
-                    Change::Refused(time) => Err(rate_refusal(place, &bucket, time, cost, now)),
-                    Change::Busy => Err(busy(place)),
+                    Change::Refused(time) => Err(rate_refusal(index, &bucket, time, cost, now)),
+                    Change::Busy => Err(busy(index)),
                 }
             }
-            Rule::Concurrency(most) => self.lease(grant, place, most, hash, ask),
-            Rule::Spend(budget) => self.spend(grant, place, &budget, hash, ask),
+            Rule::Concurrency(most) => self.lease(reservation, index, most, hash, ask),
+            Rule::Spend(budget) => self.spend(reservation, index, &budget, hash, ask),
         }
     }
 
     #[inline(never)]
-    fn lease(&self, grant: &mut Grant, place: usize, most: u32, hash: u64, ask: &Ask) -> Result<(), Refusal> {
+    fn lease(
+        &self,
+        reservation: &mut Reservation,
+        index: usize,
+        most: u32,
+        hash: u64,
+        ask: &Ask,
+    ) -> Result<(), Refusal> {
         let lease = lease::take(&self.segment, self.worker, hash, most, ask.now_ns);
-        let lease = lease.map_err(|()| concurrency_refusal(place))?;
-        grant.held.push(Held::Lease {
+        let lease = lease.map_err(|()| concurrency_refusal(index))?;
+        reservation.held.push(Held::Lease {
             lease,
-            limit: place as u8,
+            limit: index as u8,
         });
         Ok(())
     }
 
     #[inline(never)]
-    fn spend(&self, grant: &mut Grant, place: usize, budget: &Budget, hash: u64, ask: &Ask) -> Result<(), Refusal> {
+    fn spend(
+        &self,
+        reservation: &mut Reservation,
+        index: usize,
+        budget: &Budget,
+        hash: u64,
+        ask: &Ask,
+    ) -> Result<(), Refusal> {
         let Some(micros) = ask.spend(budget) else {
             return Ok(());
         };
@@ -422,23 +443,23 @@ impl Limits {
         });
         match change {
             Change::Made(value) => {
-                grant.held.push(Held::Spend {
+                reservation.held.push(Held::Spend {
                     hash,
-                    limit: place as u8,
+                    limit: index as u8,
                     end: budget.end(value, ask.today),
                     amount: micros,
                 });
                 Ok(())
             }
-            Change::Refused(value) => Err(spend_refusal(place, budget, value, ask)),
-            Change::Busy => Err(busy(place)),
+            Change::Refused(value) => Err(spend_refusal(index, budget, value, ask)),
+            Change::Busy => Err(busy(index)),
         }
     }
 
     /// Undoes a decision: nothing of it is consumed.
     #[cold]
-    pub fn give_back(&self, grant: &Grant) {
-        for held in &grant.held {
+    pub fn give_back(&self, reservation: &Reservation) {
+        for held in &reservation.held {
             match *held {
                 Held::Requests { hash, limit } => self.credit(hash, limit, 1),
                 Held::Tokens { hash, limit, amount }

@@ -46,7 +46,7 @@ fn a_refused_request_consumes_nothing() {
     let first = limits.decide(&anna, &ask(10, 40, 400)).unwrap();
     assert_eq!(
         first.requests,
-        Some(Standing {
+        Some(LimitState {
             limit: 0,
             left: 9,
             reset_ns: SECOND
@@ -54,7 +54,7 @@ fn a_refused_request_consumes_nothing() {
     );
     assert_eq!(
         first.tokens,
-        Some(Standing {
+        Some(LimitState {
             limit: 1,
             left: 50,
             reset_ns: 5 * SECOND
@@ -63,7 +63,7 @@ fn a_refused_request_consumes_nothing() {
     // Too many tokens, too expensive, and both: of several refusals, the longest wait is reported.
     let refused = |prompt, micros| limits.decide(&anna, &ask(prompt, 0, micros)).unwrap_err();
     assert_eq!((refused(51, 10).limit, refused(51, 10).wait_ns), (1, SECOND / 10));
-    assert_eq!((refused(1, 601).limit, refused(1, 601).standing.left), (3, 600));
+    assert_eq!((refused(1, 601).limit, refused(1, 601).state.left), (3, 600));
     assert_eq!(refused(51, 601).limit, 3);
     let never = limits.decide(&anna, &ask(0, 101, 601)).unwrap_err();
     assert_eq!((never.limit, never.never), (1, true));
@@ -106,17 +106,17 @@ fn settling_debits_what_it_came_to() {
     ]);
     let anna = asker("anna", "m");
     let left = || {
-        let grant = limits.decide(&anna, &ask(0, 0, 0)).unwrap();
-        limits.settle(&grant, 0, 0, 100 * SECOND);
-        grant.tokens.unwrap().left
+        let reservation = limits.decide(&anna, &ask(0, 0, 0)).unwrap();
+        limits.settle(&reservation, 0, 0, 100 * SECOND);
+        reservation.tokens.unwrap().left
     };
-    let grant = limits.decide(&anna, &ask(10, 90, 500)).unwrap();
+    let reservation = limits.decide(&anna, &ask(10, 90, 500)).unwrap();
     assert_eq!(limits.decide(&anna, &ask(0, 0, 0)).unwrap_err().limit, 1);
-    limits.settle(&grant, 30, 100, 100 * SECOND);
+    limits.settle(&reservation, 30, 100, 100 * SECOND);
     assert_eq!(left(), 70);
     // More than was reserved becomes a debt.
-    let grant = limits.decide(&anna, &ask(10, 10, 200)).unwrap();
-    limits.settle(&grant, 120, 900, 100 * SECOND);
+    let reservation = limits.decide(&anna, &ask(10, 10, 200)).unwrap();
+    limits.settle(&reservation, 120, 900, 100 * SECOND);
     let refused = limits.decide(&anna, &ask(1, 0, 0)).unwrap_err();
     assert_eq!((refused.limit, refused.wait_ns), (2, 24 * 3600 * SECOND));
     // A request without a cost is not refused.
@@ -124,9 +124,9 @@ fn settling_debits_what_it_came_to() {
         micros: None,
         ..ask(0, 0, 0)
     };
-    let grant = limits.decide(&anna, &free).unwrap();
-    assert_eq!(grant.tokens.unwrap().left, 0);
-    limits.settle(&grant, 0, 0, 100 * SECOND);
+    let reservation = limits.decide(&anna, &free).unwrap();
+    assert_eq!(reservation.tokens.unwrap().left, 0);
+    limits.settle(&reservation, 0, 0, 100 * SECOND);
     let tomorrow = Ask {
         today: 20_781,
         ..ask(1, 0, 1)
@@ -134,7 +134,7 @@ fn settling_debits_what_it_came_to() {
     let refused = limits.decide(&anna, &tomorrow).unwrap_err();
     // 70 - 120 is a debt of 50; one more token.
     assert_eq!(
-        (refused.limit, refused.wait_ns, refused.standing.left),
+        (refused.limit, refused.wait_ns, refused.state.left),
         (0, 51 * SECOND, 0)
     );
 }
@@ -151,7 +151,7 @@ fn what_counts_along_empties_a_bucket_at_most() {
     // 30, 30, 30, the remaining 10, nothing; of requests two.
     let amounts: Vec<Vec<u64>> = along
         .iter()
-        .map(|grant| grant.debits().map(|(_, amount, _)| amount).collect())
+        .map(|reservation| reservation.debits().map(|(_, amount, _)| amount).collect())
         .collect();
     assert_eq!(amounts, [vec![1, 30], vec![1, 30], vec![30], vec![10], vec![]]);
     let refused = limits.decide(&anna, &ask(1, 0, 0)).unwrap_err();
@@ -177,15 +177,15 @@ fn a_guess_is_no_reason_to_refuse_for_ever() {
         is_firm: false,
         ..ask(prompt, 5000, 70)
     };
-    let grant = limits.decide(&anna, &guess(101)).unwrap();
-    assert_eq!(grant.tokens.unwrap().left, 0);
+    let reservation = limits.decide(&anna, &guess(101)).unwrap();
+    assert_eq!(reservation.tokens.unwrap().left, 0);
     assert!(!limits.decide(&anna, &guess(101)).unwrap_err().never);
-    limits.settle(&grant, 0, 0, 100 * SECOND);
+    limits.settle(&reservation, 0, 0, 100 * SECOND);
     // The client's own maximum may be too much.
     assert!(limits.decide(&anna, &ask(0, 101, 0)).unwrap_err().never);
-    let grant = limits.decide(&anna, &guess(20)).unwrap();
-    assert_eq!(grant.tokens.unwrap().left, 0);
-    limits.settle(&grant, 25, 3, 100 * SECOND);
+    let reservation = limits.decide(&anna, &guess(20)).unwrap();
+    assert_eq!(reservation.tokens.unwrap().left, 0);
+    limits.settle(&reservation, 25, 3, 100 * SECOND);
     assert!(limits.decide(&anna, &ask(75, 0, 7)).is_ok());
 }
 
@@ -196,8 +196,8 @@ fn who_lacks_what_is_counted_by_is_not_counted() {
         ("tm", by::TENANT | by::MODEL, rate(Unit::Requests, 60, 1)),
         ("u", by::USER | by::MODEL, rate(Unit::Requests, 60, 2)),
     ]);
-    let grant = limits.decide(&asker("anna", "m"), &ask(0, 0, 0)).unwrap();
-    assert_eq!(grant.requests.unwrap().limit, 2);
+    let reservation = limits.decide(&asker("anna", "m"), &ask(0, 0, 0)).unwrap();
+    assert_eq!(reservation.requests.unwrap().limit, 2);
     let in_a = |user, model| Asker {
         tenant: b"a",
         ..asker(user, model)
@@ -261,9 +261,9 @@ fn threads_take_all_or_nothing() {
                     let mut admitted = 0;
                     for step in 0..4000_usize {
                         let model = ["m", "n", "o"][step % 3];
-                        if let Ok(grant) = limits.decide(&asker("anna", model), &ask(5, 5, 0)) {
+                        if let Ok(reservation) = limits.decide(&asker("anna", model), &ask(5, 5, 0)) {
                             admitted += 1;
-                            limits.settle(&grant, 10, 0, 100 * SECOND);
+                            limits.settle(&reservation, 10, 0, 100 * SECOND);
                         }
                     }
                     admitted

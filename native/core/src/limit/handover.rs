@@ -224,8 +224,8 @@ mod tests {
             2,
             "all three run there"
         );
-        for grant in &running {
-            old.settle(grant, 0, 50, 100 * SECOND);
+        for reservation in &running {
+            old.settle(reservation, 0, 50, 100 * SECOND);
         }
         move_on(&mut ledger, &after, 100);
         assert!(ledger.changes(100 * SECOND, TODAY).is_none());
@@ -239,20 +239,20 @@ mod tests {
         old.settle(&old.decide(&anna(), &ask(101, 7)).unwrap(), 0, 7, 101 * SECOND);
         move_on(&mut ledger, &after, 101);
         assert_eq!(new.decide(&anna(), &ask(101, 0)).unwrap_err().limit, 0);
-        let grant = new.decide(&anna(), &ask(102, 843)).unwrap();
-        new.settle(&grant, 0, 0, 102 * SECOND);
+        let reservation = new.decide(&anna(), &ask(102, 843)).unwrap();
+        new.settle(&reservation, 0, 0, 102 * SECOND);
     }
 
     #[test]
     fn what_was_reserved_there_is_given_back_here() {
         let (before, after) = (Arc::new(Segment::new(2).unwrap()), Arc::new(Segment::new(2).unwrap()));
         let old = Limits::new(before.clone(), 0, &rules()).unwrap();
-        let grant = old.decide(&anna(), &ask(100, 900)).unwrap();
+        let reservation = old.decide(&anna(), &ask(100, 900)).unwrap();
         let mut ledger = Ledger::new(before);
         move_on(&mut ledger, &after, 100);
         let new = Limits::new(after.clone(), 0, &rules()).unwrap();
         assert_eq!(new.decide(&anna(), &ask(100, 101)).unwrap_err().limit, 1);
-        old.settle(&grant, 0, 10, 100 * SECOND);
+        old.settle(&reservation, 0, 10, 100 * SECOND);
         move_on(&mut ledger, &after, 100);
         assert!(new.decide(&anna(), &ask(100, 990)).is_ok());
     }

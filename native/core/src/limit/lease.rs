@@ -113,8 +113,8 @@ fn key_of(segment: &Segment, slot: usize) -> &AtomicU64 {
 fn find(segment: &Segment, hash: u64) -> Option<usize> {
     let home = home(hash);
     let keys = &segment.layout().lease_sets[home].keys;
-    let place = keys.iter().position(|key| key.load(Ordering::SeqCst) == hash)?;
-    Some(home * KEYS + place)
+    let index = keys.iter().position(|key| key.load(Ordering::SeqCst) == hash)?;
+    Some(home * KEYS + index)
 }
 
 /// The key's slot, assigned if it has none; `None` when none is free.

@@ -19,11 +19,11 @@ mod state;
 
 pub use budget::{Budget, Period, carry};
 pub(crate) use cells::CellSet;
-pub use decide::{Ask, Asker, Grant, Limits, Rule, Unit, by};
+pub use decide::{Ask, Asker, Limits, Reservation, Rule, Unit, by};
 pub use handover::{Ledger, count};
 pub(crate) use lease::{LEASE_SETS, LeaseSet, SLOTS as LEASE_SLOTS};
 pub use rate::{Bucket, RateLimit};
-pub use refusal::{Refusal, Standing};
+pub use refusal::{LimitState, Refusal};
 pub use state::{Clocks, StateError, Step, load, save};
 
 /// The reason why a limit is invalid.

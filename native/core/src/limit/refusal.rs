@@ -17,12 +17,12 @@ pub struct Refusal {
     /// True when the request needs more than the limit ever allows.
     pub never: bool,
     /// The state of the limit.
-    pub standing: Standing,
+    pub state: LimitState,
 }
 
 /// The state of one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct LimitState {
     /// The index of the limit.
     pub limit: usize,
     /// The amount that could be debited now.
@@ -31,8 +31,8 @@ pub struct Standing {
     pub reset_ns: u64,
 }
 
-pub(super) fn rate_standing(limit: usize, bucket: &Bucket, time: u64, now: u64) -> Standing {
-    Standing {
+pub(super) fn rate_state(limit: usize, bucket: &Bucket, time: u64, now: u64) -> LimitState {
+    LimitState {
         limit,
         left: bucket.left(time, now),
         reset_ns: to_ns(time.saturating_sub(now)),
@@ -45,7 +45,7 @@ pub(super) fn rate_refusal(limit: usize, bucket: &Bucket, time: u64, cost: u64, 
         limit,
         wait_ns: bucket.wait_ns(time, cost, now),
         never: cost > bucket.burst(),
-        standing: rate_standing(limit, bucket, time, now),
+        state: rate_state(limit, bucket, time, now),
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn concurrency_refusal(limit: usize) -> Refusal {
         limit,
         wait_ns: 0,
         never: false,
-        standing: Standing {
+        state: LimitState {
             limit,
             left: 0,
             reset_ns: 0,
@@ -71,7 +71,7 @@ pub(super) fn spend_refusal(limit: usize, budget: &Budget, value: u64, ask: &Ask
         limit,
         wait_ns: days * NS_PER_DAY,
         never: false,
-        standing: Standing {
+        state: LimitState {
             limit,
             left: budget.left(value, ask.today),
             reset_ns: days * NS_PER_DAY,
@@ -85,7 +85,7 @@ pub(super) fn busy(limit: usize) -> Refusal {
         limit,
         wait_ns: BUSY_NS,
         never: false,
-        standing: Standing {
+        state: LimitState {
             limit,
             left: 0,
             reset_ns: BUSY_NS,

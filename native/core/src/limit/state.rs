@@ -235,11 +235,11 @@ mod tests {
                 user: b"anna",
                 ..Asker::default()
             };
-            let grant = limits.decide(&anna, &ask);
-            if let Ok(grant) = &grant {
-                limits.settle(grant, 0, micros, 0);
+            let reservation = limits.decide(&anna, &ask);
+            if let Ok(reservation) = &reservation {
+                limits.settle(reservation, 0, micros, 0);
             }
-            grant.is_ok()
+            reservation.is_ok()
         });
         let after = Clocks {
             behind_s: step.behind_s,
@@ -368,8 +368,8 @@ mod tests {
         let before = Arc::new(Segment::new(1).unwrap());
         let limits = Limits::new(before.clone(), 0, &rules).unwrap();
         for _ in 0..5 {
-            let grant = limits.decide(&anna, &ask(1000, 10)).unwrap();
-            limits.settle(&grant, 0, 10, 0);
+            let reservation = limits.decide(&anna, &ask(1000, 10)).unwrap();
+            limits.settle(&reservation, 0, 10, 0);
         }
         let state = save(&before, &at(1000, 5_000_000));
         // Another boot, another clock; a second later.

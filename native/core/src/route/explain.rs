@@ -22,7 +22,7 @@ impl RouteTable {
         let path = pattern::decode(request.path);
         let host = request.host.to_ascii_lowercase();
         let mut explanations = Vec::with_capacity(self.rules.len());
-        for (place, rule) in self.rules.iter().enumerate() {
+        for (index, rule) in self.rules.iter().enumerate() {
             let (verdict, model) = match rule.explain(request, &host, &path) {
                 Ok((why, model)) => (Ok(why), model),
                 Err(why) => (Err(why), None),
@@ -31,13 +31,13 @@ impl RouteTable {
             let rank = self
                 .entries
                 .iter()
-                .position(|entry| entry.rule == place && (verdict.is_err() || entry.model == model));
+                .position(|entry| entry.rule == index && (verdict.is_err() || entry.model == model));
             let matched = verdict.is_ok();
             let why = verdict.unwrap_or_else(|why| why);
             explanations.push((
                 rank,
                 Explanation {
-                    rule: place,
+                    rule: index,
                     matched,
                     why,
                 },

@@ -122,7 +122,7 @@ impl RouteTable {
 
     /// Compiles `rules`; those from `own_from` on are answered by the gateway itself.
     pub fn with_own(rules: &[Rule], own_from: usize) -> Result<Self, RuleError> {
-        let compile = |(place, rule)| Compiled::new(rule).map_err(|why| RuleError { rule: place, why });
+        let compile = |(index, rule)| Compiled::new(rule).map_err(|why| RuleError { rule: index, why });
         let compiled: Vec<Compiled> = rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
         let folded = compiled.iter().map(Compiled::folded).collect();
         let mut table = Self::assembled(compiled)?;
@@ -134,19 +134,19 @@ impl RouteTable {
     fn assembled(compiled: Vec<Compiled>) -> Result<Self, RuleError> {
         let mut methods = Vec::new();
         let mut entries = Vec::new();
-        for (place, one) in compiled.iter().enumerate() {
-            let mask = mask(&mut methods, &one.methods).map_err(|why| RuleError { rule: place, why })?;
+        for (index, one) in compiled.iter().enumerate() {
+            let mask = mask(&mut methods, &one.methods).map_err(|why| RuleError { rule: index, why })?;
             let headers = !one.headers.is_empty();
             if one.models.is_empty() {
                 entries.push(Entry {
-                    rule: place,
+                    rule: index,
                     model: None,
                     methods: mask,
                     headers,
                 });
             }
             entries.extend((0..one.models.len()).map(|at| Entry {
-                rule: place,
+                rule: index,
                 model: Some(at),
                 methods: mask,
                 headers,

@@ -19,9 +19,9 @@ use std::sync::atomic::Ordering;
 
 use super::{Candidate, Policy, SelectError, Selector};
 use crate::breaker::{self, State, Verdict};
+use crate::health::{Signals, Standing, Vitals};
 use crate::mask::Mask;
 use crate::outlier::{self, Leave, MS_SHIFT, Outlier};
-use crate::vitals::{Signals, Standing, Vitals};
 
 const NS_PER_MS: u64 = 1_000_000;
 /// The whole of a weight.

@@ -1,8 +1,8 @@
 //! Tests of a selector with unhealthy upstreams.
 
 use super::*;
+use crate::health::Signals;
 use crate::outlier;
-use crate::vitals::Signals;
 
 const SECOND: u64 = 1_000_000_000;
 const POLICIES: [Policy; 6] = [

@@ -158,7 +158,7 @@ fn a_full_upstream_keeps_its_probes() {
     assert_eq!(selector.try_pick(0, 0), Ok(0));
     selector.release(0, Verdict::Failure, 0).unwrap();
     let other = Segment::attach(selector.segment.fd()).unwrap();
-    assert!(occupancy::enter(
+    assert!(in_flight::enter(
         &other,
         other.worker(1).unwrap(),
         selector.candidates[0].slot,

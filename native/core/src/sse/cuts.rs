@@ -3,14 +3,14 @@
 use smallvec::SmallVec;
 
 /// The cuts of one feed: positions, in ascending order, in everything the framer output during it.
-pub(crate) type Places = SmallVec<[(usize, usize); 1]>;
+pub(crate) type Ranges = SmallVec<[(usize, usize); 1]>;
 
 /// Tracks the framer's output for one stream, and records the cuts.
 #[derive(Default)]
 pub(super) struct Cuts {
     // feed
     at: usize,
-    places: Places,
+    ranges: Ranges,
     // stream
     /// The last cut ended with a carriage return: a line feed that follows belongs to it.
     after_cr: bool,
@@ -20,13 +20,13 @@ impl Cuts {
     /// Begins a feed.
     pub(super) fn begin(&mut self) {
         self.at = 0;
-        self.places.clear();
+        self.ranges.clear();
     }
 
     /// Receives bytes between events.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         if std::mem::take(&mut self.after_cr) && bytes.first() == Some(&b'\n') {
-            self.places.push((self.at, self.at + 1));
+            self.ranges.push((self.at, self.at + 1));
         }
         self.at += bytes.len();
     }
@@ -36,14 +36,14 @@ impl Cuts {
         let start = self.at;
         self.at += raw.len();
         if is_cut {
-            self.places.push((start, self.at));
+            self.ranges.push((start, self.at));
         }
         self.after_cr = is_cut && raw.last() == Some(&b'\r');
     }
 
     /// The cuts of the feed so far.
-    pub(super) fn places(&self) -> &[(usize, usize)] {
-        &self.places
+    pub(super) fn ranges(&self) -> &[(usize, usize)] {
+        &self.ranges
     }
 }
 

@@ -59,7 +59,7 @@ impl<'a> Event<'a> {
     }
 
     /// Converts an offset in the data to one in `raw`.
-    pub(super) fn place(&self, mut offset: usize) -> Option<usize> {
+    pub(super) fn offset(&self, mut offset: usize) -> Option<usize> {
         for &(start, end) in self.lines {
             if offset < end - start {
                 return Some(start + offset);

@@ -126,10 +126,11 @@ impl Sink for Stream<'_> {
         if MARK.find(data).is_some() {
             for (start, end) in spans(data) {
                 let value = data.get(start..end).unwrap_or_default();
-                if let (Some(name), Some(place)) = (self.name.instead_of(value), event.place(start)) {
-                    self.out.extend_from_slice(event.raw.get(at..place).unwrap_or_default());
+                if let (Some(name), Some(offset)) = (self.name.instead_of(value), event.offset(start)) {
+                    self.out
+                        .extend_from_slice(event.raw.get(at..offset).unwrap_or_default());
                     self.out.extend_from_slice(name);
-                    at = place + (end - start);
+                    at = offset + (end - start);
                 }
             }
         }

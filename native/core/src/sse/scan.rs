@@ -172,7 +172,7 @@ impl UsageScanner {
 
     /// The cuts in the output of the last feed: positions, in ascending order.
     pub(crate) fn cuts(&self) -> &[(usize, usize)] {
-        self.seen.cuts.as_ref().map_or(&[], Cuts::places)
+        self.seen.cuts.as_ref().map_or(&[], Cuts::ranges)
     }
 
     /// The bytes of an event stream that are still held back.

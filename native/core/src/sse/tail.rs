@@ -1,7 +1,7 @@
 //! The fast path to a document's usage: reads the text that most engines write at its end, left to right.
 
 use super::usage::{self, Report};
-use crate::lanes::plain_len;
+use crate::simd::plain_len;
 
 /// Reads `tail`, which begins with the key `usage`: a flat object of counts, further members with simple values, the
 /// end of the document. None for everything else; then the slow path must read it.

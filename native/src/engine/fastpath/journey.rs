@@ -11,13 +11,13 @@ use pyo3::prelude::*;
 use smallvec::SmallVec;
 
 use super::precedent::{Lent, Precedent, Target};
-use crate::decide::Grant;
 use crate::engine::sockets::{Data, Interest, Piece, Transport, Waiting};
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Entry, Ledger, answer_of};
+use crate::limits::Reservation;
 
-/// Owns everything that must be given back: a slot at an upstream, a connection to it, and the limits' grant.
+/// Owns everything that must be given back: a slot at an upstream, a connection to it, and the limits' reservation.
 pub(super) struct Journey {
     pub(super) down: Py<Transport>,
     /// `None` when a connection would have to be dialled first.
@@ -30,7 +30,7 @@ pub(super) struct Journey {
     pub(super) precedent: Arc<Precedent>,
     /// The index of the target in the cached plan.
     pub(super) index: usize,
-    pub(super) grant: Option<Grant>,
+    pub(super) reservation: Option<Reservation>,
     pub(super) started_ns: i64,
     pub(super) sent_ns: i64,
 }
@@ -99,7 +99,7 @@ impl Journey {
         writer: &core::ResponseHeadWriter,
         response: &Response<'_>,
     ) -> PyResult<()> {
-        let limits = limit_lines(self.grant.as_ref());
+        let limits = limit_lines(self.reservation.as_ref());
         let (lines, discloses) = self
             .target()
             .map_or((&b""[..], false), |target| (&target.lines, target.discloses));
@@ -171,7 +171,7 @@ impl Journey {
             retries: 0,
             head: Some((&self.head, data)),
             answer: answer_of(body),
-            grant: self.grant.as_ref(),
+            reservation: self.reservation.as_ref(),
             price: price.as_ref().map(Py::get),
             request_id: text(&self.request_id),
             client: down.guest.client.as_deref().unwrap_or_default(),
@@ -222,12 +222,12 @@ impl Journey {
             request_id,
             precedent,
             index,
-            grant,
+            reservation,
             started_ns,
             sent_ns,
             ..
         } = *self;
-        let grant = grant.map(|grant| Py::new(py, grant)).transpose()?;
+        let reservation = reservation.map(|reservation| Py::new(py, reservation)).transpose()?;
         let data = data.into_python(py);
         let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
         let protocol = down.get().protocol(py);
@@ -241,7 +241,7 @@ impl Journey {
                 data,
                 text(&request_id),
                 index,
-                grant,
+                reservation,
                 precedent.standing.clone_ref(py),
                 started_ns,
                 sent_ns,
@@ -262,8 +262,8 @@ impl Journey {
     pub(super) fn end(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
         self.leave();
         self.release(Verdict::Neutral, now_ns());
-        if let Some(grant) = &self.grant {
-            grant.undo();
+        if let Some(reservation) = &self.reservation {
+            reservation.undo();
         }
         if let Some(up) = self.up() {
             Transport::end(up.bind(py), None)?;

@@ -15,20 +15,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use budgateway_core::head as core;
 use budgateway_core::head::{Known, flag};
-use budgateway_core::places::{Key, Places};
 use budgateway_core::route::{Answer, Request};
 use budgateway_core::segment::LabelId;
+use budgateway_core::slab::{Key, Slab};
 use budgateway_core::{limit, price};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
-use crate::decide::{Grant, LimitSet, Price, Size};
 use crate::engine::sockets::{Data, Idle, Interceptor, Interest, Read, Sockets, Transport};
 use crate::error::Error;
 use crate::head::{RequestHeadWriter, is_doubtful, now_ns};
 use crate::ids::RequestIds;
 use crate::json::Peeker;
 use crate::ledger::Ledger;
+use crate::limits::{LimitSet, Price, Reservation, Size};
 use crate::redact::Redactor;
 use crate::route::RouteTable;
 use crate::select::Selector;
@@ -67,7 +67,7 @@ struct State {
     /// True when credentials matter: a request without one may have a different cached plan.
     asks_who: bool,
     precedents: Precedents,
-    journeys: Places<Box<Journey>>,
+    journeys: Slab<Box<Journey>>,
     /// Exchanges completed on the fast path.
     carried: u64,
     last_host: core::LastHost,
@@ -121,7 +121,7 @@ impl Express {
                 table: None,
                 asks_who: false,
                 precedents: Precedents::default(),
-                journeys: Places::default(),
+                journeys: Slab::default(),
                 carried: 0,
                 last_host: core::LastHost::default(),
             }),
@@ -367,7 +367,12 @@ impl Express {
             prompt: price::prompt_tokens(body.len() as u64),
             output: said.max_tokens,
         };
-        let Some(Taken { grant, index, lent }) = self.take(own, &precedent, model, &size, started_ns) else {
+        let Some(Taken {
+            reservation,
+            index,
+            lent,
+        }) = self.take(own, &precedent, model, &size, started_ns)
+        else {
             return Ok(false);
         };
         let request_id = match head.request_id(bytes) {
@@ -384,7 +389,7 @@ impl Express {
             request_id,
             precedent,
             index,
-            grant,
+            reservation,
             started_ns,
             sent_ns: started_ns,
         });
@@ -419,7 +424,7 @@ impl Express {
         (now_ns < precedent.until_ns).then_some(precedent)
     }
 
-    /// Acquires what an exchange needs: its limits' grant, a slot at an upstream and an idle connection if there is
+    /// Acquires what an exchange needs: its limits' reservation, a slot at an upstream and an idle connection if there is
     /// one. `None`: refused, and nothing is held.
     fn take(
         &self,
@@ -431,7 +436,7 @@ impl Express {
     ) -> Option<Taken> {
         let py = own.py();
         let time = now_ns.unsigned_abs();
-        let grant = match &precedent.limits {
+        let reservation = match &precedent.limits {
             Some(limits) => {
                 let state = own.get().state();
                 let address = state.guest.network.as_deref().unwrap_or_default();
@@ -452,8 +457,8 @@ impl Express {
         };
         let selector = &precedent.selector.get().inner;
         let Ok(index) = selector.try_pick(time, precedent.without) else {
-            if let Some(grant) = grant {
-                grant.undo();
+            if let Some(reservation) = reservation {
+                reservation.undo();
             }
             return None;
         };
@@ -461,7 +466,7 @@ impl Express {
         let has_its_share = selector.in_flight(index).is_ok_and(|count| count > self.state().share);
         let target = precedent.targets.get(index).filter(|_| !has_its_share);
         Some(Taken {
-            grant,
+            reservation,
             index,
             lent: target.and_then(|target| target.lend(now_ns)),
         })
@@ -540,7 +545,7 @@ impl Express {
 
 /// The resources of an exchange that was admitted.
 struct Taken {
-    grant: Option<Grant>,
+    reservation: Option<Reservation>,
     index: usize,
     lent: Option<Lent>,
 }

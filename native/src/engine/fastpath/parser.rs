@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use budgateway_core::head::{Familiar, Field, Known};
-use budgateway_core::rooms::ROOM;
+use budgateway_core::head::{Field, HeadCache, Known};
+use budgateway_core::read_buffers::BUFFER_BYTES;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
 
@@ -19,7 +19,7 @@ pub(super) struct Parser {
     ended: Py<Ended>,
     feed: Mutex<Py<PyAny>>,
     filler: Filler,
-    familiar: Mutex<Familiar>,
+    head_cache: Mutex<HeadCache>,
 }
 
 /// Stands for a body that would otherwise have to be copied into a Python object: a parser does not look at a body
@@ -56,7 +56,7 @@ impl Parser {
             ended,
             feed,
             filler,
-            familiar: Mutex::default(),
+            head_cache: Mutex::default(),
         })
     }
 
@@ -69,18 +69,18 @@ impl Parser {
         let mut lengths = fields.iter().filter(|field| field.known == Known::ContentLength);
         let length = lengths.next().filter(|_| lengths.next().is_none());
         let length = length.map(|field| field.value_span().range()).unwrap_or_default();
-        if !body.is_empty() && self.familiar().knows(head, &length) {
+        if !body.is_empty() && self.head_cache().contains(head, &length) {
             return Ok(true);
         }
         let is_whole = match data {
             Data::Bytes(bytes) => self.ends_with(bytes.bind(py)),
-            Data::Room(_) => {
+            Data::Buffer(_) => {
                 let filler = self.filler.of(py, body.len())?;
                 !self.ends_with(&PyBytes::new(py, head)) && self.ends_with(filler.bind(py))
             }
         };
         if is_whole {
-            self.familiar().remember(head, &length);
+            self.head_cache().insert(head, &length);
         } else {
             // After an error, the parser stopped in the middle of a message; replace it.
             let fresh = fresh(py, &self.make, &self.ended)?;
@@ -98,8 +98,8 @@ impl Parser {
         self.ended.get().seen.swap(false, Ordering::Relaxed) && fed.is_ok()
     }
 
-    fn familiar(&self) -> MutexGuard<'_, Familiar> {
-        self.familiar.lock().unwrap_or_else(PoisonError::into_inner)
+    fn head_cache(&self) -> MutexGuard<'_, HeadCache> {
+        self.head_cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn feed(&self) -> MutexGuard<'_, Py<PyAny>> {
@@ -109,9 +109,9 @@ impl Parser {
 
 impl Filler {
     fn new(py: Python<'_>) -> PyResult<Self> {
-        let bytes = PyBytes::new_with(py, ROOM, |_| Ok(()))?;
+        let bytes = PyBytes::new_with(py, BUFFER_BYTES, |_| Ok(()))?;
         let most = PyMemoryView::from(&bytes)?;
-        let last = Mutex::new((ROOM, most.clone().into_any().unbind()));
+        let last = Mutex::new((BUFFER_BYTES, most.clone().into_any().unbind()));
         let most = most.unbind();
         Ok(Self { most, last })
     }

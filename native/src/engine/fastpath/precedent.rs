@@ -6,9 +6,9 @@ use std::sync::Arc;
 use budgateway_core::segment::LabelId;
 use pyo3::prelude::*;
 
-use crate::decide::{LimitSet, Price};
 use crate::engine::sockets::{Idle, Transport};
 use crate::head::RequestHeadWriter;
+use crate::limits::{LimitSet, Price};
 use crate::redact::Redactor;
 use crate::select::Selector;
 

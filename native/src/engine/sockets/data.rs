@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use budgateway_core::rooms::Room;
+use budgateway_core::read_buffers::ReadBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 /// Bytes from a read stay in their buffer until something needs them as a Python object.
 pub(crate) enum Data {
     Bytes(Py<PyBytes>),
-    Room(Arc<Room>),
+    Buffer(Arc<ReadBuffer>),
 }
 
 impl Data {
@@ -20,14 +20,14 @@ impl Data {
     pub(crate) fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
         match self {
             Self::Bytes(bytes) => bytes.as_bytes(py),
-            Self::Room(room) => room.bytes(),
+            Self::Buffer(buffer) => buffer.bytes(),
         }
     }
 
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Bytes(bytes) => Self::Bytes(bytes.clone_ref(py)),
-            Self::Room(room) => Self::Room(room.clone()),
+            Self::Buffer(buffer) => Self::Buffer(buffer.clone()),
         }
     }
 
@@ -35,14 +35,14 @@ impl Data {
     pub(crate) fn into_python(self, py: Python<'_>) -> Py<PyBytes> {
         match self {
             Self::Bytes(bytes) => bytes,
-            Self::Room(room) => PyBytes::new(py, room.bytes()).unbind(),
+            Self::Buffer(buffer) => PyBytes::new(py, buffer.bytes()).unbind(),
         }
     }
 }
 
-impl From<Room> for Data {
-    fn from(room: Room) -> Self {
-        Self::Room(Arc::new(room))
+impl From<ReadBuffer> for Data {
+    fn from(buffer: ReadBuffer) -> Self {
+        Self::Buffer(Arc::new(buffer))
     }
 }
 

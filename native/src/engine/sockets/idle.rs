@@ -72,8 +72,8 @@ impl Idle {
     #[pyo3(signature = (connection, /))]
     fn remove(&self, connection: &Bound<'_, PyAny>) {
         let mut state = self.state();
-        let place = state.all.iter().position(|waiting| waiting.connection.is(connection));
-        let removed = place.map(|place| state.all.remove(place));
+        let index = state.all.iter().position(|waiting| waiting.connection.is(connection));
+        let removed = index.map(|index| state.all.remove(index));
         drop(state);
         drop(removed);
     }
@@ -110,9 +110,9 @@ impl Idle {
     /// Takes the free connection that was used last, unless it has been idle for too long: then so have all before it.
     pub(crate) fn take(&self, now_ns: i64) -> Option<Waiting> {
         let mut state = self.state();
-        let place = state.all.iter().rposition(Waiting::is_free)?;
-        let waits = now_ns - state.all.get(place)?.since_ns;
-        (waits < self.keepalive_ns).then(|| state.all.remove(place))
+        let index = state.all.iter().rposition(Waiting::is_free)?;
+        let waits = now_ns - state.all.get(index)?.since_ns;
+        (waits < self.keepalive_ns).then(|| state.all.remove(index))
     }
 
     /// Returns a connection after its exchange; `false` when the pool is full.

@@ -1,7 +1,7 @@
 //! An interceptor below the protocols: it sees the reads of connections that it is interested in before their protocol
 //! does.
 
-use budgateway_core::places::Key;
+use budgateway_core::slab::Key;
 use pyo3::prelude::*;
 
 use super::state::Read;

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use budgateway_core::places::Key;
+use budgateway_core::slab::Key;
 use pyo3::intern;
 use pyo3::prelude::*;
 use rustix::event::epoll::EventFlags;
@@ -25,10 +25,10 @@ pub(crate) struct Listener {
     most: usize,
     /// Reports whether there are descriptors for another connection.
     gate: Option<Py<PyAny>>,
-    place: Mutex<Option<Place>>,
+    registration: Mutex<Option<Registration>>,
 }
 
-struct Place {
+struct Registration {
     fd: OwnedFd,
     key: Key,
     short: bool,
@@ -50,11 +50,11 @@ impl Listener {
                 factory,
                 most,
                 gate,
-                place: Mutex::default(),
+                registration: Mutex::default(),
             },
         )?;
         let key = set.add(&fd, Entry::Listener(own.clone_ref(py)), EventFlags::IN)?;
-        *own.get().place() = Some(Place { fd, key, short: false });
+        *own.get().registration() = Some(Registration { fd, key, short: false });
         Ok(own)
     }
 
@@ -83,15 +83,15 @@ impl Listener {
     }
 
     fn accept(&self) -> Result<OwnedFd, Errno> {
-        let place = self.place();
-        let place = place.as_ref().ok_or(Errno::AGAIN)?;
-        accept_with(&place.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        let registration = self.registration();
+        let registration = registration.as_ref().ok_or(Errno::AGAIN)?;
+        accept_with(&registration.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
     }
 
     /// Clears the shortage: the backlog is empty.
     fn caught_up(&self) {
-        if let Some(place) = self.place().as_mut() {
-            place.short = false;
+        if let Some(registration) = self.registration().as_mut() {
+            registration.short = false;
         }
     }
 
@@ -107,9 +107,9 @@ impl Listener {
     /// Pauses accepting. Logs the shortage once, and again only after the backlog was empty in between.
     fn rest(&self, own: &Bound<'_, Self>, error: Errno) -> PyResult<()> {
         let mut short = true;
-        if let Some(place) = self.place().as_mut() {
-            self.set.modify(&place.fd, place.key, EventFlags::empty());
-            short = std::mem::replace(&mut place.short, true);
+        if let Some(registration) = self.registration().as_mut() {
+            self.set.modify(&registration.fd, registration.key, EventFlags::empty());
+            short = std::mem::replace(&mut registration.short, true);
         }
         if !short {
             self.set.complain("no connection can be accepted", failed(error), own)?;
@@ -117,23 +117,23 @@ impl Listener {
         self.set.call_later(REST_S, &own.getattr(intern!(own.py(), "_rested"))?)
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Place>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn registration(&self) -> MutexGuard<'_, Option<Registration>> {
+        self.registration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[pymethods]
 impl Listener {
     pub(crate) fn close(&self) {
-        let place = self.place().take();
-        if let Some(place) = place {
-            self.set.remove(&place.fd, place.key);
+        let registration = self.registration().take();
+        if let Some(registration) = registration {
+            self.set.remove(&registration.fd, registration.key);
         }
     }
 
     fn _rested(&self) {
-        if let Some(place) = self.place().as_ref() {
-            self.set.modify(&place.fd, place.key, EventFlags::IN);
+        if let Some(registration) = self.registration().as_ref() {
+            self.set.modify(&registration.fd, registration.key, EventFlags::IN);
         }
     }
 }

@@ -80,7 +80,7 @@ impl Sockets {
 
     /// The number of read buffers that exchanges hold.
     fn lent(&self) -> usize {
-        self.set.rooms.lent()
+        self.set.read_buffers.lent()
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use budgateway_core::outbox::Outbox;
-use budgateway_core::places::{Key, Places};
-use budgateway_core::rooms::Rooms;
+use budgateway_core::read_buffers::ReadBuffers;
+use budgateway_core::slab::{Key, Slab};
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use rustix::event::Timespec;
@@ -22,9 +22,9 @@ const EVENTS: usize = 64;
 
 pub(crate) struct Set {
     epoll: OwnedFd,
-    owners: Mutex<Places<Entry>>,
+    owners: Mutex<Slab<Entry>>,
     /// The read buffers of all connections.
-    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) read_buffers: Arc<ReadBuffers>,
     turning: AtomicBool,
     /// Reported events that are not fully handled.
     again: Mutex<Vec<Ready>>,
@@ -56,7 +56,7 @@ impl Set {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC).map_err(failed)?,
             owners: Mutex::default(),
-            rooms: Arc::default(),
+            read_buffers: Arc::default(),
             turning: AtomicBool::new(false),
             again: Mutex::default(),
             written: Mutex::default(),
@@ -128,7 +128,7 @@ impl Set {
         self.owners().remove(key)
     }
 
-    fn owners(&self) -> MutexGuard<'_, Places<Entry>> {
+    fn owners(&self) -> MutexGuard<'_, Slab<Entry>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 
 use budgateway_core::outbox::Outbox;
-use budgateway_core::places::Key;
+use budgateway_core::slab::Key;
 use budgateway_core::unsent::Unsent;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -128,9 +128,9 @@ impl State {
         let Some(fd) = self.fd.as_ref() else {
             return Read::Nothing;
         };
-        let receive = |room: &mut [u8]| recv(fd, room, RecvFlags::empty()).map(|(count, _)| count);
+        let receive = |buffer: &mut [u8]| recv(fd, buffer, RecvFlags::empty()).map(|(count, _)| count);
         match set
-            .rooms
+            .read_buffers
             .receive(self.most, self.guest.head, receive, |bytes| Data::copy_of(py, bytes))
         {
             Ok(data) => {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use budgateway_core::rooms::ROOM;
+use budgateway_core::read_buffers::BUFFER_BYTES;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -38,7 +38,7 @@ impl Transport {
         most: usize,
     ) -> PyResult<Py<Self>> {
         let told = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        let mut state = State::new(most.min(ROOM), told);
+        let mut state = State::new(most.min(BUFFER_BYTES), told);
         state.protocol = Some(protocol.clone().unbind());
         state.received = Some(protocol.getattr(intern!(py, "data_received"))?.unbind());
         let set = set.clone();

@@ -15,7 +15,7 @@ const SUFFIX_BYTES: usize = 17;
 /// An entry is claimed by swapping the name's hash in, and published by its length. A process that finds a claimed
 /// entry with its own hash writes the same bytes and publishes them too, so a process killed in between blocks nobody.
 #[repr(C)]
-pub(crate) struct Names<const N: usize> {
+pub(crate) struct Interner<const N: usize> {
     entries: [Name; N],
 }
 
@@ -26,12 +26,12 @@ struct Name {
     bytes: [AtomicU8; MAX_NAME_BYTES],
 }
 
-impl<const N: usize> Names<N> {
+impl<const N: usize> Interner<N> {
     /// The index of `name`, found or added, from `first` on; `None` when the table is full.
     pub(crate) fn intern(&self, key: HashKey, name: &str, first: usize) -> Option<usize> {
         let name = cut(name);
         let hash = key.hash(name.as_bytes()).max(1);
-        self.entries.iter().enumerate().skip(first).find_map(|(place, entry)| {
+        self.entries.iter().enumerate().skip(first).find_map(|(index, entry)| {
             let found = match entry
                 .hash
                 .compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire)
@@ -39,19 +39,19 @@ impl<const N: usize> Names<N> {
                 Ok(_) => hash,
                 Err(present) => present,
             };
-            (found == hash && entry.is(name.as_bytes())).then_some(place)
+            (found == hash && entry.is(name.as_bytes())).then_some(index)
         })
     }
 
-    /// The name at `place`; `None` when none was published.
-    pub(crate) fn name(&self, place: usize) -> Option<String> {
-        self.entries.get(place)?.name()
+    /// The name at `index`; `None` when none was published.
+    pub(crate) fn name(&self, index: usize) -> Option<String> {
+        self.entries.get(index)?.name()
     }
 
-    /// True when `place` holds a name.
-    pub(crate) fn holds(&self, place: usize) -> bool {
+    /// True when `index` holds a name.
+    pub(crate) fn holds(&self, index: usize) -> bool {
         self.entries
-            .get(place)
+            .get(index)
             .is_some_and(|entry| entry.length.load(Ordering::Acquire) != 0)
     }
 }
@@ -105,8 +105,8 @@ mod tests {
 
     const KEY: HashKey = HashKey(7, 9);
 
-    fn table<const N: usize>() -> Names<N> {
-        Names {
+    fn table<const N: usize>() -> Interner<N> {
+        Interner {
             entries: std::array::from_fn(|_| Name {
                 hash: AtomicU64::new(0),
                 length: AtomicU16::new(0),

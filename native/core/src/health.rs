@@ -203,8 +203,8 @@ impl ModelSet {
         if hashes.len() > MODELS {
             return;
         }
-        for (place, &hash) in self.hashes.iter().zip(hashes) {
-            place.store(hash, Ordering::SeqCst);
+        for (cell, &hash) in self.hashes.iter().zip(hashes) {
+            cell.store(hash, Ordering::SeqCst);
         }
         self.count.store(hashes.len() as u64, Ordering::SeqCst);
     }
@@ -215,6 +215,6 @@ impl ModelSet {
         count > 0
             && self.hashes[..count]
                 .iter()
-                .all(|place| place.load(Ordering::SeqCst) != hash)
+                .all(|cell| cell.load(Ordering::SeqCst) != hash)
     }
 }

@@ -1,11 +1,11 @@
-//! Bindings of `core::limit`: one decision over all limits of an exchange.
+//! Bindings of `core::limit`: one decision over all limits of an exchange, and what limits have counted.
 
 use std::borrow::Cow;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use budgateway_core::limit as core;
-use budgateway_core::limit::{Ask, Asker, Bucket, Budget, LimitError, Rule, Standing, Unit, by};
+use budgateway_core::limit::{Ask, Asker, Bucket, Budget, LimitError, LimitState, Rule, Unit, by};
 use budgateway_core::price::{self as prices, LimitLines};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -96,7 +96,7 @@ impl LimitSet {
         let size = Size::of(py, peek, body_bytes.0);
         let ask = set.ask(!who.model.is_empty(), &size, price, now_ns.0, today);
         Ok(match set.inner.decide(&who.asker(&set.route), &ask) {
-            Ok(inner) => Bound::new(py, Grant::new(slf, inner, &ask))?.into_any(),
+            Ok(inner) => Bound::new(py, Reservation::new(slf, inner, &ask))?.into_any(),
             Err(inner) => Bound::new(
                 py,
                 Refusal {
@@ -120,12 +120,12 @@ impl LimitSet {
         peek: Option<&BodyPeek>,
         body_bytes: u64,
         now_ns: u64,
-    ) -> Grant {
+    ) -> Reservation {
         let set = slf.get();
         let who = Who::of([user, key, tenant, model, address], set.counts_by);
         let size = Size::of(slf.py(), peek, body_bytes);
         let ask = set.ask(!who.model.is_empty(), &size, None, now_ns, 0);
-        Grant::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
+        Reservation::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
     }
 
     /// Builds a refusal that was decided elsewhere.
@@ -136,7 +136,7 @@ impl LimitSet {
                 limit,
                 wait_ns,
                 never,
-                standing: Standing { limit, left, reset_ns },
+                state: LimitState { limit, left, reset_ns },
             },
         }
     }
@@ -203,7 +203,7 @@ impl Size {
 
 impl LimitSet {
     /// Decides for an inference request without a price. `None`: refused, and nothing was debited.
-    pub(crate) fn take(slf: &Bound<'_, Self>, asker: &Asker<'_>, size: &Size, now_ns: u64) -> Option<Grant> {
+    pub(crate) fn take(slf: &Bound<'_, Self>, asker: &Asker<'_>, size: &Size, now_ns: u64) -> Option<Reservation> {
         let set = slf.get();
         let ask = set.ask(true, size, None, now_ns, 0);
         let asker = Asker {
@@ -211,7 +211,7 @@ impl LimitSet {
             ..*asker
         };
         let inner = set.inner.decide(&asker, &ask).ok()?;
-        Some(Grant::new(slf, inner, &ask))
+        Some(Reservation::new(slf, inner, &ask))
     }
 
     /// The amounts to debit. A request that is not inference counts only as one request.
@@ -243,19 +243,19 @@ impl LimitSet {
     }
 }
 
-/// The debits of an exchange until it is settled. Dropping an unsettled grant gives them back.
+/// The debits of an exchange until it is settled. Dropping an unsettled reservation gives them back.
 #[pyclass(frozen, module = "budgateway._native")]
-pub(crate) struct Grant {
+pub(crate) struct Reservation {
     set: Py<LimitSet>,
-    inner: core::Grant,
+    inner: core::Reservation,
     prompt: u64,
     open: AtomicBool,
     /// The state of the request and token limits over all hosts, once known.
-    elsewhere: OnceLock<[Option<Standing>; 2]>,
+    elsewhere: OnceLock<[Option<LimitState>; 2]>,
 }
 
 #[pymethods]
-impl Grant {
+impl Reservation {
     pub(crate) fn settle(&self, tokens: u64, micros: u64, now_ns: u64) -> bool {
         let first = self.open.swap(false, Ordering::Relaxed);
         if first {
@@ -275,9 +275,9 @@ impl Grant {
         }
     }
 
-    fn stand(&self, requests: Option<(usize, u64, u64)>, tokens: Option<(usize, u64, u64)>) {
-        // Set once per grant, before anything reads it; the result of a second call is ignored.
-        let _ = self.elsewhere.set([requests.map(standing), tokens.map(standing)]);
+    fn set_state(&self, requests: Option<(usize, u64, u64)>, tokens: Option<(usize, u64, u64)>) {
+        // Set once per reservation, before anything reads it; the result of a second call is ignored.
+        let _ = self.elsewhere.set([requests.map(limit_state), tokens.map(limit_state)]);
     }
 
     #[getter]
@@ -302,8 +302,8 @@ impl Grant {
     }
 }
 
-impl Grant {
-    fn new(set: &Bound<'_, LimitSet>, inner: core::Grant, ask: &Ask) -> Self {
+impl Reservation {
+    fn new(set: &Bound<'_, LimitSet>, inner: core::Reservation, ask: &Ask) -> Self {
         Self {
             set: set.clone().unbind(),
             inner,
@@ -317,7 +317,7 @@ impl Grant {
     pub(crate) fn write_lines(&self, out: &mut LimitLines) {
         let set = self.set.get();
         if set.headers {
-            let told = |standing: Standing| (set.amount(standing.limit), standing);
+            let told = |state: LimitState| (set.amount(state.limit), state);
             let [requests, tokens] = *self
                 .elsewhere
                 .get()
@@ -327,7 +327,7 @@ impl Grant {
     }
 }
 
-impl Drop for Grant {
+impl Drop for Reservation {
     fn drop(&mut self) {
         // The time is irrelevant when nothing is debited.
         self.settle(0, 0, 0);
@@ -360,12 +360,12 @@ impl Refusal {
 
     #[getter]
     fn left(&self) -> u64 {
-        self.inner.standing.left
+        self.inner.state.left
     }
 
     fn lines<'py>(&self, py: Python<'py>, unit: &str) -> Bound<'py, PyBytes> {
         let set = self.set.get();
-        let told = Some((set.amount(self.inner.limit), self.inner.standing)).filter(|_| set.headers);
+        let told = Some((set.amount(self.inner.limit), self.inner.state)).filter(|_| set.headers);
         let (requests, tokens) = match unit {
             "requests" => (told, None),
             "tokens" => (None, told),
@@ -374,6 +374,30 @@ impl Refusal {
         let mut lines = LimitLines::new();
         prices::write_limit_lines(&mut lines, requests, tokens);
         PyBytes::new(py, lines.as_bytes())
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct LimitLedger {
+    inner: Mutex<core::Ledger>,
+}
+
+#[pymethods]
+impl LimitLedger {
+    #[new]
+    fn new(segment: &Segment) -> Self {
+        Self {
+            inner: Mutex::new(core::Ledger::new(segment.inner.clone())),
+        }
+    }
+
+    fn changes<'py>(&self, py: Python<'py>, now_ns: u64, today: u32) -> Option<Bound<'py, PyBytes>> {
+        // Takes milliseconds with tens of thousands of keys.
+        let changes = py.detach(|| {
+            let mut ledger = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            ledger.changes(now_ns, today)
+        });
+        changes.map(|changes| PyBytes::new(py, &changes))
     }
 }
 
@@ -394,10 +418,10 @@ fn rule(kind: &str, amount: u64, period: &str, burst: u64) -> Result<Rule, Limit
     })
 }
 
-fn standing((limit, left, reset_ns): (usize, u64, u64)) -> Standing {
-    Standing { limit, left, reset_ns }
+fn limit_state((limit, left, reset_ns): (usize, u64, u64)) -> LimitState {
+    LimitState { limit, left, reset_ns }
 }
 
-fn tuple(standing: Standing) -> (usize, u64, u64) {
-    (standing.limit, standing.left, standing.reset_ns)
+fn tuple(state: LimitState) -> (usize, u64, u64) {
+    (state.limit, state.left, state.reset_ns)
 }

@@ -44,7 +44,7 @@ fn enter_bounded(segment: &Segment, worker: Worker, slot: UpstreamSlot, limit: u
         }
         leave(segment, worker, slot);
         // A worker with a longer pause leaves the permit to the others.
-        for _ in 0..worker.place() << race {
+        for _ in 0..worker.index() << race {
             std::hint::spin_loop();
         }
         if load(segment, slot) >= limit {

@@ -15,12 +15,12 @@ const FULL: u32 = 1 << 11;
 
 /// The distribution. All zeroes is empty.
 #[derive(Debug)]
-pub struct Pace {
+pub struct LatencyHistogram {
     buckets: [AtomicU32; BUCKETS],
     count: AtomicU32,
 }
 
-impl Default for Pace {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         Self {
             buckets: std::array::from_fn(|_| AtomicU32::new(0)),
@@ -29,9 +29,9 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl LatencyHistogram {
     /// Records a latency.
-    pub fn hear(&self, ns: u64) {
+    pub fn record(&self, ns: u64) {
         self.buckets[bucket(ns)].fetch_add(1, Ordering::Relaxed);
         if self.count.fetch_add(1, Ordering::Relaxed) + 1 >= FULL {
             let halved = |bucket: &AtomicU32| {
@@ -87,13 +87,13 @@ mod tests {
 
     #[test]
     fn quantiles_are_the_sorted_lists_to_an_eighth() {
-        let pace = Pace::default();
+        let histogram = LatencyHistogram::default();
         let mut all: Vec<u64> = (0..1_500_u64).map(|step| MS + step * step * 997).collect();
-        all.iter().for_each(|&ns| pace.hear(ns));
+        all.iter().for_each(|&ns| histogram.record(ns));
         all.sort_unstable();
         for percent in [1, 50, 90, 95, 99, 100] {
             let exact = all[(all.len() * percent as usize).div_ceil(100) - 1];
-            let told = pace.quantile(percent).unwrap();
+            let told = histogram.quantile(percent).unwrap();
             assert!(
                 (exact..=exact + exact / 8 + 1).contains(&told),
                 "{percent}: {told}, not {exact}"
@@ -103,13 +103,13 @@ mod tests {
 
     #[test]
     fn nothing_is_told_of_little_and_nothing_is_out_of_range() {
-        let pace = Pace::default();
+        let histogram = LatencyHistogram::default();
         for _ in 1..ENOUGH {
-            pace.hear(MS);
+            histogram.record(MS);
         }
-        assert_eq!(pace.quantile(50), None);
-        pace.hear(0);
-        assert!(pace.quantile(100).unwrap() >= MS);
+        assert_eq!(histogram.quantile(50), None);
+        histogram.record(0);
+        assert!(histogram.quantile(100).unwrap() >= MS);
         for ns in [0, 1, 1 << 15, 1 << 16, 1 << 41, u64::MAX] {
             assert!(bucket(ns) < BUCKETS && (bucket(ns) == BUCKETS - 1 || ns < bound(bucket(ns))));
         }
@@ -117,9 +117,9 @@ mod tests {
 
     #[test]
     fn what_was_long_ago_is_forgotten() {
-        let pace = Pace::default();
-        (0..5_000).for_each(|_| pace.hear(1000 * MS));
-        (0..9_000).for_each(|_| pace.hear(MS));
-        assert!(pace.quantile(95).unwrap() < 2 * MS);
+        let histogram = LatencyHistogram::default();
+        (0..5_000).for_each(|_| histogram.record(1000 * MS));
+        (0..9_000).for_each(|_| histogram.record(MS));
+        assert!(histogram.quantile(95).unwrap() < 2 * MS);
     }
 }

@@ -1,7 +1,6 @@
-//! Bindings of `core::limit`: rate limits.
+//! Bindings of `core::limit`: one rate limit alone.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
 
 use budgateway_core::limit as core;
 use pyo3::prelude::*;
@@ -40,30 +39,6 @@ impl RateLimit {
 
     fn reset_ns(&self, key: &Bound<'_, PyAny>, now_ns: u64) -> PyResult<u64> {
         Ok(self.inner.reset_ns(&bytes_of(key)?, now_ns))
-    }
-}
-
-#[pyclass(frozen, module = "budgateway._native")]
-pub(crate) struct LimitLedger {
-    inner: Mutex<core::Ledger>,
-}
-
-#[pymethods]
-impl LimitLedger {
-    #[new]
-    fn new(segment: &Segment) -> Self {
-        Self {
-            inner: Mutex::new(core::Ledger::new(segment.inner.clone())),
-        }
-    }
-
-    fn changes<'py>(&self, py: Python<'py>, now_ns: u64, today: u32) -> Option<Bound<'py, PyBytes>> {
-        // Takes milliseconds with tens of thousands of keys.
-        let changes = py.detach(|| {
-            let mut ledger = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            ledger.changes(now_ns, today)
-        });
-        changes.map(|changes| PyBytes::new(py, &changes))
     }
 }
 

@@ -2,8 +2,8 @@
 
 /// Slots and their owners. A free slot is reused under another key.
 #[derive(Debug)]
-pub struct Places<T> {
-    all: Vec<Place<T>>,
+pub struct Slab<T> {
+    all: Vec<Slot<T>>,
     free: Vec<u32>,
 }
 
@@ -12,18 +12,18 @@ pub struct Places<T> {
 pub struct Key(u64);
 
 #[derive(Debug)]
-struct Place<T> {
+struct Slot<T> {
     generation: u32,
     owner: Option<T>,
 }
 
-impl<T> Places<T> {
+impl<T> Slab<T> {
     /// Adds an owner to a free slot.
     pub fn add(&mut self, owner: T) -> Key {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
-                self.all.push(Place {
+                self.all.push(Slot {
                     generation: 0,
                     owner: None,
                 });
@@ -31,9 +31,9 @@ impl<T> Places<T> {
             }
         };
         let mut generation = 0;
-        if let Some(place) = self.all.get_mut(index as usize) {
-            place.owner = Some(owner);
-            generation = place.generation;
+        if let Some(slot) = self.all.get_mut(index as usize) {
+            slot.owner = Some(owner);
+            generation = slot.generation;
         }
         Key(u64::from(generation) << 32 | u64::from(index))
     }
@@ -41,9 +41,9 @@ impl<T> Places<T> {
     /// The owner that this key was issued for, if it is still there.
     #[must_use]
     pub fn owner(&self, key: Key) -> Option<&T> {
-        let place = self.all.get(key.index())?;
-        if place.generation == key.generation() {
-            place.owner.as_ref()
+        let slot = self.all.get(key.index())?;
+        if slot.generation == key.generation() {
+            slot.owner.as_ref()
         } else {
             None
         }
@@ -51,12 +51,12 @@ impl<T> Places<T> {
 
     /// Removes the owner that this key was issued for.
     pub fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.all.get_mut(key.index())?;
-        if place.generation != key.generation() {
+        let slot = self.all.get_mut(key.index())?;
+        if slot.generation != key.generation() {
             return None;
         }
-        let owner = place.owner.take()?;
-        place.generation = place.generation.wrapping_add(1);
+        let owner = slot.owner.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
         self.free.push(key.0 as u32);
         Some(owner)
     }
@@ -70,7 +70,7 @@ impl<T> Places<T> {
 
     /// Iterates over all owners.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.all.iter().filter_map(|place| place.owner.as_ref())
+        self.all.iter().filter_map(|slot| slot.owner.as_ref())
     }
 
     /// Removes all owners.
@@ -80,14 +80,14 @@ impl<T> Places<T> {
 
     /// Removes the owners for which `whose` is true.
     pub fn take(&mut self, whose: impl Fn(&T) -> bool) -> Vec<T> {
-        let is_theirs = |place: &Place<T>| place.owner.as_ref().is_some_and(&whose);
-        let places = (0..).zip(&self.all).filter(|(_, place)| is_theirs(place));
-        let keys: Vec<Key> = places.map(|(index, place)| place.key(index)).collect();
+        let is_theirs = |slot: &Slot<T>| slot.owner.as_ref().is_some_and(&whose);
+        let slots = (0..).zip(&self.all).filter(|(_, slot)| is_theirs(slot));
+        let keys: Vec<Key> = slots.map(|(index, slot)| slot.key(index)).collect();
         keys.into_iter().filter_map(|key| self.remove(key)).collect()
     }
 }
 
-impl<T> Default for Places<T> {
+impl<T> Default for Slab<T> {
     fn default() -> Self {
         Self {
             all: Vec::new(),
@@ -96,7 +96,7 @@ impl<T> Default for Places<T> {
     }
 }
 
-impl<T> Place<T> {
+impl<T> Slot<T> {
     fn key(&self, index: u32) -> Key {
         Key(u64::from(self.generation) << 32 | u64::from(index))
     }
@@ -130,58 +130,58 @@ mod tests {
 
     #[test]
     fn a_key_does_not_reach_a_successor() {
-        let mut places = Places::default();
-        let first = places.add("first");
-        assert_eq!(places.owner(first), Some(&"first"));
-        assert_eq!(places.remove(first), Some("first"));
-        let second = places.add("second");
+        let mut slab = Slab::default();
+        let first = slab.add("first");
+        assert_eq!(slab.owner(first), Some(&"first"));
+        assert_eq!(slab.remove(first), Some("first"));
+        let second = slab.add("second");
         assert_eq!(first.index(), second.index());
-        assert_eq!(places.owner(first), None);
-        assert_eq!(places.remove(first), None);
-        assert_eq!(places.owner(second), Some(&"second"));
+        assert_eq!(slab.owner(first), None);
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.owner(second), Some(&"second"));
     }
 
     #[test]
     fn a_place_is_given_back_once() {
-        let mut places = Places::default();
-        let key = places.add(1);
-        places.remove(key);
-        places.remove(key);
-        assert_ne!(places.add(2).index(), places.add(3).index());
+        let mut slab = Slab::default();
+        let key = slab.add(1);
+        slab.remove(key);
+        slab.remove(key);
+        assert_ne!(slab.add(2).index(), slab.add(3).index());
     }
 
     #[test]
     fn numbers_are_keys() {
-        let mut places = Places::default();
-        places.add(1);
-        let before = places.add(0);
-        places.remove(before);
-        let key = places.add(2);
-        assert_eq!(places.owner(Key::of_number(key.number())), Some(&2));
-        assert_eq!(places.owner(Key::of_number(before.number())), None);
-        assert_eq!(places.owner(Key::of_number(7)), None);
+        let mut slab = Slab::default();
+        slab.add(1);
+        let before = slab.add(0);
+        slab.remove(before);
+        let key = slab.add(2);
+        assert_eq!(slab.owner(Key::of_number(key.number())), Some(&2));
+        assert_eq!(slab.owner(Key::of_number(before.number())), None);
+        assert_eq!(slab.owner(Key::of_number(7)), None);
     }
 
     #[test]
     fn all_places_are_taken_back_at_once() {
-        let mut places = Places::default();
-        let keys = [places.add(1), places.add(2), places.add(3)];
-        places.remove(keys[1]);
-        assert_eq!((places.len(), places.iter().collect::<Vec<_>>()), (2, vec![&1, &3]));
-        assert_eq!(places.clear(), [1, 3]);
-        let successors = [places.add(4), places.add(5), places.add(6)];
-        assert!(keys.iter().all(|key| places.owner(*key).is_none()));
+        let mut slab = Slab::default();
+        let keys = [slab.add(1), slab.add(2), slab.add(3)];
+        slab.remove(keys[1]);
+        assert_eq!((slab.len(), slab.iter().collect::<Vec<_>>()), (2, vec![&1, &3]));
+        assert_eq!(slab.clear(), [1, 3]);
+        let successors = [slab.add(4), slab.add(5), slab.add(6)];
+        assert!(keys.iter().all(|key| slab.owner(*key).is_none()));
         assert!(successors.iter().all(|key| key.index() < 3));
     }
 
     #[test]
     fn some_places_are_taken_back_and_the_others_stay() {
-        let mut places = Places::default();
-        let keys = [places.add(1), places.add(2), places.add(3), places.add(4)];
-        places.remove(keys[0]);
-        assert_eq!(places.take(|owner| owner % 2 == 0), [2, 4]);
-        assert_eq!((places.len(), places.owner(keys[2])), (1, Some(&3)));
-        assert!([keys[1], keys[3]].iter().all(|key| places.owner(*key).is_none()));
-        assert!(places.take(|owner| owner % 2 == 0).is_empty());
+        let mut slab = Slab::default();
+        let keys = [slab.add(1), slab.add(2), slab.add(3), slab.add(4)];
+        slab.remove(keys[0]);
+        assert_eq!(slab.take(|owner| owner % 2 == 0), [2, 4]);
+        assert_eq!((slab.len(), slab.owner(keys[2])), (1, Some(&3)));
+        assert!([keys[1], keys[3]].iter().all(|key| slab.owner(*key).is_none()));
+        assert!(slab.take(|owner| owner % 2 == 0).is_empty());
     }
 }
