@@ -5,7 +5,7 @@ from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange.exchange_cy cimport Exchange
 from budgateway.limits.stage_cy cimport Limits, RouteLimits
-from budgateway.providers.adapter_cy cimport OpenAIAdapter
+from budgateway.providers.passthrough_cy cimport Passthrough
 from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
 
 
@@ -18,7 +18,7 @@ cdef class Snapshot:
     cdef public object origins          # routing.cors.CrossOrigins
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=OpenAIAdapter, balancer=Balancer, done=cython.int, stages=tuple)
+@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=Passthrough, balancer=Balancer, done=cython.int, stages=tuple)
 cpdef plan(Exchange x)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.exchange.exchange_cy import Exchange
     from budgateway.limits.stage_cy import Limits, RouteLimits
-    from budgateway.providers.adapter_cy import OpenAIAdapter
+    from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.records import Settings
     from budgateway.routing.cors import CrossOrigins
     from budgateway.routing.router_cy import Leg, Router, RouteRoom
@@ -94,7 +94,7 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         if x.reply is not None:
             return None
         leg: Leg = x.leg
-        adapter: OpenAIAdapter = leg.adapter
+        adapter: Passthrough = leg.adapter
         adapter.adapt(x)  # the upstream's name for the model
         balancer: Balancer = leg.balancer
         x.stage = 4  # only an upstream is left to find: where there is none, a fallback may have one

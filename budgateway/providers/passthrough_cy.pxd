@@ -3,7 +3,7 @@ cimport cython
 from budgateway.exchange.exchange_cy cimport Exchange
 
 
-cdef class OpenAIAdapter:
+cdef class Passthrough:
     cdef dict _aliases                  # the client's model name -> JSON text for the upstream
     cdef bytes _told                    # JSON text of the one model, or None
     cdef object _provider               # records.Provider

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from budgateway.records import Provider
 
 
-class OpenAIAdapter:
+class Passthrough:
     """The adapter for vLLM, SGLang, LiteLLM and all other servers of the OpenAI API: they differ only in settings."""
 
     def __init__(self, provider: Provider, model: str = "") -> None:
