@@ -710,18 +710,25 @@ FACTS: Final[int]  # number of cells that a HeadReader fills
 @final
 class HeadReader:
     """Scans heads like RequestHead.parse and ResponseHead.parse, and writes their numbers into `facts`, where compiled
-    code reads them without a Python int: size, flags, content length (-1: none), status (0: a request), and when it was
-    read (`time.monotonic_ns`).
+    code reads them without a Python int: size, flags, content length (-1: none), status (of a request: its dialect), and
+    when it was read (`time.monotonic_ns`).
 
     `facts` is a writable array of `FACTS` signed 64-bit cells, overwritten with each complete head. Its flags include
     DOUBTFUL for a response whose body is complete, and is empty or begins with one of `doubtful`.
+
+    `dialects` are pairs of a method, empty for any, and a path, which may begin or end with `*`. A request's dialect is
+    the number of the first pair that matches, counted from 1; 0 when none does.
     """
 
-    def __new__(cls, facts: Buffer, doubtful: Sequence[bytes] = ..., /) -> HeadReader: ...
+    def __new__(
+        cls, facts: Buffer, doubtful: Sequence[bytes] = ..., dialects: Sequence[tuple[str, str]] = ..., /
+    ) -> HeadReader: ...
     def request(self, data: bytes, /) -> RequestHead | None:
         """Return the head at the beginning of `data`; None while its blank line has not arrived."""
     def response(self, data: bytes, to_head: bool, /) -> ResponseHead | None:
         """Return a response's head likewise; `to_head` when the request was HEAD."""
+    def dialect(self, head: RequestHead, /) -> int:
+        """Return the dialect of a head that another reader scanned."""
 
 @final
 class RequestIds:
@@ -770,6 +777,21 @@ class RequestHead:
         """Return all headers in order, with names in lower case."""
 
 @final
+class HeadEdits:
+    """Changes to one request's head: what an adapter sends other than the client did."""
+
+    def __new__(
+        cls,
+        target: str | None = None,
+        lines: Sequence[tuple[str, str]] = ...,
+        drop: Sequence[str] = ...,
+    ) -> HeadEdits:
+        """`target` is a path with an optional query, as a client would send it: the provider's prefix applies. `lines`
+        are headers to add, in place of the client's of the same names; a header that the provider's configuration sends
+        is stronger. `drop` are names of the client's headers that are not sent. Raises ValueError for what could change
+        the message's framing."""
+
+@final
 class RequestHeadWriter:
     """Writes request heads for one upstream from parsed values, never by copying lines: allow-listed headers only.
 
@@ -789,10 +811,10 @@ class RequestHeadWriter:
         """`host` is the Host header's value; `prefix` is put before the path after `strip` was removed from it (a
         prefix ending in the path's own first segment, as in `/v1` + `/v1/chat`, is not doubled); `fixed` headers are
         sent unchanged (authorization). Raises ValueError for invalid header names or values."""
-    def write(self, head: RequestHead, request_id: str, content_length: int) -> bytes:
+    def write(self, head: RequestHead, request_id: str, content_length: int, edits: HeadEdits | None = None) -> bytes:
         """Return the head to send. `content_length`: -1 no body, -2 chunked, else the length. A method that usually has
         a body gets `content-length: 0` without one."""
-    def write_whole(self, head: RequestHead, request_id: str, body: bytes, /) -> bytes:
+    def write_whole(self, head: RequestHead, request_id: str, body: bytes, edits: HeadEdits | None = None, /) -> bytes:
         """Return the head and the whole body, in one piece."""
     def relocate(self, head: ResponseHead, to_head: bool, /) -> ResponseHead:
         """Replace the upstream's own address in Location and Content-Location by paths that clients can use. Returns

@@ -49,6 +49,7 @@ from budgateway._native import (
     ChunkScanner,
     Express,
     FrameScanner,
+    HeadEdits,
     HeadReader,
     Idle,
     LatencyHistogram,
@@ -130,6 +131,7 @@ __all__ = [
     "ChunkScanner",
     "Express",
     "FrameScanner",
+    "HeadEdits",
     "HeadReader",
     "Idle",
     "LatencyHistogram",
@@ -166,7 +168,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 11
+ABI = 12
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -17,25 +17,28 @@ use crate::redact::Redactor;
 
 pub(crate) use core::flag;
 
-/// Cells of a head's facts: size, flags, content length, status, and the time it was read.
+/// Cells of a head's facts: size, flags, content length, status (of a request: its dialect), and the time it was read.
 pub(crate) const FACTS: usize = 5;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct HeadReader {
     facts: PyBuffer<i64>,
     doubtful: Vec<PyBackedBytes>,
+    dialects: core::Dialects,
     last: Mutex<core::LastHost>,
 }
 
 #[pymethods]
 impl HeadReader {
     #[new]
-    #[pyo3(signature = (facts, doubtful = Vec::new(), /))]
-    fn new(facts: PyBuffer<i64>, doubtful: Vec<PyBackedBytes>) -> Result<Self, Error> {
+    #[pyo3(signature = (facts, doubtful = Vec::new(), dialects = Vec::new(), /))]
+    fn new(facts: PyBuffer<i64>, doubtful: Vec<PyBackedBytes>, dialects: Vec<(String, String)>) -> Result<Self, Error> {
         if facts.item_count() == FACTS && facts.is_c_contiguous() && !facts.readonly() {
+            let rules = dialects.iter().map(|(method, path)| (method.as_str(), path.as_str()));
             Ok(Self {
                 facts,
                 doubtful,
+                dialects: core::Dialects::new(rules),
                 last: Mutex::default(),
             })
         } else {
@@ -53,6 +56,9 @@ impl HeadReader {
             core::RequestHead::parse_after(data.as_bytes(), &mut last).map_err(request_error)?
         };
         let Some(inner) = parsed else { return Ok(None) };
+        let dialect = self
+            .dialects
+            .of(inner.method(data.as_bytes()), inner.path(data.as_bytes()));
         let head = RequestHead::of(inner, data);
         let inner = &head.inner;
         self.note(
@@ -61,11 +67,17 @@ impl HeadReader {
                 inner.size as i64,
                 inner.flags.into(),
                 signed(inner.content_length),
-                0,
+                dialect as i64,
                 now_ns(),
             ],
         )?;
         Ok(Some(head))
+    }
+
+    #[pyo3(signature = (head, /))]
+    fn dialect(&self, py: Python<'_>, head: &RequestHead) -> usize {
+        let (head, bytes) = head.core(py);
+        self.dialects.of(head.method(bytes), head.path(bytes))
     }
 
     #[pyo3(signature = (data, to_head, /))]
@@ -204,6 +216,27 @@ impl RequestHead {
 }
 
 #[pyclass(frozen, module = "budgateway._native")]
+pub(crate) struct HeadEdits {
+    inner: core::HeadEdits,
+}
+
+#[pymethods]
+impl HeadEdits {
+    #[new]
+    #[pyo3(signature = (target = None, lines = Vec::new(), drop = Vec::new()))]
+    fn new(target: Option<&str>, lines: Vec<(String, String)>, drop: Vec<String>) -> Result<Self, Error> {
+        let lines: Vec<(&str, &str)> = lines
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let drop: Vec<&str> = drop.iter().map(String::as_str).collect();
+        core::HeadEdits::new(target, &lines, &drop)
+            .map(|inner| Self { inner })
+            .map_err(|error| Error::value(error.to_string()))
+    }
+}
+
+#[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct RequestHeadWriter {
     pub(crate) inner: core::RequestHeadWriter,
 }
@@ -228,18 +261,16 @@ impl RequestHeadWriter {
             .map_err(|error| Error::value(error.to_string()))
     }
 
+    #[pyo3(signature = (head, request_id, content_length, edits = None))]
     fn write<'py>(
         &self,
         py: Python<'py>,
         head: &Bound<'py, RequestHead>,
         request_id: &str,
         content_length: i64,
+        edits: Option<&HeadEdits>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
-        let (head, bytes) = head.get().core(py);
-        let plan = self
-            .inner
-            .plan(head, bytes, request_id.as_bytes(), framing(content_length)?)
-            .map_err(|error| Error::value(error.to_string()))?;
+        let plan = self.plan(py, head.get(), request_id, framing(content_length)?, edits)?;
         Ok(PyBytes::new_with(py, plan.len(), |out| {
             plan.write(out);
             Ok(())
@@ -262,21 +293,39 @@ impl RequestHeadWriter {
         Ok(Py::new(py, ResponseHead { inner, source })?)
     }
 
-    #[pyo3(signature = (head, request_id, body, /))]
+    #[pyo3(signature = (head, request_id, body, edits = None, /))]
     fn write_whole<'py>(
         &self,
         py: Python<'py>,
         head: &Bound<'py, RequestHead>,
         request_id: &str,
         body: &Bound<'py, PyBytes>,
+        edits: Option<&HeadEdits>,
     ) -> Result<Bound<'py, PyBytes>, Error> {
-        let (head, bytes) = head.get().core(py);
         let body = body.as_bytes();
-        let plan = self
-            .inner
-            .plan(head, bytes, request_id.as_bytes(), Framing::Length(body.len() as u64))
-            .map_err(|error| Error::value(error.to_string()))?;
+        let plan = self.plan(py, head.get(), request_id, Framing::Length(body.len() as u64), edits)?;
         join(py, plan.len(), |out| plan.write(out), body)
+    }
+}
+
+impl RequestHeadWriter {
+    #[inline]
+    fn plan<'a>(
+        &'a self,
+        py: Python<'a>,
+        head: &'a RequestHead,
+        request_id: &'a str,
+        framing: Framing,
+        edits: Option<&'a HeadEdits>,
+    ) -> Result<core::RequestPlan<'a>, Error> {
+        let (head, bytes) = head.core(py);
+        match edits {
+            None => self.inner.plan(head, bytes, request_id.as_bytes(), framing),
+            Some(edits) => self
+                .inner
+                .plan_edited(head, bytes, request_id.as_bytes(), framing, &edits.inner),
+        }
+        .map_err(|error| Error::value(error.to_string()))
     }
 }
 

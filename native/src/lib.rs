@@ -30,7 +30,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 11;
+const ABI: u32 = 12;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -174,7 +174,7 @@ mod _native {
     #[pymodule_export]
     use crate::coding::BodyDecoder;
     #[pymodule_export]
-    use crate::head::{HeadReader, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
+    use crate::head::{HeadEdits, HeadReader, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter};
     #[pymodule_export]
     use crate::ids::RequestIds;
     #[pymodule_export]

@@ -3,6 +3,7 @@
 //! The parser of record is llhttp; this scan is the second, stricter opinion over the same bytes (RFC 9110, RFC 9112).
 //! It reads whole lines left to right, so that the verdict on a prefix never differs from the verdict on the whole.
 
+mod dialect;
 mod head_cache;
 mod known;
 mod location;
@@ -15,6 +16,7 @@ mod target;
 mod token;
 mod write;
 
+pub use dialect::Dialects;
 pub use head_cache::HeadCache;
 pub use known::Known;
 pub use out::Framing;
@@ -24,7 +26,7 @@ pub use scan::{Field, Fields, Span};
 pub(crate) use target::host_len;
 pub(crate) use token::{is_token, is_token_byte};
 pub use write::{
-    Disclosure, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
+    Disclosure, HeadEdits, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
 };
 
 /// Maximum bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).

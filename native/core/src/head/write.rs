@@ -10,9 +10,9 @@ use super::known::{self, Known, KnownSet};
 use super::location::is_ours;
 use super::out::{Framing, FramingLine, put_field};
 use super::reason::standard_reason;
-use super::scan::Field;
+use super::scan::{Field, Span};
 use super::token::is_token;
-use super::{RequestHead, ResponseHead};
+use super::{MAX_LINE, RequestHead, ResponseHead};
 
 /// The reason why a writer could not be built, or a head not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,9 @@ pub enum WriterError {
     /// A path that would be invalid in a request line.
     #[error("{0:?} is no path")]
     Path(String),
+    /// Not a path with an optional query.
+    #[error("{0:?} is no request target")]
+    Target(String),
     /// Not 1 to 128 of `[A-Za-z0-9._:-]`.
     #[error("the request id is malformed")]
     RequestId,
@@ -115,8 +118,23 @@ pub struct RequestHeadWriter {
     pub(super) strip: Vec<u8>,
     /// ` HTTP/1.1`, host, fixed lines, up to `x-request-id: `.
     fixed: Vec<u8>,
+    /// Names of the fixed lines, lower case.
+    fixed_names: Vec<String>,
     known: KnownSet,
     /// Allowed names that are not in `Known`, lower case.
+    others: Vec<Vec<u8>>,
+}
+
+/// Changes to one request's head: what an adapter sends other than the client did.
+#[derive(Debug, Default)]
+pub struct HeadEdits {
+    /// Path and query, in place of the client's.
+    target: Option<(Vec<u8>, Vec<u8>)>,
+    /// Names and complete lines to add.
+    lines: Vec<(String, Vec<u8>)>,
+    /// Headers of the client's that are not sent.
+    known: KnownSet,
+    /// The same, of names that are not in `Known`, lower case.
     others: Vec<Vec<u8>>,
 }
 
@@ -128,7 +146,9 @@ pub struct RequestPlan<'a> {
     bytes: &'a [u8],
     prefix: &'a [u8],
     path: &'a [u8],
+    query: &'a [u8],
     request_id: &'a [u8],
+    lines: Vec<&'a [u8]>,
     fields: FieldSet,
     framing: FramingLine,
     len: usize,
@@ -197,6 +217,7 @@ impl RequestHeadWriter {
             overlap: overlap.into(),
             strip: strip.into(),
             fixed: format!(" HTTP/1.1\r\nhost: {host}\r\n").into_bytes(),
+            fixed_names: Vec::new(),
             known: ALLOWED,
             others: Vec::new(),
         };
@@ -225,23 +246,12 @@ impl RequestHeadWriter {
     }
 
     fn fix(&mut self, name: &str, value: &str) -> Result<(), WriterError> {
-        const OURS: KnownSet = HOP_BY_HOP | known::set(&[Known::Host, Known::RequestId]);
-        let lower = lower_name(name)?;
-        let known = Known::classify(lower.as_bytes());
-        if known.is_in(OURS) {
-            return Err(WriterError::Reserved(lower));
-        }
-        // The value may be a secret: never in the error.
-        if value.trim() != value || value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
-            return Err(WriterError::Value(lower));
-        }
+        let (lower, line) = own_line(name, value)?;
         // The fixed header replaces the client's.
-        self.known &= !known.bit();
+        self.known &= !Known::classify(lower.as_bytes()).bit();
         self.others.retain(|other| other != lower.as_bytes());
-        self.fixed.extend_from_slice(lower.as_bytes());
-        self.fixed.extend_from_slice(b": ");
-        self.fixed.extend_from_slice(value.as_bytes());
-        self.fixed.extend_from_slice(b"\r\n");
+        self.fixed.extend_from_slice(&line);
+        self.fixed_names.push(lower);
         Ok(())
     }
 
@@ -253,6 +263,30 @@ impl RequestHeadWriter {
         request_id: &'a [u8],
         framing: Framing,
     ) -> Result<RequestPlan<'a>, WriterError> {
+        self.plan_with(head, bytes, request_id, framing, None)
+    }
+
+    /// Chooses the fields of `head` likewise, and applies `edits`. Fixed lines are stronger than added ones.
+    pub fn plan_edited<'a>(
+        &'a self,
+        head: &'a RequestHead,
+        bytes: &'a [u8],
+        request_id: &'a [u8],
+        framing: Framing,
+        edits: &'a HeadEdits,
+    ) -> Result<RequestPlan<'a>, WriterError> {
+        self.plan_with(head, bytes, request_id, framing, Some(edits))
+    }
+
+    #[inline(always)]
+    fn plan_with<'a>(
+        &'a self,
+        head: &'a RequestHead,
+        bytes: &'a [u8],
+        request_id: &'a [u8],
+        framing: Framing,
+        edits: Option<&'a HeadEdits>,
+    ) -> Result<RequestPlan<'a>, WriterError> {
         if !is_request_id(request_id) {
             return Err(WriterError::RequestId);
         }
@@ -263,13 +297,19 @@ impl RequestHeadWriter {
             framing => framing,
         };
         let framing = FramingLine::new(framing);
+        let (path, query) = match edits.and_then(|edits| edits.target.as_ref()) {
+            Some((path, query)) => (path.as_slice(), query.as_slice()),
+            None => (head.path(bytes), head.query(bytes)),
+        };
         // RFC 9112 3.2.4: the asterisk refers to the server, not to a path below it.
-        let (prefix, path) = match head.path(bytes) {
+        let (prefix, path) = match path {
             b"*" => (&b""[..], &b"*"[..]),
             path => (self.prefix.as_slice(), self.path(path)),
         };
-        let query = head.query(bytes);
-        let (fields, fields_len) = choose(&head.fields, |field| self.allows(field, head, bytes));
+        let (fields, fields_len) = choose(&head.fields, |field| {
+            self.allows(field, head, bytes) && !edits.is_some_and(|edits| edits.drops(field, bytes))
+        });
+        let lines: Vec<&[u8]> = edits.map_or_else(Vec::new, |edits| edits.lines_beside(&self.fixed_names).collect());
         let query_len = if query.is_empty() { 0 } else { query.len() + 1 };
         let len = method.len()
             + 1
@@ -279,6 +319,7 @@ impl RequestHeadWriter {
             + self.fixed.len()
             + request_id.len()
             + 2
+            + lines.iter().map(|line| line.len()).sum::<usize>()
             + fields_len
             + framing.len()
             + 2;
@@ -288,7 +329,9 @@ impl RequestHeadWriter {
             bytes,
             prefix,
             path,
+            query,
             request_id,
+            lines,
             fields,
             framing,
             len,
@@ -315,6 +358,49 @@ impl RequestHeadWriter {
     }
 }
 
+impl HeadEdits {
+    /// `target`: a path with an optional query, as a client would send it; the writer applies its prefix. `lines` are
+    /// names and values to add, in place of the client's of the same names. `drop` are names of the client's headers
+    /// that are not sent.
+    pub fn new(target: Option<&str>, lines: &[(&str, &str)], drop: &[&str]) -> Result<Self, WriterError> {
+        let mut edits = Self {
+            target: target.map(target_parts).transpose()?,
+            ..Self::default()
+        };
+        for (name, value) in lines {
+            let (lower, line) = own_line(name, value)?;
+            edits.drop(&lower);
+            edits.lines.push((lower, line));
+        }
+        for name in drop {
+            edits.drop(&lower_name(name)?);
+        }
+        Ok(edits)
+    }
+
+    fn drop(&mut self, lower: &str) {
+        match Known::classify(lower.as_bytes()) {
+            Known::Other => self.others.push(lower.into()),
+            known => self.known |= known.bit(),
+        }
+    }
+
+    fn drops(&self, field: &Field, bytes: &[u8]) -> bool {
+        match field.known {
+            Known::Other => contains(&self.others, field.name(bytes)),
+            known => known.is_in(self.known),
+        }
+    }
+
+    /// The lines to add, except for those whose names are in `fixed`.
+    fn lines_beside(&self, fixed: &[String]) -> impl Iterator<Item = &[u8]> {
+        self.lines
+            .iter()
+            .filter(move |(name, _)| !fixed.contains(name))
+            .map(|(_, line)| line.as_slice())
+    }
+}
+
 impl RequestPlan<'_> {
     /// The number of bytes that `write` fills.
     #[allow(clippy::len_without_is_empty, reason = "a head is never empty")]
@@ -329,14 +415,16 @@ impl RequestPlan<'_> {
         out.put(b" ");
         out.put(self.prefix);
         out.put(self.path);
-        let query = self.head.query(self.bytes);
-        if !query.is_empty() {
+        if !self.query.is_empty() {
             out.put(b"?");
-            out.put(query);
+            out.put(self.query);
         }
         out.put(&self.writer.fixed);
         out.put(self.request_id);
         out.put(b"\r\n");
+        for line in &self.lines {
+            out.put(line);
+        }
         for field in chosen(&self.head.fields, self.fields) {
             put_field(&mut out, field, self.bytes);
         }
@@ -586,6 +674,35 @@ fn path_part(part: &str) -> Result<&str, WriterError> {
         return Err(WriterError::Path(part.into()));
     }
     Ok(trimmed)
+}
+
+/// The lower-case name and the line of a header that the gateway adds.
+fn own_line(name: &str, value: &str) -> Result<(String, Vec<u8>), WriterError> {
+    const OURS: KnownSet = HOP_BY_HOP | known::set(&[Known::Host, Known::RequestId]);
+    let lower = lower_name(name)?;
+    if Known::classify(lower.as_bytes()).is_in(OURS) {
+        return Err(WriterError::Reserved(lower));
+    }
+    // The value may be a secret: never in the error.
+    if value.trim() != value || value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        return Err(WriterError::Value(lower));
+    }
+    let line = format!("{lower}: {value}\r\n").into_bytes();
+    Ok((lower, line))
+}
+
+/// Path and query of a target in origin form (RFC 9112 3.2.1), under the rules for a client's.
+fn target_parts(target: &str) -> Result<(Vec<u8>, Vec<u8>), WriterError> {
+    let refused = || WriterError::Target(target.into());
+    if target.len() > MAX_LINE {
+        return Err(refused());
+    }
+    let parsed = super::target::parse(target.as_bytes(), false).map_err(|_| refused())?;
+    if parsed.authority.is_some() {
+        return Err(refused());
+    }
+    let part = |span: Span| span.of(target.as_bytes()).to_vec();
+    Ok((part(parsed.path), part(parsed.query)))
 }
 
 fn lower_name(name: &str) -> Result<String, WriterError> {

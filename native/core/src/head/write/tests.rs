@@ -32,6 +32,67 @@ fn paths_lose_strip_and_gain_prefix() {
 }
 
 #[test]
+fn edits_change_the_target_and_the_lines() {
+    let writer = RequestHeadWriter::new("up", "/api", "/team", &["x-mine"], &[("x-fixed", "f")]).unwrap();
+    let raw = "POST /team/v1/a?b HTTP/1.1\r\nhost: a\r\nAccept: x\r\nUser-Agent: u\r\nX-Mine: m\r\n\r\n";
+    let head = RequestHead::parse(raw.as_bytes()).unwrap().unwrap();
+    let written = |target, lines: &[(&str, &str)], drop: &[&str]| {
+        let edits = HeadEdits::new(target, lines, drop).unwrap();
+        let plan = writer
+            .plan_edited(&head, raw.as_bytes(), b"id", Framing::Length(3), &edits)
+            .unwrap();
+        let mut out = vec![0; plan.len()];
+        plan.write(&mut out);
+        String::from_utf8(out).unwrap()
+    };
+    let start = "HTTP/1.1\r\nhost: up\r\nx-fixed: f\r\nx-request-id: id\r\n";
+    assert_eq!(
+        written(None, &[], &[]),
+        format!("POST /api/v1/a?b {start}accept: x\r\nuser-agent: u\r\nX-Mine: m\r\ncontent-length: 3\r\n\r\n")
+    );
+    assert_eq!(
+        written(
+            Some("/v1/b:c?d=e"),
+            &[("Accept", "y"), ("x-new", "n"), ("x-fixed", "no")],
+            &["x-mine", "USER-AGENT"]
+        ),
+        format!("POST /api/v1/b:c?d=e {start}accept: y\r\nx-new: n\r\ncontent-length: 3\r\n\r\n")
+    );
+    assert_eq!(
+        written(Some("/team/x"), &[], &["x-mine", "accept", "user-agent"]),
+        format!("POST /api/x {start}content-length: 3\r\n\r\n")
+    );
+}
+
+#[test]
+fn edits_that_could_inject_are_refused() {
+    for target in [
+        "",
+        "v1",
+        "/a b",
+        "/a\r\nb: c",
+        "/a#b",
+        "*",
+        "http://other/",
+        "//other",
+        "/a/../b",
+        &"/a".repeat(9000),
+    ] {
+        assert!(HeadEdits::new(Some(target), &[], &[]).is_err(), "{target}");
+    }
+    for line in [
+        ("a b", "c"),
+        ("a", "b\r\nc: d"),
+        ("Host", "other"),
+        ("Content-Length", "1"),
+        ("x-request-id", "a"),
+    ] {
+        assert!(HeadEdits::new(None, &[line], &[]).is_err(), "{line:?}");
+    }
+    assert!(HeadEdits::new(None, &[], &["a b"]).is_err());
+}
+
+#[test]
 fn what_could_inject_is_refused() {
     let writer = |host, prefix, fixed: &[(&str, &str)]| RequestHeadWriter::new(host, prefix, "", &[], fixed).is_err();
     assert!(writer("a b", "", &[]));
