@@ -46,6 +46,11 @@ INFERENCE_PATHS = frozenset(
 )
 
 
+def is_inference(path: str) -> bool:
+    """Return whether a client's path belongs to an inference API; a prefix before its last `/v1/` is ignored."""
+    return path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
+
+
 # The role that may do everything, unless the configuration restricts it.
 ADMIN = "admin"
 # The issuer of tokens signed with JWT_SECRET, which need no `iss`.
@@ -330,9 +335,7 @@ class Route:
         anything before its last `/v1/` is ignored."""
         if method in IDEMPOTENT_METHODS or self.replay_safe:
             return True
-        return self.replay_inference and (
-            path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
-        )
+        return self.replay_inference and is_inference(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from budgateway.auth.vouch import vouched_for, vouched_until
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RateLimited, RouteNotFound
 from budgateway.exchange.exchange_cy import Carrier, Exchange
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
-from budgateway.wire.answer import error_document, response_bytes
+from budgateway.wire.answer import body_bytes, error_document, response_bytes
 from budgateway.wire.date import date_line
+from budgateway.wire.dialects import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -111,13 +112,14 @@ class BackOffice(Carrier):
         if x.closed:
             return
         if isinstance(error, ConfigError):
-            document = error_document(error, x.head.request_id or "-", x.head.path)
+            document = error_document(error, x.head.request_id or "-", x.dialect)
             document["error"]["problems"] = error.problems
             self._answer_json(x, error.status, document)
             return
         x.closed = True
         keep_alive = x.body_done
-        x.downstream.write(response_bytes(error, x.head.request_id or "-", x.head.path, not keep_alive))
+        request_id = x.head.request_id or "-"
+        x.downstream.write(response_bytes(error, request_id, body_bytes(error, request_id, x.dialect), not keep_alive))
         x.downstream.finish(keep_alive)
 
     def crashed(self, x: Exchange, error: Exception) -> None:
@@ -130,7 +132,7 @@ class BackOffice(Carrier):
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
         """Answer a malformed request, which never became an exchange."""
-        connection.write(response_bytes(error, "-", "", True))
+        connection.write(response_bytes(error, "-", body_bytes(error, "-", NONE), True))
 
     # ---------------------------------------------------------------- answers
 

@@ -20,7 +20,7 @@ from budgateway.limits.across import Across
 from budgateway.limits.rules import Rulebook
 from budgateway.limits.stage_cy import Limits
 from budgateway.limits.waiting import WaitingRoom
-from budgateway.providers.passthrough_cy import Passthrough
+from budgateway.providers.registry import adapters_of
 from budgateway.proxy.pipeline_cy import Snapshot
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
 from budgateway.routing.cors import CrossOrigins
@@ -296,7 +296,7 @@ def _leg(
     queue = None if queues is None else queues.of(provider)
     label = segment.intern(provider.name)
     return Leg(
-        Passthrough(provider, model),
+        adapters_of(provider, KINDS[provider.kind], model),
         Balancer(
             selector,
             targets,

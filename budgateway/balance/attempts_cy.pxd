@@ -25,6 +25,7 @@ cdef class Attempts:
     cpdef long long better(self, Exchange x, head, long long now_ns) except? -2
     @cython.locals(balancer=Balancer, former=Balancer, index=cython.int, tried=cython.ulonglong)
     cpdef bint fall_back(self, Exchange x, int verdict, int reason, long long now_ns) except -1
+    cdef bint _adapts(self, Exchange x, leg) except -1
     cpdef bint falls_on(self, error) except -1
     cpdef long long patience(self, Exchange x, long long now_ns) except? -2
     @cython.locals(balancer=Balancer, bits=cython.ulonglong)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from budgateway.balance.hedge_cy import Hedging
 from budgateway.errors import GatewayError
 from budgateway.exchange.judge_cy import verdict_of
+from budgateway.native import VERDICT_NEUTRAL
 from budgateway.wire.retry_after import seconds_of
 
 if TYPE_CHECKING:
@@ -113,9 +114,13 @@ class Attempts:
             x.fallback += 1
             balancer: Balancer = leg.balancer
             former: Balancer = x.leg.balancer
-            index, tried = x.index, x.tried
+            index, tried, target = x.index, x.tried, x.target
             x.index, x.tried = -1, 0
             if balancer.try_next(x, now_ns) >= 0:
+                if not self._adapts(x, leg):
+                    balancer.give_back(x.index, VERDICT_NEUTRAL, now_ns)
+                    x.index, x.tried, x.target = index, tried, target
+                    continue
                 if index >= 0:
                     former.give_back(index, verdict, now_ns)
                 if x.leg.budget is not None:
@@ -123,13 +128,28 @@ class Attempts:
                 x.leg = leg
                 x.leg_attempts = 0
                 x.fresh = False
-                x.rename = False
-                x.keeps_usage = False
-                if x.body_done:
-                    leg.adapter.adapt(x)
                 self._count(x, FALLBACK)
                 return True
             x.index, x.tried = index, tried
+        return False
+
+    def _adapts(self, x: Exchange, leg: Any) -> bool:
+        """Fit the request to another destination. False, and nothing changes, when that speaks a dialect in which the
+        request cannot be expressed: the next fallback may speak another one."""
+        former = x.adapter, x.head_edits, x.send_body, x.rename, x.keeps_usage
+        adapter = leg.adapters[x.dialect]
+        x.adapter = adapter
+        x.head_edits = None
+        x.rename = False
+        x.keeps_usage = False
+        try:
+            if x.body_done:
+                adapter.request(x)
+            if x.body_done or not adapter.translates:
+                return True
+        except GatewayError:
+            pass
+        x.adapter, x.head_edits, x.send_body, x.rename, x.keeps_usage = former
         return False
 
     def falls_on(self, error: GatewayError) -> bool:

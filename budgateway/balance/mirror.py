@@ -58,9 +58,11 @@ class Mirroring(Carrier):
         copy.to_head = x.to_head
         copy.peek = x.peek
         copy.model = x.model
+        copy.dialect = x.dialect
         copy.leg = self._leg
         try:
-            self._leg.adapter.adapt(copy)
+            copy.adapter = self._leg.adapters[x.dialect]
+            copy.adapter.request(copy)
             if self._leg.balancer.try_next(copy, copy.ready_ns) < 0:
                 self._counts.skipped += 1
                 return
@@ -82,7 +84,8 @@ class Mirroring(Carrier):
             return
         copy.connection = connection
         body = copy.send_body
-        head: bytes = copy.target.write_head(copy.head, copy.request_id, -1 if body is None else len(body))
+        length = -1 if body is None else len(body)
+        head: bytes = copy.target.write_head(copy.head, copy.request_id, length, copy.head_edits)
         connection.send(copy, head[:-2] + _MARK + b"\r\n", body, copy.to_head, True)
 
     def unreachable(self, copy: Exchange, error: GatewayError) -> None:

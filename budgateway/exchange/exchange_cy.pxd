@@ -11,6 +11,7 @@ cdef class Exchange:
     cdef public long long started_ns    # the head was complete
     cdef public long long ready_ns      # the body was complete, or began to stream: the gateway's time starts
     cdef public int flags               # of the request's head
+    cdef public int dialect             # the client's: its number in wire.dialects
     cdef public str request_id
     cdef public bytes body              # whole, or None while it streams
     cdef public Py_ssize_t body_bytes   # received so far
@@ -52,6 +53,8 @@ cdef class Exchange:
     cdef public Exchange main           # of a twin: the exchange that it belongs to
     cdef public long long began_ns      # start of the first attempt, if hedging measures it; else 0
     cdef public object target           # transport.client_cy.Target of this attempt
+    cdef public object adapter          # providers.passthrough_cy.Passthrough of its destination and dialect
+    cdef public object head_edits       # native.HeadEdits: target and lines other than the client's; None: none
     cdef public bytes send_body         # the body to send upstream, after edits
     cdef public object connection       # transport.client_cy.ClientConnection
     cdef public object task             # task of a waiting stage or dial
@@ -83,7 +86,8 @@ cdef class Exchange:
     cdef public long long read_ns       # start of the read with which a held head leaves
     cdef public long long overhead_ns   # time spent in the gateway itself
     cdef public Py_ssize_t bytes_out
-    cdef public object pump             # native.BodyPump, once a body streams
+    cdef public object pump             # native.BodyPump or an adapter's own, once a body streams
+    cdef public bytes answer_lines      # header lines of an answer that the adapter translates; None: it passes
     cdef public bytes held              # a response head, held while the response is checked
     cdef public int hold                # what the held head waits for: judge_cy's HOLD_*
     cdef public bint ends               # a stream: its pump knows whether the terminator came

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange.reply import Reply
-    from budgateway.native import BodyPeek, RequestHead, Reservation, ResponseHead
+    from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead
     from budgateway.records import Principal
     from budgateway.wire.form import FormReader
 
@@ -35,6 +35,7 @@ class Exchange:
         self.started_ns = now_ns
         self.ready_ns = now_ns
         self.flags = 0
+        self.dialect = 0  # in wire.dialects
         self.request_id = ""
         self.body: bytes | None = None  # whole; None while it streams
         self.body_bytes = 0
@@ -76,6 +77,8 @@ class Exchange:
         self.main: Any = None
         self.began_ns = 0
         self.target: Any = None
+        self.adapter: Any = None
+        self.head_edits: HeadEdits | None = None
         self.send_body: bytes | None = None
         self.connection: Any = None
         self.task: Any = None
@@ -107,7 +110,8 @@ class Exchange:
         self.read_ns = 0
         self.overhead_ns = 0
         self.bytes_out = 0
-        self.pump: Any = None  # a BodyPump once a body streams
+        self.pump: Any = None  # a BodyPump once a body streams, or an adapter's own
+        self.answer_lines: bytes | None = None
         self.document: bytes | ResponseHead | None = None
         self.held: bytes | None = None
         self.hold = 0
@@ -123,6 +127,7 @@ class Exchange:
         h = Exchange(self.head, self.downstream, self.client, self.started_ns)
         h.ready_ns = now_ns
         h.flags = self.flags
+        h.dialect = self.dialect
         h.request_id = self.request_id
         h.body_done = True
         h.to_head = self.to_head
@@ -143,6 +148,8 @@ class Exchange:
         h.fallback = self.fallback
         h.until_ns = self.until_ns
         h.answer_ns = self.answer_ns
+        h.adapter = self.adapter
+        h.head_edits = self.head_edits
         h.send_body = self.send_body
         h.rename = self.rename
         h.keeps_usage = self.keeps_usage
@@ -184,6 +191,7 @@ class Exchange:
         self.read_ns = h.read_ns
         self.bytes_out = h.bytes_out
         self.pump = h.pump
+        self.answer_lines = h.answer_lines
         self.document = h.document
         self.held = h.held
         self.hold = h.hold

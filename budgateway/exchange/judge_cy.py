@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from budgateway.errors import GatewayError, UpstreamError, UpstreamProtocolError
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS
-from budgateway.wire.inference import ERROR_BODIES, is_context_error, is_inference, told_error
+from budgateway.records import is_inference
+from budgateway.wire.inference import ERROR_BODIES, is_context_error, told_error
 
 if TYPE_CHECKING:
     from budgateway.exchange.exchange_cy import Exchange

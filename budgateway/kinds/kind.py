@@ -26,6 +26,9 @@ class Kind:
     endpoints_variable: str = ""  # its value is the endpoints of a provider that no file describes
     key_variable: str = ""  # its value is the upstreams' API key
     # requests
+    dialects: tuple[
+        str, ...
+    ] = ()  # names of wire.dialects that it speaks; others are translated to the first that can be
     base_url: str = ""  # of a hosted API: the endpoint when none is configured
     key_header: str = "authorization"  # carries the API key
     key_prefix: str = "Bearer "

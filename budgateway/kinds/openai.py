@@ -6,6 +6,7 @@ KIND = Kind(
     name="openai",
     precedence=0,
     key_variable="OPENAI_API_KEY",
+    dialects=("openai.chat", "openai.completions", "openai.responses"),
     base_url="https://api.openai.com",
     vendor_headers=VENDOR_HEADERS,
     # llama.cpp's server, where engine_metrics_path is set.

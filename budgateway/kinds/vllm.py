@@ -7,6 +7,7 @@ KIND = Kind(
     precedence=1,
     endpoints_variable="VLLM_ENDPOINTS",
     key_variable="VLLM_API_KEY",
+    dialects=("openai.chat", "openai.completions", "openai.responses", "anthropic.messages", "anthropic.count"),
     probe_path="/health",
     load_paths=("/metrics",),
     running=("vllm:num_requests_running",),

@@ -193,9 +193,9 @@ class Courier(Carrier):
         route: RouteRoom = x.route
         x.asked = True
         if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
-            connection.send(x, target.write_whole(x.head, x.request_id, body), None, x.to_head, True)
+            connection.send(x, target.write_whole(x.head, x.request_id, body, x.head_edits), None, x.to_head, True)
         else:
-            head = target.write_head(x.head, x.request_id, length)
+            head = target.write_head(x.head, x.request_id, length, x.head_edits)
             if x.handshake is not None:
                 head = x.handshake.request(head, x.head)
             if x.vouched is not None:
@@ -245,6 +245,7 @@ class Courier(Carrier):
         x.hold = 0
         x.ends = False
         x.pump = None
+        x.answer_lines = None
         x.document = None
         x.chunked = False
         x.to_close = False

@@ -174,7 +174,8 @@ class Express:
         snapshot: Snapshot = x.snapshot
         snapshot.routes.match(x)
         route: RouteRoom = x.route
-        x.leg.adapter.adapt(x)
+        x.adapter = x.leg.adapters[x.dialect]
+        x.adapter.request(x)
         x.index = index
         x.target = x.leg.balancer.targets[index]
         x.overhead_ns = sent_ns - started_ns

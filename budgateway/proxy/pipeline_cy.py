@@ -94,8 +94,9 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         if x.reply is not None:
             return None
         leg: Leg = x.leg
-        adapter: Passthrough = leg.adapter
-        adapter.adapt(x)  # the upstream's name for the model
+        adapter: Passthrough = leg.adapters[x.dialect]
+        x.adapter = adapter
+        adapter.request(x)  # the upstream's name for the model, and its dialect
         balancer: Balancer = leg.balancer
         x.stage = 4  # only an upstream is left to find: where there is none, a fallback may have one
         return balancer.next(x)  # filter -> score -> pick
@@ -115,7 +116,7 @@ def stages_of(x: Exchange) -> tuple[Any, ...]:
         route.shape,
         rooms.limits,
         *route.stages,
-        leg.adapter,
+        x.adapter,
         leg.balancer,
         route.mirror,
         attempts.hedging,

@@ -37,8 +37,9 @@ from budgateway.proxy.courier_cy import Courier, chunk
 from budgateway.proxy.pipeline_cy import plan
 from budgateway.proxy.waiting import go_on
 from budgateway.server.websocket import SocketCounts, Tunnel
-from budgateway.wire.answer import event_bytes, response_bytes
+from budgateway.wire.answer import body_bytes, event_bytes, response_bytes
 from budgateway.wire.date import date_line
+from budgateway.wire.dialects import NONE
 from budgateway.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
@@ -287,7 +288,8 @@ class Relay(Courier):
         """Answer a request that never became an exchange, because it has no valid head."""
         snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
         request_id = self._next_id()
-        connection.write(response_bytes(error, request_id, "", True, 0, snapshot.origins.malformed(data)))
+        body = body_bytes(error, request_id, NONE)
+        connection.write(response_bytes(error, request_id, body, True, 0, snapshot.origins.malformed(data)))
         self._recorder.refuse(connection.client, request_id, error, monotonic_ns())
 
     def sweep(self, x: Exchange, now_ns: int) -> None:
@@ -633,7 +635,7 @@ class Relay(Courier):
                 # The error is an event of its own; without a terminator behind it no client takes the stream for
                 # complete. The pump holds partial events back: there is no room for ours only inside an event that is
                 # too long to be held.
-                told = event_bytes(error, x.request_id, x.head.path)
+                told = event_bytes(error, x.request_id, x.dialect)
                 x.bytes_out += len(told)
                 downstream.write(chunk(told))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
@@ -646,8 +648,9 @@ class Relay(Courier):
         count = x.attempts if x.target is not None and x.target.disclosure else 0
         snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
         lines = snapshot.origins.lines(x.head) if x.route is None else x.cors
-        data = response_bytes(error, x.request_id, x.head.path, not x.keep_alive, count, lines)
-        x.bytes_out = len(data) - data.find(b"\r\n\r\n") - 4
+        body = body_bytes(error, x.request_id, x.dialect)
+        data = response_bytes(error, x.request_id, body, not x.keep_alive, count, lines)
+        x.bytes_out = len(body)
         self._tell(x, data, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)
 
     def _tell(self, x: Exchange, data: bytes, outcome: int, verdict: int) -> None:

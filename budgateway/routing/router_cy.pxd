@@ -6,7 +6,7 @@ cdef int _UPGRADE, _JSON, _ENCODED, _TARGET_MODEL
 
 
 cdef class Leg:
-    cdef public object adapter          # providers.passthrough_cy.Passthrough
+    cdef public tuple adapters          # by the client's dialect: providers.passthrough_cy.Passthrough
     cdef public object balancer         # balance.balancer_cy.Balancer
     cdef public str provider
     cdef public int label               # of the provider

@@ -40,12 +40,12 @@ Access = Literal["open", "authenticated", "models", "metrics", "admin"]
 
 
 class Leg:
-    """One destination of a route: a provider, with its adapter and the balancer of its upstreams. An exchange is on one
+    """One destination of a route: a provider, with its adapters and the balancer of its upstreams. An exchange is on one
     leg at a time (`x.leg`)."""
 
     def __init__(
         self,
-        adapter: Any,
+        adapters: Sequence[Any],
         balancer: Any,
         provider: str,
         label: int,
@@ -54,8 +54,8 @@ class Leg:
         hold_bytes: int = 0,
         first_event_s: float = 0.0,
     ) -> None:
-        """`label` is the provider's label in metrics."""
-        self.adapter = adapter
+        """`adapters` by the client's dialect (`x.dialect`). `label` is the provider's label in metrics."""
+        self.adapters = tuple(adapters)
         self.balancer = balancer
         self.provider = provider
         self.label = label

@@ -5,7 +5,7 @@ from budgateway.server.door_cy cimport Door
 from budgateway.server.framing_cy cimport RequestFraming
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _ENCODED, _H
-cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _READ_NS
+cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _DIALECT, _READ_NS
 cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
 

@@ -44,7 +44,7 @@ _ENCODED = 256
 _H = 72
 
 # Cells of the door's `facts`: the fields of the last head scanned.
-_SIZE, _FLAGS, _LENGTH, _READ_NS = 0, 1, 2, 4
+_SIZE, _FLAGS, _LENGTH, _DIALECT, _READ_NS = 0, 1, 2, 3, 4
 
 # States of a connection.
 _HEAD = 0  # waiting for, or reading, a head
@@ -223,6 +223,7 @@ class ServerConnection:
             x.network = x.limit_key = door.networks.of(client)
         # While draining, the response says that it is the last one.
         x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
+        x.dialect = door.facts[_DIALECT]
         x.to_head = data[0] == _H and head.method == "HEAD"
         self._max_body = door.max_body_bytes
         self._length = length
@@ -443,6 +444,7 @@ class ServerConnection:
         x = Exchange(head, self, self.client, started_ns)
         x.network = x.limit_key = self._door.networks.of(self.client)
         x.flags = head.flags
+        x.dialect = self._door.dialect_of(head)
         self._length = head.content_length
         x.body = data[head.size :]
         x.body_bytes = len(x.body)

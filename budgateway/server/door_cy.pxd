@@ -20,6 +20,7 @@ cdef class Door:
     cdef public long long now_ns
     cdef public bint draining
     cdef public object read_head        # `request` of the native.HeadReader that writes into `facts`
+    cdef public object dialect_of       # `dialect` of the same reader
     cdef long long[::1] facts
 
     cpdef int admit(self) except -1

@@ -11,7 +11,8 @@ from budgateway.errors import Overloaded
 from budgateway.native import FACTS, HeadReader
 from budgateway.server.address import Networks
 from budgateway.server.watch import Watch
-from budgateway.wire.answer import response_bytes
+from budgateway.wire.answer import body_bytes, response_bytes
+from budgateway.wire.dialects import NONE, RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +92,9 @@ class Door:
         self.draining = False
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
-        self.read_head = HeadReader(facts).request
+        reader = HeadReader(facts, (), RULES)
+        self.read_head = reader.request
+        self.dialect_of = reader.dialect
 
     def admit(self) -> int:
         """Give one more connection a place: ADMITTED, TOLD when there are too many, or OUTSIDE to drop it."""
@@ -144,7 +147,7 @@ class Door:
         now = int(time())
         if now != self._full_at:
             error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
-            self._full = response_bytes(error, "-", "", True, more=self.full_lines)
+            self._full = response_bytes(error, "-", body_bytes(error, "-", NONE), True, more=self.full_lines)
             self._full_at = now
         return self._full
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from budgateway.errors import GatewayError
 from budgateway.wire.date import date_line
+from budgateway.wire.dialects import DIALECTS
 
 # Anthropic's error types by status (docs: errors). Others: invalid_request_error below 500, api_error from 500 on.
 _ANTHROPIC_TYPES = {
@@ -22,12 +23,12 @@ _ANTHROPIC_TYPES = {
 }
 
 
-def error_document(error: GatewayError, request_id: str, path: str) -> dict[str, Any]:
-    """Return the error in the shape that clients of `path` expect: Anthropic's on its messages API, else OpenAI's."""
+def error_document(error: GatewayError, request_id: str, dialect: int) -> dict[str, Any]:
+    """Return the error in the shape that clients of a dialect expect: Anthropic's on its messages API, else OpenAI's."""
     message = str(error)
     if error.hint:
         message = f"{message} ({error.hint})"
-    if path.startswith("/v1/messages"):
+    if DIALECTS[dialect].family == "anthropic":
         kind = _ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
     return {
@@ -41,12 +42,16 @@ def error_document(error: GatewayError, request_id: str, path: str) -> dict[str,
     }
 
 
+def body_bytes(error: GatewayError, request_id: str, dialect: int) -> bytes:
+    """Return the body of an error response."""
+    return json.dumps(error_document(error, request_id, dialect)).encode()
+
+
 def response_bytes(
-    error: GatewayError, request_id: str, path: str, close: bool, attempts: int = 0, more: bytes = b""
+    error: GatewayError, request_id: str, body: bytes, close: bool, attempts: int = 0, more: bytes = b""
 ) -> bytes:
-    """Return a whole error response. Reports the number of `attempts` unless that is 0. `more` are further header
-    lines, each with its CRLF."""
-    body = json.dumps(error_document(error, request_id, path)).encode()
+    """Return a whole error response with this JSON body. Reports the number of `attempts` unless that is 0. `more` are
+    further header lines, each with its CRLF."""
     lines = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
         date_line(),
@@ -71,9 +76,9 @@ def response_bytes(
     return "\r\n".join(lines).encode("ascii") + b"\r\n" + error.lines + more + b"\r\n" + body
 
 
-def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:
-    """Return the error as a server-sent event, in the format of that path's streams."""
-    if path.endswith("/v1/responses"):
+def event_bytes(error: GatewayError, request_id: str, dialect: int) -> bytes:
+    """Return the error as a server-sent event, in the format of the dialect's streams."""
+    if DIALECTS[dialect].name == "openai.responses":
         document = {
             "type": "error",
             "code": error.code,
@@ -83,6 +88,6 @@ def event_bytes(error: GatewayError, request_id: str, path: str) -> bytes:
             "request_id": request_id,
         }
     else:
-        document = error_document(error, request_id, path)
+        document = error_document(error, request_id, dialect)
     name = b"event: error\n" if "type" in document else b""
     return name + b"data: " + json.dumps(document).encode() + b"\n\n"

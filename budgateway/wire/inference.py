@@ -1,10 +1,9 @@
-"""The inference APIs: their paths, and the errors in their responses."""
+"""Errors in the responses of inference APIs."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from budgateway.records import INFERENCE_PATHS
 from budgateway.wire.document import printable, read_json
 
 # The body of a 200 that begins like this is an error.
@@ -18,16 +17,6 @@ ERROR_BODIES = (
 )
 # Characters of an upstream's error message; a longer one is a stack trace.
 MAX_MESSAGE = 300
-
-
-def is_inference(path: str) -> bool:
-    """Return whether a client's path belongs to an inference API; a prefix before its last `/v1/` is ignored."""
-    return path in INFERENCE_PATHS or path[max(path.rfind("/v1/"), 0) :] in INFERENCE_PATHS
-
-
-def tells_usage(path: str) -> bool:
-    """Return whether streams from a POST to this path report usage when `stream_options` requests it."""
-    return path.endswith(("/v1/chat/completions", "/v1/completions"))
 
 
 def told_error(text: bytes) -> tuple[int, str]:

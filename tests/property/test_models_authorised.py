@@ -269,7 +269,7 @@ class Taker(Carrier):
     """A handler behind the front door: routes each request, as the pipeline does, and keeps what would be forwarded."""
 
     def __init__(self) -> None:
-        legs = [Leg(None, None, "p", 0)]
+        legs = [Leg((), None, "p", 0)]
         routes = [
             Route(name="all", path="/*", provider="p"),
             Route(name="socket", path="/v1/realtime", provider="p", websocket=WebSocket()),

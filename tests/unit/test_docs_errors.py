@@ -11,6 +11,7 @@ import pytest
 from budgateway import errors
 from budgateway.errors import GatewayError
 from budgateway.wire.answer import error_document
+from budgateway.wire.dialects import number_of
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "errors.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (\d+) \| `(\w+)` \| `(\w+)` \| (\w+) \| (\w+) \|$", re.M)
@@ -42,10 +43,10 @@ def test_no_two_errors_share_a_code() -> None:
 @pytest.mark.parametrize(("status", "kind"), re.findall(r"^\| (\d+) \| `(\w+)` \|$", TEXT, re.M))
 def test_anthropics_word_for_a_status(status: str, kind: str) -> None:
     cls = type("Sample", (GatewayError,), {"status": int(status)})
-    assert error_document(cls("x"), "id", "/v1/messages")["error"]["type"] == kind
+    assert error_document(cls("x"), "id", number_of("anthropic.messages"))["error"]["type"] == kind
 
 
 def test_the_example_has_the_members_of_an_answer() -> None:
     example = json.loads(re.findall(r"```json\n(.*?)```", TEXT, re.S)[0])["error"]
     error = errors.ModelNotFound(example["message"], param=example["param"])
-    assert error_document(error, example["request_id"], "/v1/chat/completions")["error"] == example
+    assert error_document(error, example["request_id"], number_of("openai.chat"))["error"] == example

@@ -1,0 +1,46 @@
+"""The registry of adapters: chooses one for each dialect of a destination's clients."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from budgateway import providers
+from budgateway.providers.passthrough_cy import Passthrough
+from budgateway.wire.dialects import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from budgateway.kinds import Kind
+    from budgateway.records import Provider
+
+    # Called with the provider, and the model that replaces the client's ("": none does).
+    Maker = Callable[[Provider, str], Passthrough]
+
+
+def _found() -> dict[tuple[str, str], Maker]:
+    """Return the ADAPTERS of every folder of this package."""
+    found: dict[tuple[str, str], Maker] = {}
+    for info in iter_modules(providers.__path__):
+        if info.ispkg:
+            found.update(import_module(f"{providers.__name__}.{info.name}").ADAPTERS)
+    return found
+
+
+# (the client's dialect, the upstream's) -> the adapter that translates between them
+ADAPTERS = _found()
+
+
+def adapters_of(provider: Provider, kind: Kind, model: str = "") -> tuple[Passthrough, ...]:
+    """Return a destination's adapters by the client's dialect (`x.dialect`). A dialect that the provider's kind speaks
+    passes; another is translated to the first of the kind's dialects for which there is an adapter. Where there is
+    none, it passes too: the upstream answers as it can."""
+    passthrough = Passthrough(provider, model)
+    made = []
+    for name in NAMES:
+        pairs = [] if name in kind.dialects else [(name, spoken) for spoken in kind.dialects]
+        maker = next((ADAPTERS[pair] for pair in pairs if pair in ADAPTERS), None)
+        made.append(passthrough if maker is None else maker(provider, model))
+    return tuple(made)
