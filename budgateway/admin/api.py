@@ -63,7 +63,7 @@ class Request:
         except (ValueError, RecursionError) as error:
             raise BadRequest("the body is not JSON") from error
         if not isinstance(given, dict):
-            raise BadRequest("the body is no JSON object")
+            raise BadRequest("the body is not a JSON object")
         return given
 
 
@@ -113,7 +113,7 @@ class AdminApi:
             return await self._keys.answer(method, operation, Request(method, path, body or b"").document(), holder)
         handlers = self._handlers.get(operation)
         if handlers is None:
-            raise RouteNotFound(f"no operation {path}", hint="GET /admin/openapi.json lists them")
+            raise RouteNotFound(f"no operation {path}", hint="GET /admin/openapi.json lists the operations")
         handler = handlers.get("GET" if method == "HEAD" else method)
         if handler is None:
             raise MethodNotAllowed(f"{path} takes {', '.join(handlers)}", allow=handlers)
@@ -178,7 +178,7 @@ class AdminApi:
     def _switched(self, name: str, drained: bool) -> Any:
         found = self._health.drain(name, drained)
         if not found:
-            raise UpstreamUnknown(f"no upstream '{name}'", hint="GET /admin/providers/health has their names")
+            raise UpstreamUnknown(f"no upstream '{name}'", hint="GET /admin/providers/health lists the upstreams")
         return {"upstreams": found}
 
 

@@ -72,7 +72,9 @@ class AdminClient:
         except ValueError:
             scheme, host, port = "", None, None
         if not host or scheme not in ("http", "https"):
-            raise Unreachable(f"not a gateway's URL: {self._url}", hint="it is like http://host:8080 or https://host")
+            raise Unreachable(
+                f"not a gateway's URL: {self._url}", hint="a gateway's URL is like http://host:8080 or https://host"
+            )
         kind = HTTPSConnection if scheme == "https" else HTTPConnection
         return kind(host, port, timeout=TIMEOUT_S)
 
@@ -91,9 +93,10 @@ def local_gateway(port: int | None = None) -> Card:
         if found:
             raise Unreachable(
                 f"{len(found)} gateways run on this machine: {', '.join(card.url for card in found)}",
-                hint="choose one with --port" if port is None else "--url and --token reach each of them",
+                hint="choose one with --port" if port is None else "--url and --token reach any of them",
             )
     where = f" on port {port}" if port is not None else ""
     raise Unreachable(
-        f"no gateway that this user started runs{where} on this machine", hint="--url and --token reach any other"
+        f"no gateway that this user started runs{where} on this machine",
+        hint="--url and --token reach a gateway of another user or machine",
     )

@@ -188,14 +188,14 @@ class Desk:
         steps = Steps(_log)
         while True:
             await asyncio.sleep(LOOK_S)
-            with steps.step("making the folder of sockets again"):
+            with steps.step("recreating the folder of sockets"):
                 if await asyncio.to_thread(self._folder.restore):
-                    _log.warning("the folder %s was removed by somebody: it is made again", self._folder.path)
-            with steps.step("opening the socket of the back office again"):
+                    _log.warning("the folder %s was removed: recreating it", self._folder.path)
+            with steps.step("reopening the admin socket"):
                 if not await asyncio.to_thread(Path(self.path).is_socket):
                     await self._open_office()
-                    _log.warning("the socket %s was removed by somebody: it is made again", self.path)
-            with steps.step("leaving the instance file again"):
+                    _log.warning("the socket %s was removed: recreating it", self.path)
+            with steps.step("rewriting the instance file"):
                 await asyncio.to_thread(self._cards.restore)
 
     def _catalogue(self, settings: Settings) -> ModelCatalogue:
@@ -231,12 +231,12 @@ class Desk:
     def _sweep(self) -> None:
         now_ns = time.monotonic_ns()
         for door in self._doors:
-            with self._steps.step("sweeping the back office's connections"):
+            with self._steps.step("sweeping the admin server's connections"):
                 door.sweep(now_ns)
         if now_ns / 1e9 >= self._rates_due:
             self._rates_due = now_ns / 1e9 + SAMPLE_S
             with self._steps.step("sampling rates"):
                 self._rates.sample()
-            with self._steps.step("looking at routes without an upstream"):
+            with self._steps.step("checking for routes without an upstream"):
                 self._health.routes_without_upstream(time.monotonic())  # records since when
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

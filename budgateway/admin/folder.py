@@ -49,7 +49,7 @@ class Folder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = self.path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-            raise PermissionError(errno.EPERM, f"{self.path} is somebody else's")
+            raise PermissionError(errno.EPERM, f"{self.path} belongs to another user")
         lock, before = _locked(self.path), self._lock
         self._lock = lock
         os.close(before)
@@ -116,7 +116,7 @@ def temporary() -> Path:
         return found
     if os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
         return SHARED_MEMORY
-    raise FileNotFoundError(errno.ENOENT, f"none of {', '.join(SYSTEMS)} and {SHARED_MEMORY} may be written to")
+    raise FileNotFoundError(errno.ENOENT, f"none of {', '.join(SYSTEMS)} and {SHARED_MEMORY} is writable")
 
 
 def sweep(base: Path) -> list[Path]:

@@ -188,17 +188,17 @@ def _from_root(provider: Provider) -> Provider:
 def _state(vitals: native.UpstreamHealth, watched: Watched | None, now_ns: int) -> tuple[str, str]:
     """Return one word for what happens with the upstream's traffic, and the reason."""
     if vitals.drained:
-        return "drained", "taken out by an operator"
+        return "drained", "drained by an operator"
     if vitals.breaker != "closed":
         return vitals.breaker, "too many exchanges failed"
     if vitals.out_until_ns > now_ns:
         if vitals.asked:
-            return "resting", "it asked for a pause"
-        return "ejected", "several exchanges in a row failed" + (": aside while others answer" if vitals.aside else "")
+            return "resting", "its response asked for a pause (Retry-After)"
+        return "ejected", "several exchanges in a row failed" + (": unused while others answer" if vitals.aside else "")
     if vitals.healthy is False:
         return "unhealthy", "" if watched is None else watched.standing.reason
     if vitals.share < 1:
-        return "starting", "its share grows since it came back"
+        return "starting", "ramping up to its full share"
     return "up", ""
 
 

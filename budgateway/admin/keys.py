@@ -66,14 +66,16 @@ class KeyOperations:
         if wishes:
             raise BadRequest(f"{verb} takes no '{next(iter(wishes))[:64]}'")
         if isinstance(grace, bool) or not isinstance(grace, int | float):
-            raise BadRequest("the grace is a number of seconds", param="grace_s")
+            raise BadRequest("grace_s must be a number of seconds", param="grace_s")
         edits: dict[str, Callable[[Keys], Changed]] = {
             "rotate": partial(keybook.rotate, name=name, grace_s=grace, now=time.time()),
             "disable": partial(keybook.switch, name=name, disabled=True),
             "enable": partial(keybook.switch, name=name, disabled=False),
         }
         if verb not in edits:
-            raise RouteNotFound(f"no operation '{verb[:64]}' of a key", hint="GET /admin/openapi.json lists them")
+            raise RouteNotFound(
+                f"no operation '{verb[:64]}' of a key", hint="GET /admin/openapi.json lists the operations"
+            )
         if method != "POST":
             raise MethodNotAllowed(f"/admin/keys/{{name}}/{verb} takes POST", allow=("POST",))
         # Disabling only takes from a key, so any holder may do it; the other operations grant the key, or a secret of

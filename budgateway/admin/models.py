@@ -110,7 +110,7 @@ async def _ask(target: Target) -> list[dict[str, Any]]:
     document = read_json(body)
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, list):
-        raise ValueError("no model list in the answer")  # noqa: TRY004 - the upstream's data, not our types
+        raise ValueError("no model list in the response")  # noqa: TRY004 - the upstream's data, not our types
     named = [entry for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
     return [entry for entry in named if entry["id"] == printable(entry["id"], MAX_NAME)][:MAX_MODELS]
 

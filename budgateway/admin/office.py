@@ -159,7 +159,7 @@ class BackOffice(Carrier):
     async def _admin(self, x: Exchange, api: AdminApi) -> None:
         asker, until = vouched_until(x.head.headers())
         if x.head.method not in ("GET", "HEAD"):
-            _log.info("%s %s by %s", x.head.method, x.head.path, "the office's socket" if asker is None else asker.id)
+            _log.info("%s %s by %s", x.head.method, x.head.path, "the admin socket" if asker is None else asker.id)
         # Shielded from a client that leaves: half a reload would be worse than one that nobody waits for.
         work = asyncio.ensure_future(api.answer(x.head.method, x.head.path, x.body, x.head.query, asker, until))
         self._work.add(work)

@@ -9,18 +9,18 @@ from budgateway.admin.health import STATES
 _OBJECT: dict[str, Any] = {"type": "object"}
 _ERROR = {"$ref": "#/components/schemas/Error"}
 
-_NO_KEYS = {"409": "This gateway keeps no keys"}
+_NO_KEYS = {"409": "This gateway has no key storage"}
 
 # (path, method, operation id, summary, {status: meaning}, schema of the 200)
 _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
     ("/admin/routes", "get", "listRoutes", "The routes, in the order of the configuration", {}, "Routes"),
-    ("/admin/stats", "get", "stats", "Workers, connections, rates and upstreams, now", {}, "Stats"),
+    ("/admin/stats", "get", "stats", "Current workers, connections, rates and upstreams", {}, "Stats"),
     (
         "/admin/usage",
         "get",
         "usage",
-        "What was used, by principal, model and route: `by`, `top`, and a value for any of these",
-        {"400": "A parameter that there is not"},
+        "Usage by principal, model and route: `by`, `top`, and a value for any of these",
+        {"400": "An unknown parameter"},
         "Usage",
     ),
     ("/admin/providers/health", "get", "providersHealth", "The state of every upstream", {}, "Providers"),
@@ -29,23 +29,23 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         "/admin/reload-config",
         "post",
         "reloadConfig",
-        "Read the configuration again; all workers switch to it, or none",
-        {"422": "Every problem that keeps it from being served"},
+        "Reload the configuration; all workers switch to it, or none",
+        {"422": "All problems of the configuration"},
         "Difference",
     ),
     (
         "/admin/rollback-config",
         "post",
         "rollbackConfig",
-        "Bring back the configuration that was served before",
-        {"422": "There is none, or it cannot be served any more"},
+        "Return to the previous configuration",
+        {"422": "There is none, or it can no longer be served"},
         "Difference",
     ),
     (
         "/admin/restart-workers",
         "post",
         "restartWorkers",
-        "Replace the workers one after the other, without refusing a connection",
+        "Replace the workers one by one, without refusing a connection",
         {"202": "Begun"},
         "Restarting",
     ),
@@ -53,7 +53,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         "/admin/upstreams/{name}/drain",
         "post",
         "drainUpstream",
-        "Send an upstream nothing new; exchanges in flight go on",
+        "Send an upstream no new exchanges; those in flight continue",
         {"404": "No such upstream"},
         "Upstreams",
     ),
@@ -61,7 +61,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         "/admin/upstreams/{name}/undrain",
         "post",
         "undrainUpstream",
-        "Send an upstream its share again",
+        "Send traffic to a drained upstream again",
         {"404": "No such upstream"},
         "Upstreams",
     ),
@@ -70,18 +70,25 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         "/admin/keys",
         "post",
         "createKey",
-        "Make an API key; this answer alone has its secret",
-        {"201": "Made", "400": "A field that cannot be", "409": "The name is taken, or this gateway keeps no keys"},
+        "Create an API key; only this response contains its secret",
+        {"201": "Made", "400": "An invalid field", "409": "The name is taken, or this gateway has no key storage"},
         "MadeKey",
     ),
     ("/admin/keys/{name}", "get", "showKey", "An API key", {"404": "No such key", **_NO_KEYS}, "Key"),
-    ("/admin/keys/{name}", "patch", "updateKey", "Change what a key may do", {"404": "No such key", **_NO_KEYS}, "Key"),
-    ("/admin/keys/{name}", "delete", "deleteKey", "Forget an API key", {"404": "No such key", **_NO_KEYS}, "Key"),
+    (
+        "/admin/keys/{name}",
+        "patch",
+        "updateKey",
+        "Change a key's permissions",
+        {"404": "No such key", **_NO_KEYS},
+        "Key",
+    ),
+    ("/admin/keys/{name}", "delete", "deleteKey", "Delete an API key", {"404": "No such key", **_NO_KEYS}, "Key"),
     (
         "/admin/keys/{name}/rotate",
         "post",
         "rotateKey",
-        "A new secret; the one before stays good for `grace_s` seconds",
+        "Replace the secret; the old one stays valid for `grace_s` seconds",
         {"404": "No such key", **_NO_KEYS},
         "MadeKey",
     ),
@@ -89,7 +96,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         "/admin/keys/{name}/disable",
         "post",
         "disableKey",
-        "Refuse a key from now on",
+        "Disable a key",
         {"404": "No such key", **_NO_KEYS},
         "Key",
     ),
@@ -97,7 +104,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         "/admin/keys/{name}/enable",
         "post",
         "enableKey",
-        "Take a disabled key again",
+        "Enable a disabled key",
         {"404": "No such key", **_NO_KEYS},
         "Key",
     ),
@@ -107,7 +114,7 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
 
 _NAMES = {
     "keys": "The key's name",
-    "upstreams": "An upstream's name (`vllm/0`, with its slash), or a provider's name for all of its own",
+    "upstreams": "An upstream's name (`vllm/0`, with its slash), or a provider's name for all of its upstreams",
 }
 
 

@@ -404,13 +404,13 @@ class DataPlane:
         self.snapshot.limits.today = self._segment.today or int(time.time()) // 86_400
         with step("publishing gauges"):
             self._publish()
-        with step("ending former stores"):
+        with step("closing the Redis connections of former configurations"):
             for past in [past for past in self._past if past.is_idle]:
                 self._past.remove(past)
                 self.spawn(past.close())
         with step("following models"):
             self._follow_models()
-        with step("following the clock"):
+        with step("updating the calendar"):
             self._follow_clock(now_ns)
         with step("writing the access log"):
             self._flush_access()
@@ -459,7 +459,7 @@ class DataPlane:
         late = now - self._sweep_due > MAX_LAG_S
         self._late_sweeps = self._late_sweeps + 1 if late else 0
         if self._late_sweeps > 1:
-            self._shed("its event loop is late")
+            self._shed("its event loop is slow")
         elif not late:
             self._shed(self._memory_short)
         self._sweep_due = now + SWEEP_S

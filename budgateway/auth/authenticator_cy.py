@@ -159,7 +159,7 @@ class CredentialAuthenticator(Authenticator):
             known = None if given is None else self._by_key.get(given)
         if known is not x.standing or (given is not None and known is None):
             # Another header holds the credential, or this one's value is not one of ours.
-            raise ValueError("the header does not say who asks")
+            raise ValueError("the header does not name a principal")
         return None if given is None else kind + given
 
     def _key(self, x: Exchange) -> str | None:
@@ -281,11 +281,13 @@ class CredentialAuthenticator(Authenticator):
                 self._find(token, time())
             except UnknownKey as error:
                 if not self._bearers.has_keys(error.issuer):
-                    return KeysUnavailable("the keys of the token's issuer cannot be had just now", retry_after_s=5.0)
+                    return KeysUnavailable(
+                        "the keys of the token's issuer are not available at the moment", retry_after_s=5.0
+                    )
             except Refused:
                 pass
         elif self._vault.trust.keys_missing:
-            return KeysUnavailable("the API keys cannot be had just now", retry_after_s=5.0)
+            return KeysUnavailable("the API keys are not available at the moment", retry_after_s=5.0)
         # One message for unknown, expired, foreign and forged credentials: the difference would help only attackers.
         return Unauthenticated("the credential is not valid")
 

@@ -64,16 +64,16 @@ class Bearers:
         claims = json_object(taken.payload, "payload")
         issuer = self._issuer(claims.get("iss"))
         if issuer is None:
-            raise Refused("its issuer is none of ours")
+            raise Refused("its issuer is not trusted")
         if taken.algorithm not in issuer.algorithms:
-            raise Refused("its alg is none of its issuer's")
+            raise Refused("its alg is not allowed for its issuer")
         # Before any key is fetched or tried: a token that no key could make valid is not worth the cost.
         expires = judge(claims, issuer, now)
         keys = self._keys.get(issuer.name)
         if keys is None or (issuer.name in self._fetched and not keys.candidates(taken)):
-            raise UnknownKey(issuer.name, "no key of its issuer has its kid")
+            raise UnknownKey(issuer.name, "its issuer has no key with its kid")
         if not verify(taken, keys):
-            raise Rejected("its signature is wrong")
+            raise Rejected("its signature is invalid")
         try:
             return Verified(principal(claims, issuer), expires)
         except Refused as error:

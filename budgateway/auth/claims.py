@@ -67,7 +67,7 @@ def _check_audience(claims: Mapping[str, Any], issuer: Issuer) -> None:
     given = claims.get("aud", [])
     listed = given if isinstance(given, list) else [given]
     if not all(isinstance(name, str) for name in listed):
-        raise Refused("its aud is no text")
+        raise Refused("its aud is not a string")
     # RFC 7519 4.1.3: a recipient that aud does not name must refuse. Without a configured audience we are never named.
     if (listed or issuer.audience) and not set(listed).intersection(issuer.audience):
         raise Refused("it is for another audience")
@@ -80,7 +80,7 @@ def _moment(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     # The comparison also refuses NaN and infinities, and accepts integers of any size, which a conversion does not.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
-        raise Refused(f"its {name} is no number of seconds")
+        raise Refused(f"its {name} is not a number of seconds")
     return float(value)
 
 
@@ -119,9 +119,9 @@ def _names(value: object, what: str) -> tuple[str, ...]:
     else:
         listed = value
     if not isinstance(listed, list) or len(listed) > MAX_NAMES:
-        raise Refused(f"its {what} is no list of names")
+        raise Refused(f"its {what} is not a list of names")
     return tuple(name for item in listed if (name := _name(item, what)))
 
 
 def _unreadable(what: str) -> str:
-    raise Refused(f"its {what} is no printable name of at most {MAX_NAME_CHARS} characters")
+    raise Refused(f"its {what} is not a printable name of at most {MAX_NAME_CHARS} characters")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from budgateway.auth.roles import Roles
     from budgateway.records import Allowance, ApiKey, Principal
 
-_HINT = 'a key gets no more than whoever makes or changes it has; who may do everything (admin = ["*"]) gives anything'
+_HINT = 'a key cannot have more rights than the credential that creates or changes it; admin = ["*"] can grant anything'
 _RATES = ("requests_per_minute", "requests_per_hour", "requests_per_day", "tokens_per_minute", "tokens_per_day")
 _AMOUNTS = (*_RATES, "concurrency", "budget_usd")
 
@@ -67,7 +67,7 @@ class Holder:
             if mine.models and not any(_covers(pattern, model) for pattern in mine.models):
                 _refuse(f"the models '{model}'")
         if self._expires < float("inf") and not 0 < key.expires_s <= self._expires:
-            _refuse("an end later than that of the credential in use")
+            _refuse("an expiry later than that of the credential in use")
         if mine.allowance is not None:
             _check_limits(key.allowance, mine.allowance)
 

@@ -81,7 +81,7 @@ class Profile:
             if not patterns.takes(model):
                 return Decision(False, f"{whose} allows the models {patterns.text or '(none)'}, not {named}", True)
         if self._grants is None:
-            return Decision(True, "no roles are configured: every known principal may use every route")
+            return Decision(True, "no roles are configured: every authenticated principal may use every route")
         almost = ""
         for grant in self._grants:
             if grant.covers(route, method):

@@ -93,7 +93,7 @@ class Balancer:
         while x.index >= 0 and not x.target.upstream.max_in_flight and self.selector.in_flight(x.index) > share:
             if not self.another(x, VERDICT_NEUTRAL, now_ns):
                 raise Overloaded(
-                    f"upstream {x.target.label} has its share of the exchanges that the gateway takes, {share}",
+                    f"upstream {x.target.label} has its full share of the exchanges that the gateway accepts, {share}",
                     retry_after_s=1.0,
                 )
 

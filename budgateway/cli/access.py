@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 @click.command(short_help="Print a token signed with JWT_SECRET.")
 @config_option
-@click.option("--sub", default="operator", show_default=True, help="Who the token is for.")
+@click.option("--sub", default="operator", show_default=True, help="The principal of the token.")
 @click.option("--role", "roles", multiple=True, help="A role, such as admin; repeatable.")
 @click.option("--group", "groups", multiple=True, help="A group; repeatable.")
 @click.option("--tenant", help="The tenant.")
@@ -45,7 +45,7 @@ Result = TypeVar("Result")
     "--expires",
     type=click.IntRange(min=1, max=315_360_000),
     metavar="SECONDS",
-    help="For how long it is good.  Default: jwt_expiration.",
+    help="Lifetime of the token.  Default: jwt_expiration.",
 )
 def token(
     path: str | None,
@@ -56,7 +56,7 @@ def token(
     models: tuple[str, ...],
     expires: int | None,
 ) -> None:
-    """Print a token that the gateway accepts, signed with its JWT_SECRET; nothing else of a configuration is needed."""
+    """Print a token for the gateway, signed with its JWT_SECRET; no other part of the configuration is needed."""
     from budgateway.config.load import signing_secret
     from budgateway.jose.key import sign
 
@@ -109,11 +109,11 @@ def described(command: Command) -> Command:
             metavar="USD",
             help="Dollars it may spend in a period.",
         ),
-        click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight at a time."),
-        click.option("--tpm", type=click.IntRange(min=1), help="Tokens a minute, read and written."),
-        click.option("--burst", type=click.IntRange(min=1), help="Requests at once above --rpm."),
+        click.option("--concurrency", type=click.IntRange(min=1), help="Requests in flight."),
+        click.option("--tpm", type=click.IntRange(min=1), help="Tokens a minute, input and output."),
+        click.option("--burst", type=click.IntRange(min=1), help="Burst above --rpm, in requests."),
         click.option("--rpm", type=click.IntRange(min=1), help="Requests a minute."),
-        click.option("--expires", metavar="WHEN", help="When it ends: 2027-01-01, or 30d, 12h, 15m from now."),
+        click.option("--expires", metavar="WHEN", help="Time of expiry: 2027-01-01, or 30d, 12h, 15m from now."),
         click.option("--model", "models", multiple=True, help="A model it may use, name or glob; repeatable."),
         click.option("--group", "groups", multiple=True, help="A group; repeatable."),
         click.option("--role", "roles", multiple=True, help="A role; repeatable."),
@@ -128,7 +128,7 @@ def described(command: Command) -> Command:
 @described
 @placed
 def create(name: str, **options: Any) -> None:
-    """Make a key and print it. It is shown only now: what is kept is its hash."""
+    """Create a key and print it. It is shown only now: the gateway stores its hash."""
     wishes = _wishes(options)
     made = _change(options, "POST", "", {"name": name, **wishes}, "create", name=name, wishes=wishes, now=time.time())
     _print_secret(made, options["as_json"])
@@ -163,7 +163,7 @@ def list_keys(**options: Any) -> None:
 @click.argument("name")
 @placed
 def show(name: str, **options: Any) -> None:
-    """Show a key; its secret is shown nowhere."""
+    """Show a key, without its secret."""
     from budgateway.credentials import keybook
 
     if _is_elsewhere(options):
@@ -178,7 +178,7 @@ def show(name: str, **options: Any) -> None:
 @described
 @placed
 def update(name: str, **options: Any) -> None:
-    """Change what a key may do; what is not named stays."""
+    """Change a key; fields that are not given stay unchanged."""
     wishes = _wishes(options)
     made = _change(options, "PATCH", f"/{name}", wishes, "update", name=name, wishes=wishes, now=time.time())
     _print_key(made, options["as_json"])
@@ -191,7 +191,7 @@ def update(name: str, **options: Any) -> None:
     type=click.IntRange(min=0),
     default=0,
     metavar="SECONDS",
-    help="The old secret stays good for so long.  Default: 0.",
+    help="The old secret stays valid for this long.  Default: 0.",
 )
 @placed
 def rotate(name: str, grace: int, **options: Any) -> None:
@@ -205,7 +205,7 @@ def rotate(name: str, grace: int, **options: Any) -> None:
 @click.argument("name")
 @placed
 def disable(name: str, **options: Any) -> None:
-    """Refuse a key from now on."""
+    """Disable a key: refuse it from now on."""
     made = _change(options, "POST", f"/{name}/disable", {}, "switch", name=name, disabled=True)
     _print_key(made, options["as_json"])
 
@@ -214,7 +214,7 @@ def disable(name: str, **options: Any) -> None:
 @click.argument("name")
 @placed
 def enable(name: str, **options: Any) -> None:
-    """Take a disabled key again."""
+    """Enable a disabled key."""
     made = _change(options, "POST", f"/{name}/enable", {}, "switch", name=name, disabled=False)
     _print_key(made, options["as_json"])
 
@@ -223,7 +223,7 @@ def enable(name: str, **options: Any) -> None:
 @click.argument("name")
 @placed
 def delete(name: str, **options: Any) -> None:
-    """Forget a key."""
+    """Delete a key."""
     made = _change(options, "DELETE", f"/{name}", None, "delete", name=name)
     click.echo(json.dumps(made, indent=2) if options["as_json"] else f"deleted {made['name']}")
 
@@ -271,7 +271,7 @@ def _is_elsewhere(options: dict[str, Any]) -> bool:
     for option, value in (("--file", options["file"]), ("--config", options["path"])):
         if value is not None:
             raise click.UsageError(
-                f"{option} says where keys are, --url and --port ask a gateway: leave one of them out"
+                f"{option} names the storage of keys, --url and --port a gateway: leave one of them out"
             )
     return True
 
@@ -293,7 +293,7 @@ def _at_store(options: dict[str, Any], work: Callable[[KeyStore], Awaitable[Resu
     async def run() -> Result:
         store: KeyStore | None = FileKeys(str(options["file"])) if settings is None else opened(settings)
         if store is None:
-            _fail('the configuration keeps no keys: write [auth] keys_file = "keys.json", or give --file')
+            _fail('the configuration has no key storage: write [auth] keys_file = "keys.json", or give --file')
         try:
             return await work(store)
         finally:
@@ -307,7 +307,7 @@ def _print_secret(key: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(key, indent=2))
         return
     click.echo(key["secret"])
-    click.echo("note: the key is shown only now; what is kept is its hash", err=True)
+    click.echo("note: the key is shown only now; the gateway stores its hash", err=True)
 
 
 def _print_key(key: dict[str, Any], as_json: bool) -> None:
@@ -327,16 +327,16 @@ def _text(value: object) -> str:
 # ---------------------------------------------------------------- check-access
 
 
-@click.command("check-access", short_help="Say who may do what, and why.")
+@click.command("check-access", short_help="Explain whether a request is allowed.")
 @click.argument("method")
 @click.argument("target", metavar="PATH")
 @config_option
 @click.option("--model", help="The model that the body names.")
-@click.option("--host", default="", help="The host that the client asks for.")
-@click.option("--token", help="As this token's principal.")
-@click.option("--key", help="As this API key's.")
-@click.option("--role", "roles", multiple=True, help="As somebody with this role; repeatable.")
-@click.option("--tenant", default="", help="As somebody of this tenant.")
+@click.option("--host", default="", help="The host that the client requests.")
+@click.option("--token", help="Check for this token's principal.")
+@click.option("--key", help="Check for this API key's principal.")
+@click.option("--role", "roles", multiple=True, help="Check for a principal with this role; repeatable.")
+@click.option("--tenant", default="", help="Check for a principal of this tenant.")
 def check_access(
     method: str,
     target: str,
@@ -348,7 +348,7 @@ def check_access(
     roles: tuple[str, ...],
     tenant: str,
 ) -> None:
-    """Say whether METHOD PATH is allowed, and why; exit status 1 when not."""
+    """Explain whether METHOD PATH is allowed; exit status 1 when not."""
     from budgateway.auth.roles import Decision, Roles, admin_action
     from budgateway.routing.own import own_routes
     from budgateway.routing.table import RouteTable
@@ -439,7 +439,7 @@ def _bearer(settings: Settings, token: str) -> Principal:
         bearers.learn({issuer.name: asyncio.run(fetch_key_set(issuer))})
         return bearers.verify(token, time.time()).principal
     except (GatewayError, TimeoutError, ValueError) as error:
-        _fail(f"the keys of issuer {issuer.name} cannot be had: {str(error) or 'no answer in time'}")
+        _fail(f"the keys of issuer {issuer.name} are not available: {str(error) or 'no response in time'}")
     except Refused as error:
         _fail(f"the token is refused: {error}")
 

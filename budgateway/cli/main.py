@@ -36,13 +36,9 @@ def cli(context: click.Context, validate_config: bool, path: str | None) -> None
     """A gateway for model inference: one address in front of vLLM, SGLang, LiteLLM, OpenAI and their kin."""
     if context.invoked_subcommand is not None:
         if validate_config:
-            raise click.UsageError(
-                f"--validate-config is a command of its own: leave out {context.invoked_subcommand!r}"
-            )
+            raise click.UsageError(f"--validate-config is a separate command: leave out {context.invoked_subcommand!r}")
         if path is not None:
-            raise click.UsageError(
-                f"--config goes behind the command: budgateway {context.invoked_subcommand} --config"
-            )
+            raise click.UsageError(f"--config goes after the command: budgateway {context.invoked_subcommand} --config")
     elif validate_config:
         summarise(load(path))
     elif path is not None:
@@ -64,7 +60,7 @@ for command in (token, keys, check_access):
 @click.option(
     "--log-level",
     type=click.Choice(LEVELS, case_sensitive=False),
-    help="What to log of the gateway itself.  [env: LOG_LEVEL]",
+    help="Level of the gateway's own log.  [env: LOG_LEVEL]",
 )
 @click.option("--demo", is_flag=True, help="Serve the embedded demo model; needs no configuration.")
 @click.option("--watch", is_flag=True, help="Reload when a file of the configuration changes.")
@@ -117,7 +113,7 @@ def check(path: str | None) -> None:
     summarise(load(path))
 
 
-@cli.group(invoke_without_command=True, short_help="Show the routes; `routes match` says which one answers.")
+@cli.group(invoke_without_command=True, short_help="Show the routes; `routes match` finds the one that answers.")
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
@@ -147,9 +143,9 @@ def routes(context: click.Context, path: str | None, as_json: bool) -> None:
 @click.argument("method")
 @click.argument("target", metavar="PATH")
 @click.option("--model", help="The model that the body names.")
-@click.option("--host", default="", help="The host that the client asks for.")
+@click.option("--host", default="", help="The host that the client requests.")
 @click.option("--header", "header_lines", multiple=True, metavar="NAME=VALUE", help="A request header; repeatable.")
-@click.option("--explain", is_flag=True, help="Also print what each route says, in the order of preference.")
+@click.option("--explain", is_flag=True, help="Also print the verdict of each route, in order of preference.")
 @click.option("-c", "--config", "path", metavar="PATH", help="The configuration, as for `routes`.")
 @click.pass_context
 def match_route(
@@ -211,10 +207,10 @@ def status(port: int | None, url: str | None, token: str | None, as_json: bool) 
     print_status(console(), facts)
 
 
-@cli.command(short_help="Have a running gateway reload its configuration.")
+@cli.command(short_help="Reload the configuration of a running gateway.")
 @reaching
 def reload(port: int | None, url: str | None, token: str | None) -> None:
-    """Have a running gateway read its configuration again; print the difference, or every problem."""
+    """Reload the configuration of a running gateway; print the difference, or every problem."""
     changed = ask(port, url, token, "POST", "/admin/reload-config")
     for kind in ("routes", "providers", "upstreams"):
         for sign, names in (("+", changed[kind]["added"]), ("-", changed[kind]["removed"])):
@@ -235,9 +231,9 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
-@cli.command(short_help="Print versions and how this was built.")
+@cli.command(short_help="Print versions and the kind of build.")
 def version() -> None:
-    """Print what is running: package, compiled core, Python and event loop."""
+    """Print the versions of package, compiled core, Python and event loop."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 

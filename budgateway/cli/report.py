@@ -22,7 +22,7 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
     )
     console.print(
         f"{facts['requests']} requests ({rates['10s']:.1f}/s over 10 s, {rates['60s']:.1f}/s over a minute), "
-        f"{facts['errors']} ended badly",
+        f"{facts['errors']} failed",
         highlight=False,
     )
     workers = _table("worker", "pid", "state", "up", "memory", "connections", "in flight", "restarts")
@@ -56,7 +56,7 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
             counts = (str(queue[key]) for key in ("waiting", "queued", "served", "timed_out", "left", "refused"))
             queues.add_row(escape(queue["provider"]), *counts)
         console.print(queues)
-    routes = _table("route", "requests", "ended badly", "tokens in", "tokens out")
+    routes = _table("route", "requests", "failed", "tokens in", "tokens out")
     for name, counts in facts["routes"].items():
         routes.add_row(escape(name), *(str(counts[key]) for key in ("requests", "errors", "tokens_in", "tokens_out")))
     if facts["routes"]:

@@ -32,7 +32,7 @@ def config_option(command: Command) -> Command:
         "path",
         metavar="PATH",
         help="A folder with gateway.toml, routes.toml and providers.toml, or one TOML file. "
-        "Default: ./config, else the environment alone.",
+        "Default: ./config, else the environment only.",
     )(command)
 
 
@@ -48,9 +48,9 @@ def reaching(command: Command) -> Command:
         click.option(
             "--url",
             metavar="URL",
-            help="Any gateway, as https://host:8080.  Default: the one that this user runs on this machine.",
+            help="URL of a gateway, such as https://host:8080.  Default: the one that this user runs on this machine.",
         ),
-        click.option("--port", type=int, help="Which of several gateways on this machine: the port it listens on."),
+        click.option("--port", type=int, help="Port of the gateway, if several run on this machine."),
     ):
         command = option(command)
     return command
@@ -103,7 +103,7 @@ def check_reaching(port: int | None, url: str | None, token: str | None) -> None
     given = click.get_current_context().get_parameter_source("token") is ParameterSource.COMMANDLINE
     if token and given and not url:
         raise click.UsageError(
-            "--token goes with --url: a gateway on this machine is reached by its socket, without one"
+            "--token goes with --url: a gateway on this machine is reached by its socket, without a token"
         )
 
 

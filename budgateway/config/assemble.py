@@ -198,9 +198,11 @@ class _Assembly:
             where = self._source.default_file("routes.toml")
             left = self._source.left_beside()
             whole = (
-                f"; {' and '.join(left)} beside it: name the folder, {self._source.folder}, to read all" if left else ""
+                f"; {' and '.join(left)} next to it: name the folder, {self._source.folder}, to read all"
+                if left
+                else ""
             )
-            self._problems.lines.append(f"{where}: no [[routes]]: there would be nothing to answer{whole}")
+            self._problems.lines.append(f"{where}: no [[routes]]: the gateway would answer nothing{whole}")
 
         tables: dict[str, ProviderConfig] = {}
         for name, value in raw_providers.items():
@@ -267,7 +269,7 @@ class _Assembly:
                 entry.priority,
             )
             if here not in self._partial and (first := seen.setdefault(key, index)) != index:
-                self._problems.add(here, f"matches the same requests as routes[{first}] and would never answer")
+                self._problems.add(here, f"matches the same requests as routes[{first}] and would never be used")
 
     def _check_provider(self, index: int, name: str, providers: Sequence[str], path: KeyPath = ("provider",)) -> None:
         if not name:
@@ -315,7 +317,7 @@ class _Assembly:
         open_to_all = {name for route in routes if not route.auth_required for name in route.leads_to()}
         if self._source.alone and open_to_all and "host" not in gateway.model_fields_set:
             self._notices.append(
-                "anyone on this machine may use the gateway; it listens on 127.0.0.1 alone, as there is no JWT_SECRET "
+                "anyone on this machine may use the gateway; it listens on 127.0.0.1 only, because there is no JWT_SECRET "
                 "(GATEWAY_HOST=0.0.0.0 opens it to the network)"
             )
             return "127.0.0.1"
@@ -364,4 +366,4 @@ class _Assembly:
         if not prices:
             self._notices.append("budget_usd limits nothing: no price is known (write [prices.models])")
         elif not how.state_file:
-            self._notices.append("budgets begin anew with each start: set [rate_limiting] state_file to keep them")
+            self._notices.append("budgets restart at zero with each start: set [rate_limiting] state_file to keep them")

@@ -89,5 +89,5 @@ def key_url(value: str) -> str:
     """Check the URL of a key set: HTTPS, or on this machine."""
     upstream = parse_endpoint(value)
     if not upstream.tls and not is_loopback(upstream.host):
-        raise ValueError(f"must begin with https:// (http:// for this machine alone), got {shown(value)}")
+        raise ValueError(f"must begin with https:// (http:// for this machine only), got {shown(value)}")
     return value

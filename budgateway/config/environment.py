@@ -89,8 +89,8 @@ def apply(source: Source, environ: Mapping[str, str]) -> None:
         text = environ.get(name, "").strip()
         if LINK.match(text) and kind != "url":
             source.notices.append(
-                f"{name}={shown(text)[1:-1]} is ignored: it is no setting but what Kubernetes says of a Service of that name "
-                "(a pod without these has enableServiceLinks: false)"
+                f"{name}={shown(text)[1:-1]} is ignored: it is not a setting, but set by Kubernetes for a Service of that name "
+                "(enableServiceLinks: false in the pod prevents it)"
             )
         elif text:
             source.override(table, key, _read(text, kind), place(environ, name))
@@ -195,12 +195,12 @@ def _apply_endpoints(source: Source, environ: Mapping[str, str]) -> None:
 
 
 def _note_replaced(source: Source, name: str, written: object, urls: list[str], by: str) -> None:
-    """Note that a variable replaces a file's endpoints, with their weights and bounds."""
+    """Note that a variable replaces a file's endpoints, with their weights and limits."""
     if not isinstance(written, list) or not written or written == urls:
         return
     weighted = any(isinstance(entry, dict) and len(entry) > 1 for entry in written)
     count = f"{len(written)} endpoint{'s' if len(written) != 1 else ''}"
-    also = ", with their weights and bounds" if weighted else ""
+    also = ", with their weights and limits" if weighted else ""
     file = source.places.get(("providers",), "the file")
     source.notices.append(f"{by} replaces {count} of provider {shown(name)} in {file}{also}")
 

@@ -124,7 +124,7 @@ class Reader:
         except (BrokenPipeError, TimeoutError):
             pass  # there will be no answer
         except OSError as error:
-            raise GatewayError(f"no process can be started that reads the configuration: {error}") from error
+            raise GatewayError(f"cannot start a process to read the configuration: {error}") from error
 
     def _start(self) -> None:
         self._drop()
@@ -153,7 +153,7 @@ class Reader:
                 self._process.kill()
             self._drop()
             raise GatewayError(
-                f"the configuration was not read within {self._timeout_s:g} s: does its file system answer?"
+                f"the configuration was not read within {self._timeout_s:g} s: does its file system respond?"
             ) from None
         return found
 

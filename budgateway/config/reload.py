@@ -174,7 +174,7 @@ def refusals(before: Settings, after: Settings) -> list[str]:
     ]
     if before.tls != after.tls:
         # A new certificate under the same names is read; new names may mean HTTP instead of HTTPS.
-        problems.append("tls: other files need a restart of the gateway (the same files are read anew)")
+        problems.append("tls: other files need a restart of the gateway (changed contents of the same files do not)")
     return problems
 
 

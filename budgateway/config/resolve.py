@@ -129,7 +129,7 @@ class Resolver:
             try:
                 load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), cert, key)
             except (ssl.SSLError, OSError, ValueError) as error:
-                self.problems.add(("tls",), f"cert_file and key_file are no pair of PEM files: {_reason(error)}")
+                self.problems.add(("tls",), f"cert_file and key_file are not a pair of PEM files: {_reason(error)}")
         return Tls(cert_file, key_file, cert, key)
 
     def provider(self, name: str, table: ProviderConfig, gateway: GatewayConfig, routed: Sequence[str]) -> Provider:
@@ -184,7 +184,7 @@ class Resolver:
         if name not in KINDS:
             self.problems.add(
                 (*here, "kind"),
-                f"is required, as {shown(name)} is none of {', '.join(KINDS)}"
+                f"is required, because {shown(name)} is none of {', '.join(KINDS)}"
                 f'{did_you_mean(name, KINDS)} (kind = "openai" for any server with an OpenAI API)',
             )
         return name if name in KINDS else "openai"

@@ -115,7 +115,7 @@ class AuthResolver:
         host = re.sub(r"^[a-z]+://", "", issuer).partition("/")[0]
         name = re.sub(r"[^A-Za-z0-9_.-]", "-", host)[:64]
         if not name or name == OWN_ISSUER:
-            self._problems.add((*here, "name"), f"is required, as none can be made of {shown(issuer)}")
+            self._problems.add((*here, "name"), f"is required, because none can be derived from {shown(issuer)}")
         return name
 
     def _discovery(self, here: KeyPath, table: IssuerConfig) -> str:
@@ -130,9 +130,11 @@ class AuthResolver:
 
     def _takes_any(self, here: KeyPath, table: IssuerConfig) -> bool:
         if "*" in table.audience and len(table.audience) > 1:
-            self._problems.add((*here, "audience"), '"*" takes every audience: leave out the others')
+            self._problems.add((*here, "audience"), '"*" accepts every audience: leave out the others')
         if not table.audience:
-            self._problems.add((*here, "audience"), 'must name one; "*" believes tokens for other services, too')
+            self._problems.add(
+                (*here, "audience"), 'must name at least one; "*" also accepts tokens for other services'
+            )
         return "*" in table.audience
 
     # ------------------------------------------------------------ roles and tenants
@@ -195,9 +197,9 @@ class AuthResolver:
         """Return whether API keys are stored in Redis; note a problem when there is none."""
         path: KeyPath = ("auth", "key_store")
         if table.key_store == "redis" and table.keys_file is not None:
-            self._problems.add(path, "keys_file names another place: keep one of the two")
+            self._problems.add(path, "keys_file contradicts it: keep one of the two")
         elif table.key_store == "redis" and not has_store and not self._problems.within(("redis",)):
-            self._problems.add(path, 'is "redis", but there is none: write [redis] url = "env:REDIS_URL"')
+            self._problems.add(path, 'is "redis", but Redis is not configured: write [redis] url = "env:REDIS_URL"')
         elif table.key_store == "file" and table.keys_file is None:
             self._problems.add(path, 'is "file", but keys_file names none')
         return table.key_store == "redis"

@@ -24,10 +24,11 @@ def cors_of(here: KeyPath, table: RouteCorsConfig | None, problems: Problems) ->
             if origin in ("*", "null"):
                 who = "any page" if origin == "*" else "any page in a sandboxed frame"
                 problems.add(
-                    (*here, "origins", index), f"{origin!r} with credentials would let {who} act as its visitor"
+                    (*here, "origins", index),
+                    f"{origin!r} with credentials would let {who} act on behalf of its visitor",
                 )
         if "*" in table.expose:
-            problems.add((*here, "expose"), "'*' means no header at all where there are credentials: name them")
+            problems.add((*here, "expose"), "'*' does not work with credentials: name the headers")
     methods = tuple(dict.fromkeys(table.methods)) if table.methods and "*" not in table.methods else METHODS[:-1]
     return Cors(
         origins=tuple(dict.fromkeys(table.origins)),
@@ -49,7 +50,7 @@ def route_cors(
     base = {} if common is None else {name: getattr(common, name) for name in common.model_fields_set}
     if not given:
         if table is not None and not base.get("origins"):
-            problems.add(here, "allows nobody: neither it nor [cors] names origins")
+            problems.add(here, "allows no page: neither it nor [cors] names origins")
         # Problems of [cors] are reported once, for that table.
         return None if common is None else cors_of(here, common, Problems({}, {}))
     if table is not None and table.origins == [] and set(given) == {"origins"}:

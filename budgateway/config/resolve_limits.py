@@ -76,7 +76,7 @@ def rules(table: RateLimitingConfig | None, routes: Sequence[Route], problems: P
         name = entry.name or _name(entry)
         if name in names:
             given = (*here, "name") if entry.name else here
-            problems.add(given, f"would be called {shown(name)} like rules[{names[name]}]: give it a name of its own")
+            problems.add(given, f"would be called {shown(name)} like rules[{names[name]}]: give it another name")
         names[name] = index
         _check(entry, here, routes, problems)
         rule = _rule(entry, name)

@@ -41,7 +41,7 @@ def store_settings(resolve: Resolver, table: RedisConfig, *, literal: bool, work
     if table.max_connections < 2 * workers:
         problems.add(
             ("redis", "max_connections"),
-            f"{workers} workers and those that follow them need {2 * workers}: each has at least one connection",
+            f"{workers} workers and their successors need {2 * workers}: each has at least one connection",
         )
     if table.cluster and parts is not None and parts.path not in ("", "/", "/0"):
         problems.add(URL, "a cluster has only database 0")
@@ -115,7 +115,7 @@ def _url(resolve: Resolver, table: RedisConfig, *, literal: bool) -> SplitResult
         resolve.problems.add(URL, 'must hold no password: write the reference "env:REDIS_URL" and set the variable')
         return None
     if parts.fragment or parts.query.partition("=")[0] not in ("", "db"):
-        resolve.problems.add(URL, "what stands behind '?' or '#' has no effect: `[redis]` has keys for it")
+        resolve.problems.add(URL, "the query and fragment have no effect: set keys of `[redis]`")
     return parts
 
 
@@ -148,7 +148,7 @@ def _certificate(resolve: Resolver, table: RedisConfig) -> tuple[str, str]:
         try:
             load_pair(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), cert, key)
         except (ssl.SSLError, OSError, ValueError):
-            resolve.problems.add(("redis", "tls_cert_file"), "it and tls_key_file are no pair of PEM files")
+            resolve.problems.add(("redis", "tls_cert_file"), "it and tls_key_file are not a pair of PEM files")
     return cert_file, key_file
 
 

@@ -52,23 +52,23 @@ def shaping(here: KeyPath, table: RouteConfig, methods: tuple[str, ...], problem
     shares = table.providers
     names = [share.name for share in shares] or [table.provider]
     if shares and table.provider:
-        problems.add((*here, "provider"), "providers says who answers: keep one of the two")
+        problems.add((*here, "provider"), "conflicts with providers: keep one of the two")
     for index, share in enumerate(shares):
         if share.name in names[:index]:
-            problems.add((*here, "providers", index, "name"), f"{share.name!r} is there already: use weight")
+            problems.add((*here, "providers", index, "name"), f"{share.name!r} is listed already: use weight")
     if shares and not any(share.weight for share in shares):
-        problems.add((*here, "providers"), "all weights are 0: nobody would answer")
+        problems.add((*here, "providers"), "all weights are 0: no provider would answer")
     canary = table.canary
     if canary is not None:
         if canary.provider in names:
             problems.add((*here, "canary", "provider"), "answers this route anyway: use weight")
         if not canary.share and canary.header is None:
-            problems.add((*here, "canary"), "gets nothing: set share, header, or both")
+            problems.add((*here, "canary"), "gets no traffic: set share, header, or both")
         if canary.value is not None and canary.header is None:
             problems.add((*here, "canary", "value"), "has no effect without header")
     if table.websocket is not None:
         if methods != ("GET",):
-            problems.add((*here, "method"), "a WebSocket begins with GET: leave method out")
+            problems.add((*here, "method"), "a WebSocket handshake is a GET: leave method out")
         if table.mirror is not None:
             problems.add((*here, "mirror"), "a WebSocket cannot be copied")
         if table.pin_by == "user":

@@ -21,9 +21,9 @@ def subjects(value: list[str]) -> list[str]:
     if len(set(value)) != len(value):
         raise ValueError("names something twice")
     if "global" in value and len(value) > 1:
-        raise ValueError('"global" counts everybody together: it cannot be combined')
+        raise ValueError('"global" counts all clients together: it cannot be combined')
     if not value:
-        raise ValueError('is empty: write "global" to count everybody together')
+        raise ValueError('is empty: write "global" to count all clients together')
     return value
 
 

@@ -80,7 +80,7 @@ def absolute_path(value: str) -> str:
     if not value.startswith("/"):
         raise ValueError(f"must begin with '/', got {shown(value)}")
     if re.search(r"[\x00-\x20\x7f?#]", value) or not value.isascii():
-        raise ValueError("must be a path alone: printable ASCII without spaces, '?' or '#'")
+        raise ValueError("must be only a path: printable ASCII without spaces, '?' or '#'")
     return value
 
 

@@ -68,7 +68,7 @@ class Custodian:
         self.trust = Trust({}, self._keys, self._missing)
         self._watch_issuers(settings)
         self._task = asyncio.get_running_loop().create_task(
-            keep_on("looking at API keys", self._look, _log), name="keys"
+            keep_on("checking API keys for changes", self._look, _log), name="keys"
         )
 
     async def look_at(self, settings: Settings) -> None:
@@ -172,13 +172,13 @@ class Custodian:
                 except (OSError, ValueError, StoreUnavailable) as error:
                     if (why := _why(error)) != self._store_failed:
                         self._store_failed = why
-                        _log.error("API keys cannot be read: %s; those from before stay", why)
+                        _log.error("API keys cannot be read: %s; the previous ones stay in use", why)
                     continue
                 except Exception:  # noqa: BLE001 - a background task's edge: the next look may do better
                     _log.exception("API keys cannot be read")
                     continue
                 self._store_failed = ""
-                _log.info("API keys were read again: %d", len(self._keys))
+                _log.info("API keys were reloaded: %d", len(self._keys))
                 await self._tell()
 
     # ---------------------------------------------------------------- key sets
@@ -256,10 +256,10 @@ class _Watch:
         try:
             document = await fetch_key_set(self.issuer, self._resolver)
         except (GatewayError, TimeoutError, ValueError) as error:
-            why = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            why = "no response in time" if isinstance(error, TimeoutError) else str(error)
             if why != self._failed:
                 self._failed = why
-                _log.error("keys of issuer %s: %s; those from before stay", self.issuer.name, why)
+                _log.error("keys of issuer %s: %s; the previous ones stay in use", self.issuer.name, why)
             return False
         except Exception:  # noqa: BLE001 - a background task's edge: the next reading may do better
             _log.exception("keys of issuer %s", self.issuer.name)
@@ -267,7 +267,7 @@ class _Watch:
             return False
         else:
             if self._failed:
-                _log.info("keys of issuer %s: read again", self.issuer.name)
+                _log.info("keys of issuer %s: refreshed", self.issuer.name)
             self._failed = ""
             await self._learned(self.issuer, document)
             return True

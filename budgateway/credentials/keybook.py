@@ -87,7 +87,7 @@ def update(keys: Keys, name: str, wishes: Mapping[str, object], now: float) -> C
 def rotate(keys: Keys, name: str, grace_s: float, now: float) -> Changed:
     """Give a key a new secret; the old one stays valid for `grace_s` seconds."""
     if not 0 <= grace_s <= 366 * 86_400:
-        raise BadRequest("the grace is 0 seconds to 366 days", param="grace_s")
+        raise BadRequest("the grace period must be 0 seconds to 366 days", param="grace_s")
     until = float(ceil(now + grace_s))  # whole seconds, the stored precision
     key, secret = named(keys, name), new_secret()
     key = dataclasses.replace(
@@ -147,11 +147,11 @@ def read(document: Mapping[str, object]) -> ApiKey:
     given = dict(document)
     name = given.pop("name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError("a key has no name that can be one")
+        raise ValueError("a key has no valid name")
     try:
         digest, start, old = (_text(given, word) for word in ("digest", "start", "old_digest"))
         if not all(re.fullmatch(r"[0-9a-f]{64}", text) for text in (digest, old or digest)):
-            raise ValueError(f"the key '{name}' has a digest that is none")
+            raise ValueError(f"the key '{name}' has an invalid digest")
         disabled = given.pop("disabled", False)
         if not isinstance(disabled, bool):
             raise BadRequest("disabled must be true or false", param="disabled")
@@ -191,10 +191,10 @@ def keys_of(document: object) -> Keys:
         or document.get("version") != _VERSION
         or not isinstance(document.get("keys"), list)
     ):
-        raise ValueError(f"it is no book of keys of version {_VERSION}")
+        raise ValueError(f"it is not a keys file of version {_VERSION}")
     keys = tuple(read(entry) if isinstance(entry, dict) else _no_key() for entry in document["keys"])
     if len({key.name for key in keys}) != len(keys):
-        raise ValueError("two keys have one name")
+        raise ValueError("two keys have the same name")
     return keys
 
 
@@ -276,7 +276,8 @@ def _end(value: object, now: float) -> float:
     end = float(floor(moment))  # whole seconds, the stored precision
     if not 0 < end <= _LATEST:
         raise BadRequest(
-            "a key ends between 1970 and 9999; leave expires out for one that does not end", param="expires"
+            "a key's expiry must be between 1970 and 9999; leave expires out for a key that does not expire",
+            param="expires",
         )
     return end
 
@@ -297,4 +298,4 @@ def _is_number(value: object) -> bool:
 
 
 def _no_key() -> ApiKey:
-    raise ValueError("a key is no object")
+    raise ValueError("a key is not an object")

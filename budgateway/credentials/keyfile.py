@@ -32,7 +32,7 @@ class KeyFile:
         try:
             document = json.loads(data)
         except RecursionError as error:
-            raise ValueError("it is no JSON") from error
+            raise ValueError("it is not JSON") from error
         return keys_of(document)
 
     def change(self, edit: Callable[[Keys], Changed]) -> Changed:

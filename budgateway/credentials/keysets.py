@@ -33,7 +33,7 @@ async def fetch_key_set(issuer: Issuer, resolver: Resolver | None = None) -> Map
     if not url:
         found = await _document(issuer, issuer.discovery_url, resolver)
         if found.get("issuer") != issuer.issuer:
-            raise ValueError("the discovery document is another issuer's")
+            raise ValueError("the discovery document belongs to another issuer")
         named = found.get("jwks_uri")
         if not isinstance(named, str):
             raise ValueError("the discovery document names no key set")
@@ -43,9 +43,7 @@ async def fetch_key_set(issuer: Issuer, resolver: Resolver | None = None) -> Map
             raise ValueError(f"the discovery document's jwks_uri {error}") from None
         here, there = parse_endpoint(issuer.discovery_url), parse_endpoint(url)
         if (here.host, here.tls) != (there.host, there.tls):
-            raise ValueError(
-                f"the discovery document leads to another host ({there.host}): set jwks_url to have it asked"
-            )
+            raise ValueError(f"the discovery document leads to another host ({there.host}): set jwks_url to allow it")
     document = await _document(issuer, url, resolver)
     try:
         KeySet.from_document(document, issuer.algorithms)

@@ -94,7 +94,7 @@ class RedisKeys:
         try:
             documents = [json.loads(value) for value in values if isinstance(value, bytes)]
         except RecursionError as error:
-            raise ValueError("a key is no JSON") from error
+            raise ValueError("a key is not JSON") from error
         return tuple(sorted(keys_of({"version": 1, "keys": documents}), key=lambda key: (key.created_s, key.name)))
 
     async def change(self, edit: Callable[[Keys], Changed]) -> tuple[Changed, object]:
@@ -106,7 +106,7 @@ class RedisKeys:
             words = (_CHANGE, 2, self._hash, self._counter, version, key.name, document)
             if made := await self._call("EVAL", *words):
                 return changed, str(made)
-        raise StoreUnavailable("others change the keys all the time: try again", retry_after_s=1.0)
+        raise StoreUnavailable("the keys are being changed by others: try again", retry_after_s=1.0)
 
     async def version(self) -> str:
         found = await self._call("GET", self._counter)

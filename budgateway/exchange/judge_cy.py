@@ -99,7 +99,10 @@ def judge(x: Exchange, complete: bool, limit: int) -> int:
     if seen & _SEEN_ERROR_FIRST:
         return _lie(x, _text(x), "began its stream with an error")
     if seen & _SEEN_OTHER_FIRST:
-        return _fail(x, UpstreamError(f"upstream {x.target.label} began its stream with what is no event of its API"))
+        return _fail(
+            x,
+            UpstreamError(f"upstream {x.target.label} began its stream with something other than an event of its API"),
+        )
     if complete and not seen & _SEEN_EVENT:
         return _fail(x, UpstreamError(f"upstream {x.target.label} answered with an empty stream"))
     x.ends = True
@@ -121,7 +124,7 @@ def judge_document(x: Exchange, status: int, body: bytes) -> int:
     if status != 200 or x.head.method != "POST" or not is_inference(x.head.path):
         return PASS
     if not body.strip():
-        return _fail(x, UpstreamError(f"upstream {x.target.label} answered with nothing"))
+        return _fail(x, UpstreamError(f"upstream {x.target.label} sent an empty response"))
     return _lie(x, body, "answered 200 with an error") if body.startswith(ERROR_BODIES) else PASS
 
 

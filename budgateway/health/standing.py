@@ -82,5 +82,5 @@ def fault(check: HealthCheck, status: int, body: bytes) -> str:
     if not any(first <= status <= last for first, last in check.statuses):
         return f"status {status}"
     if check.body and check.body.encode() not in body:
-        return "the answer lacks the expected text"
+        return "the response lacks the expected text"
     return ""

@@ -96,8 +96,8 @@ class Watch:
             if present is None:
                 self._watched[slot] = one
                 self._tasks[slot] = [
-                    self._keep(f"asking upstream {one.name}", partial(self._probe, one)),
-                    self._keep(f"asking upstream {one.name} for its load", partial(self._weigh, one)),
+                    self._keep(f"probing upstream {one.name}", partial(self._probe, one)),
+                    self._keep(f"reading the load of upstream {one.name}", partial(self._weigh, one)),
                 ]
             else:
                 present.name, present.target, present.by_load = one.name, one.target, one.by_load
@@ -112,7 +112,7 @@ class Watch:
                     self._segment.welcome(slot, monotonic_ns())
         self._known = set(there)
         if self._looking is None:
-            self._looking = self._keep("looking at suspicions", self._look)
+            self._looking = self._keep("checking suspected upstreams", self._look)
 
     def of(self, slot: int) -> Watched | None:
         """The state of an upstream; None when it is not probed."""
@@ -169,7 +169,7 @@ class Watch:
             try:
                 await self._examine(one, check)
             except Exception:  # noqa: BLE001 - a background task's edge: an odd answer must not end the questions
-                _log.exception("asking upstream %s went wrong", one.name)
+                _log.exception("probing upstream %s failed", one.name)
             await self._pause(one, one.standing.pause_s(check, self._chance()))
 
     async def _examine(self, one: Watched, check: HealthCheck) -> None:
@@ -210,7 +210,7 @@ class Watch:
             status, said = await self._put(one, path, timeout_s, hurried_s, body)
             reason = fault(check, status, said)
         except TimeoutError:
-            reason, silent = f"no answer within {(monotonic_ns() - began_ns) / 1e9:.1f} s", True
+            reason, silent = f"no response within {(monotonic_ns() - began_ns) / 1e9:.1f} s", True
         except GatewayError as error:
             if error.who != "upstream":
                 self._hindered(one, error)
@@ -223,7 +223,7 @@ class Watch:
         """Log once that an upstream cannot be probed. Its state is kept: nothing was learned about it."""
         if one.hindered != error.code:
             one.hindered = error.code
-            _log.warning("upstream %s cannot be asked how it is: %s", one.name, error)
+            _log.warning("upstream %s cannot be probed: %s", one.name, error)
 
     async def _put(
         self, one: Watched, path: str, timeout_s: float, hurried_s: float | None, body: bytes | None = None
@@ -273,7 +273,7 @@ class Watch:
             try:
                 await self._read_load(one, check)
             except Exception:  # noqa: BLE001 - a background task's edge
-                _log.exception("asking upstream %s for its load went wrong", one.name)
+                _log.exception("reading the load of upstream %s failed", one.name)
             often = one.by_load and one.load is not None
             pause_s = min(LOAD_S, check.interval_s) if often else check.interval_s
             await asyncio.sleep(pause_s)

@@ -57,14 +57,14 @@ def parse(token: str) -> Compact:
             raise Refused(f"header has {name!r}")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise Refused("header's typ is not that of an access token")
+        raise Refused("header's typ is not an access token's")
     if "cty" in header and header["cty"] != "json":
         raise Refused("a token inside a token")
     algorithm, kid = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str):
         raise Refused("header has no alg")
     if kid is not None and (not isinstance(kid, str) or len(kid) > MAX_KID_CHARS or not kid.isprintable()):
-        raise Refused("header's kid is no printable text of at most 256 characters")
+        raise Refused("header's kid is not printable text of at most 256 characters")
     return Compact(algorithm, kid, decoded(body), token[: found.end(2)].encode("ascii"), decoded(signature))
 
 
@@ -88,7 +88,7 @@ def json_object(data: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError, MemoryError) as error:
         raise Refused(f"{what} is not JSON") from error
     if not isinstance(value, dict):
-        raise Refused(f"{what} is no JSON object")
+        raise Refused(f"{what} is not a JSON object")
     return value
 
 

@@ -64,10 +64,10 @@ class Key:
         if jwk.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
             raise KeyUnfit("it is not for verifying (use, key_ops)")
         if "d" in jwk:
-            raise KeyUnfit("it is a private key: whoever can read it can make tokens")
+            raise KeyUnfit("it is a private key: anyone who can read it can forge tokens")
         kid = jwk.get("kid")
         if kid is not None and not isinstance(kid, str):
-            raise KeyUnfit("its kid is no text")
+            raise KeyUnfit("its kid is not a string")
         kind, curve = jwk.get("kty"), jwk.get("crv")
         fit = [name for name in algorithms if _suits(name, kind, curve) and jwk.get("alg", name) == name]
         if not fit:
@@ -121,7 +121,7 @@ class KeySet:
         KeyUnfit when nothing is left."""
         listed = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(listed, list) or len(listed) > MAX_KEYS:
-            raise KeyUnfit(f"it is no key set with at most {MAX_KEYS} keys")
+            raise KeyUnfit(f"it is not a key set of at most {MAX_KEYS} keys")
         public = [name for name in algorithms if name not in HMAC_BYTES]
         keys, why = [], "it is empty"
         for jwk in listed:
@@ -130,7 +130,7 @@ class KeySet:
             except KeyUnfit as error:
                 why = str(error)
         if not keys:
-            raise KeyUnfit(f"it has no key that can be used: {why}")
+            raise KeyUnfit(f"it has no usable key: {why}")
         return cls(keys)
 
 
@@ -189,13 +189,13 @@ def _from_jwk(algorithm: str, jwk: dict[str, Any]) -> Any:
         return _verifiers()[algorithm].from_jwk(jwk)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         # The original message may quote the key.
-        raise KeyUnfit(f"it is no {jwk.get('kty')} key") from error
+        raise KeyUnfit(f"it is not a valid {jwk.get('kty')} key") from error
 
 
 def _from_pem(label: str, block: str, algorithms: Sequence[str]) -> tuple[Any, list[str]]:
     """Return a PEM block's key, and the algorithms that it fits."""
     if "PRIVATE" in label:
-        raise KeyUnfit("it holds a private key: verifying needs the public one alone")
+        raise KeyUnfit("it holds a private key: verifying needs only the public key")
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from cryptography.x509 import load_pem_x509_certificate
@@ -226,7 +226,7 @@ def _check_rsa(key: Any) -> None:
     if not MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
         raise KeyUnfit(f"an RSA key has {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, this one {key.key_size}")
     if found.e < 3 or found.e % 2 == 0 or found.e.bit_length() > 32:
-        raise KeyUnfit("its RSA exponent is not one that is used")
+        raise KeyUnfit("its RSA exponent is not a common one")
 
 
 def _short(secret: bytes) -> list[str]:

@@ -86,7 +86,7 @@ class Calendar:
 
     def _say(self, step_s: int) -> None:
         _log.warning(
-            "the wall clock was set %s by %d s, to %s: budgets and long rates go on with what was used",
+            "the wall clock was set %s by %d s, to %s: budgets and long rates keep their usage",
             "forward" if step_s > 0 else "back", abs(step_s),
             time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._last.unix_s)),
         )  # fmt: skip

@@ -49,7 +49,7 @@ class StateFile:
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:
-            _log.warning("limits begin anew: %s cannot be used: %s", self.path, error)
+            _log.warning("limits start from zero: %s cannot be used: %s", self.path, error)
 
     def save(self) -> None:
         """Write the file atomically, readable by the gateway's user only. Blocks."""
@@ -75,11 +75,11 @@ class StateFile:
         except OSError as error:
             why = (error.strerror or str(error)).lower()
             if why != self._said:  # retried every few seconds: log each reason once
-                _log.warning("limits are not kept: %s cannot be written: %s", self.path, why)
+                _log.warning("limits are not saved: %s cannot be written: %s", self.path, why)
             self._said = why
         else:
             if self._said:
-                _log.info("limits are kept again in %s", self.path)
+                _log.info("limits are saved again to %s", self.path)
             self._said = ""
 
     async def run(self) -> None:

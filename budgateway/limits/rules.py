@@ -70,7 +70,7 @@ class Named(NamedTuple):
         if self.name == GATEWAY:
             return f"the gateway's limit of {rate}"
         if self.name.startswith(_OWN):
-            return f"the limit of {rate}, of the gateway's own paths"
+            return f"the limit of {rate}, for the gateway's own paths"
         if self.name.startswith("route:"):
             return f"the limit of route '{self.name.removeprefix('route:')}', {rate}"
         if self.kind == "spend":
@@ -160,7 +160,7 @@ class Rulebook:
         what = "request" if name.kind == "requests" else "token"
         if refusal.never:
             error = RateLimited(
-                f"request too large: it asks for more tokens than {words}, holds at once", param="max_tokens"
+                f"request too large: it needs more tokens than the limit ever admits: {words}", param="max_tokens"
             )
             error.lines = b"x-should-retry: false\r\n"
         else:

@@ -1,22 +1,22 @@
--- Limits that several hosts share: every decision, settlement and release of one turn of a worker's loop, in one call.
+-- Limits shared by several hosts: all decisions, settlements and releases of one turn of a worker's loop, in one call.
 --
--- KEYS[1]   the holders: a sorted set, worker -> when its leases end unless it is heard of again
--- KEYS[2..] one key an operation, in order
--- ARGV[1]   the worker that calls
--- ARGV[2]   microseconds that its leases last without a sign of life
+-- KEYS[1]   the holders: a sorted set, worker -> time at which its leases expire unless it renews them
+-- KEYS[2..] one key per operation, in order
+-- ARGV[1]   the calling worker
+-- ARGV[2]   lifetime of its leases without a renewal, in microseconds
 -- ARGV[3]   the operations, packed: code and kind (a byte each), then five doubles: limit, cost, a, b, extra
--- Returns integers: 1 if the worker's leases had run out, else 0; then for each decision the index of the demand that
--- refused (-1: admitted) and the wait in microseconds, and for each of its demands what is left, microseconds until it is
--- whole again, and how much of `extra` was granted.
+-- Returns integers: 1 if the worker's leases had expired, else 0; then for each decision the index of the demand that
+-- refused (-1: admitted) and the wait in microseconds, and for each of its demands the remaining units, the microseconds
+-- until it is full again, and the granted part of `extra`.
 --
--- Every key is read at most once before anything is written, and nothing is written before every decision is made. An
--- error (a wrong type, no memory) therefore leaves everything as it was.
+-- Every key is read at most once, and nothing is written before all decisions are made, so an error (a wrong type, out of
+-- memory) changes nothing.
 local DEMAND, LAST_DEMAND, SETTLE, RELEASE, ASSERT, BEAT = 0, 1, 2, 3, 4, 5
 local RATE, CONCURRENCY, SPEND = 0, 1, 2
--- Times of buckets are kept in sixteenths of a microsecond since 2026: whole numbers, exact below 2^53 until 2043.
+-- Times of buckets are in sixteenths of a microsecond since 2026: whole numbers below 2^53, so exact, until 2043.
 local UNITS, EPOCH_S = 16, 1767225600
 local LEASES_KEPT_MS = 120000 -- workers repeat what they hold every 30 s
-local SPEND_KEPT_S = 3600 -- beyond the period's end, for clocks that differ
+local SPEND_KEPT_S = 3600 -- after the period's end, because clocks differ
 
 local clock = redis.call('TIME')
 local now_us = (clock[1] - EPOCH_S) * 1000000 + clock[2]
@@ -78,8 +78,8 @@ local function lease(key)
   return cell
 end
 
--- Units that one token takes to refill. Rounded up where that costs less than a thousandth, so that a sum of debits is
--- exact; sums of the others are rounded up each.
+-- Time units in which one token refills. Rounded up if that changes it by less than a thousandth, so that a sum of debits
+-- is exact; otherwise each debit is rounded up.
 local function interval_of(limit, period_us)
   local interval = period_us * UNITS / limit
   if interval >= 1000 then
@@ -88,7 +88,7 @@ local function interval_of(limit, period_us)
   return interval
 end
 
--- What a demand finds: how much is free in its own unit, when it is whole again, and how long to wait.
+-- Computes for a demand: the remaining units, the time until it is full again, and the wait.
 local function look(d)
   if d.kind == RATE then
     d.cell = rate(d.key)
@@ -100,7 +100,7 @@ local function look(d)
     d.left = max(0, floor(free / d.interval))
     d.reset = ceil((base - now) / UNITS)
     if need > tolerance then
-      d.wait = ceil(tolerance / UNITS) -- never; a whole refill is all there is to say
+      d.wait = ceil(tolerance / UNITS) -- it never fits; the time of a full refill stands for that
     elseif need > free then
       d.wait = max(1, ceil((need - free) / UNITS))
     end
@@ -203,7 +203,7 @@ for i = 2, #KEYS do
   end
 end
 
--- From here on it is written.
+-- All writes are below this line.
 for key, cell in pairs(rates) do
   if cell.dirty then
     if cell.time > now then

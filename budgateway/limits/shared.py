@@ -261,7 +261,7 @@ class RedisLimits:
         words = [self._policies[demand.kind] for demand in demands]
         word = max(words, key=_STRICTNESS.__getitem__, default="local")
         if word == "closed":
-            raise StoreUnavailable("limits cannot be checked: redis is away", retry_after_s=1.0)
+            raise StoreUnavailable("limits cannot be checked: redis is down", retry_after_s=1.0)
         if word == "local":
             return None
         return Verdict(-1, 0.0, (), "")

@@ -158,7 +158,7 @@ class AccessWriter:
             except OSError as error:
                 self._fail(error)
             except Exception:  # noqa: BLE001 - a thread's edge: the next block is another one
-                _log.exception("access log: %d lines wait", self._pending.count(b"\n"))
+                _log.exception("access log: %d lines are waiting", self._pending.count(b"\n"))
             finally:
                 self._busy = False
 

@@ -55,7 +55,7 @@ _GAUGES = (
     ("budgateway_upstream_connections_idle", "Idle upstream connections.", GAUGE_POOL_IDLE),
     ("budgateway_upstream_connections_busy", "Busy upstream connections.", GAUGE_POOL_BUSY),
     ("budgateway_websockets", "Open WebSockets.", GAUGE_SOCKETS),
-    ("budgateway_store_away", "1 while Redis is away.", GAUGE_STORE_AWAY),
+    ("budgateway_store_away", "1 while Redis is down.", GAUGE_STORE_AWAY),
 )
 _STORE = (
     ("budgateway_store_calls", "Round trips to Redis for limits.", GAUGE_STORE_CALLS),
@@ -80,7 +80,7 @@ class SegmentCollector:
     def collect(self) -> Iterator[Metric]:  # noqa: C901 - a family after the other
         """Yield every family, for one scrape."""
         requests = CounterMetricFamily("budgateway_requests", "Requests answered.", labels=_LABELS)
-        errors = CounterMetricFamily("budgateway_errors", "Exchanges that ended badly.", labels=(*_LABELS, "outcome"))
+        errors = CounterMetricFamily("budgateway_errors", "Exchanges that failed.", labels=(*_LABELS, "outcome"))
         duration = HistogramMetricFamily(
             "budgateway_request_duration_seconds",
             "From the request's head to the response's last byte.",
@@ -97,10 +97,8 @@ class SegmentCollector:
         tokens = CounterMetricFamily(
             "budgateway_tokens", "Tokens, as upstreams report them, or estimated.", labels=(*_LABELS, "kind")
         )
-        retries = CounterMetricFamily(
-            "budgateway_retries", "Further attempts, by why they were made.", labels=(*_LABELS, "reason")
-        )
-        cost = CounterMetricFamily("budgateway_cost_usd", "What tokens cost, where a price is known.", labels=_LABELS)
+        retries = CounterMetricFamily("budgateway_retries", "Further attempts, by reason.", labels=(*_LABELS, "reason"))
+        cost = CounterMetricFamily("budgateway_cost_usd", "Cost of tokens with a known price.", labels=_LABELS)
         sizes = CounterMetricFamily("budgateway_body_bytes", "Body bytes.", labels=(*_LABELS, "direction"))
         for row in self._metrics.collect():
             labels = (row.route, row.provider, row.model, str(row.status))
@@ -162,11 +160,11 @@ class QueueCollector:
         queued = CounterMetricFamily("budgateway_queued", "Exchanges that had to wait.", labels=("provider",))
         unserved = CounterMetricFamily(
             "budgateway_queue_unserved",
-            "Exchanges that got no upstream: waited too long, found the queue full, or left.",
+            "Exchanges that left the queue without an upstream: timed out, queue full, or client gone.",
             labels=("provider", "reason"),
         )
         wait = SummaryMetricFamily(
-            "budgateway_queue_wait_seconds", "What those that got an upstream had waited.", labels=("provider",)
+            "budgateway_queue_wait_seconds", "Waiting time of exchanges that got an upstream.", labels=("provider",)
         )
         for name, counts in queues(self._segment).items():
             waiting, joined, served, timed_out, gone, refused, waited_s = counts
@@ -200,10 +198,12 @@ class WorkerCollector:
             "budgateway_worker_shedding", "1 while new exchanges are refused for overload.", labels=("worker",)
         )
         accepting = GaugeMetricFamily(
-            "budgateway_worker_accepting", "0 while no connection is accepted for want of memory.", labels=("worker",)
+            "budgateway_worker_accepting",
+            "0 while connections are not accepted because memory is low.",
+            labels=("worker",),
         )
         restarts = CounterMetricFamily("budgateway_worker_restarts", "Workers that died and were replaced.")
-        hung = CounterMetricFamily("budgateway_worker_hung", "Of these, ended because their event loop stood still.")
+        hung = CounterMetricFamily("budgateway_worker_hung", "Workers killed because their event loop was blocked.")
         lost = CounterMetricFamily("budgateway_access_lines_lost", "Access lines that could not be written.")
         facts = self._facts()
         for worker in facts:
@@ -228,14 +228,16 @@ class UpstreamCollector:
         up = GaugeMetricFamily("budgateway_upstream_up", "1 while the upstream takes traffic.", labels=label)
         breaker = GaugeMetricFamily("budgateway_upstream_breaker_state", "0 closed, 1 half open, 2 open.", labels=label)
         share = GaugeMetricFamily(
-            "budgateway_upstream_share", "How much of its weight counts: below 1 after it came back.", labels=label
+            "budgateway_upstream_share", "Share of its weight in use: below 1 while it recovers.", labels=label
         )
         ejections = CounterMetricFamily("budgateway_upstream_ejections", "Times it was ejected.", labels=label)
         probes = CounterMetricFamily("budgateway_upstream_probes", "Probes sent.", labels=(*label, "result"))
-        probe_up = GaugeMetricFamily("budgateway_upstream_probe_up", "1 if its probes are content.", labels=label)
-        took = GaugeMetricFamily("budgateway_upstream_probe_seconds", "What the last probe took.", labels=label)
-        running = GaugeMetricFamily("budgateway_upstream_running", "Requests its engine computes.", labels=label)
-        waiting = GaugeMetricFamily("budgateway_upstream_waiting", "Requests that wait in its engine.", labels=label)
+        probe_up = GaugeMetricFamily("budgateway_upstream_probe_up", "1 if its probes succeed.", labels=label)
+        took = GaugeMetricFamily("budgateway_upstream_probe_seconds", "Duration of the last probe.", labels=label)
+        running = GaugeMetricFamily("budgateway_upstream_running", "Requests that its engine is running.", labels=label)
+        waiting = GaugeMetricFamily(
+            "budgateway_upstream_waiting", "Requests that are waiting in its engine.", labels=label
+        )
         usage = GaugeMetricFamily(
             "budgateway_upstream_kv_usage", "Share of its engine's KV cache in use, 0 to 1.", labels=label
         )

@@ -107,7 +107,7 @@ class Fleet:
                 for worker in workers:
                     await worker.stopped.wait()
         except TimeoutError:
-            _log.warning("some workers have not said that they accept no more")
+            _log.warning("some workers have not confirmed that they stopped accepting")
 
     def keep_spare(self, wanted: bool) -> None:
         """Ensure that a fork server runs, or none. Call this repeatedly: the death of a fork server is not reported."""
@@ -119,7 +119,7 @@ class Fleet:
                 self._why_none = ""
             except OSError as error:
                 if str(error) != self._why_none:  # it is tried again every second
-                    _log.warning("no spare process can be started: %s", error)
+                    _log.warning("the fork server cannot be started: %s", error)
                 self._why_none = str(error)
 
     async def renew(self) -> None:
@@ -135,7 +135,7 @@ class Fleet:
         except BaseException as error:
             spare.end()
             if isinstance(error, OSError):
-                raise GatewayError(f"what is installed now does not start: {error}") from error
+                raise GatewayError(f"the installed version does not start: {error}") from error
             raise
         self._replace_spare(spare)
 
@@ -151,7 +151,7 @@ class Fleet:
                 worker = await Worker.fork(spare)
             except OSError as error:
                 if not self._stopping:
-                    _log.warning("the spare makes no worker, one is started without it: %s", error)
+                    _log.warning("the fork server cannot fork, so a worker is started without it: %s", error)
                 spare.end()
         if worker is None:
             if self._stopping:
@@ -206,7 +206,7 @@ class Fleet:
             if not timeout_s or still_s < max(timeout_s, 2 * step_s):
                 continue
             _log.error(
-                "worker %d (pid %d): its event loop has stood still for %.0f s; ending it. It stands here:",
+                "worker %d (pid %d): its event loop has been blocked for %.0f s; killing it. Its stack:",
                 worker.index, worker.pid, still_s,
             )  # fmt: skip
             self.slots[worker.index].hung += 1

@@ -103,11 +103,11 @@ class Gateway:
 
     async def reload(self) -> Difference:
         """Raises ConfigError: a program passes its settings itself, so there is nothing to read again."""
-        raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
+        raise ConfigError(["this gateway got its settings from a program: there is no file to reload"])
 
     async def rollback(self) -> Difference:
         """Raises ConfigError, like `reload`."""
-        raise ConfigError(["this gateway was given its settings by a program: there is nothing to go back to"])
+        raise ConfigError(["this gateway got its settings from a program: there is no earlier configuration"])
 
     def restart_workers(self) -> int:
         """Raises ConfigError: the only worker is the program itself."""

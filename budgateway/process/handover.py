@@ -158,11 +158,11 @@ class Giver:
             async with asyncio.timeout(TIMEOUT_S):
                 if await _receive(reader) != (HELLO, b""):
                     return  # a successor of an earlier version, which needs only the sockets
-            _log.info("process %d begins to take over", pid)
+            _log.info("process %d starts to take over", pid)
             ledger = LimitLedger(self._segment)
             await self._tell_counted(ledger, writer)
             if await _receive(reader) != (READY, b""):
-                _log.warning("process %d ended before it had taken over: we go on", pid)
+                _log.warning("process %d ended before it had taken over: this process keeps serving", pid)
                 return
             self._is_done = True  # from here on the successor does the handovers
             self._stop_listening()
@@ -248,7 +248,7 @@ class Predecessor:
         try:
             os.kill(self.pid, signal.SIGTERM)
         except ProcessLookupError:
-            _log.warning("process %d ended while we took over from it", self.pid)
+            _log.warning("process %d ended during the takeover", self.pid)
         except OSError as error:
             _log.error("process %d cannot be told to stop: %s", self.pid, error)
 
@@ -278,7 +278,7 @@ def _sockets_from(giver: socket.socket) -> Named:
     try:
         names: Sequence[str] = json.loads(data or b"[]")
         if names == [BUSY]:
-            raise Taken("another process takes over from it already")
+            raise Taken("another process is already taking over from it")
         if not names or len(names) != len(taken):
             raise OSError("the sockets did not all arrive")
         for sock in taken:

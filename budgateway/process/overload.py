@@ -40,7 +40,7 @@ def want_of_files(max_connections: int, workers: int) -> str:
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return ""
     return (
-        f"open files: each process may have {limit}, and max_connections = {max_connections} with {workers} workers needs "
+        f"open files: the limit of a process is {limit}, but max_connections = {max_connections} with {workers} workers needs "
         f"{needed}: further clients get 503; raise the hard limit (ulimit -Hn, LimitNOFILE) or lower max_connections"
     )
 

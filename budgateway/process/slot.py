@@ -134,7 +134,7 @@ class Worker:
                     self.on_wanted(self, message.issuer)
         except Exception:  # noqa: BLE001 - a background task's edge
             # A worker that sends unreadable messages is replaced: nobody would notice its end otherwise.
-            _log.exception("worker %d (pid %d) is ended: what it says makes no sense", self.index, self.pid)
+            _log.exception("worker %d (pid %d) is killed: it sent an invalid message", self.index, self.pid)
             self.kill()
         finally:
             self._channel.close()

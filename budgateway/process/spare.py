@@ -112,7 +112,7 @@ class Spare:
             async with asyncio.timeout(seconds):
                 packet = await asyncio.get_running_loop().sock_recv(self._sock, _PID.size)
         except TimeoutError:
-            raise OSError(f"no answer within {seconds:.0f} s") from None
+            raise OSError(f"no response within {seconds:.0f} s") from None
         if not packet:
             raise ConnectionError("the process ended")
         number: int = _PID.unpack(packet)[0]

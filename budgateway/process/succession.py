@@ -132,7 +132,9 @@ class Succession:
         except (OSError, ValueError) as error:
             if any(card.pid == self._predecessor.pid for card in cards()):
                 raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
-            _log.warning("process %d ended before it gave its sockets: we start without it", self._predecessor.pid)
+            _log.warning(
+                "process %d ended before it handed over its sockets: starting without them", self._predecessor.pid
+            )
             self._predecessor = None
             self._is_bereaved = True
             return []
@@ -149,7 +151,7 @@ class Succession:
 
     def _count(self, changes: bytes) -> None:
         """Add the predecessor's reported counts to ours."""
-        with self._steps.step("counting what the predecessor counts"):
+        with self._steps.step("adopting the predecessor's limits"):
             today = self._segment.today or int(time.time()) // S_PER_DAY
             self._segment.count_limits(changes, time.monotonic_ns(), today, guest=self._guest_row)
 
@@ -159,7 +161,7 @@ class Succession:
         if predecessor is None:
             return
         await predecessor.relieve(self._count)
-        _log.info("process %d accepts no more: we do", predecessor.pid)
+        _log.info("process %d has stopped accepting: this process accepts", predecessor.pid)
         if self._kept.path:
             await asyncio.to_thread(self._kept.save)
         await asyncio.to_thread(remove_card, predecessor.pid)
@@ -177,7 +179,7 @@ class Succession:
         """Wait for our own predecessor, if it still drains when we are relieved: its last exchanges are counted through
         us."""
         if self._following is not None and not self._following.done():
-            _log.info("waiting for our predecessor's last exchanges: the successor counts them")
+            _log.info("waiting for the predecessor's last exchanges, whose limits the successor takes over")
             hurried = asyncio.create_task(hurry.wait())
             await asyncio.wait((self._following, hurried), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()

@@ -50,7 +50,7 @@ START_S = 30.0  # a worker that is not ready by then is replaced
 LOOK_S = 4 * SWEEP_S  # time for every worker to report its number of connections
 HURRY_S = 0.1
 END_S = 5.0  # after the drain, for the last bytes and the access log
-MEMORY = "memory is short"
+MEMORY = "memory is low"
 WATCH_S = 1.0  # between two checks of memory, and of watched files
 
 _log = logging.getLogger("budgateway.supervisor")
@@ -107,8 +107,8 @@ class Supervisor:
             place = runtime_directory()
             raise StartFailed(
                 f"cannot make a folder for sockets{f' in {place}' if place else ''}: {error.strerror}",
-                hint="RUNTIME_DIRECTORY names a folder that is there and may be written to (systemd: RuntimeDirectory=)"
-                if place else "TMPDIR, or RUNTIME_DIRECTORY, names a folder that may be written to",
+                hint="RUNTIME_DIRECTORY must name an existing, writable folder (systemd: RuntimeDirectory=)"
+                if place else "TMPDIR or RUNTIME_DIRECTORY must name a writable folder",
             ) from error  # fmt: skip
 
     # ---------------------------------------------------------------- life
@@ -185,7 +185,7 @@ class Supervisor:
 
     async def _be_relieved(self, pid: int) -> None:
         """Stop accepting and pass the gateway's role to the ready successor. Returns when no worker accepts."""
-        _log.info("process %d takes over: we end what has begun here", pid)
+        _log.info("process %d takes over: finishing the exchanges in flight", pid)
         self._relieved = True
         self._service.succeeded(pid)
         self._desk.hand_over_metrics()
@@ -197,7 +197,7 @@ class Supervisor:
             await self._desk.open(metrics_sock)
             self._giver = Giver(self._desk.handover, self._sockets, self._fleet.segment, self._be_relieved)
         except OSError as error:
-            raise StartFailed(f"cannot open the back office in {self._desk.handover.parent}: {error}") from error
+            raise StartFailed(f"cannot open the admin socket in {self._desk.handover.parent}: {error}") from error
 
     async def _open_custodian(self) -> None:
         try:
@@ -225,9 +225,9 @@ class Supervisor:
         for worker in tuple(self._fleet.alive):
             await self._tell_memory(worker)
         bound = dataclasses.replace(self.settings, port=self.port)
-        with self._steps.step("leaving the instance file"):
+        with self._steps.step("writing the instance file"):
             self._desk.register(base_url(bound))
-        with self._steps.step("printing where the gateway is"):
+        with self._steps.step("printing the banner"):
             self._announce(bound, self._desk.metrics_url)
         ready()
         self._up.set()
@@ -322,7 +322,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if not self._announced:
-                self._failed = StartFailed(f"worker {slot.index} ended at its start with status {worker.status}")
+                self._failed = StartFailed(f"worker {slot.index} exited at start with status {worker.status}")
                 self._stopping.set()
                 return
             slot.restarts += 1
@@ -331,7 +331,7 @@ class Supervisor:
             young_deaths = 0 if has_served else young_deaths + 1
             backoff_s = respawn_delay_s(young_deaths)
             _log.error(
-                "worker %d (pid %d) ended with status %s; starting another in %.1f s",
+                "worker %d (pid %d) exited with status %s; starting another in %.1f s",
                 slot.index, worker.pid, worker.status, backoff_s,
             )  # fmt: skip
             await self._sleep_unless_stopping(backoff_s)
@@ -393,12 +393,12 @@ class Supervisor:
                 new = await self._start(slot)
                 await self._until_ready(new)
                 if not new.ready.is_set() or self._stopping.is_set():
-                    raise GatewayError(f"worker {slot.index}: the new one did not start; the old one goes on")
+                    raise GatewayError(f"worker {slot.index}: the new one did not start; the old one stays")
                 # Take the current worker of the slot: the earlier one may have been killed and replaced meanwhile.
                 old, slot.worker = slot.worker, new
                 if old is not None:
                     old.drain()
-                _log.info("worker %d: pid %d follows %d", slot.index, new.pid, old.pid if old is not None else 0)
+                _log.info("worker %d: pid %d replaces %d", slot.index, new.pid, old.pid if old is not None else 0)
 
     # ---------------------------------------------------------------- configuration
 
@@ -406,7 +406,7 @@ class Supervisor:
         """Read the configuration again and switch all workers to it, or none. Raises ConfigError with every problem.
         Access logs are reopened even when the reload fails: SIGHUP may come from logrotate."""
         if self._load is None:
-            raise ConfigError(["this gateway was given its settings by a program: there is nothing to read again"])
+            raise ConfigError(["this gateway got its settings from a program: there is no file to reload"])
         self._reopen()
         async with self._changing, refusals_logged("reload"):
             self._service.reloading()
@@ -421,7 +421,7 @@ class Supervisor:
         """Restore the previous configuration. Raises ConfigError when there is none."""
         async with self._changing, refusals_logged("rollback"):
             if self._previous is None:
-                raise ConfigError(["there is no earlier configuration to go back to"])
+                raise ConfigError(["there is no earlier configuration"])
             difference = await self._apply(self._previous)
         _log.info("configuration rolled back: %s", difference)
         return difference
@@ -461,7 +461,7 @@ class Supervisor:
         except WorkerGone:
             return ""  # its replacement starts with the configuration decided on
         except TimeoutError:
-            return f"worker {worker.index} did not answer within {START_S:.0f} s"
+            return f"worker {worker.index} did not respond within {START_S:.0f} s"
 
     def _reopen(self) -> None:
         """Make every worker, draining or not, reopen its access log."""
@@ -480,9 +480,9 @@ class Supervisor:
                 bury_orphans(self._fleet.pids())  # not on SIGCHLD, which uvloop keeps for itself
             with self._steps.step("guarding memory"):
                 await self._guard_memory()
-            with self._steps.step("ending workers that stand still"):
+            with self._steps.step("killing blocked workers"):
                 await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
-            with self._steps.step("keeping a spare"):
+            with self._steps.step("keeping a fork server"):
                 self._keep_spare()
             with self._steps.step("listening for a successor"):
                 if self._giver is not None:

@@ -185,10 +185,12 @@ def main() -> int:
     parser.add_argument("--listening", type=descriptors, nargs="+", required=True)
     parser.add_argument("--bells", type=int, nargs="+", required=True)
     parser.add_argument("--office", required=True)
-    parser.add_argument("--tokens", action="store_true", help="tokens will have to be verified")
+    parser.add_argument("--tokens", action="store_true", help="tokens will be verified")
     told = parser.add_mutually_exclusive_group(required=True)
-    told.add_argument("--control", type=int, help="the channel of one worker")
-    told.add_argument("--spare", type=int, help="where to be told of the channel of each worker to make")
+    told.add_argument("--control", type=int, help="file descriptor of one worker's control channel")
+    told.add_argument(
+        "--spare", type=int, help="file descriptor that receives the control channel of each worker to fork"
+    )
     given = parser.parse_args()
     # The supervisor sends this signal to a hung worker before it kills it, to log its stack.
     faulthandler.register(SAY_WHERE)

@@ -131,7 +131,7 @@ class Relay(Courier):
                 self._answer_options(x)
                 return
             if x.stage == 0 and self.shedding and not x.head.path.startswith(_NEVER_SHED):
-                raise Overloaded(f"the gateway takes no more for now: {self.shedding}", retry_after_s=1.0)
+                raise Overloaded(f"the gateway accepts no requests at the moment: {self.shedding}", retry_after_s=1.0)
             waiting = plan(x)
             if waiting is None:
                 if x.reply is not None:
@@ -604,7 +604,7 @@ class Relay(Courier):
         name = x.target.label if x.target is not None else "?"
         now_ns = monotonic_ns()
         if x.until_ns and now_ns >= x.until_ns:
-            self.give_up(x, DeadlineExceeded("the time that the client allowed with x-request-timeout is over"))
+            self.give_up(x, DeadlineExceeded("the client's x-request-timeout expired"))
             return
         early = phase == "first_byte" and now_ns < x.answer_ns
         if early and not x.streamed and x.route.may_replay(x):

@@ -105,7 +105,7 @@ class Store:
         if not sinks:
             return
         if link is None or not self.is_up or link.pending > MAX_PENDING:
-            error = StoreError(self.reason or "too many commands are on their way", "DOWN")
+            error = StoreError(self.reason or "too many commands are in flight", "DOWN")
             for sink in sinks:
                 sink.failed(error)
         else:
@@ -119,7 +119,7 @@ class Store:
         future: asyncio.Future[Reply] = self._loop.create_future()
         link = self._spare_link()
         if link.pending > MAX_PENDING:
-            raise StoreError("too many commands are on their way", "DOWN")
+            raise StoreError("too many commands are in flight", "DOWN")
         link.send(packed(*command), [Waiter(future)], timeout_s or self.settings.timeout_s)
         try:
             return await future
@@ -151,8 +151,8 @@ class Store:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.is_up = False
-        self.reason = "the gateway stops"
-        self._drop("the gateway stops")
+        self.reason = "the gateway is stopping"
+        self._drop("the gateway is stopping")
 
     def _spare_link(self) -> Link:
         """Return the least busy connection that decisions do not use, or theirs while there is no other. Opens another
@@ -160,7 +160,7 @@ class Store:
         assert self._link is not None
         best = min(self._others, key=_pending, default=self._link)
         if (not self._others or best.pending) and len(self._others) + 1 < self._connections and self._growing is None:
-            self._growing = self._loop.create_task(self._grow(), name="store: another connection")
+            self._growing = self._loop.create_task(self._grow(), name="redis: reconnecting")
         return best
 
     async def _grow(self) -> None:
@@ -247,7 +247,7 @@ class Store:
 
     def _go_down(self, why: str) -> None:
         was_up, self.is_up = self.is_up, False
-        self.reason = f"redis is away: {why}"
+        self.reason = f"redis is down: {why}"
         self._up.clear()
         if was_up:
             self._down_since = time.monotonic()
@@ -255,7 +255,7 @@ class Store:
         if self._unsaid:
             at = f" at {self._place}" if self._place is not None else ""
             self._unsaid = not self._say(
-                False, "redis%s is away (%s): on_store_failure says what holds until it is back", at, why
+                False, "redis%s is down (%s): on_store_failure applies until it is back", at, why
             )
         self._broken.set()
         if was_up:

@@ -91,7 +91,7 @@ class Link(asyncio.Protocol):
         try:
             while (reply := self._reader.gets()) is not False:
                 if not self._pending:
-                    self.abort("it sent a reply that nobody asked for")
+                    self.abort("it sent a reply without a request")
                     return
                 pending = self._pending.popleft()
                 if pending.expired:

@@ -110,7 +110,7 @@ class Dialler:
             await link.ask("AUTH", *user, settings.sentinel_password.reveal(), timeout_s=timeout_s)
         found = await link.ask("SENTINEL", "get-master-addr-by-name", settings.master, timeout_s=timeout_s)
         if not isinstance(found, list) or len(found) != 2:
-            raise StoreError(f"the sentinel knows no master called {settings.master!r}", "DOWN")
+            raise StoreError(f"the sentinel knows no master named {settings.master!r}", "DOWN")
         return StoreNode(_text(found[0]), int(_text(found[1])))
 
     async def _ask_node(self, place: StoreNode, link: Link) -> StoreNode:
@@ -146,7 +146,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, StoreError):
         return str(error)
     if isinstance(error, TimeoutError):
-        return "no answer in time"
+        return "no response in time"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {(error.reason or 'failed').lower().replace('_', ' ')}"
     if isinstance(error, OSError):

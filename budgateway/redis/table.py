@@ -68,7 +68,7 @@ class SharedTable:
                 found, changes = edit(records)
                 if await self._put(link, version, changes):
                     return found
-            raise StoreError("others change the table all the time", "BUSY")
+            raise StoreError("the table is being changed by others", "BUSY")
 
         return _blocking(self._with_link(try_all))
 

@@ -79,7 +79,7 @@ class CrossOrigins:
             return OriginRefused(f"pages of other origins may not use {path}: {key} does not let them")
         if not any(found):
             return OriginRefused(
-                f"pages of other origins may not use this gateway: [cors] origins names none, and so not {shown}"
+                f"pages of other origins may not use this gateway: [cors] origins is empty, so {shown} is not allowed"
             )
         return OriginRefused(
             f"pages of {shown} may not use {path}: neither [cors] origins nor the route's `cors` names it"

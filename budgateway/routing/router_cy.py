@@ -235,8 +235,7 @@ class Router:
             return
         if self._find(x.head, model) != room.place:
             raise BadRequest(
-                "the form names its model too far behind its beginning, and the route depends on it: send the field "
-                "'model' in front of the file",
+                "the form's field 'model' comes too late, and the route depends on it: send it before the file",
                 param="model",
             )
         x.model = model
@@ -246,8 +245,8 @@ class Router:
         path = x.head.path
         if why == -4:
             return BadRequest(
-                f"the path {path} may be read as one that another route has",
-                hint="write the path as that route has it: without parameters, final slashes and needless escapes",
+                f"the path {path} could also be read as a path of another route",
+                hint="write the path as that route does: without parameters, trailing slashes or unnecessary escapes",
             )
         if why == -2:
             return MethodNotAllowed(f"no route takes {x.head.method} {path}", allow=methods_of(self.table, x.head))
@@ -258,5 +257,5 @@ class Router:
                 return UnsupportedCoding(
                     f"the route on {path} depends on the model, and the gateway cannot read a body with this content-encoding"
                 )
-            return ModelNotFound(f"no route on {path} takes a request without a model", param="model")
+            return ModelNotFound(f"no route on {path} accepts a request without a model", param="model")
         return RouteNotFound(f"no route for {path}")

@@ -58,10 +58,10 @@ def explain(route: Route, headers: Sequence[tuple[str, str]]) -> list[tuple[str,
             answers = route.answerers()[split.pick(key)]
         lines.append(("pinned", f"by header {header}" if kind == "header" else f"by {kind}"))
     if answers:
-        lines.append(("answers", f"{answers}, unless all of its upstreams are out"))
+        lines.append(("answers", f"{answers}, unless all of its upstreams are down"))
     if route.rate_limit:
         burst = route.rate_burst or max(1, route.rate_limit // 10)
-        lines.append(("limit", f"{route.rate_limit} requests a minute for each client, {burst} at once"))
+        lines.append(("limit", f"{route.rate_limit} requests a minute for each client, burst {burst}"))
     if route.cors is not None:
         lines.append(("cors", f"pages of {', '.join(route.cors.origins)}"))
     if route.mirror is not None:

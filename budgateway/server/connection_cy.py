@@ -205,7 +205,7 @@ class ServerConnection:
     def _parse_early(self, piece: bytes) -> None:
         """Feed llhttp a piece of a head; it must not find an end that the native scan does not see."""
         if self._parse(piece) and self._framing.head_done:
-            self.refuse(BadRequest("the request can be read in two ways"))
+            self.refuse(BadRequest("the request is ambiguous"))
 
     def _begin(self, head: RequestHead, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
         """Handle a complete head: `data` starts with it, and may go on with its body and with pipelined requests."""
@@ -256,7 +256,7 @@ class ServerConnection:
             return
         framing = self._framing
         if not framing.head_done or (end >= 0) != framing.complete:
-            raise BadRequest("the request can be read in two ways")
+            raise BadRequest("the request is ambiguous")
         if self._chunks is not None:
             self._took(x, self._chunks.take())
         elif length > 0:
@@ -290,7 +290,7 @@ class ServerConnection:
         if not self._parse(piece):
             return
         if (end >= 0) != self._framing.complete:
-            raise BadRequest("the request can be read in two ways")
+            raise BadRequest("the request is ambiguous")
         self._took(x, piece if self._chunks is None else self._chunks.take())
         if self._exchange is not x:
             return  # the handler ended it meanwhile

@@ -146,7 +146,7 @@ class Door:
         reason to go elsewhere."""
         now = int(time())
         if now != self._full_at:
-            error = Overloaded("the gateway has as many connections as it may", retry_after_s=1.0)
+            error = Overloaded("the gateway has reached its maximum of connections", retry_after_s=1.0)
             self._full = response_bytes(error, "-", body_bytes(error, "-", NONE), True, more=self.full_lines)
             self._full_at = now
         return self._full
@@ -160,7 +160,7 @@ class Door:
             try:
                 connection.sweep(now_ns)
             except Exception:  # noqa: BLE001 - R17: a defect in one exchange is no reason to watch over no other
-                _log.exception("a connection's deadlines could not be looked at")
+                _log.exception("checking a connection's deadlines failed")
                 connection.abort()
 
     def drain(self, grace_ns: int) -> None:

@@ -107,10 +107,10 @@ class Tunnel:
         """End both sides after this end's peer broke the protocol: each gets a close frame with its own code."""
         if end.is_client:
             self._part(TRUNCATED, VERDICT_NEUTRAL, "request_too_large" if code == 1009 else "bad_request")
-            self._up.say_close(_GOING_AWAY, "the client broke the protocol")
+            self._up.say_close(_GOING_AWAY, "the client violated the protocol")
         else:
             self._part(TRUNCATED, VERDICT_FAILURE, "upstream_protocol")
-            self._down.say_close(_INTERNAL, f"the upstream broke the protocol: {why}")
+            self._down.say_close(_INTERNAL, f"the upstream violated the protocol: {why}")
         end.say_close(code, why)
 
     def lost(self, end: End) -> None:

@@ -31,7 +31,7 @@ class Steps:
             why = f"{type(error).__name__}: {error}"
             if self._failing.get(name) != why:
                 self._failing[name] = why
-                self._log.error("%s failed, and is tried again: %s", name, why, exc_info=error)
+                self._log.error("%s failed and will be retried: %s", name, why, exc_info=error)
         else:
             if self._failing.pop(name, None) is not None:
                 self._log.info("%s succeeds again", name)
@@ -48,7 +48,7 @@ async def keep_on(name: str, work: Callable[[], Awaitable[None]], log: logging.L
         except Exception:
             if loop.time() - began > STEADY_S:
                 pause_s = RETRY_MIN_S
-            log.exception("%s failed; it begins again in %.1f s", name, pause_s)
+            log.exception("%s failed; it restarts in %.1f s", name, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
         else:

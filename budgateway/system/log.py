@@ -115,7 +115,7 @@ class QueuedHandler(logging.Handler):
         try:
             lost = self._writer.dropped
             if self._writer.put(self._line(record)) and lost != self._said:
-                words = "%d lines of the log were lost: standard error did not take them"
+                words = "%d lines of the log were lost: standard error did not accept them"
                 notice = logging.LogRecord(
                     "budgateway.log", logging.WARNING, __file__, 0, words, (lost - self._said,), None
                 )

@@ -86,7 +86,9 @@ def _keep(file: Path, descriptor: int) -> None:
         except OSError as error:
             # Security labels are set by the system and may be lost; the access list is the owner's and must be kept.
             if name == _ACCESS_LIST:
-                raise PermissionError(errno.EPERM, f"{file} has an access list that cannot be kept") from error
+                raise PermissionError(
+                    errno.EPERM, f"{file} has an access control list that cannot be preserved"
+                ) from error
 
 
 def _owner(file: Path) -> tuple[int, int]:
@@ -109,7 +111,7 @@ def _give(descriptor: int, uid: int, gid: int, file: Path) -> None:
     except OSError as error:
         raise PermissionError(
             errno.EPERM,
-            f"{file} belongs to {_name(uid)}, and would be taken from it: run this as that user, or as root",
+            f"{file} belongs to {_name(uid)}and would change owner: run this as that user, or as root",
         ) from error
 
 

@@ -375,7 +375,7 @@ class ClientConnection:
         except HttpParserError as error:
             self._broken(x, str(error).lower(), None)
         else:
-            self._broken(x, "its framing can be read in two ways", None)
+            self._broken(x, "its framing is ambiguous", None)
 
     def _begin(self, x: Exchange, head: ResponseHead, data: bytes) -> None:
         """Handle a complete head: `data` starts with it and may include part or all of its body."""
@@ -458,7 +458,7 @@ class ClientConnection:
         """Report what this read brought. A complete response frees the connection first, so that it can serve again."""
         framing = self._framing
         if (end >= 0) != framing.complete:
-            self._broken(x, "its framing can be read in two ways", out)
+            self._broken(x, "its framing is ambiguous", out)
         elif end >= 0:
             now_ns = monotonic_ns() if head is None else self._pool.facts[_READ_NS]
             self._exchange = None

@@ -135,8 +135,8 @@ class Dialler:
 
 def _unresolved(target: Target) -> ResolverUnavailable:
     return ResolverUnavailable(
-        f"upstream {target.label}: no resolver answers, so its address is unknown",
-        hint="see the name servers in /etc/resolv.conf",
+        f"upstream {target.label}: no resolver responds, so its address is unknown",
+        hint="check the name servers in /etc/resolv.conf",
         retry_after_s=1.0,
     )
 
@@ -164,4 +164,4 @@ def _why(error: OSError) -> str:
         return "connection refused"
     if isinstance(error, ConnectionResetError):
         return "connection reset"
-    return (error.strerror or "cannot connect").lower() if error.errno else "no address answers"
+    return (error.strerror or "cannot connect").lower() if error.errno else "no address responds"

@@ -43,7 +43,7 @@ class _Collected(Carrier):
         if self._done.done():
             return
         if self._size > self._max_bytes:
-            self._done.set_exception(UpstreamProtocolError(f"upstream {self._label}: the answer is too large"))
+            self._done.set_exception(UpstreamProtocolError(f"upstream {self._label}: the response is too large"))
         elif complete:
             self._done.set_result((self._status, b"".join(self._parts)))
 
@@ -52,8 +52,8 @@ class _Collected(Carrier):
             self._done.set_exception(error)
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        _log.error("an answer of upstream %s could not be read", self._label, exc_info=error)
-        self.lost(x, UpstreamProtocolError(f"upstream {self._label}: its answer could not be read"))
+        _log.error("a response of upstream %s could not be parsed", self._label, exc_info=error)
+        self.lost(x, UpstreamProtocolError(f"upstream {self._label}: its response could not be parsed"))
 
     def upstream_writable(self, x: Exchange, ok: bool) -> None:
         """Do nothing: our requests are written whole."""

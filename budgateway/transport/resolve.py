@@ -42,7 +42,7 @@ MAX_S = 30.0  # maximum time to cache an answer, because names move between mach
 FAILED_S = 1.0  # time to cache a failure
 LOOKUP_S = 10.0  # deadline of a query
 PATIENCE_S = 0.25  # longest wait for a new answer while an old one is cached
-KEPT_S = 3600.0  # an old answer is served this long while no resolver answers (RFC 8767 allows days)
+KEPT_S = 3600.0  # an old answer is served this long while no resolver responds (RFC 8767 allows days)
 MAX_ADDRESSES = 8  # addresses of one name to try
 MAX_NAMES = 4096
 
@@ -55,7 +55,7 @@ class Unresolved(Exception):
     """Raised when a name has no address, or when no resolver answered (`silent`)."""
 
     def __init__(self, *, silent: bool) -> None:
-        super().__init__("no resolver answers" if silent else "its name does not resolve")
+        super().__init__("no resolver responds" if silent else "its name does not resolve")
         self.silent = silent
 
 

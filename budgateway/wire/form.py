@@ -113,14 +113,14 @@ class FormReader:
         else:
             return self._more(text, at)
         if found < at + 2 or text[found - 2 : found] != b"\r\n":
-            raise BadRequest("a boundary of the form does not begin a line as CRLF ends one")
+            raise BadRequest("a boundary of the form does not follow CRLF")
         behind = text[found + size : found + size + 2]
         if behind in (b"", b"\r", b"-"):
             self._rest = text[at if self._is_model else max(at, found - 2) :]
             self._at_start = self._at_start and (self._is_model or found - 2 <= at)
             return -1
         if behind not in (b"\r\n", b"--"):
-            raise BadRequest("a line of the form begins like its boundary and goes on")
+            raise BadRequest("a line of the form begins with its boundary and continues")
         if self._is_model:
             self._take(text[at : found - 2])
         self._state = _HEAD if behind == b"\r\n" else _END
@@ -141,7 +141,7 @@ class FormReader:
     def _end(self, text: bytes, at: int) -> int:
         self._rest = text[at:]
         if not b"\r\n".startswith(self._rest):
-            raise BadRequest("the form goes on behind its last boundary")
+            raise BadRequest("the form continues after its last boundary")
         return -1
 
     def _part(self, head: bytes) -> None:
@@ -158,17 +158,17 @@ class FormReader:
         given = _parameters(lines.get(b"content-disposition", b""))
         kind = lines.get(b"content-type")
         if kind is not None and kind[:10].lower() == b"multipart/":
-            raise BadRequest("a part of the form is itself in parts")
+            raise BadRequest("a part of the form is multipart itself")
         name = _unquoted(given.get(b"name", b""))
         if not name or b"\\" in name or b"=?" in name:
-            raise BadRequest("a part of the form has no name, or one that can be read in two ways")
+            raise BadRequest("a part of the form has no name, or an ambiguous one")
         plain = unquote(name.decode("utf-8", "replace")).strip(" \t\"'").casefold().partition("[")[0]
         if plain == "_charset_":
-            raise BadRequest("a field '_charset_' would say how the others are to be read")
+            raise BadRequest("a field '_charset_' would change the encoding of the others")
         self._is_model = name == b"model"
         if not self._is_model:
             if plain.strip() == "model":
-                raise BadRequest("the form has a field whose name can be read as 'model', or not", param="model")
+                raise BadRequest("the form has an ambiguous field name that could be 'model'", param="model")
             return
         if self.has_model:
             # As with repeated JSON members, the upstream might use the other one.
@@ -179,7 +179,7 @@ class FormReader:
             or (kind is not None and not _PLAIN_TYPE.fullmatch(kind))
             or coding not in (b"7bit", b"8bit", b"binary")
         ):
-            raise BadRequest("the form's field 'model' is no plain text in UTF-8", param="model")
+            raise BadRequest("the form's field 'model' is not plain text in UTF-8", param="model")
         length = lines.get(b"content-length", b"-1")
         self._told_length = int(length) if length.isdigit() and len(length) < 10 else -1
 
@@ -210,7 +210,7 @@ def boundary_of(content_type: str) -> str:
         at = parameter.end()
     boundary = given.get("boundary", "")
     if not semicolon or not _BOUNDARY.fullmatch(boundary):
-        raise BadRequest("the form's content-type has no boundary, or one that can be read in two ways")
+        raise BadRequest("the form's content-type has no boundary, or an ambiguous one")
     if given.get("charset", "utf-8").lower() not in _UTF8:
         raise BadRequest("a form must be in UTF-8")
     return boundary
@@ -222,15 +222,15 @@ def _parameters(disposition: bytes) -> dict[bytes, bytes]:
     at = len(kind)
     given: dict[bytes, bytes] = {}
     if kind.rstrip().lower() != b"form-data" or not semicolon:
-        raise BadRequest("a part of the form is no field: it needs 'content-disposition: form-data; name=...'")
+        raise BadRequest("a part of the form is not a field: it needs 'content-disposition: form-data; name=...'")
     while at < len(disposition):
         parameter = _PARAMETER.match(disposition, at)
         name = b"" if parameter is None else parameter[1].lower()
         # `filename*` is the only RFC 5987 parameter in use; it does not name a field.
         if parameter is None or name in given or (name[-1:] == b"*" and name != b"filename*"):
-            raise BadRequest("a part's content-disposition is malformed, or can be read in two ways")
+            raise BadRequest("a part's content-disposition is malformed or ambiguous")
         if _NAME_INSIDE.search(parameter[2]):
-            raise BadRequest("a part's content-disposition has a name inside of another parameter")
+            raise BadRequest("a part's content-disposition has a name inside another parameter")
         given[name] = parameter[2]
         at = parameter.end()
     return given

@@ -28,7 +28,7 @@ def query_model(query: str) -> str | None:
         model = "\0"
     is_plain = unquote_plus(name) == "model" and value.isascii() and not _BAD_ESCAPE.search(piece)
     if is_part or not is_plain or not model.isprintable():
-        raise BadRequest("the query names a model in a way that can be read as two", param="model")
+        raise BadRequest("the query names a model ambiguously", param="model")
     return model or None
 
 

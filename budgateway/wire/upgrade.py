@@ -64,9 +64,9 @@ class Handshake:
                 given.setdefault(name, []).append(value)
         wanted = [word.strip().lower() for value in given.get("upgrade", ()) for word in value.split(",")]
         if not flags & _UPGRADE or "websocket" not in wanted:
-            raise UpgradeRequired("this route speaks WebSocket alone: the request must ask for an upgrade")
+            raise UpgradeRequired("this route speaks only WebSocket: the request must ask for an upgrade")
         if head.method != "GET" or flags & _HTTP_10:
-            raise BadRequest("a WebSocket begins with GET in HTTP/1.1")
+            raise BadRequest("a WebSocket handshake is a GET in HTTP/1.1")
         if head.content_length > 0 or head.header("transfer-encoding") is not None:
             raise BadRequest("a WebSocket handshake has no body")
         if given.get("sec-websocket-version") != ["13"]:
@@ -116,7 +116,7 @@ class Handshake:
         if [value.lower() for value in given.get("upgrade", [])] != ["websocket"] or "upgrade" not in [
             word.lower() for word in _words(given.get("connection", []))
         ]:
-            raise UpstreamProtocolError("the upstream switched to another protocol than WebSocket")
+            raise UpstreamProtocolError("the upstream switched to a protocol other than WebSocket")
         if given.get("sec-websocket-accept") != [accept_of(self._key)]:
             raise UpstreamProtocolError("the upstream's sec-websocket-accept is not the answer to our key")
         lines = [

@@ -1,4 +1,4 @@
-"""A gateway under operation: its folder, its back office, its workers; and clients that count what goes wrong."""
+"""A gateway under operation: its folder, its admin server, its workers; and clients that count errors."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Operated:
         self._office = ""
 
     async def call(self, method: str, path: str) -> tuple[int, Any]:
-        """Ask the back office over its socket."""
+        """Call the admin server over its socket."""
         return await asyncio.to_thread(self._ask, method, path)
 
     def _ask(self, method: str, path: str) -> tuple[int, Any]:

@@ -147,7 +147,7 @@ async def test_why_is_told_to_who_may_look(gateway: Inside) -> None:
             assert message.startswith("you may not use the model 'o3' on the route '")
 
 
-async def test_the_back_office_is_by_action(gateway: Inside) -> None:
+async def test_admin_endpoints_are_granted_by_action(gateway: Inside) -> None:
     async with Downstream(gateway.url) as client:
         for roles, method, path, expected in (
             (["auditor"], "GET", "/admin/routes", 200),

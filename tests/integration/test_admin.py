@@ -143,7 +143,7 @@ async def test_the_operators_commands_find_the_gateway_of_this_machine() -> None
         assert await once(gateway.url) == "502"
         status, printed = await gateway.command("status")
         assert status == 0
-        assert [word for word in ("http://127.0.0.1:9", "ready", "/v1/*", "1 ended badly") if word not in printed] == []
+        assert [word for word in ("http://127.0.0.1:9", "ready", "/v1/*", "1 failed") if word not in printed] == []
         assert json.loads((await gateway.command("status", "--json"))[1])["workers"][1]["worker"] == 1
         gateway.configure(["http://127.0.0.1:9"], paths=("/v1/*", "/more/*"))
         assert await gateway.command("reload") == (0, "+ route /more/*\nreloaded\n")

@@ -218,7 +218,7 @@ async def test_a_model_behind_more_than_is_held(
     assert upstream.requests[-1].body == body
     answer = await ask(gateway, "rich", body, FORM, path="/by/x", late=True)
     assert answer.status == 400
-    assert "in front of the file" in answer.json()["error"]["message"]
+    assert "before the file" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

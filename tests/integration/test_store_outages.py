@@ -182,7 +182,7 @@ async def test_without_redis_the_operators_word_holds(
         while store.is_up:
             await asyncio.sleep(0.001)
         if outcome == "closed":
-            with pytest.raises(StoreUnavailable, match="redis is away"):
+            with pytest.raises(StoreUnavailable, match="redis is down"):
                 await limits.decide(demands)
             return
         verdict = await limits.decide(demands)

@@ -173,7 +173,7 @@ async def test_a_predecessor_that_ends_in_the_middle_leaves_a_gateway(
         successor = gateway.successor("--take-over")
         taking = asyncio.create_task(successor.__aenter__())
         async with asyncio.timeout(20):
-            while "begins to take over" not in gateway.server.output:
+            while "starts to take over" not in gateway.server.output:
                 await asyncio.sleep(0.001)
         old.send_signal(number)
         server = await taking

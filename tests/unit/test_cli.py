@@ -143,7 +143,7 @@ def test_a_url_without_its_scheme_or_host_is_told_from_a_gateway_that_is_away(ur
     result = run("status", "--url", url)
     assert (result.exit_code, result.stderr.splitlines()) == (
         1,
-        [f"error: not a gateway's URL: {url}", "hint: it is like http://host:8080 or https://host"],
+        [f"error: not a gateway's URL: {url}", "hint: a gateway's URL is like http://host:8080 or https://host"],
     )
 
 
@@ -481,7 +481,7 @@ def test_without_a_gateway_its_commands_say_so(tmp_path: Path, monkeypatch: pyte
         assert (result.exit_code, result.stdout) == (1, "")
         assert result.stderr == (
             "error: no gateway that this user started runs on port 1 on this machine\n"
-            "hint: --url and --token reach any other\n"
+            "hint: --url and --token reach a gateway of another user or machine\n"
         )
 
 

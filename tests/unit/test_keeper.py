@@ -53,7 +53,7 @@ def test_a_step_that_fails_is_said_once_and_when_it_succeeds_again(caplog: pytes
                 if words is not None:
                     raise OSError(words)
     assert [record.message for record in caplog.records] == [
-        "writing failed, and is tried again: OSError: full",
-        "writing failed, and is tried again: OSError: gone",
+        "writing failed and will be retried: OSError: full",
+        "writing failed and will be retried: OSError: gone",
         "writing succeeds again",
     ]

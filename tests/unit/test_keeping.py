@@ -60,6 +60,6 @@ def test_a_file_that_cannot_be_written_is_said_once_and_when_it_can_again(
         for _ in range(2):
             kept.save()
     assert [record.getMessage() for record in caplog.records] == [
-        f"limits are not kept: {path} cannot be written: no such file or directory",
-        f"limits are kept again in {path}",
+        f"limits are not saved: {path} cannot be written: no such file or directory",
+        f"limits are saved again to {path}",
     ]

@@ -101,7 +101,7 @@ def test_the_log_says_how_many_lines_were_lost(pipe: tuple[int, int]) -> None:
     os.close(writing)
     with os.fdopen(os.dup(reading)) as stream:
         lines = stream.read().splitlines()
-    assert lines[-2:] == ["again", f"{lost} lines of the log were lost: standard error did not take them"]
+    assert lines[-2:] == ["again", f"{lost} lines of the log were lost: standard error did not accept them"]
 
 
 def test_a_reader_that_is_gone_is_no_error(pipe: tuple[int, int]) -> None:

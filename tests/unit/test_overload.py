@@ -62,7 +62,7 @@ def test_a_limit_that_is_too_low_is_said_with_its_numbers() -> None:
     code = "from budgateway.process.overload import want_of_files as w; print(w(1000, 2))"
     said = in_a_process(999, 999, code)
     assert said.startswith(
-        "open files: each process may have 999, and max_connections = 1000 with 2 workers needs 1000"
+        "open files: the limit of a process is 999, but max_connections = 1000 with 2 workers needs 1000"
     )
     assert "LimitNOFILE" in said
     assert in_a_process(1000, 1000, code) == ""

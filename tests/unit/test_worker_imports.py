@@ -1,6 +1,6 @@
 """Processes that stay are small.
 
-A worker starts from records, and what only the command line or the back office needs stays out of it; the supervisor does not
+A worker starts from records, and modules for the command line or the admin server stay out of it; the supervisor does not
 know the configuration's schema.
 """
 

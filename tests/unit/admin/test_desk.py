@@ -1,4 +1,4 @@
-"""The back office's doors: a metrics port of its own, or none."""
+"""The admin server's listeners: with a separate metrics port, or without."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_the_working_directory_is_no_folder_for_temporary_files(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     shared = tmp_path / "shm"
     monkeypatch.setattr(folder, "SHARED_MEMORY", shared)
-    with pytest.raises(FileNotFoundError, match="may be written to"):
+    with pytest.raises(FileNotFoundError, match="is writable"):
         temporary()
     shared.mkdir()
     assert temporary() == shared

@@ -1,4 +1,4 @@
-"""The state of upstreams as the back office tells it."""
+"""The state of upstreams as the admin endpoints report it."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_the_admin_role_is_what_the_configuration_makes_of_it() -> None:
         ("POST", "/admin/", ""),
     ],
 )  # fmt: skip
-def test_what_a_request_does_in_the_back_office(method: str, path: str, action: str) -> None:
+def test_the_admin_action_of_a_request(method: str, path: str, action: str) -> None:
     assert admin_action(method, path) == action
 
 

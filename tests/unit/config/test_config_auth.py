@@ -94,7 +94,7 @@ def test_an_issuer_becomes_a_record(tmp_path: Path) -> None:
         (issuer('jwks_url = "http://169.254.169.254/"'), "auth.issuers[0].jwks_url", "https://"),
         (issuer('jwks_url = "https://u:p@corp.example/keys"'), "auth.issuers[0].jwks_url", "no credentials"),
         (issuer('jwks_url = "file:///etc/passwd"'), "auth.issuers[0].jwks_url", "http"),
-        (issuer("discovery = true", "audience = []"), "auth.issuers[0].audience", "must name one"),
+        (issuer("discovery = true", "audience = []"), "auth.issuers[0].audience", "must name at least one"),
         (issuer("discovery = true", 'audience = ["*", "x"]'), "auth.issuers[0].audience", "leave out"),
         (issuer("discovery = true", ""), "auth.issuers[0].audience", "is required"),
         (issuer("discovery = true") * 2, "auth.issuers[1].issuer", "issuers[0]'s already"),

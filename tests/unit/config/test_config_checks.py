@@ -76,7 +76,7 @@ def only_route(text: str, folder: Path) -> Route:
             "c.toml: gateway.trusted_proxies[0]: must be an IP address or a block such as 10.0.0.0/8, got '10.0.0.0/33'",
         ),
         # routes
-        (PROVIDER, "c.toml: no [[routes]]: there would be nothing to answer"),
+        (PROVIDER, "c.toml: no [[routes]]: the gateway would answer nothing"),
         ("routes = 3\n" + PROVIDER, "c.toml: routes: must be tables [[routes]], got 3"),
         (
             ROUTE.replace('"vllm"', '"vlm"') + PROVIDER,
@@ -94,10 +94,10 @@ def only_route(text: str, folder: Path) -> Route:
             ROUTE + 'host = "*."\n' + PROVIDER,
             'c.toml: routes[0]: "*." is neither a host nor `*.` and a host',
         ),
-        (ROUTE + ROUTE + PROVIDER, "c.toml: routes[1]: matches the same requests as routes[0] and would never answer"),
+        (ROUTE + ROUTE + PROVIDER, "c.toml: routes[1]: matches the same requests as routes[0] and would never be used"),
         (
             ROUTE.replace("/v1/*", "/a/{x}") + ROUTE.replace("/v1/*", "/a/{y}") + PROVIDER,
-            "c.toml: routes[1]: matches the same requests as routes[0] and would never answer",
+            "c.toml: routes[1]: matches the same requests as routes[0] and would never be used",
         ),
         (
             ROUTE + 'name = "a"\n' + ROUTE.replace("/v1/*", "/b") + 'name = "a"\n' + PROVIDER,
@@ -152,7 +152,7 @@ def only_route(text: str, folder: Path) -> Route:
         (
             ROUTE.replace("vllm", "vlm") + PROVIDER.replace("vllm", "vlm"),
             (
-                "c.toml: providers.vlm.kind: is required, as 'vlm' is none of openai, vllm, sglang, litellm; did you mean 'vllm'? "
+                "c.toml: providers.vlm.kind: is required, because 'vlm' is none of openai, vllm, sglang, litellm; did you mean 'vllm'? "
                 '(kind = "openai" for any server with an OpenAI API)'
             ),
         ),
@@ -325,7 +325,7 @@ def test_a_certificate_and_its_key_must_be_a_pair(tmp_path: Path) -> None:
     assert tls is not None
     assert tls.cert_file == str(tmp_path / "a.pem")
     (problem,) = problems(text.format("b"), tmp_path)
-    assert problem.startswith("c.toml: tls: cert_file and key_file are no pair of PEM files: ")
+    assert problem.startswith("c.toml: tls: cert_file and key_file are not a pair of PEM files: ")
 
 
 def test_deadlines_come_from_the_route_then_the_provider_then_the_gateway(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_the_burst_of_a_routes_rate(tmp_path: Path, table: str, own: str, burst:
     (route,) = load_config(path, environ={}).routes
     assert route.rate_burst == burst
     shown = CliRunner().invoke(cli, ["routes", "match", "POST", "/x", "--explain", "-c", str(path)]).output
-    assert f"600 requests a minute for each client, {burst} at once" in shown
+    assert f"600 requests a minute for each client, burst {burst}" in shown
 
 
 def test_a_table_that_is_off_has_no_rules(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_rule_that_cannot_be_meant(tmp_path: Path, rule: str, complaint: str) 
 
 def test_two_rules_of_one_name_are_refused(tmp_path: Path) -> None:
     rule = '[[rate_limiting.rules]]\nby = "user"\nconcurrency = 1\n'
-    assert "give it a name of its own" in problems(tmp_path, rule + rule)
+    assert "give it another name" in problems(tmp_path, rule + rule)
 
 
 def test_a_state_file_needs_its_folder(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_one_file_of_a_folder_suggests_the_folder(write: Callable[..., Path]) ->
     for name in ("gateway.toml", "routes.toml", "providers.toml"):
         folder = write("", f"here/{name}").parent
     (problem,) = problems(folder / "gateway.toml")
-    assert problem.endswith(f"; routes.toml and providers.toml beside it: name the folder, {folder}, to read all")
+    assert problem.endswith(f"; routes.toml and providers.toml next to it: name the folder, {folder}, to read all")
 
 
 @pytest.fixture

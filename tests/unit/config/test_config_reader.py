@@ -104,7 +104,7 @@ def test_a_process_that_is_asked_no_more_ends_by_itself(monkeypatch: pytest.Monk
 
 def test_without_a_process_there_is_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/nowhere/python")
-    with pytest.raises(GatewayError, match="no process can be started"):
+    with pytest.raises(GatewayError, match="cannot start a process"):
         Reader(demo=True)()
 
 

@@ -64,10 +64,13 @@ def test_a_websocket_is_a_get(tmp_path: Path, text: str, websocket: WebSocket | 
     ("text", "expected"),
     [
         ("", "routes[0].provider: is required"),
-        ('provider = "a"\nproviders = ["b"]', "routes[0].provider: providers says who answers: keep one of the two"),
+        ('provider = "a"\nproviders = ["b"]', "routes[0].provider: conflicts with providers: keep one of the two"),
         ('providers = ["a", "x"]', "routes[0].providers[1].name: no provider 'x'"),
-        ('providers = ["a", "a"]', "routes[0].providers[1].name: 'a' is there already: use weight"),
-        ('providers = [{ name = "a", weight = 0 }]', "routes[0].providers: all weights are 0: nobody would answer"),
+        ('providers = ["a", "a"]', "routes[0].providers[1].name: 'a' is listed already: use weight"),
+        (
+            'providers = [{ name = "a", weight = 0 }]',
+            "routes[0].providers: all weights are 0: no provider would answer",
+        ),
         (
             'providers = [{ name = "a", wieght = 1 }]',
             "routes[0].providers[0].wieght: unknown key; did you mean 'weight'?",
@@ -76,14 +79,17 @@ def test_a_websocket_is_a_get(tmp_path: Path, text: str, websocket: WebSocket | 
             'provider = "a"\ncanary = { provider = "a", share = 1 }',
             "routes[0].canary.provider: answers this route anyway",
         ),
-        ('provider = "a"\ncanary = { provider = "b" }', "routes[0].canary: gets nothing: set share, header, or both"),
+        (
+            'provider = "a"\ncanary = { provider = "b" }',
+            "routes[0].canary: gets no traffic: set share, header, or both",
+        ),
         (
             'provider = "a"\ncanary = { provider = "b", share = 5, header = "x" }',
             "routes[0].canary.share: must be at most 1, got 5",
         ),
         ('provider = "a"\npin_by = "cookie"', "routes[0].pin_by: must be user, key or header:NAME"),
         ('provider = "a"\nmirror = { provider = "z" }', "routes[0].mirror.provider: no provider 'z'"),
-        ('provider = "a"\nmethod = "POST"\nwebsocket = true', "routes[0].method: a WebSocket begins with GET"),
+        ('provider = "a"\nmethod = "POST"\nwebsocket = true', "routes[0].method: a WebSocket handshake is a GET"),
         (
             'provider = "a"\nwebsocket = { idle_timout = 1 }',
             "routes[0].websocket.idle_timout: unknown key; did you mean",
@@ -126,6 +132,6 @@ def test_routes_match_explains_it(tmp_path: Path) -> None:
     assert "pinned    by header x-s" in plain
     assert "mirror    d: 100 % of the requests" in plain
     assert not [line for line in plain if line.startswith("answers")]
-    assert "answers   c, unless all of its upstreams are out" in said("x-c=1")
+    assert "answers   c, unless all of its upstreams are down" in said("x-c=1")
     answers = {line for number in range(40) for line in said(f"x-s={number}") if line.startswith("answers")}
     assert {line.split()[1] for line in answers} == {"a,", "b,", "c,"}

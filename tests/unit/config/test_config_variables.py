@@ -130,7 +130,7 @@ def test_what_a_variable_replaces_is_said_and_no_secret_is(write: Callable[..., 
         "environment: LOG_LEVEL replaces gateway.log_level = warn of one.toml",
         "environment: REDIS_URL replaces redis.url of one.toml",
         "environment: JWT_SECRET replaces auth.jwt_secret of one.toml",
-        "environment: VLLM_ENDPOINTS replaces 2 endpoints of provider 'vllm' in one.toml, with their weights and bounds",
+        "environment: VLLM_ENDPOINTS replaces 2 endpoints of provider 'vllm' in one.toml, with their weights and limits",
     )
 
 

@@ -81,7 +81,7 @@ def test_what_is_amiss_is_asked_again_soon() -> None:
         (404, b"ok", ""),
         (300, b"ok", "status 300"),
         (503, b"ok", "status 503"),
-        (200, b"starting", "the answer lacks the expected text"),
+        (200, b"starting", "the response lacks the expected text"),
     ],
 )
 def test_an_answer_is_good_by_status_and_text(status: int, body: bytes, wrong: str) -> None:

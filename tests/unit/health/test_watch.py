@@ -225,7 +225,7 @@ async def test_what_the_gateway_lacks_says_nothing(error: GatewayError, caplog: 
     assert watched.standing.probes == probes
     assert watched.load is not None
     # It is said, and said once.
-    assert caplog.text.count("upstream b cannot be asked how it is") == 1
+    assert caplog.text.count("upstream b cannot be probed") == 1
     rig.engines.answers[("b", "/health")] = UpstreamConnectError("upstream b: connection refused")
     await rig.until(lambda: rig.healthy() == [True, False])
     await rig.watch.close()

@@ -75,7 +75,7 @@ def test_a_token_without_its_payload_is_refused(name: str) -> None:
     with pytest.raises(Refused):
         token = parse(case["output"]["compact"])
         if not verify(token, KeySet([key_of(case["input"]["key"])])):
-            raise Refused("its signature is wrong")
+            raise Refused("its signature is invalid")
 
 
 def test_the_other_serializations_and_encrypted_tokens_are_refused() -> None:
