@@ -7,6 +7,10 @@ PYTHON ?= python3
 ARGS ?=
 HOST ?= 127.0.0.1
 PORT ?= 8080
+# Processes that share the tests, each file to one of them.
+JOBS ?= auto
+# How often `make flaky` runs each test.
+TIMES ?= 20
 FUZZ_SECONDS ?= 60
 # The core has no unsafe code, and without it a fuzzer is six times as quick; `address` is for the crates below it.
 SANITIZER ?= none
@@ -16,6 +20,8 @@ PURE := .venv-pure
 LITELLM := .venv-litellm
 BIN := $(VENV)/bin
 STAMPS := .make
+
+TEST := pytest -n $(JOBS) --dist loadfile --durations 10 --durations-min 1
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -36,7 +42,7 @@ SOURCES_PY := $(shell find budgateway -name '*.py' -o -name '*.pyi' -o -name '*.
 MISSING_RS := $(if $(wildcard budgateway/_native.*.so),,FORCE)
 MISSING_CY := $(if $(strip $(foreach source,$(filter %_cy.py,$(SOURCES_CY)),$(if $(wildcard $(source:.py=.*.so)),,$(source)))),FORCE)
 
-.PHONY: FORCE help run test peers test-pure coverage dev native cython pure wheel sdist fmt lint type bench rig bench-load core micro fuzz soak check clean orphans
+.PHONY: FORCE help run test flaky peers test-pure coverage dev native cython pure wheel sdist fmt lint type bench rig bench-load core micro fuzz soak check clean orphans
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,7 +53,11 @@ run: $(STAMPS)/built ## a gateway on localhost:8080, with a demo model server be
 	$(BIN)/budgateway serve --demo --host $(HOST) --port $(PORT) $(ARGS)
 
 test: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/rig ## the whole test suite
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/$(TEST) $(ARGS)
+
+# More processes than cores, for tests must also pass on a busy machine.
+flaky: $(STAMPS)/built $(STAMPS)/group-test $(STAMPS)/rig ## each test TIMES=20 times, on a busy machine (ARGS="tests/unit -k keeper")
+	$(BIN)/pytest -n 6 --dist load --count $(TIMES) --maxfail 5 $(ARGS)
 
 peers: $(STAMPS)/litellm $(STAMPS)/node ## what some tests need beside us: a LiteLLM proxy in .venv-litellm, the npm client
 
@@ -141,8 +151,8 @@ $(STAMPS)/pure: $(STAMPS)/pure-group-test $(STAMPS)/group-build setup.py $(SOURC
 	$(PURE)/bin/python -m pip install --quiet build/pure/*.whl
 	@touch $@
 
-test-pure: $(STAMPS)/pure ## the same suite with the compiled modules interpreted
-	BUDGATEWAY_PURE=1 $(PURE)/bin/pytest $(ARGS)
+test-pure: $(STAMPS)/pure ## the tests that reach compiled modules, with these interpreted
+	BUDGATEWAY_PURE=1 $(PURE)/bin/$(TEST) -m "compiled and not soak" $(ARGS)
 
 # Compiled functions have no lines to count: the lamp shines on the pure build.
 coverage: $(STAMPS)/pure ## branch coverage of the pure build

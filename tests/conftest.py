@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import gc
 import inspect
 import io
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -20,6 +20,8 @@ import pytest_timeout
 from blockbuster import blockbuster_ctx
 from corpora import ABSENT, FOLDER
 from flavours import PURE, is_compiled
+from ports import free_port as a_free_port
+from reach import reaches_compiled
 
 import budgateway
 
@@ -31,6 +33,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os
 SETTLE_S = 1.0
 # How long a loop that was stopped may take to notice: a coroutine that never awaits does not.
 STOP_S = 3.0
+
+TESTS = Path(__file__).resolve().parent
 
 TIMER = pytest.StashKey[pytest_timeout.Settings]()
 STUCK = pytest.StashKey[str]()
@@ -63,6 +67,25 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.fixturenames.insert(0, "nothing_leaks" if inspect.iscoroutinefunction(item.obj) else "sockets_close")
     if item.get_closest_marker("integration"):
         item.fixturenames.insert(0, "loop_never_blocks")
+    # To find out takes seconds.
+    if "compiled" in item.config.option.markexpr and reaches_compiled(item.path):
+        item.add_marker("compiled")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Give the machine to one test marked `alone`: of several processes (pytest-xdist) the others wait, before their timers
+    start.
+
+    Who waits for the room stands at the door meanwhile: those who share the room would otherwise never leave it empty.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return (yield)
+    with open(TESTS / "conftest.py") as door, open(TESTS / "reach.py") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -129,15 +152,8 @@ def corpora() -> Path:
 
 @pytest.fixture
 def free_port() -> Callable[[], int]:
-    """Ports that the OS says are free. Prefer to bind port 0 and ask; this is for programs that cannot."""
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
+    """A function that finds ports. Prefer to bind port 0 and ask; this is for programs that cannot."""
+    return a_free_port
 
 
 @pytest.fixture

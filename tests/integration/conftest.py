@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import uvloop
 from integration.gateways import gateway
-from integration.processes import free_port, running
+from integration.processes import running
+from ports import free_port
 from upstreams import litellm, llamacpp
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {

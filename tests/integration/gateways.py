@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from integration.processes import Server, free_port, running
+from integration.processes import Server, running
+from ports import free_port
 
 READY = "/readyz"
 CLIENT_KEY = "sk-of-the-client"  # what clients send; no upstream may ever see it

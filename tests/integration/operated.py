@@ -17,7 +17,8 @@ from typing import Any, Self
 
 from downstream import Downstream
 from integration.gateways import write_configuration
-from integration.processes import Server, free_port, running
+from integration.processes import Server, running
+from ports import free_port
 from upstreams import faults
 from upstreams.faulty import Answer, Peer
 from upstreams.wire import Received, chunk, head
@@ -62,7 +63,7 @@ class Operated:
         if not self._office:
             # Read as it lies there: of another PID name space it would pass for a dead gateway's. Left a moment after
             # the gateway is ready.
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 20
             while not (found := list((self._runtime / "budgateway").glob("*.json"))):
                 assert time.monotonic() < deadline, "the gateway left no card"
                 time.sleep(0.01)

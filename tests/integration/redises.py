@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from integration.processes import free_port
+from ports import free_port
 
 START_S = 20.0
 

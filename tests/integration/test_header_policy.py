@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from downstream import Answer, Downstream, request_bytes
 from integration.gateways import gateway, gateway_async
-from integration.processes import Server, free_port
+from integration.processes import Server
+from ports import free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 from upstreams.wire import Received, head

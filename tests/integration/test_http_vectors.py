@@ -14,7 +14,8 @@ import pytest
 from corpora import ABSENT, FOLDER
 from downstream import Answer, Downstream
 from integration.gateways import gateway
-from integration.processes import Server, free_port
+from integration.processes import Server
+from ports import free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 from upstreams.wire import NotHttp, Received, RequestScanner

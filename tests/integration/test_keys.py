@@ -234,7 +234,7 @@ async def test_a_file_that_is_no_book_keeps_the_gateway_from_starting(tmp_path: 
     import sys
 
     from integration.gateways import write_configuration
-    from integration.processes import free_port
+    from ports import free_port
 
     write_configuration(tmp_path, free_port(), ["http://127.0.0.1:9"], "openai", {}, {}, {}, ("/v1/*",), ROLES)
     (tmp_path / "keys.json").write_text("{}")

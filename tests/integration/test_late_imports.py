@@ -16,8 +16,9 @@ import jwt
 import pytest
 from downstream import Downstream
 from integration.certificates import Authority
-from integration.processes import free_port, running
+from integration.processes import running
 from integration.redises import needs_redis, redis_server
+from ports import free_port
 from tokens import AUDIENCE, jwk, pem, signed
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer

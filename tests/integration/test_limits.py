@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from downstream import Answer, Downstream, request_bytes
 from integration.inside import Inside, inside
-from integration.processes import free_port
+from ports import free_port
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 

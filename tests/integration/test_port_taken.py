@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from integration.gateways import gateway, write_configuration
-from integration.processes import free_port
+from ports import free_port
 
 from budgateway.process.gateway import Gateway
 from budgateway.records import Provider, Route, Settings, Upstream

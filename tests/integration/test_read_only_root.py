@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from integration.processes import free_port, running
+from integration.processes import running
+from ports import free_port
 
 TEMPORARY = ("/tmp", "/var/tmp")
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from integration.gateways import write_configuration
 from integration.operated import SECRET
-from integration.processes import Server, free_port, running
+from integration.processes import Server, running
+from ports import free_port
 
 pytestmark = pytest.mark.integration
 

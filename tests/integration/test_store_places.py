@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from integration.certificates import Authority
-from integration.processes import free_port
 from integration.redises import Redis, needs_redis, redis_server
+from ports import free_port
 
 from budgateway.limits.demand import Demand, Kind
 from budgateway.limits.shared import RedisLimits

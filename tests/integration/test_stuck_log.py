@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from integration.gateways import write_configuration
-from integration.processes import Server, free_port, running, stop
+from integration.processes import Server, running, stop
+from ports import free_port
 
 CHAT = b'{"model":"demo","messages":[{"role":"user","content":"hi"}]}'
 

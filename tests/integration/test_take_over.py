@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from downstream import Downstream
 from integration.operated import Clients, Operated, model_server, once, operated, streams
-from integration.processes import free_port
+from ports import free_port
 from upstreams.faulty import FaultyUpstream
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from downstream import Answer, Downstream
 from integration.gateways import gateway
-from integration.processes import Server, free_port
+from integration.processes import Server
+from ports import free_port
 from upstreams import faults
 from upstreams.faulty import Answer as Script
 from upstreams.faulty import FaultyUpstream

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from integration.gateways import write_configuration
-from integration.processes import free_port, running
+from integration.processes import running
+from ports import free_port
 
 from budgateway.system import interpreter
 
