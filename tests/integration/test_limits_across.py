@@ -126,7 +126,7 @@ async def test_tokens_and_money_are_settled_by_what_was_used(
         used = 10_000 - left(await ask(two, 0), "tokens") - 100
         assert 0 < used < 100, "what the upstream said it used"
         await two.at_rest()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while f"\r\n{2 * used * 1000}\r\n" not in await stands(server, "s"):
             assert time.monotonic() < deadline, (used, await stands(server, "s"))
             await asyncio.sleep(0.01)
@@ -149,7 +149,7 @@ async def test_requests_at_once_are_counted_over_both_and_given_back(
             await gateway.at_rest()
         assert (await ask(one)).status == 200
         await one.at_rest()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while await stands(server, "c"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
@@ -184,7 +184,7 @@ async def test_a_client_that_leaves_gives_everything_back(
             task.cancel()
         await asyncio.gather(*leaving, return_exceptions=True)
         await one.at_rest()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while await stands(server, "c"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
@@ -241,7 +241,7 @@ async def test_money_spent_while_alone_is_told_afterwards(upstream: FaultyUpstre
             assert (await ask(one)).status == 200
             await one.at_rest()
             server.start()
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while not await stands(server, "s"):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.peers,
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not BINARY.exists(), reason="not built: cargo build --release -p budgateway-load"),
     pytest.mark.skipif(shutil.which("nginx", path=os.defpath + ":/usr/sbin") is None, reason="no nginx here"),
     pytest.mark.skipif((os.cpu_count() or 1) < 2 or shutil.which("taskset") is None, reason="needs two cores, taskset"),

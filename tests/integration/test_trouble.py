@@ -144,7 +144,7 @@ async def test_who_comes_back_gets_its_share_little_by_little(seconds: int, poli
 @pytest.mark.parametrize("fault", ["500", "reset"])
 async def test_with_three_of_four_failing_the_fourth_answers_without_a_breaker(fault: str) -> None:
     """R12, as the gateway is when nobody configures anything but how long an ejection is."""
-    extra = "[outlier_ejection]\nejection_time = 1.5\n"
+    extra = "[outlier_ejection]\nejection_time = 5\n"
     bad = faults.status(500) if fault == "500" else faults.cut(GOOD, 0, reset=True)
     async with engines((), (), (), ()) as upstreams:
         urls = [upstream.url for upstream in upstreams]
@@ -154,8 +154,8 @@ async def test_with_three_of_four_failing_the_fourth_answers_without_a_breaker(f
             began = time.monotonic()
             crowd = Crowd(gateway)
             await crowd.ask(400)
-            # Five failures each, and what was under way; again whenever one's time is over: none is shorter than 1.27 s.
-            turns = 1 + (time.monotonic() - began) // 1.27
+            # Five failures each, and what was under way; again whenever one's time is over: none is shorter than 4.25 s.
+            turns = 1 + (time.monotonic() - began) // 4.25
             asked = sum(upstream.chats for upstream in upstreams[:3])
             assert asked <= 3 * turns * (5 + CLIENTS)
             assert crowd.told[200] >= 400 - asked
@@ -203,10 +203,10 @@ async def test_with_three_of_four_stopped_nobody_waits_for_them() -> None:
                 assert providers[0]["panic"] is True
                 began = time.monotonic()
                 assert await ask(gateway.url, 60) == {200: 60}
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 15
             finally:
                 for server in servers[:3]:
                     server.process.send_signal(signal.SIGCONT)
             assert sum(await asyncio.gather(*asking), Counter()) == {200: 40}
             await until(gateway, lambda found: all(one["state"] in ("starting", "up") for one in found))
-    assert took_s < 3
+    assert took_s < 15

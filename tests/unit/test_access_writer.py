@@ -274,7 +274,7 @@ async def test_a_reader_that_stands_still_keeps_nobody_from_ending(
     writer.flush()
     with caplog.at_level(logging.WARNING):
         await writer.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20
     got = names(os.read(reading, 1 << 20))
     assert len(got) + writer.lost == 3000
     assert f"{writer.lost} lines lost" in caplog.text

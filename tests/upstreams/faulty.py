@@ -255,7 +255,7 @@ class FaultyUpstream:
         """Answer like this from the next request on."""
         self._script, self._served = list(answers), 0
 
-    async def until(self, condition: Callable[[FaultyUpstream], bool], timeout_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[FaultyUpstream], bool], timeout_s: float = 20.0) -> None:
         """Wait for something in the ledger; raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             while not condition(self):

@@ -65,6 +65,7 @@ def test_every_wrong_key_takes_the_very_same_steps(kind: str) -> None:
     assert steps(partial(RING.find, SECRETS[0], 0.0)) != expected
 
 
+@pytest.mark.alone
 def test_no_kind_of_guess_is_quicker() -> None:
     # Made in turns, so that none lies better in memory than another.
     rows = [{kind: make(number) for kind, make in GUESSES.items()} for number in range(100)]

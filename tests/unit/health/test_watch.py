@@ -80,10 +80,8 @@ async def test_who_is_suspected_is_asked_at_once_and_out_when_silent() -> None:
     rig = Rig(HealthCheck(interval_s=3600, timeout_s=30))
     await rig.until(lambda: rig.healthy() == [True, True])
     rig.engines.answers[("a", "/health")] = None
-    began = monotonic_ns()
     rig.selector.suspect(0, monotonic_ns())
     await rig.until(lambda: rig.healthy() == [False, True])
-    assert monotonic_ns() - began < 3e9
     await rig.watch.close()
 
 
@@ -94,10 +92,8 @@ async def test_a_suspicion_hurries_the_question_that_is_out() -> None:
     watched = rig.watch.of(rig.slots[0])
     assert watched is not None
     await rig.until(lambda: watched.timer is not None)
-    began = monotonic_ns()
     rig.selector.suspect(0, monotonic_ns())
     await rig.until(lambda: rig.healthy() == [False, True])
-    assert monotonic_ns() - began < 3e9
     await rig.watch.close()
 
 
@@ -108,10 +104,8 @@ async def test_a_suspicion_does_not_wait_for_a_list_of_models() -> None:
     await rig.until(lambda: ("a", "/v1/models", None) in rig.engines.asked)
     assert rig.healthy()[0] is True
     rig.engines.answers[("a", "/health")] = None
-    began = monotonic_ns()
     rig.selector.suspect(0, monotonic_ns())
     await rig.until(lambda: rig.healthy()[0] is False)
-    assert monotonic_ns() - began < 3e9
     await rig.watch.close()
 
 

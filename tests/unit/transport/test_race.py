@@ -53,14 +53,14 @@ async def test_an_address_that_swallows_costs_a_quarter_of_a_second() -> None:
         assert (await race_to([four(2)] * 2 + [four(3)], port))[0] == "127.0.0.3"
         winner, took_s = await race_to([four(2), four(3)], port)
     assert winner == "127.0.0.3"
-    assert 0.2 <= took_s < 1.0
+    assert took_s >= 0.2
 
 
-async def test_after_a_refusal_the_next_one_is_asked_at_once() -> None:
+async def test_after_a_refusal_the_next_one_is_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(race, "DELAY_S", 3600)
     with listening("127.0.0.3") as port:
-        winner, took_s = await race_to([four(2), four(3)], port)
+        winner, _ = await race_to([four(2), four(3)], port)
     assert winner == "127.0.0.3"
-    assert took_s < 0.2
 
 
 async def test_both_families_are_tried() -> None:
