@@ -612,12 +612,12 @@ class Transport:
         """Abort, and have the kernel send RST instead of FIN."""
     def is_closing(self) -> bool:
         """Return whether close or abort was called."""
-    def offer(self, client: str, network: str, /) -> None:
+    def arm(self, client: str, network: str, /) -> None:
         """Let the set's fast path serve the next request, if it can, instead of the protocol. `client` is the client's
         address, `network` the part of it that limits count. Ignored for a number of requests after one that the fast
         path gave up."""
     @property
-    def rode_ns(self) -> int:
+    def last_fast_ns(self) -> int:
         """Time of the fast path's last answer; now, while it has a request; 0 for never."""
     def set_write_buffer_limits(self, high: int) -> None:
         """Set the number of unsent bytes above which the protocol pauses; it resumes at a quarter of it."""
@@ -647,42 +647,42 @@ class Idle:
     def __len__(self) -> int: ...
 
 @final
-class Express:
-    """The fast path: serves common exchanges end to end, past the protocols; budgateway.proxy.express decides which, and
+class FastPath:
+    """The fast path: serves common exchanges end to end, past the protocols; budgateway.proxy.fastpath decides which, and
     how."""
 
     def __new__(
         cls, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object], responses: Callable[[object], object],
-        doubtful: Sequence[bytes], take_over: Callable[..., None], flush: Callable[[], None] | None, block_bytes: int,
+        doubtful: Sequence[bytes], resume: Callable[..., None], flush: Callable[[], None] | None, block_bytes: int,
         epoch_ns: int, quiet_ns: int, /,
-    ) -> Express:  # fmt: skip
-        """`requests` and `responses` make parsers that report to their argument (httptools); `take_over` is that of
-        budgateway.proxy.express; `flush` is called when `block_bytes` of access lines are buffered; `quiet_ns` is for
+    ) -> FastPath:  # fmt: skip
+        """`requests` and `responses` make parsers that report to their argument (httptools); `resume` is that of
+        budgateway.proxy.fastpath; `flush` is called when `block_bytes` of access lines are buffered; `quiet_ns` is for
         `sweep`."""
     def open(self, open: bool, /) -> None: ...  # take requests, or none, which is the initial state
     def share(self, share: int, /) -> None:
         """Set how many exchanges one upstream may have in flight."""
-    def follow(self, table: RouteTable, asks_who: bool, /) -> None:
-        """Hand over the exchanges in flight, drop the cached plans, and use this table. `asks_who`: credentials
+    def follow(self, table: RouteTable, by_credential: bool, /) -> None:
+        """Give up the exchanges in flight, drop the cached plans, and use this table. `by_credential`: credentials
         count."""
-    def forget(self) -> None: ...
-    def learn(
+    def clear(self) -> None: ...
+    def insert(
         self, route: int, credential: bytes | None, model: str, labels: tuple[int, int, int], limits: LimitSet | None,
         price: Price | None, selector: Selector, without: int,
         targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes, bool, Redactor | None]],
-        asker: tuple[str, str, str, str] | None, standing: object, until_ns: int, max_body_bytes: int,
-        patience_ns: int, by_origin: bool, /,
+        asker: tuple[str, str, str, str] | None, verified: object, until_ns: int, max_body_bytes: int,
+        time_limit_ns: int, by_origin: bool, /,
     ) -> None:  # fmt: skip
         """Cache a plan for all requests of a credential for a model on a route, until `until_ns`: labels (route,
         provider, model), excluded upstreams (a bit each), targets by the selector's index (label, header lines, and
         whether the number of attempts is added last), and the client: principal, its keys in limits by user and by key,
-        tenant. Exchanges that wait for `patience_ns` are handed over; with `by_origin`, requests with an Origin header
+        tenant. Exchanges that wait for `time_limit_ns` are given up; with `by_origin`, requests with an Origin header
         are not served."""
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
-    def sweep(self, now_ns: int, /) -> None: ...  # hand over after a timeout or `quiet_ns` of silence
-    def hand_over(self) -> None: ...  # the exchanges in flight, to `take_over`
+    def sweep(self, now_ns: int, /) -> None: ...  # give up after a timeout or `quiet_ns` of silence
+    def fall_back(self) -> None: ...  # the exchanges in flight, to `resume`
     def close(self) -> None: ...
-    def carried(self) -> int: ...  # number of exchanges served so far
+    def served(self) -> int: ...  # number of exchanges served so far
     def __len__(self) -> int: ...  # number of exchanges in flight
 
 # ---------------------------------------------------------------- HTTP/1.1 heads

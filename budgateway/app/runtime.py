@@ -25,7 +25,7 @@ from budgateway.balance.queue import Queues
 from budgateway.errors import Draining
 from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
-from budgateway.proxy.express import Express
+from budgateway.proxy.fastpath import FastPath
 from budgateway.proxy.relay_cy import Relay
 from budgateway.server.address import Networks
 from budgateway.server.connection_cy import protocols
@@ -170,12 +170,12 @@ class DataPlane:
         self.door.bound(open_files())
         self.door.proxies = proxies_of(settings)
         self.door.networks = Networks(settings.limits.ipv6_prefix)
-        self.express: Express | None = None
+        self.fastpath: FastPath | None = None
         if self._plain is not None:
-            self.express = Express(self.relay, recorder)
-            self.relay.riding = self.express.native.__len__
-            self.door.express = self.express.native
-            self._plain.intercept(self.express.native)
+            self.fastpath = FastPath(self.relay, recorder)
+            self.relay.fast_in_flight = self.fastpath.native.__len__
+            self.door.fastpath = self.fastpath.native
+            self._plain.intercept(self.fastpath.native)
         self._serve(self.snapshot)
         self._sweep_due = loop.time() + SWEEP_S
         self._sweep_timer = loop.call_at(self._sweep_due, self._sweep)
@@ -304,27 +304,27 @@ class DataPlane:
 
     def _serve(self, snapshot: Snapshot) -> None:
         """Plan by this snapshot from now on."""
-        if self.express is not None:
+        if self.fastpath is not None:
             # First: exchanges in flight stay on the snapshot they began with.
-            self.express.follow(snapshot)
+            self.fastpath.follow(snapshot)
         self.snapshot = snapshot
         self.relay.snapshot = snapshot
         self.door.full_lines = snapshot.origins.plain
-        self._open_express()
+        self._open_fast_path()
 
-    def _open_express(self) -> None:
+    def _open_fast_path(self) -> None:
         """Open or close the fast path. It is closed while new exchanges are refused, and when proxies report the
         clients' addresses."""
-        if self.express is not None:
+        if self.fastpath is not None:
             trusts = bool(self.snapshot.settings.trusted_proxies)
-            self.express.native.open(not (self.relay.shedding or self.door.draining or trusts))
+            self.fastpath.native.open(not (self.relay.shedding or self.door.draining or trusts))
 
     def entrust(self, trust: Trust) -> None:
         """Use new credentials from now on."""
         self.vault.entrust(trust)
         self.snapshot.auth.learn()
-        if self.express is not None:
-            self.express.forget()
+        if self.fastpath is not None:
+            self.fastpath.clear()
 
     def shed(self, reason: str) -> None:
         """Refuse new exchanges for `reason`, or accept them again ("")."""
@@ -334,7 +334,7 @@ class DataPlane:
     def _shed(self, reason: str) -> None:
         if reason != self.relay.shedding:
             self.relay.shedding = reason
-            self._open_express()
+            self._open_fast_path()
             if self.on_shedding is not None:
                 self.on_shedding(reason)
 
@@ -359,8 +359,8 @@ class DataPlane:
     async def close(self) -> None:
         """Drop all connections and write the rest of the access log. Idempotent."""
         self._sweep_timer.cancel()
-        if self.express is not None:
-            self.express.native.close()
+        if self.fastpath is not None:
+            self.fastpath.native.close()
         if self._bell >= 0:
             self._loop.remove_reader(self._bell)
         self.stop_listening()
@@ -441,8 +441,8 @@ class DataPlane:
             for room in self.snapshot.routes.rooms:
                 for leg in (*room.legs, *room.fallbacks):
                     leg.balancer.follow_models(version)
-            if self.express is not None:
-                self.express.forget()
+            if self.fastpath is not None:
+                self.fastpath.clear()
 
     def _follow_clock(self, now_ns: int) -> None:
         """Drop cached plans after a step of the wall clock (set, or the machine has slept). Credentials expire by the
@@ -450,8 +450,8 @@ class DataPlane:
         epoch_ns = time.time_ns() - now_ns
         if abs(epoch_ns - self._epoch_ns) > CLOCK_STEP_NS:
             self._epoch_ns = epoch_ns
-            if self.express is not None:
-                self.express.forget()
+            if self.fastpath is not None:
+                self.fastpath.clear()
 
     def _judge_lag(self) -> None:
         """Shed while the loop is late in two sweeps in a row: a single long step of one exchange is no overload."""
@@ -472,7 +472,7 @@ class DataPlane:
         opened = sum(len(pool.open) for pool in pools)
         sockets = self.relay.sockets
         for gauge, value in (
-            (native.GAUGE_EXCHANGES, self.relay.in_flight + self.relay.riding()),
+            (native.GAUGE_EXCHANGES, self.relay.in_flight + self.relay.fast_in_flight()),
             (native.GAUGE_POOL_IDLE, idle),
             (native.GAUGE_POOL_BUSY, opened - idle),
             (native.GAUGE_TICK, time.monotonic_ns()),
@@ -490,8 +490,8 @@ class DataPlane:
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         # RELIABILITY 1: no upstream may use up the gateway.
         self.relay.share = max(1, self.snapshot.settings.max_connections // 2)
-        if self.express is not None:
-            self.express.native.share(self.relay.share)
+        if self.fastpath is not None:
+            self.fastpath.native.share(self.relay.share)
         self.relay.calm = max(0, self.relay.share - self._of_others(native.GAUGE_EXCHANGES))
 
     def _of_others(self, gauge: int) -> int:

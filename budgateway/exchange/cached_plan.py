@@ -39,7 +39,7 @@ class CachedRoute(Part):
     place: int  # index in the routing table
     labels: tuple[int, int, int]  # route, provider, model
     max_body_bytes: int
-    patience_ns: int  # time until the earliest of its deadlines
+    time_limit_ns: int  # time until the earliest of its deadlines
     lines: bytes = b""  # header lines to add to responses
     by_origin: bool = False  # responses to requests with an `origin` differ
 

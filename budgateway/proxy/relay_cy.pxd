@@ -24,8 +24,8 @@ cdef class Relay(Courier):
     cdef Recorder _recorder
     cdef object _next_id, _write_head, _write_whole, _write_switch
     cdef public object ids              # native.RequestIds
-    cdef public object riding
-    cdef public object express          # express.Express, the fast path; None: off
+    cdef public object fast_in_flight
+    cdef public object fastpath         # fastpath.FastPath, the fast path; None: off
     cdef public object sockets          # server.websocket.SocketCounts
     # configuration
     cdef public Snapshot snapshot

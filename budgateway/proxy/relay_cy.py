@@ -106,8 +106,8 @@ class Relay(Courier):
         self._write_whole = writer.write_whole
         self._write_switch = ResponseHeadWriter(SWITCH_LINES).write
         self.sockets = SocketCounts()
-        self.express: Any = None
-        self.riding: Callable[[], int] = int  # the number of exchanges that the fast path has in flight
+        self.fastpath: Any = None
+        self.fast_in_flight: Callable[[], int] = int  # the number of exchanges that the fast path has in flight
         # configuration
         self.snapshot: Snapshot | None = None
         # reason to refuse new exchanges; empty: take them
@@ -138,7 +138,7 @@ class Relay(Courier):
                     self._reply(x, x.reply)
                     return
                 route: RouteRoom = x.route
-                if self.in_flight + self.riding() > self.calm:
+                if self.in_flight + self.fast_in_flight() > self.calm:
                     self._spread(x)
                 if route.mirror is not None:
                     route.mirror.copy(x, self._spawn)
@@ -595,8 +595,8 @@ class Relay(Courier):
         if x.error:
             self._close(x, TRUNCATED, VERDICT_NEUTRAL, now_ns)
         else:
-            if x.peek is not None and self.express is not None:
-                self.express.learn(x, now_ns)
+            if x.peek is not None and self.fastpath is not None:
+                self.fastpath.insert(x, now_ns)
             self._close(x, COMPLETE, verdict_of(x.status), now_ns)
         downstream.finish(x.keep_alive)
 

@@ -17,7 +17,7 @@ cdef class ServerConnection:
     cdef readonly object _transport     # read by the listeners
     cdef RequestFraming _framing
     cdef object _write                  # the transport's `write`, bound once
-    cdef object _offer                  # the transport's `offer`, when a fast path sees requests first
+    cdef object _arm                    # the transport's `arm`, when a fast path sees requests first
     cdef public int place
     cdef public str client
     cdef int _state
@@ -26,7 +26,7 @@ cdef class ServerConnection:
     cdef Py_ssize_t _fed
     cdef bint _reading
     cdef public bint writable
-    cdef public bint rides              # the plan of the exchange in flight is cached for the fast path
+    cdef public bint fast_eligible      # the plan of the exchange in flight is cached for the fast path
     # exchange
     cdef Exchange _exchange
     cdef list _parts

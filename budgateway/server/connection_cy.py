@@ -71,7 +71,7 @@ class ServerConnection:
         self._transport: Any = None
         self._framing = RequestFraming()
         self._write: Any = None
-        self._offer: Any = None
+        self._arm: Any = None
         self.place = OUTSIDE  # the place that it holds (server.door_cy)
         self.client = ""
         self._state = _HEAD
@@ -81,7 +81,7 @@ class ServerConnection:
         self._fed = 0  # bytes of the pending head that llhttp has seen
         self._reading = True
         self.writable = True
-        self.rides = False
+        self.fast_eligible = False
         # exchange
         self._exchange: Exchange | None = None
         self._parts: list[bytes] | None = None
@@ -110,8 +110,8 @@ class ServerConnection:
         self.client = client_of(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._deadline_ns = monotonic_ns() + door.keepalive_ns
-        if door.express is not None and isinstance(self._transport, Transport):
-            self._offer = self._transport.offer
+        if door.fastpath is not None and isinstance(self._transport, Transport):
+            self._arm = self._transport.arm
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes from the client."""
@@ -147,7 +147,7 @@ class ServerConnection:
         x = self._exchange
         self._exchange = None
         self._framing.close()
-        self._write = self._offer = None
+        self._write = self._arm = None
         self._pending = self._parts = self._unpacking = None
         if not self._reading:
             self._door.watch.discard(self)
@@ -429,10 +429,10 @@ class ServerConnection:
             self._state = _HEAD
             self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
             # Valid for this exchange only: a later one may have pipelined requests behind it.
-            rides = self.rides
-            self.rides = False
-            if rides and self._offer is not None and self._pending is None and self.writable:
-                self._offer(self.client, self._door.networks.of(self.client))
+            eligible = self.fast_eligible
+            self.fast_eligible = False
+            if eligible and self._arm is not None and self._pending is None and self.writable:
+                self._arm(self.client, self._door.networks.of(self.client))
             if self.writable:
                 self._go_on()
             else:
@@ -522,9 +522,9 @@ class ServerConnection:
             self._deadline_ns = 0
             self._state = _CLOSED
             self._transport.abort()
-        elif self._offer is not None and now_ns < self._transport.rode_ns + self._door.keepalive_ns:
+        elif self._arm is not None and now_ns < self._transport.last_fast_ns + self._door.keepalive_ns:
             # Requests that the fast path served count as activity.
-            self._deadline_ns = self._transport.rode_ns + self._door.keepalive_ns
+            self._deadline_ns = self._transport.last_fast_ns + self._door.keepalive_ns
         elif self._state == _HEAD:
             self._state = _CLOSED
             self._transport.close()

@@ -7,7 +7,7 @@ cdef class Door:
     cdef public object call_soon
     cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
     cdef public object networks         # server.address.Networks
-    cdef public object express          # native.Express, the fast path; None: off
+    cdef public object fastpath         # native.FastPath, the fast path; None: off
     cdef public object watch            # server.watch.Watch
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections

@@ -73,7 +73,7 @@ class Door:
         self.head_timeout_ns = head_timeout_ns
         self.proxies: Proxies | None = None
         self.networks = Networks()
-        self.express: Any = None
+        self.fastpath: Any = None
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
         self.places = places
@@ -154,8 +154,8 @@ class Door:
     def sweep(self, now_ns: int) -> None:
         """Let every connection check its deadlines."""
         self.now_ns = now_ns
-        if self.express is not None:
-            self.express.sweep(now_ns)
+        if self.fastpath is not None:
+            self.fastpath.sweep(now_ns)
         for connection in tuple(self.connections):
             try:
                 connection.sweep(now_ns)
@@ -168,9 +168,9 @@ class Door:
         comes for `grace_ns`, and so do those whose response has begun. A request may be on its way, and closing under
         it would cost an innocent client an error."""
         self.draining = True
-        if self.express is not None:
-            self.express.open(False)
-            self.express.hand_over()
+        if self.fastpath is not None:
+            self.fastpath.open(False)
+            self.fastpath.fall_back()
         self.keepalive_ns = grace_ns
         deadline_ns = monotonic_ns() + grace_ns
         for connection in tuple(self.connections):
@@ -178,7 +178,7 @@ class Door:
 
     def end(self, error: GatewayError) -> None:
         """End the exchanges in flight with an error, and every connection."""
-        if self.express is not None:
-            self.express.hand_over()
+        if self.fastpath is not None:
+            self.fastpath.fall_back()
         for connection in tuple(self.connections):
             connection.end(error)

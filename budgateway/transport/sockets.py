@@ -61,9 +61,9 @@ class PlainSockets:
             self._set.adopt(sock.fileno(), connection, READ_BYTES)
         return connection
 
-    def intercept(self, express: native.Express) -> None:
+    def intercept(self, fastpath: native.FastPath) -> None:
         """Let the fast path see requests before their connection's protocol does."""
-        express.attach(self._set)
+        fastpath.attach(self._set)
 
     def unsent(self) -> list[int]:
         """Return the unsent bytes of each connection."""

@@ -42,7 +42,7 @@ mod _native {
     #[pymodule_export]
     use crate::access::AccessLog;
     #[pymodule_export]
-    use crate::engine::fastpath::Express;
+    use crate::engine::fastpath::FastPath;
     #[pymodule_export]
     use crate::engine::sockets::{Idle, Listener, Sockets, Transport};
     #[pymodule_export]

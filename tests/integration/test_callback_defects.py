@@ -86,16 +86,16 @@ async def test_a_defect_ends_the_exchange_that_meets_it(
     async with FaultyUpstream(faults.chat()) as upstream, inside(upstream.url, tmp_path) as gateway:
         relay = gateway.plane.relay
         target = gateway.plane.snapshot.routes.rooms[0].legs[0].balancer.targets[0]
-        parts = target.write_whole, relay.express
+        parts = target.write_whole, relay.fastpath
         if where == "the request's head":
             target.write_whole = fails
         else:
-            relay.express = object()
+            relay.fastpath = object()
         first = await ask(gateway)
         await gateway.at_rest()
         assert first.status == (500 if where == "the request's head" else 200)
         assert "failed" in caplog.text
-        target.write_whole, relay.express = parts
+        target.write_whole, relay.fastpath = parts
         assert (await ask(gateway)).status == 200
         await gateway.at_rest()
         assert [line["status"] for line in await gateway.lines(2)] == [first.status, 200]

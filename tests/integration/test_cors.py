@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from downstream import Answer, Downstream, request_bytes
+from integration.fast_path import armed
 from integration.inside import inside
-from integration.riding import riding
 from tokens import SECRET
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
@@ -361,9 +361,9 @@ async def test_the_fast_path_says_the_same(tmp_path: Path) -> None:
     def told(answer: Answer) -> list[tuple[str, str]]:
         return sorted((name.lower(), value) for name, value in answer.headers if name.lower() not in ours)
 
-    for cors, rides in ((NAMED, False), (ANY, True)):
+    for cors, is_fast in ((NAMED, False), (ANY, True)):
         for disclose in (False, True):
-            folder = tmp_path / f"{rides}{disclose}"
+            folder = tmp_path / f"{is_fast}{disclose}"
             folder.mkdir()
             async with (
                 FaultyUpstream(faults.chat()) as upstream,
@@ -372,23 +372,23 @@ async def test_the_fast_path_says_the_same(tmp_path: Path) -> None:
                 ) as gateway,
                 Downstream(gateway.url) as client,
             ):
-                express = gateway.plane.express
-                if express is None:
+                fastpath = gateway.plane.fastpath
+                if fastpath is None:
                     return
                 plain = request_bytes("a", "POST", CHAT, BODY, [JSON])
                 await client.send(plain)
                 first = told(await client.answer())
-                await riding(client, express.native, plain)
+                await armed(client, fastpath.native, plain)
                 await client.send(plain)
                 assert told(await client.answer()) == first
                 for origin in (PAGE, "https://evil.example", PAGE):
-                    before = express.native.carried()
+                    before = fastpath.native.served()
                     asked = request_bytes("a", "POST", CHAT, BODY, [JSON, ("Origin", origin)])
                     for _ in range(3):
                         await client.send(asked)
                         answer = await client.answer()
                         assert allowed(answer) == ("*" if cors is ANY else PAGE if origin == PAGE else None)
-                    assert (express.native.carried() > before) is rides
+                    assert (fastpath.native.served() > before) is is_fast
 
 
 async def test_a_gateway_that_is_full_says_so_to_pages(tmp_path: Path) -> None:

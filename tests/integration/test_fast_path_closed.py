@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from downstream import Downstream, request_bytes
+from integration.fast_path import CHAT, JSON
 from integration.inside import inside
-from integration.riding import CHAT, JSON
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
@@ -165,11 +165,11 @@ async def test_a_field_that_closes_does(name: str, tmp_path: Path) -> None:
         inside(upstream.url, tmp_path, path="/v1/*", beside={"/other": other.url}, **EXAMPLES[name]) as gateway,
         Downstream(gateway.url) as client,
     ):
-        assert gateway.plane.express is not None
+        assert gateway.plane.fastpath is not None
         for _ in range(TRIES):
             await client.send(ask())
             await client.answer()
-        assert not gateway.plane.express.native.carried()
+        assert not gateway.plane.fastpath.native.served()
 
 
 class Counting:
@@ -231,7 +231,7 @@ async def test_a_stage_may_vouch_for_some_requests(tmp_path: Path) -> None:
         inside(upstream.url, tmp_path, path="/v1/*") as gateway,
         Downstream(gateway.url) as client,
     ):
-        assert gateway.plane.express is not None
+        assert gateway.plane.fastpath is not None
         stage = gateway.plane.snapshot.routes.rooms[0].stages = (Picky(),)
         for number in range(1, TRIES + 1):
             await client.send(ask(model="other"))
@@ -241,4 +241,4 @@ async def test_a_stage_may_vouch_for_some_requests(tmp_path: Path) -> None:
             await client.send(ask())
             assert (await client.answer()).status == 200
         assert stage[0].seen < 2 * TRIES
-        assert gateway.plane.express.native.carried()
+        assert gateway.plane.fastpath.native.served()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from downstream import Downstream
 from integration.inside import Inside
-from integration.test_express_alike import (
+from integration.test_fast_path_alike import (
     ANSWERS,
     BODIES,
     CHAT,

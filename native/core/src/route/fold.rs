@@ -1,8 +1,8 @@
 //! Path folding: one canonical form for all spellings of a path that some server may treat as equal.
 //!
 //! Servers decode percent-escapes (some twice), merge slashes (nginx, Apache), cut parameters off (`;a`, in Java),
-//! ignore case, final dots and blanks (Windows), a final slash (Express) or dot segments. A path and its folded form
-//! should match the same rule.
+//! ignore case, final dots and blanks (Windows), a final slash (Node.js routers) or dot segments. A path and its folded
+//! form should match the same rule.
 
 use super::pattern::decode;
 

@@ -2,14 +2,14 @@
 //! response.
 //!
 //! It decides exactly as the pipeline would: a cached plan holds the pipeline's decision about the last exchange of the
-//! same kind (`precedent.rs`). Everything uncommon takes the ordinary path. An uncommon request is noticed before
+//! same kind (`cached_plan.rs`). Everything uncommon takes the ordinary path. An uncommon request is noticed before
 //! anything is done. Later surprises (the answer is not one complete JSON document in one read, an error, a peer that
 //! leaves, a timeout) end the fast path, and the exchange continues where it would be without it
-//! (`Express::hand_over`).
+//! (`FastPath::fall_back`).
 
-mod journey;
+mod cached_plan;
+mod exchange;
 mod parser;
-mod precedent;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,12 +33,12 @@ use crate::redact::Redactor;
 use crate::route::RouteTable;
 use crate::select::Selector;
 
-use journey::{Journey, RequestId, Response};
+use cached_plan::{Asker, CachedPlan, Lent, PlanCache, Target};
+use exchange::{FastExchange, RequestId, Response};
 use parser::Parser;
-use precedent::{Asker, Lent, Precedent, Precedents, Target};
 
 #[pyclass(frozen, module = "budgateway._native")]
-pub(crate) struct Express {
+pub(crate) struct FastPath {
     ids: Py<RequestIds>,
     peeker: Py<Peeker>,
     ledger: Py<Ledger>,
@@ -62,18 +62,18 @@ struct State {
     /// The limit of unwritten access-line bytes, and the callback that writes them out.
     flush: Option<(isize, Py<PyAny>)>,
     /// Callback that continues exchanges which the fast path gives up.
-    take_over: Option<Py<PyAny>>,
+    resume: Option<Py<PyAny>>,
     table: Option<Py<RouteTable>>,
     /// True when credentials matter: a request without one may have a different cached plan.
-    asks_who: bool,
-    precedents: Precedents,
-    journeys: Slab<Box<Journey>>,
+    by_credential: bool,
+    plans: PlanCache,
+    exchanges: Slab<Box<FastExchange>>,
     /// Exchanges completed on the fast path.
-    carried: u64,
+    served: u64,
     last_host: core::LastHost,
 }
 
-/// A target as `learn` receives it: its idle connections, head writer, label, header lines of its answers, whether
+/// A target as `insert` receives it: its idle connections, head writer, label, header lines of its answers, whether
 /// answers disclose attempts and overhead, and the redactor of our secrets.
 type Told = (
     Py<Idle>,
@@ -85,9 +85,9 @@ type Told = (
 );
 
 #[pymethods]
-impl Express {
+impl FastPath {
     #[new]
-    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, take_over, flush, block_bytes, epoch_ns, quiet_ns, /))]
+    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, resume, flush, block_bytes, epoch_ns, quiet_ns, /))]
     #[allow(clippy::too_many_arguments, reason = "one a worker")]
     fn new(
         py: Python<'_>,
@@ -96,7 +96,7 @@ impl Express {
         requests: Py<PyAny>,
         responses: Py<PyAny>,
         doubtful: Vec<PyBackedBytes>,
-        take_over: Py<PyAny>,
+        resume: Py<PyAny>,
         flush: Option<Py<PyAny>>,
         block_bytes: isize,
         epoch_ns: i64,
@@ -117,12 +117,12 @@ impl Express {
                 open: false,
                 share: u64::MAX,
                 flush: flush.map(|flush| (block_bytes, flush)),
-                take_over: Some(take_over),
+                resume: Some(resume),
                 table: None,
-                asks_who: false,
-                precedents: Precedents::default(),
-                journeys: Slab::default(),
-                carried: 0,
+                by_credential: false,
+                plans: PlanCache::default(),
+                exchanges: Slab::default(),
+                served: 0,
                 last_host: core::LastHost::default(),
             }),
         })
@@ -138,29 +138,29 @@ impl Express {
         self.state().share = share;
     }
 
-    #[pyo3(signature = (table, asks_who, /))]
-    fn follow(slf: &Bound<'_, Self>, table: Py<RouteTable>, asks_who: bool) -> PyResult<()> {
-        Self::hand_over_all(slf)?;
-        slf.get().forget();
+    #[pyo3(signature = (table, by_credential, /))]
+    fn follow(slf: &Bound<'_, Self>, table: Py<RouteTable>, by_credential: bool) -> PyResult<()> {
+        Self::fall_back_all(slf)?;
+        slf.get().clear();
         let mut state = slf.get().state();
-        state.asks_who = asks_who;
+        state.by_credential = by_credential;
         let before = state.table.replace(table);
         drop(state);
         drop(before);
         Ok(())
     }
 
-    fn forget(&self) {
-        let forgotten = self.state().precedents.clear();
-        drop(forgotten);
+    fn clear(&self) {
+        let dropped = self.state().plans.clear();
+        drop(dropped);
     }
 
     #[pyo3(signature = (
-        route, credential, model, labels, limits, price, selector, without, targets, asker, standing, until_ns,
-        max_body_bytes, patience_ns, by_origin, /
+        route, credential, model, labels, limits, price, selector, without, targets, asker, verified, until_ns,
+        max_body_bytes, time_limit_ns, by_origin, /
     ))]
     #[allow(clippy::too_many_arguments, reason = "once a kind of exchange")]
-    fn learn(
+    fn insert(
         &self,
         route: usize,
         credential: Option<&[u8]>,
@@ -172,10 +172,10 @@ impl Express {
         without: u64,
         targets: Vec<Told>,
         asker: Option<(String, String, String, String)>,
-        standing: Py<PyAny>,
+        verified: Py<PyAny>,
         until_ns: i64,
         max_body_bytes: usize,
-        patience_ns: i64,
+        time_limit_ns: i64,
         by_origin: bool,
     ) {
         let target = |(idle, writer, label, lines, discloses, redactor)| Target {
@@ -192,13 +192,13 @@ impl Express {
             key,
             tenant,
         });
-        let precedent = Precedent {
+        let plan = CachedPlan {
             route: LabelId::new(labels.0),
             provider: LabelId::new(labels.1),
             model_label: LabelId::new(labels.2),
             until_ns,
             max_body_bytes,
-            patience_ns,
+            time_limit_ns,
             by_origin,
             limits,
             price,
@@ -206,12 +206,10 @@ impl Express {
             without,
             targets: targets.into_iter().map(target).collect(),
             asker,
-            standing,
+            verified,
         };
         let credential = credential.and_then(|given| given.split_first().map(|(kind, value)| (*kind, value)));
-        self.state()
-            .precedents
-            .add(route, credential, model.as_bytes(), precedent);
+        self.state().plans.insert(route, credential, model.as_bytes(), plan);
     }
 
     #[pyo3(signature = (now_ns, /))]
@@ -220,91 +218,91 @@ impl Express {
         let due = slf
             .get()
             .state()
-            .journeys
-            .take(|journey| journey.is_due(now_ns, quiet_ns));
-        slf.get().hand_over_each(slf.py(), due)
+            .exchanges
+            .take(|exchange| exchange.is_due(now_ns, quiet_ns));
+        slf.get().fall_back_each(slf.py(), due)
     }
 
-    #[pyo3(name = "hand_over")]
-    fn hand_over_all(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let journeys = slf.get().state().journeys.clear();
-        slf.get().hand_over_each(slf.py(), journeys)
+    #[pyo3(name = "fall_back")]
+    fn fall_back_all(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let exchanges = slf.get().state().exchanges.clear();
+        slf.get().fall_back_each(slf.py(), exchanges)
     }
 
     /// Sees the requests of these sockets' connections before their protocols do, until it is closed.
     #[pyo3(signature = (sockets, /))]
     fn attach(slf: &Bound<'_, Self>, sockets: &Bound<'_, Sockets>) {
-        sockets.get().intercept(Some(Arc::new(Guest(slf.clone().unbind()))));
+        sockets.get().intercept(Some(Arc::new(Intercept(slf.clone().unbind()))));
     }
 
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        Self::hand_over_all(slf)?;
-        slf.get().forget();
+        Self::fall_back_all(slf)?;
+        slf.get().clear();
         let mut state = slf.get().state();
         state.open = false;
-        let hands = (state.take_over.take(), state.flush.take(), state.table.take());
+        let hands = (state.resume.take(), state.flush.take(), state.table.take());
         drop(state);
         drop(hands);
         Ok(())
     }
 
-    fn carried(&self) -> u64 {
-        self.state().carried
+    fn served(&self) -> u64 {
+        self.state().served
     }
 
     fn __len__(&self) -> usize {
-        self.state().journeys.len()
+        self.state().exchanges.len()
     }
 }
 
 /// The fast path as the sockets' interceptor.
-struct Guest(Py<Express>);
+struct Intercept(Py<FastPath>);
 
-impl Interceptor for Guest {
+impl Interceptor for Intercept {
     fn on_read(&self, own: &Bound<'_, Transport>, interest: Interest, read: Read) -> PyResult<Option<Read>> {
         let (py, this) = (own.py(), self.0.get());
         match (interest, read) {
             (Interest::None, read) | (Interest::Serving(_), read @ Read::Nothing) => Ok(Some(read)),
             (Interest::Armed, Read::Data(data)) => {
-                if this.depart(own, &data)? {
+                if this.try_serve(own, &data)? {
                     return Ok(None);
                 }
-                own.get().state().guest.interest = Interest::None;
+                own.get().state().interception.interest = Interest::None;
                 Ok(Some(Read::Data(data)))
             }
             (Interest::Armed, read) => Ok(Some(read)),
             (Interest::Serving(key), read) => {
-                let journey = this.state().journeys.remove(key);
-                let Some(journey) = journey else {
+                let exchange = this.state().exchanges.remove(key);
+                let Some(exchange) = exchange else {
                     return Ok(Some(read));
                 };
                 if let Read::Data(data) = &read
-                    && journey.up().is_some_and(|up| up.bind(py).is(own))
+                    && exchange.up().is_some_and(|up| up.bind(py).is(own))
                 {
-                    return match this.arrive(py, journey, data)? {
+                    return match this.complete(py, exchange, data)? {
                         None => Ok(None),
-                        Some(journey) => this.hand_over(py, journey).map(|()| Some(read)),
+                        Some(exchange) => this.fall_back(py, exchange).map(|()| Some(read)),
                     };
                 }
-                this.hand_over(py, journey).map(|()| Some(read))
+                this.fall_back(py, exchange).map(|()| Some(read))
             }
         }
     }
 
     fn on_end(&self, py: Python<'_>, key: Key) -> PyResult<()> {
-        let journey = self.0.get().state().journeys.remove(key);
-        match journey {
-            Some(journey) => journey.end(py),
+        let exchange = self.0.get().state().exchanges.remove(key);
+        match exchange {
+            Some(exchange) => exchange.end(py),
             None => Ok(()),
         }
     }
 }
 
-impl Express {
+impl FastPath {
     // ---------------------------------------------------------------- requests
 
     /// Takes a request that is complete and has a cached plan. `false`: nothing was done.
-    fn depart(&self, own: &Bound<'_, Transport>, data: &Data) -> PyResult<bool> {
+    fn try_serve(&self, own: &Bound<'_, Transport>, data: &Data) -> PyResult<bool> {
         const WANTED: u16 = flag::KEEP_ALIVE | flag::JSON;
         const UNCOMMON: u16 = flag::CHUNKED
             | flag::EXPECT_CONTINUE
@@ -354,13 +352,13 @@ impl Express {
         if said.is_stream {
             return Ok(false);
         }
-        let Some(precedent) = self.precedent(&head, bytes, model, started_ns) else {
+        let Some(plan) = self.plan(&head, bytes, model, started_ns) else {
             return Ok(false);
         };
-        if precedent.by_origin && head.find(bytes, b"origin").is_some() {
+        if plan.by_origin && head.find(bytes, b"origin").is_some() {
             return Ok(false);
         }
-        if body.len() > precedent.max_body_bytes || !self.requests.is_whole(py, data, head.size, &head.fields)? {
+        if body.len() > plan.max_body_bytes || !self.requests.is_whole(py, data, head.size, &head.fields)? {
             return Ok(false);
         }
         let size = Size {
@@ -371,7 +369,7 @@ impl Express {
             reservation,
             index,
             lent,
-        }) = self.take(own, &precedent, model, &size, started_ns)
+        }) = self.take(own, &plan, model, &size, started_ns)
         else {
             return Ok(false);
         };
@@ -380,36 +378,36 @@ impl Express {
             None => self.ids.get().give(|id| RequestId::from_slice(id.as_bytes())),
         };
         let head_size = head.size;
-        let mut journey = Box::new(Journey {
+        let mut exchange = Box::new(FastExchange {
             down: own.clone().unbind(),
             lent,
             data: data.clone_ref(py),
             head,
             model: name,
             request_id,
-            precedent,
+            plan,
             index,
             reservation,
             started_ns,
             sent_ns: started_ns,
         });
-        let Some(up) = journey.up().map(|up| up.clone_ref(py)) else {
-            return self.hand_over(py, journey).map(|()| true);
+        let Some(up) = exchange.up().map(|up| up.clone_ref(py)) else {
+            return self.fall_back(py, exchange).map(|()| true);
         };
-        if let Err(error) = journey.send(py) {
-            journey.end(py)?;
+        if let Err(error) = exchange.send(py) {
+            exchange.end(py)?;
             return Err(error);
         }
-        journey.sent_ns = now_ns();
-        let key = self.state().journeys.add(journey);
+        exchange.sent_ns = now_ns();
+        let key = self.state().exchanges.add(exchange);
         let mut state = own.get().state();
-        (state.guest.interest, state.guest.head) = (Interest::Serving(key), head_size);
+        (state.interception.interest, state.interception.head) = (Interest::Serving(key), head_size);
         drop(state);
-        up.get().state().guest.interest = Interest::Serving(key);
+        up.get().state().interception.interest = Interest::Serving(key);
         Ok(true)
     }
 
-    fn precedent(&self, head: &core::RequestHead, bytes: &[u8], model: &str, now_ns: i64) -> Option<Arc<Precedent>> {
+    fn plan(&self, head: &core::RequestHead, bytes: &[u8], model: &str, now_ns: i64) -> Option<Arc<CachedPlan>> {
         let mut state = self.state();
         let answer = state.table.as_ref()?.get().inner.find_safely(&Request {
             method: head.method(bytes),
@@ -419,9 +417,13 @@ impl Express {
             header: &|name| Some(head.find(bytes, name)?.value(bytes)),
         });
         let Answer::Rule(route) = answer else { return None };
-        let credential = if state.asks_who { credential(head, bytes) } else { None };
-        let precedent = state.precedents.of(route, credential, model.as_bytes())?;
-        (now_ns < precedent.until_ns).then_some(precedent)
+        let credential = if state.by_credential {
+            credential(head, bytes)
+        } else {
+            None
+        };
+        let plan = state.plans.get(route, credential, model.as_bytes())?;
+        (now_ns < plan.until_ns).then_some(plan)
     }
 
     /// Acquires what an exchange needs: its limits' reservation, a slot at an upstream and an idle connection if there is
@@ -429,18 +431,18 @@ impl Express {
     fn take(
         &self,
         own: &Bound<'_, Transport>,
-        precedent: &Precedent,
+        plan: &CachedPlan,
         model: &str,
         size: &Size,
         now_ns: i64,
     ) -> Option<Taken> {
         let py = own.py();
         let time = now_ns.unsigned_abs();
-        let reservation = match &precedent.limits {
+        let reservation = match &plan.limits {
             Some(limits) => {
                 let state = own.get().state();
-                let address = state.guest.network.as_deref().unwrap_or_default();
-                let [user, key, tenant] = precedent.asker.as_ref().map_or([address, address, ""], |asker| {
+                let address = state.interception.network.as_deref().unwrap_or_default();
+                let [user, key, tenant] = plan.asker.as_ref().map_or([address, address, ""], |asker| {
                     [&asker.user, &asker.key, &asker.tenant].map(String::as_str)
                 });
                 let asker = limit::Asker {
@@ -455,8 +457,8 @@ impl Express {
             }
             None => None,
         };
-        let selector = &precedent.selector.get().inner;
-        let Ok(index) = selector.try_pick(time, precedent.without) else {
+        let selector = &plan.selector.get().inner;
+        let Ok(index) = selector.try_pick(time, plan.without) else {
             if let Some(reservation) = reservation {
                 reservation.undo();
             }
@@ -464,7 +466,7 @@ impl Express {
         };
         // The relay queues or spreads requests beyond the upstream's share.
         let has_its_share = selector.in_flight(index).is_ok_and(|count| count > self.state().share);
-        let target = precedent.targets.get(index).filter(|_| !has_its_share);
+        let target = plan.targets.get(index).filter(|_| !has_its_share);
         Some(Taken {
             reservation,
             index,
@@ -475,27 +477,32 @@ impl Express {
     // ---------------------------------------------------------------- responses
 
     /// Forwards a common response and completes the exchange; returns the exchange when the response is uncommon.
-    fn arrive(&self, py: Python<'_>, journey: Box<Journey>, data: &Data) -> PyResult<Option<Box<Journey>>> {
+    fn complete(
+        &self,
+        py: Python<'_>,
+        exchange: Box<FastExchange>,
+        data: &Data,
+    ) -> PyResult<Option<Box<FastExchange>>> {
         let bytes = data.bytes(py);
         let read_ns = now_ns();
         let head = match core::ResponseHead::parse(bytes, false) {
             Ok(Some(head))
                 if self.is_common(&head, bytes)
-                    && journey.may_pass(&head, bytes)
+                    && exchange.may_pass(&head, bytes)
                     && self.responses.is_whole(py, data, head.size, &head.fields)? =>
             {
                 head
             }
-            _ => return Ok(Some(journey)),
+            _ => return Ok(Some(exchange)),
         };
         let response = Response { head, bytes, read_ns };
-        if journey.answer(py, &self.writer, &response).is_err() {
-            return Ok(Some(journey));
+        if exchange.answer(py, &self.writer, &response).is_err() {
+            return Ok(Some(exchange));
         }
         let now_ns = now_ns();
-        let waiting = journey.record(py, self.ledger.get(), self.epoch_ns, &response, now_ns);
-        journey.arrive(py, now_ns)?;
-        self.arrived(py, waiting)?;
+        let waiting = exchange.record(py, self.ledger.get(), self.epoch_ns, &response, now_ns);
+        exchange.complete(py, now_ns)?;
+        self.count_served(py, waiting)?;
         Ok(None)
     }
 
@@ -509,9 +516,9 @@ impl Express {
     }
 
     /// Counts a completed exchange, and has access lines written out once enough bytes are waiting.
-    fn arrived(&self, py: Python<'_>, waiting: isize) -> PyResult<()> {
+    fn count_served(&self, py: Python<'_>, waiting: isize) -> PyResult<()> {
         let mut state = self.state();
-        state.carried += 1;
+        state.served += 1;
         let full = match &state.flush {
             Some((block_bytes, flush)) if waiting > *block_bytes => Some(flush.clone_ref(py)),
             _ => None,
@@ -524,17 +531,17 @@ impl Express {
     }
 
     /// Passes an exchange to the ordinary path, as if it had taken that from the beginning.
-    fn hand_over(&self, py: Python<'_>, journey: Box<Journey>) -> PyResult<()> {
-        let take_over = self.state().take_over.as_ref().map(|hand| hand.clone_ref(py));
-        match take_over {
-            Some(take_over) => journey.hand_over(py, &take_over),
-            None => journey.end(py),
+    fn fall_back(&self, py: Python<'_>, exchange: Box<FastExchange>) -> PyResult<()> {
+        let resume = self.state().resume.as_ref().map(|hand| hand.clone_ref(py));
+        match resume {
+            Some(resume) => exchange.fall_back(py, &resume),
+            None => exchange.end(py),
         }
     }
 
     /// Passes on every exchange, even when one fails; reports the first error.
-    fn hand_over_each(&self, py: Python<'_>, journeys: impl IntoIterator<Item = Box<Journey>>) -> PyResult<()> {
-        let handed = journeys.into_iter().map(|journey| self.hand_over(py, journey));
+    fn fall_back_each(&self, py: Python<'_>, exchanges: impl IntoIterator<Item = Box<FastExchange>>) -> PyResult<()> {
+        let handed = exchanges.into_iter().map(|exchange| self.fall_back(py, exchange));
         handed.fold(Ok(()), Result::and)
     }
 

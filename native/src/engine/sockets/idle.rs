@@ -17,7 +17,7 @@ struct State {
     most: usize,
     /// Ordered by last use, the latest last.
     all: Vec<Waiting>,
-    heard_ns: i64,
+    last_heard_ns: i64,
 }
 
 /// An idle connection, and the time since when it is idle.
@@ -36,7 +36,7 @@ impl Idle {
         let state = State {
             most,
             all: Vec::new(),
-            heard_ns: 0,
+            last_heard_ns: 0,
         };
         Self {
             keepalive_ns,
@@ -89,8 +89,8 @@ impl Idle {
     #[pyo3(signature = (now_ns, /))]
     pub(crate) fn hear(&self, now_ns: i64) -> i64 {
         let mut state = self.state();
-        state.heard_ns = state.heard_ns.max(now_ns);
-        state.heard_ns
+        state.last_heard_ns = state.last_heard_ns.max(now_ns);
+        state.last_heard_ns
     }
 
     fn __len__(&self) -> usize {
@@ -126,8 +126,8 @@ impl Idle {
     }
 
     /// The time at which bytes last came from the upstream.
-    pub(crate) fn heard_ns(&self) -> i64 {
-        self.state().heard_ns
+    pub(crate) fn last_heard_ns(&self) -> i64 {
+        self.state().last_heard_ns
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -32,7 +32,7 @@ pub(crate) trait Interceptor: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Interception {
     pub(crate) interest: Interest,
-    /// The client's address, once its requests have been offered.
+    /// The client's address, once its requests have been armed for it.
     pub(crate) client: Option<Box<str>>,
     /// The address as limits count it: an IPv6 client's network.
     pub(crate) network: Option<Box<str>>,

@@ -25,7 +25,7 @@ pub(crate) struct State {
     pub(crate) fd: Option<OwnedFd>,
     pub(crate) key: Key,
     /// The events registered in the epoll set.
-    pub(crate) told: EventFlags,
+    pub(crate) registered: EventFlags,
     /// Bytes per read.
     most: usize,
     pub(crate) protocol: Option<Py<PyAny>>,
@@ -41,7 +41,7 @@ pub(crate) struct State {
     low: usize,
     pub(crate) phase: Phase,
     pub(crate) error: Option<PyErr>,
-    pub(crate) guest: Interception,
+    pub(crate) interception: Interception,
 }
 
 /// Bytes to be sent at the end of the turn in which they were written.
@@ -60,9 +60,9 @@ pub(crate) struct Phase {
     /// The peer ended its side while reading was paused.
     pub(crate) left: bool,
     /// The peer has sent EOF.
-    pub(crate) heard_end: bool,
+    pub(crate) received_eof: bool,
     /// The protocol has sent EOF.
-    pub(crate) told_end: bool,
+    pub(crate) sent_eof: bool,
     /// The protocol was asked to pause writing.
     pub(crate) full: bool,
     /// The peer accepts no more bytes; those that it sent before can still be read.
@@ -104,11 +104,11 @@ impl From<Py<PyBytes>> for Piece {
 }
 
 impl State {
-    pub(crate) fn new(most: usize, told: EventFlags) -> Self {
+    pub(crate) fn new(most: usize, registered: EventFlags) -> Self {
         Self {
             fd: None,
             key: Key::of_number(u64::MAX),
-            told,
+            registered,
             most,
             protocol: None,
             received: None,
@@ -119,7 +119,7 @@ impl State {
             low: HIGH / 4,
             phase: Phase::default(),
             error: None,
-            guest: Interception::default(),
+            interception: Interception::default(),
         }
     }
 
@@ -131,8 +131,9 @@ impl State {
         let receive = |buffer: &mut [u8]| recv(fd, buffer, RecvFlags::empty()).map(|(count, _)| count);
         match set
             .read_buffers
-            .receive(self.most, self.guest.head, receive, |bytes| Data::copy_of(py, bytes))
-        {
+            .receive(self.most, self.interception.head, receive, |bytes| {
+                Data::copy_of(py, bytes)
+            }) {
             Ok(data) => {
                 let count = data.bytes(py).len();
                 self.is_drained = count < self.most;
@@ -192,7 +193,7 @@ impl State {
         }
     }
 
-    pub(crate) fn say_end(&self) {
+    pub(crate) fn shutdown_write(&self) {
         if let Some(fd) = self.fd.as_ref() {
             // Fails when the peer is gone, which reading reports.
             let _ = shutdown(fd, Shutdown::Write);
@@ -207,18 +208,18 @@ impl State {
     /// True when it may be lent to a request: nobody else uses it, and no bytes are left in either direction. Bytes
     /// left by a read would be taken for the answer; unsent bytes would become part of the request.
     pub(crate) fn is_free(&self) -> bool {
-        matches!(self.guest.interest, Interest::None)
+        matches!(self.interception.interest, Interest::None)
             && !(self.takes_nothing() || self.reads_nothing() || self.phase.full)
             && self.is_clear()
             && self.is_drained
     }
 
     pub(crate) fn takes_nothing(&self) -> bool {
-        self.phase.closing || self.phase.broken || self.phase.told_end
+        self.phase.closing || self.phase.broken || self.phase.sent_eof
     }
 
     pub(crate) fn reads_nothing(&self) -> bool {
-        self.phase.paused || self.phase.heard_end || self.phase.closing
+        self.phase.paused || self.phase.received_eof || self.phase.closing
     }
 
     pub(crate) fn limit(&mut self, high: usize) {
@@ -242,12 +243,12 @@ impl State {
 
     /// Registers exactly the events that are waited for. Epoll reports readiness that exists at registration, and then
     /// only changes.
-    pub(crate) fn tell(&mut self, set: &Set) {
+    pub(crate) fn register(&mut self, set: &Set) {
         let phase = &self.phase;
         let mut wanted = EventFlags::ET;
         if !self.reads_nothing() {
             wanted |= EventFlags::IN | EventFlags::RDHUP;
-        } else if phase.paused && !(phase.left || phase.heard_end || phase.closing) {
+        } else if phase.paused && !(phase.left || phase.received_eof || phase.closing) {
             wanted |= EventFlags::RDHUP;
         }
         if !self.unsent.is_empty() {
@@ -255,11 +256,11 @@ impl State {
             wanted |= EventFlags::OUT;
             wanted.remove(EventFlags::ET);
         }
-        if wanted != self.told
+        if wanted != self.registered
             && !phase.over
             && let Some(fd) = self.fd.as_ref()
         {
-            self.told = wanted;
+            self.registered = wanted;
             set.modify(fd, self.key, wanted);
         }
     }

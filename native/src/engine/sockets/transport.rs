@@ -37,8 +37,8 @@ impl Transport {
         protocol: &Bound<'_, PyAny>,
         most: usize,
     ) -> PyResult<Py<Self>> {
-        let told = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        let mut state = State::new(most.min(BUFFER_BYTES), told);
+        let registered = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        let mut state = State::new(most.min(BUFFER_BYTES), registered);
         state.protocol = Some(protocol.clone().unbind());
         state.received = Some(protocol.getattr(intern!(py, "data_received"))?.unbind());
         let set = set.clone();
@@ -50,7 +50,7 @@ impl Transport {
             },
         )?;
         let this = own.get();
-        let key = this.set.add(&fd, Entry::Transport(own.clone().unbind()), told)?;
+        let key = this.set.add(&fd, Entry::Transport(own.clone().unbind()), registered)?;
         let mut state = this.state();
         state.fd = Some(fd);
         state.key = key;
@@ -84,16 +84,16 @@ impl Transport {
         state.unsent.clear();
         state.error = error;
         let waiting = std::mem::take(&mut state.waiting);
-        let interest = std::mem::take(&mut state.guest.interest);
+        let interest = std::mem::take(&mut state.interception.interest);
         if let Some(fd) = state.fd.as_ref() {
             this.set.remove(fd, state.key);
         }
         drop(state);
         drop(waiting);
         if let Interest::Serving(key) = interest
-            && let Some(guest) = this.set.interceptor()
+            && let Some(interceptor) = this.set.interceptor()
         {
-            guest.on_end(own.py(), key)?;
+            interceptor.on_end(own.py(), key)?;
         }
         this.set.call_soon(&own.getattr(intern!(own.py(), "_lost"))?)
     }
@@ -109,7 +109,7 @@ impl Transport {
         if state.unsent.is_empty() {
             return Ok(());
         }
-        state.tell(&this.set);
+        state.register(&this.set);
         if state.became_full() {
             drop(state);
             this.notify(own, "pause_writing")?;
@@ -134,12 +134,12 @@ impl Transport {
         if !state.is_drained {
             this.set.look_again(state.key, EventFlags::IN | ended);
         }
-        let interest = state.guest.interest;
+        let interest = state.interception.interest;
         drop(state);
         if !matches!(interest, Interest::None)
-            && let Some(guest) = this.set.interceptor()
+            && let Some(interceptor) = this.set.interceptor()
         {
-            match guest.on_read(own, interest, read)? {
+            match interceptor.on_read(own, interest, read)? {
                 Some(left) => read = left,
                 None => return Ok(()),
             }
@@ -167,7 +167,7 @@ impl Transport {
             return Ok(());
         }
         state.phase.left = true;
-        state.tell(&this.set);
+        state.register(&this.set);
         drop(state);
         let py = own.py();
         match this.protocol(py) {
@@ -181,8 +181,8 @@ impl Transport {
         let py = own.py();
         let this = own.get();
         let mut state = this.state();
-        state.phase.heard_end = true;
-        state.tell(&this.set);
+        state.phase.received_eof = true;
+        state.register(&this.set);
         drop(state);
         let Some(protocol) = this.protocol(py) else {
             return Ok(());
@@ -202,14 +202,14 @@ impl Transport {
             return Ok(());
         }
         state.flush();
-        state.tell(&this.set);
+        state.register(&this.set);
         if state.unsent.is_empty() {
             if state.phase.closing {
                 drop(state);
                 return Self::end(own, None);
             }
-            if state.phase.told_end {
-                state.say_end();
+            if state.phase.sent_eof {
+                state.shutdown_write();
             }
         }
         if state.became_free() {
@@ -284,16 +284,16 @@ impl Transport {
 
     /// Lets the interceptor see the connection's requests until it leaves one to the protocol.
     #[pyo3(signature = (client, network, /))]
-    fn offer(&self, client: &str, network: &str) {
-        self.state().guest.arm(client, network);
+    fn arm(&self, client: &str, network: &str) {
+        self.state().interception.arm(client, network);
     }
 
     #[getter]
-    fn rode_ns(&self) -> i64 {
+    fn last_fast_ns(&self) -> i64 {
         let state = self.state();
-        match state.guest.interest {
+        match state.interception.interest {
             Interest::Serving(_) => now_ns(),
-            _ => state.guest.served_ns,
+            _ => state.interception.served_ns,
         }
     }
 
@@ -301,9 +301,9 @@ impl Transport {
         Self::leave(own)?;
         let mut state = own.get().state();
         if !state.takes_nothing() {
-            state.phase.told_end = true;
+            state.phase.sent_eof = true;
             if state.unsent.is_empty() {
-                state.say_end();
+                state.shutdown_write();
             }
         }
         Ok(())
@@ -318,14 +318,14 @@ impl Transport {
         state.phase.paused = true;
         // Each pause is notified again.
         state.phase.left = false;
-        state.tell(&self.set);
+        state.register(&self.set);
     }
 
     fn resume_reading(&self) {
         let mut state = self.state();
         state.phase.paused = false;
         state.phase.left = false;
-        state.tell(&self.set);
+        state.register(&self.set);
     }
 
     fn is_reading(&self) -> bool {
@@ -344,7 +344,7 @@ impl Transport {
             return Self::end(own, None);
         }
         state.phase.closing = true;
-        state.tell(&this.set);
+        state.register(&this.set);
         Ok(())
     }
 

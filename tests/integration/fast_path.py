@@ -1,4 +1,4 @@
-"""Clients whose requests ride with the express, and an upstream that keeps them on their way."""
+"""A gateway whose fast path serves a client's requests, and an upstream that keeps them in flight."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
-from budgateway.native import Express
+from budgateway.native import FastPath
 
 CHAT = "/v1/chat/completions"
 JSON = [("Content-Type", "application/json")]
@@ -39,44 +39,46 @@ class Numbered:
 
 
 def ask(number: int, model: str = "demo", path: str = CHAT) -> bytes:
-    """A request that can ride."""
+    """A request that the fast path can serve."""
     return request_bytes("a", "POST", path, json.dumps({"model": model, "n": number}).encode(), JSON)
 
 
 @asynccontextmanager
-async def express(upstream: FaultyUpstream, log: Path, /, **options: Any) -> AsyncIterator[tuple[Inside, Express]]:
-    """A gateway before the upstream, and what carries exchanges in it."""
+async def fast_gateway(
+    upstream: FaultyUpstream, log: Path, /, **options: Any
+) -> AsyncIterator[tuple[Inside, FastPath]]:
+    """A gateway before the upstream, and its fast path."""
     async with inside(upstream.url, log, path="/v1/*", **options) as gateway:
-        assert gateway.plane.express is not None
-        yield gateway, gateway.plane.express.native
+        assert gateway.plane.fastpath is not None
+        yield gateway, gateway.plane.fastpath.native
 
 
-async def riding(client: Downstream, native: Express, request: bytes = ask(0)) -> None:
-    """Ask until the client's requests ride."""
+async def armed(client: Downstream, native: FastPath, request: bytes = ask(0)) -> None:
+    """Send requests until the fast path serves the client's."""
     for _ in range(50):
-        before = native.carried()
+        before = native.served()
         await client.send(request)
         assert (await client.answer()).status == 200
-        if native.carried() > before:
+        if native.served() > before:
             return
-    raise AssertionError("no request ever rode")
+    raise AssertionError("the fast path never served a request")
 
 
 async def away(
     client: Downstream,
-    native: Express,
+    native: FastPath,
     upstream: FaultyUpstream,
     answers: Numbered,
     first: int = 1,
     request: Callable[[int], bytes] = ask,
 ) -> int:
-    """Have the client's request be on its way, with the express, for as long as nobody lets it go: its number."""
+    """Put a request of the client's in flight on the fast path until its answer is let go; return its number."""
     for number in range(first, first + 20):
-        await riding(client, native, request(0))
+        await armed(client, native, request(0))
         await client.send(request(number))
         await upstream.until(lambda up, number=number: json.loads(up.requests[-1].body)["n"] == number)  # type: ignore[misc]
         if len(native):
             return number
         answers.let_go(number)
         assert (await client.answer()).json() == {"n": number}
-    raise AssertionError("no request ever stayed with the express")
+    raise AssertionError("no request ever stayed on the fast path")

@@ -1,7 +1,7 @@
 """The Python side of the fast path: caches plans for it, and takes over the exchanges that it gives up.
 
 The native half (`native/src/engine/fastpath`) serves an exchange from the read of its request to the write of its response,
-when both are common and there is a cached plan for its kind. `learn` caches the plan of an exchange that took the
+when both are common and there is a cached plan for its kind. `insert` caches the plan of an exchange that took the
 ordinary path. An exchange that turns out uncommon continues here, in the state that it would have had on the ordinary
 path.
 """
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 QUIET_NS = 500_000_000  # SUSPECT_NS of courier_cy less a sweep: finds silence as early as without the fast path
 SLACK_NS = 500_000_000  # two sweeps: the relay gets an exchange this long before its deadline
-MAX_LEARNT = 1024  # kinds of exchanges remembered; the native half has the same limit
+MAX_CACHED_PLANS = 1024  # kinds of exchanges remembered; the native half has the same limit
 _EVER_NS = (1 << 63) - 1
 
 
@@ -49,21 +49,21 @@ def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
     return parts
 
 
-class Express:
+class FastPath:
     """The fast path of one worker."""
 
     def __init__(self, relay: Relay, recorder: Recorder) -> None:
         self._relay = relay
         # (route, credential, model) -> whether the plan of this kind is cached
-        self._learnt: dict[tuple[int, str | None, str], bool] = {}
-        relay.express = self
-        self.native = native.Express(
+        self._kinds: dict[tuple[int, str | None, str], bool] = {}
+        relay.fastpath = self
+        self.native = native.FastPath(
             relay.ids,
             recorder.ledger,
             request_parser,
             response_parser,
             list(ERROR_BODIES),
-            self.take_over,
+            self.resume,
             recorder.flush,
             recorder.block_bytes,
             recorder.epoch_ns,
@@ -73,17 +73,17 @@ class Express:
     def follow(self, snapshot: Snapshot) -> None:
         """Serve requests under this configuration from now on. Exchanges in flight end
         under the former one, in the relay."""
-        self._learnt.clear()
+        self._kinds.clear()
         self.native.follow(snapshot.routes.table, snapshot.auth.asks)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Drop all cached plans: credentials or served models have changed."""
-        self._learnt.clear()
-        self.native.forget()
+        self._kinds.clear()
+        self.native.clear()
 
-    def learn(self, x: Exchange, now_ns: int) -> None:
+    def insert(self, x: Exchange, now_ns: int) -> None:
         """Cache the plan of an exchange that ended well, if every stage contributes its part; then the client's next
-        request is offered to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
+        request goes to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
         refused: the native half serves none of those."""
         route: RouteRoom = x.route
         if x.streams or x.rename or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
@@ -97,16 +97,16 @@ class Express:
             kind = (route.place, snapshot.auth.given(x), x.model)
         except ValueError:
             return
-        cached = self._learnt.get(kind)
+        cached = self._kinds.get(kind)
         if cached is None:
-            if len(self._learnt) >= MAX_LEARNT:
-                self.forget()
+            if len(self._kinds) >= MAX_CACHED_PLANS:
+                self.clear()
             parts = cached_parts(x)
-            cached = self._learnt[kind] = parts is not None
+            cached = self._kinds[kind] = parts is not None
             if parts is not None:
                 self._insert(x, parts)
         if cached:
-            x.downstream.rides = True
+            x.downstream.fast_eligible = True
 
     def _insert(self, x: Exchange, parts: dict[type[Part], Any]) -> None:
         """Pass the parts of a plan to the native half."""
@@ -117,7 +117,7 @@ class Express:
         until_ns = _EVER_NS
         if identity.asker is not None:
             until_ns = min(until_ns, monotonic_ns() + int((identity.until_s - time()) * 1e9))
-        self.native.learn(
+        self.native.insert(
             route.place,
             identity.credential,
             x.model,
@@ -141,11 +141,11 @@ class Express:
             identity.standing,
             until_ns,
             route.max_body_bytes,
-            route.patience_ns - SLACK_NS,
+            route.time_limit_ns - SLACK_NS,
             route.by_origin,
         )
 
-    def take_over(
+    def resume(
         self,
         downstream: ServerConnection,
         connection: ClientConnection | None,

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 from downstream import Downstream, request_bytes
+from integration.fast_path import CHAT, JSON, Numbered, armed, ask, fast_gateway
 from integration.inside import Inside
-from integration.riding import CHAT, JSON, Numbered, ask, express, riding
 from tokens import SECRET, own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
@@ -23,8 +23,8 @@ pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
 
 
-@pytest.mark.parametrize("rides", [True, False])
-async def test_what_an_upstream_says_too_much_is_nobodys_answer(rides: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_fast", [True, False])
+async def test_what_an_upstream_says_too_much_is_nobodys_answer(is_fast: bool, tmp_path: Path) -> None:
     """It stands behind an answer that ends where a read does, and the next request comes in the same turn."""
     spare = READ_BYTES - len(faults.json_bytes({"n": 1, "p": "x" * 16_000}))
     filled = faults.json_bytes({"n": 1, "p": "x" * (16_000 + spare)})
@@ -37,12 +37,12 @@ async def test_what_an_upstream_says_too_much_is_nobodys_answer(rides: bool, tmp
             await other.send(ask(2))
 
     answers = Numbered()
-    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
-        native.open(rides)
+    async with FaultyUpstream(answers) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
+        native.open(is_fast)
         async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
             for each in (client, other):
-                if rides:
-                    await riding(each, native)
+                if is_fast:
+                    await armed(each, native)
                 else:
                     await each.send(ask(0))
                     assert (await each.answer()).status == 200
@@ -63,13 +63,13 @@ async def test_a_token_that_expires_as_the_clock_is_set_rides_no_more(
     auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Grant("all"),))}
     async with (
         FaultyUpstream(faults.chat()) as upstream,
-        express(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),
+        fast_gateway(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),
     ):
         async with Downstream(gateway.url) as client:
             who = ("Authorization", f"Bearer {own(roles=['all'], exp=int(time.time()) + 600)}")
             asked = request_bytes("a", "POST", CHAT, b'{"model":"demo"}', [*JSON, who])
-            await swept(gateway)  # the first sweep forgets what was learnt before
-            await riding(client, native, asked)
+            await swept(gateway)  # the first sweep drops what was cached before
+            await armed(client, native, asked)
             clock = SimpleNamespace(
                 time=lambda: time.time() + 3600,
                 time_ns=lambda: time.time_ns() + 3600 * 10**9,
@@ -78,9 +78,9 @@ async def test_a_token_that_expires_as_the_clock_is_set_rides_no_more(
             monkeypatch.setattr("budgateway.auth.authenticator_cy.time", clock.time)
             monkeypatch.setattr("budgateway.app.runtime.time", clock)
             await swept(gateway)
-            carried = native.carried()
+            carried = native.served()
             await client.send(asked)
-            assert ((await client.answer()).status, native.carried()) == (401, carried)
+            assert ((await client.answer()).status, native.served()) == (401, carried)
 
 
 async def swept(gateway: Inside) -> None:

@@ -13,10 +13,10 @@ use crate::redact::Redactor;
 use crate::select::Selector;
 
 /// Maximum cached plans; beyond it, all are dropped.
-const MOST: usize = 1024;
+const MAX_CACHED_PLANS: usize = 1024;
 
 /// The decisions that hold for every exchange of one kind.
-pub(super) struct Precedent {
+pub(super) struct CachedPlan {
     pub(super) route: LabelId,
     pub(super) provider: LabelId,
     pub(super) model_label: LabelId,
@@ -24,7 +24,7 @@ pub(super) struct Precedent {
     pub(super) until_ns: i64,
     pub(super) max_body_bytes: usize,
     /// The time until an exchange's deadlines are near.
-    pub(super) patience_ns: i64,
+    pub(super) time_limit_ns: i64,
     /// True when the answer depends on the request's origin (CORS); such requests take the ordinary path.
     pub(super) by_origin: bool,
     pub(super) limits: Option<Py<LimitSet>>,
@@ -35,7 +35,7 @@ pub(super) struct Precedent {
     pub(super) targets: Vec<Target>,
     pub(super) asker: Option<Asker>,
     /// The pipeline's own plan, for an exchange that has to continue there.
-    pub(super) standing: Py<PyAny>,
+    pub(super) verified: Py<PyAny>,
 }
 
 /// The principal, where it is known.
@@ -85,33 +85,38 @@ impl Target {
 
 /// All cached plans, by route, credential and model.
 #[derive(Default)]
-pub(super) struct Precedents {
-    all: HashMap<Box<[u8]>, Arc<Precedent>>,
+pub(super) struct PlanCache {
+    all: HashMap<Box<[u8]>, Arc<CachedPlan>>,
     /// A cache of one: most requests are of the same kind as the previous one.
-    last: Option<(Box<[u8]>, Arc<Precedent>)>,
+    last: Option<(Box<[u8]>, Arc<CachedPlan>)>,
     key: Vec<u8>,
 }
 
-impl Precedents {
-    pub(super) fn add(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8], precedent: Precedent) {
-        if self.all.len() >= MOST {
+impl PlanCache {
+    pub(super) fn insert(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8], plan: CachedPlan) {
+        if self.all.len() >= MAX_CACHED_PLANS {
             self.all.clear();
         }
         self.last = None;
-        self.key(route, credential, model);
-        self.all.insert(self.key.as_slice().into(), Arc::new(precedent));
+        self.plan_key(route, credential, model);
+        self.all.insert(self.key.as_slice().into(), Arc::new(plan));
     }
 
-    pub(super) fn of(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) -> Option<Arc<Precedent>> {
-        self.key(route, credential, model);
-        if let Some((key, precedent)) = &self.last
+    pub(super) fn get(
+        &mut self,
+        route: usize,
+        credential: Option<(u8, &[u8])>,
+        model: &[u8],
+    ) -> Option<Arc<CachedPlan>> {
+        self.plan_key(route, credential, model);
+        if let Some((key, plan)) = &self.last
             && **key == *self.key
         {
-            return Some(precedent.clone());
+            return Some(plan.clone());
         }
-        let (key, precedent) = self.all.get_key_value(self.key.as_slice())?;
-        self.last = Some((key.clone(), precedent.clone()));
-        Some(precedent.clone())
+        let (key, plan) = self.all.get_key_value(self.key.as_slice())?;
+        self.last = Some((key.clone(), plan.clone()));
+        Some(plan.clone())
     }
 
     /// Removes all plans and returns them, to be dropped when no lock is held.
@@ -119,7 +124,7 @@ impl Precedents {
         std::mem::take(self)
     }
 
-    fn key(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) {
+    fn plan_key(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) {
         self.key.clear();
         self.key.extend_from_slice(&(route as u32).to_le_bytes());
         // The credential's kind and length come first, so that no two pairs share a key; a missing credential is not an

@@ -10,7 +10,7 @@ use budgateway_core::metrics::Outcome;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
-use super::precedent::{Lent, Precedent, Target};
+use super::cached_plan::{CachedPlan, Lent, Target};
 use crate::engine::sockets::{Data, Interest, Piece, Transport, Waiting};
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
@@ -18,7 +18,7 @@ use crate::ledger::{Entry, Ledger, answer_of};
 use crate::limits::Reservation;
 
 /// Owns everything that must be given back: a slot at an upstream, a connection to it, and the limits' reservation.
-pub(super) struct Journey {
+pub(super) struct FastExchange {
     pub(super) down: Py<Transport>,
     /// `None` when a connection would have to be dialled first.
     pub(super) lent: Option<Lent>,
@@ -27,7 +27,7 @@ pub(super) struct Journey {
     pub(super) head: core::RequestHead,
     pub(super) model: Range<usize>,
     pub(super) request_id: RequestId,
-    pub(super) precedent: Arc<Precedent>,
+    pub(super) plan: Arc<CachedPlan>,
     /// The index of the target in the cached plan.
     pub(super) index: usize,
     pub(super) reservation: Option<Reservation>,
@@ -69,7 +69,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
-impl Journey {
+impl FastExchange {
     /// Writes the request to the upstream.
     pub(super) fn send(&self, py: Python<'_>) -> PyResult<()> {
         let data = self.data.bytes(py);
@@ -141,14 +141,14 @@ impl Journey {
         response: &Response<'_>,
         now_ns: i64,
     ) -> isize {
-        let Precedent {
+        let CachedPlan {
             route,
             provider,
             model_label,
             ref price,
             ref asker,
             ..
-        } = *self.precedent;
+        } = *self.plan;
         let down = self.down.get().state();
         let body = response.body();
         let data = self.data.bytes(py);
@@ -174,7 +174,7 @@ impl Journey {
             reservation: self.reservation.as_ref(),
             price: price.as_ref().map(Py::get),
             request_id: text(&self.request_id),
-            client: down.guest.client.as_deref().unwrap_or_default(),
+            client: down.interception.client.as_deref().unwrap_or_default(),
             principal: asker.as_ref().map_or("", |asker| &asker.principal),
             tenant: asker.as_ref().map_or("", |asker| &asker.tenant),
             upstream: self.target().map_or("", |target| &target.label),
@@ -184,15 +184,15 @@ impl Journey {
     }
 
     /// Completes the exchange; both connections wait for the next one.
-    pub(super) fn arrive(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
+    pub(super) fn complete(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
         self.leave();
         {
             let mut state = self.down.get().state();
             let stays = !state.phase.over;
-            state.guest.served(now_ns, stays);
+            state.interception.served(now_ns, stays);
         }
         self.release(Verdict::Success, now_ns);
-        let (Some(target), Some(lent)) = (self.precedent.targets.get(self.index), self.lent) else {
+        let (Some(target), Some(lent)) = (self.plan.targets.get(self.index), self.lent) else {
             return Ok(());
         };
         let idle = target.idle.get();
@@ -210,17 +210,17 @@ impl Journey {
         }
     }
 
-    /// Passes the exchange and everything that it owns to `take_over`.
-    pub(super) fn hand_over(self: Box<Self>, py: Python<'_>, take_over: &Py<PyAny>) -> PyResult<()> {
+    /// Passes the exchange and everything that it owns to `resume`.
+    pub(super) fn fall_back(self: Box<Self>, py: Python<'_>, resume: &Py<PyAny>) -> PyResult<()> {
         self.leave();
-        self.down.get().state().guest.gave_up();
+        self.down.get().state().interception.gave_up();
         let Self {
             down,
             lent,
             data,
             head,
             request_id,
-            precedent,
+            plan,
             index,
             reservation,
             started_ns,
@@ -232,7 +232,7 @@ impl Journey {
         let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
         let protocol = down.get().protocol(py);
         let (connection, up) = lent.map(|lent| (lent.connection, lent.transport)).unzip();
-        let taken = take_over.call1(
+        let taken = resume.call1(
             py,
             (
                 protocol,
@@ -242,7 +242,7 @@ impl Journey {
                 text(&request_id),
                 index,
                 reservation,
-                precedent.standing.clone_ref(py),
+                plan.verified.clone_ref(py),
                 started_ns,
                 sent_ns,
             ),
@@ -274,8 +274,8 @@ impl Journey {
     /// True when the relay must watch it from now on: its deadlines are near, or its upstream has sent nothing to any
     /// exchange for so long that it may need a probe.
     pub(super) fn is_due(&self, now_ns: i64, quiet_ns: i64) -> bool {
-        let heard_ns = self.target().map_or(0, |target| target.idle.get().heard_ns());
-        now_ns - self.sent_ns >= self.precedent.patience_ns || now_ns - heard_ns.max(self.sent_ns) >= quiet_ns
+        let last_heard_ns = self.target().map_or(0, |target| target.idle.get().last_heard_ns());
+        now_ns - self.sent_ns >= self.plan.time_limit_ns || now_ns - last_heard_ns.max(self.sent_ns) >= quiet_ns
     }
 
     pub(super) fn up(&self) -> Option<&Py<Transport>> {
@@ -283,21 +283,21 @@ impl Journey {
     }
 
     fn target(&self) -> Option<&Target> {
-        self.precedent.targets.get(self.index)
+        self.plan.targets.get(self.index)
     }
 
     /// Detaches the exchange from its connections.
     fn leave(&self) {
-        self.down.get().state().guest.interest = Interest::None;
+        self.down.get().state().interception.interest = Interest::None;
         if let Some(up) = self.up() {
-            up.get().state().guest.interest = Interest::None;
+            up.get().state().interception.interest = Interest::None;
         }
     }
 
     fn release(&self, verdict: Verdict, now_ns: i64) {
         // Fails only for an invalid index; this one was selected.
         let _ = self
-            .precedent
+            .plan
             .selector
             .get()
             .inner

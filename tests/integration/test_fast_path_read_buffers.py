@@ -1,4 +1,4 @@
-"""A large body that rides is not copied: it arrives byte by byte, whatever becomes of the exchange, and its room is free then."""
+"""The fast path does not copy a large body: it arrives byte by byte however the exchange ends, and its buffer is free then."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 from downstream import Downstream, request_bytes
+from integration.fast_path import CHAT, JSON, Numbered, armed, ask, away, fast_gateway
 from integration.inside import Inside
-from integration.riding import CHAT, JSON, Numbered, ask, away, express, riding
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
-import budgateway.proxy.express
+import budgateway.proxy.fastpath
 from budgateway.server.framing_cy import request_parser
 
 pytestmark = pytest.mark.integration
@@ -56,37 +56,37 @@ def are_exact(upstream: FaultyUpstream, size: int = 20_000) -> bool:
 
 
 @pytest.mark.parametrize("size", [8_000, 8_200, 20_000, 60_000])
-async def test_a_large_body_rides(size: int, tmp_path: Path) -> None:
-    async with FaultyUpstream(faults.echo()) as upstream, express(upstream, tmp_path) as (gateway, native):
+async def test_a_large_body_is_served(size: int, tmp_path: Path) -> None:
+    async with FaultyUpstream(faults.echo()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             for number in range(5):
-                await riding(client, native)
-                carried = native.carried()
+                await armed(client, native)
+                carried = native.served()
                 await client.send(large(number, size))
                 assert (await client.answer()).status == 200
                 assert upstream.requests[-1].body == body_of(number, size)
                 # What is echoed is too long for one read, above 16 KB.
-                assert native.carried() == carried + (size < 16_000)
+                assert native.served() == carried + (size < 16_000)
                 await gateway.at_rest()
                 assert lent(gateway) == 0
 
 
-async def test_a_large_answer_rides(tmp_path: Path) -> None:
+async def test_a_large_answer_is_served(tmp_path: Path) -> None:
     """The parser reads a filler in its place."""
     text = random.Random(1).randbytes(7_500).hex()
-    async with FaultyUpstream(faults.chat(text)) as upstream, express(upstream, tmp_path) as (gateway, native):
+    async with FaultyUpstream(faults.chat(text)) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
-            await riding(client, native)
+            await armed(client, native)
             for number in range(5):
-                carried = native.carried()
+                carried = native.served()
                 await client.send(large(number))
                 assert (await client.answer()).json()["choices"][0]["message"]["content"] == text
-                assert native.carried() == carried + 1
+                assert native.served() == carried + 1
             assert are_exact(upstream)
             assert lent(gateway) == 0
 
 
-# ---------------------------------------------------------------- rooms
+# ---------------------------------------------------------------- buffers
 
 
 async def test_bodies_of_one_turn_do_not_meet(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_bodies_of_one_turn_do_not_meet(tmp_path: Path) -> None:
 
     async with (
         FaultyUpstream(answers, greeting=greet) as upstream,
-        express(upstream, tmp_path) as (gateway, native),
+        fast_gateway(upstream, tmp_path) as (gateway, native),
         AsyncExitStack() as stack,
     ):
         clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in range(3)]
@@ -109,7 +109,7 @@ async def test_bodies_of_one_turn_do_not_meet(tmp_path: Path) -> None:
         for peer in peers:
             peer.read_no_more()
             sends_little(peer)
-        carried = native.carried()
+        carried = native.served()
         for number, client in enumerate(clients[:2], 101):
             await client.send(large(number, 60_000))
         await gateway.until(lambda: sum(map(bool, unsent(gateway))) == 2, "two that are sent in part")
@@ -121,7 +121,7 @@ async def test_bodies_of_one_turn_do_not_meet(tmp_path: Path) -> None:
             peer.read_on()
         for number, client in enumerate(clients, 101):
             assert (await client.answer()).json() == {"n": number}
-        assert native.carried() == carried + 3
+        assert native.served() == carried + 3
         assert are_exact(upstream, 60_000)
         await gateway.at_rest()
         assert lent(gateway) == 0
@@ -133,7 +133,7 @@ async def test_so_many_rooms_are_lent_and_no_more(tmp_path: Path) -> None:
     numbers = range(1001, 1001 + MOST_LENT + 10)
     async with (
         FaultyUpstream(answers) as upstream,
-        express(upstream, tmp_path) as (gateway, native),
+        fast_gateway(upstream, tmp_path) as (gateway, native),
         AsyncExitStack() as stack,
     ):
         clients = [await stack.enter_async_context(Downstream(gateway.url)) for _ in numbers]
@@ -141,7 +141,7 @@ async def test_so_many_rooms_are_lent_and_no_more(tmp_path: Path) -> None:
         without_sweeps(gateway)
         for number, client in zip(numbers, clients, strict=True):
             await client.send(large(number))
-        await gateway.until(lambda: len(native) == len(numbers), "that all of them ride")
+        await gateway.until(lambda: len(native) == len(numbers), "that all of them are on the fast path")
         assert lent(gateway) == MOST_LENT
         answers.let_go(*numbers)
         for number, client in zip(numbers, clients, strict=True):
@@ -151,10 +151,10 @@ async def test_so_many_rooms_are_lent_and_no_more(tmp_path: Path) -> None:
         assert lent(gateway) == 0
 
 
-@pytest.mark.parametrize("end", ["answer", "late", "forget", "leave", "reset"])
+@pytest.mark.parametrize("end", ["answer", "late", "clear", "leave", "reset"])
 async def test_rooms_are_given_back(end: str, tmp_path: Path) -> None:
     answers = Numbered()
-    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+    async with FaultyUpstream(answers) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             number = await away(client, native, upstream, answers, request=large)
             assert (len(native), lent(gateway)) == (1, 1)
@@ -164,8 +164,8 @@ async def test_rooms_are_given_back(end: str, tmp_path: Path) -> None:
                 if end == "late":
                     await gateway.until(lambda: gateway.in_flight == 1)  # the sweep
                     assert lent(gateway) == 0
-                elif end == "forget":
-                    native.hand_over()
+                elif end == "clear":
+                    native.fall_back()
                     assert lent(gateway) == 0
                 answers.let_go(number)
                 assert (await client.answer()).json() == {"n": number}
@@ -179,7 +179,7 @@ async def test_rooms_are_given_back(end: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["close", "reset", "503"])
 async def test_a_large_body_is_sent_again_as_it_was(how: str, tmp_path: Path) -> None:
-    """Once the express has handed it over: the connection dies, or the answer is an error."""
+    """Once the fast path has given it up: the connection dies, or the answer is an error."""
 
     async def die(peer: Peer, request: Received) -> None:
         if how == "503":
@@ -187,16 +187,16 @@ async def test_a_large_body_is_sent_again_as_it_was(how: str, tmp_path: Path) ->
         else:
             getattr(peer, how)()
 
-    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+    async with FaultyUpstream(faults.chat()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             for number in range(3):
                 upstream.script(faults.chat())
-                await riding(client, native)
+                await armed(client, native)
                 upstream.script(die, faults.chat("again"))
-                asked, carried = len(upstream.requests), native.carried()
+                asked, carried = len(upstream.requests), native.served()
                 await client.send(large(number))
                 assert (await client.answer()).json()["choices"][0]["message"]["content"] == "again"
-                assert (len(upstream.requests), native.carried()) == (asked + 2, carried)
+                assert (len(upstream.requests), native.served()) == (asked + 2, carried)
                 assert [one.body for one in upstream.requests[asked:]] == [body_of(number)] * 2
                 await gateway.at_rest()
                 assert lent(gateway) == 0
@@ -206,14 +206,14 @@ async def test_a_large_body_is_sent_again_as_it_was(how: str, tmp_path: Path) ->
 async def test_a_large_body_whose_answer_had_begun_is_sent_once(how: str, tmp_path: Path) -> None:
     """A malformed answer, and one that breaks off: no stale connection says anything at all."""
     answer = faults.raw(b"what?\r\n\r\n") if how == "garbage" else faults.cut(faults.chat_bytes(), at=10)
-    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+    async with FaultyUpstream(faults.chat()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
-            await riding(client, native)
+            await armed(client, native)
             upstream.script(answer, faults.chat("again"))
-            asked, carried = len(upstream.requests), native.carried()
+            asked, carried = len(upstream.requests), native.served()
             await client.send(large(1))
             assert (await client.answer()).status == 502
-            assert (len(upstream.requests), native.carried()) == (asked + 1, carried)
+            assert (len(upstream.requests), native.served()) == (asked + 1, carried)
             await gateway.at_rest()
             assert lent(gateway) == 0
 
@@ -221,9 +221,9 @@ async def test_a_large_body_whose_answer_had_begun_is_sent_once(how: str, tmp_pa
 async def test_a_large_body_without_a_connection_is_handed_over_whole(tmp_path: Path) -> None:
     """It is taken, and there is nobody to send it to yet."""
     answers = Numbered()
-    async with FaultyUpstream(answers) as upstream, express(upstream, tmp_path) as (gateway, native):
+    async with FaultyUpstream(answers) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
-            await riding(client, native)
+            await armed(client, native)
             await other.send(ask(9))
             await upstream.until(lambda up: json.loads(up.requests[-1].body)["n"] == 9)
             opened = len(upstream.connections)
@@ -245,14 +245,14 @@ async def test_an_answer_in_two_reads_is_relayed(tmp_path: Path) -> None:
 
     text = random.Random(2).randbytes(6_000).hex()
     wire = faults.chat_bytes(text)
-    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+    async with FaultyUpstream(faults.chat()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
-            await riding(client, native)
+            await armed(client, native)
             upstream.script(in_two)
-            carried = native.carried()
+            carried = native.served()
             await client.send(large(1))
             assert (await client.answer()).json()["choices"][0]["message"]["content"] == text
-            assert native.carried() == carried
+            assert native.served() == carried
         assert are_exact(upstream)
         await gateway.at_rest()
         assert lent(gateway) == 0
@@ -305,37 +305,37 @@ class ReadsLonger(Reader):
 
 async def test_the_parser_reads_as_much_as_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader.read = []
-    monkeypatch.setattr(budgateway.proxy.express, "request_parser", Reader)
-    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+    monkeypatch.setattr(budgateway.proxy.fastpath, "request_parser", Reader)
+    async with FaultyUpstream(faults.chat()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
-            await riding(client, native)
+            await armed(client, native)
             for size in (20_000, 20_000, 30_000, 20_000, 9_000):
-                Reader.read, carried = [], native.carried()
+                Reader.read, carried = [], native.served()
                 wire = unheard(large(1, size))
                 await client.send(wire)
                 assert (await client.answer()).status == 200
-                assert native.carried() == carried + 1
+                assert native.served() == carried + 1
                 body = len(body_of(1, size))
                 assert Reader.read == [len(wire) - body, body]
-            Reader.read, carried, wire = [], native.carried(), unheard(ask(0))
+            Reader.read, carried, wire = [], native.served(), unheard(ask(0))
             await client.send(wire)
             assert (await client.answer()).status == 200
-            assert (native.carried(), Reader.read) == (carried + 1, [len(wire)])
+            assert (native.served(), Reader.read) == (carried + 1, [len(wire)])
 
 
 async def test_the_parser_is_not_asked_twice_about_one_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Reader.read = []
-    monkeypatch.setattr(budgateway.proxy.express, "request_parser", Reader)
-    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+    monkeypatch.setattr(budgateway.proxy.fastpath, "request_parser", Reader)
+    async with FaultyUpstream(faults.chat()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
-            await riding(client, native)
-            Reader.read, carried = [], native.carried()
+            await armed(client, native)
+            Reader.read, carried = [], native.served()
             for number, size in enumerate((20_000, 30_000, 9_000, 100_000)):
                 await client.send(large(number, size))
                 assert (await client.answer()).status == 200
                 assert upstream.requests[-1].body == body_of(number, size)
             # The last one takes two reads: that is for the protocol, whose parser reads all.
-            assert (native.carried(), Reader.read) == (carried + 3, [])
+            assert (native.served(), Reader.read) == (carried + 3, [])
 
 
 @pytest.mark.parametrize("parser", [EndsEarly, ReadsShorter, ReadsLonger])
@@ -344,16 +344,16 @@ async def test_what_the_parser_reads_otherwise_does_not_ride(
 ) -> None:
     """Small ones do, each behind one that it did not take."""
     Reader.read = []
-    monkeypatch.setattr(budgateway.proxy.express, "request_parser", parser)
-    async with FaultyUpstream(faults.chat()) as upstream, express(upstream, tmp_path) as (gateway, native):
+    monkeypatch.setattr(budgateway.proxy.fastpath, "request_parser", parser)
+    async with FaultyUpstream(faults.chat()) as upstream, fast_gateway(upstream, tmp_path) as (gateway, native):
         async with Downstream(gateway.url) as client:
             for number in range(3):
-                await riding(client, native)
-                carried, Reader.read = native.carried(), []
+                await armed(client, native)
+                carried, Reader.read = native.served(), []
                 await client.send(unheard(large(number)))
                 assert (await client.answer()).status == 200
                 assert Reader.read
-                assert native.carried() == carried
+                assert native.served() == carried
                 assert upstream.requests[-1].body == body_of(number)
                 assert lent(gateway) == 0
 
@@ -362,7 +362,7 @@ async def test_what_the_parser_reads_otherwise_does_not_ride(
 
 
 async def ride_all(clients: list[Downstream], native: Any, upstream: FaultyUpstream, answers: Numbered) -> None:
-    """Have each client ride, with a connection to the upstream for each."""
+    """Have the fast path serve each client, with a connection to the upstream for each."""
     first = 1 + max((json.loads(request.body)["n"] for request in upstream.requests), default=0)
     asked = len(upstream.requests)
     if len(upstream.connections) < len(clients):
@@ -373,7 +373,7 @@ async def ride_all(clients: list[Downstream], native: Any, upstream: FaultyUpstr
         for client in clients:
             assert (await client.answer()).status == 200
     for client in clients:
-        await riding(client, native)
+        await armed(client, native)
 
 
 def unheard(wire: bytes) -> bytes:

@@ -47,7 +47,7 @@ class Case:
     answer: tuple[bytes, ...] = (faults.chat_bytes(),)
     closes: bool = False  # the upstream, behind its answer
     answers: int = 1
-    rides: bool = False
+    is_fast: bool = False
     behind: bool = True  # a further request on the connection
 
 
@@ -131,20 +131,20 @@ ANSWERS: dict[str, bytes] = {
 
 def riders() -> list[Case]:
     """Every part once, and by lot."""
-    cases = [Case(f"headers: {name}", (request(headers=headers),), rides=True) for name, headers in HEADERS.items()]
-    cases += [Case(f"body: {name}", (request(body),), rides=True) for name, body in BODIES.items()]
-    cases += [Case(f"answer: {name}", (request(),), (wire,), rides=True) for name, wire in ANSWERS.items()]
+    cases = [Case(f"headers: {name}", (request(headers=headers),), is_fast=True) for name, headers in HEADERS.items()]
+    cases += [Case(f"body: {name}", (request(body),), is_fast=True) for name, body in BODIES.items()]
+    cases += [Case(f"answer: {name}", (request(),), (wire,), is_fast=True) for name, wire in ANSWERS.items()]
     cases += [
-        Case("query", (request(target=CHAT + "?a=b&api-version=1"),), rides=True),
-        Case("path", (request(target="/v1/%63hat/completions/"),), rides=True),
-        Case("absolute", (request(target="http://a/v1/x"),), rides=True),
+        Case("query", (request(target=CHAT + "?a=b&api-version=1"),), is_fast=True),
+        Case("path", (request(target="/v1/%63hat/completions/"),), is_fast=True),
+        Case("absolute", (request(target="http://a/v1/x"),), is_fast=True),
     ]
     lot = random.Random(7)
     for number in range(30):
         headers = lot.choice(list(HEADERS.values()))
         body = sized(lot.randint(60, 40_000)) if lot.random() < 0.5 else lot.choice(list(BODIES.values()))
         wire = said(lot.randint(10, 16_000)) if lot.random() < 0.5 else lot.choice(list(ANSWERS.values()))
-        cases.append(Case(f"lot {number}", (request(body, headers),), (wire,), rides=True))
+        cases.append(Case(f"lot {number}", (request(body, headers),), (wire,), is_fast=True))
     return cases
 
 
@@ -249,9 +249,9 @@ class Pair:
     warm: bytes = request()
 
     @property
-    def carried(self) -> int:
-        assert self.open.plane.express is not None
-        return self.open.plane.express.native.carried()
+    def served(self) -> int:
+        assert self.open.plane.fastpath is not None
+        return self.open.plane.fastpath.native.served()
 
     async def tell(self, gateway: Inside, case: Case) -> tuple[bytes, list[bytes], bool]:
         """Run a case; return the bytes that client and upstream read, and whether the connection stays open."""
@@ -304,11 +304,11 @@ async def pair(log: Path, **options: Any) -> AsyncIterator[Pair]:
         inside(upstream.url, log / "open", path="/v1/*", beside={"/other": upstream.url}, **options) as opened,
         inside(upstream.url, log / "closed", path="/v1/*", beside={"/other": upstream.url}, **options) as closed,
     ):
-        assert closed.plane.express is not None
-        closed.plane.express.native.open(False)
+        assert closed.plane.fastpath is not None
+        closed.plane.fastpath.native.open(False)
         made = Pair(opened, closed, upstream, Case("usual", (b"",)))
         yield made
-        assert not closed.plane.express.native.carried()
+        assert not closed.plane.fastpath.native.served()
 
 
 def without_times(told: tuple[bytes, list[bytes], bool]) -> tuple[bytes, list[bytes], bool]:
@@ -346,19 +346,19 @@ def counts_of(gateway: Inside) -> dict[tuple[str, str, str, int], dict[str, Any]
 
 
 async def alike(made: Pair, case: Case) -> None:
-    """Told alike, and where it can ride at all it once did."""
-    for _ in range(TRIES if case.rides else 1):
-        before = made.carried
+    """The two agree, and a case that the fast path can serve is once served by it."""
+    for _ in range(TRIES if case.is_fast else 1):
+        before = made.served
         opened = await made.tell(made.open, case)
-        rode = made.carried - before
+        count = made.served - before
         closed = await made.tell(made.closed, case)
         tokens = [[int(left) for left in LEFT.findall(told[0])] for told in (opened, closed)]
         # Twelve a second come back.
         assert all(abs(one - other) < 60 for one, other in zip(*tokens, strict=True)), (case.name, tokens)
         assert without_times(opened) == without_times(closed), case.name
-        if rode:
+        if count:
             break
-    assert not case.rides or rode > 0, f"{case.name} never rode"
+    assert not case.is_fast or count > 0, f"{case.name} was never served"
 
 
 async def same_books(made: Pair, log: Path) -> None:
@@ -403,8 +403,8 @@ async def test_limits_and_prices_are_told_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("header", ["authorization", "x-api-key", "api-key"])
-async def test_nobody_rides_on_a_strangers_precedent(tmp_path: Path, header: str) -> None:
-    """Every way of giving a credential, behind one that is good and rides."""
+async def test_nobody_is_served_by_the_cached_plan_of_another(tmp_path: Path, header: str) -> None:
+    """Every way of giving a credential, behind one that is good and served on the fast path."""
     good, mini = own(roles=["all"], exp=2**32), own(sub="bob", roles=["mini"], exp=2**32)
     basic, bad = "Basic eDp5", good[:-4] + "AAAA"
     ways: list[list[tuple[str, str]]] = [
@@ -443,7 +443,7 @@ async def test_nobody_rides_on_a_strangers_precedent(tmp_path: Path, header: str
         async with pair(log, **options) as made:
             given = f"Bearer {good}" if header == "authorization" else good
             made.warm = request(headers=[*MANY, (header, given)])
-            await alike(made, Case("itself", (made.warm,), rides=True, behind=False))
+            await alike(made, Case("itself", (made.warm,), is_fast=True, behind=False))
             for turn in range(2):
                 for number, way in enumerate(ways):
                     for model in (b"demo", b"mini"):
