@@ -200,7 +200,7 @@ def _flat(price: Any, field: str) -> float | None:
 
 
 def _patterns(clause: Any) -> Iterable[str]:
-    """Yield a clause of the price list as globs; clauses that a glob cannot express are skipped."""
+    """Yield a clause of the price list as globs; clauses that a glob cannot represent are skipped."""
     for inner in getattr(clause, "or_", ()):
         yield from _patterns(inner)
     if (exact := getattr(clause, "equals", None)) is not None:

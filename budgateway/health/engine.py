@@ -122,7 +122,7 @@ def _json(body: bytes) -> object:
 
 
 def _is_text(name: str) -> bool:
-    """False for lone surrogates, which JSON can express but UTF-8 cannot."""
+    """False for lone surrogates, which JSON can hold but UTF-8 cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 

@@ -47,7 +47,7 @@ pub struct Members {
 }
 
 impl Member {
-    /// `None` beyond the 4 GiB that the offsets can express.
+    /// `None` beyond the 4 GiB that the offsets can hold.
     fn new(key: usize, start: usize, end: usize) -> Option<Self> {
         Some(Self {
             key: key.try_into().ok()?,
