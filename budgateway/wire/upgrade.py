@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus
 
+from budgateway import native
 from budgateway.errors import BadRequest, UpgradeRequired, UpstreamProtocolError
 
 if TYPE_CHECKING:
@@ -35,10 +36,6 @@ SWITCH_LINES = (
 CREDENTIAL_PROTOCOL = "openai-insecure-api-key."
 _PRIVATE_PROTOCOLS = (CREDENTIAL_PROTOCOL, "openai-organization.", "openai-project.")
 
-# Flags of the native scan.
-_UPGRADE = 8
-_HTTP_10 = 16
-
 
 class Handshake:
     """A client's handshake, and the matching one with its upstream. Each has its own key."""
@@ -63,9 +60,9 @@ class Handshake:
             if name == "upgrade" or name.startswith("sec-websocket-"):
                 given.setdefault(name, []).append(value)
         wanted = [word.strip().lower() for value in given.get("upgrade", ()) for word in value.split(",")]
-        if not flags & _UPGRADE or "websocket" not in wanted:
+        if not flags & native.UPGRADE or "websocket" not in wanted:
             raise UpgradeRequired("this route speaks only WebSocket: the request must ask for an upgrade")
-        if head.method != "GET" or flags & _HTTP_10:
+        if head.method != "GET" or flags & native.HTTP_10:
             raise BadRequest("a WebSocket handshake is a GET in HTTP/1.1")
         if head.content_length > 0 or head.header("transfer-encoding") is not None:
             raise BadRequest("a WebSocket handshake has no body")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from budgateway import _native
+from budgateway.app.runtime import SWEEP_S
 from budgateway.exchange import exchange_cy
+from budgateway.proxy.fastpath import QUIET_NS, SLACK_NS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "budgateway"
 
@@ -54,7 +56,33 @@ def test_flags_are_the_cores(module: str, expected: set[str]) -> None:
     assert {name: written[name] for name in expected} == {name: getattr(_native, name[1:]) for name in expected}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*_cy.py")), ids=lambda path: path.stem)
+def constant(module: str, name: str) -> int:
+    """A public number that a module assigns at its top, also where it is compiled to a C constant."""
+    for node in ast.parse((PACKAGE / f"{module}.py").read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return int(eval(ast.unparse(node.value), {}))
+    raise AssertionError(f"{module} has no {name}")
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("server/connection_cy", "MAX_HEAD_BYTES"),
+        ("transport/client_cy", "MAX_HEAD_BYTES"),
+        ("proxy/courier_cy", "JOINED_BYTES"),
+    ],
+)
+def test_a_limit_that_is_written_twice_is_the_same(module: str, name: str) -> None:
+    assert constant(module, name) == getattr(_native, name)
+
+
+def test_the_fast_path_notices_a_silent_upstream_as_early_as_the_relay() -> None:
+    # The sweep gives a silent exchange up; the relay probes its upstream in a later sweep.
+    assert QUIET_NS + int(SWEEP_S * 1e9) == constant("proxy/courier_cy", "SUSPECT_NS")
+    assert int(2 * SWEEP_S * 1e9) == SLACK_NS
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_no_flag_goes_by_anothers_name(path: Path) -> None:
     flags = {name: number for name, number in numbers(path).items() if hasattr(_native, name[1:])}
     assert flags == {name: getattr(_native, name[1:]) for name in flags}
