@@ -652,13 +652,13 @@ class FastPath:
     how."""
 
     def __new__(
-        cls, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object], responses: Callable[[object], object],
-        doubtful: Sequence[bytes], resume: Callable[..., None], flush: Callable[[], None] | None, block_bytes: int,
-        epoch_ns: int, quiet_ns: int, /,
+        cls, *, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object],
+        responses: Callable[[object], object], doubtful: Sequence[bytes], resume: Callable[[Resumable], None],
+        flush: Callable[[], None] | None, block_bytes: int, epoch_ns: int, quiet_ns: int, slack_ns: int,
     ) -> FastPath:  # fmt: skip
-        """`requests` and `responses` make parsers that report to their argument (httptools); `resume` is that of
-        budgateway.proxy.fastpath; `flush` is called when `block_bytes` of access lines are buffered; `quiet_ns` is for
-        `sweep`."""
+        """`requests` and `responses` make parsers that report to their argument (httptools); `resume` continues an
+        exchange that is given up; `flush` is called when `block_bytes` of access lines are buffered. `sweep` gives up
+        exchanges after `quiet_ns` of silence and `slack_ns` before their deadline."""
     def open(self, open: bool, /) -> None: ...  # take requests, or none, which is the initial state
     def share(self, share: int, /) -> None:
         """Set how many exchanges one upstream may have in flight."""
@@ -667,23 +667,41 @@ class FastPath:
         count."""
     def clear(self) -> None: ...
     def insert(
-        self, route: int, credential: bytes | None, model: str, labels: tuple[int, int, int], limits: LimitSet | None,
-        price: Price | None, selector: Selector, without: int,
-        targets: Sequence[tuple[Idle, RequestHeadWriter, str, bytes, bool, Redactor | None]],
-        asker: tuple[str, str, str, str] | None, verified: object, until_ns: int, max_body_bytes: int,
-        time_limit_ns: int, by_origin: bool, /,
-    ) -> None:  # fmt: skip
-        """Cache a plan for all requests of a credential for a model on a route, until `until_ns`: labels (route,
-        provider, model), excluded upstreams (a bit each), targets by the selector's index (label, header lines, and
-        whether the number of attempts is added last), and the client: principal, its keys in limits by user and by key,
-        tenant. Exchanges that wait for `time_limit_ns` are given up; with `by_origin`, requests with an Origin header
-        are not served."""
+        self, model: str, identity: object, route: object, limits: object, choice: object, /, *, until_ns: int
+    ) -> None:
+        """Cache a plan, until `until_ns`, for all requests of a credential for a model on a route. The parts are those
+        of budgateway.exchange.cached_plan: CachedIdentity, CachedRoute, CachedLimits, CachedChoice."""
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # give up after a timeout or `quiet_ns` of silence
     def fall_back(self) -> None: ...  # the exchanges in flight, to `resume`
     def close(self) -> None: ...
     def served(self) -> int: ...  # number of exchanges served so far
     def __len__(self) -> int: ...  # number of exchanges in flight
+
+@final
+class Resumable:
+    """An exchange that the fast path gave up, with all that it holds."""
+
+    @property
+    def downstream(self) -> Any: ...  # its server.connection_cy.ServerConnection
+    @property
+    def connection(self) -> Any: ...  # the transport.client_cy.ClientConnection on which it was sent, or None
+    @property
+    def head(self) -> RequestHead: ...
+    @property
+    def data(self) -> bytes: ...  # the request's head and body
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def index(self) -> int: ...  # of its target
+    @property
+    def reservation(self) -> Reservation | None: ...
+    @property
+    def verified(self) -> Any: ...  # its verified credential, or None
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def sent_ns(self) -> int: ...
 
 # ---------------------------------------------------------------- HTTP/1.1 heads
 
@@ -706,6 +724,9 @@ TARGET_MODEL: Final[int]  # the request's path or query may name a model, in add
 LOCATED: Final[int]  # of HeadReader: the response has a Location or Content-Location
 
 FACTS: Final[int]  # number of cells that a HeadReader fills
+MAX_HEAD_BYTES: Final[int]  # of a whole head
+MAX_CACHED_PLANS: Final[int]  # of a FastPath; beyond it, all are dropped
+JOINED_BYTES: Final[int]  # the fast path joins a head and a smaller body into one buffer
 
 @final
 class HeadReader:

@@ -33,9 +33,12 @@ from budgateway._native import (
     GAUGE_STORE_FALLBACKS,
     GAUGE_STORE_LOST,
     GAUGE_TICK,
+    HTTP_10,
     JSON,
+    MAX_CACHED_PLANS,
     MULTIPART,
     OVERHEAD_BOUNDS_S,
+    UPGRADE,
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
     VERDICT_SUCCESS,
@@ -72,6 +75,7 @@ from budgateway._native import (
     Reservation,
     ResponseHead,
     ResponseHeadWriter,
+    Resumable,
     RetryBudget,
     RouteTable,
     Segment,
@@ -115,9 +119,12 @@ __all__ = [
     "GAUGE_STORE_FALLBACKS",
     "GAUGE_STORE_LOST",
     "GAUGE_TICK",
+    "HTTP_10",
     "JSON",
+    "MAX_CACHED_PLANS",
     "MULTIPART",
     "OVERHEAD_BOUNDS_S",
+    "UPGRADE",
     "VERDICT_FAILURE",
     "VERDICT_NEUTRAL",
     "VERDICT_SUCCESS",
@@ -154,6 +161,7 @@ __all__ = [
     "Reservation",
     "ResponseHead",
     "ResponseHeadWriter",
+    "Resumable",
     "RetryBudget",
     "RouteTable",
     "Segment",
@@ -168,7 +176,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 12
+ABI = 13
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

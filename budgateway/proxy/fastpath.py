@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 QUIET_NS = 500_000_000  # SUSPECT_NS of courier_cy less a sweep: finds silence as early as without the fast path
 SLACK_NS = 500_000_000  # two sweeps: the relay gets an exchange this long before its deadline
-MAX_CACHED_PLANS = 1024  # kinds of exchanges remembered; the native half has the same limit
 _EVER_NS = (1 << 63) - 1
 
 
@@ -58,16 +57,17 @@ class FastPath:
         self._kinds: dict[tuple[int, str | None, str], bool] = {}
         relay.fastpath = self
         self.native = native.FastPath(
-            relay.ids,
-            recorder.ledger,
-            request_parser,
-            response_parser,
-            list(ERROR_BODIES),
-            self.resume,
-            recorder.flush,
-            recorder.block_bytes,
-            recorder.epoch_ns,
-            QUIET_NS,
+            ids=relay.ids,
+            ledger=recorder.ledger,
+            requests=request_parser,
+            responses=response_parser,
+            doubtful=list(ERROR_BODIES),
+            resume=self.resume,
+            flush=recorder.flush,
+            block_bytes=recorder.block_bytes,
+            epoch_ns=recorder.epoch_ns,
+            quiet_ns=QUIET_NS,
+            slack_ns=SLACK_NS,
         )
 
     def follow(self, snapshot: Snapshot) -> None:
@@ -99,7 +99,7 @@ class FastPath:
             return
         cached = self._kinds.get(kind)
         if cached is None:
-            if len(self._kinds) >= MAX_CACHED_PLANS:
+            if len(self._kinds) >= native.MAX_CACHED_PLANS:
                 self.clear()
             parts = cached_parts(x)
             cached = self._kinds[kind] = parts is not None
@@ -111,62 +111,26 @@ class FastPath:
     def _insert(self, x: Exchange, parts: dict[type[Part], Any]) -> None:
         """Pass the parts of a plan to the native half."""
         identity: CachedIdentity = parts[CachedIdentity]
-        route: CachedRoute = parts[CachedRoute]
-        limits: CachedLimits = parts[CachedLimits]
-        choice: CachedChoice = parts[CachedChoice]
         until_ns = _EVER_NS
         if identity.asker is not None:
             until_ns = min(until_ns, monotonic_ns() + int((identity.until_s - time()) * 1e9))
-        self.native.insert(
-            route.place,
-            identity.credential,
-            x.model,
-            route.labels,
-            limits.limits,
-            limits.price,
-            choice.selector,
-            choice.left_out,
-            [
-                (
-                    target.pool.idle,
-                    target.writer,
-                    target.label,
-                    target.disclosure + route.lines,
-                    target.disclosure != b"",
-                    target.redactor,
-                )
-                for target in choice.targets
-            ],
-            identity.asker,
-            identity.standing,
-            until_ns,
-            route.max_body_bytes,
-            route.time_limit_ns - SLACK_NS,
-            route.by_origin,
-        )
+        route, limits, choice = parts[CachedRoute], parts[CachedLimits], parts[CachedChoice]
+        self.native.insert(x.model, identity, route, limits, choice, until_ns=until_ns)
 
-    def resume(
-        self,
-        downstream: ServerConnection,
-        connection: ClientConnection | None,
-        head: native.RequestHead,
-        data: bytes,
-        request_id: str,
-        index: int,
-        grant: native.Reservation | None,
-        standing: Standing | None,
-        started_ns: int,
-        sent_ns: int,
-    ) -> None:
+    def resume(self, given_up: native.Resumable) -> None:
         """Continue an exchange that the fast path gave up. Its upstream is chosen, and its request was sent on
         `connection`; without a connection it is still to be sent."""
         relay = self._relay
-        x = downstream.adopt(head, data, started_ns)
+        downstream: ServerConnection = given_up.downstream
+        connection: ClientConnection | None = given_up.connection
+        standing: Standing | None = given_up.verified
+        started_ns, sent_ns = given_up.started_ns, given_up.sent_ns
+        x = downstream.adopt(given_up.head, given_up.data, started_ns)
         relay.in_flight += 1
-        x.request_id = request_id
+        x.request_id = given_up.request_id
         x.snapshot = relay.snapshot
         x.stage = 4
-        x.grant = grant
+        x.grant = given_up.reservation
         if standing is not None:
             x.standing = standing
             x.principal = standing.principal
@@ -176,8 +140,8 @@ class FastPath:
         route: RouteRoom = x.route
         x.adapter = x.leg.adapters[x.dialect]
         x.adapter.request(x)
-        x.index = index
-        x.target = x.leg.balancer.targets[index]
+        x.index = given_up.index
+        x.target = x.leg.balancer.targets[x.index]
         x.overhead_ns = sent_ns - started_ns
         if connection is None:
             relay.waited(x, None)

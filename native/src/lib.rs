@@ -30,7 +30,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 12;
+const ABI: u32 = 13;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -42,7 +42,7 @@ mod _native {
     #[pymodule_export]
     use crate::access::AccessLog;
     #[pymodule_export]
-    use crate::engine::fastpath::FastPath;
+    use crate::engine::fastpath::{FastPath, Resumable};
     #[pymodule_export]
     use crate::engine::sockets::{Idle, Listener, Sockets, Transport};
     #[pymodule_export]
@@ -182,6 +182,14 @@ mod _native {
 
     #[pymodule_export]
     const FACTS: usize = crate::head::FACTS;
+
+    // Limits that Python code repeats: `tests/unit/test_native_numbers.py` compares them.
+    #[pymodule_export]
+    const MAX_HEAD_BYTES: usize = budgateway_core::head::MAX_HEAD;
+    #[pymodule_export]
+    const MAX_CACHED_PLANS: usize = crate::engine::fastpath::MAX_CACHED_PLANS;
+    #[pymodule_export]
+    const JOINED_BYTES: usize = crate::engine::fastpath::JOINED_BYTES;
 
     #[pymodule_export]
     const KEEP_ALIVE: u16 = crate::head::flag::KEEP_ALIVE;

@@ -13,7 +13,7 @@ use crate::redact::Redactor;
 use crate::select::Selector;
 
 /// Maximum cached plans; beyond it, all are dropped.
-const MAX_CACHED_PLANS: usize = 1024;
+pub(crate) const MAX_CACHED_PLANS: usize = 1024;
 
 /// The decisions that hold for every exchange of one kind.
 pub(super) struct CachedPlan {
@@ -44,6 +44,100 @@ pub(super) struct Asker {
     pub(super) user: String,
     pub(super) key: String,
     pub(super) tenant: String,
+}
+
+/// The identity stage's part of a plan: `CachedIdentity` of `budgateway.exchange.cached_plan`. The parts are read
+/// attribute by attribute.
+#[derive(FromPyObject)]
+pub(super) struct IdentityPart {
+    pub(super) credential: Option<Vec<u8>>,
+    asker: Option<(String, String, String, String)>,
+    #[pyo3(attribute("standing"))]
+    verified: Py<PyAny>,
+}
+
+/// The router's part: `CachedRoute`.
+#[derive(FromPyObject)]
+pub(super) struct RoutePart {
+    pub(super) place: usize,
+    labels: (u32, u32, u32),
+    max_body_bytes: usize,
+    time_limit_ns: i64,
+    lines: Vec<u8>,
+    by_origin: bool,
+}
+
+/// The limits' part: `CachedLimits`.
+#[derive(FromPyObject)]
+pub(super) struct LimitsPart {
+    limits: Option<Py<LimitSet>>,
+    price: Option<Py<Price>>,
+}
+
+/// The balancer's part: `CachedChoice`.
+#[derive(FromPyObject)]
+pub(super) struct ChoicePart {
+    selector: Py<Selector>,
+    left_out: u64,
+    targets: Vec<TargetPart>,
+}
+
+/// A target of the choice: `budgateway.transport.client_cy.Target`.
+#[derive(FromPyObject)]
+struct TargetPart {
+    pool: PoolPart,
+    writer: Py<RequestHeadWriter>,
+    label: String,
+    disclosure: Vec<u8>,
+    redactor: Option<Py<Redactor>>,
+}
+
+/// Its pool.
+#[derive(FromPyObject)]
+struct PoolPart {
+    idle: Py<Idle>,
+}
+
+impl CachedPlan {
+    /// Joins the stages' parts. `slack_ns` is the time before an exchange's deadline at which the relay must have it.
+    pub(super) fn new(
+        identity: IdentityPart,
+        route: RoutePart,
+        limits: LimitsPart,
+        choice: ChoicePart,
+        until_ns: i64,
+        slack_ns: i64,
+    ) -> Self {
+        let target = |part: TargetPart| Target {
+            idle: part.pool.idle,
+            writer: part.writer,
+            label: part.label,
+            discloses: !part.disclosure.is_empty(),
+            lines: [part.disclosure, route.lines.clone()].concat(),
+            redactor: part.redactor,
+        };
+        Self {
+            route: LabelId::new(route.labels.0),
+            provider: LabelId::new(route.labels.1),
+            model_label: LabelId::new(route.labels.2),
+            until_ns,
+            max_body_bytes: route.max_body_bytes,
+            time_limit_ns: route.time_limit_ns - slack_ns,
+            by_origin: route.by_origin,
+            limits: limits.limits,
+            price: limits.price,
+            selector: choice.selector,
+            without: choice.left_out,
+            targets: choice.targets.into_iter().map(target).collect(),
+            asker: identity.asker.map(|(principal, user, key, tenant)| Asker {
+                principal,
+                user,
+                key,
+                tenant,
+            }),
+            verified: identity.verified,
+        }
+    }
 }
 
 /// An upstream.

@@ -8,6 +8,7 @@ use budgateway_core::head as core;
 use budgateway_core::head::Framing;
 use budgateway_core::metrics::Outcome;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use smallvec::SmallVec;
 
 use super::cached_plan::{CachedPlan, Lent, Target};
@@ -35,6 +36,21 @@ pub(super) struct FastExchange {
     pub(super) sent_ns: i64,
 }
 
+/// An exchange that the fast path gave up, with all that it holds, for the relay to resume.
+#[pyclass(frozen, get_all, module = "budgateway._native")]
+pub(crate) struct Resumable {
+    downstream: Option<Py<PyAny>>,
+    connection: Option<Py<PyAny>>,
+    head: Py<RequestHead>,
+    data: Py<PyBytes>,
+    request_id: String,
+    index: usize,
+    reservation: Option<Py<Reservation>>,
+    verified: Py<PyAny>,
+    started_ns: i64,
+    sent_ns: i64,
+}
+
 /// Most ids fit without an allocation.
 pub(super) type RequestId = SmallVec<[u8; 48]>;
 
@@ -52,7 +68,7 @@ impl Response<'_> {
 }
 
 /// Up to this size, a head and its body are sent in one buffer: the copy is cheaper than a second piece.
-const JOINED: usize = 8 * 1024;
+pub(crate) const JOINED_BYTES: usize = 8 * 1024;
 
 /// Joins a head and its body into one piece.
 fn joined(transport: &Transport, size: usize, write: impl FnOnce(&mut [u8]), body: &[u8]) -> Piece {
@@ -84,7 +100,7 @@ impl FastExchange {
             .up()
             .ok_or_else(|| Error::value("there is no connection"))?
             .bind(py);
-        if body.len() < JOINED {
+        if body.len() < JOINED_BYTES {
             let whole = joined(up.get(), plan.len(), |out| plan.write(out), body);
             return Transport::put(up, [whole]);
         }
@@ -185,7 +201,7 @@ impl FastExchange {
 
     /// Completes the exchange; both connections wait for the next one.
     pub(super) fn complete(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
-        self.leave();
+        self.detach();
         {
             let mut state = self.down.get().state();
             let stays = !state.phase.over;
@@ -212,7 +228,7 @@ impl FastExchange {
 
     /// Passes the exchange and everything that it owns to `resume`.
     pub(super) fn fall_back(self: Box<Self>, py: Python<'_>, resume: &Py<PyAny>) -> PyResult<()> {
-        self.leave();
+        self.detach();
         self.down.get().state().interception.gave_up();
         let Self {
             down,
@@ -232,22 +248,19 @@ impl FastExchange {
         let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
         let protocol = down.get().protocol(py);
         let (connection, up) = lent.map(|lent| (lent.connection, lent.transport)).unzip();
-        let taken = resume.call1(
-            py,
-            (
-                protocol,
-                connection,
-                head,
-                data,
-                text(&request_id),
-                index,
-                reservation,
-                plan.verified.clone_ref(py),
-                started_ns,
-                sent_ns,
-            ),
-        );
-        match taken {
+        let given_up = Resumable {
+            downstream: protocol.map(Bound::unbind),
+            connection,
+            head,
+            data,
+            request_id: text(&request_id).to_owned(),
+            index,
+            reservation,
+            verified: plan.verified.clone_ref(py),
+            started_ns,
+            sent_ns,
+        };
+        match resume.call1(py, (Py::new(py, given_up)?,)) {
             Ok(_) => Ok(()),
             Err(error) => {
                 if let Some(up) = up {
@@ -259,8 +272,8 @@ impl FastExchange {
     }
 
     /// Aborts the exchange and closes its connections.
-    pub(super) fn end(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
-        self.leave();
+    pub(super) fn abandon(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
+        self.detach();
         self.release(Verdict::Neutral, now_ns());
         if let Some(reservation) = &self.reservation {
             reservation.undo();
@@ -287,7 +300,7 @@ impl FastExchange {
     }
 
     /// Detaches the exchange from its connections.
-    fn leave(&self) {
+    fn detach(&self) {
         self.down.get().state().interception.interest = Interest::None;
         if let Some(up) = self.up() {
             up.get().state().interception.interest = Interest::None;

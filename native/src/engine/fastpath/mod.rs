@@ -16,24 +16,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use budgateway_core::head as core;
 use budgateway_core::head::{Known, flag};
 use budgateway_core::route::{Answer, Request};
-use budgateway_core::segment::LabelId;
 use budgateway_core::slab::{Key, Slab};
 use budgateway_core::{limit, price};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
-use crate::engine::sockets::{Data, Idle, Interceptor, Interest, Read, Sockets, Transport};
+use crate::engine::sockets::{Data, Interceptor, Interest, Read, Sockets, Transport};
 use crate::error::Error;
-use crate::head::{RequestHeadWriter, is_doubtful, now_ns};
+use crate::head::{is_doubtful, now_ns};
 use crate::ids::RequestIds;
 use crate::json::Peeker;
 use crate::ledger::Ledger;
-use crate::limits::{LimitSet, Price, Reservation, Size};
-use crate::redact::Redactor;
+use crate::limits::{LimitSet, Reservation, Size};
 use crate::route::RouteTable;
-use crate::select::Selector;
 
-use cached_plan::{Asker, CachedPlan, Lent, PlanCache, Target};
+pub(crate) use cached_plan::MAX_CACHED_PLANS;
+pub(crate) use exchange::{JOINED_BYTES, Resumable};
+
+use cached_plan::{CachedPlan, ChoicePart, IdentityPart, Lent, LimitsPart, PlanCache, RoutePart};
 use exchange::{FastExchange, RequestId, Response};
 use parser::Parser;
 
@@ -51,6 +51,8 @@ pub(crate) struct FastPath {
     epoch_ns: i64,
     /// The longest acceptable silence of an upstream.
     quiet_ns: i64,
+    /// The time before an exchange's deadline at which the relay must have it.
+    slack_ns: i64,
     state: Mutex<State>,
 }
 
@@ -73,22 +75,13 @@ struct State {
     last_host: core::LastHost,
 }
 
-/// A target as `insert` receives it: its idle connections, head writer, label, header lines of its answers, whether
-/// answers disclose attempts and overhead, and the redactor of our secrets.
-type Told = (
-    Py<Idle>,
-    Py<RequestHeadWriter>,
-    String,
-    Vec<u8>,
-    bool,
-    Option<Py<Redactor>>,
-);
-
 #[pymethods]
 impl FastPath {
     #[new]
-    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, resume, flush, block_bytes, epoch_ns, quiet_ns, /))]
-    #[allow(clippy::too_many_arguments, reason = "one a worker")]
+    #[pyo3(signature = (
+        *, ids, ledger, requests, responses, doubtful, resume, flush, block_bytes, epoch_ns, quiet_ns, slack_ns
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "keywords, once a worker")]
     fn new(
         py: Python<'_>,
         ids: Py<RequestIds>,
@@ -101,6 +94,7 @@ impl FastPath {
         block_bytes: isize,
         epoch_ns: i64,
         quiet_ns: i64,
+        slack_ns: i64,
     ) -> PyResult<Self> {
         let writer = core::ResponseHeadWriter::new(&[]).map_err(|error| Error::value(error.to_string()))?;
         Ok(Self {
@@ -113,6 +107,7 @@ impl FastPath {
             doubtful,
             epoch_ns,
             quiet_ns,
+            slack_ns,
             state: Mutex::new(State {
                 open: false,
                 share: u64::MAX,
@@ -155,61 +150,22 @@ impl FastPath {
         drop(dropped);
     }
 
-    #[pyo3(signature = (
-        route, credential, model, labels, limits, price, selector, without, targets, asker, verified, until_ns,
-        max_body_bytes, time_limit_ns, by_origin, /
-    ))]
-    #[allow(clippy::too_many_arguments, reason = "once a kind of exchange")]
+    #[pyo3(signature = (model, identity, route, limits, choice, /, *, until_ns))]
     fn insert(
         &self,
-        route: usize,
-        credential: Option<&[u8]>,
         model: &str,
-        labels: (u32, u32, u32),
-        limits: Option<Py<LimitSet>>,
-        price: Option<Py<Price>>,
-        selector: Py<Selector>,
-        without: u64,
-        targets: Vec<Told>,
-        asker: Option<(String, String, String, String)>,
-        verified: Py<PyAny>,
+        identity: IdentityPart,
+        route: RoutePart,
+        limits: LimitsPart,
+        choice: ChoicePart,
         until_ns: i64,
-        max_body_bytes: usize,
-        time_limit_ns: i64,
-        by_origin: bool,
     ) {
-        let target = |(idle, writer, label, lines, discloses, redactor)| Target {
-            idle,
-            writer,
-            label,
-            lines,
-            discloses,
-            redactor,
-        };
-        let asker = asker.map(|(principal, user, key, tenant)| Asker {
-            principal,
-            user,
-            key,
-            tenant,
-        });
-        let plan = CachedPlan {
-            route: LabelId::new(labels.0),
-            provider: LabelId::new(labels.1),
-            model_label: LabelId::new(labels.2),
-            until_ns,
-            max_body_bytes,
-            time_limit_ns,
-            by_origin,
-            limits,
-            price,
-            selector,
-            without,
-            targets: targets.into_iter().map(target).collect(),
-            asker,
-            verified,
-        };
-        let credential = credential.and_then(|given| given.split_first().map(|(kind, value)| (*kind, value)));
-        self.state().plans.insert(route, credential, model.as_bytes(), plan);
+        let index = route.place;
+        let credential = identity.credential.clone();
+        let credential = credential.as_deref().and_then(<[u8]>::split_first);
+        let credential = credential.map(|(kind, value)| (*kind, value));
+        let plan = CachedPlan::new(identity, route, limits, choice, until_ns, self.slack_ns);
+        self.state().plans.insert(index, credential, model.as_bytes(), plan);
     }
 
     #[pyo3(signature = (now_ns, /))]
@@ -292,7 +248,7 @@ impl Interceptor for Intercept {
     fn on_end(&self, py: Python<'_>, key: Key) -> PyResult<()> {
         let exchange = self.0.get().state().exchanges.remove(key);
         match exchange {
-            Some(exchange) => exchange.end(py),
+            Some(exchange) => exchange.abandon(py),
             None => Ok(()),
         }
     }
@@ -395,7 +351,7 @@ impl FastPath {
             return self.fall_back(py, exchange).map(|()| true);
         };
         if let Err(error) = exchange.send(py) {
-            exchange.end(py)?;
+            exchange.abandon(py)?;
             return Err(error);
         }
         exchange.sent_ns = now_ns();
@@ -535,7 +491,7 @@ impl FastPath {
         let resume = self.state().resume.as_ref().map(|hand| hand.clone_ref(py));
         match resume {
             Some(resume) => exchange.fall_back(py, &resume),
-            None => exchange.end(py),
+            None => exchange.abandon(py),
         }
     }
 
