@@ -89,7 +89,6 @@ GAUGE_CONNECTIONS: Final[int]
 GAUGE_EXCHANGES: Final[int]
 GAUGE_POOL_IDLE: Final[int]
 GAUGE_POOL_BUSY: Final[int]
-GAUGE_STREAMS: Final[int]
 GAUGE_TICK: Final[int]  # time of the worker's last loop iteration, in monotonic nanoseconds
 GAUGE_SOCKETS: Final[int]
 GAUGE_SOCKET_FRAMES_IN: Final[int]  # WebSocket frames and bytes since the worker's start: from clients, and to them
@@ -121,10 +120,6 @@ class RateLimit:
 
         A cost above the burst never fits; its wait is the time of a whole refill. Text is the same key as its UTF-8.
         """
-    def refund(self, key: str | bytes, cost: int) -> None:
-        """Refund a debit, when a later dimension refused."""
-    def reset_ns(self, key: str | bytes, now_ns: int) -> int:
-        """Return the nanoseconds until the bucket is full again."""
 
 @final
 class LimitLedger:
@@ -150,8 +145,6 @@ class Price:
     """
 
     def __new__(cls, input: float, cached: float, output: float, *, max_output_tokens: int = 0) -> Price: ...
-    def micros(self, tokens_in: int, tokens_out: int, tokens_cached: int) -> int:
-        """Return the cost in micro-dollars, rounded. `tokens_in` includes cached tokens."""
 
 @final
 class LimitSet:
@@ -227,9 +220,6 @@ class Reservation:
     def set_state(self, requests: tuple[int, int, int] | None, tokens: tuple[int, int, int] | None) -> None:
         """Set the limits' state over all hosts, for `lines`, in the form of `requests` and `tokens`. Only the first
         call counts."""
-    @property
-    def prompt_tokens(self) -> int:
-        """The estimated number of input tokens."""
     @property
     def requests(self) -> tuple[int, int, int] | None:
         """The limit of requests with the least left: (index, left, nanoseconds until nothing is used), or None."""
@@ -602,8 +592,6 @@ class Transport:
         called again."""
     def resume_reading(self) -> None:
         """Undo pause_reading."""
-    def is_reading(self) -> bool:
-        """Return whether it is neither paused, nor at its end, nor closing."""
     def close(self) -> None:
         """Stop reading, send the unsent bytes, and close."""
     def abort(self) -> None:

@@ -78,8 +78,6 @@ mod _native {
     #[pymodule_export]
     const GAUGE_POOL_BUSY: u8 = 3;
     #[pymodule_export]
-    const GAUGE_STREAMS: u8 = 4;
-    #[pymodule_export]
     const GAUGE_TICK: u8 = budgateway_core::segment::GAUGE_TICK as u8;
     #[pymodule_export]
     const GAUGE_SOCKETS: u8 = 5;

@@ -29,10 +29,6 @@ impl Price {
             .map(|inner| Self { inner })
             .map_err(|error| Error::value(error.to_string()))
     }
-
-    fn micros(&self, tokens_in: u64, tokens_out: u64, tokens_cached: u64) -> u64 {
-        self.inner.micros(tokens_in, tokens_out, tokens_cached)
-    }
 }
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -248,7 +244,6 @@ impl LimitSet {
 pub(crate) struct Reservation {
     set: Py<LimitSet>,
     inner: core::Reservation,
-    prompt: u64,
     open: AtomicBool,
     /// The state of the request and token limits over all hosts, once known.
     elsewhere: OnceLock<[Option<LimitState>; 2]>,
@@ -281,11 +276,6 @@ impl Reservation {
     }
 
     #[getter]
-    fn prompt_tokens(&self) -> u64 {
-        self.prompt
-    }
-
-    #[getter]
     fn requests(&self) -> Option<(usize, u64, u64)> {
         self.inner.requests.map(tuple)
     }
@@ -307,7 +297,6 @@ impl Reservation {
         Self {
             set: set.clone().unbind(),
             inner,
-            prompt: ask.prompt,
             open: AtomicBool::new(true),
             elsewhere: OnceLock::new(),
         }

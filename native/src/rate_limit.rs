@@ -31,15 +31,6 @@ impl RateLimit {
             Err(wait_ns) => -signed(wait_ns),
         })
     }
-
-    fn refund(&self, key: &Bound<'_, PyAny>, cost: u64) -> PyResult<()> {
-        self.inner.refund(&bytes_of(key)?, cost);
-        Ok(())
-    }
-
-    fn reset_ns(&self, key: &Bound<'_, PyAny>, now_ns: u64) -> PyResult<u64> {
-        Ok(self.inner.reset_ns(&bytes_of(key)?, now_ns))
-    }
 }
 
 /// A key's bytes; a string's UTF-8.

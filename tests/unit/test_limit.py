@@ -31,27 +31,11 @@ def test_a_cost_above_the_burst_is_refused_with_the_time_of_a_refill() -> None:
     assert limit.take("k", 5, NOW_NS) == 0
 
 
-def test_a_later_refusal_gives_the_debit_back() -> None:
-    requests, tokens = RateLimit(segment := Segment(), "requests", 60, 1), RateLimit(segment, "tokens", 60, 1)
-    assert tokens.take("k", 1, NOW_NS) == 0
-    assert requests.take("k", 1, NOW_NS) == 0
-    assert tokens.take("k", 1, NOW_NS) < 0
-    requests.refund("k", 1)
-    assert requests.take("k", 1, NOW_NS) == 0
-
-
 def test_limits_of_one_scope_are_one_limit_in_every_process() -> None:
     one = Segment()
     limits = [RateLimit(segment, "x", 60, 2) for segment in (one, Segment.attach(one.fd))]
     assert [limit.take("k", 1, NOW_NS) for limit in limits] == [1, 0]
     assert [limit.take("k", 1, NOW_NS) for limit in limits] == [-SECOND_NS] * 2
-
-
-def test_a_bucket_says_when_it_is_full_again() -> None:
-    limit = RateLimit(Segment(), "x", 60, 5)
-    assert limit.reset_ns("k", NOW_NS) == 0
-    limit.take("k", 3, NOW_NS)
-    assert limit.reset_ns("k", NOW_NS + SECOND_NS) == 2 * SECOND_NS
 
 
 @pytest.mark.parametrize("per_minute", [0.0, -1.0, float("nan"), float("inf")])

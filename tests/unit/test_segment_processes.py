@@ -77,7 +77,7 @@ print(json.dumps([sum(limit.take("key", 1, {NOW_NS}) >= 0 for _ in range(40_000)
 """
     admitted = results(segment, work)
     assert sum(count for (count,) in admitted) == 50_000
-    assert RateLimit(segment, "x", 60, 50_000).reset_ns("key", NOW_NS) == 50_000 * 10**9
+    assert RateLimit(segment, "x", 60, 50_000).take("key", 50_000, NOW_NS) == -50_000 * 10**9
 
 
 def test_one_key_admits_its_burst_and_its_rate_while_time_runs() -> None:

@@ -157,7 +157,6 @@ def test_what_waits_is_not_overtaken(steps: Steps, peer: Peer, other: socket.soc
 
 def test_a_pause_leaves_bytes_where_they_are(steps: Steps, peer: Peer, other: socket.socket) -> None:
     peer.transport.pause_reading()
-    assert not peer.transport.is_reading()
     other.sendall(b"later")
     assert not steps.is_ready()
     peer.transport.resume_reading()

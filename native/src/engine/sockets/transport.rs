@@ -328,10 +328,6 @@ impl Transport {
         state.register(&self.set);
     }
 
-    fn is_reading(&self) -> bool {
-        !self.state().reads_nothing()
-    }
-
     fn close(own: &Bound<'_, Self>) -> PyResult<()> {
         Self::leave(own)?;
         let this = own.get();
