@@ -13,7 +13,8 @@ from urllib.parse import unquote
 from budgateway.admin.bounds import Bounds
 from budgateway.auth.vouch import vouched_for, vouched_until
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RateLimited, RouteNotFound
-from budgateway.exchange.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Exchange
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.observe.metrics import CONTENT_TYPE, Exposition
 from budgateway.wire.answer import body_bytes, error_document, response_bytes
 from budgateway.wire.date import date_line
@@ -35,7 +36,7 @@ PER_MINUTE, BURST = 6_000, 2_000
 _log = logging.getLogger("budgateway.office")
 
 
-class BackOffice(Carrier):
+class BackOffice(ExchangeHandler):
     """The handler of the gateway's own endpoints. It trusts its callers, which workers have authorized; with
     `public_only` it serves the unauthenticated metrics listener."""
 

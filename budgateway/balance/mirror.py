@@ -11,7 +11,8 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError
-from budgateway.exchange.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Exchange
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import CHUNKED, VERDICT_NEUTRAL, BodyPump, Split
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class MirrorCounts:
         self.skipped = 0  # too many in flight, body too large or not complete, or no upstream available
 
 
-class Mirroring(Carrier):
+class Mirroring(ExchangeHandler):
     """The mirror of one route, in one worker. A copy is an exchange without a client; its failures stay its own."""
 
     def __init__(self, limits: Mirror, leg: Any, counts: MirrorCounts, seed: int) -> None:
@@ -95,15 +96,24 @@ class Mirroring(Carrier):
 
     # ---------------------------------------------------------------- called by the connection
 
-    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        """Discard a part of the response, which is read to its end; below status 500 it counts as answered."""
-        if head is not None:
-            x.status = head.status
-            if not complete:
-                x.pump = BodyPump((head.flags & CHUNKED) != 0, False, 0, None)
-        if complete:
-            x.connection = None
-            self._end(x, x.status < 500)
+    def response(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """End the copy: its response is discarded, and counts as answered below status 500."""
+        self.response_end(x, None, now_ns)
+
+    def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> BodyPump:
+        """Begin to read a response, to its end."""
+        return BodyPump((head.flags & CHUNKED) != 0, False, 0, None)
+
+    def response_data(self, x: Exchange, out: bytes) -> None:
+        """Discard a piece of the response."""
+
+    def response_flush(self, x: Exchange) -> None:
+        """Do nothing: no head is held back."""
+
+    def response_end(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
+        """End the copy: its response was read to the end."""
+        x.connection = None
+        self._end(x, x.status < 500)
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
         """End the copy: the connection ended before the response did."""

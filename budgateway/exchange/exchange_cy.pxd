@@ -100,20 +100,3 @@ cdef class Exchange:
     @cython.locals(h=Exchange, bit=cython.ulonglong)
     cpdef Exchange twin(self, long long now_ns)
     cpdef become(self, Exchange h)
-
-
-cdef class Carrier:
-    cpdef start(self, Exchange x)
-    cpdef body(self, Exchange x, bytes data)
-    cpdef body_end(self, Exchange x)
-    cpdef gone(self, Exchange x)
-    cpdef writable(self, Exchange x, bint ok)
-    cpdef sweep(self, Exchange x, long long now_ns)
-    cpdef fail(self, Exchange x, error)
-    cpdef refuse_malformed(self, connection, error, bytes data)
-    cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
-    cpdef lost(self, Exchange x, error)
-    cpdef upstream_writable(self, Exchange x, bint ok)
-    cpdef crashed(self, Exchange x, error)
-    cpdef switched(self, Exchange x, connection, head, bytes rest)
-    cpdef socket_ended(self, Exchange x, int outcome, int verdict, long long now_ns)

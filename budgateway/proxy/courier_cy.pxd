@@ -3,7 +3,8 @@ cimport cython
 from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.balance.hedge_cy cimport Hedging
-from budgateway.exchange.exchange_cy cimport Carrier, Exchange
+from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.exchange.handler_cy cimport ExchangeHandler
 from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.transport.client_cy cimport ClientConnection, Target
 
@@ -13,7 +14,7 @@ cdef int _TIMED
 cdef long long SUSPECT_NS
 
 
-cdef class Courier(Carrier):
+cdef class Courier(ExchangeHandler):
     # process
     cdef object _spawn, _later
     cdef public object plain            # transport.sockets.PlainSockets

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import CONNECT
 from budgateway.errors import GatewayError, OutOfResources, Overloaded
-from budgateway.exchange.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Exchange
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
 from budgateway.wire.patience import timeout_ns
 from budgateway.wire.retry_after import seconds_of
@@ -35,7 +36,7 @@ SUSPECT_NS = 750_000_000
 _TIMED = 2048
 
 
-class Courier(Carrier):
+class Courier(ExchangeHandler):
     """Sends planned requests upstream, on a warm connection or a new one. Base class of `Relay`, which handles
     responses."""
 

@@ -47,10 +47,19 @@ cdef class Relay(Courier):
     cpdef waited(self, Exchange x, error)
     cpdef crashed(self, Exchange x, error)
     cdef _enter(self, Exchange x)
-    @cython.locals(downstream=ServerConnection, leg=Leg, target=Target)
-    cpdef received(self, Exchange x, head, bytes out, bint complete, long long now_ns)
-    @cython.locals(downstream=ServerConnection, last=bytes)
-    cdef _ended(self, Exchange x, bytes out, long long now_ns)
+    @cython.locals(target=Target)
+    cpdef response(self, Exchange x, head, long long now_ns)
+    @cython.locals(target=Target)
+    cpdef response_head(self, Exchange x, head, long long now_ns)
+    @cython.locals(downstream=ServerConnection)
+    cpdef response_data(self, Exchange x, bytes out)
+    @cython.locals(downstream=ServerConnection)
+    cpdef response_flush(self, Exchange x)
+    @cython.locals(downstream=ServerConnection, target=Target, last=bytes)
+    cpdef response_end(self, Exchange x, bytes out, long long now_ns)
+    cdef _keep(self, Exchange x, bytes out)
+    @cython.locals(leg=Leg)
+    cdef bint _may_leave(self, Exchange x, bint complete) except -1
     @cython.locals(
         target=Target, downstream=ServerConnection, now_ns=cython.longlong, attempts=cython.int, data=bytes,
     )
@@ -58,10 +67,10 @@ cdef class Relay(Courier):
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
         keeps_usage=bint,
-        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes,
+        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes, body=bytes,
         downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
     )
-    cdef _answer(self, Exchange x, head, bytes body, bint complete, long long now_ns)
+    cdef _answer(self, Exchange x, head, bint complete, long long now_ns)
     @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
     cdef _began(self, Exchange x)
     @cython.locals(downstream=ServerConnection)

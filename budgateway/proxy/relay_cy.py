@@ -324,43 +324,65 @@ class Relay(Courier):
 
     # ---------------------------------------------------------------- upstream events
 
-    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        """Handle what one read of the upstream brought: a complete response, its head, or the pump's output."""
+    def response(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """Send a response that came whole."""
         target: Target = x.target
-        if now_ns:
-            target.pool.heard_ns = now_ns
-        if complete:
-            x.connection = None
-        if head is not None:
-            if x.status == 429 or x.status == 503:
-                self._rest(x, head, now_ns)
-            self._answer(x, head, out, complete, now_ns)
+        target.pool.heard_ns = now_ns
+        x.connection = None
+        if x.status == 429 or x.status == 503:
+            self._rest(x, head, now_ns)
+        self._answer(x, head, True, now_ns)
+
+    def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> BodyPump | None:
+        """Set up the body's pump, and hold the head back until something follows it."""
+        target: Target = x.target
+        target.pool.heard_ns = now_ns
+        if x.status == 429 or x.status == 503:
+            self._rest(x, head, now_ns)
+        self._answer(x, head, False, now_ns)
+        return x.pump  # type: ignore[no-any-return]
+
+    def response_data(self, x: Exchange, out: bytes) -> None:
+        """Send a piece of the body; while the head is held, keep it behind that."""
+        if x.held is not None:
+            self._keep(x, out)
+            self.response_flush(x)
             return
+        if x.sse and not x.token_ns and has_spoken(x):
+            x.token_ns = monotonic_ns()
+        x.progressed = True
+        downstream: ServerConnection = x.downstream
+        downstream.write(out)
+
+    def response_flush(self, x: Exchange) -> None:
+        """Send the held head and what is kept behind it, unless the check of the response needs more of it."""
+        if x.held is None or not self._may_leave(x, False):
+            return
+        if x.began_ns:
+            x = self._won(x)
+        out = self._let_go(x)
+        if x.sse and not x.token_ns and has_spoken(x):
+            x.token_ns = monotonic_ns()
+        x.progressed = True
+        downstream: ServerConnection = x.downstream
+        downstream.write(out)
+
+    def response_end(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
+        """Send the rest of the body, and end the exchange."""
+        target: Target = x.target
+        target.pool.heard_ns = now_ns
+        x.connection = None
         downstream: ServerConnection = x.downstream
         if x.held is not None:
-            if out is not None:
-                if x.waiting is None:
-                    x.waiting = []
-                x.waiting.append(out)
-                x.waiting_bytes += len(out)
-            if x.hold:
-                leg: Leg = x.leg
-                if self._is_held(x, judge(x, complete, leg.hold_bytes)):
-                    return
+            self._keep(x, out)
+            if not self._may_leave(x, True):
+                return
             if x.began_ns:
                 x = self._won(x)
             out = self._let_go(x)
         if x.sse and not x.token_ns and has_spoken(x):
-            x.token_ns = now_ns if now_ns else monotonic_ns()
+            x.token_ns = now_ns
         x.progressed = True
-        if complete:
-            self._ended(x, out, now_ns)
-        elif out:
-            downstream.write(out)
-
-    def _ended(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
-        """End a body; `out` is the last piece of it."""
-        downstream: ServerConnection = x.downstream
         if x.ends and judge_end(x) != _PASS:
             if out:
                 downstream.write(out)
@@ -372,6 +394,21 @@ class Relay(Courier):
         if out:
             downstream.write(out)
         self._done(x, now_ns)
+
+    def _keep(self, x: Exchange, out: bytes | None) -> None:
+        """Keep a piece of the body behind the held head."""
+        if out is not None:
+            if x.waiting is None:
+                x.waiting = []
+            x.waiting.append(out)
+            x.waiting_bytes += len(out)
+
+    def _may_leave(self, x: Exchange, complete: bool) -> bool:
+        """Return whether a held head may leave now: nothing is checked, or the response passed the check."""
+        if not x.hold:
+            return True
+        leg: Leg = x.leg
+        return not self._is_held(x, judge(x, complete, leg.hold_bytes))
 
     def _is_held(self, x: Exchange, judgement: int) -> bool:
         """Return whether a response must not be passed on: not yet, or not at all, because another attempt has begun or
@@ -473,10 +510,11 @@ class Relay(Courier):
         self._close(x, outcome, verdict, now_ns)
 
     def _answer(  # noqa: C901 - one answer, top to bottom
-        self, x: Exchange, head: ResponseHead, body: bytes | None, complete: bool, now_ns: int
+        self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int
     ) -> None:
         """Send the response's head, and its body if that is here; else set up the pump for it."""
         x.first_byte_ns = now_ns
+        body: bytes | None = None  # if it is not what came
         status = x.status
         flags = x.told_flags
         length = x.told_length
@@ -566,9 +604,9 @@ class Relay(Courier):
 
     def _answer_stream(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
         """Handle a whole event stream that came in one read: it is framed anew, so that we write its end."""
-        self._answer(x, head, None, False, now_ns)
+        self._answer(x, head, False, now_ns)
         out = x.pump.feed(head.body())
-        self.received(x, None, out, True, now_ns)
+        self.response_end(x, out, now_ns)
 
     def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
         """Return whether an error response is not passed on, because the exchange is tried again."""

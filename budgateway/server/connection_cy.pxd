@@ -1,6 +1,7 @@
 cimport cython
 
-from budgateway.exchange.exchange_cy cimport Carrier, Exchange
+from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.exchange.handler_cy cimport ExchangeHandler
 from budgateway.server.door_cy cimport Door
 from budgateway.server.framing_cy cimport RequestFraming
 
@@ -12,7 +13,7 @@ cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 cdef class ServerConnection:
     # process
     cdef Door _door
-    cdef Carrier _handler
+    cdef ExchangeHandler _handler
     # connection
     cdef readonly object _transport     # read by the listeners
     cdef RequestFraming _framing

@@ -60,7 +60,7 @@ def protocols(door: Door) -> Callable[[], Any]:
 
 
 class ServerConnection:
-    """A client's connection, as an asyncio protocol. Reports to the door's `Carrier`, which answers through `write`,
+    """A client's connection, as an asyncio protocol. Reports to the door's `ExchangeHandler`, which answers through `write`,
     `finish` and `abort`."""
 
     def __init__(self, door: Door) -> None:

@@ -1,9 +1,9 @@
-from budgateway.exchange.exchange_cy cimport Carrier
+from budgateway.exchange.handler_cy cimport ExchangeHandler
 
 
 cdef class Door:
     # process
-    cdef public Carrier handler
+    cdef public ExchangeHandler handler
     cdef public object call_soon
     cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
     cdef public object networks         # server.address.Networks

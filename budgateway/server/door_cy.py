@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from budgateway.errors import GatewayError
-    from budgateway.exchange.exchange_cy import Carrier
+    from budgateway.exchange.handler_cy import ExchangeHandler
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.server.proxies import Proxies
     from budgateway.server.websocket import Tunnel
@@ -54,7 +54,7 @@ class Door:
 
     def __init__(
         self,
-        handler: Carrier,
+        handler: ExchangeHandler,
         call_soon: Callable[[Callable[[], None]], object],
         *,
         keepalive_ns: int,

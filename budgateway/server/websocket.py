@@ -14,7 +14,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import Draining, GatewayError
-from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, TRUNCATED, Carrier, Exchange
+from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, TRUNCATED, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS, FrameScanner
 from budgateway.server.door_cy import Door
 from budgateway.wire.upgrade import close_frame
@@ -22,6 +22,7 @@ from budgateway.wire.upgrade import close_frame
 if TYPE_CHECKING:
     import asyncio
 
+    from budgateway.exchange.handler_cy import ExchangeHandler
     from budgateway.records import WebSocket
 
 WRITE_HIGH_BYTES = 64 * 1024  # above it, the other end is not read
@@ -53,15 +54,22 @@ class Tunnel:
     among the door's connections."""
 
     __slots__ = (
-        "_carrier", "_counts", "_deadline_ns", "_door", "_down", "_flush_ns", "_idle_at_ns", "_idle_ns", "_idle_s",
+        "_counts", "_deadline_ns", "_door", "_down", "_flush_ns", "_handler", "_idle_at_ns", "_idle_ns", "_idle_s",
         "_over", "_up", "_x", "active", "place",
     )  # fmt: skip
 
     def __init__(
-        self, carrier: Carrier, x: Exchange, door: Door, limits: WebSocket, deflate: bool, counts: Any, place: int = 0
+        self,
+        handler: ExchangeHandler,
+        x: Exchange,
+        door: Door,
+        limits: WebSocket,
+        deflate: bool,
+        counts: Any,
+        place: int = 0,
     ) -> None:
         """`place` is the place that the client's connection holds (server.door_cy), given back at the end."""
-        self._carrier = carrier
+        self._handler = handler
         self._x = x
         self._door = door
         self.place = place
@@ -200,7 +208,7 @@ class Tunnel:
         x.body_bytes = self._down.passed
         x.bytes_out = self._up.passed
         x.error = error
-        self._carrier.socket_ended(x, outcome, verdict, now_ns)
+        self._handler.socket_ended(x, outcome, verdict, now_ns)
 
     def _count(self) -> None:
         counts = self._counts

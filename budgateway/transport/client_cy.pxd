@@ -1,6 +1,7 @@
 cimport cython
 
-from budgateway.exchange.exchange_cy cimport Carrier, Exchange
+from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.exchange.handler_cy cimport ExchangeHandler
 from budgateway.wire.framing_cy cimport Framing
 
 cdef Py_ssize_t _SIZE, _FLAGS, _LENGTH, _STATUS, _READ_NS
@@ -41,7 +42,7 @@ cdef class Target:
 cdef class ClientConnection:
     # process
     cdef Pool _pool
-    cdef Carrier _sink
+    cdef ExchangeHandler _handler
     # connection
     cdef object _transport
     cdef public object plain            # the transport if it is a native.Transport, else None
@@ -55,6 +56,7 @@ cdef class ClientConnection:
     cdef bytearray _pending                 # an incomplete head
     cdef bint _to_head, _sent_all, _keep
     cdef bint _begun                    # the response's head was reported; its body follows
+    cdef object _pump                   # native.BodyPump for that body
     cdef int _interim, _framed
     cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from budgateway.errors import UpstreamProtocolError
-from budgateway.exchange.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Exchange
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import FACTS, HeadReader, Idle, Transport
 from budgateway.wire.framing_cy import Framing
 from budgateway.wire.inference import ERROR_BODIES
@@ -21,7 +22,7 @@ from budgateway.wire.inference import ERROR_BODIES
 if TYPE_CHECKING:
     import asyncio
 
-    from budgateway.native import Redactor, RequestHeadWriter, ResponseHead
+    from budgateway.native import BodyPump, Redactor, RequestHeadWriter, ResponseHead
     from budgateway.records import Upstream
 
 MAX_HEAD_BYTES = 32 * 1024  # RELIABILITY 1; the native scan has the same limit
@@ -132,12 +133,12 @@ class Target:
 
 
 class ClientConnection:
-    """A connection to an upstream, as an asyncio protocol. Reports to its `Carrier`."""
+    """A connection to an upstream, as an asyncio protocol. Reports to its `ExchangeHandler`."""
 
-    def __init__(self, pool: Pool, sink: Carrier) -> None:
+    def __init__(self, pool: Pool, handler: ExchangeHandler) -> None:
         # process
         self._pool = pool
-        self._sink = sink
+        self._handler = handler
         # connection
         self._transport: Any = None
         self.plain: Transport | None = None
@@ -151,6 +152,7 @@ class ClientConnection:
         # exchange
         self._exchange: Exchange | None = None
         self._begun = False
+        self._pump: BodyPump | None = None
         self._pending: bytearray | None = None
         self._to_head = False
         self._sent_all = False
@@ -290,17 +292,19 @@ class ClientConnection:
         try:
             self._report_end(x, error)
         except Exception as defect:  # noqa: BLE001 - a callback's edge
-            self._sink.crashed(x, defect)
+            self._handler.crashed(x, defect)
 
     def _report_end(self, x: Exchange, error: Exception | None) -> None:
         # TLS ends with close_notify, which is an EOF here; a bare FIN may be an attacker's (RFC 9112 9.8).
         if self._framed == _BY_CLOSE and self._begun and error is None and self._ended:
             x.read_ns = monotonic_ns()
-            self._sink.received(x, None, None, True, x.read_ns)
+            self._handler.response_end(x, None, x.read_ns)
         elif self._begun or self._pending is not None:
-            self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response"))
+            self._handler.lost(
+                x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response")
+            )
         else:
-            self._sink.lost(
+            self._handler.lost(
                 x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection without a response")
             )
 
@@ -318,7 +322,7 @@ class ClientConnection:
         x = self._exchange
         if x is not None:
             try:
-                self._sink.upstream_writable(x, ok)
+                self._handler.upstream_writable(x, ok)
             except Exception as error:  # noqa: BLE001 - a callback's edge
                 self._fail(x, error)
 
@@ -326,7 +330,7 @@ class ClientConnection:
         """End the exchange after a defect of ours, and its connection unless that serves another exchange by now."""
         if self._exchange is x:
             self.abort()
-        self._sink.crashed(x, error)
+        self._handler.crashed(x, error)
 
     # ---------------------------------------------------------------- reading
 
@@ -371,7 +375,7 @@ class ClientConnection:
         try:
             self._feed(data[: head.size])
         except HttpParserUpgrade:
-            self._sink.switched(x, self, head, data[head.size :])
+            self._handler.switched(x, self, head, data[head.size :])
         except HttpParserError as error:
             self._broken(x, str(error).lower(), None)
         else:
@@ -411,18 +415,18 @@ class ClientConnection:
             return
         self._begun = True
         self._left = length
-        self._sink.received(x, head, None, False, pool.facts[_READ_NS])
-        # The Carrier has set `x.pump`, unless the exchange ended.
+        pump = self._handler.response_head(x, head, pool.facts[_READ_NS])
         if self._exchange is x:
+            self._pump = pump
             if have > size:
                 self._read_body(x, data[size:])
             if self._exchange is x:
-                self._sink.received(x, None, None, False, 0)
+                self._handler.response_flush(x)
 
     def _read_body(self, x: Exchange, data: bytes) -> None:
         have = len(data)
         end = -1
-        pump = x.pump
+        pump: BodyPump = self._pump  # type: ignore[assignment]  # set with the head
         if x.held is not None:
             # A held head may leave with this read; the time before it was the upstream's.
             x.read_ns = monotonic_ns()
@@ -437,7 +441,7 @@ class ClientConnection:
         if self._framed == _BY_CHUNKS:
             end = pump.end
             if end < -1:
-                self._broken(x, pump.fault, out)
+                self._broken(x, pump.fault, out)  # type: ignore[arg-type]  # such an end has one
                 return
             if 0 <= end < have:
                 data = data[:end]
@@ -471,17 +475,21 @@ class ClientConnection:
                 self._pool.put(self)
             else:
                 self._transport.abort()
-            self._sink.received(x, head, out, True, now_ns)
+            if head is not None:
+                self._handler.response(x, head, now_ns)
+            else:
+                self._pump = None
+                self._handler.response_end(x, out, now_ns)
         elif out is not None:
-            self._sink.received(x, None, out, False, 0)
+            self._handler.response_data(x, out)
 
     def _broken(self, x: Exchange, why: str, out: bytes | None) -> None:
         """Drop the connection and fail the attempt: the response is not HTTP. `out` came before the error: a client
         that has the head already gets it, else it is dropped, because another upstream may answer."""
         if out is not None and x.head_sent:
-            self._sink.received(x, None, out, False, 0)
+            self._handler.response_data(x, out)
             if self._exchange is not x:
                 return
         self._exchange = None
         self._transport.abort()
-        self._sink.lost(x, UpstreamProtocolError(f"upstream {self._pool.name}: {why}"))
+        self._handler.lost(x, UpstreamProtocolError(f"upstream {self._pool.name}: {why}"))

@@ -20,7 +20,8 @@ from budgateway.transport.race import SHORTAGES, connected
 from budgateway.transport.resolve import Resolver, Unresolved, literal
 
 if TYPE_CHECKING:
-    from budgateway.exchange.exchange_cy import Carrier, Exchange
+    from budgateway.exchange.exchange_cy import Exchange
+    from budgateway.exchange.handler_cy import ExchangeHandler
     from budgateway.system.pem import Pem
     from budgateway.transport.resolve import Address
     from budgateway.transport.sockets import PlainSockets
@@ -52,7 +53,7 @@ class Dialler:
         self._resolver = resolver or Resolver()
 
     async def dial(self, target: Target, x: Exchange, relay: Any, sockets: PlainSockets | None = None) -> None:
-        """Connect, and report the result to the relay (a `Dialled` and a `Carrier`). Cancelled when the exchange ends
+        """Connect, and report the result to the relay (a `Dialled` and a `ExchangeHandler`). Cancelled when the exchange ends
         first."""
         try:
             connection = await self.connect(target, relay, sockets)
@@ -63,7 +64,9 @@ class Dialler:
         else:
             relay.connected(x, connection)
 
-    async def connect(self, target: Target, sink: Carrier, sockets: PlainSockets | None = None) -> ClientConnection:
+    async def connect(
+        self, target: Target, handler: ExchangeHandler, sockets: PlainSockets | None = None
+    ) -> ClientConnection:
         """Return a new connection. Raises UpstreamConnectError or UpstreamTimeout(connect) for the upstream's failures,
         OutOfResources or ResolverUnavailable for what the gateway lacks.
 
@@ -75,7 +78,7 @@ class Dialler:
         try:
             async with asyncio.timeout(self._connect_s):
                 addresses = await self._addresses(host)
-                return await self._connected(target, addresses, ClientConnection(target.pool, sink), sockets)
+                return await self._connected(target, addresses, ClientConnection(target.pool, handler), sockets)
         except TimeoutError as error:
             if addresses is None and self._resolver.is_silent(host):
                 raise _unresolved(target) from error

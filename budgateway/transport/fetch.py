@@ -8,7 +8,8 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from budgateway.errors import GatewayError, UpstreamProtocolError
-from budgateway.exchange.exchange_cy import Carrier, Exchange
+from budgateway.exchange.exchange_cy import Exchange
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import CHUNKED, BodyPump, RequestHead
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 _log = logging.getLogger("budgateway.fetch")
 
 
-class _Collected(Carrier):
-    """A sink that collects a response."""
+class _Collected(ExchangeHandler):
+    """A handler that collects a response."""
 
     def __init__(self, done: asyncio.Future[tuple[int, bytes]], label: str, max_bytes: int) -> None:
         self._done = done
@@ -31,20 +32,27 @@ class _Collected(Carrier):
         self._parts: list[bytes] = []
         self._size = 0
 
-    def received(self, x: Exchange, head: ResponseHead | None, out: bytes | None, complete: bool, now_ns: int) -> None:
-        if head is not None:
-            self._status = head.status
-            x.pump = BodyPump(bool(head.flags & CHUNKED), False, 0)
-            if complete:
-                out = head.body()
-        if out is not None:
-            self._parts.append(out)
-            self._size += len(out)
-        if self._done.done():
-            return
-        if self._size > self._max_bytes:
+    def response(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        self._status = head.status
+        self.response_end(x, head.body(), now_ns)
+
+    def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> BodyPump:
+        self._status = head.status
+        return BodyPump(bool(head.flags & CHUNKED), False, 0)
+
+    def response_data(self, x: Exchange, out: bytes) -> None:
+        self._parts.append(out)
+        self._size += len(out)
+        if self._size > self._max_bytes and not self._done.done():
             self._done.set_exception(UpstreamProtocolError(f"upstream {self._label}: the response is too large"))
-        elif complete:
+
+    def response_flush(self, x: Exchange) -> None:
+        """Do nothing: no head is held back."""
+
+    def response_end(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
+        if out is not None:
+            self.response_data(x, out)
+        if not self._done.done():
             self._done.set_result((self._status, b"".join(self._parts)))
 
     def lost(self, x: Exchange, error: GatewayError) -> None:

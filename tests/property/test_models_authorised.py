@@ -28,7 +28,7 @@ from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 
 from budgateway.errors import GatewayError
-from budgateway.exchange.exchange_cy import Carrier
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.records import Route, WebSocket
 from budgateway.routing.router_cy import Leg, Router, RouteRoom
 from budgateway.server.connection_cy import ServerConnection
@@ -265,7 +265,7 @@ class Wire:
     abort = close
 
 
-class Taker(Carrier):
+class Taker(ExchangeHandler):
     """A handler behind the front door: routes each request, as the pipeline does, and keeps what would be forwarded."""
 
     def __init__(self) -> None:
