@@ -155,7 +155,7 @@ class DataPlane:
             None if access is None else self._flush_access,
         )
         self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
-        self.relay.plain = self._plain
+        self.relay.sender.plain = self._plain
         self._watch = Watch(loop.add_reader)
         self.door = Door(
             self.relay,
@@ -489,10 +489,10 @@ class DataPlane:
         ):
             self._segment.add(self._worker, gauge, value - self._segment.gauge(self._worker, gauge))
         # RELIABILITY 1: no upstream may use up the gateway.
-        self.relay.share = max(1, self.snapshot.settings.max_connections // 2)
+        self.relay.sender.share = max(1, self.snapshot.settings.max_connections // 2)
         if self.fastpath is not None:
-            self.fastpath.native.share(self.relay.share)
-        self.relay.calm = max(0, self.relay.share - self._of_others(native.GAUGE_EXCHANGES))
+            self.fastpath.native.share(self.relay.sender.share)
+        self.relay.calm = max(0, self.relay.sender.share - self._of_others(native.GAUGE_EXCHANGES))
 
     def _of_others(self, gauge: int) -> int:
         rows = range(self._segment.workers)

@@ -70,7 +70,7 @@ class Mirroring(ExchangeHandler):
             deadline = asyncio.get_running_loop().call_later(limits.timeout_s, self._end, copy, False)
             self._under_way[copy] = deadline
             target = copy.target
-            copy.task = spawn(target.dialler.dial(target, copy, self))
+            copy.task = spawn(target.dialler.dial(target, copy, self, self))
         except Exception:  # noqa: BLE001 - a copy's defect must not reach the exchange that it copies
             _log.exception("a copy of exchange %s failed", x.request_id)
             self._end(copy, False)

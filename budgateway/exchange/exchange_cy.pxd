@@ -49,8 +49,8 @@ cdef class Exchange:
     cdef public long long until_ns      # the client's deadline for the exchange; 0: none but the route's
     cdef public long long answer_ns     # deadline for a response to begin, over all attempts; 0: not yet known
     cdef public object timer            # timer of a further attempt
-    cdef public Exchange rival          # the concurrent attempt (hedging), until one of the two answers
-    cdef public Exchange main           # of a twin: the exchange that it belongs to
+    cdef public Exchange other          # the concurrent attempt (hedging), until one of the two answers
+    cdef public Exchange primary        # of a twin: the exchange that it belongs to
     cdef public long long began_ns      # start of the first attempt, if hedging measures it; else 0
     cdef public object target           # transport.client_cy.Target of this attempt
     cdef public object adapter          # providers.passthrough_cy.Passthrough of its destination and dialect

@@ -24,6 +24,12 @@ class Exchange:
 
     It owns what must be given back: the in-flight slot (`leg.balancer`, `index`), the upstream connection, a running
     task.
+
+    A hedged exchange has two attempts at a time. The second one runs in a twin: an `Exchange` of which the groups
+    "attempt" and "response" are its own, and the others copies of its primary's, for reading only. `other` links the
+    two while both are in flight; `primary` leads from the twin to the exchange. As soon as one of the two is left, the
+    primary continues with it (`become`), and every later event of its connection is the primary's. A twin is never
+    closed or recorded, and no stage sees one.
     """
 
     def __init__(self, head: RequestHead, downstream: Any, client: str, now_ns: int) -> None:
@@ -73,8 +79,8 @@ class Exchange:
         self.until_ns = 0
         self.answer_ns = 0
         self.timer: Any = None
-        self.rival: Any = None
-        self.main: Any = None
+        self.other: Any = None
+        self.primary: Any = None
         self.began_ns = 0
         self.target: Any = None
         self.adapter: Any = None
@@ -154,8 +160,8 @@ class Exchange:
         h.rename = self.rename
         h.keeps_usage = self.keeps_usage
         h.began_ns = self.began_ns
-        h.rival = self
-        h.main = self
+        h.other = self
+        h.primary = self
         return h
 
     def become(self, h: Exchange) -> None:

@@ -1,6 +1,7 @@
 cimport cython
 
 from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.wire.chunked_cy cimport unchunk
 
 cdef int _HTTP_10, _JSON, _EVENT_STREAM, _ENCODED, _NO_BODY
 cdef int _SEEN_EVENT, _SEEN_ERROR_FIRST, _SEEN_OTHER_FIRST, _SEEN_END, _SEEN_ERROR, _SEEN_PROMISE, _SEEN_CONTENT
@@ -18,7 +19,6 @@ cpdef int judge_document(Exchange x, int status, bytes body) except -1
 cpdef bint has_spoken(Exchange x) except -1
 @cython.locals(seen=cython.int)
 cpdef int judge_end(Exchange x) except -1
-@cython.locals(at=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t)
 cdef bytes _text(Exchange x)
 cdef int _lie(Exchange x, bytes text, str what) except -1
 cdef int _fail(Exchange x, error) except -1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from budgateway.errors import GatewayError, UpstreamError, UpstreamProtocolError
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS
 from budgateway.records import is_inference
+from budgateway.wire.chunked_cy import unchunk
 from budgateway.wire.inference import ERROR_BODIES, is_context_error, told_error
 
 if TYPE_CHECKING:
@@ -142,16 +143,7 @@ def judge_end(x: Exchange) -> int:
 def _text(x: Exchange) -> bytes:
     """Return the body bytes held so far, without the framing that they would leave with."""
     held = b"".join(x.waiting or ())
-    if not x.chunked:
-        return held
-    parts = []
-    at = 0
-    while at < len(held):
-        start = held.index(b"\r\n", at) + 2
-        end = start + int(held[at : start - 2], 16)
-        parts.append(held[start:end])
-        at = end + 2
-    return b"".join(parts)
+    return unchunk(held) if x.chunked else held
 
 
 def _lie(x: Exchange, text: bytes, what: str) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection
 
-QUIET_NS = 500_000_000  # SUSPECT_NS of courier_cy less a sweep: finds silence as early as without the fast path
+QUIET_NS = 500_000_000  # SUSPECT_NS of relay_cy less a sweep: finds silence as early as without the fast path
 SLACK_NS = 500_000_000  # two sweeps: the relay gets an exchange this long before its deadline
 _EVER_NS = (1 << 63) - 1
 

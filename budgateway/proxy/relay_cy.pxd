@@ -2,26 +2,31 @@ cimport cython
 
 from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
-from budgateway.proxy.courier_cy cimport Courier, chunk
 from budgateway.exchange.exchange_cy cimport Exchange
+from budgateway.exchange.handler_cy cimport ExchangeHandler
 from budgateway.exchange.judge_cy cimport (
     frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of, verdict_of_delay,
 )
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
+from budgateway.proxy.attempt_cy cimport AttemptSender
 from budgateway.proxy.pipeline_cy cimport Snapshot, plan
 from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.transport.client_cy cimport ClientConnection, Target
+from budgateway.wire.chunked_cy cimport chunk
 
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
 cdef int _PASS, _WAIT, _CONTEXT
+cdef long long SUSPECT_NS
 cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING, _LOCATED
 
 
-cdef class Relay(Courier):
+cdef class Relay(ExchangeHandler):
     # process
     cdef Recorder _recorder
+    cdef object _spawn
+    cdef public AttemptSender sender
     cdef object _next_id, _write_head, _write_whole, _write_switch
     cdef public object ids              # native.RequestIds
     cdef public object fast_in_flight
@@ -82,6 +87,10 @@ cdef class Relay(Courier):
     @cython.locals(downstream=ServerConnection, deadline_ns=cython.longlong)
     cdef _comment(self, Exchange x, long long now_ns)
     cdef _answer_stream(self, Exchange x, head, long long now_ns)
+    @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
+    cdef _suspect(self, Exchange x, long long now_ns)
+    @cython.locals(leg=Leg, balancer=Balancer)
+    cdef _pause(self, Exchange x, head, long long now_ns)
     @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
     cdef bint _is_turned_away(self, Exchange x, head, bint complete, long long now_ns) except -1
     @cython.locals(attempts=Attempts)
@@ -92,7 +101,7 @@ cdef class Relay(Courier):
     cpdef give_up(self, Exchange x, error)
     @cython.locals(downstream=ServerConnection)
     cdef _tell(self, Exchange x, bytes data, int outcome, int verdict)
-    @cython.locals(leg=Leg, balancer=Balancer, connection=ClientConnection, rival=Exchange)
+    @cython.locals(leg=Leg, balancer=Balancer, connection=ClientConnection)
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
     @cython.locals(route=RouteRoom, leg=Leg, target=Target, upstream=str, snapshot=Snapshot, limits=Limits)
     cdef _settle(self, Exchange x, int outcome, long long now_ns)

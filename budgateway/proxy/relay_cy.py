@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from time import monotonic_ns
+from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
 from budgateway.errors import DeadlineExceeded, GatewayError, InternalError, Overloaded, UpstreamTimeout
 from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
+from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.exchange.judge_cy import (
     frame,
     has_spoken,
@@ -33,13 +34,15 @@ from budgateway.native import (
     ResponseHead,
     ResponseHeadWriter,
 )
-from budgateway.proxy.courier_cy import Courier, chunk
+from budgateway.proxy.attempt_cy import AttemptSender
 from budgateway.proxy.pipeline_cy import plan
 from budgateway.proxy.waiting import go_on
 from budgateway.server.websocket import SocketCounts, Tunnel
 from budgateway.wire.answer import body_bytes, event_bytes, response_bytes
+from budgateway.wire.chunked_cy import chunk
 from budgateway.wire.date import date_line
 from budgateway.wire.dialects import NONE
+from budgateway.wire.retry_after import seconds_of
 from budgateway.wire.upgrade import SWITCH_LINES
 
 if TYPE_CHECKING:
@@ -56,6 +59,9 @@ if TYPE_CHECKING:
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
 
+# Silence after which an upstream is probed. A busy engine is probed now and then in vain; a stopped one is taken out
+# within 3 s (R16).
+SUSPECT_NS = 750_000_000
 # Time for a client to read on, once its stream has stalled for chunk_timeout (nginx: send_timeout).
 SEND_NS = 60_000_000_000
 # Operators must get through to an overloaded gateway.
@@ -85,7 +91,7 @@ _COMMENT = b": keep-alive\n\n"
 _log = logging.getLogger("budgateway.relay")
 
 
-class Relay(Courier):
+class Relay(ExchangeHandler):
     """The relay of one worker. `snapshot` is replaced by one assignment; an exchange keeps the one it started under."""
 
     def __init__(
@@ -97,7 +103,8 @@ class Relay(Courier):
         id_prefix: str,
     ) -> None:
         # process
-        super().__init__(spawn, later)
+        self._spawn = spawn
+        self.sender = AttemptSender(self, spawn, later)
         self._recorder = recorder
         self.ids = RequestIds(id_prefix)
         self._next_id = self.ids.take
@@ -139,10 +146,10 @@ class Relay(Courier):
                     return
                 route: RouteRoom = x.route
                 if self.in_flight + self.fast_in_flight() > self.calm:
-                    self._spread(x)
+                    self.sender.spread(x)
                 if route.mirror is not None:
                     route.mirror.copy(x, self._spawn)
-                self.execute(x)
+                self.sender.send(x)
             else:
                 # The wait is the time of Redis, a key set or a queue, not ours.
                 x.overhead_ns += monotonic_ns() - x.ready_ns
@@ -168,7 +175,7 @@ class Relay(Courier):
         if x.stage == 4 and not x.attempts:
             attempts: Attempts = x.route.attempts
             if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
-                self._retry(x, 0, monotonic_ns())
+                self.sender.retry(x, 0, monotonic_ns())
                 return
         self.give_up(x, error)
 
@@ -240,8 +247,8 @@ class Relay(Courier):
 
     def crashed(self, x: Exchange, error: Exception) -> None:
         """End an exchange, once, after a defect of ours; other exchanges are not affected."""
-        if x.main is not None:
-            x = x.main
+        if x.primary is not None:
+            x = x.primary
         self._enter(x)
         _log.error("exchange %s failed", x.request_id, exc_info=error)
         if x.closed:  # its client has no response yet, and waits
@@ -320,7 +327,46 @@ class Relay(Courier):
             if route.comment_ns and x.sse and now_ns - x.spoke_ns > route.comment_ns:
                 self._comment(x, now_ns)
             if x.deadline_ns and x.index >= 0 and x.connection is not None:
-                self._listen(x, now_ns)
+                self._suspect(x, now_ns)
+
+    # ---------------------------------------------------------------- the request's body, as it streams
+
+    def body(self, x: Exchange, data: bytes) -> None:
+        """Forward a piece of a streamed request body."""
+        connection = x.connection
+        if x.closed:
+            return
+        if x.form is not None and not x.model and x.form.model and x.route is not None:
+            try:
+                x.snapshot.routes.name_late(x, x.form.model)
+            except GatewayError as error:
+                self.give_up(x, error)
+                return
+        if connection is None:
+            # Still dialling: buffer the piece, and let the client wait.
+            x.send_body = data if x.send_body is None else x.send_body + data
+            x.downstream.pause_reading()
+        else:
+            connection.send_more(data if x.head.content_length >= 0 else chunk(data), False)
+
+    def body_end(self, x: Exchange) -> None:
+        """Forward the end of a streamed request body."""
+        if x.closed or x.connection is None:
+            return
+        x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
+        x.answer_ns = monotonic_ns() + x.route.first_byte_ns
+        x.deadline_ns = x.answer_ns
+
+    def upstream_writable(self, x: Exchange, ok: bool) -> None:
+        """Pause or resume the client, because the upstream takes a streamed body too slowly, or caught up (`ok`)."""
+        if ok:
+            x.downstream.resume_reading()
+        else:
+            x.downstream.pause_reading()
+        if not x.head_sent and not x.body_done:
+            # The deadline for a response starts with the request's end; before it, only an upstream that takes no bytes
+            # is late.
+            x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
 
     # ---------------------------------------------------------------- upstream events
 
@@ -330,7 +376,7 @@ class Relay(Courier):
         target.pool.heard_ns = now_ns
         x.connection = None
         if x.status == 429 or x.status == 503:
-            self._rest(x, head, now_ns)
+            self._pause(x, head, now_ns)
         self._answer(x, head, True, now_ns)
 
     def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> BodyPump | None:
@@ -338,7 +384,7 @@ class Relay(Courier):
         target: Target = x.target
         target.pool.heard_ns = now_ns
         if x.status == 429 or x.status == 503:
-            self._rest(x, head, now_ns)
+            self._pause(x, head, now_ns)
         self._answer(x, head, False, now_ns)
         return x.pump  # type: ignore[no-any-return]
 
@@ -359,7 +405,7 @@ class Relay(Courier):
         if x.held is None or not self._may_leave(x, False):
             return
         if x.began_ns:
-            x = self._won(x)
+            x = self.sender.won(x)
         out = self._let_go(x)
         if x.sse and not x.token_ns and has_spoken(x):
             x.token_ns = monotonic_ns()
@@ -378,7 +424,7 @@ class Relay(Courier):
             if not self._may_leave(x, True):
                 return
             if x.began_ns:
-                x = self._won(x)
+                x = self.sender.won(x)
             out = self._let_go(x)
         if x.sse and not x.token_ns and has_spoken(x):
             x.token_ns = now_ns
@@ -422,8 +468,8 @@ class Relay(Courier):
             return True
         may = not x.streamed and x.route.may_replay(x)
         if judgement == _CONTEXT:
-            return may and self._another(x, VERDICT_NEUTRAL, FALLBACK, -1, monotonic_ns())
-        if not may or not self._another(x, VERDICT_FAILURE, BROKEN, -1, monotonic_ns()):
+            return may and self.sender.another(x, VERDICT_NEUTRAL, FALLBACK, -1, monotonic_ns())
+        if not may or not self.sender.another(x, VERDICT_FAILURE, BROKEN, -1, monotonic_ns()):
             self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
         return True
 
@@ -444,7 +490,7 @@ class Relay(Courier):
         x.spoke_ns = now_ns
         if x.held is not None:
             if x.began_ns:
-                x = self._won(x)
+                x = self.sender.won(x)
             deadline_ns = x.deadline_ns
             x.read_ns = monotonic_ns()
             downstream.write(self._let_go(x))
@@ -462,19 +508,40 @@ class Relay(Courier):
             now_ns = monotonic_ns()
             # Not after a byte of a response: a malformed one is no sign of a stale connection.
             stale = x.reused and not x.fresh and not x.heard
-            if stale and x.rival is None:
+            if stale and x.other is None:
                 # The keep-alive race: the upstream closed as we wrote. Try once more, on a new connection.
                 x.fresh = True
                 x.leg_attempts -= 1
                 x.retries += 1 << (8 * STALE)
-                self._retry(x, 0, now_ns)
+                self.sender.retry(x, 0, now_ns)
                 return
-            if self._another(x, VERDICT_NEUTRAL if stale else VERDICT_FAILURE, BROKEN, -1, now_ns):
+            if self.sender.another(x, VERDICT_NEUTRAL if stale else VERDICT_FAILURE, BROKEN, -1, now_ns):
                 return
         if x.streamed and not x.body_done:
             # The upstream waited for the rest of an upload: giving up then is not its fault.
             error.blames = False
         self.give_up(x, error)
+
+    def _suspect(self, x: Exchange, now_ns: int) -> None:
+        """Have an upstream probed that is silent for a while, to this exchange and to all others."""
+        route: RouteRoom = x.route
+        target: Target = x.target
+        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
+        if x.ready_ns > since_ns:
+            since_ns = x.ready_ns
+        since_ns = max(since_ns, target.pool.heard_ns)
+        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.suspect(x, now_ns)
+
+    def _pause(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
+        """Give an upstream that sent retry-after a pause, if others of its provider are left."""
+        words = head.header("retry-after")
+        if words is not None and x.index >= 0:
+            leg: Leg = x.leg
+            balancer: Balancer = leg.balancer
+            balancer.rest(x, seconds_of(words, time()), now_ns)
 
     def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
         """Start the tunnel after the upstream accepted the handshake: it owns both connections from now on."""
@@ -611,9 +678,9 @@ class Relay(Courier):
     def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
         """Return whether an error response is not passed on, because the exchange is tried again."""
         attempts: Attempts = x.route.attempts
-        if x.rival is not None and (x.status >= 500 or x.status == 429):
+        if x.other is not None and (x.status >= 500 or x.status == 429):
             # Even for a status that is not retried: the other attempt may bring a better response.
-            return self._another(x, verdict_of(x.status), BROKEN, -1, now_ns)
+            return self.sender.another(x, verdict_of(x.status), BROKEN, -1, now_ns)
         if x.status == 400:
             if not (complete and attempts.minds_context):
                 return False
@@ -621,7 +688,7 @@ class Relay(Courier):
         delay_ns = attempts.better(x, head, now_ns)
         if delay_ns < 0:
             return False
-        self._retry(x, delay_ns, now_ns)
+        self.sender.retry(x, delay_ns, now_ns)
         return True
 
     # ---------------------------------------------------------------- endings
@@ -629,7 +696,7 @@ class Relay(Courier):
     def _done(self, x: Exchange, now_ns: int) -> None:
         downstream: ServerConnection = x.downstream
         if x.began_ns:
-            x = self._won(x)
+            x = self.sender.won(x)
         if x.error:
             self._close(x, TRUNCATED, VERDICT_NEUTRAL, now_ns)
         else:
@@ -648,7 +715,7 @@ class Relay(Courier):
         if early and not x.streamed and x.route.may_replay(x):
             # An upstream that exceeded half of the client's own timeout is not to blame.
             hasty = x.until_ns and x.answer_ns == x.until_ns and not x.leg.first_event_ns
-            if self._another(x, VERDICT_NEUTRAL if hasty else VERDICT_FAILURE, TIMEOUT, -1, now_ns):
+            if self.sender.another(x, VERDICT_NEUTRAL if hasty else VERDICT_FAILURE, TIMEOUT, -1, now_ns):
                 return
         if early:
             # There is no other upstream: this one gets the rest of the time.
@@ -705,10 +772,8 @@ class Relay(Courier):
         x.closed = True
         self.in_flight -= 1
         x.deadline_ns = 0
-        rival = x.rival
-        if rival is not None:
-            self._part(x, rival)
-            self._call_off(rival, VERDICT_NEUTRAL, now_ns)
+        if x.other is not None:
+            self.sender.cancel_other(x, now_ns)
         leg: Leg = x.leg
         if x.index >= 0:
             balancer: Balancer = leg.balancer

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Dialled(Protocol):
-    """The receiver of a dial's result: the relay."""
+    """The receiver of a dial's result: the attempt sender, or a mirror."""
 
     def connected(self, x: Exchange, connection: ClientConnection) -> None: ...
     def unreachable(self, x: Exchange, error: GatewayError) -> None: ...
@@ -52,17 +52,24 @@ class Dialler:
         self._tls = tls
         self._resolver = resolver or Resolver()
 
-    async def dial(self, target: Target, x: Exchange, relay: Any, sockets: PlainSockets | None = None) -> None:
-        """Connect, and report the result to the relay (a `Dialled` and a `ExchangeHandler`). Cancelled when the exchange ends
-        first."""
+    async def dial(
+        self,
+        target: Target,
+        x: Exchange,
+        dialled: Dialled,
+        handler: ExchangeHandler,
+        sockets: PlainSockets | None = None,
+    ) -> None:
+        """Connect, and report the result to `dialled`; the connection reports to `handler`. Cancelled when the exchange
+        ends first."""
         try:
-            connection = await self.connect(target, relay, sockets)
+            connection = await self.connect(target, handler, sockets)
         except GatewayError as error:
-            relay.unreachable(x, error)
+            dialled.unreachable(x, error)
         except Exception as error:  # noqa: BLE001 - a task's edge: a defect must not leave the exchange in flight
-            relay.crashed(x, error)
+            handler.crashed(x, error)
         else:
-            relay.connected(x, connection)
+            dialled.connected(x, connection)
 
     async def connect(
         self, target: Target, handler: ExchangeHandler, sockets: PlainSockets | None = None

@@ -324,7 +324,7 @@ async def test_a_slow_reader_costs_64_kib(gateway: Inside, upstream: FaultyUpstr
         client.read_no_more()
         await still(upstream)
         # The mark, and the read that went over it, with what it completed.
-        assert 0 < max(gateway.plane.relay.plain.unsent()) <= 64 * 1024
+        assert 0 < max(gateway.plane.relay.sender.plain.unsent()) <= 64 * 1024
 
 
 async def test_a_large_upload_is_streamed_and_held_back(gateway: Inside, upstream: FaultyUpstream) -> None:

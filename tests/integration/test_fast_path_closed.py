@@ -115,10 +115,10 @@ EXCHANGE_SAFE = {
     "target", "send_body", "connection", "task", "waiter", "reused", "fresh", "vouched_early", "asked", "status",
     "told_flags", "told_length", "error", "deadline_ns", "progressed", "stalled", "chunked", "sse", "to_close",
     "keep_alive", "head_sent", "closed", "first_byte_ns", "token_ns", "read_ns", "heard", "overhead_ns", "bytes_out",
-    "pump", "dialect", "adapter", "held", "hold", "ends", "doubt", "waiting", "waiting_bytes", "spoke_ns", "document", "main", "retries", "cors",
+    "pump", "dialect", "adapter", "held", "hold", "ends", "doubt", "waiting", "waiting_bytes", "spoke_ns", "document", "primary", "retries", "cors",
 }  # fmt: skip
 EXCHANGE_CLOSES = {
-    "streams", "attempts", "rename", "keeps_usage", "vouched", "claim", "handshake", "pin", "fallback", "rival", "streamed",
+    "streams", "attempts", "rename", "keeps_usage", "vouched", "claim", "handshake", "pin", "fallback", "other", "streamed",
     "reply", "hides_model", "head_edits", "answer_lines",
 }  # fmt: skip
 

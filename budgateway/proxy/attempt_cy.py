@@ -1,17 +1,16 @@
-"""Attempts: sends planned requests upstream, with retries and hedging. The sending half of the relay."""
+"""The attempt sender: sends planned requests upstream, with retries and hedging."""
 
 from __future__ import annotations
 
-from time import monotonic_ns, time
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.attempts_cy import CONNECT
-from budgateway.errors import GatewayError, OutOfResources, Overloaded
+from budgateway.errors import OutOfResources, Overloaded
 from budgateway.exchange.exchange_cy import Exchange
-from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
+from budgateway.wire.chunked_cy import chunk
 from budgateway.wire.patience import timeout_ns
-from budgateway.wire.retry_after import seconds_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.balance.hedge_cy import Hedging
-    from budgateway.native import ResponseHead
+    from budgateway.errors import GatewayError
+    from budgateway.exchange.handler_cy import ExchangeHandler
     from budgateway.routing.router_cy import Leg, RouteRoom
     from budgateway.transport.client_cy import ClientConnection, Target
     from budgateway.transport.sockets import PlainSockets
@@ -29,23 +29,25 @@ _KEEP_ALIVE = 1
 
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 
-# Silence after which an upstream is probed. A busy engine is probed now and then in vain; a stopped one is taken out
-# within 3 s (R16).
-SUSPECT_NS = 750_000_000
-
 _TIMED = 2048
 
 
-class Courier(ExchangeHandler):
-    """Sends planned requests upstream, on a warm connection or a new one. Base class of `Relay`, which handles
-    responses."""
+class AttemptSender:
+    """Sends the attempts of exchanges, each on a warm connection or a new one.
+
+    What comes of an attempt reaches the handler: from its connection as the events of a response, from here as `fail`
+    when no upstream could be reached, and as `crashed`. The handler then calls `another` for one more attempt, or `won`
+    when the response is one to pass on.
+    """
 
     def __init__(
         self,
+        handler: ExchangeHandler,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         later: Callable[..., asyncio.TimerHandle],
     ) -> None:
         # process
+        self._handler = handler
         self._spawn = spawn
         self._later = later
         # serves plain TCP connections to upstreams; None: the loop does
@@ -53,52 +55,7 @@ class Courier(ExchangeHandler):
         # configuration
         self.share = 1 << 30  # exchanges that one upstream without a bound may have in flight
 
-    def give_up(self, x: Exchange, error: GatewayError) -> None:
-        """End an exchange with an error: no other upstream is left."""
-        raise NotImplementedError
-
-    # ---------------------------------------------------------------- the request's body, as it streams
-
-    def body(self, x: Exchange, data: bytes) -> None:
-        """Forward a piece of a streamed request body."""
-        connection = x.connection
-        if x.closed:
-            return
-        if x.form is not None and not x.model and x.form.model and x.route is not None:
-            try:
-                x.snapshot.routes.name_late(x, x.form.model)
-            except GatewayError as error:
-                self.give_up(x, error)
-                return
-        if connection is None:
-            # Still dialling: buffer the piece, and let the client wait.
-            x.send_body = data if x.send_body is None else x.send_body + data
-            x.downstream.pause_reading()
-        else:
-            connection.send_more(data if x.head.content_length >= 0 else chunk(data), False)
-
-    def body_end(self, x: Exchange) -> None:
-        """Forward the end of a streamed request body."""
-        if x.closed or x.connection is None:
-            return
-        x.connection.send_more(b"" if x.head.content_length >= 0 else b"0\r\n\r\n", True)
-        x.answer_ns = monotonic_ns() + x.route.first_byte_ns
-        x.deadline_ns = x.answer_ns
-
-    def upstream_writable(self, x: Exchange, ok: bool) -> None:
-        """Pause or resume the client, because the upstream takes a streamed body too slowly, or caught up (`ok`)."""
-        if ok:
-            x.downstream.resume_reading()
-        else:
-            x.downstream.pause_reading()
-        if not x.head_sent and not x.body_done:
-            # The deadline for a response starts with the request's end; before it, only an upstream that takes no bytes
-            # is late.
-            x.deadline_ns = 0 if ok else monotonic_ns() + x.route.first_byte_ns
-
-    # ---------------------------------------------------------------- attempts
-
-    def _spread(self, x: Exchange) -> None:
+    def spread(self, x: Exchange) -> None:
         """Move the exchange to another upstream if the chosen one has no bound of its own and more than `share` in
         flight: half of what the gateway takes, or nothing would be left for the others. A client refused for that loses
         its connection, too."""
@@ -110,7 +67,7 @@ class Courier(ExchangeHandler):
             x.flags &= ~_KEEP_ALIVE
             raise
 
-    def execute(self, x: Exchange) -> None:
+    def send(self, x: Exchange) -> None:
         """Send the planned request: on a warm connection, else on one that is dialled now."""
         route: RouteRoom = x.route
         x.attempts += 1
@@ -131,7 +88,7 @@ class Courier(ExchangeHandler):
             x.reused = False
             # Connecting is the upstream's time, not ours.
             x.overhead_ns += monotonic_ns() - x.ready_ns
-            x.task = self._spawn(target.dialler.dial(target, x, self, self.plain))
+            x.task = self._spawn(target.dialler.dial(target, x, self, self._handler, self.plain))
         else:
             x.reused = True
             self._send(x, connection)
@@ -141,14 +98,10 @@ class Courier(ExchangeHandler):
         try:
             self._connected(x, connection)
         except Exception as error:  # noqa: BLE001 - a task's edge: a defect must not leave the exchange in flight
-            self.crashed(x, error)
+            self._handler.crashed(x, error)
 
     def _connected(self, x: Exchange, connection: ClientConnection) -> None:
-        x.task = None
-        if x.main is not None and x.rival is None and not x.closed:
-            # The first attempt failed meanwhile: this one is the exchange's.
-            x = x.main
-            x.task = None
+        x = self._dialled(x)
         if x.closed:
             connection.abort()
         else:
@@ -160,23 +113,29 @@ class Courier(ExchangeHandler):
         try:
             self._unreachable(x, error)
         except Exception as defect:  # noqa: BLE001 - a task's edge
-            self.crashed(x, defect)
+            self._handler.crashed(x, defect)
 
     def _unreachable(self, x: Exchange, error: GatewayError) -> None:
-        x.task = None
-        if x.main is not None and x.rival is None and not x.closed:
-            # The first attempt failed meanwhile: this one is the exchange's.
-            x = x.main
-            x.task = None
+        x = self._dialled(x)
         if not x.closed:
             x.ready_ns = monotonic_ns()
             # A shortage in the gateway says nothing about the upstream.
             verdict = VERDICT_FAILURE if error.who == "upstream" else VERDICT_NEUTRAL
-            if not self._another(x, verdict, CONNECT, -1, x.ready_ns):
+            if not self.another(x, verdict, CONNECT, -1, x.ready_ns):
                 if isinstance(error, OutOfResources):
                     # The client's connection uses one of the descriptors that are missing.
                     x.flags &= ~_KEEP_ALIVE
-                self.give_up(x, error)
+                self._handler.fail(x, error)
+
+    def _dialled(self, x: Exchange) -> Exchange:
+        """Return the exchange that a finished dial serves: that of the attempt, or its primary if that has taken the
+        attempt over meanwhile, because its own failed."""
+        x.task = None
+        if x.primary is None or x.other is not None or x.closed:
+            return x
+        primary: Exchange = x.primary
+        primary.task = None
+        return primary
 
     def _send(self, x: Exchange, connection: ClientConnection) -> None:
         x.connection = connection
@@ -216,21 +175,21 @@ class Courier(ExchangeHandler):
             x.streamed = True
             x.body = None
             x.send_body = None
-            self.upstream_writable(x, connection.writable)
+            self._handler.upstream_writable(x, connection.writable)
 
-    def _another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
+    def another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
         """Try the exchange again, elsewhere; return False when it cannot be. Its client has received nothing yet."""
-        if x.rival is not None:
+        if x.other is not None:
             self._fall_out(x, verdict, now_ns)
             return True
         attempts: Attempts = x.route.attempts
         delay_ns = attempts.next(x, verdict, reason, wait_ns, now_ns)
         if delay_ns < 0:
             return False
-        self._retry(x, delay_ns, now_ns)
+        self.retry(x, delay_ns, now_ns)
         return True
 
-    def _retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
+    def retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
         """Drop the attempt that failed, and make the next one."""
         x.began_ns = 0
         if x.timer is not None:
@@ -255,46 +214,23 @@ class Courier(ExchangeHandler):
         x.deadline_ns = 0
         x.ready_ns = now_ns
         try:
-            self._spread(x)
+            self.spread(x)
         except Overloaded as error:
-            self.give_up(x, error)
+            self._handler.fail(x, error)
             return
         if delay_ns:
             x.timer = self._later(delay_ns / 1e9, self._resume, x)
         else:
-            self.execute(x)
+            self.send(x)
 
     def _resume(self, x: Exchange) -> None:
         x.timer = None
         if not x.closed:
             x.ready_ns = monotonic_ns()
             try:
-                self.execute(x)
+                self.send(x)
             except Exception as error:  # noqa: BLE001 - a timer's edge
-                self.crashed(x, error)
-
-    # ---------------------------------------------------------------- signals about an upstream
-
-    def _listen(self, x: Exchange, now_ns: int) -> None:
-        """Have an upstream probed that is silent for a while, to this exchange and to all others."""
-        route: RouteRoom = x.route
-        target: Target = x.target
-        since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
-        if x.ready_ns > since_ns:
-            since_ns = x.ready_ns
-        since_ns = max(since_ns, target.pool.heard_ns)
-        if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
-            balancer.suspect(x, now_ns)
-
-    def _rest(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
-        """Give an upstream that sent retry-after a pause, if others of its provider are left."""
-        words = head.header("retry-after")
-        if words is not None and x.index >= 0:
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
-            balancer.rest(x, seconds_of(words, time()), now_ns)
+                self._handler.crashed(x, error)
 
     # ---------------------------------------------------------------- two attempts at a time
 
@@ -317,48 +253,55 @@ class Courier(ExchangeHandler):
         try:
             h = attempts.hedge(x, monotonic_ns())
             if h is not None:
-                x.rival = h
-                self.execute(h)
+                x.other = h
+                self.send(h)
         except Exception as error:  # noqa: BLE001 - a timer's edge
-            self.crashed(x, error)
+            self._handler.crashed(x, error)
 
-    def _won(self, x: Exchange) -> Exchange:
+    def won(self, x: Exchange) -> Exchange:
         """Keep the attempt whose response begins, record how long that took, and cancel the other attempt, if there is
-        one. Returns the exchange to continue with."""
+        one. Returns the exchange to continue with: a twin's response is its primary's from here on."""
         now_ns = monotonic_ns()
-        main: Exchange = x if x.main is None else x.main
+        primary: Exchange = x if x.primary is None else x.primary
         attempts: Attempts = x.route.attempts
         attempts.hedging.heard(x, now_ns - x.began_ns)
-        main.began_ns = 0
-        loser: Exchange | None = x.rival
+        primary.began_ns = 0
+        loser: Exchange | None = x.other
         if loser is not None:
-            self._part(main, loser)
+            self._part(primary, loser)
             self._call_off(loser, VERDICT_NEUTRAL, now_ns)
-            if main is not x:
-                main.become(x)
-        return main
+            if primary is not x:
+                primary.become(x)
+        return primary
+
+    def cancel_other(self, x: Exchange, now_ns: int) -> None:
+        """Cancel the second attempt of an exchange that ends, if there is one."""
+        twin: Exchange | None = x.other
+        if twin is not None:
+            self._part(x, twin)
+            self._call_off(twin, VERDICT_NEUTRAL, now_ns)
 
     def _fall_out(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Drop one of two attempts, because it failed: the exchange continues with the other one."""
-        other: Exchange = x.rival
-        main: Exchange = x if x.main is None else x.main
-        main.began_ns = 0
-        self._part(main, x)
+        other: Exchange = x.other
+        primary: Exchange = x if x.primary is None else x.primary
+        primary.began_ns = 0
+        self._part(primary, x)
         self._call_off(x, verdict, now_ns)
-        if main is x:
-            main.become(other)
+        if primary is x:
+            primary.become(other)
         else:
-            main.tried = x.tried
+            primary.tried = x.tried
 
-    def _part(self, main: Exchange, loser: Exchange) -> None:
-        h: Exchange = main.rival
-        main.rival = None
-        h.rival = None
-        main.asked = main.asked or h.asked
-        if loser is h:
-            h.closed = True
+    def _part(self, primary: Exchange, loser: Exchange) -> None:
+        twin: Exchange = primary.other
+        primary.other = None
+        twin.other = None
+        primary.asked = primary.asked or twin.asked
+        if loser is twin:
+            twin.closed = True
         else:
-            main.tried = h.tried
+            primary.tried = twin.tried
 
     def _call_off(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give back an attempt's slot, connection and task."""
@@ -376,8 +319,3 @@ class Courier(ExchangeHandler):
         if x.task is not None:
             x.task.cancel()
             x.task = None
-
-
-def chunk(data: bytes) -> bytes:
-    """Return one chunk of chunked framing (RFC 9112 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
