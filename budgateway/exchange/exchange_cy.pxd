@@ -37,6 +37,7 @@ cdef class Exchange:
     cdef public object leg              # routing.router_cy.Leg: the destination in use
     cdef public object handshake        # wire.upgrade.Handshake, of a WebSocket request
     cdef public object reply            # reply.Reply: a response of our own, instead of an upstream's
+    cdef public object tap              # tap.Tap: a copy of the answer goes to it; None: to nobody
     cdef public bytes cors              # CORS header lines of the response; empty: none
     cdef public str pin                 # key that keeps related exchanges at one provider and upstream
     # attempt

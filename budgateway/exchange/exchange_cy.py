@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange.reply import Reply
+    from budgateway.exchange.tap import Tap
     from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead
     from budgateway.records import Principal
     from budgateway.wire.form import FormReader
@@ -52,6 +53,7 @@ class Exchange:
         self.stage = 0
         self.step = 0
         self.reply: Reply | None = None
+        self.tap: Tap | None = None
         self.snapshot: Any = None
         self.principal: Principal | None = None
         self.standing: Any = None
@@ -146,6 +148,7 @@ class Exchange:
         h.leg = self.leg
         h.pin = self.pin
         h.cors = self.cors
+        h.tap = self.tap
         bit = 1
         bit <<= self.index  # in C, `1 << n` would be an int
         h.tried = self.tried | bit

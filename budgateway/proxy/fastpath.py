@@ -86,7 +86,7 @@ class FastPath:
         request goes to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
         refused: the native half serves none of those."""
         route: RouteRoom = x.route
-        if x.streams or x.rename or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
+        if x.streams or x.rename or x.tap is not None or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
             return
         snapshot: Snapshot = x.snapshot
         if snapshot is not self._relay.snapshot:

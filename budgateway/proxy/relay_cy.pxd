@@ -42,7 +42,7 @@ cdef class Relay(ExchangeHandler):
     @cython.locals(route=RouteRoom)
     cdef _plan(self, Exchange x)
     @cython.locals(
-        now_ns=cython.longlong, flags=cython.int, length=Py_ssize_t, whole=bint, data=bytes, downstream=ServerConnection,
+        now_ns=cython.longlong, flags=cython.int, length=Py_ssize_t, whole=bint, data=bytes,
     )
     cdef _reply(self, Exchange x, reply)
     @cython.locals(downstream=ServerConnection)
@@ -56,11 +56,9 @@ cdef class Relay(ExchangeHandler):
     cpdef response(self, Exchange x, head, long long now_ns)
     @cython.locals(target=Target)
     cpdef response_head(self, Exchange x, head, long long now_ns)
-    @cython.locals(downstream=ServerConnection)
     cpdef response_data(self, Exchange x, bytes out)
-    @cython.locals(downstream=ServerConnection)
     cpdef response_flush(self, Exchange x)
-    @cython.locals(downstream=ServerConnection, target=Target, last=bytes)
+    @cython.locals(target=Target, last=bytes)
     cpdef response_end(self, Exchange x, bytes out, long long now_ns)
     cdef _keep(self, Exchange x, bytes out)
     @cython.locals(leg=Leg)
@@ -72,12 +70,13 @@ cdef class Relay(ExchangeHandler):
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
         keeps_usage=bint,
-        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes, body=bytes,
-        downstream=ServerConnection, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
+        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes, body=bytes, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
     )
     cdef _answer(self, Exchange x, head, bint complete, long long now_ns)
     @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
     cdef _began(self, Exchange x)
+    @cython.locals(downstream=ServerConnection)
+    cdef _to_client(self, Exchange x, bytes data)
     @cython.locals(downstream=ServerConnection)
     cdef _done(self, Exchange x, long long now_ns)
     @cython.locals(may=bint)

@@ -198,16 +198,15 @@ class Relay(ExchangeHandler):
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0 and not x.to_close
         x.overhead_ns += now_ns - x.ready_ns
         data = self._write_head(head, length, x.keep_alive, x.request_id, x.cors, 0, x.overhead_ns // 1000, x.grant)
-        downstream: ServerConnection = x.downstream
         if whole or flags & _NO_BODY:
             if not flags & _NO_BODY:
                 x.bytes_out = len(reply.body)
                 data += reply.body
-            downstream.write(data)
+            self._to_client(x, data)
             x.head_sent = True
             self._done(x, monotonic_ns())
             return
-        downstream.write(data)
+        self._to_client(x, data)
         x.head_sent = True
         x.deadline_ns = now_ns + x.route.chunk_ns
         self._pour(x)
@@ -224,13 +223,13 @@ class Relay(ExchangeHandler):
                 return
             if piece is None:
                 if x.chunked:
-                    downstream.write(_LAST_CHUNK)
+                    self._to_client(x, _LAST_CHUNK)
                 self._done(x, monotonic_ns())
                 return
             if piece:
                 x.progressed = True
                 x.bytes_out += len(piece)
-                downstream.write(chunk(piece) if x.chunked else piece)
+                self._to_client(x, chunk(piece) if x.chunked else piece)
 
     def waited(self, x: Exchange, error: Exception | None) -> None:
         """Continue the plan after a stage's wait, or handle the wait's error."""
@@ -397,8 +396,7 @@ class Relay(ExchangeHandler):
         if x.sse and not x.token_ns and has_spoken(x):
             x.token_ns = monotonic_ns()
         x.progressed = True
-        downstream: ServerConnection = x.downstream
-        downstream.write(out)
+        self._to_client(x, out)
 
     def response_flush(self, x: Exchange) -> None:
         """Send the held head and what is kept behind it, unless the check of the response needs more of it."""
@@ -410,15 +408,13 @@ class Relay(ExchangeHandler):
         if x.sse and not x.token_ns and has_spoken(x):
             x.token_ns = monotonic_ns()
         x.progressed = True
-        downstream: ServerConnection = x.downstream
-        downstream.write(out)
+        self._to_client(x, out)
 
     def response_end(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
         """Send the rest of the body, and end the exchange."""
         target: Target = x.target
         target.pool.heard_ns = now_ns
         x.connection = None
-        downstream: ServerConnection = x.downstream
         if x.held is not None:
             self._keep(x, out)
             if not self._may_leave(x, True):
@@ -431,14 +427,14 @@ class Relay(ExchangeHandler):
         x.progressed = True
         if x.ends and judge_end(x) != _PASS:
             if out:
-                downstream.write(out)
+                self._to_client(x, out)
             self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
             return
         # The bytes that the pump held back, and our own terminator.
         last = x.pump.finish()
         out = last if out is None else out + last
         if out:
-            downstream.write(out)
+            self._to_client(x, out)
         self._done(x, now_ns)
 
     def _keep(self, x: Exchange, out: bytes | None) -> None:
@@ -493,11 +489,11 @@ class Relay(ExchangeHandler):
                 x = self.sender.won(x)
             deadline_ns = x.deadline_ns
             x.read_ns = monotonic_ns()
-            downstream.write(self._let_go(x))
+            self._to_client(x, self._let_go(x))
             x.deadline_ns = deadline_ns
         if x.chunked and downstream.writable and x.pump is not None and x.pump.between_events:
             x.bytes_out += len(_COMMENT)
-            downstream.write(chunk(_COMMENT))
+            downstream.write(chunk(_COMMENT))  # no part of the answer: past the tap
 
     def lost(self, x: Exchange, error: GatewayError) -> None:
         """Retry or fail an exchange whose upstream connection ended before its response."""
@@ -567,6 +563,8 @@ class Relay(ExchangeHandler):
         if x.index >= 0:
             # A breaker's trial does not last as long as the WebSocket.
             x.leg.balancer.answered(x, now_ns)
+        if x.tap is not None:
+            x.tap.copy(x, data)
         place, downstream.place = downstream.place, 0
         client, early, door = downstream.surrender()
         tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets, place)
@@ -646,8 +644,7 @@ class Relay(ExchangeHandler):
             if body is not None:
                 x.bytes_out = len(body)
                 data += body if redactor is None or status < 300 else redactor.blot(body)
-        downstream: ServerConnection = x.downstream
-        downstream.write(data)
+        self._to_client(x, data)
         x.head_sent = True
         sent_ns = monotonic_ns()
         x.overhead_ns += sent_ns - now_ns
@@ -690,6 +687,15 @@ class Relay(ExchangeHandler):
             return False
         self.sender.retry(x, delay_ns, now_ns)
         return True
+
+    # ---------------------------------------------------------------- the answer's way out
+
+    def _to_client(self, x: Exchange, data: bytes) -> None:
+        """Write a part of the answer, the head first. Everything that belongs to an answer passes here."""
+        downstream: ServerConnection = x.downstream
+        downstream.write(data)
+        if x.tap is not None:
+            x.tap.copy(x, data)
 
     # ---------------------------------------------------------------- endings
 
@@ -742,12 +748,13 @@ class Relay(ExchangeHandler):
                 # too long to be held.
                 told = event_bytes(error, x.request_id, x.dialect)
                 x.bytes_out += len(told)
-                downstream.write(chunk(told))
+                self._to_client(x, chunk(told))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
             downstream.break_off(not x.to_close)
             return
         x.status = error.status
         x.sse = False
+        x.chunked = False
         x.pump = None
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         count = x.attempts if x.target is not None and x.target.disclosure else 0
@@ -761,8 +768,8 @@ class Relay(ExchangeHandler):
     def _tell(self, x: Exchange, data: bytes, outcome: int, verdict: int) -> None:
         """End an exchange with a response of our own."""
         downstream: ServerConnection = x.downstream
+        self._to_client(x, data)
         self._close(x, outcome, verdict, monotonic_ns())
-        downstream.write(data)
         downstream.finish(x.keep_alive)
 
     def _close(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
@@ -798,6 +805,9 @@ class Relay(ExchangeHandler):
             self._settle(x, outcome, now_ns)
         except Exception as error:  # noqa: BLE001 - what became of it was done already: its client must not wait for the books
             _log.error("exchange %s could not be recorded", x.request_id, exc_info=error)
+        if x.tap is not None:
+            x.tap.close(x, outcome)
+            x.tap = None
         # The connection may keep the exchange until its next one: free the bulk.
         x.body = None
         x.send_body = None

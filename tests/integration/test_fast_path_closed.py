@@ -119,7 +119,7 @@ EXCHANGE_SAFE = {
 }  # fmt: skip
 EXCHANGE_CLOSES = {
     "streams", "attempts", "rename", "keeps_usage", "vouched", "claim", "handshake", "pin", "fallback", "other", "streamed",
-    "reply", "hides_model", "head_edits", "answer_lines",
+    "reply", "tap", "hides_model", "head_edits", "answer_lines",
 }  # fmt: skip
 
 
