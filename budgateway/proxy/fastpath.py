@@ -65,7 +65,6 @@ class FastPath:
             resume=self.resume,
             flush=recorder.flush,
             block_bytes=recorder.block_bytes,
-            epoch_ns=recorder.epoch_ns,
             quiet_ns=QUIET_NS,
             slack_ns=SLACK_NS,
         )

@@ -34,7 +34,7 @@ const ABI: u32 = 13;
 
 #[pymodule(gil_used = false)]
 mod _native {
-    use budgateway_core::metrics::Outcome;
+    use budgateway_core::entry::Outcome;
 
     use super::*;
 

@@ -47,8 +47,6 @@ pub(crate) struct FastPath {
     writer: core::ResponseHeadWriter,
     /// Beginnings of bodies that may not be answers.
     doubtful: Vec<PyBackedBytes>,
-    /// The offset from the monotonic clock to the wall clock.
-    epoch_ns: i64,
     /// The longest acceptable silence of an upstream.
     quiet_ns: i64,
     /// The time before an exchange's deadline at which the relay must have it.
@@ -79,7 +77,7 @@ struct State {
 impl FastPath {
     #[new]
     #[pyo3(signature = (
-        *, ids, ledger, requests, responses, doubtful, resume, flush, block_bytes, epoch_ns, quiet_ns, slack_ns
+        *, ids, ledger, requests, responses, doubtful, resume, flush, block_bytes, quiet_ns, slack_ns
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords, once a worker")]
     fn new(
@@ -92,7 +90,6 @@ impl FastPath {
         resume: Py<PyAny>,
         flush: Option<Py<PyAny>>,
         block_bytes: isize,
-        epoch_ns: i64,
         quiet_ns: i64,
         slack_ns: i64,
     ) -> PyResult<Self> {
@@ -105,7 +102,6 @@ impl FastPath {
             responses: Parser::new(py, responses)?,
             writer,
             doubtful,
-            epoch_ns,
             quiet_ns,
             slack_ns,
             state: Mutex::new(State {
@@ -456,7 +452,7 @@ impl FastPath {
             return Ok(Some(exchange));
         }
         let now_ns = now_ns();
-        let waiting = exchange.record(py, self.ledger.get(), self.epoch_ns, &response, now_ns);
+        let waiting = exchange.record(py, self.ledger.get(), &response, now_ns);
         exchange.complete(py, now_ns)?;
         self.count_served(py, waiting)?;
         Ok(None)
