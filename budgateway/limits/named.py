@@ -51,7 +51,7 @@ class Named(NamedTuple):
         if self.name == GATEWAY:
             return f"the gateway's limit of {rate}"
         if self.name.startswith(OWN):
-            return f"the limit of {rate}, of the gateway's own paths"
+            return f"the limit of {rate}, for the gateway's own paths"
         if self.name.startswith("route:"):
             return f"the limit of route '{self.name.removeprefix('route:')}', {rate}"
         if self.kind == "spend":

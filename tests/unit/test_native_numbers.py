@@ -49,6 +49,7 @@ def numbers(path: Path) -> dict[str, int]:
         ("routing/router_cy", {"_UPGRADE", "_JSON", "_ENCODED", "_TARGET_MODEL"}),
         ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART", "_ENCODED"}),
         ("transport/client_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY"}),
+        ("wire/upgrade", {"_UPGRADE", "_HTTP_10"}),
     ],
 )
 def test_flags_are_the_cores(module: str, expected: set[str]) -> None:
@@ -69,7 +70,7 @@ def constant(module: str, name: str) -> int:
     [
         ("server/connection_cy", "MAX_HEAD_BYTES"),
         ("transport/client_cy", "MAX_HEAD_BYTES"),
-        ("proxy/courier_cy", "JOINED_BYTES"),
+        ("proxy/attempt_cy", "JOINED_BYTES"),
     ],
 )
 def test_a_limit_that_is_written_twice_is_the_same(module: str, name: str) -> None:
@@ -78,11 +79,11 @@ def test_a_limit_that_is_written_twice_is_the_same(module: str, name: str) -> No
 
 def test_the_fast_path_notices_a_silent_upstream_as_early_as_the_relay() -> None:
     # The sweep gives a silent exchange up; the relay probes its upstream in a later sweep.
-    assert QUIET_NS + int(SWEEP_S * 1e9) == constant("proxy/courier_cy", "SUSPECT_NS")
+    assert QUIET_NS + int(SWEEP_S * 1e9) == constant("proxy/attempt_cy", "SUSPECT_NS")
     assert int(2 * SWEEP_S * 1e9) == SLACK_NS
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_flag_goes_by_anothers_name(path: Path) -> None:
     flags = {name: number for name, number in numbers(path).items() if hasattr(_native, name[1:])}
     assert flags == {name: getattr(_native, name[1:]) for name in flags}
