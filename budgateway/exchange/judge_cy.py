@@ -94,7 +94,11 @@ def judge(x: Exchange, complete: bool, limit: int) -> int:
     """Check what is held so far; beyond `limit` bytes the response passes."""
     if x.hold == HOLD_DOCUMENT:
         if complete:
-            return judge_document(x, x.status, _text(x))
+            judgement = judge_document(x, x.status, _text(x))
+            if judgement == PASS and x.answer_lines is not None:
+                # Translated before its head leaves: when that fails, another upstream may be asked.
+                x.waiting = [*(x.waiting or ()), x.pump.finish()]
+            return judgement
         return WAIT if x.waiting_bytes <= limit else PASS
     seen: int = x.pump.seen
     if seen & _SEEN_ERROR_FIRST:
@@ -141,7 +145,11 @@ def judge_end(x: Exchange) -> int:
 
 
 def _text(x: Exchange) -> bytes:
-    """Return the body bytes held so far, without the framing that they would leave with."""
+    """Return the body bytes held so far, without the framing that they would leave with; of a translated body, what the
+    upstream sent."""
+    if x.answer_lines is not None:
+        text: bytes = x.pump.text
+        return text
     held = b"".join(x.waiting or ())
     return unchunk(held) if x.chunked else held
 

@@ -80,9 +80,14 @@ class Recorder:
         row[_FIRST_NS] = x.token_ns if x.sse else x.first_byte_ns
         row[_ENDED_NS] = now_ns
         row[_OVERHEAD_NS] = x.overhead_ns
+        # The usage is the upstream's, read before translation; the bytes are those of the translation.
+        answer = x.document if x.pump is None else x.pump
+        if x.pump is not None and x.answer_lines is not None:
+            answer = x.pump.answer
+            row[_BYTES_OUT] += x.pump.passed - answer.passed
         waiting = self._record(
             x.head,
-            x.document if x.pump is None else x.pump,
+            answer,
             x.grant,
             price,
             x.principal,

@@ -3,7 +3,7 @@ cimport cython
 from budgateway.exchange.exchange_cy cimport Exchange
 from budgateway.exchange.judge_cy cimport scan_of
 
-cdef int _CHUNKED, _SCAN_EVENTS
+cdef int _CHUNKED
 
 
 cdef class Passthrough:
@@ -17,7 +17,7 @@ cdef class Passthrough:
     @cython.locals(told=bytes, asking=bytes, edits=list)
     cpdef request(self, Exchange x)
     cpdef bint alters(self, Exchange x) except -1
-    @cython.locals(flags=cython.int, scan=cython.int, is_good=bint, keeps_usage=bint)
+    @cython.locals(flags=cython.int, scan=cython.int, is_good=cython.bint, keeps_usage=cython.bint)
     cpdef body(self, Exchange x, head)
     cpdef bytes document(self, Exchange x, head)
     cpdef bytes error(self, Exchange x, error)

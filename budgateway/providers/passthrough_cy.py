@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from budgateway.records import Provider
 
 _CHUNKED = 2
-_SCAN_EVENTS = 2
 
 
 class Passthrough:

@@ -10,6 +10,7 @@ from budgateway.exchange.judge_cy cimport (
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.observe.record_cy cimport Recorder
 from budgateway.proxy.attempt_cy cimport AttemptSender
+from budgateway.providers.passthrough_cy cimport Passthrough
 from budgateway.proxy.pipeline_cy cimport Snapshot, plan
 from budgateway.routing.router_cy cimport Leg, RouteRoom
 from budgateway.server.connection_cy cimport ServerConnection
@@ -19,7 +20,7 @@ from budgateway.wire.chunked_cy cimport chunk
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
 cdef int _PASS, _WAIT, _CONTEXT
 cdef long long SUSPECT_NS
-cdef int _KEEP_ALIVE, _CHUNKED, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING, _LOCATED
+cdef int _KEEP_ALIVE, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING, _LOCATED
 
 
 cdef class Relay(ExchangeHandler):
@@ -27,7 +28,7 @@ cdef class Relay(ExchangeHandler):
     cdef Recorder _recorder
     cdef object _spawn
     cdef public AttemptSender sender
-    cdef object _next_id, _write_head, _write_whole, _write_switch
+    cdef object _next_id, _write_head, _write_whole, _write_translated, _write_switch
     cdef public object ids              # native.RequestIds
     cdef public object fast_in_flight
     cdef public object fastpath         # fastpath.FastPath, the fast path; None: off
@@ -68,9 +69,9 @@ cdef class Relay(ExchangeHandler):
     )
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(
-        status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, rename=bint, length=Py_ssize_t,
-        keeps_usage=bint,
-        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes, body=bytes, route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
+        status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, length=Py_ssize_t, adapter=Passthrough,
+        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes, body=bytes,
+        route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
     )
     cdef _answer(self, Exchange x, head, bint complete, long long now_ns)
     @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
@@ -96,7 +97,7 @@ cdef class Relay(ExchangeHandler):
     cdef _refuse(self, Exchange x, error)
     @cython.locals(now_ns=cython.longlong, early=bint, hasty=bint)
     cdef _expire(self, Exchange x, phase)
-    @cython.locals(snapshot=Snapshot, lines=bytes)
+    @cython.locals(snapshot=Snapshot, lines=bytes, body=bytes, adapter=Passthrough)
     cpdef give_up(self, Exchange x, error)
     @cython.locals(downstream=ServerConnection)
     cdef _tell(self, Exchange x, bytes data, int outcome, int verdict)

@@ -28,8 +28,6 @@ from budgateway.exchange.judge_cy import (
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
-    BodyPump,
-    ModelRewriter,
     RequestIds,
     ResponseHead,
     ResponseHeadWriter,
@@ -38,7 +36,7 @@ from budgateway.proxy.attempt_cy import AttemptSender
 from budgateway.proxy.pipeline_cy import plan
 from budgateway.proxy.waiting import go_on
 from budgateway.server.websocket import SocketCounts, Tunnel
-from budgateway.wire.answer import body_bytes, event_bytes, response_bytes
+from budgateway.wire.answer import body_bytes, response_bytes
 from budgateway.wire.chunked_cy import chunk
 from budgateway.wire.date import date_line
 from budgateway.wire.dialects import NONE
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
     from budgateway.exchange.reply import Reply
     from budgateway.limits.stage_cy import Limits
     from budgateway.observe.record_cy import Recorder
+    from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.proxy.pipeline_cy import Snapshot
     from budgateway.routing.router_cy import Leg, RouteRoom
     from budgateway.server.connection_cy import ServerConnection
@@ -68,7 +67,6 @@ SEND_NS = 60_000_000_000
 _NEVER_SHED = ("/livez", "/metrics", "/admin/")
 
 _KEEP_ALIVE = 1
-_CHUNKED = 2
 _NO_BODY = 512
 _NAMED = 1024
 _DOUBTFUL = 4096
@@ -83,6 +81,12 @@ _SCAN_EVENTS = 2
 _PASS = 0
 _WAIT = 1
 _CONTEXT = 3
+
+# Headers that describe a body, or the API behind it: they are not true of a translated one.
+DESCRIBING = [
+    "content-type", "cache-control", "etag", "content-md5", "digest", "content-digest", "repr-digest", "openai-version",
+    "openai-processing-ms", "anthropic-organization-id",
+]  # fmt: skip
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -111,6 +115,7 @@ class Relay(ExchangeHandler):
         writer = ResponseHeadWriter()
         self._write_head = writer.write
         self._write_whole = writer.write_whole
+        self._write_translated = ResponseHeadWriter(DESCRIBING).write
         self._write_switch = ResponseHeadWriter(SWITCH_LINES).write
         self.sockets = SocketCounts()
         self.fastpath: Any = None
@@ -245,7 +250,14 @@ class Relay(ExchangeHandler):
             self.crashed(x, error)
 
     def crashed(self, x: Exchange, error: Exception) -> None:
-        """End an exchange, once, after a defect of ours; other exchanges are not affected."""
+        """End an exchange, once, after a defect of ours; other exchanges are not affected. An answer that its adapter
+        could not translate is the upstream's fault, and another upstream may have a better one."""
+        if isinstance(error, GatewayError) and error.who == "upstream" and not x.closed:
+            try:
+                self.lost(x, error)
+                return
+            except Exception as defect:  # noqa: BLE001 - the same edge
+                error = defect
         if x.primary is not None:
             x = x.primary
         self._enter(x)
@@ -588,7 +600,7 @@ class Relay(ExchangeHandler):
         keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         scan = scan_of(flags)
         x.sse = scan == _SCAN_EVENTS
-        rename = x.rename and scan != 0 and status < 300
+        adapter: Passthrough = x.adapter
         leg: Leg = x.leg
         target: Target = x.target
         redactor = target.redactor
@@ -604,22 +616,15 @@ class Relay(ExchangeHandler):
                 return
             if scan == _SCAN_DOCUMENT:
                 x.document = head
-            if rename:
-                rewriter = ModelRewriter(False, x.model)
-                body = rewriter.feed(head.body() or b"") + rewriter.finish()
+            body = adapter.document(x, head)
+            if body is not None:
                 length = len(body)
         else:
-            length = frame(x, flags, length, rename or x.sse)
+            length = frame(x, flags, length, x.sse or adapter.alters(x))
         if x.to_close:
             keep_alive = False
         if not complete:
-            # A stream with a content-length keeps the usage event that the client did not request.
-            keeps_usage = x.keeps_usage and x.sse and status < 300 and x.told_length < 0
-            # A model's output holds no secret of ours; what an upstream says about itself may hold one.
-            hides = redactor if status >= 300 or scan != 0 else None
-            errors = x.sse and status < 300
-            name = x.model if rename else None
-            x.pump = BodyPump((flags & _CHUNKED) != 0, x.chunked, scan, name, keeps_usage, hides, errors)
+            x.pump = adapter.body(x, head)
             if scan != 0 and leg.hold_bytes:
                 attempts: Attempts = x.route.attempts
                 hold(x, status, attempts.minds_context)
@@ -628,14 +633,16 @@ class Relay(ExchangeHandler):
         count = x.attempts if disclosure else 0
         if x.cors:
             disclosure = disclosure + x.cors
+        write_head = self._write_head
+        if x.answer_lines is not None:
+            disclosure = disclosure + x.answer_lines
+            write_head = self._write_translated
         overhead_us = x.overhead_ns // 1000
-        if complete and not rename and not flags & _NO_BODY:
+        if complete and body is None and not flags & _NO_BODY:
             data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor)
             x.bytes_out = length
         else:
-            data = self._write_head(
-                head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor
-            )
+            data = write_head(head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor)
             if not complete:
                 x.held = data
                 x.read_ns = monotonic_ns()
@@ -746,7 +753,8 @@ class Relay(ExchangeHandler):
                 # The error is an event of its own; without a terminator behind it no client takes the stream for
                 # complete. The pump holds partial events back: there is no room for ours only inside an event that is
                 # too long to be held.
-                told = event_bytes(error, x.request_id, x.dialect)
+                adapter: Passthrough = x.adapter
+                told = adapter.error(x, error)
                 x.bytes_out += len(told)
                 self._to_client(x, chunk(told))
             self._close(x, TRUNCATED, verdict, monotonic_ns())
@@ -760,7 +768,11 @@ class Relay(ExchangeHandler):
         count = x.attempts if x.target is not None and x.target.disclosure else 0
         snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
         lines = snapshot.origins.lines(x.head) if x.route is None else x.cors
-        body = body_bytes(error, x.request_id, x.dialect)
+        if x.adapter is None:  # refused before a destination was chosen
+            body = body_bytes(error, x.request_id, x.dialect)
+        else:
+            adapter = x.adapter
+            body = adapter.error(x, error)
         data = response_bytes(error, x.request_id, body, not x.keep_alive, count, lines)
         x.bytes_out = len(body)
         self._tell(x, data, UPSTREAM_FAILED if upstream_fault else REFUSED, verdict)

@@ -142,7 +142,8 @@ impl Ledger {
             attempts: count(numbers.attempts),
             retries: numbers.retries as u64,
             bytes_in: count(numbers.bytes_in),
-            bytes_out: count(numbers.bytes_out).saturating_add(passed),
+            // A translated answer has more or fewer bytes than the pump passed: the number may be negative.
+            bytes_out: count(numbers.bytes_out.saturating_add_unsigned(passed)),
             epoch_ns: self.epoch_ns,
             started_ns: count(numbers.started_ns),
             first_ns: count(numbers.first_ns),

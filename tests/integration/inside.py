@@ -98,23 +98,25 @@ async def inside(
     provider: dict[str, Any] | None = None,
     upstream: dict[str, Any] | None = None,
     beside: Mapping[str, str] | None = None,
+    kinds: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Inside]:
     """A gateway before these upstream URLs; the mappings and keywords are fields of the records. `beside`: further paths,
-    each with an upstream of its own."""
+    each with an upstream of its own; `kinds`: the kinds of their providers, if not
+    `openai`."""
     urls = [upstreams] if isinstance(upstreams, str) else upstreams
     record = Provider(
         name="p",
-        kind="openai",
         upstreams=tuple(replace(upstream_of(url), **(upstream or {})) for url in urls),
-        **(provider or {}),
+        **{"kind": "openai", **(provider or {})},
     )
     only = Route(
         name="r", path=path, provider="p", replay_inference=True, timeouts=replace(Timeouts(), **(timeouts or {})),
         **{"auth_required": False, "max_body_bytes": settings.get("max_body_bytes", 10 << 20), **(route or {})},
     )  # fmt: skip
     others = [
-        (at, Provider(name=at, kind="openai", upstreams=(upstream_of(url),))) for at, url in (beside or {}).items()
+        (at, Provider(name=at, kind=(kinds or {}).get(at, "openai"), upstreams=(upstream_of(url),)))
+        for at, url in (beside or {}).items()
     ]
     routes = [Route(name=at, path=at, provider=at, auth_required=False) for at, _ in others]
     file = log / "access.log"

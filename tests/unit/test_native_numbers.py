@@ -31,7 +31,8 @@ def numbers(path: Path) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("module", "expected"),
     [
-        ("proxy/relay_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY", "_NAMED"}),
+        ("proxy/relay_cy", {"_KEEP_ALIVE", "_NO_BODY", "_NAMED"}),
+        ("providers/passthrough_cy", {"_CHUNKED"}),
         ("exchange/judge_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
         (
             "exchange/judge_cy",
