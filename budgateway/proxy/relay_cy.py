@@ -390,14 +390,14 @@ class Relay(ExchangeHandler):
             self._pause(x, head, now_ns)
         self._answer(x, head, True, now_ns)
 
-    def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> BodyPump | None:
+    def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> Any | None:
         """Set up the body's pump, and hold the head back until something follows it."""
         target: Target = x.target
         target.pool.heard_ns = now_ns
         if x.status == 429 or x.status == 503:
             self._pause(x, head, now_ns)
         self._answer(x, head, False, now_ns)
-        return x.pump  # type: ignore[no-any-return]
+        return x.pump
 
     def response_data(self, x: Exchange, out: bytes) -> None:
         """Send a piece of the body; while the head is held, keep it behind that."""
