@@ -5,7 +5,7 @@ are None or -1, never an exception. A malformed message raises a class of `budga
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 from typing_extensions import Buffer
 
@@ -429,18 +429,13 @@ class RetryBudget:
 
 @final
 class Metrics:
-    """Counters and histograms by (route, provider, model, status), as label ids, bounded; recorded once per exchange.
+    """Counters and histograms by (route, provider, model, status), as label ids, bounded; a `Ledger` adds
+    each exchange.
 
     Beyond some 2,000 series, exchanges are counted in one with "other" for labels and status 0.
     """
 
     def __new__(cls, segment: Segment) -> Metrics: ...
-    def observe(
-        self, route: int, provider: int, model: int, status: int, outcome: int, duration_ns: int, overhead_ns: int,
-        first_byte_ns: int, bytes_in: int, bytes_out: int, tokens_in: int, tokens_out: int,
-    ) -> None:  # fmt: skip
-        """Add one exchange. `outcome` is an `OUTCOME_*`; `first_byte_ns` is 0 when there was none; negative counts are
-        0."""
     def collect(self) -> list[Series]:
         """Return every series observed so far."""
 
@@ -498,43 +493,43 @@ OUTCOME_CLIENT_GONE: Final[int]
 
 @final
 class AccessLog:
-    """Formats one JSON line per exchange into a bounded buffer of this process; Python writes the blocks out."""
+    """The access lines of this process: a bounded buffer that a `Ledger` fills with one JSON line per exchange, and
+    Python writes out. A line has at most 4,096 bytes (texts are cut); with a full buffer it is dropped and counted.
+    Empty strings, zero label ids and what is unknown are left out. Members: docs/observability.md."""
 
     def __new__(cls, segment: Segment, capacity_bytes: int = 1 << 20) -> AccessLog: ...
-    def append(
-        self, unix_ms: int, head: RequestHead | None, request_id: str, client: str, principal: str, route: int,
-        provider: int, upstream: str, model: str, status: int, outcome: int, error: str, attempts: int,
-        stream: bool, bytes_in: int, bytes_out: int, duration_ns: int, overhead_ns: int, first_byte_ns: int,
-        tokens_in: int, tokens_out: int, tokens_cached: int,
-    ) -> int:  # fmt: skip
-        """Add a line of at most 4,096 bytes (texts are cut); return the number of buffered bytes. With a full buffer
-        the line is dropped and counted. Empty strings, zero label ids, negative numbers and a `first_byte_ns` of 0 are
-        left out. Members: docs/observability.md."""
     def drain(self) -> bytes:
         """Take all complete lines."""
     @property
     def dropped(self) -> int: ...
 
+class _Principal(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def tenant(self) -> str: ...
+
 @final
 class Ledger:
-    """Records an exchange's metrics, usage, limits and access line in one call, with numbers from `row`, which the
-    caller fills.
+    """Enters each ended exchange: gives its record to the consumers (limits, usage, retry budget, metrics, access log).
 
-    `row` is an array of 16 signed 64-bit cells: route, provider and model label, status, outcome, attempts, stream,
-    bytes in, bytes out, unix time in ms, duration, overhead and time to the first byte in ns, the time now in ns
-    (monotonic), whether a request was sent upstream, and retries (eight counts of eight bits). A recorded exchange pays
-    back to its provider's retry budget.
+    `row` is an array of signed 64-bit cells, one for each name in `CELLS`, which the caller fills before `record`.
+    Labels are ids; `outcome` is an `OUTCOME_*`; `retries` are eight counts of eight bits; `first_ns` is 0 when there was
+    no first byte; times are monotonic, and `epoch_ns` plus one of them is wall-clock time. Negative numbers are 0.
     """
 
-    def __new__(cls, metrics: Metrics, access: AccessLog | None, row: Buffer) -> Ledger: ...
+    CELLS: tuple[str, ...]
+    def __new__(
+        cls, segment: Segment, row: Buffer, *, access: AccessLog | None = None, epoch_ns: int = 0
+    ) -> Ledger: ...
     def record(
-        self, head: RequestHead | None, pump: BodyPump | None, document: bytes | ResponseHead | None,
-        reservation: Reservation | None, price: Price | None, request_id: str, client: str, principal: str | None,
-        tenant: str | None, upstream: str, model: str, error: str | None,
+        self, head: RequestHead | None, answer: BodyPump | ResponseHead | bytes | None, reservation: Reservation | None,
+        price: Price | None, principal: _Principal | None, *, request_id: str, client: str, model: str, upstream: str,
+        error: str,
     ) -> int:  # fmt: skip
-        """Record the exchange in the row, with the usage that `pump` found, or that is in `document` (a whole JSON
-        body, or the head that preceded it), or else an estimate; settle the reservation by it. Returns the number of
-        buffered bytes of access lines."""
+        """Enter the exchange in the row. Its usage is what `answer` reports (the pump of its body, a whole JSON body, or
+        the head that preceded one), or else an estimate; the bytes that a pump passed are added to `bytes_out`. Returns
+        the number of buffered bytes of access lines."""
     @property
     def used(self) -> tuple[int, int]:
         """The tokens and micro-dollars of the exchange recorded last."""
@@ -654,7 +649,7 @@ class Express:
     def __new__(
         cls, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object], responses: Callable[[object], object],
         doubtful: Sequence[bytes], take_over: Callable[..., None], flush: Callable[[], None] | None, block_bytes: int,
-        epoch_ns: int, quiet_ns: int, /,
+        quiet_ns: int, /,
     ) -> Express:  # fmt: skip
         """`requests` and `responses` make parsers that report to their argument (httptools); `take_over` is that of
         budgateway.proxy.express; `flush` is called when `block_bytes` of access lines are buffered; `quiet_ns` is for

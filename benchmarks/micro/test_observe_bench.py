@@ -8,17 +8,40 @@ import json
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from budgateway._native import DURATION_BOUNDS_S, AccessLog, Metrics, RequestHead, Segment
+from budgateway.exchange.exchange_cy import COMPLETE, Exchange
+from budgateway.native import DURATION_BOUNDS_S, AccessLog, Metrics, RequestHead, Segment
+from budgateway.observe.record_cy import Recorder
+from budgateway.records import Principal
 
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\ncontent-length: 300\r\n\r\n"
-UNIX_MS = 1_709_210_096_007
+ANSWER = b'{"choices":[{"message":{"content":"%s"}}],"usage":{"prompt_tokens":12,"completion_tokens":20}}' % (
+    b"a" * 200
+)
+UNIX_NS = 1_709_210_096_007_000_000
 
 
-def test_observe_native(benchmark: BenchmarkFixture) -> None:
+def exchange(segment: Segment) -> Exchange:
+    """An ordinary exchange that ended well."""
+    x = Exchange(RequestHead.parse(HEAD), None, "10.0.0.1", 1_000_000)
+    x.request_id = "0123456789abcdef-42"
+    x.model = "llama-3-70b"
+    x.model_label = segment.intern(x.model)
+    x.principal = Principal(id="principal-1", tenant="acme")
+    x.status, x.attempts, x.asked = 200, 1, True
+    x.body_bytes, x.bytes_out, x.document = 300, len(ANSWER), ANSWER
+    x.overhead_ns, x.first_byte_ns = 15_000, 3_345_678
+    return x
+
+
+@pytest.mark.parametrize("access", ["with an access line", "without"])
+def test_record_native(benchmark: BenchmarkFixture, access: str) -> None:
     segment = Segment(4)
-    route, provider, model = (segment.intern(name) for name in ("chat", "vllm", "llama-3-70b"))
-    seen = (route, provider, model, 200, 0, 12_345_678, 15_000, 2_345_678, 300, 400, 10, 20)
-    benchmark.pedantic(Metrics(segment).observe, seen, rounds=200, iterations=5000, warmup_rounds=5)
+    log = AccessLog(segment, 4 << 20) if access != "without" else None
+    recorder = Recorder(segment, log, UNIX_NS, 1 << 20, log.drain if log else None)
+    route, provider = segment.intern("chat"), segment.intern("vllm")
+    seen = (exchange(segment), COMPLETE, route, provider, "http://vllm-1:8000", None, 13_345_678)
+    benchmark.pedantic(recorder.record, seen, rounds=200, iterations=1000, warmup_rounds=5)
+    assert log is None or log.dropped == 0
 
 
 def test_observe_prometheus_client(benchmark: BenchmarkFixture) -> None:
@@ -36,45 +59,11 @@ def test_observe_prometheus_client(benchmark: BenchmarkFixture) -> None:
 
 
 def test_collect_native(benchmark: BenchmarkFixture) -> None:
-    metrics = Metrics(Segment(4))
-    for label in range(100):
-        metrics.observe(label, 0, 0, 200, 0, 12_345_678, 15_000, 2_345_678, 300, 400, 10, 20)
-    assert len(benchmark(metrics.collect)) == 100
-
-
-def test_access_line_native(benchmark: BenchmarkFixture) -> None:
     segment = Segment(4)
-    log = AccessLog(segment)
-    head = RequestHead.parse(HEAD)
-    texts = ("0123456789abcdef-42", "10.0.0.1", "principal-1")
-    labels = (segment.intern("chat"), segment.intern("vllm"))
-    rest = (
-        "http://vllm-1:8000",
-        "llama-3-70b",
-        200,
-        0,
-        "",
-        1,
-        True,
-        300,
-        400,
-        12_345_678,
-        15_000,
-        2_345_678,
-        10,
-        20,
-        0,
-    )
-    line = (UNIX_MS, head, *texts, *labels, *rest)
-
-    def block() -> bytes:
-        for _ in range(100):
-            log.append(*line)
-        return log.drain()
-
-    benchmark.extra_info["lines per round"] = 100
-    assert benchmark.pedantic(block, rounds=200, iterations=10, warmup_rounds=5).count(b"\n") == 100
-    assert log.dropped == 0
+    recorder = Recorder(segment, None, UNIX_NS, 0, None)
+    for label in range(100):
+        recorder.record(exchange(segment), COMPLETE, label, 0, "", None, 13_345_678)
+    assert len(benchmark(Metrics(segment).collect)) == 100
 
 
 def test_access_line_python(benchmark: BenchmarkFixture) -> None:
@@ -83,7 +72,7 @@ def test_access_line_python(benchmark: BenchmarkFixture) -> None:
 
     def block() -> None:
         for _ in range(100):
-            when = datetime.datetime.fromtimestamp(UNIX_MS / 1000, datetime.UTC)
+            when = datetime.datetime.fromtimestamp(UNIX_NS / 1e9, datetime.UTC)
             line = {
                 "ts": when.isoformat(timespec="milliseconds"),
                 "request_id": "0123456789abcdef-42",

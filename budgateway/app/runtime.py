@@ -148,7 +148,7 @@ class DataPlane:
                 raise
             _log.error("access log: cannot open %s: %s; lines wait for it", settings.access_log, error.strerror)
         recorder = Recorder(
-            native.Metrics(segment),
+            segment,
             access,
             self._epoch_ns,
             FLUSH_BYTES,

@@ -2,19 +2,18 @@ cimport cython
 
 from budgateway.exchange.exchange_cy cimport Exchange
 
-cdef Py_ssize_t _ROUTE, _PROVIDER, _MODEL, _STATUS, _OUTCOME, _ATTEMPTS, _STREAM
-cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _UNIX_MS, _DURATION, _OVERHEAD, _FIRST_BYTE, _NOW, _ASKED, _RETRIES, _CELLS
+cdef Py_ssize_t _ROUTE, _PROVIDER, _MODEL_LABEL, _STATUS, _OUTCOME, _ATTEMPTS, _RETRIES, _IS_STREAM, _IS_ASKED
+cdef Py_ssize_t _BYTES_IN, _BYTES_OUT, _STARTED_NS, _FIRST_NS, _ENDED_NS, _OVERHEAD_NS, _CELLS
 
 
 cdef class Recorder:
     cdef long long[::1] _row
     cdef public object ledger           # native.Ledger
     cdef public object flush
-    cdef public long long epoch_ns
     cdef public Py_ssize_t block_bytes
     cdef object _record
 
-    @cython.locals(row="long long[::1]", principal=str, tenant=str, waiting=Py_ssize_t)
+    @cython.locals(row="long long[::1]", waiting=Py_ssize_t)
     cpdef record(
         self, Exchange x, int outcome, int route_label, int provider_label, str upstream, price, long long now_ns
     )

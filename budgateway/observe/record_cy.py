@@ -1,4 +1,4 @@
-"""Records each ended exchange: one row of metrics, one access line."""
+"""Enters each ended exchange into the ledger."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from budgateway.errors import GatewayError
-    from budgateway.native import AccessLog, Metrics, Price
+    from budgateway.native import AccessLog, Price, Segment
 
-# Cells of the ledger's row.
+# Cells of the ledger's row: `Ledger.CELLS`.
 _ROUTE = 0
 _PROVIDER = 1
-_MODEL = 2
+_MODEL_LABEL = 2
 _STATUS = 3
 _OUTCOME = 4
 _ATTEMPTS = 5
-_STREAM = 6
-_BYTES_IN = 7
-_BYTES_OUT = 8
-_UNIX_MS = 9
-_DURATION = 10
-_OVERHEAD = 11
-_FIRST_BYTE = 12
-_NOW = 13
-_ASKED = 14
-_RETRIES = 15
-_CELLS = 16
+_RETRIES = 6
+_IS_STREAM = 7
+_IS_ASKED = 8
+_BYTES_IN = 9
+_BYTES_OUT = 10
+_STARTED_NS = 11
+_FIRST_NS = 12
+_ENDED_NS = 13
+_OVERHEAD_NS = 14
+_CELLS = 15
 
 
 class Recorder:
@@ -39,7 +38,7 @@ class Recorder:
 
     def __init__(
         self,
-        metrics: Metrics,
+        segment: Segment,
         access: AccessLog | None,
         epoch_ns: int,
         block_bytes: int,
@@ -48,9 +47,8 @@ class Recorder:
         """`epoch_ns` plus a monotonic time is wall time; `flush` is called above `block_bytes` of unwritten lines."""
         row = array("q", bytes(8 * _CELLS))
         self._row = row
-        self.ledger = Ledger(metrics, access, row)
+        self.ledger = Ledger(segment, row, access=access, epoch_ns=epoch_ns)
         self._record = self.ledger.record
-        self.epoch_ns = epoch_ns
         self.block_bytes = block_bytes
         self.flush = flush
 
@@ -64,44 +62,35 @@ class Recorder:
         price: Price | None,
         now_ns: int,
     ) -> None:
-        """Count an exchange that ended now, settle its limits by actual usage, and write its access line. `upstream` is
-        the label of the last attempt's target."""
+        """Enter an exchange that ended now into the ledger. `upstream` is the label of the last attempt's target."""
         row = self._row
         row[_ROUTE] = route_label
         row[_PROVIDER] = provider_label
-        row[_MODEL] = x.model_label
+        row[_MODEL_LABEL] = x.model_label
         row[_STATUS] = x.status
         row[_OUTCOME] = outcome
         row[_ATTEMPTS] = x.attempts
-        row[_STREAM] = x.sse
-        row[_BYTES_IN] = x.body_bytes
-        row[_BYTES_OUT] = x.bytes_out if x.pump is None else x.bytes_out + x.pump.passed
-        row[_UNIX_MS] = (self.epoch_ns + x.started_ns) // 1_000_000
-        row[_DURATION] = now_ns - x.started_ns
-        row[_OVERHEAD] = x.overhead_ns
-        # Clients of a stream wait for its first token; its head may come long before.
-        first_ns = x.token_ns if x.sse else x.first_byte_ns
-        row[_FIRST_BYTE] = first_ns - x.started_ns if first_ns else 0
         row[_RETRIES] = x.retries
-        row[_NOW] = now_ns
-        row[_ASKED] = x.asked
-        principal = tenant = None
-        if x.principal is not None:
-            principal = x.principal.id
-            tenant = x.principal.tenant
+        row[_IS_STREAM] = x.sse
+        row[_IS_ASKED] = x.asked
+        row[_BYTES_IN] = x.body_bytes
+        row[_BYTES_OUT] = x.bytes_out
+        row[_STARTED_NS] = x.started_ns
+        # Clients of a stream wait for its first token; its head may come long before.
+        row[_FIRST_NS] = x.token_ns if x.sse else x.first_byte_ns
+        row[_ENDED_NS] = now_ns
+        row[_OVERHEAD_NS] = x.overhead_ns
         waiting = self._record(
             x.head,
-            x.pump,
-            x.document,
+            x.document if x.pump is None else x.pump,
             x.grant,
             price,
-            x.request_id,
-            x.client,
-            principal,
-            tenant,
-            upstream,
-            x.model,
-            x.error or None,
+            x.principal,
+            request_id=x.request_id,
+            client=x.client,
+            model=x.model,
+            upstream=upstream,
+            error=x.error,
         )
         if waiting > self.block_bytes and self.flush is not None:
             self.flush()
@@ -111,11 +100,14 @@ class Recorder:
         return self.ledger.used
 
     def refuse(self, client: str, request_id: str, error: GatewayError, now_ns: int) -> None:
-        """Count a request that never became an exchange."""
+        """Enter a request that never became an exchange."""
         row = self._row
         for cell in range(_CELLS):
             row[cell] = 0
         row[_STATUS] = error.status
         row[_OUTCOME] = REFUSED
-        row[_UNIX_MS] = (self.epoch_ns + now_ns) // 1_000_000
-        self._record(None, None, None, None, None, request_id, client, None, None, "", "", error.code)
+        row[_STARTED_NS] = now_ns
+        row[_ENDED_NS] = now_ns
+        self._record(
+            None, None, None, None, None, request_id=request_id, client=client, model="", upstream="", error=error.code
+        )

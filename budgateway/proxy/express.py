@@ -66,7 +66,6 @@ class Express:
             self.take_over,
             recorder.flush,
             recorder.block_bytes,
-            recorder.epoch_ns,
             QUIET_NS,
         )
 

@@ -1,283 +1,191 @@
-//! The ledger: records the metrics and the access line of an exchange in one call.
+//! Bindings of `core::ledger`: the record of each ended exchange, entered in one call.
 
 use std::sync::{Mutex, PoisonError};
 
-use budgateway_core::access::Line;
-use budgateway_core::head::RequestHead as RequestHeadCore;
-use budgateway_core::metrics::{Observation, Outcome};
+use budgateway_core::answer::Answer;
+use budgateway_core::entry::Entry;
+use budgateway_core::ledger::{self as core, consumers};
 use budgateway_core::segment::LabelId;
 use budgateway_core::sse::usage_of_document;
-use budgateway_core::usage::{Answer, UsageTable, generates};
 use pyo3::buffer::PyBuffer;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyString};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use crate::access::AccessLog;
 use crate::error::Error;
-use crate::head::{RequestHead, ResponseHead, flag};
+use crate::head::{RequestHead, ResponseHead};
 use crate::limits::{Price, Reservation};
-use crate::metrics::{Metrics, count, outcome_of, unknown_outcome};
+use crate::metrics::{outcome_of, unknown_outcome};
 use crate::pump::BodyPump;
+use crate::segment::Segment;
 
-/// Cells of the row, in the order that `record_cy.py` fills them.
-const CELLS: usize = 16;
+/// Names the cells of the row, in their order.
+macro_rules! cells {
+    ($($name:ident)*) => {
+        const CELLS: &[&str] = &[$(stringify!($name)),*];
+
+        /// The numbers of one exchange, as `record_cy.py` writes them.
+        #[derive(Clone, Copy)]
+        struct Numbers {
+            $($name: i64),*
+        }
+
+        impl Numbers {
+            fn of([$($name),*]: [i64; CELLS.len()]) -> Self {
+                Self { $($name),* }
+            }
+        }
+    };
+}
+
+cells! {
+    route provider model_label status outcome attempts retries is_stream is_asked bytes_in bytes_out
+    started_ns first_ns ended_ns overhead_ns
+}
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Ledger {
-    metrics: Py<Metrics>,
-    access: Option<Py<AccessLog>>,
+    epoch_ns: i64,
     row: PyBuffer<i64>,
-    state: Mutex<State>,
-}
-
-struct State {
-    table: UsageTable,
-    /// Tokens and micro-dollars to debit for the exchange that was recorded last.
-    used: (u64, u64),
+    inner: Mutex<core::Ledger>,
 }
 
 #[pymethods]
 impl Ledger {
     #[new]
-    fn new(metrics: Py<Metrics>, access: Option<Py<AccessLog>>, row: PyBuffer<i64>) -> Result<Self, Error> {
-        if row.item_count() == CELLS && row.is_c_contiguous() {
-            let state = Mutex::new(State {
-                table: UsageTable::new(metrics.get().segment()),
-                used: (0, 0),
-            });
+    #[pyo3(signature = (segment, row, *, access = None, epoch_ns = 0))]
+    fn new(
+        segment: &Segment,
+        row: PyBuffer<i64>,
+        access: Option<&Bound<'_, AccessLog>>,
+        epoch_ns: i64,
+    ) -> Result<Self, Error> {
+        if row.item_count() == CELLS.len() && row.is_c_contiguous() {
+            let access = access.map(|access| access.get().shared());
             Ok(Self {
-                metrics,
-                access,
+                epoch_ns,
                 row,
-                state,
+                inner: Mutex::new(core::Ledger::new(consumers(&segment.inner, access))),
             })
         } else {
             Err(Error::value(format!(
-                "the row must be {CELLS} contiguous cells of 64 bits"
+                "the row must be {} contiguous cells of 64 bits",
+                CELLS.len()
             )))
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
+    #[classattr]
+    #[pyo3(name = "CELLS")]
+    fn cells(py: Python<'_>) -> PyResult<Bound<'_, PyTuple>> {
+        PyTuple::new(py, CELLS)
+    }
+
+    /// Numbers come from the row, because boxing fifteen of them would cost more than recording them.
+    #[pyo3(signature = (head, answer, reservation, price, principal, *, request_id, client, model, upstream, error))]
+    #[allow(clippy::too_many_arguments, reason = "one crossing an exchange; texts by name")]
     fn record(
         &self,
         py: Python<'_>,
         head: Option<&RequestHead>,
-        pump: Option<&BodyPump>,
-        document: Option<&Bound<'_, PyAny>>,
+        answer: Option<&Bound<'_, PyAny>>,
         reservation: Option<&Reservation>,
         price: Option<&Price>,
+        principal: Option<&Bound<'_, PyAny>>,
         request_id: &Bound<'_, PyString>,
         client: &Bound<'_, PyString>,
-        principal: Option<&Bound<'_, PyString>>,
-        tenant: Option<&Bound<'_, PyString>>,
-        upstream: &Bound<'_, PyString>,
         model: &Bound<'_, PyString>,
-        error: Option<&Bound<'_, PyString>>,
+        upstream: &Bound<'_, PyString>,
+        error: &Bound<'_, PyString>,
     ) -> Result<isize, Error> {
-        // The numbers go through a buffer: boxing thirteen of them would cost more than recording them.
-        let mut cells = [0_i64; CELLS];
+        let mut cells = [0_i64; CELLS.len()];
         self.row.copy_to_slice(py, &mut cells)?;
-        let [
-            route,
-            provider,
-            model_label,
-            status,
-            outcome,
-            attempts,
-            stream,
-            bytes_in,
-            bytes_out,
-            unix_ms,
-            duration_ns,
-            overhead_ns,
-            first_byte_ns,
-            now_ns,
-            asked,
-            retries,
-        ] = cells;
-        let outcome = usize::try_from(outcome).unwrap_or(usize::MAX);
+        let numbers = Numbers::of(cells);
+        let outcome = usize::try_from(numbers.outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
-        let answer = match (pump, document) {
-            (Some(pump), _) => pump.answer(),
-            (None, Some(document)) => answer_of(whole(document).unwrap_or_default()),
-            (None, None) => Answer::default(),
+        let (answer, passed) = match answer {
+            None => (Answer::default(), 0),
+            Some(answer) => match answer.cast::<BodyPump>() {
+                Ok(pump) => (pump.get().answer(), pump.get().passed()),
+                Err(_) => (answer_of(whole(answer).unwrap_or_default()), 0),
+            },
+        };
+        let (id, tenant) = match principal {
+            None => (None, None),
+            Some(principal) => (
+                text_of(principal.getattr(intern!(py, "id"))?),
+                text_of(principal.getattr(intern!(py, "tenant"))?),
+            ),
         };
         // Lossy: a log line must never fail an exchange.
-        let [request_id, client, upstream, model] =
-            [request_id, client, upstream, model].map(|text| text.to_string_lossy());
-        let [principal, tenant, error] =
-            [principal, tenant, error].map(|text| text.map(|text| text.to_string_lossy()).unwrap_or_default());
+        let [request_id, client, model, upstream, error] =
+            [request_id, client, model, upstream, error].map(|text| text.to_string_lossy());
+        let [id, tenant] =
+            [&id, &tenant].map(|text| text.as_ref().map(|text| text.to_string_lossy()).unwrap_or_default());
         Ok(self.enter(&Entry {
-            route: label(route),
-            provider: label(provider),
-            model_label: label(model_label),
-            status,
-            outcome,
-            attempts,
-            is_stream: stream != 0,
-            is_asked: asked != 0,
-            bytes_in,
-            bytes_out,
-            unix_ms,
-            duration_ns,
-            overhead_ns,
-            first_byte_ns,
-            now_ns,
-            retries,
+            route: label(numbers.route),
+            provider: label(numbers.provider),
+            model_label: label(numbers.model_label),
+            model: &model,
+            upstream: &upstream,
             head: head.map(|head| head.core(py)),
-            answer,
-            reservation,
-            price,
             request_id: &request_id,
             client: &client,
-            principal: &principal,
+            principal: &id,
             tenant: &tenant,
-            upstream: &upstream,
-            model: &model,
+            status: u16::try_from(numbers.status).unwrap_or(0),
+            outcome,
             error: &error,
+            is_stream: numbers.is_stream != 0,
+            is_asked: numbers.is_asked != 0,
+            attempts: count(numbers.attempts),
+            retries: numbers.retries as u64,
+            bytes_in: count(numbers.bytes_in),
+            bytes_out: count(numbers.bytes_out).saturating_add(passed),
+            epoch_ns: self.epoch_ns,
+            started_ns: count(numbers.started_ns),
+            first_ns: count(numbers.first_ns),
+            ended_ns: count(numbers.ended_ns),
+            overhead_ns: count(numbers.overhead_ns),
+            answer,
+            price: price.map(|price| price.inner),
+            reservation: reservation.map(|reservation| reservation as _),
         }))
     }
 
     #[getter]
     fn used(&self) -> (u64, u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).used
+        let ledger = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        (ledger.charged().tokens(), ledger.charged().micros())
     }
 }
 
 impl Ledger {
-    /// Counts an exchange, settles its limits and writes its access line. Returns the bytes of unwritten lines.
+    /// Enters an ended exchange; returns the bytes of unwritten access lines.
     pub(crate) fn enter(&self, entry: &Entry<'_>) -> isize {
-        let (method, path, is_json): (&[u8], &[u8], bool) = entry.head.map_or((b"", b"", false), |(head, bytes)| {
-            (head.method(bytes), head.path(bytes), head.flags & flag::JSON != 0)
-        });
-        let status = u16::try_from(entry.status).unwrap_or(0);
-        let counted = Answer {
-            is_whole: entry.answer.is_whole || entry.outcome == Outcome::Complete,
-            is_asked: entry.is_asked && is_json && !entry.model.is_empty(),
-            generates: generates(path),
-            status,
-            bytes_in: count(entry.bytes_in),
-            ..entry.answer
-        }
-        .usage();
-        let (usage, is_estimated) = counted;
-        let micros = entry.price.map(|price| {
-            price
-                .inner
-                .micros(usage.tokens_in, usage.tokens_out, usage.tokens_cached)
-        });
-        let used = (usage.tokens_in.saturating_add(usage.tokens_out), micros.unwrap_or(0));
-        if let Some(reservation) = entry.reservation {
-            reservation.settle(used.0, used.1, count(entry.now_ns));
-        }
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.used = used;
-            state.table.add(
-                entry.principal,
-                entry.tenant,
-                entry.model_label,
-                entry.route,
-                &counted,
-                used.1,
-            );
-        }
-        let metrics = self.metrics.get().inner();
-        metrics.repay(entry.provider);
-        metrics.observe(&Observation {
-            route: entry.route,
-            provider: entry.provider,
-            model: entry.model_label,
-            status,
-            outcome: entry.outcome,
-            duration_ns: count(entry.duration_ns),
-            overhead_ns: count(entry.overhead_ns),
-            first_byte_ns: count(entry.first_byte_ns),
-            bytes_in: count(entry.bytes_in),
-            bytes_out: count(entry.bytes_out),
-            tokens_in: usage.tokens_in,
-            tokens_out: usage.tokens_out,
-            tokens_cached: usage.tokens_cached,
-            tokens_reasoning: usage.tokens_reasoning,
-            cost_micros: used.1,
-            retries: entry.retries as u64,
-        });
-        let Some(access) = &self.access else {
-            return 0;
-        };
-        let tokens = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let waiting = access.get().lines().append(&Line {
-            unix_ms: entry.unix_ms,
-            request_id: entry.request_id,
-            client: entry.client,
-            principal: entry.principal,
-            method,
-            path,
-            status: entry.status,
-            outcome: Some(entry.outcome),
-            error: entry.error,
-            route: entry.route,
-            provider: entry.provider,
-            upstream: entry.upstream,
-            model: entry.model,
-            stream: entry.is_stream,
-            attempts: entry.attempts,
-            bytes_in: entry.bytes_in,
-            bytes_out: entry.bytes_out,
-            duration_ns: entry.duration_ns,
-            overhead_ns: entry.overhead_ns,
-            first_byte_ns: entry.first_byte_ns,
-            tokens_in: tokens(usage.tokens_in),
-            tokens_out: tokens(usage.tokens_out),
-            tokens_cached: tokens(usage.tokens_cached),
-            tokens_reasoning: tokens(usage.tokens_reasoning),
-            cost_micros: micros.map_or(-1, tokens),
-            is_estimated,
-        });
-        waiting as isize
+        let mut ledger = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.enter(entry) as isize
     }
-}
 
-/// The record of one exchange. Times and durations are monotonic nanoseconds, except `unix_ms`.
-pub(crate) struct Entry<'a> {
-    pub(crate) route: LabelId,
-    pub(crate) provider: LabelId,
-    pub(crate) model_label: LabelId,
-    pub(crate) status: i64,
-    pub(crate) outcome: Outcome,
-    pub(crate) attempts: i64,
-    pub(crate) is_stream: bool,
-    /// True when the request was sent to an upstream.
-    pub(crate) is_asked: bool,
-    pub(crate) bytes_in: i64,
-    pub(crate) bytes_out: i64,
-    pub(crate) unix_ms: i64,
-    pub(crate) duration_ns: i64,
-    pub(crate) overhead_ns: i64,
-    /// 0 when there was no first byte.
-    pub(crate) first_byte_ns: i64,
-    pub(crate) now_ns: i64,
-    /// Eight-bit retry counters, one per reason.
-    pub(crate) retries: i64,
-    /// The request's head, with the bytes that it was scanned from.
-    pub(crate) head: Option<(&'a RequestHeadCore, &'a [u8])>,
-    pub(crate) answer: Answer,
-    pub(crate) reservation: Option<&'a Reservation>,
-    pub(crate) price: Option<&'a Price>,
-    pub(crate) request_id: &'a str,
-    pub(crate) client: &'a str,
-    pub(crate) principal: &'a str,
-    pub(crate) tenant: &'a str,
-    pub(crate) upstream: &'a str,
-    pub(crate) model: &'a str,
-    /// The code of the error that ended it, or empty.
-    pub(crate) error: &'a str,
+    /// Wall-clock time less monotonic time.
+    pub(crate) fn epoch_ns(&self) -> i64 {
+        self.epoch_ns
+    }
 }
 
 /// A label from its cell in the row.
 fn label(cell: i64) -> LabelId {
     LabelId::new(u32::try_from(cell).unwrap_or(0))
+}
+
+/// A count from Python; negative means unknown and counts as 0.
+pub(crate) fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn text_of(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyString>> {
+    value.cast_into().ok()
 }
 
 /// The usage that a complete JSON document reports.

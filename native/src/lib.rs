@@ -30,11 +30,11 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 12;
+const ABI: u32 = 13;
 
 #[pymodule(gil_used = false)]
 mod _native {
-    use budgateway_core::metrics::Outcome;
+    use budgateway_core::entry::Outcome;
 
     use super::*;
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use budgateway_core::entry::Settle;
 use budgateway_core::limit as core;
 use budgateway_core::limit::{Ask, Asker, Bucket, Budget, LimitError, LimitState, Rule, Unit, by};
 use budgateway_core::price::{self as prices, LimitLines};
@@ -245,6 +246,7 @@ impl LimitSet {
 
 /// The debits of an exchange until it is settled. Dropping an unsettled reservation gives them back.
 #[pyclass(frozen, module = "budgateway._native")]
+#[derive(Debug)]
 pub(crate) struct Reservation {
     set: Py<LimitSet>,
     inner: core::Reservation,
@@ -256,7 +258,8 @@ pub(crate) struct Reservation {
 
 #[pymethods]
 impl Reservation {
-    pub(crate) fn settle(&self, tokens: u64, micros: u64, now_ns: u64) -> bool {
+    #[pyo3(name = "settle")]
+    fn settle_first(&self, tokens: u64, micros: u64, now_ns: u64) -> bool {
         let first = self.open.swap(false, Ordering::Relaxed);
         if first {
             self.set.get().inner.settle(&self.inner, tokens, micros, now_ns);
@@ -299,6 +302,12 @@ impl Reservation {
         let mut lines = LimitLines::new();
         self.write_lines(&mut lines);
         PyBytes::new(py, lines.as_bytes())
+    }
+}
+
+impl Settle for Reservation {
+    fn settle(&self, tokens: u64, micros: u64, now_ns: u64) {
+        self.settle_first(tokens, micros, now_ns);
     }
 }
 

@@ -1,9 +1,7 @@
 //! Bindings of `core::metrics`: counters and histograms.
 
-use std::sync::Arc;
-
-use budgateway_core::metrics::{self as core, Outcome};
-use budgateway_core::segment::LabelId;
+use budgateway_core::entry::Outcome;
+use budgateway_core::metrics as core;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -29,43 +27,6 @@ impl Metrics {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
-    fn observe(
-        &self,
-        route: u32,
-        provider: u32,
-        model: u32,
-        status: i64,
-        outcome: usize,
-        duration_ns: i64,
-        overhead_ns: i64,
-        first_byte_ns: i64,
-        bytes_in: i64,
-        bytes_out: i64,
-        tokens_in: i64,
-        tokens_out: i64,
-    ) -> Result<(), Error> {
-        self.inner.observe(&core::Observation {
-            route: LabelId::new(route),
-            provider: LabelId::new(provider),
-            model: LabelId::new(model),
-            status: u16::try_from(status).unwrap_or(0),
-            outcome: outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?,
-            duration_ns: count(duration_ns),
-            overhead_ns: count(overhead_ns),
-            first_byte_ns: count(first_byte_ns),
-            bytes_in: count(bytes_in),
-            bytes_out: count(bytes_out),
-            tokens_in: count(tokens_in),
-            tokens_out: count(tokens_out),
-            tokens_cached: 0,
-            tokens_reasoning: 0,
-            cost_micros: 0,
-            retries: 0,
-        });
-        Ok(())
-    }
-
     fn collect(&self) -> Vec<Series> {
         let segment = &self.segment.get().inner;
         let named = |inner: core::Series| Series {
@@ -75,16 +36,6 @@ impl Metrics {
             inner,
         };
         self.inner.collect().into_iter().map(named).collect()
-    }
-}
-
-impl Metrics {
-    pub(crate) fn inner(&self) -> &core::Metrics {
-        &self.inner
-    }
-
-    pub(crate) fn segment(&self) -> Arc<budgateway_core::segment::Segment> {
-        self.segment.get().inner.clone()
     }
 }
 
@@ -191,11 +142,6 @@ pub(crate) fn add_bounds(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 fn histogram(buckets: &[u64], sum_ns: u64) -> (Vec<u64>, f64) {
     (buckets.to_vec(), sum_ns as f64 / NS_PER_S)
-}
-
-/// A count from Python; negative means unknown and counts as 0.
-pub(crate) fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
 }
 
 pub(crate) fn unknown_outcome(number: usize) -> Error {

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use budgateway_core::answer::Answer;
 use budgateway_core::chunk::ChunkError;
 use budgateway_core::pump as core;
 use budgateway_core::sse::{self, First};
-use budgateway_core::usage::Answer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -112,7 +112,7 @@ impl BodyPump {
     }
 
     #[getter]
-    fn passed(&self) -> u64 {
+    pub(crate) fn passed(&self) -> u64 {
         self.state().pump.passed()
     }
 }

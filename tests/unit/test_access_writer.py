@@ -16,11 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from books import Books
 
 from budgateway._native import AccessLog, Segment
 from budgateway.observe.access import AccessWriter
 
-REST = ("", "", 0, 0, "", "", -1, 9, "", -1, False, -1, -1, -1, -1, 0, -1, -1, -1)
+SEGMENT = Segment()
 
 
 def a_log(count: int, name: str = "line", capacity: int = 4 << 20) -> AccessLog:
@@ -30,8 +31,9 @@ def a_log(count: int, name: str = "line", capacity: int = 4 << 20) -> AccessLog:
 
 
 def add(log: AccessLog, count: int, name: str = "line") -> None:
+    books = Books(SEGMENT, log)
     for number in range(count):
-        log.append(0, None, f"{name}-{number}", *REST)
+        books.enter(request_id=f"{name}-{number}")
 
 
 def names(data: bytes) -> list[str]:
@@ -67,7 +69,7 @@ async def test_writers_that_share_a_pipe_do_not_mix_their_lines(tmp_path: Path) 
     writers = [AccessWriter(log, str(fifo)) for log in logs]
     for index, log in enumerate(logs):
         add(log, 1500, f"writer-{index}")
-        log.append(0, None, "x" * 9000, *REST)  # more than a pipe takes whole
+        Books(SEGMENT, log).enter(request_id="x" * 9000)  # more than a pipe takes whole
     read = bytearray()
     os.set_blocking(reading, True)
 

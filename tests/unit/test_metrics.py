@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from books import Books
 
 from budgateway._native import (
     DURATION_BOUNDS_S,
@@ -24,12 +25,35 @@ def test_bounds_cover_a_cache_hit_to_ten_minutes() -> None:
     assert list(OVERHEAD_BOUNDS_S) == sorted(OVERHEAD_BOUNDS_S)
 
 
-def test_a_series_says_what_was_observed() -> None:
+def test_a_series_says_what_was_entered() -> None:
     segment = Segment()
-    metrics = Metrics(segment)
-    route, provider, model = (segment.intern(name) for name in ("chat", "vllm", "llama"))
-    metrics.observe(route, provider, model, 200, OUTCOME_COMPLETE, 2_000_000, 15_000, 1_500_000, 300, 400, 10, 20)
-    metrics.observe(route, provider, model, 200, OUTCOME_CLIENT_GONE, 10**12, 10**9, 0, 1, 2, -1, -1)
+    books, metrics = Books(segment), Metrics(segment)
+    labels = {
+        "route": segment.intern("chat"),
+        "provider": segment.intern("vllm"),
+        "model_label": segment.intern("llama"),
+    }
+    books.enter(
+        **labels,
+        status=200,
+        outcome=OUTCOME_COMPLETE,
+        started_ns=1_000_000,
+        first_ns=2_500_000,
+        ended_ns=3_000_000,
+        overhead_ns=15_000,
+        bytes_in=300,
+        bytes_out=400,
+        answer=b'{"usage":{"prompt_tokens":10,"completion_tokens":20}}',
+    )
+    books.enter(
+        **labels,
+        status=200,
+        outcome=OUTCOME_CLIENT_GONE,
+        ended_ns=10**12,
+        overhead_ns=10**9,
+        bytes_in=1,
+        bytes_out=2,
+    )
     (series,) = metrics.collect()
     assert (series.route, series.provider, series.model, series.status) == ("chat", "vllm", "llama", 200)
     assert (series.count, series.outcomes) == (2, [1, 0, 0, 0, 1])
@@ -54,23 +78,22 @@ def test_outcomes_are_in_the_order_of_their_numbers() -> None:
     ]
     assert outcomes == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="none of OUTCOME_"):
-        Metrics(Segment()).observe(0, 0, 0, 200, 5, 0, 0, 0, 0, 0, 0, 0)
+        Books(Segment()).enter(outcome=5)
 
 
 def test_a_collected_series_stands_still() -> None:
-    metrics = Metrics(Segment())
-    metrics.observe(0, 0, 0, 200, OUTCOME_COMPLETE, 0, 0, 0, 0, 0, 0, 0)
+    books, metrics = Books(segment := Segment()), Metrics(segment)
+    books.enter(status=200)
     (series,) = metrics.collect()
-    metrics.observe(0, 0, 0, 200, OUTCOME_COMPLETE, 0, 0, 0, 0, 0, 0, 0)
+    books.enter(status=200)
     assert (series.count, series.route) == (1, "other")
 
 
 def test_series_are_bounded_and_nothing_is_lost() -> None:
-    segment = Segment()
-    metrics = Metrics(segment)
+    books, metrics = Books(segment := Segment()), Metrics(segment)
     for label in range(2048):
         for status in (200, 404, 503):
-            metrics.observe(label, 0, 0, status, OUTCOME_COMPLETE, 0, 0, 0, 0, 0, 0, 0)
+            books.enter(route=label, status=status)
     collected = metrics.collect()
     assert len(collected) <= 2048
     assert sum(series.count for series in collected) == 3 * 2048

@@ -63,3 +63,10 @@ def test_no_flag_goes_by_anothers_name(path: Path) -> None:
 def test_outcomes_are_the_cores() -> None:
     for name in ("COMPLETE", "REFUSED", "UPSTREAM_FAILED", "TRUNCATED", "CLIENT_GONE"):
         assert getattr(exchange_cy, name) == getattr(_native, f"OUTCOME_{name}")
+
+
+def test_cells_of_the_ledgers_row_are_in_its_order() -> None:
+    cells = numbers(PACKAGE / "observe/record_cy.py")
+    count = cells.pop("_CELLS")
+    assert cells == {f"_{name.upper()}": cell for cell, name in enumerate(_native.Ledger.CELLS)}
+    assert count == len(cells)

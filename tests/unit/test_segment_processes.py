@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,12 +28,13 @@ from budgateway._native import (
 )
 
 PROCESSES = 4
+TESTS = Path(__file__).resolve().parents[1]
 NOW_NS = 10**15
 
 # Attaches the descriptor it was given, waits for the word, does its part and prints what came of it.
 CHILD = """
 import json, random, sys, time
-from budgateway._native import Metrics, RateLimit, Segment, Selector
+from budgateway._native import RateLimit, Segment, Selector
 worker = int(sys.argv[2])
 segment = Segment.attach(int(sys.argv[1]))
 print("ready", flush=True)
@@ -123,10 +125,12 @@ def test_turns_and_counts_add_up() -> None:
     upstreams = [(segment.upstream(f"http://{index}"), weight) for index, weight in enumerate(weights)]
     work = f"""
 selector = Selector(segment, worker, "weighted", {upstreams})
-metrics = Metrics(segment)
+sys.path.append({str(TESTS)!r})
+from books import Books
+books = Books(segment)
 for _ in range(7000):
     index = selector.pick(0)
-    metrics.observe(index, 0, 0, 200, 0, 1000, 1000, 1000, 1, 2, 3, 4)
+    books.enter(route=index, status=200, answer=b'{{"usage":{{"prompt_tokens":3,"completion_tokens":4}}}}')
 for _ in range(700):
     selector.release(0, {VERDICT_SUCCESS}, 0)
 print("[]")

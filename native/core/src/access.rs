@@ -1,12 +1,12 @@
-//! The access log: one JSON object per exchange, formatted by hand into a bounded buffer.
+//! The access log: a consumer of ended exchanges that formats each into a line, one JSON object, in a bounded buffer.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use wide::{CmpGt, i8x16};
 
 use crate::civil::timestamp;
 use crate::decimal::{digits, three};
-use crate::metrics::Outcome;
+use crate::entry::{Charge, Consumer, Entry};
 use crate::out::Out;
 use crate::segment::{LABELS, LabelId, Segment};
 use crate::simd::{all, equal, is_plain, special};
@@ -14,46 +14,35 @@ use crate::simd::{all, equal, is_plain, special};
 /// The longest line, and the most that a pipe takes atomically (PIPE_BUF on Linux, pipe(7)).
 pub const LINE_BYTES: usize = 4096;
 
-/// The fields of one line. Empty strings, `OTHER` labels and negative numbers are left out.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "they are the names of the line's members")]
-pub struct Line<'a> {
-    /// Milliseconds since 1970, UTC.
-    pub unix_ms: i64,
-    pub request_id: &'a str,
-    pub client: &'a str,
-    pub principal: &'a str,
-    pub method: &'a [u8],
+/// The texts of a line.
+#[derive(Clone, Copy)]
+struct Texts<'a> {
+    request_id: &'a str,
+    client: &'a str,
+    principal: &'a str,
+    method: &'a [u8],
     /// As received; not necessarily UTF-8.
-    pub path: &'a [u8],
-    pub status: i64,
-    pub outcome: Option<Outcome>,
-    /// The code of an error.
-    pub error: &'a str,
-    pub route: LabelId,
-    pub provider: LabelId,
-    pub upstream: &'a str,
-    pub model: &'a str,
-    pub stream: bool,
-    pub attempts: i64,
-    pub bytes_in: i64,
-    pub bytes_out: i64,
-    pub duration_ns: i64,
-    pub overhead_ns: i64,
-    /// 0 when there was no first byte.
-    pub first_byte_ns: i64,
-    pub tokens_in: i64,
-    pub tokens_out: i64,
-    pub tokens_cached: i64,
-    pub tokens_reasoning: i64,
-    /// The cost of the tokens.
-    pub cost_micros: i64,
-    /// True when the tokens are an estimate.
-    pub is_estimated: bool,
+    path: &'a [u8],
+    error: &'a str,
+    upstream: &'a str,
+    model: &'a str,
 }
 
-impl Line<'_> {
-    /// The line with its texts cut to `most` bytes each, counted after escaping.
+impl<'a> Texts<'a> {
+    fn of(entry: &'a Entry<'_>) -> Self {
+        Self {
+            request_id: entry.request_id,
+            client: entry.client,
+            principal: entry.principal,
+            method: entry.method(),
+            path: entry.path(),
+            error: entry.error,
+            upstream: entry.upstream,
+            model: entry.model,
+        }
+    }
+
+    /// The texts cut to `most` bytes each, counted after escaping.
     fn cut(&self, most: usize) -> Self {
         let text = |text: &'_ str| -> usize {
             let end = fitting(text.as_bytes(), most);
@@ -68,8 +57,18 @@ impl Line<'_> {
             error: &self.error[..text(self.error)],
             upstream: &self.upstream[..text(self.upstream)],
             model: &self.model[..text(self.model)],
-            ..*self
         }
+    }
+
+    fn len(&self) -> usize {
+        self.request_id.len()
+            + self.client.len()
+            + self.principal.len()
+            + self.method.len()
+            + self.path.len()
+            + self.error.len()
+            + self.upstream.len()
+            + self.model.len()
     }
 }
 
@@ -121,34 +120,12 @@ impl AccessLog {
         }
     }
 
-    /// Adds a line, or counts it as dropped when it does not fit. Returns the bytes in the buffer. In a line above
-    /// `LINE_BYTES`, the longest texts are cut.
-    pub fn append(&mut self, line: &Line<'_>) -> usize {
-        for label in [line.route, line.provider] {
-            self.keep(label);
-        }
-        self.tell_time(line.unix_ms);
-        let room = self.room(line);
-        if self.lines.len() - self.used < room {
-            self.lines.resize((self.used + room).next_power_of_two(), 0);
-        }
-        let mut length = self.put(line, false);
-        if length > LINE_BYTES {
-            length = self.put_cut(line);
-        }
-        if length <= LINE_BYTES && self.used + length <= self.capacity {
-            self.used += length;
-        } else {
-            self.dropped += 1;
-        }
-        self.used
-    }
-
     /// Writes a line after the buffered ones, if it fits; returns its length.
-    fn put(&mut self, line: &Line<'_>, is_cut: bool) -> usize {
+    fn put(&mut self, texts: &Texts<'_>, entry: &Entry<'_>, charge: &Charge, is_cut: bool) -> usize {
         let mut lines = std::mem::take(&mut self.lines);
         let mut out = Out::new(lines.get_mut(self.used..).unwrap_or_default());
-        self.write(&mut out, line, is_cut);
+        self.write(&mut out, texts, entry, charge);
+        out.put(if is_cut { b",\"cut\":true}\n" } else { b"}\n" });
         let left = out.room();
         let length = lines.len() - self.used - left;
         self.lines = lines;
@@ -157,10 +134,10 @@ impl AccessLog {
 
     /// Writes the line with its texts cut until it fits.
     #[cold]
-    fn put_cut(&mut self, line: &Line<'_>) -> usize {
+    fn put_cut(&mut self, texts: &Texts<'_>, entry: &Entry<'_>, charge: &Charge) -> usize {
         let mut most = LINE_BYTES / 2;
         loop {
-            let length = self.put(&line.cut(most), true);
+            let length = self.put(&texts.cut(most), entry, charge, true);
             if length <= LINE_BYTES || most == 0 {
                 return length;
             }
@@ -191,64 +168,55 @@ impl AccessLog {
     }
 
     /// An upper bound of the line's length.
-    fn room(&self, line: &Line<'_>) -> usize {
+    fn room(&self, texts: &Texts<'_>, entry: &Entry<'_>) -> usize {
         // A byte becomes at most six, as `\u001f`; member names and numbers take 700 bytes.
-        let texts = line.request_id.len()
-            + line.client.len()
-            + line.principal.len()
-            + line.method.len()
-            + line.path.len()
-            + line.error.len()
-            + line.upstream.len()
-            + line.model.len();
-        1024 + 6 * texts + self.kept(line.route).len() + self.kept(line.provider).len()
+        1024 + 6 * texts.len() + self.kept(entry.route).len() + self.kept(entry.provider).len()
     }
 
-    fn write(&self, out: &mut Out<'_>, line: &Line<'_>, is_cut: bool) {
+    /// Writes the line but for its end. Empty texts, `OTHER` labels and unknown numbers are left out.
+    fn write(&self, out: &mut Out<'_>, texts: &Texts<'_>, entry: &Entry<'_>, charge: &Charge) {
         out.put(b"{\"ts\":\"");
         out.put(&self.time);
         out.put(b"\"");
-        text(out, b",\"request_id\":\"", line.request_id.as_bytes());
-        text(out, b",\"client\":\"", line.client.as_bytes());
-        text(out, b",\"principal\":\"", line.principal.as_bytes());
-        text(out, b",\"method\":\"", line.method);
-        text(out, b",\"path\":\"", line.path);
-        number(out, b",\"status\":", line.status);
-        if let Some(outcome) = line.outcome {
-            out.put(b",\"outcome\":\"");
-            out.put(outcome.name().as_bytes());
-            out.put(b"\"");
-        }
-        text(out, b",\"error\":\"", line.error.as_bytes());
-        self.label(out, b",\"route\":", line.route);
-        self.label(out, b",\"provider\":", line.provider);
-        text(out, b",\"upstream\":\"", line.upstream.as_bytes());
-        text(out, b",\"model\":\"", line.model.as_bytes());
-        out.put(if line.stream {
+        text(out, b",\"request_id\":\"", texts.request_id.as_bytes());
+        text(out, b",\"client\":\"", texts.client.as_bytes());
+        text(out, b",\"principal\":\"", texts.principal.as_bytes());
+        text(out, b",\"method\":\"", texts.method);
+        text(out, b",\"path\":\"", texts.path);
+        number(out, b",\"status\":", entry.status.into());
+        out.put(b",\"outcome\":\"");
+        out.put(entry.outcome.name().as_bytes());
+        out.put(b"\"");
+        text(out, b",\"error\":\"", texts.error.as_bytes());
+        self.label(out, b",\"route\":", entry.route);
+        self.label(out, b",\"provider\":", entry.provider);
+        text(out, b",\"upstream\":\"", texts.upstream.as_bytes());
+        text(out, b",\"model\":\"", texts.model.as_bytes());
+        out.put(if entry.is_stream {
             b",\"stream\":true"
         } else {
             b",\"stream\":false"
         });
-        number(out, b",\"attempts\":", line.attempts);
-        number(out, b",\"bytes_in\":", line.bytes_in);
-        number(out, b",\"bytes_out\":", line.bytes_out);
-        thousandths(out, b",\"duration_ms\":", line.duration_ns.div_euclid(1000));
-        thousandths(out, b",\"overhead_us\":", line.overhead_ns);
-        if line.first_byte_ns > 0 {
-            thousandths(out, b",\"ttft_ms\":", line.first_byte_ns / 1000);
+        number(out, b",\"attempts\":", entry.attempts);
+        number(out, b",\"bytes_in\":", entry.bytes_in);
+        number(out, b",\"bytes_out\":", entry.bytes_out);
+        thousandths(out, b",\"duration_ms\":", entry.duration_ns() / 1000);
+        thousandths(out, b",\"overhead_us\":", entry.overhead_ns);
+        let first_byte_ns = entry.first_byte_ns();
+        if first_byte_ns > 0 {
+            thousandths(out, b",\"ttft_ms\":", first_byte_ns / 1000);
         }
-        number(out, b",\"tokens_in\":", line.tokens_in);
-        number(out, b",\"tokens_out\":", line.tokens_out);
-        number(out, b",\"tokens_cached\":", line.tokens_cached);
-        number(out, b",\"tokens_reasoning\":", line.tokens_reasoning);
-        millionths(out, b",\"cost_usd\":", line.cost_micros);
-        if line.is_estimated {
+        let usage = &charge.usage;
+        number(out, b",\"tokens_in\":", usage.tokens_in);
+        number(out, b",\"tokens_out\":", usage.tokens_out);
+        number(out, b",\"tokens_cached\":", usage.tokens_cached);
+        number(out, b",\"tokens_reasoning\":", usage.tokens_reasoning);
+        if let Some(micros) = charge.cost_micros {
+            millionths(out, b",\"cost_usd\":", micros);
+        }
+        if charge.is_estimated {
             out.put(b",\"usage\":\"estimated\"");
         }
-        if is_cut {
-            out.put(b",\"cut\":true");
-        }
-        out.put(b"}\n");
     }
 
     #[inline(always)]
@@ -298,6 +266,38 @@ impl AccessLog {
     }
 }
 
+impl Consumer for Arc<Mutex<AccessLog>> {
+    fn enter(&mut self, entry: &Entry<'_>, charge: &Charge) -> usize {
+        // A panic leaves at most half a line behind.
+        self.lock().unwrap_or_else(PoisonError::into_inner).enter(entry, charge)
+    }
+}
+
+impl Consumer for AccessLog {
+    /// Adds a line, or counts it as dropped when it does not fit. In a line above `LINE_BYTES`, the longest texts are cut.
+    fn enter(&mut self, entry: &Entry<'_>, charge: &Charge) -> usize {
+        for label in [entry.route, entry.provider] {
+            self.keep(label);
+        }
+        self.tell_time(entry.unix_ms());
+        let texts = Texts::of(entry);
+        let room = self.room(&texts, entry);
+        if self.lines.len() - self.used < room {
+            self.lines.resize((self.used + room).next_power_of_two(), 0);
+        }
+        let mut length = self.put(&texts, entry, charge, false);
+        if length > LINE_BYTES {
+            length = self.put_cut(&texts, entry, charge);
+        }
+        if length <= LINE_BYTES && self.used + length <= self.capacity {
+            self.used += length;
+        } else {
+            self.dropped += 1;
+        }
+        self.used
+    }
+}
+
 /// `member` includes the opening quote of the value.
 #[inline(always)]
 fn text(out: &mut Out<'_>, member: &[u8], value: &[u8]) {
@@ -309,34 +309,28 @@ fn text(out: &mut Out<'_>, member: &[u8], value: &[u8]) {
 }
 
 #[inline(always)]
-fn number(out: &mut Out<'_>, member: &[u8], value: i64) {
-    if value >= 0 {
-        out.put(member);
-        out.number(value as u64);
-    }
+fn number(out: &mut Out<'_>, member: &[u8], value: u64) {
+    out.put(member);
+    out.number(value);
 }
 
 /// Writes a number of thousandths with three decimals.
 #[inline(always)]
-fn thousandths(out: &mut Out<'_>, member: &[u8], value: i64) {
-    if value >= 0 {
-        let [a, b, c] = three(value as u64);
-        out.put(member);
-        out.number(value as u64 / 1000);
-        out.put(&[b'.', a, b, c]);
-    }
+fn thousandths(out: &mut Out<'_>, member: &[u8], value: u64) {
+    let [a, b, c] = three(value);
+    out.put(member);
+    out.number(value / 1000);
+    out.put(&[b'.', a, b, c]);
 }
 
 /// Writes a number of millionths with six decimals.
 #[inline(always)]
-fn millionths(out: &mut Out<'_>, member: &[u8], value: i64) {
-    if value >= 0 {
-        let mut decimals = *b".000000";
-        digits(&mut decimals[1..], value as u64 % 1_000_000);
-        out.put(member);
-        out.number(value as u64 / 1_000_000);
-        out.put(&decimals);
-    }
+fn millionths(out: &mut Out<'_>, member: &[u8], value: u64) {
+    let mut decimals = *b".000000";
+    digits(&mut decimals[1..], value % 1_000_000);
+    out.put(member);
+    out.number(value / 1_000_000);
+    out.put(&decimals);
 }
 
 /// Writes the content of a JSON string (RFC 8259 section 7). Invalid UTF-8 becomes U+FFFD.
@@ -417,79 +411,85 @@ fn escape(out: &mut Out<'_>, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Outcome;
+    use crate::head::RequestHead;
+    use crate::sse::Usage;
 
-    const EMPTY: Line<'_> = Line {
-        unix_ms: 0,
-        request_id: "",
-        client: "",
-        principal: "",
-        method: b"",
-        path: b"",
-        status: -1,
-        outcome: None,
-        error: "",
-        route: LabelId::OTHER,
-        provider: LabelId::OTHER,
-        upstream: "",
-        model: "",
-        stream: false,
-        attempts: -1,
-        bytes_in: -1,
-        bytes_out: -1,
-        duration_ns: -1,
-        overhead_ns: -1,
-        first_byte_ns: 0,
-        tokens_in: -1,
-        tokens_out: -1,
-        tokens_cached: -1,
-        tokens_reasoning: -1,
-        cost_micros: -1,
-        is_estimated: false,
-    };
+    const EMPTY: &str = concat!(
+        r#"{"ts":"1970-01-01T00:00:00.000Z","status":0,"outcome":"complete","stream":false,"attempts":0,"bytes_in":0,"#,
+        r#""bytes_out":0,"duration_ms":0.000,"overhead_us":0.000,"tokens_in":0,"tokens_out":0,"tokens_cached":0,"#,
+        r#""tokens_reasoning":0}"#,
+        "\n",
+    );
 
     fn log(capacity: usize) -> AccessLog {
         AccessLog::new(Arc::new(Segment::new(1).unwrap()), capacity)
     }
 
-    fn one(line: &Line<'_>) -> String {
-        let mut log = log(1 << 16);
-        log.append(line);
-        String::from_utf8(log.drain().to_vec()).unwrap()
+    fn add(log: &mut AccessLog, entry: &Entry<'_>) -> usize {
+        log.enter(entry, &Charge::default())
+    }
+
+    fn head(text: &[u8]) -> RequestHead {
+        RequestHead::parse(text).unwrap().unwrap()
     }
 
     #[test]
     fn what_is_empty_is_left_out() {
-        assert_eq!(one(&EMPTY), "{\"ts\":\"1970-01-01T00:00:00.000Z\",\"stream\":false}\n");
+        let mut log = log(1 << 16);
+        add(&mut log, &Entry::default());
+        assert_eq!(std::str::from_utf8(&log.drain()).unwrap(), EMPTY);
     }
 
     #[test]
     fn a_whole_line() {
         let mut log = log(1 << 16);
         let route = log.segment.intern("chat \"1\"");
-        let line = Line {
-            unix_ms: 1_709_210_096_007,
-            method: b"POST",
-            path: b"/a\\\xff\xc3\xa9\x01\x7f",
+        let bytes = b"POST /a?key=secret HTTP/1.1\r\nhost: a\r\n\r\n";
+        let head = head(bytes);
+        let entry = Entry {
+            epoch_ns: 1_709_210_096_006_000_000,
+            started_ns: 1_000_000,
+            first_ns: 2_000_999,
+            ended_ns: 1_235_567_890,
+            head: Some((&head, bytes)),
             status: 200,
-            outcome: Some(Outcome::ClientGone),
+            outcome: Outcome::ClientGone,
+            error: "a\\\u{e9}\u{1}\u{7f}",
             route,
-            stream: true,
-            bytes_in: 0,
-            duration_ns: 1_234_567_890,
+            is_stream: true,
+            attempts: 1,
             overhead_ns: 48_001,
-            first_byte_ns: 1_000_999,
-            tokens_in: 18,
-            ..EMPTY
+            ..Entry::default()
         };
-        log.append(&line);
+        let usage = Usage {
+            tokens_in: 18,
+            ..Usage::default()
+        };
+        let charge = Charge {
+            usage,
+            is_estimated: true,
+            cost_micros: Some(1_000_007),
+        };
+        log.enter(&entry, &charge);
         let expected = concat!(
-            r#"{"ts":"2024-02-29T12:34:56.007Z","method":"POST","path":"/a\\"#,
-            "\u{fffd}é",
-            r#"\u0001\u007f","status":200,"outcome":"client_gone","route":"chat \"1\"","stream":true,"bytes_in":0,"#,
-            r#""duration_ms":1234.567,"overhead_us":48.001,"ttft_ms":1.000,"tokens_in":18}"#,
+            r#"{"ts":"2024-02-29T12:34:56.007Z","method":"POST","path":"/a","status":200,"outcome":"client_gone","error":"a\\"#,
+            "é",
+            r#"\u0001\u007f","route":"chat \"1\"","stream":true,"attempts":1,"bytes_in":0,"bytes_out":0,"#,
+            r#""duration_ms":1234.567,"overhead_us":48.001,"ttft_ms":1.000,"tokens_in":18,"tokens_out":0,"#,
+            r#""tokens_cached":0,"tokens_reasoning":0,"cost_usd":1.000007,"usage":"estimated"}"#,
             "\n",
         );
-        assert_eq!(String::from_utf8(log.drain().to_vec()).unwrap(), expected);
+        assert_eq!(std::str::from_utf8(&log.drain()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_not_utf8_becomes_the_replacement_character() {
+        let mut bytes = vec![0; 64];
+        let mut out = Out::new(&mut bytes);
+        characters(&mut out, b"/a\\\xff\xc3\xa9\x01");
+        let length = 64 - out.room();
+        assert_eq!(std::str::from_utf8(&bytes[..length]).unwrap(), "/a\\\\\u{fffd}é\\u0001");
     }
 
     #[test]
@@ -511,31 +511,40 @@ mod tests {
 
     #[test]
     fn a_full_buffer_drops_whole_lines() {
-        let length = one(&EMPTY).len();
+        let length = EMPTY.len();
         let mut log = log(2 * length);
-        assert_eq!([length, 2 * length, 2 * length], [(); 3].map(|()| log.append(&EMPTY)));
+        let mut add = || add(&mut log, &Entry::default());
+        assert_eq!([length, 2 * length, 2 * length], [(); 3].map(|()| add()));
         assert_eq!((log.dropped(), log.drain().len()), (1, 2 * length));
-        assert_eq!(log.append(&EMPTY), length);
+        assert_eq!(log.enter(&Entry::default(), &Charge::default()), length);
     }
 
     #[test]
     fn a_long_line_is_cut_to_what_a_pipe_takes_whole() {
         let mut log = log(1 << 16);
-        log.append(&Line {
-            path: &[b'a'; 8000],
+        let bytes = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(7999));
+        let head = head(bytes.as_bytes());
+        let long = Entry {
+            head: Some((&head, bytes.as_bytes())),
             model: "m",
             status: 404,
-            ..EMPTY
-        });
-        log.append(&Line {
-            path: &[1; 8000],
+            ..Entry::default()
+        };
+        add(&mut log, &long);
+        let escaped = Entry {
+            upstream: &"\u{1}".repeat(8000),
             model: &"é".repeat(5000),
             principal: &"\"".repeat(9000),
-            ..EMPTY
-        });
+            ..Entry::default()
+        };
+        add(&mut log, &escaped);
         // Texts that fit are not changed.
-        let path = vec![b'p'; LINE_BYTES - one(&Line { path: b"p", ..EMPTY }).len() + 1];
-        log.append(&Line { path: &path, ..EMPTY });
+        let error = "e".repeat(LINE_BYTES - EMPTY.len() - b",\"error\":\"\"".len());
+        let whole = Entry {
+            error: &error,
+            ..Entry::default()
+        };
+        add(&mut log, &whole);
         let block = log.drain().to_vec();
         let lines: Vec<&[u8]> = block.split_inclusive(|&byte| byte == b'\n').collect();
         assert_eq!((lines.len(), log.dropped()), (3, 0));
@@ -545,6 +554,6 @@ mod tests {
         }
         assert!(lines[0].ends_with(b",\"cut\":true}\n") && lines[1].ends_with(b",\"cut\":true}\n"));
         assert_eq!(lines[2].len(), LINE_BYTES);
-        assert!(lines[2].ends_with(b"\"stream\":false}\n"));
+        assert!(lines[2].ends_with(b"\"tokens_reasoning\":0}\n"));
     }
 }

@@ -7,12 +7,15 @@ pub mod descriptor;
 // Hot state: one shared mapping.
 pub mod access;
 mod admission;
+pub mod answer;
 pub mod breaker;
+pub mod entry;
 mod hash;
 pub mod health;
 mod in_flight;
 mod interner;
 pub mod latency;
+pub mod ledger;
 pub mod limit;
 mod mask;
 pub mod metrics;

@@ -1,8 +1,10 @@
-//! Counters and histograms by (route, provider, model, status): bounded, shared, recorded once per exchange.
+//! Metrics: a consumer of ended exchanges with counters and histograms by (route, provider, model, status), bounded and
+//! shared.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::entry::{Charge, Consumer, Entry, Outcome};
 use crate::segment::{LabelId, SERIES, Segment};
 
 const NS_PER_US: u64 = 1_000;
@@ -51,87 +53,6 @@ pub const OVERHEAD_BOUNDS_NS: [u64; 14] = [
 
 const DURATION_BUCKETS: usize = DURATION_BOUNDS_NS.len() + 1;
 const OVERHEAD_BUCKETS: usize = OVERHEAD_BOUNDS_NS.len() + 1;
-
-/// The result of an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The whole response reached the client.
-    Complete,
-    /// The gateway refused the request.
-    Refused,
-    /// No upstream answered.
-    UpstreamFailed,
-    /// The upstream stopped in the middle of an answer.
-    Truncated,
-    /// The client left first.
-    ClientGone,
-}
-
-impl Outcome {
-    /// All outcomes, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
-        Self::Complete,
-        Self::Refused,
-        Self::UpstreamFailed,
-        Self::Truncated,
-        Self::ClientGone,
-    ];
-
-    /// The outcome with that number.
-    #[must_use]
-    pub fn from_number(number: usize) -> Option<Self> {
-        Self::ALL.get(number).copied()
-    }
-
-    /// The name in logs and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Refused => "refused",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::Truncated => "truncated",
-            Self::ClientGone => "client_gone",
-        }
-    }
-}
-
-/// The measurements of one exchange.
-#[derive(Clone, Copy, Debug)]
-pub struct Observation {
-    /// The route that answered.
-    pub route: LabelId,
-    /// The provider.
-    pub provider: LabelId,
-    /// The model.
-    pub model: LabelId,
-    /// The status sent, 0 to 1023.
-    pub status: u16,
-    /// The outcome.
-    pub outcome: Outcome,
-    /// The time from the first byte of the request to the last of the response.
-    pub duration_ns: u64,
-    /// The gateway's own part of the duration.
-    pub overhead_ns: u64,
-    /// The time from the first byte of the request to the first of the response; 0 when there was none.
-    pub first_byte_ns: u64,
-    /// Bytes of the request body.
-    pub bytes_in: u64,
-    /// Bytes of the response body.
-    pub bytes_out: u64,
-    /// Input tokens, as reported by the upstream.
-    pub tokens_in: u64,
-    /// Output tokens, as reported by the upstream.
-    pub tokens_out: u64,
-    /// Cached tokens among `tokens_in`.
-    pub tokens_cached: u64,
-    /// Reasoning tokens among `tokens_out`.
-    pub tokens_reasoning: u64,
-    /// The cost of the tokens, in micro-dollars.
-    pub cost_micros: u64,
-    /// Retries by reason: an eight-bit count for each of `RETRY_REASONS`, the first in the lowest bits.
-    pub retries: u64,
-}
 
 /// The number of retry reasons.
 pub const RETRY_REASONS: usize = 8;
@@ -184,19 +105,19 @@ pub struct Series {
     pub overhead: ([u64; OVERHEAD_BUCKETS], u64),
     /// See `duration`.
     pub first_byte: ([u64; DURATION_BUCKETS], u64),
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub bytes_in: u64,
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub bytes_out: u64,
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub tokens_in: u64,
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub tokens_out: u64,
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub tokens_cached: u64,
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub tokens_reasoning: u64,
-    /// See `Observation`.
+    /// See `Entry` and `Charge`.
     pub cost_micros: u64,
     /// Retries by reason.
     pub retries: [u64; RETRY_REASONS],
@@ -212,41 +133,6 @@ impl Metrics {
     #[must_use]
     pub fn new(segment: Arc<Segment>) -> Self {
         Self { segment }
-    }
-
-    /// Adds one exchange.
-    #[inline]
-    pub fn observe(&self, seen: &Observation) {
-        let counts = &self.segment.own_counts()[self.slot(key(seen))];
-        counts.outcomes[seen.outcome as usize].fetch_add(1, Ordering::Relaxed);
-        counts.duration.add(seen.duration_ns, &DURATION_BOUNDS_NS);
-        counts.overhead.add(seen.overhead_ns, &OVERHEAD_BOUNDS_NS);
-        if seen.first_byte_ns > 0 {
-            counts.first_byte.add(seen.first_byte_ns, &DURATION_BOUNDS_NS);
-        }
-        if seen.retries > 0 {
-            let more = counts.retries.iter().zip(seen.retries.to_le_bytes());
-            more.for_each(|(count, more)| _ = count.fetch_add(u64::from(more), Ordering::Relaxed));
-        }
-        for (count, more) in [
-            (&counts.bytes_in, seen.bytes_in),
-            (&counts.bytes_out, seen.bytes_out),
-            (&counts.tokens_in, seen.tokens_in),
-            (&counts.tokens_out, seen.tokens_out),
-            (&counts.tokens_cached, seen.tokens_cached),
-            (&counts.tokens_reasoning, seen.tokens_reasoning),
-            (&counts.cost_micros, seen.cost_micros),
-        ] {
-            if more > 0 {
-                count.fetch_add(more, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Repays the retry budget: an exchange with the provider has ended.
-    #[inline]
-    pub fn repay(&self, provider: LabelId) {
-        crate::retry::repay(&self.segment, provider);
     }
 
     /// Every series that was ever observed.
@@ -326,6 +212,37 @@ impl Metrics {
     }
 }
 
+impl Consumer for Metrics {
+    fn enter(&mut self, entry: &Entry<'_>, charge: &Charge) -> usize {
+        let counts = &self.segment.own_counts()[self.slot(key(entry))];
+        counts.outcomes[entry.outcome as usize].fetch_add(1, Ordering::Relaxed);
+        counts.duration.add(entry.duration_ns(), &DURATION_BOUNDS_NS);
+        counts.overhead.add(entry.overhead_ns, &OVERHEAD_BOUNDS_NS);
+        let first_byte_ns = entry.first_byte_ns();
+        if first_byte_ns > 0 {
+            counts.first_byte.add(first_byte_ns, &DURATION_BOUNDS_NS);
+        }
+        if entry.retries > 0 {
+            let more = counts.retries.iter().zip(entry.retries.to_le_bytes());
+            more.for_each(|(count, more)| _ = count.fetch_add(u64::from(more), Ordering::Relaxed));
+        }
+        for (count, more) in [
+            (&counts.bytes_in, entry.bytes_in),
+            (&counts.bytes_out, entry.bytes_out),
+            (&counts.tokens_in, charge.usage.tokens_in),
+            (&counts.tokens_out, charge.usage.tokens_out),
+            (&counts.tokens_cached, charge.usage.tokens_cached),
+            (&counts.tokens_reasoning, charge.usage.tokens_reasoning),
+            (&counts.cost_micros, charge.micros()),
+        ] {
+            if more > 0 {
+                count.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+        0
+    }
+}
+
 impl<const N: usize> Histogram<N> {
     #[inline]
     fn add(&self, value_ns: u64, bounds_ns: &[u64]) {
@@ -346,33 +263,41 @@ impl<const N: usize> Histogram<N> {
 
 /// Three labels of 11 bits and a status of 10, below a bit that marks the slot as taken.
 #[inline]
-fn key(seen: &Observation) -> u64 {
+fn key(seen: &Entry<'_>) -> u64 {
     let labels = u64::from(seen.route.get()) << 32 | u64::from(seen.provider.get()) << 21;
-    1 << 43 | labels | u64::from(seen.model.get()) << 10 | u64::from(seen.status.min(0x3ff))
+    1 << 43 | labels | u64::from(seen.model_label.get()) << 10 | u64::from(seen.status.min(0x3ff))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seen(route: u32, status: u16) -> Observation {
-        Observation {
+    fn seen(route: u32, status: u16) -> Entry<'static> {
+        Entry {
             route: LabelId::new(route),
             provider: LabelId::new(2),
-            model: LabelId::new(2047),
+            model_label: LabelId::new(2047),
             status,
             outcome: Outcome::Truncated,
-            duration_ns: 5 * NS_PER_MS,
+            ended_ns: 5 * NS_PER_MS,
             overhead_ns: 10 * NS_PER_US + 1,
-            first_byte_ns: 0,
             bytes_in: 1,
             bytes_out: 2,
-            tokens_in: 3,
-            tokens_out: 4,
-            tokens_cached: 5,
-            tokens_reasoning: 6,
-            cost_micros: 7,
             retries: 0x02_00_00_01,
+            ..Entry::default()
+        }
+    }
+
+    fn charge() -> Charge {
+        Charge {
+            usage: crate::sse::Usage {
+                tokens_in: 3,
+                tokens_out: 4,
+                tokens_cached: 5,
+                tokens_reasoning: 6,
+            },
+            is_estimated: false,
+            cost_micros: Some(7),
         }
     }
 
@@ -380,10 +305,10 @@ mod tests {
     fn processes_add_up() {
         let one = Arc::new(Segment::new(1).unwrap());
         let two = Arc::new(Segment::attach(one.fd()).unwrap());
-        let (one, two) = (Metrics::new(one), Metrics::new(two));
-        one.observe(&seen(1, 200));
-        two.observe(&seen(1, 200));
-        two.observe(&seen(1, 503));
+        let (mut one, mut two) = (Metrics::new(one), Metrics::new(two));
+        one.enter(&seen(1, 200), &charge());
+        two.enter(&seen(1, 200), &charge());
+        two.enter(&seen(1, 503), &charge());
         let mut all = one.collect();
         all.sort_by_key(|series| series.status);
         let [ok, failed] = all.as_slice() else {
@@ -405,10 +330,10 @@ mod tests {
 
     #[test]
     fn what_finds_no_place_is_counted_together() {
-        let metrics = Metrics::new(Arc::new(Segment::new(1).unwrap()));
+        let mut metrics = Metrics::new(Arc::new(Segment::new(1).unwrap()));
         for route in 0..2_000 {
-            metrics.observe(&seen(route, 200));
-            metrics.observe(&seen(route, 404));
+            metrics.enter(&seen(route, 200), &charge());
+            metrics.enter(&seen(route, 404), &charge());
         }
         let all = metrics.collect();
         assert!(all.len() > SERIES * 9 / 10 && all.len() <= SERIES);
@@ -421,12 +346,13 @@ mod tests {
     #[test]
     fn bounds_rise_and_the_last_bucket_takes_the_rest() {
         assert!(DURATION_BOUNDS_NS.is_sorted() && OVERHEAD_BOUNDS_NS.is_sorted());
-        let metrics = Metrics::new(Arc::new(Segment::new(1).unwrap()));
-        metrics.observe(&Observation {
-            duration_ns: u64::MAX,
-            first_byte_ns: 1,
+        let mut metrics = Metrics::new(Arc::new(Segment::new(1).unwrap()));
+        let entry = Entry {
+            ended_ns: u64::MAX,
+            first_ns: 1,
             ..seen(1, 200)
-        });
+        };
+        metrics.enter(&entry, &charge());
         let all = metrics.collect();
         assert_eq!((all[0].duration.0[18], all[0].first_byte.0[0]), (1, 1));
     }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::entry::{Charge, Consumer, Entry};
 use crate::segment::{LabelId, Segment};
 
 /// The repayment per exchange.
@@ -62,9 +63,28 @@ impl RetryBudget {
     }
 }
 
-/// Repays for an exchange that has ended.
-#[inline]
-pub fn repay(segment: &Segment, provider: LabelId) {
+/// The repayment: a consumer of ended exchanges that pays back to the budgets of their providers.
+#[derive(Debug)]
+pub struct Repayment {
+    segment: Arc<Segment>,
+}
+
+impl Repayment {
+    /// Repays the budgets kept in `segment`.
+    #[must_use]
+    pub fn new(segment: Arc<Segment>) -> Self {
+        Self { segment }
+    }
+}
+
+impl Consumer for Repayment {
+    fn enter(&mut self, entry: &Entry<'_>, _charge: &Charge) -> usize {
+        repay(&self.segment, entry.provider);
+        0
+    }
+}
+
+fn repay(segment: &Segment, provider: LabelId) {
     let debt = &segment.layout().retry_debts[provider.get() as usize];
     // Usually there is no debt, so the cache line is not contended.
     if debt.load(Ordering::Relaxed) > 0 {

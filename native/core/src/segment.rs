@@ -82,7 +82,7 @@ pub enum SegmentError {
 }
 
 /// The id of a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelId(u16);
 
 impl LabelId {

@@ -1,10 +1,10 @@
-//! The usage of exchanges: as reported or else estimated, and summed by principal, model and route.
+//! Usage totals: a consumer of ended exchanges that sums them by principal, model and route.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::price::prompt_tokens;
+use crate::entry::{Charge, Consumer, Entry};
 use crate::segment::{LabelId, Segment};
 use crate::sse::Usage;
 
@@ -12,74 +12,6 @@ use crate::sse::Usage;
 pub(crate) const PRINCIPALS: usize = 2048;
 /// Maximum sums; the last one counts the overflow.
 pub(crate) const SUMS: usize = 4096;
-
-/// The facts about the answer to one exchange.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Answer {
-    /// The last usage object seen.
-    pub reported: Option<Usage>,
-    /// True when the answer was complete: no further usage would have been reported.
-    pub is_whole: bool,
-    /// True when its last event was a terminator.
-    pub is_terminated: bool,
-    /// True when the request reached an upstream and was a JSON request to a model.
-    pub is_asked: bool,
-    /// True when the request was for text, so that the answer consists of tokens.
-    pub generates: bool,
-    /// 0 while there was none.
-    pub status: u16,
-    /// Bytes of the request body.
-    pub bytes_in: u64,
-    /// Bytes of a JSON document in the answer; 0 for anything else.
-    pub document_bytes: u64,
-    /// The number of events of a stream in the answer.
-    pub events: u64,
-}
-
-/// The highest output estimate for a document that reports no usage.
-const MAX_GUESS: u64 = 4096;
-
-impl Answer {
-    /// The usage to count, and whether any of it is an estimate.
-    ///
-    /// A report counts as it is, with one exception: when a stream broke off, the report was premature, and output
-    /// counts as at least one token per event. Without a report, the request counts by its bytes, and the answer by its
-    /// events (a stream) or bytes; errors count nothing.
-    #[must_use]
-    pub fn usage(&self) -> (Usage, bool) {
-        match self.reported {
-            Some(usage) if self.is_whole || self.events <= usage.tokens_out => (usage, false),
-            Some(usage) if self.generates => (
-                Usage {
-                    tokens_out: self.events,
-                    ..usage
-                },
-                true,
-            ),
-            Some(usage) => (usage, false),
-            None if !self.is_asked || self.status >= 400 => (Usage::default(), false),
-            None => {
-                let written = match self.events {
-                    0 => prompt_tokens(self.document_bytes).min(MAX_GUESS),
-                    events => events - u64::from(self.is_terminated),
-                };
-                let usage = Usage {
-                    tokens_in: prompt_tokens(self.bytes_in),
-                    tokens_out: if self.generates { written } else { 0 },
-                    ..Usage::default()
-                };
-                (usage, usage.tokens_in + usage.tokens_out > 0)
-            }
-        }
-    }
-}
-
-/// True when answers on this path are generated text.
-#[must_use]
-pub fn generates(path: &[u8]) -> bool {
-    let last = memchr::memrchr(b'/', path).map_or(path, |slash| path.get(slash + 1..).unwrap_or_default());
-    matches!(last, b"completions" | b"messages" | b"responses" | b"generate")
-}
 
 /// The usage of one principal, with one model, on one route.
 #[repr(C, align(64))]
@@ -142,35 +74,6 @@ impl UsageTable {
             segment,
             known: HashMap::new(),
             scratch: Vec::new(),
-        }
-    }
-
-    /// Adds an exchange.
-    pub fn add(
-        &mut self,
-        principal: &str,
-        tenant: &str,
-        model: LabelId,
-        route: LabelId,
-        counted: &(Usage, bool),
-        micros: u64,
-    ) {
-        let number = self.number(principal, tenant);
-        let key = 1 << 63 | number << 22 | u64::from(model.get()) << 11 | u64::from(route.get());
-        let sum = &self.segment.layout().sums[self.slot(key)];
-        let (usage, estimated) = counted;
-        for (count, more) in [
-            (&sum.requests, 1),
-            (&sum.tokens_in, usage.tokens_in),
-            (&sum.tokens_out, usage.tokens_out),
-            (&sum.tokens_cached, usage.tokens_cached),
-            (&sum.tokens_reasoning, usage.tokens_reasoning),
-            (&sum.micros, micros),
-            (&sum.estimated, u64::from(*estimated)),
-        ] {
-            if more > 0 {
-                count.fetch_add(more, Ordering::Relaxed);
-            }
         }
     }
 
@@ -269,81 +172,52 @@ impl UsageTable {
     }
 }
 
+impl Consumer for UsageTable {
+    fn enter(&mut self, entry: &Entry<'_>, charge: &Charge) -> usize {
+        let number = self.number(entry.principal, entry.tenant);
+        let key = 1 << 63 | number << 22 | u64::from(entry.model_label.get()) << 11 | u64::from(entry.route.get());
+        let sum = &self.segment.layout().sums[self.slot(key)];
+        let usage = &charge.usage;
+        for (count, more) in [
+            (&sum.requests, 1),
+            (&sum.tokens_in, usage.tokens_in),
+            (&sum.tokens_out, usage.tokens_out),
+            (&sum.tokens_cached, usage.tokens_cached),
+            (&sum.tokens_reasoning, usage.tokens_reasoning),
+            (&sum.micros, charge.micros()),
+            (&sum.estimated, u64::from(charge.is_estimated)),
+        ] {
+            if more > 0 {
+                count.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn usage(tokens_in: u64, tokens_out: u64) -> Usage {
-        Usage {
+    fn add(table: &mut UsageTable, principal: &str, tenant: &str, (tokens_in, tokens_out): (u64, u64), micros: u64) {
+        let entry = Entry {
+            principal,
+            tenant,
+            model_label: LabelId::new(3),
+            route: LabelId::new(2047),
+            ..Entry::default()
+        };
+        let usage = Usage {
             tokens_in,
             tokens_out,
             ..Usage::default()
-        }
-    }
-
-    #[test]
-    fn what_is_reported_counts_and_a_broken_stream_by_its_events() {
-        let asked = Answer {
-            is_asked: true,
-            generates: true,
-            status: 200,
-            bytes_in: 400,
-            ..Answer::default()
         };
-        let reported = Answer {
-            reported: Some(usage(7, 9)),
-            is_whole: true,
-            is_terminated: true,
-            events: 30,
-            ..asked
+        let charge = Charge {
+            usage,
+            is_estimated: micros == 6,
+            cost_micros: Some(micros),
         };
-        assert_eq!(reported.usage(), (usage(7, 9), false));
-        let broken = Answer {
-            reported: Some(usage(7, 1)),
-            is_whole: false,
-            ..reported
-        };
-        assert_eq!(broken.usage(), (usage(7, 30), true));
-        let unreported = Answer {
-            reported: None,
-            ..reported
-        };
-        // The terminator is an event without content.
-        assert_eq!(unreported.usage(), (usage(100, 29), true));
-        let document = Answer {
-            document_bytes: 80,
-            ..asked
-        };
-        assert_eq!(document.usage(), (usage(100, 20), true));
-        let gone = Answer { status: 0, ..asked };
-        assert_eq!(gone.usage(), (usage(100, 0), true));
-        for nothing in [
-            Answer {
-                status: 502,
-                ..document
-            },
-            Answer {
-                is_asked: false,
-                ..document
-            },
-        ] {
-            assert_eq!(nothing.usage(), (Usage::default(), false));
-        }
-        let embeddings = Answer {
-            generates: false,
-            ..document
-        };
-        assert_eq!(embeddings.usage(), (usage(100, 0), true));
-    }
-
-    #[test]
-    fn paths_that_write() {
-        for path in ["/v1/chat/completions", "/x/v1/messages", "/v1/responses", "/generate"] {
-            assert!(generates(path.as_bytes()), "{path}");
-        }
-        for path in ["/v1/embeddings", "/v1/messages/count_tokens", "/", ""] {
-            assert!(!generates(path.as_bytes()), "{path}");
-        }
+        assert_eq!(table.enter(&entry, &charge), 0);
     }
 
     #[test]
@@ -352,10 +226,10 @@ mod tests {
         let two = Arc::new(Segment::attach(one.fd()).unwrap());
         let (mut one, mut two) = (UsageTable::new(one), UsageTable::new(two));
         let (model, route) = (LabelId::new(3), LabelId::new(2047));
-        one.add("anna", "a", model, route, &(usage(1, 2), false), 5);
-        two.add("anna", "a", model, route, &(usage(10, 20), true), 6);
-        two.add("anna", "b", model, route, &(usage(100, 0), false), 0);
-        one.add("", "", model, route, &(usage(0, 0), false), 0);
+        add(&mut one, "anna", "a", (1, 2), 5);
+        add(&mut two, "anna", "a", (10, 20), 6);
+        add(&mut two, "anna", "b", (100, 0), 0);
+        add(&mut one, "", "", (0, 0), 0);
         let mut all = one.collect();
         all.sort_by_key(|used| (used.principal.clone(), used.tenant.clone()));
         let told: Vec<_> = all
@@ -388,7 +262,7 @@ mod tests {
         let mut table = UsageTable::new(Arc::new(Segment::new(1).unwrap()));
         for number in 0..2 * PRINCIPALS {
             let name = number.to_string();
-            table.add(&name, "", LabelId::new(1), LabelId::new(1), &(usage(1, 0), false), 0);
+            add(&mut table, &name, "", (1, 0), 0);
         }
         let all = table.collect();
         let tokens = |used: &Used| used.usage.tokens_in;

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 import pytest
+from books import Books
 
 from budgateway.admin.usage import UsageReport
 from budgateway.errors import BadRequest
-from budgateway.native import Ledger, Metrics, Price, Segment, UsageTable
+from budgateway.native import Price, Segment, UsageTable
 
 DOCUMENT = b'{"usage":{"prompt_tokens":%d,"completion_tokens":10,"prompt_tokens_details":{"cached_tokens":5}}}'
 
@@ -17,15 +17,20 @@ DOCUMENT = b'{"usage":{"prompt_tokens":%d,"completion_tokens":10,"prompt_tokens_
 @pytest.fixture
 def report() -> UsageReport:
     segment = Segment()
-    row = array("q", bytes(8 * 16))
-    ledger = Ledger(Metrics(segment), None, row)
+    books = Books(segment)
     price = Price(1000.0, 0.0, 1000.0)
     for place, (who, tenant, model, route, tokens) in enumerate(
         [("anna", "a", "m", "r", 100), ("anna", "a", "n", "r", 50), ("bob", "b", "m", "s", 30), ("", "", "", "s", 10)]
     ):
-        row[0], row[2], row[3] = segment.intern(route), segment.intern(model), 200
-        ledger.record(
-            None, None, DOCUMENT % tokens, None, price if place else None, "id", "1.2.3.4", who, tenant, "", model, ""
+        books.enter(
+            route=segment.intern(route),
+            model_label=segment.intern(model),
+            status=200,
+            answer=DOCUMENT % tokens,
+            price=price if place else None,
+            principal=who,
+            tenant=tenant,
+            model=model,
         )
     return UsageReport(UsageTable(segment))
 
@@ -56,11 +61,10 @@ def test_sums_filters_and_the_rest(report: UsageReport) -> None:
 
 def test_what_has_no_price_is_ranked_by_tokens_then_by_requests() -> None:
     segment = Segment()
-    row = array("q", bytes(8 * 16))
-    ledger = Ledger(Metrics(segment), None, row)
+    books = Books(segment)
     for who, tokens in (("anna", 1), ("bob", 100), ("carl", 45), ("carl", 45), ("dora", 100)):
-        row[0], row[2], row[3] = segment.intern("r"), segment.intern("m"), 200
-        ledger.record(None, None, DOCUMENT % tokens, None, None, "id", "1.2.3.4", who, "", "", "m", "")
+        labels = {"route": segment.intern("r"), "model_label": segment.intern("m")}
+        books.enter(**labels, status=200, answer=DOCUMENT % tokens, principal=who, model="m")
     assert told(UsageReport(UsageTable(segment)), "principal", by="principal") == [
         ("carl",),
         ("bob",),

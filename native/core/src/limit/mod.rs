@@ -6,7 +6,8 @@
 //! - `state`: the part that outlives the gateway;
 //! - `handover`: the part that goes to a gateway that takes over;
 //! - `decide`: all limits of one exchange, all or nothing, and the guard that settles them;
-//! - `refusal`: the reasons of refusals.
+//! - `refusal`: the reasons of refusals;
+//! - `settle`: the consumer of ended exchanges that settles their limits.
 
 mod budget;
 mod cells;
@@ -15,6 +16,7 @@ mod handover;
 mod lease;
 mod rate;
 mod refusal;
+mod settle;
 mod state;
 
 pub use budget::{Budget, Period, carry};
@@ -24,6 +26,7 @@ pub use handover::{Ledger, count};
 pub(crate) use lease::{LEASE_SETS, LeaseSet, SLOTS as LEASE_SLOTS};
 pub use rate::{Bucket, RateLimit};
 pub use refusal::{LimitState, Refusal};
+pub use settle::Settlement;
 pub use state::{Clocks, StateError, Step, load, save};
 
 /// The reason why a limit is invalid.

@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use budgateway_core::breaker::Verdict;
+use budgateway_core::entry::{Entry, Outcome};
 use budgateway_core::head as core;
 use budgateway_core::head::Framing;
-use budgateway_core::metrics::Outcome;
 use pyo3::prelude::*;
 use smallvec::SmallVec;
 
@@ -14,7 +14,7 @@ use super::precedent::{Lent, Precedent, Target};
 use crate::engine::sockets::{Data, Interest, Piece, Transport, Waiting};
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
-use crate::ledger::{Entry, Ledger, answer_of};
+use crate::ledger::{Ledger, answer_of, count};
 use crate::limits::Reservation;
 
 /// Owns everything that must be given back: a slot at an upstream, a connection to it, and the limits' reservation.
@@ -133,14 +133,7 @@ impl Journey {
     }
 
     /// Records the exchange. Returns the bytes of unwritten access lines.
-    pub(super) fn record(
-        &self,
-        py: Python<'_>,
-        ledger: &Ledger,
-        epoch_ns: i64,
-        response: &Response<'_>,
-        now_ns: i64,
-    ) -> isize {
+    pub(super) fn record(&self, py: Python<'_>, ledger: &Ledger, response: &Response<'_>, now_ns: i64) -> isize {
         let Precedent {
             route,
             provider,
@@ -156,30 +149,30 @@ impl Journey {
             route,
             provider,
             model_label,
-            status: response.head.status.into(),
-            outcome: Outcome::Complete,
-            attempts: 1,
-            is_stream: false,
-            is_asked: true,
-            bytes_in: (data.len() - self.head.size) as i64,
-            bytes_out: body.len() as i64,
-            unix_ms: (epoch_ns + self.started_ns) / 1_000_000,
-            duration_ns: now_ns - self.started_ns,
-            overhead_ns: self.sent_ns - self.started_ns + now_ns - response.read_ns,
-            first_byte_ns: response.read_ns - self.started_ns,
-            now_ns,
-            retries: 0,
+            model: text(data.get(self.model.clone()).unwrap_or_default()),
+            upstream: self.target().map_or("", |target| &target.label),
             head: Some((&self.head, data)),
-            answer: answer_of(body),
-            reservation: self.reservation.as_ref(),
-            price: price.as_ref().map(Py::get),
             request_id: text(&self.request_id),
             client: down.guest.client.as_deref().unwrap_or_default(),
             principal: asker.as_ref().map_or("", |asker| &asker.principal),
             tenant: asker.as_ref().map_or("", |asker| &asker.tenant),
-            upstream: self.target().map_or("", |target| &target.label),
-            model: text(data.get(self.model.clone()).unwrap_or_default()),
+            status: response.head.status,
+            outcome: Outcome::Complete,
             error: "",
+            is_stream: false,
+            is_asked: true,
+            attempts: 1,
+            retries: 0,
+            bytes_in: (data.len() - self.head.size) as u64,
+            bytes_out: body.len() as u64,
+            epoch_ns: ledger.epoch_ns(),
+            started_ns: count(self.started_ns),
+            first_ns: count(response.read_ns),
+            ended_ns: count(now_ns),
+            overhead_ns: count(self.sent_ns - self.started_ns + now_ns - response.read_ns),
+            answer: answer_of(body),
+            price: price.as_ref().map(|price| price.get().inner),
+            reservation: self.reservation.as_ref().map(|reservation| reservation as _),
         })
     }
 

@@ -48,7 +48,6 @@ pub(crate) struct Express {
     /// Beginnings of bodies that may not be answers.
     doubtful: Vec<PyBackedBytes>,
     /// The offset from the monotonic clock to the wall clock.
-    epoch_ns: i64,
     /// The longest acceptable silence of an upstream.
     quiet_ns: i64,
     state: Mutex<State>,
@@ -87,7 +86,7 @@ type Told = (
 #[pymethods]
 impl Express {
     #[new]
-    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, take_over, flush, block_bytes, epoch_ns, quiet_ns, /))]
+    #[pyo3(signature = (ids, ledger, requests, responses, doubtful, take_over, flush, block_bytes, quiet_ns, /))]
     #[allow(clippy::too_many_arguments, reason = "one a worker")]
     fn new(
         py: Python<'_>,
@@ -99,7 +98,6 @@ impl Express {
         take_over: Py<PyAny>,
         flush: Option<Py<PyAny>>,
         block_bytes: isize,
-        epoch_ns: i64,
         quiet_ns: i64,
     ) -> PyResult<Self> {
         let writer = core::ResponseHeadWriter::new(&[]).map_err(|error| Error::value(error.to_string()))?;
@@ -111,7 +109,6 @@ impl Express {
             responses: Parser::new(py, responses)?,
             writer,
             doubtful,
-            epoch_ns,
             quiet_ns,
             state: Mutex::new(State {
                 open: false,
@@ -493,7 +490,7 @@ impl Express {
             return Ok(Some(journey));
         }
         let now_ns = now_ns();
-        let waiting = journey.record(py, self.ledger.get(), self.epoch_ns, &response, now_ns);
+        let waiting = journey.record(py, self.ledger.get(), &response, now_ns);
         journey.arrive(py, now_ns)?;
         self.arrived(py, waiting)?;
         Ok(None)
