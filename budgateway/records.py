@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from budgateway.system.pem import Pem
-    from budgateway.wire.cors import Cors
 
 LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
 OnStoreFailure = Literal["local", "open", "closed"]
@@ -89,6 +88,20 @@ class Usage(NamedTuple):
 
 
 MAX_FILL_S = 500_000_000  # 16 years, the longest time for a burst to fill: the native core counts up to 18
+
+
+@dataclass(frozen=True, slots=True)
+class Cors:
+    """A CORS policy: the origins whose pages may use the gateway from a browser, and how (Fetch standard)."""
+
+    origins: tuple[str, ...]  # exact, `*` for all, or with a `*` for subdomains or the port
+    methods: tuple[str, ...] = METHODS[:-1]
+    headers: tuple[str, ...] = ("*",)  # allowed in requests, lower case; `*`: any
+    credentials: bool = False
+    max_age_s: int = 600
+    expose: tuple[str, ...] = ()  # response headers, in addition to wire.cors.EXPOSED
+    private_network: bool = False
+    admin: bool = False  # also on the operators' own paths
 
 
 @dataclass(frozen=True, slots=True)

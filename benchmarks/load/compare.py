@@ -17,74 +17,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.load import rig
 from benchmarks.load.cases import CASES, Case
 from benchmarks.load.peers import ALL, NotStarted, Peer
-from benchmarks.load.processes import Memory, cpu_ns, cpu_ns_between, memory
+from benchmarks.load.processes import cpu_ns, cpu_ns_between, memory
+from benchmarks.load.results import DIRECT, Results, Sample
 from benchmarks.load.table import render
 
 GATEWAY_CORE = 0
 RIG_CORE = 1
 WARM_UP_S = 1.0
 MAX_SECONDS = rig.MAX_RUN_S
-DIRECT = "direct"
-
-
-@dataclass(slots=True)
-class Sample:
-    """One case of one gateway in one round."""
-
-    cpu_us: float | None
-    report: rig.Report
-
-
-@dataclass(slots=True)
-class Results:
-    """All that was measured: samples by case, then gateway, in the order of the rounds."""
-
-    machine: str
-    versions: dict[str, str]
-    does: dict[str, str]
-    seconds: float
-    rounds: int
-    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    # By gateway: requests served before, and what it holds.
-    memory: dict[str, tuple[int, Memory]] = field(default_factory=dict)
-    failed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, case: str, gateway: str, sample: Sample) -> None:
-        """Keep one sample."""
-        self.samples.setdefault(case, {}).setdefault(gateway, []).append(sample)
-
-    def as_json(self) -> dict[str, Any]:
-        """For the file."""
-        return {
-            "machine": self.machine,
-            "versions": self.versions,
-            "seconds": self.seconds,
-            "rounds": self.rounds,
-            "failed": self.failed,
-            "memory": {
-                name: {
-                    "requests": requests,
-                    "rss_bytes": held.resident,
-                    "pss_bytes": held.proportional,
-                    "rss_bytes_each": held.each,
-                }
-                for name, (requests, held) in self.memory.items()
-            },
-            "samples": {
-                case: {
-                    gateway: [{"cpu_us": sample.cpu_us, "report": sample.report} for sample in samples]
-                    for gateway, samples in gateways.items()
-                }
-                for case, gateways in self.samples.items()
-            },
-        }
 
 
 class Comparison:

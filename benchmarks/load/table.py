@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from statistics import median
-from typing import TYPE_CHECKING
 
 from benchmarks.load.cases import Case
+from benchmarks.load.results import DIRECT, Results, Sample
 from benchmarks.load.rig import Report
 
-if TYPE_CHECKING:
-    from benchmarks.load.compare import Results, Sample
-
 YARDSTICK = "nginx"
-DIRECT = "direct"
 MIB = 2**20
 
-Figure = Callable[["Sample"], float | None]
+Figure = Callable[[Sample], float | None]
 
 
 def render(results: Results, cases: list[Case]) -> str:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from budgateway.config.problems import Problems
 from budgateway.config.schema_cors import CorsConfig, RouteCorsConfig
-from budgateway.records import METHODS
-from budgateway.wire.cors import Cors
+from budgateway.records import METHODS, Cors
 
 if TYPE_CHECKING:
     from budgateway.config.source import KeyPath

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from budgateway import native
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release
-from budgateway.limits.stage_cy import UNSEEN
+from budgateway.limits.prepared_cy import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange.exchange_cy import Exchange
     from budgateway.limits.demand import SharedLimits, Verdict
-    from budgateway.limits.rules import Named, Rulebook
-    from budgateway.limits.stage_cy import Limits, Prepared
+    from budgateway.limits.named import Named
+    from budgateway.limits.prepared_cy import Deciding, Prepared
+    from budgateway.limits.rules import Rulebook
 
 S_PER_DAY = 86_400
 _PERIODS = {"minute": 60, "hour": 3_600, "day": S_PER_DAY, "week": 7 * S_PER_DAY, "month": 31 * S_PER_DAY}
@@ -75,7 +76,7 @@ class Claim:
 class _Asked(NamedTuple):
     """A question to the store: the demands, and for each one its index among the prepared limits."""
 
-    limits: Limits
+    limits: Deciding
     prepared: Prepared
     places: tuple[int, ...]
     names: tuple[Named, ...]
@@ -99,7 +100,7 @@ class Across:
         """True while the store answers."""
         return self._shared.is_up
 
-    def confirm(self, limits: Limits, x: Exchange, prepared: Prepared) -> Awaitable[None] | None:
+    def confirm(self, limits: Deciding, x: Exchange, prepared: Prepared) -> Awaitable[None] | None:
         """Take from the global limits what was taken from this host's; None when that is already decided. Raises the
         error that refuses the exchange, which then holds nothing."""
         asked = self._question(limits, x, prepared)
@@ -120,7 +121,7 @@ class Across:
         # Sent at the end of this turn with all others, no matter when the task awaits it.
         return self._confirmed(x, asked, self._shared.decide(asked.demands))
 
-    async def after(self, waiting: Awaitable[None], limits: Limits, x: Exchange, prepared: Prepared) -> None:
+    async def after(self, waiting: Awaitable[None], limits: Deciding, x: Exchange, prepared: Prepared) -> None:
         """Wait in this host's own queue first, then `confirm`."""
         await waiting
         more = self.confirm(limits, x, prepared)
@@ -202,7 +203,7 @@ class Across:
 
     # ---------------------------------------------------------------- the question
 
-    def _question(self, limits: Limits, x: Exchange, prepared: Prepared) -> _Asked:
+    def _question(self, limits: Deciding, x: Exchange, prepared: Prepared) -> _Asked:
         places, names, demands = [], [], []
         for place, amount, end in [] if x.grant is None else x.grant.debits():
             name: Named = prepared.names[place]

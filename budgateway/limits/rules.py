@@ -1,85 +1,31 @@
-"""The operator's limits: their selection for an exchange, their names, and the errors when one refuses."""
+"""The operator's limits: their selection for an exchange, and the errors when one refuses."""
 
 from __future__ import annotations
 
 import time
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from budgateway import native
 from budgateway.errors import BudgetExceeded, GatewayError, Overloaded, RateLimited
-from budgateway.limits.stage_cy import Prepared, RouteLimits
+from budgateway.limits.named import ALLOWANCE, BITS, GATEWAY, OWN, Named
+from budgateway.limits.prepared_cy import Prepared, RouteLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from budgateway.records import Allowance, LimitRule, Principal, Route, Settings
 
-GATEWAY = "gateway"
 _PREFLIGHTS = "\1"  # not a valid route name
 # Per address, which may be a proxy with many clients behind it: bounds floods, does not slow browsers.
 PREFLIGHTS_A_MINUTE = 60_000
 PREFLIGHT_BURST = 6_000
-_OWN = "\0"  # prefix of the names of the gateway's own paths; no route or rule name begins with it
 # Requests a minute, and burst, from one address to the gateway's own paths: enough for a probe every few milliseconds,
 # not more than a supervisor can answer. Clients' limits do not apply to them.
 _OWN_RATES = {"open": (60_000, 10_000), "metrics": (6_000, 2_000), "admin": (6_000, 2_000)}
-ALLOWANCE = "allowance"
 S_PER_DAY = 86_400
-_BITS = {
-    "user": native.BY_USER,
-    "key": native.BY_KEY,
-    "tenant": native.BY_TENANT,
-    "model": native.BY_MODEL,
-    "route": native.BY_ROUTE,
-    "address": native.BY_ADDRESS,
-}
 # A limit per client refuses with 429; a limit shared by everybody is the gateway's own shortage: 503.
 _WHO = native.BY_USER | native.BY_KEY | native.BY_TENANT | native.BY_ADDRESS
-
-
-class Named(NamedTuple):
-    """One limit with its name: the source of the native core's limit and of the text that clients read."""
-
-    name: str  # the rule's; "gateway", "route:NAME" and "allowance" for limits that are not rules
-    by: int  # native.BY_*
-    kind: str  # requests, tokens, concurrency, spend
-    amount: int  # spend: micro-dollars
-    period: str  # minute, hour, day, week, month; "" for concurrency
-    burst: int
-    whole: tuple[int, int] | None = None  # of one gateway's share: the undivided amount and burst
-
-    @property
-    def key(self) -> str:
-        """The limit's unique key: limits with equal keys are one limit."""
-        return f"{self.name}/{self.kind}/{self.period}"
-
-    def divided(self, parts: int) -> Named:
-        """The share of one of `parts` gateways, at least 1."""
-        return self._replace(
-            amount=max(1, self.amount // parts),
-            burst=max(1, self.burst // parts) if self.burst else 0,
-            whole=(self.amount, self.burst),
-        )
-
-    def words(self) -> str:
-        """The limit's description in errors to clients."""
-        rate = f"{self.amount} {self.kind} a {self.period}"
-        if self.kind == "requests":
-            rate += f", {self.burst} at once"
-        if self.name == GATEWAY:
-            return f"the gateway's limit of {rate}"
-        if self.name.startswith(_OWN):
-            return f"the limit of {rate}, for the gateway's own paths"
-        if self.name.startswith("route:"):
-            return f"the limit of route '{self.name.removeprefix('route:')}', {rate}"
-        if self.kind == "spend":
-            rate = f"${self.amount / 1e6:.2f} a {self.period}"
-        elif self.kind == "concurrency":
-            rate = f"{self.amount} at a time"
-        by = " and ".join(word for word, bit in _BITS.items() if self.by & bit)
-        whose = "of this credential" if self.name == ALLOWANCE else f"({'by ' + by if by else 'all together'})"
-        return f"{rate} {whose}, limit '{self.name}'"
 
 
 class Rulebook:
@@ -111,7 +57,7 @@ class Rulebook:
     def of_own(self, access: str) -> RouteLimits:
         """The limits of the gateway's own paths with this `access`. The list of models is for clients: it counts like
         their requests, but rules do not apply. The rest (probes, metrics, the admin API) has limits of its own."""
-        return RouteLimits(self, _OWN + access, False, False, is_own=access in _OWN_RATES)
+        return RouteLimits(self, OWN + access, False, False, is_own=access in _OWN_RATES)
 
     def of_preflights(self) -> RouteLimits:
         """The limit of preflights and `OPTIONS *`: no rule sets it, and they count for no other limit."""
@@ -123,7 +69,7 @@ class Rulebook:
         if not names:
             return None
         store = self._settings.store
-        if store is None or route in ("", _PREFLIGHTS) or route.startswith(_OWN):
+        if store is None or route in ("", _PREFLIGHTS) or route.startswith(OWN):
             return self._prepared(route, names)
         # While Redis is down, each gateway admits its share.
         parts = store.replicas
@@ -140,7 +86,7 @@ class Rulebook:
             route,
             [(name.key, name.by, name.kind, name.amount, name.period, name.burst) for name in names],
             output_tokens=settings.output_tokens,
-            headers=settings.headers and not names[0].name.startswith(_OWN),
+            headers=settings.headers and not names[0].name.startswith(OWN),
         )
         spends = self.is_priced and any(name.kind == "spend" for name in names)
         return Prepared(limits, names, spends=spends, route=route, is_shared=is_shared, alone=alone)
@@ -209,7 +155,7 @@ class Rulebook:
         if route == _PREFLIGHTS:
             yield Named("preflights", native.BY_ADDRESS, "requests", PREFLIGHTS_A_MINUTE, "minute", PREFLIGHT_BURST)
             return
-        if (rates := _OWN_RATES.get(route.removeprefix(_OWN))) is not None and route.startswith(_OWN):
+        if (rates := _OWN_RATES.get(route.removeprefix(OWN))) is not None and route.startswith(OWN):
             yield Named(route, native.BY_ADDRESS, "requests", rates[0], "minute", rates[1])
             return
         overall = self._settings.rate_limit
@@ -226,7 +172,7 @@ class Rulebook:
             if route == "" and (rule.routes or rule.models or "model" in rule.by or "route" in rule.by):
                 continue
             if (record is not None or route == "") and self._applies(rule, route, model, principal):
-                by = sum(_BITS[word] for word in rule.by)
+                by = sum(BITS[word] for word in rule.by)
                 limits = named(rule.name, by, rule.allowance)
                 yield from (one for one in limits if route != "" or one.kind == "requests")
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from budgateway.errors import GatewayError
     from budgateway.exchange.exchange_cy import Exchange
-    from budgateway.limits.rules import Named, Rulebook
-    from budgateway.limits.stage_cy import Limits, Prepared
+    from budgateway.limits.named import Named
+    from budgateway.limits.prepared_cy import Deciding, Prepared
+    from budgateway.limits.rules import Rulebook
 
 # Other workers do not announce the end of their leases: poll this often while the queue is not empty.
 POLL_S = 0.01
@@ -30,7 +31,7 @@ class Waiter:
 
     __slots__ = ("done", "limits", "name", "prepared", "timer", "x")
 
-    def __init__(self, limits: Limits, x: Exchange, prepared: Prepared, name: Named) -> None:
+    def __init__(self, limits: Deciding, x: Exchange, prepared: Prepared, name: Named) -> None:
         loop = asyncio.get_running_loop()
         self.limits = limits
         self.x = x
@@ -56,7 +57,7 @@ class WaitingRoom:
         self._is_due = False
         self.count = 0
 
-    def wait(self, limits: Limits, x: Exchange, prepared: Prepared, name: Named) -> Awaitable[None]:
+    def wait(self, limits: Deciding, x: Exchange, prepared: Prepared, name: Named) -> Awaitable[None]:
         """Queue for the limit `name`; the awaitable raises when the exchange is refused. Raises at once (RateLimited,
         Overloaded) when the queue is full."""
         if self.count >= self._size:

@@ -4,7 +4,8 @@ from budgateway.auth.authenticator_cy cimport Authenticator
 from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange.exchange_cy cimport Exchange
-from budgateway.limits.stage_cy cimport Limits, RouteLimits
+from budgateway.limits.prepared_cy cimport RouteLimits
+from budgateway.limits.stage_cy cimport Limits
 from budgateway.providers.passthrough_cy cimport Passthrough
 from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from budgateway.balance.attempts_cy import Attempts
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.exchange.exchange_cy import Exchange
-    from budgateway.limits.stage_cy import Limits, RouteLimits
+    from budgateway.limits.prepared_cy import RouteLimits
+    from budgateway.limits.stage_cy import Limits
     from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.records import Settings
     from budgateway.routing.cors import CrossOrigins

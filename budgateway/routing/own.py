@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from budgateway.records import Route
+from budgateway.records import Cors, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from budgateway.routing.router_cy import Access
-    from budgateway.wire.cors import Cors
 
 OFFICE = "gateway"
 

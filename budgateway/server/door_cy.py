@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
     from budgateway.errors import GatewayError
     from budgateway.exchange.exchange_cy import Carrier
-    from budgateway.server.connection_cy import ServerConnection
     from budgateway.server.proxies import Proxies
-    from budgateway.server.websocket import Tunnel
 
 MAX_TURNED_AWAY = 256  # connections that are sent a 503 at one time; beyond them, connections are dropped unanswered
 
@@ -37,6 +35,21 @@ TOLD = 2  # being refused with a 503
 _log = logging.getLogger("budgateway.server")
 
 if TYPE_CHECKING:
+
+    class Connected(Protocol):
+        """An open connection, as the sweep and the end of the process see it."""
+
+        def sweep(self, now_ns: int) -> None:
+            """Check its deadlines."""
+
+        def hasten(self, deadline_ns: int) -> None:
+            """End as soon as possible without an error, and close at the deadline if it is idle."""
+
+        def end(self, error: GatewayError) -> None:
+            """End its exchange with an error, and close."""
+
+        def abort(self) -> None:
+            """Close at once."""
 
     class Places(Protocol):
         """The connection count that all workers share."""
@@ -82,7 +95,7 @@ class Door:
         self.admitted = 0
         self.told = 0
         # open connections; those in a TLS handshake have a place already, but are not in here yet
-        self.connections: set[ServerConnection | Tunnel] = set()
+        self.connections: set[Connected] = set()
         self.refused_connections = 0
         self.full_lines = b""  # header lines of the 503 that refuses a connection
         self._full = b""

@@ -7,14 +7,13 @@ reject a response that has two of them.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from budgateway.records import METHODS
 from budgateway.wire.date import date_line
 
 if TYPE_CHECKING:
     from budgateway.native import RequestHead
+    from budgateway.records import Cors
 
 # The gateway's own response headers; pages may read them without their being listed in `expose`.
 EXPOSED = (
@@ -34,20 +33,6 @@ MAX_ORIGIN_CHARS = 512
 _VARY = b"vary: origin\r\n"
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _ORIGIN_LINE = re.compile(rb"\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,512})[ \t]*\r?\n")
-
-
-@dataclass(frozen=True, slots=True)
-class Cors:
-    """A CORS policy: the origins whose pages may use the gateway from a browser, and how (Fetch standard)."""
-
-    origins: tuple[str, ...]  # exact, `*` for all, or with a `*` for subdomains or the port
-    methods: tuple[str, ...] = METHODS[:-1]
-    headers: tuple[str, ...] = ("*",)  # allowed in requests, lower case; `*`: any
-    credentials: bool = False
-    max_age_s: int = 600
-    expose: tuple[str, ...] = ()  # response headers, in addition to EXPOSED
-    private_network: bool = False
-    admin: bool = False  # also on the operators' own paths
 
 
 class CrossOrigin:

@@ -15,8 +15,7 @@ from tokens import SECRET
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.records import Allowance, LimitRule, Maintenance, Route, Secret, WebSocket
-from budgateway.wire.cors import Cors
+from budgateway.records import Allowance, Cors, LimitRule, Maintenance, Route, Secret, WebSocket
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop", "asyncio")

@@ -1,14 +1,16 @@
-"""The table of layers below against every import and cimport of the package."""
+"""The table of layers below against every import and cimport of the package, and a search for circles of imports."""
 
 from __future__ import annotations
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "budgateway"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "budgateway"
 
 # A module belongs to the longest entry that begins its name; `_cy` is no part of a name here.
 LAYERS = {
@@ -216,3 +218,74 @@ def test_a_forbidden_cimport_is_found() -> None:
 def test_a_module_outside_the_table_is_found() -> None:
     with pytest.raises(KeyError):
         room_of("gadgets.thing")
+
+
+def python_files(root: Path) -> dict[str, Path]:
+    """Every Python file by the name that imports use: dotted, or bare for the helpers of the tests."""
+    found = {}
+    for top in ("budgateway", "benchmarks", "tests"):
+        for path in sorted((root / top).rglob("*.py")):
+            name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+            is_helper = top == "tests" and not path.stem.startswith(("test_", "conftest", "__"))
+            found[path.stem if is_helper else name] = path
+    return found
+
+
+def imported_modules(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules that a file, or the header next to it, imports anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            # `from a import b` imports the module a.b if there is one, else a.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in known or name == "budgateway._native" else str(node.module) for name in names)
+    header = path.with_suffix(".pxd")
+    if header.exists():
+        found.update(match["origin"] or match["module"] for match in CIMPORT.finditer(header.read_text()))
+    return found & known.keys()
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """The modules that each module imports."""
+    known = python_files(root)
+    return {name: imported_modules(path, known) - {name} for name, path in known.items()}
+
+
+def test_there_are_no_circles() -> None:
+    found = import_graph(ROOT)
+    # The graph is whole: an annotation's import, a function's, a header's, and a test's of a helper.
+    assert "budgateway.limits.rules" in found["budgateway.limits.waiting"]
+    assert "budgateway.process.gateway" in found["budgateway"]
+    assert "budgateway.server.door_cy" in found["budgateway.server.connection_cy"]
+    assert "books" in found["tests.unit.test_access"]
+    TopologicalSorter(found).prepare()
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from budgateway.first import First\n",
+        "def later():\n    from budgateway import first\n",
+        "import budgateway.first as f\n",
+    ],
+)
+def test_a_circle_is_found(tmp_path: Path, second: str) -> None:
+    package = tmp_path / "budgateway"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text("from budgateway.second import later\n")
+    (package / "second.py").write_text(second)
+    with pytest.raises(CycleError, match="first"):
+        TopologicalSorter(import_graph(tmp_path)).prepare()
+
+
+def test_a_circle_of_headers_is_found(tmp_path: Path) -> None:
+    package = tmp_path / "budgateway"
+    package.mkdir()
+    for name, other in (("first_cy", "second_cy"), ("second_cy", "first_cy")):
+        (package / f"{name}.py").write_text("")
+        (package / f"{name}.pxd").write_text(f"from budgateway.{other} cimport Other\n")
+    with pytest.raises(CycleError):
+        TopologicalSorter(import_graph(tmp_path)).prepare()

@@ -8,8 +8,7 @@ import pytest
 
 from budgateway.config.load import load_config
 from budgateway.errors import ConfigError
-from budgateway.records import Settings
-from budgateway.wire.cors import Cors
+from budgateway.records import Cors, Settings
 
 PAGE = 'origins = ["https://app.example"]'
 

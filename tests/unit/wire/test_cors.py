@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from budgateway.native import RequestHead
-from budgateway.wire.cors import MAX_REMEMBERED, Cors, CrossOrigin, is_same_origin, origin_in
+from budgateway.records import Cors
+from budgateway.wire.cors import MAX_REMEMBERED, CrossOrigin, is_same_origin, origin_in
 
 
 def test_origins_that_a_pattern_lets_in_are_remembered_within_bounds() -> None:
