@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from budgateway import native
 from budgateway.app.preload import preload, verifies_tokens
 from budgateway.app.sharing import Sharing, Voice
-from budgateway.app.wiring import build_snapshot, largest_body
+from budgateway.app.wiring import Builder, largest_body
 from budgateway.auth.vault import Trust, Vault
 from budgateway.balance.mirror import MirrorCounts
 from budgateway.balance.queue import Queues
@@ -132,11 +132,12 @@ class DataPlane:
         self.vault = Vault(trust)
         self.copies = MirrorCounts()
         self._resolver = Resolver()
-        self.snapshot = build_snapshot(
-            settings, segment, worker, self.pools, office_path,
-            queues=self.queues, vault=self.vault, copies=self.copies,
-            shared=None if self.sharing is None else self.sharing.limits, resolver=self._resolver,
-        )  # fmt: skip
+        self.snapshot = self._builder(settings, self.pools).snapshot(
+            office_path,
+            vault=self.vault,
+            copies=self.copies,
+            shared=None if self.sharing is None else self.sharing.limits,
+        )
         access = None if settings.access_log == "off" else native.AccessLog(segment, 4 << 20)
         self._access_log, self._access_path = access, settings.access_log
         self._access: AccessWriter | None = None
@@ -256,11 +257,24 @@ class DataPlane:
         sharing = self.sharing
         if settings.store != self.snapshot.settings.store or _certificates_changed(self.snapshot.settings, settings):
             sharing = None if settings.store is None else Sharing(settings.store, settings.workers, self._voice)
-        snapshot = build_snapshot(
-            settings, self._segment, self._worker, pools, self._office_path, self.pools, self.queues, self.vault,
-            self.copies, None if sharing is None else sharing.limits, self._resolver,
-        )  # fmt: skip
+        snapshot = self._builder(settings, pools, self.pools).snapshot(
+            self._office_path,
+            vault=self.vault,
+            copies=self.copies,
+            shared=None if sharing is None else sharing.limits,
+        )
         return Successor(settings, snapshot, pools, sharing, tls)
+
+    def _builder(self, settings: Settings, pools: Pools, warm: Pools | None = None) -> Builder:
+        return Builder(
+            settings,
+            self._segment,
+            self._worker,
+            pools,
+            warm=warm,
+            queues=self.queues,
+            resolver=self._resolver,
+        )
 
     def commit(self, successor: Successor) -> None:
         """Serve a prepared configuration. Exchanges in flight keep the one they started with, unchanged upstreams their

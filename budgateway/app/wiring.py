@@ -32,8 +32,6 @@ from budgateway.transport.dial import Dialler, client_tls
 from budgateway.wire.cors import CrossOrigin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from budgateway.limits.demand import SharedLimits
     from budgateway.transport.resolve import Resolver
 
@@ -163,57 +161,153 @@ def largest_body(settings: Settings) -> int:
     return max([settings.max_body_bytes, *(route.max_body_bytes for route in settings.routes)])
 
 
-def build_snapshot(
-    settings: Settings,
-    segment: native.Segment,
-    worker: int,
-    pools: Pools,
-    office_path: str,
-    warm: Pools | None = None,
-    queues: Queues | None = None,
-    vault: Vault | None = None,
-    copies: MirrorCounts | None = None,
-    shared: SharedLimits | None = None,
-    resolver: Resolver | None = None,
-) -> Snapshot:
-    """Build the compiled routes and stages of one configuration. No side effects but names interned in the segment.
-    `queues` and `copies` outlive it; without queues no exchange waits for an upstream that is full. `shared` are the
-    limits shared by all hosts."""
-    providers = {provider.name: provider for provider in settings.providers}
-    disclose = settings.disclose
-    secrets_told = secrets_of(settings)
-    redactor = native.Redactor(secrets_told) if secrets_told else None
-    targets = {
-        name: targets_of(provider, pools, warm, disclose=disclose, redactor=redactor, resolver=resolver)
-        for name, provider in providers.items()
-    }
-    book = Rulebook(settings, segment, worker)
-    keys = upstream_keys(settings)
-    rooms = [
-        _route_room(route, providers, targets, settings, keys, segment, worker, queues) for route in settings.routes
-    ]
-    for room in rooms:
-        room.limits = book.of_route(room.record)
-        mirror = room.record.mirror
-        if mirror is not None:
-            # Copies use connections of their own, so that their failures stay with them.
-            shadow = replace(providers[mirror.provider], max_idle=0)
-            copied = targets_of(shadow, pools, warm, resolver=resolver)
-            leg = _leg(room.record, shadow, copied, settings, keys, segment, worker, None)
-            room.mirror = Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
-    office = _office_rooms(settings, segment, worker, pools, office_path, warm)
-    for room in office:
-        room.limits = book.of_own(room.access)
-    own_from = len(rooms)
-    rooms += office
-    auth = _authenticator(settings, vault or Vault())
-    labels = {name: segment.intern(name) for name in _model_names(settings)}
-    routes = Router(rooms, labels, largest_body(settings), own_from)
-    limits = _limits(settings, book, shared)
-    limits.own = {room.record.path: room.limits for room in office if room.limits.is_own}
-    common = None if settings.cors is None else CrossOrigin(settings.cors)
-    origins = CrossOrigins(routes.table, [room.cors for room in routes.rooms], common)
-    return Snapshot(settings, auth, limits, routes, targets, origins)
+class Builder:
+    """Builds what serves one configuration. No side effects but names interned in the segment, and pools in `pools`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        segment: native.Segment,
+        worker: int,
+        pools: Pools,
+        *,
+        warm: Pools | None = None,
+        queues: Queues | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
+        """`warm` are the pools of the former configuration. `queues` outlive it; without them no exchange waits for an
+        upstream that is full."""
+        self.settings = settings
+        self._segment = segment
+        self._worker = worker
+        self._pools = pools
+        self._warm = warm
+        self._queues = queues
+        self._resolver = resolver
+        self._providers = {provider.name: provider for provider in settings.providers}
+        self._keys = upstream_keys(settings)
+
+    def snapshot(
+        self,
+        office_path: str,
+        *,
+        vault: Vault | None = None,
+        copies: MirrorCounts | None = None,
+        shared: SharedLimits | None = None,
+    ) -> Snapshot:
+        """Build the compiled routes and stages. `copies` outlive them; `shared` are the limits shared by all hosts."""
+        settings = self.settings
+        told = secrets_of(settings)
+        targets = self._targets(native.Redactor(told) if told else None)
+        book = Rulebook(settings, self._segment, self._worker)
+        rooms = [self._route(route, targets) for route in settings.routes]
+        for room in rooms:
+            room.limits = book.of_route(room.record)
+            room.mirror = self._mirror(room.record, copies)
+        office = self._office(office_path)
+        for room in office:
+            room.limits = book.of_own(room.access)
+        labels = {name: self._segment.intern(name) for name in _model_names(settings)}
+        routes = Router([*rooms, *office], labels, largest_body(settings), len(rooms))
+        limits = _limits(settings, book, shared)
+        limits.own = {room.record.path: room.limits for room in office if room.limits.is_own}
+        common = None if settings.cors is None else CrossOrigin(settings.cors)
+        origins = CrossOrigins(routes.table, [room.cors for room in routes.rooms], common)
+        return Snapshot(settings, _authenticator(settings, vault or Vault()), limits, routes, targets, origins)
+
+    def _targets(self, redactor: native.Redactor | None) -> dict[str, tuple[Target, ...]]:
+        """Return each provider's targets, by its name."""
+        return {
+            name: targets_of(
+                provider,
+                self._pools,
+                self._warm,
+                disclose=self.settings.disclose,
+                redactor=redactor,
+                resolver=self._resolver,
+            )
+            for name, provider in self._providers.items()
+        }
+
+    def _route(self, route: Route, targets: dict[str, tuple[Target, ...]]) -> RouteRoom:
+        def leg(name: str, model: str = "") -> Leg:
+            return self._leg(route, self._providers[name], targets[name], self._queues, model)
+
+        fallbacks = [leg(fallback.provider, fallback.model) for fallback in route.retries.fallbacks]
+        legs = [leg(name) for name in route.answerers()]
+        return RouteRoom(
+            route,
+            access="authenticated" if route.auth_required else "open",
+            label=self._segment.intern(route.name),
+            legs=legs,
+            shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
+            fallbacks=fallbacks,
+            attempts=Attempts(route.retries, fallbacks),
+            cors=None if route.cors is None else CrossOrigin(route.cors),
+        )
+
+    def _mirror(self, route: Route, copies: MirrorCounts | None) -> Mirroring | None:
+        """Return what copies the requests of a route. Copies use connections of their own, so that their failures stay
+        with them, and never wait."""
+        mirror = route.mirror
+        if mirror is None:
+            return None
+        provider = replace(self._providers[mirror.provider], max_idle=0)
+        targets = targets_of(provider, self._pools, self._warm, resolver=self._resolver)
+        leg = self._leg(route, provider, targets, queues=None)
+        return Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
+
+    def _leg(
+        self, route: Route, provider: Provider, targets: tuple[Target, ...], queues: Queues | None, model: str = ""
+    ) -> Leg:
+        """Build one provider behind a route. `model`, if set, replaces the client's model in requests to its
+        upstreams."""
+        label = self._segment.intern(provider.name)
+        limit = self.settings.retry_limit
+        return Leg(
+            adapters_of(provider, KINDS[provider.kind], model),
+            Balancer(
+                self._selector(route, provider),
+                targets,
+                provider.name,
+                None if queues is None else queues.of(provider),
+                _pins(provider) if route.pin_by else None,
+                (lambda _: model) if model else provider.upstream_model,
+            ),
+            provider.name,
+            label,
+            budget=native.RetryBudget(self._segment, label, limit.percent, limit.reserve),
+            hold_bytes=provider.hold_bytes,
+            first_event_s=provider.first_event_s,
+        )
+
+    def _selector(self, route: Route, provider: Provider) -> native.Selector:
+        key = self._keys
+        upstreams = provider.upstreams
+        return native.Selector(
+            self._segment,
+            self._worker,
+            route.load_balancer,
+            [(self._segment.upstream(key[provider.name, upstream.url]), upstream.weight) for upstream in upstreams],
+            seed=secrets.randbits(63),
+            **care_of(self.settings, provider),
+            max_in_flight=[upstream.max_in_flight for upstream in upstreams],
+        )
+
+    def _office(self, path: str) -> list[RouteRoom]:
+        """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and
+        outlier detection, queue and redaction."""
+        upstream = Upstream(url=f"unix:{path}", tls=False, host=path, port=0)
+        server = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
+        settings = replace(self.settings, breaker=None, outliers=None, providers=(server,))
+        builder = Builder(settings, self._segment, self._worker, self._pools, warm=self._warm)
+        targets = builder._targets(redactor=None)
+        rooms = []
+        for route, access in own_routes(settings.routes, settings.cors):
+            room = builder._route(route, targets)
+            room.access = access
+            rooms.append(room)
+        return rooms
 
 
 def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> Limits:
@@ -242,103 +336,9 @@ def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
     return (own, *settings.auth.issuers)
 
 
-def _route_room(
-    route: Route,
-    providers: dict[str, Provider],
-    targets: dict[str, tuple[Target, ...]],
-    settings: Settings,
-    keys: Mapping[tuple[str, str], str],
-    segment: native.Segment,
-    worker: int,
-    queues: Queues | None = None,
-) -> RouteRoom:
-    fallbacks = [
-        _leg(route, providers[one.provider], targets[one.provider], settings, keys, segment, worker, queues, one.model)
-        for one in route.retries.fallbacks
-    ]
-    legs = [
-        _leg(route, providers[name], targets[name], settings, keys, segment, worker, queues)
-        for name in route.answerers()
-    ]
-    return RouteRoom(
-        route,
-        access="authenticated" if route.auth_required else "open",
-        label=segment.intern(route.name),
-        legs=legs,
-        shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
-        fallbacks=fallbacks,
-        attempts=Attempts(route.retries, fallbacks),
-        cors=None if route.cors is None else CrossOrigin(route.cors),
-    )
-
-
-def _leg(
-    route: Route,
-    provider: Provider,
-    targets: tuple[Target, ...],
-    settings: Settings,
-    keys: Mapping[tuple[str, str], str],
-    segment: native.Segment,
-    worker: int,
-    queues: Queues | None,
-    model: str = "",
-) -> Leg:
-    """Build one provider behind a route. `model`, if set, replaces the client's model in requests to its upstreams."""
-    selector = native.Selector(
-        segment,
-        worker,
-        route.load_balancer,
-        [(segment.upstream(keys[provider.name, upstream.url]), upstream.weight) for upstream in provider.upstreams],
-        seed=secrets.randbits(63),
-        **care_of(settings, provider),
-        max_in_flight=[upstream.max_in_flight for upstream in provider.upstreams],
-    )
-    queue = None if queues is None else queues.of(provider)
-    label = segment.intern(provider.name)
-    return Leg(
-        adapters_of(provider, KINDS[provider.kind], model),
-        Balancer(
-            selector,
-            targets,
-            provider.name,
-            queue,
-            _pins(provider) if route.pin_by else None,
-            (lambda _: model) if model else provider.upstream_model,
-        ),
-        provider.name,
-        label,
-        budget=native.RetryBudget(segment, label, settings.retry_limit.percent, settings.retry_limit.reserve),
-        hold_bytes=provider.hold_bytes,
-        first_event_s=provider.first_event_s,
-    )
-
-
 def _pins(provider: Provider) -> native.Rendezvous:
     """Return the upstreams among which pins are distributed: at most 64, because a selector can exclude no more."""
     return native.Rendezvous([(upstream.url, upstream.weight) for upstream in provider.upstreams[:64]])
-
-
-def _office_rooms(
-    settings: Settings,
-    segment: native.Segment,
-    worker: int,
-    pools: Pools,
-    office_path: str,
-    warm: Pools | None,
-) -> list[RouteRoom]:
-    """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and outlier
-    detection."""
-    settings = replace(settings, breaker=None, outliers=None)
-    upstream = Upstream(url=f"unix:{office_path}", tls=False, host=office_path, port=0)
-    provider = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
-    targets = {OFFICE: targets_of(provider, pools, warm, disclose=settings.disclose)}
-    keys = {(OFFICE, upstream.url): upstream.url}
-    rooms = []
-    for route, access in own_routes(settings.routes, settings.cors):
-        room = _route_room(route, {OFFICE: provider}, targets, settings, keys, segment, worker)
-        room.access = access
-        rooms.append(room)
-    return rooms
 
 
 def _model_names(settings: Settings) -> list[str]:
