@@ -344,8 +344,7 @@ class Route:
         return names if self.mirror is None else (*names, self.mirror.provider)
 
     def replays(self, method: str, path: str) -> bool:
-        """Return whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query;
-        anything before its last `/v1/` is ignored."""
+        """Return whether a request may be sent twice (RELIABILITY 2.2). `path` is the client's, without the query."""
         if method in IDEMPOTENT_METHODS or self.replay_safe:
             return True
         return self.replay_inference and is_inference(path)

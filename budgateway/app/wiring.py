@@ -27,8 +27,9 @@ from budgateway.routing.cors import CrossOrigins
 from budgateway.routing.own import OFFICE, own_routes
 from budgateway.routing.router_cy import Leg, Router, RouteRoom
 from budgateway.routing.shape import Shape, split_of
+from budgateway.system.pem import trusting
 from budgateway.transport.client_cy import Pool, Target
-from budgateway.transport.dial import Dialler, client_tls
+from budgateway.transport.dial import Dialler
 from budgateway.wire.cors import CrossOrigin
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def targets_of(
         fixed.append((kind.key_header, kind.key_prefix + key.reveal()))
     forwarded = (*kind.vendor_headers, *provider.forward_headers)
     secure = any(upstream.tls for upstream in provider.upstreams)
-    tls = client_tls(provider.tls_verify, provider.tls_ca or provider.tls_ca_file) if secure else None
+    tls = trusting(provider.tls_ca or provider.tls_ca_file, verify=provider.tls_verify) if secure else None
     dialler = Dialler(provider.connect_timeout_s, tls, resolver)
     targets = []
     for number, upstream in enumerate(provider.upstreams):

@@ -131,10 +131,7 @@ def client_tls(settings: StoreSettings) -> ssl.SSLContext | None:
     """Return the TLS context for Redis and its Sentinels, or None."""
     if not settings.tls:
         return None
-    context = trusting(settings.tls_ca or settings.tls_ca_file)
-    if not settings.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = trusting(settings.tls_ca or settings.tls_ca_file, verify=settings.tls_verify)
     if settings.tls_cert_file:
         files = settings.tls_cert_file, settings.tls_key_file or settings.tls_cert_file
         load_pair(context, *(settings.tls_pair or files))

@@ -56,13 +56,18 @@ def load_pair(context: ssl.SSLContext, cert: Pem | str, key: Pem | str) -> None:
         context.load_cert_chain(cert_path, key_path, password="")
 
 
-def trusting(authorities: Pem | str) -> ssl.SSLContext:
-    """Return a client context that trusts these authorities, in memory or a file; the system's for "". Raises
-    ssl.SSLError or OSError when the file holds no certificates."""
-    if not authorities:
-        return ssl.create_default_context()
-    with _path(authorities) as path:
-        return ssl.create_default_context(cafile=path)
+def trusting(authorities: Pem | str, *, verify: bool = True) -> ssl.SSLContext:
+    """Return a client context that trusts these authorities, in memory or a file; the system's for "". Without `verify`
+    any certificate is good. Raises ssl.SSLError or OSError when the file holds no certificates."""
+    if authorities:
+        with _path(authorities) as path:
+            context = ssl.create_default_context(cafile=path)
+    else:
+        context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 @contextmanager

@@ -14,14 +14,12 @@ from budgateway.errors import (
     UpstreamConnectError,
     UpstreamTimeout,
 )
-from budgateway.system.pem import trusting
 from budgateway.transport.client_cy import ClientConnection, Target
 from budgateway.transport.race import SHORTAGES, connected
 from budgateway.transport.resolve import Resolver, Unresolved, literal
 
 if TYPE_CHECKING:
     from budgateway.exchange.exchange_cy import Carrier, Exchange
-    from budgateway.system.pem import Pem
     from budgateway.transport.resolve import Address
     from budgateway.transport.sockets import PlainSockets
 
@@ -31,15 +29,6 @@ class Dialled(Protocol):
 
     def connected(self, x: Exchange, connection: ClientConnection) -> None: ...
     def unreachable(self, x: Exchange, error: GatewayError) -> None: ...
-
-
-def client_tls(verify: bool, authorities: Pem | str) -> ssl.SSLContext:
-    """Return the TLS context for `https` upstreams, with these authorities or the system's; TLS 1.2 and up."""
-    context = trusting(authorities)
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class Dialler:

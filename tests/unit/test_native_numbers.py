@@ -47,6 +47,7 @@ def numbers(path: Path) -> dict[str, int]:
         ("routing/router_cy", {"_UPGRADE", "_JSON", "_ENCODED", "_TARGET_MODEL"}),
         ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART", "_ENCODED"}),
         ("transport/client_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY"}),
+        ("wire/upgrade", {"_UPGRADE", "_HTTP_10"}),
     ],
 )
 def test_flags_are_the_cores(module: str, expected: set[str]) -> None:
@@ -54,7 +55,7 @@ def test_flags_are_the_cores(module: str, expected: set[str]) -> None:
     assert {name: written[name] for name in expected} == {name: getattr(_native, name[1:]) for name in expected}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*_cy.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_flag_goes_by_anothers_name(path: Path) -> None:
     flags = {name: number for name, number in numbers(path).items() if hasattr(_native, name[1:])}
     assert flags == {name: getattr(_native, name[1:]) for name in flags}

@@ -15,7 +15,6 @@ from budgateway.config.reload import compare, plain
 from budgateway.records import Settings
 from budgateway.redis.places import client_tls as store_tls
 from budgateway.system.pem import Pem, trusting
-from budgateway.transport.dial import client_tls
 
 CONFIG = """
 [gateway]
@@ -65,7 +64,7 @@ def test_a_worker_that_starts_later_needs_no_file(settings: Settings, tmp_path: 
     assert context is not None
     (provider,) = told.providers
     assert provider.tls_ca is not None
-    assert client_tls(True, provider.tls_ca).cert_store_stats()["x509_ca"] == 1
+    assert trusting(provider.tls_ca).cert_store_stats()["x509_ca"] == 1
     assert told.store is not None
     assert store_tls(told.store) is not None
     (issuer,) = told.auth.issuers
