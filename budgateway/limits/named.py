@@ -8,7 +8,7 @@ from budgateway import native
 
 GATEWAY = "gateway"
 ALLOWANCE = "allowance"
-OWN = "\0"  # prefix of the names of the gateway's own paths; no route or rule name begins with it
+OWN = "\0"  # prefix of the names for the gateway's own paths; no route or rule name begins with it
 BITS = {
     "user": native.BY_USER,
     "key": native.BY_KEY,

@@ -181,7 +181,7 @@ mod _native {
     #[pymodule_export]
     const FACTS: usize = crate::head::FACTS;
 
-    // Limits that Python code repeats: `tests/unit/test_native_numbers.py` compares them.
+    // Limits that Python code repeats: `tests/unit/native/test_native_numbers.py` compares them.
     #[pymodule_export]
     const MAX_HEAD_BYTES: usize = budgateway_core::head::MAX_HEAD;
     #[pymodule_export]

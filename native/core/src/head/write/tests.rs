@@ -65,6 +65,29 @@ fn edits_change_the_target_and_the_lines() {
 }
 
 #[test]
+fn a_traceparent_of_the_gateways_replaces_the_clients() {
+    let writer = RequestHeadWriter::new("up", "", "", &[], &[]).unwrap();
+    let raw = "GET /v1/models HTTP/1.1\r\nhost: a\r\ntraceparent: 00-aa-bb-00\r\ntracestate: s=1\r\n\r\n";
+    let head = RequestHead::parse(raw.as_bytes()).unwrap().unwrap();
+    let written = |edits: &HeadEdits| {
+        let plan = writer
+            .plan_edited(&head, raw.as_bytes(), b"id", Framing::None, edits)
+            .unwrap();
+        let mut out = vec![0; plan.len()];
+        plan.write(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        text.lines()
+            .filter(|line| line.starts_with("trace"))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    let made = HeadEdits::new(None, &[("traceparent", "00-aa-cc-01")], &[]).unwrap();
+    assert_eq!(written(&made), "traceparent: 00-aa-cc-01 tracestate: s=1");
+    let none = HeadEdits::new(None, &[], &[]).unwrap();
+    assert_eq!(written(&none), "traceparent: 00-aa-bb-00 tracestate: s=1");
+}
+
+#[test]
 fn edits_that_could_inject_are_refused() {
     for target in [
         "",
