@@ -28,7 +28,7 @@ from budgateway._native import (
 )
 
 PROCESSES = 4
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 NOW_NS = 10**15
 
 # Attaches the descriptor it was given, waits for the word, does its part and prints what came of it.
