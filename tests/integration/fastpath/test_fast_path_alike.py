@@ -315,7 +315,8 @@ def without_times(told: tuple[bytes, list[bytes], bool]) -> tuple[bytes, list[by
     """Names that are given by the gateway, and what differs from one moment to the next, left out."""
     answer, sent, stays = told
     answer = re.sub(
-        rb"(\ndate:|x-budgateway-overhead-us:|-reset-(?:requests|tokens):|rate-limit-reset:|-remaining-tokens:) [^\r]*",
+        rb"(\ndate:|\nretry-after:|x-budgateway-overhead-us:|-reset-(?:requests|tokens):|-remaining-tokens:"
+        rb"|rate-limit-re(?:set|maining):) [^\r]*",
         rb"\1",
         answer,
     )

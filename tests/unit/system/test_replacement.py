@@ -116,8 +116,10 @@ def test_what_root_makes_is_the_folders_owners(tmp_path: Path) -> None:
 
 @as_root
 def test_what_would_become_another_users_is_refused_and_untouched(tmp_path: Path) -> None:
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o777 if parent == tmp_path else 0o755)
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents:
+        if parent.name.startswith(("pytest-", "popen-")):  # one more where several processes share the tests
+            parent.chmod(0o755)
     keys = KeyFile(str(tmp_path / "keys.json"))
     keys.change(partial(keybook.create, name="k", wishes={}, now=0))
     (tmp_path / "keys.json").chmod(0o644)
