@@ -10,15 +10,11 @@ PACKAGE = Path(__file__).resolve().parents[3] / "budgateway"
 
 # Names that only tests and benchmarks read.
 PROBES = {
-    "AccessLog.append": "a line without an exchange",
     "BodyPeek.max_tokens": "what the limits' decision reads natively",
     "BodyPeek.span": "the position of a value, for the properties of `rewrite`",
     "FastPath.served": "proof that the fast path served an exchange",
-    "Metrics.observe": "an observation without an exchange",
     "Selector.state": "the breaker's state without the rest of `look`",
 }
-# Also methods of Python's own types: a use of the name proves nothing, so the receiver decides.
-AMBIGUOUS = {"append"}
 
 
 def members() -> Iterator[str]:
@@ -43,7 +39,7 @@ def used() -> set[str]:
         if path.name != "native.py":
             numbers = (node.id.removeprefix("_") for node in nodes if isinstance(node, ast.Name))
             found |= {name for name in numbers if name.isupper()}
-    return found - AMBIGUOUS
+    return found
 
 
 def test_every_native_name_has_a_user() -> None:
