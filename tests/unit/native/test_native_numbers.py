@@ -50,7 +50,6 @@ def numbers(path: Path) -> dict[str, int]:
         ("routing/router_cy", {"_UPGRADE", "_JSON", "_ENCODED", "_TARGET_MODEL"}),
         ("server/connection_cy", {"_CHUNKED", "_EXPECT_CONTINUE", "_JSON", "_MULTIPART", "_ENCODED"}),
         ("transport/client_cy", {"_KEEP_ALIVE", "_CHUNKED", "_NO_BODY"}),
-        ("wire/upgrade", {"_UPGRADE", "_HTTP_10"}),
     ],
 )
 def test_flags_are_the_cores(module: str, expected: set[str]) -> None:
