@@ -314,13 +314,26 @@ async def test_a_copy_for_a_mirror_is_translated(tmp_path: Path) -> None:
         assert upstream.requests[0].target == CHAT
 
 
-async def test_nothing_of_it_is_served_by_the_fast_path(tmp_path: Path) -> None:
+class BodyOnly(Toy):
+    """An adapter that changes nothing but bodies."""
+
+    def request(self, x: Exchange) -> None:
+        """Leave target and lines alone."""
+        super().request(x)
+        x.head_edits = None
+
+
+@pytest.mark.parametrize("adapter", [Toy, BodyOnly])
+async def test_nothing_of_it_is_served_by_the_fast_path(
+    adapter: type[Toy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ADAPTERS, ("openai.chat", "toy"), adapter)
     async with toys(tmp_path, [faults.raw(faults.json_bytes(SAID))]) as (gateway, [upstream]):
-        assert gateway.plane.express is not None
+        assert gateway.plane.fastpath is not None
         async with Downstream(gateway.url) as client:
             for number in range(1, 6):
                 await client.send(request_bytes("a", "POST", CHAT, body_of(), JSON))
                 assert (await client.answer()).json()["choices"]
                 assert len(upstream.requests) == number
-        assert not gateway.plane.express.native.carried()
-        assert {request.target for request in upstream.requests} == {"/toys/demo?flow=0"}
+        assert not gateway.plane.fastpath.native.served()
+        assert {request.body for request in upstream.requests} == {b'{"ask": "hi"}'}
