@@ -291,7 +291,7 @@ async def test_a_fallback_to_the_toy_is_translated(tmp_path: Path) -> None:
         ) as gateway,
     ):
         assert bytes((await ask(gateway, stream=True)).body) == TRANSLATED
-        # What the fallback cannot express stays with the first one's answer.
+        # What the fallback cannot represent stays with the first one's answer.
         assert (await ask(gateway, logprobs=True)).status == 500
         assert len(toy.requests) == 1
         await gateway.at_rest()
