@@ -135,7 +135,7 @@ class Attempts:
 
     def _adapts(self, x: Exchange, leg: Any) -> bool:
         """Fit the request to another destination. False, and nothing changes, when that speaks a dialect in which the
-        request cannot be expressed: the next fallback may speak another one."""
+        request has no form: the next fallback may speak another one."""
         former = x.adapter, x.head_edits, x.send_body, x.rename, x.keeps_usage
         adapter = leg.adapters[x.dialect]
         x.adapter = adapter

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
     from budgateway.exchange.reply import Reply
-    from budgateway.exchange.tap import Tap
     from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead
     from budgateway.records import Principal
     from budgateway.wire.form import FormReader
@@ -53,7 +52,7 @@ class Exchange:
         self.stage = 0
         self.step = 0
         self.reply: Reply | None = None
-        self.tap: Tap | None = None
+        self.tap: Any = None  # exchange.tap.Tap
         self.snapshot: Any = None
         self.principal: Principal | None = None
         self.standing: Any = None

@@ -42,7 +42,7 @@ class Passthrough:
 
     def request(self, x: Exchange) -> None:
         """Set what is sent upstream: `x.send_body`, and `x.head_edits` where target or header lines differ from the
-        client's. Raises a GatewayError when the request cannot be expressed in the upstream's dialect.
+        client's. Raises a GatewayError when the request has no form in the upstream's dialect.
 
         Here: the client's body, with the model renamed when the upstream's name differs, and with a request for a
         stream's usage when the client made none. A WebSocket's handshake gets its model."""

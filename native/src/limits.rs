@@ -93,7 +93,7 @@ impl LimitSet {
         let size = Size::of(py, peek, body_bytes.0);
         let ask = set.ask(!who.model.is_empty(), &size, price, now_ns.0, today);
         Ok(match set.inner.decide(&who.asker(&set.route), &ask) {
-            Ok(inner) => Bound::new(py, Reservation::new(slf, inner, &ask))?.into_any(),
+            Ok(inner) => Bound::new(py, Reservation::new(slf, inner))?.into_any(),
             Err(inner) => Bound::new(
                 py,
                 Refusal {
@@ -122,7 +122,7 @@ impl LimitSet {
         let who = Who::of([user, key, tenant, model, address], set.counts_by);
         let size = Size::of(slf.py(), peek, body_bytes);
         let ask = set.ask(!who.model.is_empty(), &size, None, now_ns, 0);
-        Reservation::new(slf, set.inner.follow(&who.asker(&set.route), &ask), &ask)
+        Reservation::new(slf, set.inner.follow(&who.asker(&set.route), &ask))
     }
 
     /// Builds a refusal that was decided elsewhere.
@@ -208,7 +208,7 @@ impl LimitSet {
             ..*asker
         };
         let inner = set.inner.decide(&asker, &ask).ok()?;
-        Some(Reservation::new(slf, inner, &ask))
+        Some(Reservation::new(slf, inner))
     }
 
     /// The amounts to debit. A request that is not inference counts only as one request.
@@ -302,7 +302,7 @@ impl Settle for Reservation {
 }
 
 impl Reservation {
-    fn new(set: &Bound<'_, LimitSet>, inner: core::Reservation, ask: &Ask) -> Self {
+    fn new(set: &Bound<'_, LimitSet>, inner: core::Reservation) -> Self {
         Self {
             set: set.clone().unbind(),
             inner,
