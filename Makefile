@@ -161,16 +161,21 @@ coverage: $(STAMPS)/pure ## branch coverage of the pure build
 
 # ---------------------------------------------------------------- judge it
 
+# A macro declares these modules, and cargo fmt does not look into macros.
+POLICIES = native/core/src/select/policies/*.rs
+
 fmt: $(STAMPS)/group-lint ## format Python and Rust
 	$(BIN)/ruff check --quiet --select I --fix .
 	$(BIN)/ruff format .
 	cargo fmt --all
+	rustfmt --edition 2024 $(POLICIES)
 	$(if $(FUZZ_CRATE),cargo fmt --manifest-path $(FUZZ_CRATE))
 
 lint: $(STAMPS)/group-lint ## formats, ruff, clippy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	cargo fmt --all --check
+	rustfmt --edition 2024 --check $(POLICIES)
 	PYO3_PYTHON=$(CURDIR)/$(BIN)/python cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 	$(if $(FUZZ_CRATE),cargo fmt --manifest-path $(FUZZ_CRATE) --check)
 	$(if $(FUZZ_CRATE),cargo clippy --quiet --locked --manifest-path $(FUZZ_CRATE) --all-targets --features targets -- -D warnings)

@@ -5,6 +5,7 @@ are None or -1, never an exception. A malformed message raises a class of `budga
 """
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, Final, Protocol, final
 
 from typing_extensions import Buffer
@@ -258,14 +259,17 @@ class UsageTable:
         exchanges with estimated tokens). The principal "" is anonymous, None stands for all beyond the table's size;
         the model "other" for any without a label."""
 
+POLICIES: Final[MappingProxyType[str, tuple[str, ...]]]
+"""The balancing policies, each with its needs: "turns", "load_reports", "request" and "outcome"."""
+
 @final
 class Selector:
     """Picks an upstream: filter (breaker, drained, tried) -> score by policy -> random tie-break; counts in flight.
 
     `upstreams` are (slot, weight), 256 at most; results are indices into that list. Weight 0 takes no traffic.
-    `policy`: round_robin (ignores weights), weighted (smooth), least_connections (weighted, in flight of all workers;
-    ties in proportion to weight), random (weighted), power_of_two. All workers take turns together. `seed` feeds the
-    random choices.
+    `policy` is one of POLICIES. All workers take turns together. `seed` feeds the random choices. With `pins`, names of
+    the first upstreams, requests with equal pins go to one upstream, by weighted rendezvous hashing of the names: the same
+    one on every worker and host while it is healthy and has room, else the pin's next one.
 
     A zero `failure_threshold` switches the breaker off; else that many failures in a row open it. After `open_ns` it
     lets `half_open_max_calls` through: it closes when all succeed, opens again when one fails, and lets as many more
@@ -287,13 +291,33 @@ class Selector:
         max_in_flight: Sequence[int] = ..., failure_ratio: float = 0.0, minimum_calls: int = 20,
         window_ns: int = 30_000_000_000, eject_after: int = 0, eject_ns: int = 10_000_000_000,
         eject_max_ns: int = 300_000_000_000, eject_percent: int = 50, panic_percent: int = 50,
-        slow_start_ns: int = 0,
+        slow_start_ns: int = 0, pins: Sequence[str] | None = None,
     ) -> Selector: ...  # fmt: skip
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The policy's needs, as in POLICIES. With "request" or "outcome", use `pick_for` and `complete`."""
+    @property
+    def pins(self) -> bool:
+        """True when it was made with `pins`."""
     def pick(self, now_ns: int, tried: int = 0) -> int:
         """Return the chosen index and count it as in flight; -1 when no upstream is left, -2 when all that are left are
         full. Bit i of `tried` excludes index i; bits from 64 on have no effect."""
+    def pick_for(
+        self, now_ns: int, tried: int, pin: str | None, key: str | None, model: str, prompt_bytes: int, streams: bool
+    ) -> int:
+        """Pick for a request, by its pin and by what the policy needs to know: `key` is the principal or network,
+        `prompt_bytes` the size of the body. The result's low 16 bits are the index, those above are the policy's note
+        about the request; negative like `pick`."""
     def release(self, index: int, verdict: int, now_ns: int) -> None:
         """End what `pick` began: in flight one lower, and the verdict (`VERDICT_*`) recorded in the breaker."""
+    def complete(
+        self, index: int, verdict: int, now_ns: int, note: int, asked_ns: int, first_byte_ns: int,
+        answer: BodyPump | bytes | ResponseHead | None,
+    ) -> None:  # fmt: skip
+        """End what `pick_for` began, with the outcome that the policy observes: the times of the request and of the
+        response's first byte (0: none came), and the tokens reported in the response."""
+    def begun(self, index: int, note: int, now_ns: int) -> None:
+        """Tell the policy that a stream has begun."""
     def in_flight(self, index: int) -> int:
         """Return the exchanges in flight, of all workers together."""
     def state(self, index: int, now_ns: int) -> str:
@@ -333,16 +357,6 @@ class UpstreamHealth:
     share: Final[float]
     signals: Final[tuple[int, int, float] | None]
     signals_at_ns: Final[int]
-
-@final
-class Rendezvous:
-    """Weighted rendezvous hashing: the same candidate for a key, on every worker and host, while it is available."""
-
-    def __new__(cls, candidates: Sequence[tuple[str, int]]) -> Rendezvous:
-        """Names and weights."""
-    def best(self, key: str, excluded: int = 0) -> int:
-        """Return the key's index; -1 when all are excluded. Bit i of `excluded` is index i; indices from 64 on cannot
-        be excluded."""
 
 @final
 class Split:
@@ -677,6 +691,8 @@ class Resumable:
     def request_id(self) -> str: ...
     @property
     def index(self) -> int: ...  # of its target
+    @property
+    def note(self) -> int: ...  # the balancing policy's, about the request
     @property
     def reservation(self) -> Reservation | None: ...
     @property

@@ -38,6 +38,7 @@ from budgateway._native import (
     MAX_CACHED_PLANS,
     MULTIPART,
     OVERHEAD_BOUNDS_S,
+    POLICIES,
     UPGRADE,
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
@@ -68,7 +69,6 @@ from budgateway._native import (
     RateLimit,
     Redactor,
     Refusal,
-    Rendezvous,
     RequestHead,
     RequestHeadWriter,
     RequestIds,
@@ -124,6 +124,7 @@ __all__ = [
     "MAX_CACHED_PLANS",
     "MULTIPART",
     "OVERHEAD_BOUNDS_S",
+    "POLICIES",
     "UPGRADE",
     "VERDICT_FAILURE",
     "VERDICT_NEUTRAL",
@@ -154,7 +155,6 @@ __all__ = [
     "RateLimit",
     "Redactor",
     "Refusal",
-    "Rendezvous",
     "RequestHead",
     "RequestHeadWriter",
     "RequestIds",
@@ -176,7 +176,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 13
+ABI = 14
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from budgateway.system.pem import Pem
 
-LoadBalancer = Literal["round_robin", "weighted", "least_connections", "random", "power_of_two", "least_load"]
 OnStoreFailure = Literal["local", "open", "closed"]
 
 # The methods a route may accept. TRACE and CONNECT are always refused before routing (RELIABILITY 3.8).
@@ -307,7 +306,7 @@ class Route:
     models: tuple[str, ...] = ()  # exact names, `prefix*`, or globs
     headers: tuple[tuple[str, str], ...] = ()  # (lower-case name, value or glob); all must match
     priority: int = 0
-    load_balancer: LoadBalancer = "round_robin"
+    load_balancer: str = "round_robin"  # one of native.POLICIES
     rate_limit: int = 0  # requests per minute and client; 0: no limit of its own
     rate_burst: int = 0  # 0: a tenth of rate_limit, at least 1
     auth_required: bool = True

@@ -159,7 +159,7 @@ def watched(
     all upstreams, each with whether any upstream of its provider is in `known`, the URLs of the previous
     configuration."""
     pools: Pools = {}
-    by_load = {route.provider for route in settings.routes if route.load_balancer == "least_load"}
+    by_load = {route.provider for route in settings.routes if "load_reports" in native.POLICIES[route.load_balancer]}
     keys = upstream_keys(settings)
     wanted: list[Watched] = []
     upstreams: list[tuple[int, bool]] = []

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # What a pool's connections have in common: URL, TLS verification, keep-alive time, number of idle connections.
 PoolKey = tuple[str, bool, str, float, int]
 Pools = dict[PoolKey, Pool]
+PINNED = 64  # upstreams of a provider among which pins are distributed
 
 
 def targets_of(
@@ -272,7 +273,6 @@ class Builder:
                 targets,
                 provider.name,
                 None if queues is None else queues.of(provider),
-                _pins(provider) if route.pin_by else None,
                 (lambda _: model) if model else provider.upstream_model,
             ),
             provider.name,
@@ -293,6 +293,7 @@ class Builder:
             seed=secrets.randbits(63),
             **care_of(self.settings, provider),
             max_in_flight=[upstream.max_in_flight for upstream in upstreams],
+            pins=[upstream.url for upstream in upstreams[:PINNED]] if route.pin_by else None,
         )
 
     def _office(self, path: str) -> list[RouteRoom]:
@@ -335,11 +336,6 @@ def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
         return settings.auth.issuers
     own = Issuer(OWN_ISSUER, "", ("HS256",), secret=settings.jwt_secret, leeway_s=settings.auth.leeway_s)
     return (own, *settings.auth.issuers)
-
-
-def _pins(provider: Provider) -> native.Rendezvous:
-    """Return the upstreams among which pins are distributed: at most 64, because a selector can exclude no more."""
-    return native.Rendezvous([(upstream.url, upstream.weight) for upstream in provider.upstreams[:64]])
 
 
 def _model_names(settings: Settings) -> list[str]:

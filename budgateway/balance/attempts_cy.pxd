@@ -23,7 +23,7 @@ cdef class Attempts:
     cpdef Exchange hedge(self, Exchange x, long long now_ns)
     @cython.locals(status=cython.int, reason=cython.int)
     cpdef long long better(self, Exchange x, head, long long now_ns) except? -2
-    @cython.locals(balancer=Balancer, former=Balancer, index=cython.int, tried=cython.ulonglong)
+    @cython.locals(balancer=Balancer, former=Balancer, index=cython.int, note=cython.longlong, tried=cython.ulonglong)
     cpdef bint fall_back(self, Exchange x, int verdict, int reason, long long now_ns) except -1
     cdef bint _adapts(self, Exchange x, leg) except -1
     cpdef bint falls_on(self, error) except -1

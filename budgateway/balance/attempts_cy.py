@@ -114,15 +114,15 @@ class Attempts:
             x.fallback += 1
             balancer: Balancer = leg.balancer
             former: Balancer = x.leg.balancer
-            index, tried, target = x.index, x.tried, x.target
+            index, note, tried, target = x.index, x.note, x.tried, x.target
             x.index, x.tried = -1, 0
             if balancer.try_next(x, now_ns) >= 0:
                 if not self._adapts(x, leg):
-                    balancer.give_back(x.index, VERDICT_NEUTRAL, now_ns)
-                    x.index, x.tried, x.target = index, tried, target
+                    balancer.give_back(x.index, x.note, VERDICT_NEUTRAL, now_ns)
+                    x.index, x.note, x.tried, x.target = index, note, tried, target
                     continue
                 if index >= 0:
-                    former.give_back(index, verdict, now_ns)
+                    former.give_back(index, note, verdict, now_ns)
                 if x.leg.budget is not None:
                     x.leg.budget.repay()
                 x.leg = leg

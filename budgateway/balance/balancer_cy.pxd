@@ -4,14 +4,15 @@ from budgateway.exchange.exchange_cy cimport Exchange
 
 
 cdef int _FULL
+cdef int _INDEX
 
 
 cdef class Balancer:
     cdef public object selector         # native.Selector
     cdef public tuple targets           # of transport.client_cy.Target
     cdef object _pick, _release, _answered
-    cdef object _best                   # of a native.Rendezvous, where exchanges may be pinned
-    cdef list _others                   # by index, a mask of all others
+    cdef bint _asks                     # the selector must see each request: for its pin, or for its policy
+    cdef bint _observes                 # the policy observes outcomes
     cdef str _provider
     cdef dict _lacking                  # model -> mask of upstreams that do not list it
     cdef long long _models_version
@@ -22,14 +23,15 @@ cdef class Balancer:
 
     cpdef next(self, Exchange x)
     cpdef bint another(self, Exchange x, int verdict, long long now_ns) except -1
-    @cython.locals(index=cython.int)
+    @cython.locals(index=cython.int, note=cython.longlong)
     cpdef bint same(self, Exchange x, int verdict, long long now_ns) except -1
     cpdef spread(self, Exchange x, Py_ssize_t share, long long now_ns)
     cpdef release(self, Exchange x, int verdict, long long now_ns)
-    cpdef give_back(self, int index, int verdict, long long now_ns)
+    cpdef give_back(self, int index, long long note, int verdict, long long now_ns)
     cpdef bint is_available(self, long long now_ns) except -1
     cpdef bint has_room(self, long long now_ns) except -1
-    cdef int _pinned(self, Exchange x, long long now_ns) except? -1
+    @cython.locals(picked=cython.longlong)
+    cdef int _pick_for(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1
     cdef _nobody(self)
     cpdef bint spare(self, Exchange x, long long now_ns) except -1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from budgateway.balance.queue import Queue
     from budgateway.exchange.exchange_cy import Exchange
-    from budgateway.native import Rendezvous, Selector
+    from budgateway.native import Selector
 
 # An upstream may ask for a pause, but not remove itself permanently.
 MAX_REST_S = 30.0
@@ -21,6 +21,7 @@ MAX_REST_S = 30.0
 MAX_MODELS = 1024
 
 _FULL = -2
+_INDEX = 0xFFFF  # the bits of a pick that are its index; the rest is the policy's note
 
 
 class Balancer:
@@ -32,11 +33,10 @@ class Balancer:
         targets: Sequence[Any],
         provider: str,
         queue: Queue | None = None,
-        pins: Rendezvous | None = None,
         told: Callable[[str], str] = str,
     ) -> None:
         """`targets[i]` belongs to the selector's index `i`. Without a `queue`, exchanges never wait for an upstream.
-        `pins`, over the same list, maps a pin to an upstream; `told` returns the upstream's name for a model."""
+        `told` returns the upstream's name for a model."""
         self.selector = selector
         self.targets = tuple(targets)
         self._is_tcp = not any(one.upstream.tls or one.upstream.host.startswith("/") for one in self.targets)
@@ -45,9 +45,8 @@ class Balancer:
         self._answered = selector.answered
         self._provider = provider
         self._queue = queue
-        self._best = None if pins is None else pins.best
-        # All upstreams but one, as a mask for `pick`.
-        self._others = [((1 << 64) - 1) & ~(1 << index) for index in range(min(64, len(self.targets)))]
+        self._observes = "outcome" in selector.needs
+        self._asks = selector.pins or self._observes or "request" in selector.needs
         # from the upstreams' model lists: the client's model name -> mask of upstreams that lack it
         self._told = told
         self._lacking: dict[str, int] = {}
@@ -80,11 +79,11 @@ class Balancer:
 
     def same(self, x: Exchange, verdict: int, now_ns: int) -> bool:
         """Like `another`, but the former upstream may be chosen again."""
-        index = x.index
+        index, note = x.index, x.note
         if self.try_next(x, now_ns) < 0:
             return False
         if index >= 0:
-            self.give_back(index, verdict, now_ns)
+            self.give_back(index, note, verdict, now_ns)
         return True
 
     def spread(self, x: Exchange, share: int, now_ns: int) -> None:
@@ -103,12 +102,24 @@ class Balancer:
             x.vouched_early = False
             if verdict == VERDICT_SUCCESS:
                 verdict = VERDICT_NEUTRAL
-        self.give_back(x.index, verdict, now_ns)
+        if self._observes:
+            # A stream's head may come long before its first token.
+            first_ns = x.token_ns if x.sse else x.first_byte_ns
+            answer = x.document if x.pump is None else x.pump
+            self.selector.complete(x.index, verdict, now_ns, x.note, x.ready_ns, first_ns, answer)
+            if self._queue is not None:
+                self._queue.serve()
+        else:
+            self.give_back(x.index, 0, verdict, now_ns)
         x.index = -1
 
-    def give_back(self, index: int, verdict: int, now_ns: int) -> None:
-        """Give back a slot that the exchange no longer holds, and serve the queue."""
-        self._release(index, verdict, now_ns)
+    def give_back(self, index: int, note: int, verdict: int, now_ns: int) -> None:
+        """Give back a slot that the exchange no longer holds, and serve the queue. `note` is the policy's about that
+        attempt."""
+        if self._observes:
+            self.selector.complete(index, verdict, now_ns, note, now_ns, 0, None)
+        else:
+            self._release(index, verdict, now_ns)
         if self._queue is not None:
             self._queue.serve()
 
@@ -117,10 +128,7 @@ class Balancer:
         of Selector.pick."""
         if self._filters:
             self._leave_out(x)
-        if self._best is not None and x.pin is not None:
-            index: int = self._pinned(x, now_ns)
-        else:
-            index = self._pick(now_ns, x.tried)
+        index: int = self._pick_for(x, now_ns) if self._asks else self._pick(now_ns, x.tried)
         if index >= 0:
             x.index = index
             x.target = self.targets[index]
@@ -139,6 +147,8 @@ class Balancer:
     def answered(self, x: Exchange, now_ns: int) -> None:
         """Report that the exchange's upstream has begun a successful response."""
         x.vouched_early = self._answered(x.index, now_ns)
+        if self._observes:
+            self.selector.begun(x.index, x.note, now_ns)
 
     def suspect(self, x: Exchange, now_ns: int) -> None:
         """Have the exchange's upstream probed: it has been silent for a while."""
@@ -163,7 +173,7 @@ class Balancer:
     def cached_plan(self, x: Exchange) -> CachedChoice | None:
         """The choice of a cached plan. None when exchanges may queue or be pinned, or when an upstream is not reached
         by plain TCP."""
-        if self._queue is not None or self._best is not None or not self._is_tcp:
+        if self._queue is not None or self.selector.pins or not self._is_tcp:
             return None
         return CachedChoice(self.selector, self.left_out(x.model), self.targets)
 
@@ -205,27 +215,15 @@ class Balancer:
                 return True
         return False
 
-    def _pinned(self, x: Exchange, now_ns: int) -> int:
-        """The pin's upstream by rendezvous hashing; the pin's next one when that is out or full, and the usual choice
-        when none of them can be picked. Negative like Selector.pick."""
-        best: Any = self._best
-        excluded = x.tried
-        refusal = -1
-        while True:
-            index: int = best(x.pin, excluded)
-            if index < 0:
-                # The upstreams left are full (then wait), or in doubt: choose as without a pin.
-                return refusal if refusal == _FULL else self._pick(now_ns, x.tried)
-            vitals = self.selector.look(index, now_ns)
-            if vitals.out_until_ns > now_ns or vitals.healthy is False:
-                excluded |= 1 << index
-                continue
-            picked: int = self._pick(now_ns, self._others[index])
-            if picked >= 0:
-                return picked
-            if picked == _FULL:
-                refusal = _FULL
-            excluded |= 1 << index
+    def _pick_for(self, x: Exchange, now_ns: int) -> int:
+        """Choose by the exchange's pin, or by what the policy needs to know of it."""
+        picked: int = self.selector.pick_for(
+            now_ns, x.tried, x.pin, x.limit_key, x.model, x.body_bytes, x.streams
+        )  # fmt: skip
+        if picked < 0:
+            return picked
+        x.note = picked >> 16
+        return picked & _INDEX
 
     def _choose(self, x: Exchange, now_ns: int) -> None:
         if self.try_next(x, now_ns) < 0:

@@ -22,6 +22,7 @@ from budgateway.config.words import (
     ListenHost,
     Methods,
     Path,
+    PolicyName,
     Port,
     Prefix,
     Seconds,
@@ -34,7 +35,6 @@ from budgateway.config.words import (
     endpoint_url,
     network,
 )
-from budgateway.records import LoadBalancer
 
 
 class GatewayConfig(Table):
@@ -157,7 +157,7 @@ class RouteConfig(AttemptKeys):
     """Headers that must match: name = value or glob."""
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Routes of higher priority are tried first, even before more specific ones."""
-    load_balancer: LoadBalancer = "round_robin"
+    load_balancer: PolicyName = "round_robin"
     """Policy that picks an upstream."""
     rate_limit: Count | None = None
     """Requests a minute, per client, on this route."""

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from budgateway.config.endpoint import HOST_NAME, parse_endpoint
 from budgateway.config.problems import shown
 from budgateway.kinds import KINDS
+from budgateway.native import POLICIES
 from budgateway.records import METHODS
 
 # Users copy these from a `curl` line, instead of the base URL in front of them.
@@ -33,8 +34,10 @@ OWN_HEADERS = frozenset(
 )
 if TYPE_CHECKING:
     KindName = str
+    PolicyName = str
 else:
     KindName = Literal[tuple(KINDS)]
+    PolicyName = Literal[tuple(POLICIES)]
 NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: write "env:NAME" or "file:PATH"'
 
 

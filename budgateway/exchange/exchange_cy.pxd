@@ -42,6 +42,7 @@ cdef class Exchange:
     cdef public str pin                 # key that keeps related exchanges at one provider and upstream
     # attempt
     cdef public int index               # of the upstream, while its slot is held; else -1
+    cdef public long long note          # of the balancing policy, about the attempt whose slot is held
     cdef public unsigned long long tried
     cdef public int attempts
     cdef public int leg_attempts        # attempts on this leg

@@ -72,6 +72,7 @@ class Exchange:
         self.pin: str | None = None
         # attempt
         self.index = -1
+        self.note = 0
         self.tried = 0
         self.attempts = 0
         self.leg_attempts = 0
@@ -146,6 +147,8 @@ class Exchange:
         h.route = self.route
         h.leg = self.leg
         h.pin = self.pin
+        h.limit_key = self.limit_key
+        h.body_bytes = self.body_bytes
         h.cors = self.cors
         h.tap = self.tap
         bit = 1
@@ -170,6 +173,7 @@ class Exchange:
         """Continue with a twin's attempt; what the twin held belongs to this exchange from now on."""
         # attempt
         self.index = h.index
+        self.note = h.note
         h.index = -1
         self.tried = h.tried
         self.target = h.target

@@ -140,6 +140,7 @@ class FastPath:
         x.adapter = x.leg.adapters[x.dialect]
         x.adapter.request(x)
         x.index = given_up.index
+        x.note = given_up.note
         x.target = x.leg.balancer.targets[x.index]
         x.overhead_ns = sent_ns - started_ns
         if connection is None:

@@ -104,13 +104,7 @@ impl Ledger {
         let numbers = Numbers::of(cells);
         let outcome = usize::try_from(numbers.outcome).unwrap_or(usize::MAX);
         let outcome = outcome_of(outcome).ok_or_else(|| unknown_outcome(outcome))?;
-        let (answer, passed) = match answer {
-            None => (Answer::default(), 0),
-            Some(answer) => match answer.cast::<BodyPump>() {
-                Ok(pump) => (pump.get().answer(), pump.get().passed()),
-                Err(_) => (answer_of(whole(answer).unwrap_or_default()), 0),
-            },
-        };
+        let (answer, passed) = facts_of(answer);
         let (id, tenant) = match principal {
             None => (None, None),
             Some(principal) => (
@@ -197,6 +191,17 @@ pub(crate) fn answer_of(document: &[u8]) -> Answer {
         is_terminated: true,
         document_bytes: document.len() as u64,
         ..Answer::default()
+    }
+}
+
+/// The facts about an answer (the pump of a stream, or a complete document), and the bytes that a pump passed on.
+pub(crate) fn facts_of(answer: Option<&Bound<'_, PyAny>>) -> (Answer, u64) {
+    match answer {
+        None => (Answer::default(), 0),
+        Some(answer) => match answer.cast::<BodyPump>() {
+            Ok(pump) => (pump.get().answer(), pump.get().passed()),
+            Err(_) => (answer_of(whole(answer).unwrap_or_default()), 0),
+        },
     }
 }
 

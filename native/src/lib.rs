@@ -30,7 +30,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 13;
+const ABI: u32 = 14;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -64,7 +64,7 @@ mod _native {
     #[pymodule_export]
     use crate::select::{Selector, UpstreamHealth};
     #[pymodule_export]
-    use crate::shape::{Rendezvous, Split};
+    use crate::shape::Split;
     #[pymodule_export]
     use crate::usage::UsageTable;
 
@@ -238,6 +238,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::metrics::add_bounds(module)?;
         module.add("ABI", ABI)?;
+        module.add("POLICIES", crate::select::policies(module.py())?)?;
         module.add(
             "BUILD_PROFILE",
             if cfg!(debug_assertions) { "debug" } else { "release" },

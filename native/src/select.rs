@@ -3,9 +3,12 @@
 use budgateway_core::breaker::{Settings, State, Verdict};
 use budgateway_core::outlier;
 use budgateway_core::select as core;
+use budgateway_core::select::{Ask, Note, Observation, POLICIES, Pick};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMappingProxy, PyTuple};
 
 use crate::error::Error;
+use crate::ledger::facts_of;
 use crate::number::Unsigned;
 use crate::segment::Segment;
 
@@ -26,7 +29,7 @@ impl Selector {
         seed = 0, failure_threshold = 0, open_ns = 60_000_000_000, half_open_max_calls = 3, max_in_flight = Vec::new(),
         failure_ratio = 0.0, minimum_calls = 20, window_ns = 30_000_000_000,
         eject_after = 0, eject_ns = 10_000_000_000, eject_max_ns = 300_000_000_000, eject_percent = 50,
-        panic_percent = 50, slow_start_ns = 0
+        panic_percent = 50, slow_start_ns = 0, pins = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords, in Python")]
     fn new(
@@ -48,6 +51,7 @@ impl Selector {
         eject_percent: u64,
         panic_percent: u64,
         slow_start_ns: u64,
+        pins: Option<Vec<String>>,
     ) -> Result<Self, Error> {
         let per_mille = (failure_ratio.clamp(0.0, 1.0) * 1000.0).round() as u64;
         let breaker = (failure_threshold > 0).then(|| {
@@ -57,7 +61,6 @@ impl Selector {
                 window_ns,
             )
         });
-        let policy = policy.parse::<core::Policy>()?;
         let inner = core::Selector::new(segment.inner.clone(), worker, policy, &upstreams, seed, breaker)?;
         let mut inner = inner
             .limited(&max_in_flight)
@@ -71,29 +74,84 @@ impl Selector {
                 eject_percent,
             ));
         }
+        if let Some(names) = pins {
+            inner = inner.pinning(names.iter().map(String::as_str));
+        }
         Ok(Self { inner })
+    }
+
+    #[getter]
+    fn needs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        names_of(py, self.inner.needs())
+    }
+
+    #[getter]
+    fn pins(&self) -> bool {
+        self.inner.pins()
     }
 
     #[pyo3(signature = (now_ns, tried = Tried(0)), text_signature = "($self, now_ns, tried=0)")]
     fn pick(&self, now_ns: Unsigned, tried: Tried) -> isize {
-        match self.inner.try_pick(now_ns.0, tried.0) {
-            Ok(index) => index as isize,
-            Err(core::Refusal::Nobody) => -1,
-            Err(core::Refusal::Full) => -2,
+        match self.inner.try_pick(&Ask::new(now_ns.0, tried.0)) {
+            Ok(pick) => pick.index as isize,
+            Err(refusal) => told(refusal) as isize,
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one crossing a choice, no object for it")]
+    fn pick_for(
+        &self,
+        now_ns: Unsigned,
+        tried: Tried,
+        pin: Option<&str>,
+        key: Option<&str>,
+        model: &str,
+        prompt_bytes: u64,
+        streams: bool,
+    ) -> i64 {
+        let mut ask = Ask {
+            model: model.as_bytes(),
+            prompt_bytes,
+            streams,
+            ..Ask::new(now_ns.0, tried.0).pinned(pin.map(str::as_bytes))
+        };
+        if self.inner.needs().request {
+            ask = ask.by(key.unwrap_or_default().as_bytes());
+        }
+        match self.inner.try_pick(&ask) {
+            Ok(pick) => pack(pick),
+            Err(refusal) => told(refusal),
         }
     }
 
     fn release(&self, index: usize, verdict: i64, now_ns: Unsigned) -> Result<(), Error> {
-        const NEUTRAL: i64 = VERDICT_NEUTRAL as i64;
-        const SUCCESS: i64 = VERDICT_SUCCESS as i64;
-        const FAILURE: i64 = VERDICT_FAILURE as i64;
-        let verdict = match verdict {
-            NEUTRAL => Verdict::Neutral,
-            SUCCESS => Verdict::Success,
-            FAILURE => Verdict::Failure,
-            unknown => return Err(Error::value(format!("verdict {unknown} is none of VERDICT_*"))),
+        Ok(self.inner.release(index, verdict_of(verdict)?, now_ns.0)?)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one crossing an exchange, no object for it")]
+    fn complete(
+        &self,
+        index: usize,
+        verdict: i64,
+        now_ns: Unsigned,
+        note: Note,
+        asked_ns: u64,
+        first_byte_ns: u64,
+        answer: Option<&Bound<'_, PyAny>>,
+    ) -> Result<(), Error> {
+        let observation = Observation {
+            note,
+            // An earlier attempt may have got an answer, too.
+            first_byte_ns: first_byte_ns.checked_sub(asked_ns).filter(|&ns| ns > 0),
+            total_ns: now_ns.0.saturating_sub(asked_ns),
+            usage: facts_of(answer).0.reported,
+            ..Observation::new(verdict_of(verdict)?, now_ns.0)
         };
-        Ok(self.inner.release(index, verdict, now_ns.0)?)
+        Ok(self.inner.complete(index, &observation)?)
+    }
+
+    fn begun(&self, index: usize, note: Note, now_ns: Unsigned) -> Result<(), Error> {
+        Ok(self.inner.begun(index, note, now_ns.0)?)
     }
 
     fn in_flight(&self, index: usize) -> Result<u64, Error> {
@@ -129,6 +187,43 @@ impl Selector {
         Ok(UpstreamHealth {
             look: self.inner.look(index, now_ns)?,
         })
+    }
+}
+
+/// The policies by name, each with the names of its needs.
+pub(crate) fn policies(py: Python<'_>) -> PyResult<Bound<'_, PyMappingProxy>> {
+    let policies = PyDict::new(py);
+    for (name, needs) in POLICIES {
+        policies.set_item(name, names_of(py, *needs)?)?;
+    }
+    Ok(PyMappingProxy::new(py, policies.as_mapping()))
+}
+
+/// A pick as Python holds it: the index in the low 16 bits, the policy's note above them.
+pub(crate) fn pack(pick: Pick) -> i64 {
+    pick.index as i64 | (pick.note << 16) as i64
+}
+
+fn names_of(py: Python<'_>, needs: core::Needs) -> PyResult<Bound<'_, PyTuple>> {
+    PyTuple::new(py, needs.names().collect::<Vec<_>>())
+}
+
+fn told(refusal: core::Refusal) -> i64 {
+    match refusal {
+        core::Refusal::Nobody => -1,
+        core::Refusal::Full => -2,
+    }
+}
+
+fn verdict_of(verdict: i64) -> Result<Verdict, Error> {
+    const NEUTRAL: i64 = VERDICT_NEUTRAL as i64;
+    const SUCCESS: i64 = VERDICT_SUCCESS as i64;
+    const FAILURE: i64 = VERDICT_FAILURE as i64;
+    match verdict {
+        NEUTRAL => Ok(Verdict::Neutral),
+        SUCCESS => Ok(Verdict::Success),
+        FAILURE => Ok(Verdict::Failure),
+        unknown => Err(Error::value(format!("verdict {unknown} is none of VERDICT_*"))),
     }
 }
 

@@ -9,27 +9,6 @@ use crate::error::Error;
 const NOBODY: isize = -1;
 
 #[pyclass(frozen, module = "budgateway._native")]
-pub(crate) struct Rendezvous {
-    inner: core::Rendezvous,
-}
-
-#[pymethods]
-impl Rendezvous {
-    #[new]
-    fn new(candidates: Vec<(String, u32)>) -> Self {
-        Self {
-            inner: core::Rendezvous::new(&borrowed(&candidates)),
-        }
-    }
-
-    #[pyo3(signature = (key, excluded = 0))]
-    fn best(&self, key: &str, excluded: u64) -> isize {
-        let best = self.inner.best(key.as_bytes(), excluded);
-        best.map_or(NOBODY, |index| index as isize)
-    }
-}
-
-#[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Split {
     inner: core::Split,
 }

@@ -25,6 +25,7 @@ pub mod outlier;
 pub mod price;
 pub mod queue;
 pub mod read_buffers;
+mod rendezvous;
 mod rotation;
 pub mod segment;
 pub mod select;

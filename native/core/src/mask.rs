@@ -43,6 +43,12 @@ impl Mask {
         self.words[bit / 64] &= !(1 << (bit % 64));
     }
 
+    /// True for a member.
+    #[inline]
+    pub(crate) fn has(&self, bit: usize) -> bool {
+        self.words.get(bit / 64).is_some_and(|word| word >> (bit % 64) & 1 == 1)
+    }
+
     /// Removes the numbers whose bit is set in `first`, which covers the first 64.
     #[inline]
     pub(crate) fn exclude(&mut self, first: u64) {

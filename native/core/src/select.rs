@@ -1,24 +1,31 @@
-//! Upstream selection: filters (breaker, drained, tried, full), scores by policy, breaks ties at random, and counts
-//! exchanges in flight.
+//! Upstream selection: filters (breaker, drained, tried, full), lets the policy choose, and counts exchanges in flight.
 
+mod ask;
+mod candidates;
 mod fitness;
 #[cfg(test)]
 mod fitness_tests;
+mod policies;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::ask::{Ask, Chunk, Needs, Note, Observation};
+use self::candidates::{Candidate, Candidates, Random};
 use self::fitness::Care;
 pub use self::fitness::Look;
+pub use self::policies::POLICIES;
+use self::policies::{Chosen, Policy, Rendezvous};
 
 use crate::breaker::{self, State, Verdict};
 use crate::health::Standing;
 use crate::in_flight;
 use crate::mask::Mask;
-use crate::rotation::{Rotations, greatest_common_divisor};
-use crate::segment::{Segment, SegmentError, UpstreamSlot, Worker};
+use crate::rendezvous::mix;
+use crate::rotation::greatest_common_divisor;
+use crate::segment::{Segment, SegmentError, Worker};
 
 /// Maximum upstreams per selector.
 pub const MAX_CANDIDATES: usize = Mask::BITS;
@@ -28,7 +35,7 @@ pub const MAX_CANDIDATES: usize = Mask::BITS;
 #[non_exhaustive]
 pub enum SelectError {
     /// An unknown policy.
-    #[error("unknown policy '{0}': round_robin, weighted, least_connections, random, power_of_two or least_load")]
+    #[error("unknown policy '{0}': {names}", names = policies::listed())]
     Policy(String),
     /// A slot that the segment never assigned.
     #[error("upstream slot {0} was never given out")]
@@ -53,38 +60,13 @@ pub enum Refusal {
     Full,
 }
 
-/// The method of scoring candidates.
+/// An upstream that was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// Each in turn, regardless of weight; all workers share the turns.
-    RoundRobin,
-    /// In proportion to weight and evenly spread, as in nginx; all workers share the turns.
-    Weighted,
-    /// The fewest in flight relative to weight.
-    LeastConnections,
-    /// At random, in proportion to weight.
-    Random,
-    /// The one of two random candidates with fewer in flight relative to weight.
-    PowerOfTwo,
-    /// The lowest load relative to weight, as far as the engine reports it: requests from outside this gateway count,
-    /// waiting requests count twice, and KV cache use breaks ties.
-    LeastLoad,
-}
-
-impl std::str::FromStr for Policy {
-    type Err = SelectError;
-
-    fn from_str(name: &str) -> Result<Self, SelectError> {
-        Ok(match name {
-            "round_robin" => Self::RoundRobin,
-            "weighted" => Self::Weighted,
-            "least_connections" => Self::LeastConnections,
-            "random" => Self::Random,
-            "power_of_two" => Self::PowerOfTwo,
-            "least_load" => Self::LeastLoad,
-            _ => return Err(SelectError::Policy(name.to_owned())),
-        })
-    }
+pub struct Pick {
+    /// Its index in the selector's list.
+    pub index: usize,
+    /// The policy's note about the request.
+    pub note: Note,
 }
 
 /// Chooses among a fixed list of upstreams for one worker. Breakers, drains, in-flight counts and rotations are in the
@@ -93,37 +75,30 @@ impl std::str::FromStr for Policy {
 pub struct Selector {
     segment: Arc<Segment>,
     worker: Worker,
-    policy: Policy,
+    policy: Chosen,
+    /// Chooses for requests with a pin.
+    pins: Option<Rendezvous>,
+    needs: Needs,
     candidates: Box<[Candidate]>,
     breaker: Option<breaker::Settings>,
-    random: AtomicU64,
+    random: Random,
     rotation: usize,
-    rotations: Mutex<Rotations>,
     is_limited: bool,
     care: Care,
     /// The candidates with a weight above 0.
     weighty: Mask,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    slot: UpstreamSlot,
-    weight: u32,
-    /// Multiplied by the in-flight count, this gives the load relative to weight, on a scale common to all candidates.
-    share: u64,
-    /// Maximum exchanges in flight over all workers; 0 for no limit.
-    limit: u32,
-}
-
 // In flight (32 bits) times share must fit. Weights without a common multiple below this lose precision.
 const MAX_SCALE: u64 = 1 << 32;
 
 impl Selector {
-    /// Chooses from `upstreams` (slot, weight) for `worker`. Without `breaker`, no upstream is ever rested.
+    /// Chooses from `upstreams` (slot, weight) for `worker`, by the policy of that name. Without `breaker`, no upstream is
+    /// ever rested.
     pub fn new(
         segment: Arc<Segment>,
         worker: usize,
-        policy: Policy,
+        policy: &str,
         upstreams: &[(usize, u32)],
         seed: u64,
         breaker: Option<breaker::Settings>,
@@ -143,9 +118,12 @@ impl Selector {
             })
         };
         let candidates: Box<[_]> = upstreams.iter().map(known).collect::<Result<_, SelectError>>()?;
+        let weights: Vec<u32> = candidates.iter().map(|one| one.weight).collect();
+        let chosen = Chosen::new(policy, &weights).ok_or_else(|| SelectError::Policy(policy.to_owned()))?;
+        let number = POLICIES.iter().position(|(name, _)| *name == policy).unwrap_or(0);
         // Selectors over the same list share their turns; those with another policy or list must not draw from the same
         // tickets.
-        let name: Vec<u8> = std::iter::once([policy as u64, 0])
+        let name: Vec<u8> = std::iter::once([number as u64, 0])
             .chain(
                 candidates
                     .iter()
@@ -156,12 +134,13 @@ impl Selector {
             .collect();
         Ok(Self {
             worker: segment.worker(worker)?,
-            policy,
+            needs: chosen.needs(),
+            policy: chosen,
+            pins: None,
             breaker,
             // Workers get the same seed and must not all make the same choices.
-            random: AtomicU64::new(mix(seed ^ mix(worker as u64))),
+            random: Random::new(mix(seed ^ mix(worker as u64))),
             rotation: segment.rotation(&name),
-            rotations: Mutex::new(Rotations::new(candidates.iter().map(|one| one.weight).collect())),
             weighty: Mask::of(&candidates, |candidate| candidate.weight > 0),
             candidates,
             segment,
@@ -180,60 +159,67 @@ impl Selector {
         self
     }
 
+    /// Keeps requests with equal pins at one upstream while it is fit. The names, in the list's order, decide which one;
+    /// they should be the same on every host. Upstreams without a name take no pins.
+    #[must_use]
+    pub fn pinning<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let weights = self.candidates.iter().map(|candidate| candidate.weight);
+        self.pins = Some(Rendezvous::new(names.into_iter().zip(weights)));
+        self
+    }
+
+    /// The needs of the policy.
+    #[inline]
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// True when it considers pins.
+    pub fn pins(&self) -> bool {
+        self.pins.is_some()
+    }
+
     /// Picks an upstream and increments its in-flight count; `None` when none is left.
     ///
     /// Bit i of `tried` excludes index i; indices from 64 on cannot be excluded.
     #[inline]
     pub fn pick(&self, now_ns: u64, tried: u64) -> Option<usize> {
-        self.try_pick(now_ns, tried).ok()
+        self.try_pick(&Ask::new(now_ns, tried)).ok().map(|pick| pick.index)
     }
 
     /// Same as `pick`, with the reason when nothing was picked.
     #[inline]
-    pub fn try_pick(&self, now_ns: u64, tried: u64) -> Result<usize, Refusal> {
-        let (mut left, slow) = self.available(now_ns, tried);
-        let mut refusal = Refusal::Nobody;
-        if self.is_limited {
-            let willing = left.count();
-            self.leave_out_full(&mut left);
-            if left.count() < willing {
-                refusal = Refusal::Full;
+    pub fn try_pick(&self, ask: &Ask<'_>) -> Result<Pick, Refusal> {
+        if let Some(pins) = &self.pins
+            && ask.pin.is_some()
+        {
+            // None of the healthy ones: those left are in doubt, and the policy distributes them.
+            match self.pick_pinned(pins, ask) {
+                Err(Refusal::Nobody) => {}
+                picked => return picked,
             }
         }
-        // A further attempt takes no turn: with two upstreams, every exchange would otherwise begin at the same one.
-        let ticket = if tried == 0 {
-            self.ticket()
-        } else {
-            self.random_below(1 << 32)
-        };
-        loop {
-            let chosen = if slow {
-                self.choose_slowly(&left, ticket, now_ns)
+        let (fit, slow) = self.available(ask.now_ns, ask.tried);
+        let turn = if self.needs.turns { self.turn(ask) } else { 0 };
+        self.take(fit, ask, turn, |candidates| {
+            if slow {
+                self.choose_slowly(candidates, ask)
             } else {
-                self.choose(&left, ticket)
-            };
-            let Some(index) = chosen else {
-                return Err(refusal);
-            };
-            let candidate = &self.candidates[index];
-            if self.enter(candidate) {
-                // Another worker may have taken the last probe since the check.
-                if self
-                    .breaker
-                    .is_none_or(|settings| breaker::permit(self.breaker_of(index), settings, now_ns))
-                {
-                    return Ok(index);
-                }
-                self.leave(candidate);
-            } else {
-                refusal = Refusal::Full;
+                self.policy.choose(candidates, ask)
             }
-            left.remove(index);
-        }
+        })
     }
 
     /// Ends a pick: decrements the in-flight count and records the verdict in the breaker.
+    #[inline]
     pub fn release(&self, index: usize, verdict: Verdict, now_ns: u64) -> Result<(), SelectError> {
+        self.complete(index, &Observation::new(verdict, now_ns))
+    }
+
+    /// Same as `release`, with all that is known of the outcome.
+    #[inline]
+    pub fn complete(&self, index: usize, observation: &Observation) -> Result<(), SelectError> {
+        let (verdict, now_ns) = (observation.verdict, observation.now_ns);
         self.check(index)?;
         self.leave(&self.candidates[index]);
         if let Some(settings) = self.breaker {
@@ -241,6 +227,15 @@ impl Selector {
             breaker::record(&vitals.breaker, &vitals.window, settings, verdict, now_ns);
         }
         self.judge(index, verdict, now_ns);
+        self.policy.observe(index, observation);
+        Ok(())
+    }
+
+    /// Tells the policy that a stream has begun.
+    #[inline]
+    pub fn begun(&self, index: usize, note: Note, now_ns: u64) -> Result<(), SelectError> {
+        self.check(index)?;
+        self.policy.begun(index, note, now_ns);
         Ok(())
     }
 
@@ -279,6 +274,76 @@ impl Selector {
         (left, false)
     }
 
+    #[cold]
+    fn pick_pinned(&self, pins: &Rendezvous, ask: &Ask<'_>) -> Result<Pick, Refusal> {
+        self.take(self.well(ask.now_ns, ask.tried), ask, 0, |candidates| {
+            pins.choose(candidates, ask)
+        })
+    }
+
+    /// Takes a place in flight at the upstream that `choose` names, or at the next one when that is full.
+    #[inline]
+    fn take(
+        &self,
+        mut fit: Mask,
+        ask: &Ask<'_>,
+        turn: u64,
+        choose: impl Fn(&Candidates<'_>) -> Option<usize>,
+    ) -> Result<Pick, Refusal> {
+        let mut refusal = Refusal::Nobody;
+        if self.is_limited {
+            let willing = fit.count();
+            self.leave_out_full(&mut fit);
+            if fit.count() < willing {
+                refusal = Refusal::Full;
+            }
+        }
+        loop {
+            let Some(index) = choose(&self.candidates(&fit, turn)) else {
+                return Err(refusal);
+            };
+            let candidate = &self.candidates[index];
+            if self.enter(candidate) {
+                // Another worker may have taken the last probe since the check.
+                if self
+                    .breaker
+                    .is_none_or(|settings| breaker::permit(self.breaker_of(index), settings, ask.now_ns))
+                {
+                    let note = self.policy.sent(index, ask);
+                    return Ok(Pick { index, note });
+                }
+                self.leave(candidate);
+            } else {
+                refusal = Refusal::Full;
+            }
+            fit.remove(index);
+        }
+    }
+
+    #[inline]
+    fn candidates<'a>(&'a self, fit: &'a Mask, turn: u64) -> Candidates<'a> {
+        Candidates {
+            all: &self.candidates,
+            segment: &self.segment,
+            random: &self.random,
+            fit,
+            turn,
+        }
+    }
+
+    /// The next turn. A further attempt takes none: with two upstreams, every exchange would otherwise begin at the same
+    /// one.
+    #[inline]
+    fn turn(&self, ask: &Ask<'_>) -> u64 {
+        if ask.tried == 0 {
+            self.segment.layout().rotations[self.rotation]
+                .ticket
+                .fetch_add(1, Ordering::Relaxed)
+        } else {
+            self.random.below(1 << 32)
+        }
+    }
+
     fn leave_out_full(&self, left: &mut Mask) {
         for (index, candidate) in self.candidates.iter().enumerate() {
             if candidate.limit > 0 && self.load(candidate) >= u64::from(candidate.limit) {
@@ -297,93 +362,6 @@ impl Selector {
         in_flight::leave(&self.segment, self.worker, candidate.slot);
     }
 
-    #[inline]
-    fn choose(&self, left: &Mask, ticket: u64) -> Option<usize> {
-        match self.policy {
-            Policy::RoundRobin => match left.count() {
-                0 => None,
-                count => left.nth((ticket % count as u64) as usize),
-            },
-            Policy::Weighted => {
-                // A panic cannot leave it half changed.
-                let mut rotations = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
-                rotations.at(left, ticket)
-            }
-            Policy::LeastConnections | Policy::LeastLoad => self.least_loaded(left),
-            Policy::Random => self.by_weight(left),
-            Policy::PowerOfTwo => self.better_of_two(left),
-        }
-    }
-
-    /// The lowest in flight / weight; ties are broken at random, in proportion to weight.
-    #[inline]
-    fn least_loaded(&self, left: &Mask) -> Option<usize> {
-        let mut lowest = u64::MAX;
-        let mut ties = Mask::none(self.candidates.len());
-        for (place, candidates) in self.candidates.chunks(64).enumerate() {
-            // Branchless: the comparison cannot be predicted.
-            let left = left.word(place);
-            let (mut low, mut bits) = (u64::MAX, 0);
-            for (bit, candidate) in candidates.iter().enumerate() {
-                let excluded = (left >> bit & 1).wrapping_sub(1);
-                let score = self.score(candidate) | excluded;
-                bits = if score < low { 0 } else { bits } | u64::from(score <= low) << bit;
-                low = low.min(score);
-            }
-            if low < lowest {
-                lowest = low;
-                ties = Mask::none(self.candidates.len());
-            }
-            if low == lowest {
-                ties.set_word(place, bits & left);
-            }
-        }
-        self.by_weight(&ties)
-    }
-
-    #[inline]
-    fn by_weight(&self, left: &Mask) -> Option<usize> {
-        let total: u64 = left.iter().map(|index| self.weight(index)).sum();
-        let mut point = self.random_below(total);
-        left.iter().find(|&index| {
-            let weight = self.weight(index);
-            let here = point < weight;
-            point = point.wrapping_sub(weight);
-            here
-        })
-    }
-
-    fn better_of_two(&self, left: &Mask) -> Option<usize> {
-        let count = left.count() as u64;
-        if count < 2 {
-            return left.iter().next();
-        }
-        let first = self.random_below(count);
-        // Any of the others, with equal probability.
-        let second = (first + 1 + self.random_below(count - 1)) % count;
-        let (one, two) = (left.nth(first as usize)?, left.nth(second as usize)?);
-        // The order of the two is random, and therefore so are ties.
-        let better = self.score(&self.candidates[two]) < self.score(&self.candidates[one]);
-        Some(if better { two } else { one })
-    }
-
-    #[inline]
-    fn ticket(&self) -> u64 {
-        match self.policy {
-            Policy::RoundRobin | Policy::Weighted => self.segment.layout().rotations[self.rotation]
-                .ticket
-                .fetch_add(1, Ordering::Relaxed),
-            Policy::LeastConnections | Policy::Random | Policy::PowerOfTwo | Policy::LeastLoad => 0,
-        }
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014) scaled by multiplication: the bias is below 2^-32 for weights of 32 bits.
-    #[inline]
-    fn random_below(&self, bound: u64) -> u64 {
-        let state = self.random.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        ((u128::from(mix(state)) * u128::from(bound)) >> 64) as u64
-    }
-
     fn check(&self, index: usize) -> Result<(), SelectError> {
         if index < self.candidates.len() {
             Ok(())
@@ -392,25 +370,10 @@ impl Selector {
         }
     }
 
-    #[inline]
-    fn weight(&self, index: usize) -> u64 {
-        u64::from(self.candidates[index].weight)
-    }
-
     /// The in-flight count over all workers.
     #[inline]
     fn load(&self, candidate: &Candidate) -> u64 {
         in_flight::load(&self.segment, candidate.slot)
-    }
-
-    #[inline]
-    fn score(&self, candidate: &Candidate) -> u64 {
-        let load = self.load(candidate);
-        let load = match self.policy {
-            Policy::LeastLoad => self.vitals(candidate).load(load),
-            _ => load,
-        };
-        load.saturating_mul(candidate.share)
     }
 
     #[inline]
@@ -433,12 +396,4 @@ fn scale(weights: impl Iterator<Item = u64>) -> u64 {
             Some(multiple(scale, weight)).filter(|&scale| scale <= MAX_SCALE)
         })
         .unwrap_or(MAX_SCALE)
-}
-
-/// The finalizer of SplitMix64.
-#[inline]
-fn mix(mut word: u64) -> u64 {
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }

@@ -4,49 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::hash::HashKey;
+use crate::rendezvous::{self, Rendezvous, mix, unit};
 
-/// The same on every host, and of no use to an attacker: a client that chooses its key affects only itself.
-const KEY: HashKey = HashKey(0x6275_6467_6174_6577, 0x6179_2073_6861_7065);
+/// The same on every host, and of no use to an attacker: a client that chooses its key affects only itself. Not the key
+/// of `rendezvous`, so that a canary takes its share from all destinations.
 const CANARY: HashKey = HashKey(0x6275_6467_6174_6577, 0x6179_2063_616e_6172);
 /// 2^64 / golden ratio: its multiples modulo 2^64 fall evenly between the earlier ones (Knuth 6.4).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// Weighted rendezvous hashing (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005): in a changing set, a
-/// key keeps its choice unless that one is removed, and names get keys in proportion to weight.
-#[derive(Debug)]
-pub struct Rendezvous {
-    candidates: Box<[(u64, f64)]>,
-}
-
-impl Rendezvous {
-    /// Chooses among these names; a name with weight 0 is never chosen.
-    pub fn new(candidates: &[(&str, u32)]) -> Self {
-        Self {
-            candidates: candidates
-                .iter()
-                .map(|&(name, weight)| (KEY.hash(name.as_bytes()), f64::from(weight)))
-                .collect(),
-        }
-    }
-
-    /// The key's choice among those whose bit in `excluded` is clear; indices from 64 on cannot be excluded.
-    pub fn best(&self, key: &[u8], excluded: u64) -> Option<usize> {
-        let key = KEY.hash(key);
-        let mut best = None;
-        let mut high = 0.0;
-        for (index, &(name, weight)) in self.candidates.iter().enumerate() {
-            if index < 64 && excluded >> index & 1 == 1 {
-                continue;
-            }
-            let score = weight / -unit(mix(key ^ name)).ln();
-            if score > high {
-                high = score;
-                best = Some(index);
-            }
-        }
-        best
-    }
-}
 
 /// A route's split over its destinations: first the canary's share, then by weight.
 #[derive(Debug)]
@@ -71,7 +35,7 @@ impl Split {
             })
             .collect();
         Self {
-            by_key: Rendezvous::new(&legs),
+            by_key: Rendezvous::new(legs.iter().copied()),
             weights: legs.iter().map(|leg| leg.1).collect(),
             canary,
             turn: AtomicU64::new(mix(seed)),
@@ -94,7 +58,7 @@ impl Split {
             point = (point - share) / (1.0 - share);
         }
         match key {
-            Some(key) => self.by_key.best(key, excluded),
+            Some(key) => self.by_key.best(rendezvous::hash(key), |leg| excluded >> leg & 1 == 0),
             None => self.by_weight(point, excluded),
         }
     }
@@ -118,49 +82,12 @@ impl Split {
     }
 }
 
-/// Maps bits to the open interval from 0 to 1.
-fn unit(bits: u64) -> f64 {
-    ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
-}
-
-/// The finalizer of `SplitMix64`.
-fn mix(mut bits: u64) -> u64 {
-    bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn keys() -> impl Iterator<Item = Vec<u8>> {
         (0..10_000).map(|number| format!("session-{number}").into_bytes())
-    }
-
-    #[test]
-    fn keys_are_spread_by_weight() {
-        let rendezvous = Rendezvous::new(&[("a", 1), ("b", 2), ("c", 0), ("d", 7)]);
-        let mut counts = [0_i32; 4];
-        for key in keys() {
-            counts[rendezvous.best(&key, 0).unwrap()] += 1;
-        }
-        for (count, expected) in counts.iter().zip([1000, 2000, 0, 7000]) {
-            assert!((count - expected).abs() < 200, "{counts:?}");
-        }
-    }
-
-    #[test]
-    fn only_the_keys_of_who_is_gone_move() {
-        let rendezvous = Rendezvous::new(&[("a", 1), ("b", 1), ("c", 1)]);
-        let fewer = Rendezvous::new(&[("c", 1), ("a", 1)]);
-        for key in keys() {
-            let before = rendezvous.best(&key, 0).unwrap();
-            let after = rendezvous.best(&key, 0b010).unwrap();
-            assert!(after != 1 && (before == 1 || after == before));
-            assert_eq!(fewer.best(&key, 0).unwrap(), usize::from(after == 0));
-        }
-        assert_eq!(rendezvous.best(b"x", 0b111), None);
     }
 
     #[test]

@@ -111,7 +111,7 @@ CLOSES: dict[type, dict[str, dict[str, Any]]] = {
 EXCHANGE_SAFE = {
     "head", "downstream", "client", "network", "started_ns", "ready_ns", "flags", "request_id", "body", "body_bytes", "body_done",
     "form", "to_head", "stage", "step", "snapshot", "principal", "standing", "limit_key", "grant", "peek", "model",
-    "model_label", "route", "leg", "index", "tried", "leg_attempts", "until_ns", "answer_ns", "timer", "began_ns",
+    "model_label", "route", "leg", "index", "note", "tried", "leg_attempts", "until_ns", "answer_ns", "timer", "began_ns",
     "target", "send_body", "connection", "task", "waiter", "reused", "fresh", "vouched_early", "asked", "status",
     "told_flags", "told_length", "error", "deadline_ns", "progressed", "stalled", "chunked", "sse", "to_close",
     "keep_alive", "head_sent", "closed", "first_byte_ns", "token_ns", "read_ns", "heard", "overhead_ns", "bytes_out",

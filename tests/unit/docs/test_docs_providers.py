@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from budgateway.kinds import KINDS
-from budgateway.native import RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter
+from budgateway.native import POLICIES, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "providers.md").read_text()
 
@@ -69,6 +69,25 @@ def test_the_table_of_kinds_is_what_the_kinds_say() -> None:
         )
         for kind in KINDS.values()
     ]
+
+
+def test_the_policies_are_listed_wherever_they_are() -> None:
+    def named(text: str) -> list[str]:
+        return re.findall(r"\w+", text)
+
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", section("Choosing among upstreams"), re.MULTILINE)
+    assert rows == ["load_balancer", *POLICIES]
+    root = Path(__file__).resolve().parents[2]
+    row = re.search(
+        r"^\| `load_balancer` \| name \| `\"(\w+)\"` \| (.*) \|$",
+        (root / "docs/configuration.md").read_text(),
+        re.MULTILINE,
+    )
+    assert row is not None
+    assert (named(row[2]), row[1]) == (list(POLICIES), "round_robin")
+    comment = re.search(r"^load_balancer = .*# (.*)$", (root / "config/routes.toml").read_text(), re.MULTILINE)
+    assert comment is not None
+    assert named(comment[1]) == list(POLICIES)
 
 
 def test_what_goes_to_some_kinds_is_listed() -> None:

@@ -17,7 +17,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Candidate, Policy, SelectError, Selector};
+use super::{Ask, Candidate, Candidates, SelectError, Selector};
 use crate::breaker::{self, State, Verdict};
 use crate::health::{Signals, Standing, Vitals};
 use crate::mask::Mask;
@@ -232,47 +232,69 @@ impl Selector {
         (left, slow)
     }
 
+    /// The candidates of a pin: those without any doubt.
+    pub(super) fn well(&self, now_ns: u64, tried: u64) -> Mask {
+        let mut well = self.weighty;
+        if !self.all_well(now_ns) {
+            well = Mask::of(&self.candidates, |candidate| {
+                let vitals = self.vitals(candidate);
+                let standing = Standing::unpack(vitals.standing.load(Ordering::Relaxed));
+                let outlier = Outlier::unpack(vitals.outlier.load(Ordering::Relaxed));
+                candidate.weight > 0
+                    && !standing.drained
+                    && !standing.unhealthy
+                    && !outlier.is_out(now_ns)
+                    && self.lets_through(vitals, now_ns)
+            });
+        }
+        well.exclude(tried);
+        well
+    }
+
     /// Chooses while some upstreams are in slow start. Those get their share at random, in proportion to their
     /// effective weights; the policy distributes the rest among the others.
     #[cold]
-    pub(super) fn choose_slowly(&self, left: &Mask, ticket: u64, now_ns: u64) -> Option<usize> {
-        let ramp = |index: usize| self.ramp(&self.candidates[index], now_ns);
-        let weight = |index: usize| match self.policy {
-            Policy::RoundRobin => ramp(index),
-            _ => self.weight(index) * ramp(index),
+    pub(super) fn choose_slowly(&self, candidates: &Candidates<'_>, ask: &Ask<'_>) -> Option<usize> {
+        let fit = candidates.fit();
+        let ramp = |index: usize| self.ramp(&self.candidates[index], ask.now_ns);
+        let weight = |index: usize| {
+            if self.policy.is_weighted() {
+                u64::from(self.candidates[index].weight) * ramp(index)
+            } else {
+                ramp(index)
+            }
         };
-        let most = left.iter().map(ramp).max()?;
-        let mut point = self.random_below(left.iter().map(weight).sum());
-        let drawn = left.iter().find(|&index| {
+        let most = fit.iter().map(ramp).max()?;
+        let mut point = candidates.random_below(fit.iter().map(weight).sum());
+        let drawn = fit.iter().find(|&index| {
             let weight = weight(index);
             let here = point < weight;
             point = point.wrapping_sub(weight);
             here
         })?;
-        let mut whole = *left;
-        left.iter()
+        let mut whole = *fit;
+        fit.iter()
             .filter(|&index| ramp(index) < most)
             .for_each(|index| whole.remove(index));
+        let whole = self.candidates(&whole, candidates.turn());
         // An upstream that is behind with its requests gets no more, even in slow start.
         if ramp(drawn) < most && !self.is_behind(drawn, &whole) {
             Some(drawn)
         } else {
-            self.choose(&whole, ticket)
+            self.policy.choose(&whole, ask)
         }
     }
 
     /// True when, under a policy by load, it has far more to do than any other. A small difference is not enough: of
     /// two equal upstreams, each has slightly more half of the time, and would lose its turn as often.
-    fn is_behind(&self, index: usize, others: &Mask) -> bool {
-        let score = |index: usize| self.score(&self.candidates[index]);
-        let one = match self.policy {
-            Policy::RoundRobin | Policy::Weighted | Policy::Random => return false,
-            Policy::LeastConnections | Policy::PowerOfTwo => self.candidates[index].share,
-            Policy::LeastLoad => self.candidates[index].share.saturating_mul(16),
+    fn is_behind(&self, index: usize, others: &Candidates<'_>) -> bool {
+        let Some(own) = self.policy.load(others, index) else {
+            return false;
         };
-        others
-            .iter()
-            .all(|other| score(index) > score(other).saturating_mul(2).saturating_add(one))
+        others.fit().iter().all(|other| {
+            let other = self.policy.load(others, other).map_or(0, |load| load.now);
+            own.now > other.saturating_mul(2).saturating_add(own.one)
+        })
     }
 
     /// Records an exchange's verdict for ejection.
@@ -285,7 +307,7 @@ impl Selector {
             Verdict::Success => outlier::succeeded(&vitals.outlier),
             Verdict::Failure => {
                 let may = || self.may_leave(index, settings, now_ns);
-                let jitter = self.random_below(u64::MAX);
+                let jitter = self.random.below(u64::MAX);
                 if outlier::failed(&vitals.outlier, settings, now_ns, jitter, may) {
                     vitals.ejections.fetch_add(1, Ordering::Relaxed);
                 }

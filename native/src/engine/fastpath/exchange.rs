@@ -7,6 +7,7 @@ use budgateway_core::breaker::Verdict;
 use budgateway_core::entry::{Entry, Outcome};
 use budgateway_core::head as core;
 use budgateway_core::head::Framing;
+use budgateway_core::select::{Note, Observation, Pick};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use smallvec::SmallVec;
@@ -29,8 +30,8 @@ pub(super) struct FastExchange {
     pub(super) model: Range<usize>,
     pub(super) request_id: RequestId,
     pub(super) plan: Arc<CachedPlan>,
-    /// The index of the target in the cached plan.
-    pub(super) index: usize,
+    /// The choice among the cached plan's targets.
+    pub(super) pick: Pick,
     pub(super) reservation: Option<Reservation>,
     pub(super) started_ns: i64,
     pub(super) sent_ns: i64,
@@ -45,6 +46,7 @@ pub(crate) struct Resumable {
     data: Py<PyBytes>,
     request_id: String,
     index: usize,
+    note: Note,
     reservation: Option<Py<Reservation>>,
     verified: Py<PyAny>,
     started_ns: i64,
@@ -193,15 +195,15 @@ impl FastExchange {
     }
 
     /// Completes the exchange; both connections wait for the next one.
-    pub(super) fn complete(self: Box<Self>, py: Python<'_>, now_ns: i64) -> PyResult<()> {
+    pub(super) fn complete(self: Box<Self>, py: Python<'_>, response: &Response<'_>, now_ns: i64) -> PyResult<()> {
         self.detach();
         {
             let mut state = self.down.get().state();
             let stays = !state.phase.over;
             state.interception.served(now_ns, stays);
         }
-        self.release(Verdict::Success, now_ns);
-        let (Some(target), Some(lent)) = (self.plan.targets.get(self.index), self.lent) else {
+        self.release(Verdict::Success, Some(response), now_ns);
+        let (Some(target), Some(lent)) = (self.plan.targets.get(self.pick.index), self.lent) else {
             return Ok(());
         };
         let idle = target.idle.get();
@@ -230,7 +232,7 @@ impl FastExchange {
             head,
             request_id,
             plan,
-            index,
+            pick,
             reservation,
             started_ns,
             sent_ns,
@@ -247,7 +249,8 @@ impl FastExchange {
             head,
             data,
             request_id: text(&request_id).to_owned(),
-            index,
+            index: pick.index,
+            note: pick.note,
             reservation,
             verified: plan.verified.clone_ref(py),
             started_ns,
@@ -267,7 +270,7 @@ impl FastExchange {
     /// Aborts the exchange and closes its connections.
     pub(super) fn abandon(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
         self.detach();
-        self.release(Verdict::Neutral, now_ns());
+        self.release(Verdict::Neutral, None, now_ns());
         if let Some(reservation) = &self.reservation {
             reservation.undo();
         }
@@ -289,7 +292,7 @@ impl FastExchange {
     }
 
     fn target(&self) -> Option<&Target> {
-        self.plan.targets.get(self.index)
+        self.plan.targets.get(self.pick.index)
     }
 
     /// Detaches the exchange from its connections.
@@ -300,13 +303,17 @@ impl FastExchange {
         }
     }
 
-    fn release(&self, verdict: Verdict, now_ns: i64) {
+    fn release(&self, verdict: Verdict, response: Option<&Response<'_>>, now_ns: i64) {
+        let selector = &self.plan.selector.get().inner;
+        let mut observation = Observation::new(verdict, now_ns.unsigned_abs());
+        if selector.needs().outcome {
+            let since = |time: i64| (time - self.sent_ns).unsigned_abs();
+            observation.note = self.pick.note;
+            observation.total_ns = since(now_ns);
+            observation.first_byte_ns = response.map(|response| since(response.read_ns));
+            observation.usage = response.and_then(|response| answer_of(response.body()).reported);
+        }
         // Fails only for an invalid index; this one was selected.
-        let _ = self
-            .plan
-            .selector
-            .get()
-            .inner
-            .release(self.index, verdict, now_ns.unsigned_abs());
+        let _ = selector.complete(self.pick.index, &observation);
     }
 }

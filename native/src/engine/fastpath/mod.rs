@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use budgateway_core::head as core;
 use budgateway_core::head::{Known, flag};
 use budgateway_core::route::{Answer, Request};
+use budgateway_core::select::{Ask, Pick};
 use budgateway_core::slab::{Key, Slab};
 use budgateway_core::{limit, price};
 use pyo3::prelude::*;
@@ -319,9 +320,9 @@ impl FastPath {
         };
         let Some(Taken {
             reservation,
-            index,
+            pick,
             lent,
-        }) = self.take(own, &plan, model, &size, started_ns)
+        }) = self.take(own, &plan, model, body.len(), &size, started_ns)
         else {
             return Ok(false);
         };
@@ -338,7 +339,7 @@ impl FastPath {
             model: name,
             request_id,
             plan,
-            index,
+            pick,
             reservation,
             started_ns,
             sent_ns: started_ns,
@@ -385,6 +386,7 @@ impl FastPath {
         own: &Bound<'_, Transport>,
         plan: &CachedPlan,
         model: &str,
+        body_bytes: usize,
         size: &Size,
         now_ns: i64,
     ) -> Option<Taken> {
@@ -410,18 +412,31 @@ impl FastPath {
             None => None,
         };
         let selector = &plan.selector.get().inner;
-        let Ok(index) = selector.try_pick(time, plan.without) else {
+        let mut ask = Ask::new(time, plan.without);
+        if selector.needs().request {
+            let state = own.get().state();
+            let network = state.interception.network.as_deref().unwrap_or_default();
+            let asker = plan.asker.as_ref().map_or(network, |asker| &asker.user);
+            ask = Ask {
+                model: model.as_bytes(),
+                prompt_bytes: body_bytes as u64,
+                ..ask.by(asker.as_bytes())
+            };
+        }
+        let Ok(pick) = selector.try_pick(&ask) else {
             if let Some(reservation) = reservation {
                 reservation.undo();
             }
             return None;
         };
         // The relay queues or spreads requests beyond the upstream's share.
-        let has_its_share = selector.in_flight(index).is_ok_and(|count| count > self.state().share);
-        let target = plan.targets.get(index).filter(|_| !has_its_share);
+        let has_its_share = selector
+            .in_flight(pick.index)
+            .is_ok_and(|count| count > self.state().share);
+        let target = plan.targets.get(pick.index).filter(|_| !has_its_share);
         Some(Taken {
             reservation,
-            index,
+            pick,
             lent: target.and_then(|target| target.lend(now_ns)),
         })
     }
@@ -453,7 +468,7 @@ impl FastPath {
         }
         let now_ns = now_ns();
         let waiting = exchange.record(py, self.ledger.get(), &response, now_ns);
-        exchange.complete(py, now_ns)?;
+        exchange.complete(py, &response, now_ns)?;
         self.count_served(py, waiting)?;
         Ok(None)
     }
@@ -505,7 +520,7 @@ impl FastPath {
 /// The resources of an exchange that was admitted.
 struct Taken {
     reservation: Option<Reservation>,
-    index: usize,
+    pick: Pick,
     lent: Option<Lent>,
 }
 
