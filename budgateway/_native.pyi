@@ -1150,3 +1150,29 @@ class RouteTable:
         self, method: str, path: str, host: str = "", model: str | None = None, headers: Sequence[tuple[str, str]] = ...
     ) -> list[tuple[int, bool, str]]:
         """Return (rule, matched, reason) in order of preference: the first match is the result."""
+
+# ---------------------------------------------------------------- tokens
+
+TOKEN_REFUSED: Final[int]
+TOKEN_UNKNOWN_KEY: Final[int]
+TOKEN_REJECTED: Final[int]
+
+@final
+class TokenVerifier:
+    """Verifies tokens as `auth/bearer.py` and `auth/claims.py` do, or leaves them to Python; never another answer.
+
+    `issuers`: each `records.Issuer` with its keys, None when none are known. A key is its kid, its algorithms, its kind
+    (oct, RSA, P-256, P-384, Ed25519; anything else is left to Python) and its numbers as bytes: the secret; modulus and
+    exponent; the uncompressed point; the public key. Raises ValueError for an unknown algorithm, and for text with half
+    of a surrogate pair.
+    """
+
+    def __new__(
+        cls, issuers: Sequence[tuple[object, Sequence[tuple[str | None, Sequence[str], str, bytes, bytes]] | None]], /
+    ) -> TokenVerifier: ...
+    def verify(
+        self, token: str, now_s: float, /
+    ) -> tuple[str, str, tuple[str, ...], tuple[str, ...], tuple[str, ...], float] | tuple[int, str, str] | None:
+        """Return a valid token's principal (id, tenant, roles, groups, models) and expiry in seconds since the epoch;
+        for another one TOKEN_REFUSED, TOKEN_UNKNOWN_KEY (with the issuer's name) or TOKEN_REJECTED, and the reason;
+        None when Python decides."""

@@ -83,6 +83,7 @@ from budgateway._native import (
     Series,
     Sockets,
     Split,
+    TokenVerifier,
     Transport,
     UpstreamHealth,
     UsageScanner,
@@ -169,6 +170,7 @@ __all__ = [
     "Series",
     "Sockets",
     "Split",
+    "TokenVerifier",
     "Transport",
     "UpstreamHealth",
     "UsageScanner",
@@ -176,7 +178,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 14
+ABI = 15
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

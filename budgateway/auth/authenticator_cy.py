@@ -245,16 +245,14 @@ class CredentialAuthenticator(Authenticator):
         # A key has no dots, a token always has two.
         if "." not in token:
             return self._vault.ring.find(token, now)
-        # Only digests are kept: tokens are long, and anyone can invent any number of them.
-        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        if digest in self._rejected:
+        if self._rejected and _digest(token) in self._rejected:
             raise Rejected("it was rejected before")
         try:
             return self._bearers.verify(token, now)
         except Rejected:
             if len(self._rejected) >= MAX_REMEMBERED:
                 del self._rejected[next(iter(self._rejected))]
-            self._rejected[digest] = None
+            self._rejected[_digest(token)] = None
             raise
 
     def _credential(self, x: Exchange) -> tuple[dict[str, Standing], str, str]:
@@ -294,3 +292,8 @@ class CredentialAuthenticator(Authenticator):
     def _forbidden(self, standing: Standing, message: str, why: str) -> Exception:
         # Only operators may see how roles are defined.
         return Forbidden(message, hint=why if standing.profile.may_operate("read").allowed else "")
+
+
+def _digest(token: str) -> bytes:
+    """Return what is remembered of a rejected token: tokens are long, and anyone can invent any number of them."""
+    return sha256(token.encode("utf-8", "surrogatepass")).digest()

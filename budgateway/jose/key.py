@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
 # RFC 7518 3.2: an HMAC key is at least as long as the hash.
 HMAC_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
+_HASHES = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 ALGORITHMS = (*HMAC_BYTES, *RSA, *CURVES, "EdDSA")
@@ -24,6 +26,10 @@ MAX_TRIED = 8  # keys tried for one token
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 # The curve names of `cryptography`.
 _CURVE_NAMES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+
+# A key as raw numbers: kid, algorithms, kind, and up to two numbers (big-endian).
+Numbers = tuple[str | None, tuple[str, ...], str, bytes, bytes]
 
 
 class KeyUnfit(ValueError):
@@ -43,10 +49,20 @@ class Key:
 
     def verifies(self, token: Compact) -> bool:
         """True when this key made the token's signature. The token's algorithm must be one of `algorithms`."""
+        if isinstance(self._material, bytes):
+            # As PyJWT does, without importing it and all of OpenSSL's bindings.
+            made = hmac.digest(self._material, token.signed, _HASHES[token.algorithm])
+            return hmac.compare_digest(made, token.signature)
         try:
             return bool(_verifiers()[token.algorithm].verify(token.signed, self._material, token.signature))
         except (ValueError, TypeError):
             return False  # a signature of the wrong length, numbers out of range
+
+    def numbers(self) -> Numbers:
+        """Return the key for `native.TokenVerifier`; its kind is "" when only `verifies` can use it."""
+        # Tokens with a kid beyond ASCII are left to Python, and half of a surrogate pair cannot be converted.
+        kid = self.kid if self.kid is None or self.kid.isascii() else "\ufffd"
+        return kid, tuple(sorted(self.algorithms)), *_numbers(self._material)
 
     @classmethod
     def from_secret(cls, secret: bytes, algorithms: Sequence[str]) -> Key:
@@ -169,6 +185,21 @@ def _verifiers() -> Mapping[str, Any]:
 
 
 _LOADED: dict[str, Any] = {}
+
+
+def _numbers(material: Any) -> tuple[str, bytes, bytes]:
+    """Return the kind of a key, and its numbers: the secret; modulus and exponent; the point."""
+    if isinstance(material, bytes):
+        return "oct", material, b""
+    if hasattr(material, "public_numbers"):
+        found = material.public_numbers()
+        if hasattr(found, "n"):
+            return "RSA", *(number.to_bytes((number.bit_length() + 7) // 8, "big") for number in (found.n, found.e))
+        curve, size = _CURVE_NAMES.get(found.curve.name, ""), (found.curve.key_size + 7) // 8
+        return curve, b"\x04" + found.x.to_bytes(size, "big") + found.y.to_bytes(size, "big"), b""
+    if hasattr(material, "public_bytes_raw") and len(point := material.public_bytes_raw()) == 32:
+        return "Ed25519", point, b""
+    return "", b"", b""
 
 
 def _suits(algorithm: str, kind: object, curve: object) -> bool:

@@ -9,6 +9,7 @@ mod error;
 mod frame;
 mod head;
 mod ids;
+mod jose;
 mod json;
 mod latency;
 mod ledger;
@@ -30,7 +31,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 14;
+const ABI: u32 = 15;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -233,6 +234,16 @@ mod _native {
     // Routing.
     #[pymodule_export]
     use crate::route::RouteTable;
+
+    // Tokens.
+    #[pymodule_export]
+    use crate::jose::TokenVerifier;
+    #[pymodule_export]
+    const TOKEN_REFUSED: u8 = crate::jose::TOKEN_REFUSED;
+    #[pymodule_export]
+    const TOKEN_UNKNOWN_KEY: u8 = crate::jose::TOKEN_UNKNOWN_KEY;
+    #[pymodule_export]
+    const TOKEN_REJECTED: u8 = crate::jose::TOKEN_REJECTED;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -37,6 +37,7 @@ pub mod chunk;
 pub mod coding;
 pub mod frame;
 pub mod head;
+pub mod jose;
 pub mod json;
 pub mod pump;
 pub mod redact;

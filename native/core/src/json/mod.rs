@@ -7,6 +7,7 @@ mod scan;
 mod splice;
 mod string;
 mod text;
+pub(crate) mod tree;
 mod usage;
 mod walk;
 
