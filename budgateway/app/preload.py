@@ -9,21 +9,22 @@ if TYPE_CHECKING:
     from budgateway.records import Settings
 
 
-def preload(*, tokens: bool) -> None:
-    """Import the remaining modules that serve requests; `tokens` when tokens may have to be verified.
+def preload(*, keys: bool) -> None:
+    """Import the remaining modules that serve requests; `keys` when public keys may have to be read.
 
-    PyJWT's algorithms load OpenSSL's bindings: 10 MiB and up to 0.2 s, which a gateway without tokens does not spend.
+    PyJWT's algorithms load OpenSSL's bindings: 10 MiB and up to 0.2 s, which a gateway without public keys does not
+    spend.
     """
     # Its package imports this only when a thread pool is first used.
     import_module("concurrent.futures.thread")
     # The codec that resolvers and TLS use to encode host names.
     "localhost".encode("idna")
-    if tokens:
+    if keys:
         from budgateway.jose.key import load_algorithms
 
         load_algorithms()
 
 
-def verifies_tokens(settings: Settings) -> bool:
-    """Return whether any tokens are accepted."""
-    return settings.jwt_secret is not None or bool(settings.auth.issuers)
+def reads_keys(settings: Settings) -> bool:
+    """Return whether any issuer has public keys. Shared secrets need no library."""
+    return any(issuer.secret is None for issuer in settings.auth.issuers)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
-from budgateway.app.preload import preload, verifies_tokens
+from budgateway.app.preload import preload, reads_keys
 from budgateway.app.sharing import Sharing, Voice
 from budgateway.app.wiring import Builder, largest_body
 from budgateway.auth.vault import Trust, Vault
@@ -102,7 +102,7 @@ class DataPlane:
         """Build everything that needs no running loop. Raises OSError when the access log cannot be opened; with
         `patient`, serves without it until it can. `bells` holds an eventfd for each row of the segment, when there are
         other workers."""
-        preload(tokens=verifies_tokens(settings))
+        preload(keys=reads_keys(settings))
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._plain = PlainSockets.of(loop)

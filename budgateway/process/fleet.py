@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from budgateway import native
-from budgateway.app.preload import verifies_tokens
+from budgateway.app.preload import reads_keys
 from budgateway.errors import GatewayError
 from budgateway.process.overload import proportional, resident
 from budgateway.process.slot import Served, Slot, Worker
@@ -51,7 +51,7 @@ class Fleet:
         # Eventfds, by row: a worker wakes another one that waits for the capacity it released (balance.queue).
         self._bells = [os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK) for _ in range(rows)]
         self._office = ""
-        self._tokens = False
+        self._keys = False
         self._spare: Spare | None = None
         self._why_none = ""
         self._stopping = False
@@ -61,9 +61,9 @@ class Fleet:
         self.slots, self._office = slots, office
 
     def adopt(self, settings: Settings) -> None:
-        """Note whether workers will verify tokens, so that the fork server imports what that needs."""
-        before, self._tokens = self._tokens, verifies_tokens(settings)
-        if self._tokens and not before:
+        """Note whether workers will read public keys, so that the fork server imports what that needs."""
+        before, self._keys = self._keys, reads_keys(settings)
+        if self._keys and not before:
             self._replace_spare(None)
 
     def stop(self) -> None:
@@ -177,7 +177,7 @@ class Fleet:
             str(self.segment.fd),
             "--office",
             self._office,
-            *(["--tokens"] if self._tokens else []),
+            *(["--keys"] if self._keys else []),
         ]
         return [*command, "--listening", *listening, "--bells", *map(str, self._bells)]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from budgateway import native
-from budgateway.app.preload import preload, verifies_tokens
+from budgateway.app.preload import preload, reads_keys
 from budgateway.app.runtime import DataPlane, settle_memory
 from budgateway.errors import GatewayError
 from budgateway.process.control import (
@@ -75,8 +75,8 @@ class Worker:
 
     async def _heed(self, message: Message) -> None:
         if isinstance(message, Prepare):
-            if verifies_tokens(message.settings) and not verifies_tokens(self._plane.snapshot.settings):
-                await asyncio.to_thread(preload, tokens=True)  # in a thread: streams continue meanwhile
+            if reads_keys(message.settings) and not reads_keys(self._plane.snapshot.settings):
+                await asyncio.to_thread(preload, keys=True)  # in a thread: streams continue meanwhile
             await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
         elif isinstance(message, Commit):
             prepared = self._prepared.pop(message.generation)
@@ -185,7 +185,7 @@ def main() -> int:
     parser.add_argument("--listening", type=descriptors, nargs="+", required=True)
     parser.add_argument("--bells", type=int, nargs="+", required=True)
     parser.add_argument("--office", required=True)
-    parser.add_argument("--tokens", action="store_true", help="tokens will be verified")
+    parser.add_argument("--keys", action="store_true", help="public keys will be read")
     told = parser.add_mutually_exclusive_group(required=True)
     told.add_argument("--control", type=int, help="file descriptor of one worker's control channel")
     told.add_argument(
@@ -195,7 +195,7 @@ def main() -> int:
     # The supervisor sends this signal to a hung worker before it kills it, to log its stack.
     faulthandler.register(SAY_WHERE)
     ignore()
-    preload(tokens=given.tokens)
+    preload(keys=given.keys)
     gc.collect()
     gc.freeze()
     control = given.control if given.spare is None else become(socket.socket(fileno=given.spare))
