@@ -24,7 +24,7 @@ pub fn folder() -> PathBuf {
 pub fn of_others(check: &str) -> Corpora {
     let mut found = Corpora::default();
     match check {
-        "json" => {
+        "json" | "token" => {
             found.files("json-test-suite/test_parsing");
             found.files("json-test-suite/test_transform");
             found.add("naughty-strings/blns.json", |text| {

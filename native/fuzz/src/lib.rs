@@ -14,6 +14,7 @@ mod mutation;
 mod seeds;
 mod slow;
 pub mod sse;
+pub mod token;
 
 pub use dice::Dice;
 pub use mutation::mutated;
@@ -23,10 +24,11 @@ pub use seeds::own;
 pub type Check = (&'static str, fn(&[u8]));
 
 /// All there are; targets have the same names.
-pub const CHECKS: [Check; 5] = [
+pub const CHECKS: [Check; 6] = [
     ("json", json::check),
     ("sse", sse::check),
     ("head", head::check),
     ("chunk", chunk::check),
     ("frame", frame::check),
+    ("token", token::check),
 ];

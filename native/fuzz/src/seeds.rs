@@ -43,6 +43,13 @@ pub fn own(check: &str) -> Vec<Vec<u8>> {
             b"\x01\x01a\x00\x7f\xff\xff\xff\xff\xff\xff\xff\xff",
             b"\x82\xfe\x10\x00\x00\x00\x00\x00abc",
         ],
+        "token" => &[
+            br#"{"alg":"HS256","typ":"at+jwt","kid":"k\/1","cty":"json","x":[1e9,-0.5,1e400,NaN,null,true]}"#,
+            br#"{"iss":"https:\/\/a.example","sub":"ada","aud":["a","b"],"exp":1000000300,"nbf":1e9,"iat":999999999.5,"org":{"name":7},"roles":["r",1,null],"groups":"Former Admins","scope":"m1  m2"}"#,
+            br#"{"sub":"\u00e9\ud83d\ude00","s\u0075b":"\ud83d","exp":123456789012345678901234567890,"a":{"b":1,"b":2}}"#,
+            b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIiwiZXhwIjoxMDAwMDAwMzAwfQ.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            b"eyJhbGciOiJub25lIn0.e30.",
+        ],
         _ => &[],
     };
     texts.iter().map(|text| text.to_vec()).collect()

@@ -31,6 +31,11 @@ fn frame() {
     replay("frame", 60_000);
 }
 
+#[test]
+fn token() {
+    replay("token", 60_000);
+}
+
 /// Checks all seeds, and as many mutations; the same ones each time.
 fn replay(name: &str, mutations: usize) {
     let (_, check) = CHECKS.into_iter().find(|check| check.0 == name).expect("a check");
