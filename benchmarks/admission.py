@@ -24,14 +24,14 @@ from test_exchange_bench import REQUEST, RESPONSE, Sink, settings
 
 from benchmarks.paired import run
 from budgateway import native
-from budgateway.app.runtime import DataPlane
-from budgateway.records import Allowance, Auth, Grant, LimitRule, ModelPrice, Secret, Settings
+from budgateway.app.dataplane import DataPlane
+from budgateway.records import Allowance, Auth, LimitRule, ModelPrice, Permission, Secret, Settings
 from budgateway.server.connection_cy import protocols
 from budgateway.transport.client_cy import ClientConnection
 
 SECRET = "a secret of more than thirty-two bytes"
 MANY = 600_000_000
-GRANTS = (Grant("chat", routes=("chat",), methods=("POST",)),)
+GRANTS = (Permission("chat", routes=("chat",), methods=("POST",)),)
 RULES = (
     LimitRule(
         name="people", by=("user",), allowance=Allowance(requests_per_minute=MANY, tokens_per_minute=MANY, concurrency=9)
@@ -66,7 +66,7 @@ class Driven:
         self.request = REQUEST.replace(b"user-agent", b"authorization: Bearer %b\r\nuser-agent" % token.encode(), 1)
         self.plane = DataPlane(settings, native.Segment(1), 0, "/nowhere")
         self.sink = Sink()
-        self.client: Any = protocols(self.plane.door)()
+        self.client: Any = protocols(self.plane.server_state)()
         self.client.connection_made(self.sink)
         pool = self.plane.snapshot.providers["vllm"][0].pool
         self.upstream: Any = ClientConnection(pool, self.plane.relay)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-from budgateway.app.runtime import DataPlane
+from budgateway.app.dataplane import DataPlane
 
 
 class Driven(Protocol):

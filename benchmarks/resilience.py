@@ -23,7 +23,7 @@ from test_exchange_bench import CHUNK, QUESTION, REQUEST, RESPONSE, STREAM_HEAD,
 
 from benchmarks.paired import run
 from budgateway import native
-from budgateway.app.runtime import DataPlane
+from budgateway.app.dataplane import DataPlane
 from budgateway.records import (
     BreakerSettings,
     Fallback,
@@ -85,7 +85,7 @@ class Driven:
         self.plane = DataPlane(settings, segment, 0, "/nowhere")
         self._request, self._pieces = (REQUEST, EVENTS) if stream else (WHOLE, (RESPONSE,))
         self._sink = Sink()
-        self._client: Any = protocols(self.plane.door)()
+        self._client: Any = protocols(self.plane.server_state)()
         self._client.connection_made(self._sink)
         self._told: list[Any] = [None]
         for target in self.plane.snapshot.providers["vllm"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from budgateway.config.load import load_config
     from budgateway.errors import ConfigError, GatewayError
-    from budgateway.process.gateway import Gateway
+    from budgateway.process.embedded import Gateway
     from budgateway.records import Match, Route, Settings
     from budgateway.routing.table import RouteTable
 
@@ -29,7 +29,7 @@ __all__ = [
 # The module of each public name, loaded on first use: a worker imports this package and must stay small.
 _HOMES = {
     "ConfigError": "budgateway.errors",
-    "Gateway": "budgateway.process.gateway",
+    "Gateway": "budgateway.process.embedded",
     "GatewayError": "budgateway.errors",
     "Match": "budgateway.records",
     "Route": "budgateway.records",

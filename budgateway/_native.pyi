@@ -363,7 +363,7 @@ class Split:
     """Division of a route's traffic over its destinations: by weight, after the canary's share."""
 
     def __new__(
-        cls, legs: Sequence[tuple[str, int]], canary: tuple[int, float] | None = None, *, seed: int = 0
+        cls, destinations: Sequence[tuple[str, int]], canary: tuple[int, float] | None = None, *, seed: int = 0
     ) -> Split:
         """Names and weights, 64 at most; `canary` is an index and its share, 0 to 1, of everything: the others divide
         the rest."""
@@ -745,8 +745,8 @@ class HeadReader:
     ) -> HeadReader: ...
     def request(self, data: bytes, /) -> RequestHead | None:
         """Return the head at the beginning of `data`; None while its blank line has not arrived."""
-    def response(self, data: bytes, to_head: bool, /) -> ResponseHead | None:
-        """Return a response's head likewise; `to_head` when the request was HEAD."""
+    def response(self, data: bytes, is_head: bool, /) -> ResponseHead | None:
+        """Return a response's head likewise; `is_head` when the request was HEAD."""
     def dialect(self, head: RequestHead, /) -> int:
         """Return the dialect of a head that another reader scanned."""
 
@@ -836,7 +836,7 @@ class RequestHeadWriter:
         a body gets `content-length: 0` without one."""
     def write_whole(self, head: RequestHead, request_id: str, body: bytes, edits: HeadEdits | None = None, /) -> bytes:
         """Return the head and the whole body, in one piece."""
-    def relocate(self, head: ResponseHead, to_head: bool, /) -> ResponseHead:
+    def relocate(self, head: ResponseHead, is_head: bool, /) -> ResponseHead:
         """Replace the upstream's own address in Location and Content-Location by paths that clients can use. Returns
         the same head when nothing changes. Raises UpstreamProtocolError."""
 
@@ -845,8 +845,8 @@ class ResponseHead:
     """A response's status line and headers: hostile input, scanned once."""
 
     @staticmethod
-    def parse(data: bytes, start: int = 0, to_head: bool = False) -> ResponseHead | None:
-        """Parse like RequestHead.parse; `to_head` when the request was HEAD. Raises UpstreamProtocolError."""
+    def parse(data: bytes, start: int = 0, is_head: bool = False) -> ResponseHead | None:
+        """Parse like RequestHead.parse; `is_head` when the request was HEAD. Raises UpstreamProtocolError."""
     @property
     def size(self) -> int: ...
     @property

@@ -519,7 +519,7 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Permission:
     """Permissions of a role: routes by name (`*` for all), methods and models by name or glob, operations of the admin
     API."""
 
@@ -565,7 +565,7 @@ class Auth:
     """Token issuers, roles and tenants. Without grants every known principal may use every route."""
 
     issuers: tuple[Issuer, ...] = ()
-    grants: tuple[Grant, ...] = ()
+    grants: tuple[Permission, ...] = ()
     tenants: tuple[Tenant, ...] = ()
     keys_file: str = ""  # file of API keys; empty: none
     keys_in_redis: bool = False  # API keys are stored in Redis

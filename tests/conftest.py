@@ -50,9 +50,9 @@ def pytest_report_header() -> list[str]:
 def pytest_sessionstart() -> None:
     """A pure run that finds compiled modules would prove nothing."""
     package = Path(budgateway.__file__).parent
-    stray = [path.name for path in package.rglob("*_cy.*") if is_compiled(path)]
-    if PURE and stray:
-        raise pytest.UsageError(f"BUDGATEWAY_PURE=1, but {package} has compiled modules: {', '.join(stray)}")
+    unrouted = [path.name for path in package.rglob("*_cy.*") if is_compiled(path)]
+    if PURE and unrouted:
+        raise pytest.UsageError(f"BUDGATEWAY_PURE=1, but {package} has compiled modules: {', '.join(unrouted)}")
 
 
 def pytest_collection_finish() -> None:
@@ -77,14 +77,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Give the machine to one test marked `alone`: of several processes (pytest-xdist) the others wait, before their timers
     start.
 
-    Who waits for the room stands at the door meanwhile: those who share the room would otherwise never leave it empty.
+    Who waits for the room stands at the server state meanwhile: those who share the room would otherwise never leave it empty.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
-    with open(TESTS / "conftest.py") as door, open(TESTS / "reach.py") as room:
-        fcntl.flock(door, fcntl.LOCK_EX)
+    with open(TESTS / "conftest.py") as server_state, open(TESTS / "reach.py") as room:
+        fcntl.flock(server_state, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
+        fcntl.flock(server_state, fcntl.LOCK_UN)
         return (yield)
 
 
@@ -196,7 +196,7 @@ def loop_never_blocks() -> Iterator[None]:
     with blockbuster_ctx(str(budgateway.__name__)) as guard:
         # Start and end of a process, when there is nobody to wait.
         for function in guard.functions.values():
-            function.can_block_in("budgateway/process/gateway.py", {"start", "stop"})
+            function.can_block_in("budgateway/process/embedded.py", {"start", "stop"})
         yield
 
 

@@ -36,7 +36,6 @@ RETIRED = {
     "entrust": "update",
     "express": "fast path",
     "fleet": "worker pool",
-    "heard_ns": "last heard",
     "journey": "fast exchange",
     "keybook": "API keys",
     "leg": "destination",

@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from budgateway.auth.authenticator_cy import CredentialAuthenticator
 from budgateway.auth.bearer import Bearers
+from budgateway.auth.credential_store import CredentialSet, CredentialStore
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.auth.roles import Roles
-from budgateway.auth.vault import Trust, Vault
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import RequestHead
-from budgateway.records import ApiKey, Auth, Grant, Issuer, Secret
+from budgateway.records import ApiKey, Auth, Issuer, Permission, Secret
 
 SECRET = "a secret of more than thirty-two bytes"
 ISSUER = "https://login.example.com/"
@@ -35,7 +35,7 @@ ISSUERS = (
     Issuer("own", "", ("HS256",), secret=Secret(SECRET)),
     Issuer("corp", ISSUER, tuple(PRIVATE), public_keys=PEM, audience=("gw",)),
 )
-GRANTS = (Grant("chat", routes=("chat",), methods=("POST",), models=("gpt-4o*", "vllm/*")),)
+GRANTS = (Permission("chat", routes=("chat",), methods=("POST",), models=("gpt-4o*", "vllm/*")),)
 
 
 def claims(number: int = 0) -> dict[str, Any]:
@@ -55,7 +55,9 @@ def signed(algorithm: str, number: int = 0) -> str:
 
 def stage() -> CredentialAuthenticator:
     keys = (ApiKey("k", digest_of(KEY), start_of(KEY), roles=("chat",), tenant="acme"),)
-    return CredentialAuthenticator(Bearers(ISSUERS), Vault(Trust({}, keys)), Roles(Auth(grants=GRANTS)), False)
+    return CredentialAuthenticator(
+        Bearers(ISSUERS), CredentialStore(CredentialSet({}, keys)), Roles(Auth(grants=GRANTS)), False
+    )
 
 
 def exchange(header: str) -> Exchange:
@@ -121,4 +123,4 @@ def test_first_key(benchmark: Any) -> None:
 
 
 def stage_ring() -> Any:
-    return Vault(Trust({}, (ApiKey("k", digest_of(KEY), start_of(KEY)),))).ring
+    return CredentialStore(CredentialSet({}, (ApiKey("k", digest_of(KEY), start_of(KEY)),))).ring

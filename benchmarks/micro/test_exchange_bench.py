@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from budgateway import native
-from budgateway.app.runtime import DataPlane
+from budgateway.app.dataplane import DataPlane
 from budgateway.records import Provider, RateLimit, Route, Settings, Upstream
 from budgateway.server.connection_cy import protocols
 from budgateway.transport.client_cy import ClientConnection
@@ -81,7 +81,7 @@ def driven(work: Callable[[Any, Any, Sink], None]) -> None:
 
         async def drive() -> None:
             plane = DataPlane(settings(), native.Segment(1), 0, "/nowhere")
-            client, sink = protocols(plane.door)(), Sink()
+            client, sink = protocols(plane.server_state)(), Sink()
             client.connection_made(sink)
             pool = plane.snapshot.providers["vllm"][0].pool
             upstream = ClientConnection(pool, plane.relay)

@@ -11,7 +11,7 @@ from budgateway.exchange.exchange_cy import Exchange
 from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import FrameScanner, RequestHead
 from budgateway.records import WebSocket
-from budgateway.server.door_cy import Door
+from budgateway.server.state_cy import ServerState
 from budgateway.server.websocket import SocketCounts, Tunnel
 
 
@@ -56,11 +56,11 @@ class Sink:
 def test_a_read_through_the_tunnel(benchmark: Any, shape: str) -> None:
     head = RequestHead.parse(b"GET /v1/realtime HTTP/1.1\r\nhost: a\r\n\r\n")
     assert head is not None
-    door = Door(
+    server_state = ServerState(
         ExchangeHandler(), lambda call: None, keepalive_ns=1, head_timeout_ns=1, max_body_bytes=1, max_connections=1
     )
     limits = WebSocket(max_message_bytes=1 << 50)
-    tunnel = Tunnel(ExchangeHandler(), Exchange(head, None, "c", 0), door, limits, False, SocketCounts())
+    tunnel = Tunnel(ExchangeHandler(), Exchange(head, None, "c", 0), server_state, limits, False, SocketCounts())
     client, upstream = Sink(), Sink()
     tunnel.open(client, upstream, b"", b"", b"")
     read = SHAPES[shape]

@@ -16,14 +16,14 @@ from budgateway.admin.keys import KeyOperations
 from budgateway.admin.openapi import document
 from budgateway.auth.delegation import Holder
 from budgateway.auth.roles import Roles
-from budgateway.config.reload import Difference, plain
+from budgateway.config.difference import Difference, plain
 from budgateway.errors import BadRequest, GatewayError, MethodNotAllowed, RouteNotFound
 
 if TYPE_CHECKING:
     from budgateway.admin.health import Health
     from budgateway.admin.rates import Rates
     from budgateway.admin.usage import UsageReport
-    from budgateway.credentials.custodian import Custodian
+    from budgateway.credentials.refresher import CredentialRefresher
     from budgateway.records import Principal, Settings
 
 PREFIX = "/admin"
@@ -36,7 +36,7 @@ class Operations(Protocol):
 
     settings: Settings
     started: float  # monotonic seconds
-    custodian: Custodian
+    refresher: CredentialRefresher
 
     async def reload(self) -> Difference: ...
     async def rollback(self) -> Difference: ...
@@ -77,7 +77,7 @@ class AdminApi:
         self._rates = rates
         self._version = version
         self._report = usage
-        self._keys = KeyOperations(operations.custodian)
+        self._keys = KeyOperations(operations.refresher)
         self._handlers: dict[str, dict[str, Callable[[Request], Awaitable[Answer]]]] = {
             "/routes": {"GET": self._routes},
             "/stats": {"GET": self._stats},

@@ -9,7 +9,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgateway.admin.card import Card, cards, cards_in, folder
+from budgateway.admin.instance import Instance, folder, instances, instances_in
 from budgateway.errors import GatewayError
 
 TIMEOUT_S = 60.0  # a reload waits for every worker
@@ -38,9 +38,9 @@ class _UnixConnection(HTTPConnection):
 class AdminClient:
     """A blocking client of one gateway's admin API."""
 
-    def __init__(self, *, office: str = "", url: str = "", token: str = "") -> None:
-        """Take either `office`, a socket's path, or `url` with a `token`."""
-        self._office = office
+    def __init__(self, *, admin: str = "", url: str = "", token: str = "") -> None:
+        """Take either `admin`, a socket's path, or `url` with a `token`."""
+        self._admin_path = admin
         self._url = url
         self._token = token
 
@@ -59,13 +59,13 @@ class AdminClient:
             return response.status, json.loads(response.read())
         except (OSError, HTTPException, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Unreachable(f"no answer from {self._url or self._office}: {why.lower()}") from error
+            raise Unreachable(f"no answer from {self._url or self._admin_path}: {why.lower()}") from error
         finally:
             connection.close()
 
     def _connection(self) -> HTTPConnection:
-        if self._office:
-            return _UnixConnection(self._office)
+        if self._admin_path:
+            return _UnixConnection(self._admin_path)
         try:
             parts = urlsplit(self._url)
             scheme, host, port = parts.scheme, parts.hostname, parts.port
@@ -79,20 +79,20 @@ class AdminClient:
         return kind(host, port, timeout=TIMEOUT_S)
 
 
-def local_gateway(port: int | None = None) -> Card:
+def local_gateway(port: int | None = None) -> Instance:
     """Return this user's only gateway on this machine, or the one on `port`. Gateways found through this process's
     environment come first; a draining one counts only when there is no other. Raises Unreachable when there is none, or
     several."""
-    near = cards_in(folder())
-    known = cards()
-    serving = [card for card in known if not card.draining]
-    for candidates in ([card for card in near if not card.draining], serving, known):
-        found = [card for card in candidates if port is None or card.port == port]
+    near = instances_in(folder())
+    known = instances()
+    serving = [instance for instance in known if not instance.draining]
+    for candidates in ([instance for instance in near if not instance.draining], serving, known):
+        found = [instance for instance in candidates if port is None or instance.port == port]
         if len(found) == 1:
             return found[0]
         if found:
             raise Unreachable(
-                f"{len(found)} gateways run on this machine: {', '.join(card.url for card in found)}",
+                f"{len(found)} gateways run on this machine: {', '.join(instance.url for instance in found)}",
                 hint="choose one with --port" if port is None else "--url and --token reach any of them",
             )
     where = f" on port {port}" if port is not None else ""

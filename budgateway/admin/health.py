@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgateway import native
 from budgateway.app.wiring import Pools, care_of, targets_of, upstream_keys, upstream_label
-from budgateway.health.watch import Watch, Watched
+from budgateway.health.prober import ProbedUpstream, Prober
 from budgateway.observe.metrics import queues
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from budgateway.health.standing import Answer
+    from budgateway.health.probe_state import Answer
     from budgateway.records import Provider, Settings, Upstream
     from budgateway.transport.resolve import Resolver
 
@@ -37,7 +37,7 @@ class _Row(NamedTuple):
 class Health:
     """Reads upstream state from the shared segment and the probes. `adopt` applies a reload."""
 
-    def __init__(self, segment: native.Segment, settings: Settings, watch: Watch | None = None) -> None:
+    def __init__(self, segment: native.Segment, settings: Settings, watch: Prober | None = None) -> None:
         self._segment = segment
         self._watch = watch
         self._rows: list[_Row] = []
@@ -126,8 +126,8 @@ class Health:
 
     def _shown(self, row: _Row, now_ns: int) -> dict[str, Any]:
         vitals = row.selector.look(0, now_ns)
-        watched = None if self._watch is None else self._watch.of(row.slot)
-        state, reason = _state(vitals, watched, now_ns)
+        probed = None if self._watch is None else self._watch.of(row.slot)
+        state, reason = _state(vitals, probed, now_ns)
         calls, failures = vitals.window
         return {
             "name": row.label,
@@ -146,22 +146,22 @@ class Health:
                 "out_for_s": round(max(0, vitals.out_until_ns - now_ns) / 1e9, 1),
                 "aside": vitals.aside,
             },
-            "probe": None if watched is None else _probe(watched),
+            "probe": None if probed is None else _probe(probed),
             "engine": _engine(vitals, now_ns),
-            "models": None if watched is None else watched.models,
+            "models": None if probed is None else probed.models,
         }
 
 
-def watched(
+def probed(
     settings: Settings, segment: native.Segment, known: Collection[str] = (), resolver: Resolver | None = None
-) -> tuple[list[Watched], list[tuple[int, bool]]]:
-    """Return the arguments of `Watch.adopt`: the upstreams to probe, with their provider's key and TLS settings; and
+) -> tuple[list[ProbedUpstream], list[tuple[int, bool]]]:
+    """Return the arguments of `Prober.adopt`: the upstreams to probe, with their provider's key and TLS settings; and
     all upstreams, each with whether any upstream of its provider is in `known`, the URLs of the previous
     configuration."""
     pools: Pools = {}
     by_load = {route.provider for route in settings.routes if "load_reports" in native.POLICIES[route.load_balancer]}
     keys = upstream_keys(settings)
-    wanted: list[Watched] = []
+    wanted: list[ProbedUpstream] = []
     upstreams: list[tuple[int, bool]] = []
     for provider in settings.providers:
         beside = any(upstream.url in known for upstream in provider.upstreams)
@@ -170,7 +170,7 @@ def watched(
         if provider.health_check is not None:
             found = targets_of(_from_root(provider), pools, resolver=resolver)
             for slot, target in zip(slots, found, strict=True):
-                one = Watched(target.label, slot, target, provider.health_check)
+                one = ProbedUpstream(target.label, slot, target, provider.health_check)
                 one.by_load = provider.name in by_load
                 wanted.append(one)
     return wanted, upstreams
@@ -185,7 +185,7 @@ def _from_root(provider: Provider) -> Provider:
     return replace(provider, upstreams=upstreams)
 
 
-def _state(vitals: native.UpstreamHealth, watched: Watched | None, now_ns: int) -> tuple[str, str]:
+def _state(vitals: native.UpstreamHealth, probed: ProbedUpstream | None, now_ns: int) -> tuple[str, str]:
     """Return one word for what happens with the upstream's traffic, and the reason."""
     if vitals.drained:
         return "drained", "drained by an operator"
@@ -196,25 +196,25 @@ def _state(vitals: native.UpstreamHealth, watched: Watched | None, now_ns: int) 
             return "resting", "its response asked for a pause (Retry-After)"
         return "ejected", "several exchanges in a row failed" + (": unused while others answer" if vitals.aside else "")
     if vitals.healthy is False:
-        return "unhealthy", "" if watched is None else watched.standing.reason
+        return "unhealthy", "" if probed is None else probed.state.reason
     if vitals.share < 1:
         return "starting", "ramping up to its full share"
     return "up", ""
 
 
-def _probe(watched: Watched) -> dict[str, Any]:
-    standing = watched.standing
-    answer: Answer | None = standing.answer
+def _probe(probed: ProbedUpstream) -> dict[str, Any]:
+    state = probed.state
+    answer: Answer | None = state.answer
     return {
-        "healthy": standing.healthy,
-        "path": watched.check.generate_model or watched.check.path,
+        "healthy": state.healthy,
+        "path": probed.check.generate_model or probed.check.path,
         "at": None if answer is None else round(answer.at_s, 3),
         "status": None if answer is None else answer.status or None,
         "ms": None if answer is None else round(answer.ms, 1),
         "reason": "" if answer is None else answer.reason,
-        "count": standing.probes,
-        "failed": standing.failures_in_all,
-        "suspicions": watched.suspicions,
+        "count": state.probes,
+        "failed": state.failures_in_all,
+        "suspicions": probed.suspicions,
     }
 
 

@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from budgateway.credentials import keybook
+from budgateway.credentials import api_keys
 from budgateway.errors import BadRequest, MethodNotAllowed, RouteNotFound
 
 if TYPE_CHECKING:
     from budgateway.auth.delegation import Holder
-    from budgateway.credentials.custodian import Custodian
-    from budgateway.credentials.keybook import Changed, Keys
+    from budgateway.credentials.api_keys import Changed, Keys
+    from budgateway.credentials.refresher import CredentialRefresher
 
 PATH = "/keys"
 
@@ -22,8 +22,8 @@ PATH = "/keys"
 class KeyOperations:
     """The operations on API keys, by method and path."""
 
-    def __init__(self, custodian: Custodian) -> None:
-        self._custodian = custodian
+    def __init__(self, refresher: CredentialRefresher) -> None:
+        self._refresher = refresher
 
     async def answer(
         self, method: str, operation: str, given: Mapping[str, Any], holder: Holder | None
@@ -38,17 +38,17 @@ class KeyOperations:
             return await self._one(method, name, verb, given, holder)
         now = time.time()
         if method in ("GET", "HEAD"):
-            return 200, keybook.shown(keybook.named(await self._custodian.keys(), name), now)
+            return 200, api_keys.shown(api_keys.named(await self._refresher.keys(), name), now)
         if method == "PATCH":
-            return await self._changed(200, partial(keybook.update, name=name, wishes=given, now=now), holder)
+            return await self._changed(200, partial(api_keys.update, name=name, wishes=given, now=now), holder)
         if method == "DELETE":
-            return await self._changed(200, partial(keybook.delete, name=name))
+            return await self._changed(200, partial(api_keys.delete, name=name))
         raise MethodNotAllowed("/admin/keys/{name} takes GET, PATCH, DELETE", allow=("GET", "PATCH", "DELETE"))
 
     async def _all(self, method: str, given: Mapping[str, Any], holder: Holder | None) -> tuple[int, Any]:
         now = time.time()
         if method in ("GET", "HEAD"):
-            return 200, {"keys": [keybook.shown(key, now) for key in await self._custodian.keys()]}
+            return 200, {"keys": [api_keys.shown(key, now) for key in await self._refresher.keys()]}
         if method != "POST":
             raise MethodNotAllowed("/admin/keys takes GET, POST", allow=("GET", "POST"))
         wishes = dict(given)
@@ -56,7 +56,7 @@ class KeyOperations:
         if not isinstance(name, str):
             raise BadRequest("a key needs a name", param="name")
         complete = wishes if holder is None else holder.completed(wishes)
-        return await self._changed(201, partial(keybook.create, name=name, wishes=complete, now=now), holder)
+        return await self._changed(201, partial(api_keys.create, name=name, wishes=complete, now=now), holder)
 
     async def _one(
         self, method: str, name: str, verb: str, given: Mapping[str, Any], holder: Holder | None
@@ -68,9 +68,9 @@ class KeyOperations:
         if isinstance(grace, bool) or not isinstance(grace, int | float):
             raise BadRequest("grace_s must be a number of seconds", param="grace_s")
         edits: dict[str, Callable[[Keys], Changed]] = {
-            "rotate": partial(keybook.rotate, name=name, grace_s=grace, now=time.time()),
-            "disable": partial(keybook.switch, name=name, disabled=True),
-            "enable": partial(keybook.switch, name=name, disabled=False),
+            "rotate": partial(api_keys.rotate, name=name, grace_s=grace, now=time.time()),
+            "disable": partial(api_keys.switch, name=name, disabled=True),
+            "enable": partial(api_keys.switch, name=name, disabled=False),
         }
         if verb not in edits:
             raise RouteNotFound(
@@ -91,6 +91,6 @@ class KeyOperations:
                 holder.check(changed.key)
             return changed
 
-        changed = await self._custodian.change(checked)
-        document = keybook.shown(changed.key, time.time())
+        changed = await self._refresher.change(checked)
+        document = api_keys.shown(changed.key, time.time())
         return status, {**document, "secret": changed.secret} if changed.secret else document

@@ -23,7 +23,7 @@ MAX_MODELS = 4096  # per upstream; hosted services list some hundreds
 MAX_NAME = 256  # characters of a model's name
 _MAX_COUNT = (1 << 53) - 1  # the largest integer that every JSON reader holds exactly
 # The wait for new lists while older ones exist: healthy engines answer within milliseconds.
-PATIENCE_S = 0.5
+MAX_WAIT_S = 0.5
 AT_ONCE = 16  # concurrent requests
 
 _log = logging.getLogger("budgateway.models")
@@ -31,7 +31,7 @@ _log = logging.getLogger("budgateway.models")
 
 class ModelCatalogue:
     """Queries the upstreams of providers without configured models concurrently, and caches the list for FRESH_S. One
-    refresh runs at a time, bounded by TIMEOUT_S; callers wait for it no longer than PATIENCE_S once there is an older
+    refresh runs at a time, bounded by TIMEOUT_S; callers wait for it no longer than MAX_WAIT_S once there is an older
     list."""
 
     def __init__(
@@ -58,7 +58,7 @@ class ModelCatalogue:
             if self._asking is None or self._asking.done():
                 self._asking = self._spawn(self._renew())
             asking = self._asking
-            await asyncio.wait((asking,), timeout=PATIENCE_S if self._knows else None)
+            await asyncio.wait((asking,), timeout=MAX_WAIT_S if self._knows else None)
             if not self._knows:
                 await asking  # raises its error
         return self._models

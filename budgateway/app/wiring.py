@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, TypedDict
 from budgateway import native
 from budgateway.auth.authenticator_cy import Authenticator, CredentialAuthenticator
 from budgateway.auth.bearer import Bearers
+from budgateway.auth.credential_store import CredentialStore
 from budgateway.auth.roles import Roles
-from budgateway.auth.vault import Vault
 from budgateway.balance.attempts_cy import Attempts
 from budgateway.balance.balancer_cy import Balancer
 from budgateway.balance.mirror import MirrorCounts, Mirroring
 from budgateway.balance.queue import Queues
 from budgateway.kinds import KINDS
-from budgateway.limits.across import Across
+from budgateway.limits.global_limits import GlobalLimits
+from budgateway.limits.lease_queue import LeaseQueue
 from budgateway.limits.rules import Rulebook
 from budgateway.limits.stage_cy import Limits
-from budgateway.limits.waiting import WaitingRoom
 from budgateway.providers.registry import adapters_of
 from budgateway.proxy.pipeline_cy import Snapshot
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
+from budgateway.routing.builtin import ADMIN_SOCKET, own_routes
 from budgateway.routing.cors import CrossOrigins
-from budgateway.routing.own import OFFICE, own_routes
-from budgateway.routing.router_cy import Leg, Router, RouteRoom
+from budgateway.routing.router_cy import CompiledRoute, Destination, Router
 from budgateway.routing.shape import Shape, split_of
 from budgateway.system.pem import trusting
 from budgateway.transport.client_cy import Pool, Target
@@ -191,9 +191,9 @@ class Builder:
 
     def snapshot(
         self,
-        office_path: str,
+        admin_path: str,
         *,
-        vault: Vault | None = None,
+        credential_store: CredentialStore | None = None,
         copies: MirrorCounts | None = None,
         shared: SharedLimits | None = None,
     ) -> Snapshot:
@@ -202,20 +202,22 @@ class Builder:
         told = secrets_of(settings)
         targets = self._targets(native.Redactor(told) if told else None)
         book = Rulebook(settings, self._segment, self._worker)
-        rooms = [self._route(route, targets) for route in settings.routes]
-        for room in rooms:
-            room.limits = book.of_route(room.record)
-            room.mirror = self._mirror(room.record, copies)
-        office = self._office(office_path)
-        for room in office:
-            room.limits = book.of_own(room.access)
+        compiled_routes = [self._route(route, targets) for route in settings.routes]
+        for compiled in compiled_routes:
+            compiled.limits = book.of_route(compiled.record)
+            compiled.mirror = self._mirror(compiled.record, copies)
+        admin = self._admin_path(admin_path)
+        for compiled in admin:
+            compiled.limits = book.of_own(compiled.access)
         labels = {name: self._segment.intern(name) for name in _model_names(settings)}
-        routes = Router([*rooms, *office], labels, largest_body(settings), len(rooms))
+        routes = Router([*compiled_routes, *admin], labels, largest_body(settings), len(compiled_routes))
         limits = _limits(settings, book, shared)
-        limits.own = {room.record.path: room.limits for room in office if room.limits.is_own}
+        limits.own = {compiled.record.path: compiled.limits for compiled in admin if compiled.limits.is_own}
         common = None if settings.cors is None else CrossOrigin(settings.cors)
-        origins = CrossOrigins(routes.table, [room.cors for room in routes.rooms], common)
-        return Snapshot(settings, _authenticator(settings, vault or Vault()), limits, routes, targets, origins)
+        origins = CrossOrigins(routes.table, [compiled.cors for compiled in routes.compiled_routes], common)
+        return Snapshot(
+            settings, _authenticator(settings, credential_store or CredentialStore()), limits, routes, targets, origins
+        )
 
     def _targets(self, redactor: native.Redactor | None) -> dict[str, tuple[Target, ...]]:
         """Return each provider's targets, by its name."""
@@ -231,18 +233,18 @@ class Builder:
             for name, provider in self._providers.items()
         }
 
-    def _route(self, route: Route, targets: dict[str, tuple[Target, ...]]) -> RouteRoom:
-        def leg(name: str, model: str = "") -> Leg:
-            return self._leg(route, self._providers[name], targets[name], self._queues, model)
+    def _route(self, route: Route, targets: dict[str, tuple[Target, ...]]) -> CompiledRoute:
+        def destination(name: str, model: str = "") -> Destination:
+            return self._destination(route, self._providers[name], targets[name], self._queues, model)
 
-        fallbacks = [leg(fallback.provider, fallback.model) for fallback in route.retries.fallbacks]
-        legs = [leg(name) for name in route.answerers()]
-        return RouteRoom(
+        fallbacks = [destination(fallback.provider, fallback.model) for fallback in route.retries.fallbacks]
+        destinations = [destination(name) for name in route.answerers()]
+        return CompiledRoute(
             route,
             access="authenticated" if route.auth_required else "open",
             label=self._segment.intern(route.name),
-            legs=legs,
-            shape=Shape(route, legs, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
+            destinations=destinations,
+            shape=Shape(route, destinations, split_of(route, secrets.randbits(63))) if Shape.is_needed(route) else None,
             fallbacks=fallbacks,
             attempts=Attempts(route.retries, fallbacks),
             cors=None if route.cors is None else CrossOrigin(route.cors),
@@ -256,17 +258,17 @@ class Builder:
             return None
         provider = replace(self._providers[mirror.provider], max_idle=0)
         targets = targets_of(provider, self._pools, self._warm, resolver=self._resolver)
-        leg = self._leg(route, provider, targets, queues=None)
-        return Mirroring(mirror, leg, copies or MirrorCounts(), secrets.randbits(63))
+        destination = self._destination(route, provider, targets, queues=None)
+        return Mirroring(mirror, destination, copies or MirrorCounts(), secrets.randbits(63))
 
-    def _leg(
+    def _destination(
         self, route: Route, provider: Provider, targets: tuple[Target, ...], queues: Queues | None, model: str = ""
-    ) -> Leg:
+    ) -> Destination:
         """Build one provider behind a route. `model`, if set, replaces the client's model in requests to its
         upstreams."""
         label = self._segment.intern(provider.name)
         limit = self.settings.retry_limit
-        return Leg(
+        return Destination(
             adapters_of(provider, KINDS[provider.kind], model),
             Balancer(
                 self._selector(route, provider),
@@ -296,38 +298,40 @@ class Builder:
             pins=[upstream.url for upstream in upstreams[:PINNED]] if route.pin_by else None,
         )
 
-    def _office(self, path: str) -> list[RouteRoom]:
+    def _admin_path(self, path: str) -> list[CompiledRoute]:
         """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and
         outlier detection, queue and redaction."""
         upstream = Upstream(url=f"unix:{path}", tls=False, host=path, port=0)
-        server = Provider(name=OFFICE, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0)
+        server = Provider(
+            name=ADMIN_SOCKET, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0
+        )
         settings = replace(self.settings, breaker=None, outliers=None, providers=(server,))
         builder = Builder(settings, self._segment, self._worker, self._pools, warm=self._warm)
         targets = builder._targets(redactor=None)
-        rooms = []
+        compiled_routes = []
         for route, access in own_routes(settings.routes, settings.cors):
-            room = builder._route(route, targets)
-            room.access = access
-            rooms.append(room)
-        return rooms
+            compiled = builder._route(route, targets)
+            compiled.access = access
+            compiled_routes.append(compiled)
+        return compiled_routes
 
 
 def _limits(settings: Settings, book: Rulebook, shared: SharedLimits | None) -> Limits:
     how = settings.limits
-    waiting = WaitingRoom(book, how.queue_size, how.queue_timeout_s) if how.queue_size else None
-    across = None
+    waiting = LeaseQueue(book, how.queue_size, how.queue_timeout_s) if how.queue_size else None
+    global_limits = None
     if shared is not None:
-        across = Across(shared, book, queue_size=how.queue_size, queue_timeout_s=how.queue_timeout_s)
-    return Limits(book, book.strays(), book.of_preflights(), waiting, across)
+        global_limits = GlobalLimits(shared, book, queue_size=how.queue_size, queue_timeout_s=how.queue_timeout_s)
+    return Limits(book, book.unrouted(), book.of_preflights(), waiting, global_limits)
 
 
-def _authenticator(settings: Settings, vault: Vault) -> Authenticator:
+def _authenticator(settings: Settings, credential_store: CredentialStore) -> Authenticator:
     """Return the authenticator; without issuers and API keys, one that rejects every credential."""
     issuers = issuers_of(settings)
     if not issuers and not settings.auth.keys_file and not settings.auth.keys_in_redis:
         return Authenticator()
     lists_openly = any(not route.auth_required for route in settings.routes)
-    return CredentialAuthenticator(Bearers(issuers), vault, Roles(settings.auth), lists_openly)
+    return CredentialAuthenticator(Bearers(issuers), credential_store, Roles(settings.auth), lists_openly)
 
 
 def issuers_of(settings: Settings) -> tuple[Issuer, ...]:

@@ -5,7 +5,7 @@ from budgateway.exchange.exchange_cy cimport Exchange
 cdef int _UPGRADE
 
 
-cdef class Standing:
+cdef class VerifiedCredential:
     cdef public object principal        # records.Principal
     cdef public str id                  # its id
     cdef public double expires          # seconds since the epoch
@@ -18,31 +18,31 @@ cdef class Authenticator:
     cpdef authorize(self, Exchange x, str access, str route)
     cpdef learn(self)
     cpdef given(self, Exchange x)
-    @cython.locals(standing=Standing)
+    @cython.locals(verified=VerifiedCredential)
     cpdef cached_plan(self, Exchange x)
 
 
 cdef class CredentialAuthenticator(Authenticator):
     cdef object _bearers                # auth.bearer.Bearers
-    cdef object _vault                  # auth.vault.Vault
+    cdef object _credential_store                  # auth.credential_store.CredentialStore
     cdef object _roles                  # auth.roles.Roles
     cdef bint _lists_openly
-    cdef dict _by_authorization         # Authorization value, with its scheme -> Standing
-    cdef dict _by_key                   # key header's value -> Standing
+    cdef dict _by_authorization         # Authorization value, with its scheme -> VerifiedCredential
+    cdef dict _by_key                   # key header's value -> VerifiedCredential
     cdef dict _rejected                 # digests of tokens that the current keys do not verify
 
-    @cython.locals(standing=Standing)
+    @cython.locals(verified=VerifiedCredential)
     cpdef identify(self, Exchange x)
-    @cython.locals(standing=Standing)
+    @cython.locals(verified=VerifiedCredential)
     cpdef authorize(self, Exchange x, str access, str route)
-    @cython.locals(standing=Standing, known=Standing)
+    @cython.locals(verified=VerifiedCredential, known=VerifiedCredential)
     cpdef given(self, Exchange x)
     cdef _key(self, Exchange x)
     cpdef look_again(self, Exchange x)
-    @cython.locals(standing=Standing, known=dict)
+    @cython.locals(verified=VerifiedCredential, known=dict)
     cdef _look(self, Exchange x, bint may_wait)
     cdef _find(self, str token, double now)
     cdef tuple _credential(self, Exchange x)
     cdef bint _is_credential_given(self, Exchange x)
     cdef _unknown(self, Exchange x)
-    cdef _forbidden(self, Standing standing, str message, str why)
+    cdef _forbidden(self, VerifiedCredential verified, str message, str why)

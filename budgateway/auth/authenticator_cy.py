@@ -8,20 +8,20 @@ from time import time
 from typing import TYPE_CHECKING
 
 from budgateway.auth.bearer import Rejected, UnknownKey
+from budgateway.auth.principal_header import write_principal
 from budgateway.auth.roles import admin_action
-from budgateway.auth.vouch import vouch
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
 from budgateway.exchange.cached_plan import CachedIdentity
 from budgateway.jose.jws import Refused
-from budgateway.wire.upgrade import credential_of
+from budgateway.wire.websocket import credential_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from budgateway.auth.bearer import Bearers, Verified
+    from budgateway.auth.credential_store import CredentialStore
     from budgateway.auth.keys import Found
     from budgateway.auth.roles import Profile, Roles
-    from budgateway.auth.vault import Vault
     from budgateway.exchange.exchange_cy import Exchange
     from budgateway.records import Principal
 
@@ -35,7 +35,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "local")
 _log = logging.getLogger("budgateway.auth")
 
 
-class Standing:
+class VerifiedCredential:
     """A verified credential: its principal, its expiry (seconds since the epoch) and its permissions."""
 
     def __init__(self, principal: Principal, expires: float, profile: Profile) -> None:
@@ -73,8 +73,8 @@ class Authenticator:
         )
 
     def given(self, x: Exchange) -> str | None:
-        """Return the key under which the exchange's `Standing` is remembered: `a` (authorization) or `k` (a key
-        header), and the header's value; None when it has no standing and sent no credential. Raises ValueError when no
+        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` (authorization) or `k` (a key
+        header), and the header's value; None when it has no verified credential and sent no credential. Raises ValueError when no
         single header value identifies the principal."""
         return None
 
@@ -85,17 +85,17 @@ class Authenticator:
             credential = self.given(x)
         except ValueError:
             return None
-        if x.vouched:
+        if x.principal_lines:
             return None
-        standing: Standing | None = x.standing
+        verified: VerifiedCredential | None = x.verified
         principal = x.principal
         asker = None
         until_s = _EVER_S
-        if standing is not None and principal is not None:
-            until_s = min(standing.expires, _EVER_S)
+        if verified is not None and principal is not None:
+            until_s = min(verified.expires, _EVER_S)
             asker = (principal.id, x.limit_key, principal.key or x.limit_key, principal.tenant)
         encoded = None if credential is None else credential.encode("latin-1")
-        return CachedIdentity(encoded, until_s, asker, standing)
+        return CachedIdentity(encoded, until_s, asker, verified)
 
     def learn(self) -> None:
         """Adopt the credential store's current keys and drop all remembered credentials."""
@@ -107,47 +107,47 @@ class CredentialAuthenticator(Authenticator):
 
     asks = True
 
-    def __init__(self, bearers: Bearers, vault: Vault, roles: Roles, lists_openly: bool) -> None:
+    def __init__(self, bearers: Bearers, credential_store: CredentialStore, roles: Roles, lists_openly: bool) -> None:
         """`lists_openly`: requests without a credential may use some route, and so see its models."""
         self._bearers = bearers
-        self._vault = vault
+        self._credential_store = credential_store
         self._roles = roles
         self._lists_openly = lists_openly
         # Keyed by the header's value, in separate tables: a key is not a valid `Authorization` value without `Bearer`.
-        self._by_authorization: dict[str, Standing] = {}
-        self._by_key: dict[str, Standing] = {}
+        self._by_authorization: dict[str, VerifiedCredential] = {}
+        self._by_key: dict[str, VerifiedCredential] = {}
         self._rejected: dict[bytes, None] = {}
         self.learn()
 
     def learn(self) -> None:
         """Adopt the credential store's current keys and drop all remembered credentials."""
-        self._bearers.learn(self._vault.trust.key_sets)
+        self._bearers.learn(self._credential_store.credentials.key_sets)
         self._by_authorization = {}
         self._by_key = {}
         self._rejected = {}
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
-        """Set the exchange's standing and principal from its credential. Without one, or with one that is not ours
+        """Set the exchange's verified credential and principal from its credential. Without one, or with one that is not ours
         (every OpenAI client sends something), the request stays anonymous until a route needs a principal. A returned
         awaitable waits for an issuer's new keys."""
-        standing: Standing | None
+        verified: VerifiedCredential | None
         given: str | None = x.head.header("authorization")
         if given is not None:
-            standing = self._by_authorization.get(given)
+            verified = self._by_authorization.get(given)
         else:
             given = self._key(x)
             if given is None:
                 return None
-            standing = self._by_key.get(given)
-        if standing is None or standing.expires <= time():
+            verified = self._by_key.get(given)
+        if verified is None or verified.expires <= time():
             return self._look(x, True)
-        x.standing = standing
-        x.principal = standing.principal
-        x.limit_key = standing.id
+        x.verified = verified
+        x.principal = verified.principal
+        x.limit_key = verified.id
         return None
 
     def given(self, x: Exchange) -> str | None:
-        """Return the key under which the exchange's `Standing` is remembered: `a` or `k`, and the header's value.
+        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` or `k`, and the header's value.
         Raises ValueError when the header's value alone does not identify the principal."""
         kind = "a"
         given: str | None = x.head.header("authorization")
@@ -157,7 +157,7 @@ class CredentialAuthenticator(Authenticator):
             kind = "k"
             given = self._key(x)
             known = None if given is None else self._by_key.get(given)
-        if known is not x.standing or (given is not None and known is None):
+        if known is not x.verified or (given is not None and known is None):
             # Another header holds the credential, or this one's value is not one of ours.
             raise ValueError("the header does not name a principal")
         return None if given is None else kind + given
@@ -182,8 +182,8 @@ class CredentialAuthenticator(Authenticator):
         server."""
         if access == "open":
             return
-        standing: Standing | None = x.standing
-        if standing is None:
+        verified: VerifiedCredential | None = x.verified
+        if verified is None:
             if access == "metrics" and is_local(x):
                 return
             if access == "models" and self._lists_openly and not self._is_credential_given(x):
@@ -192,23 +192,23 @@ class CredentialAuthenticator(Authenticator):
         if access == "authenticated":
             # "": no model, because there is no body; None: the body may name one that the gateway cannot see.
             model = x.model if x.model else None if x.hides_model else ""
-            decision = standing.known.get((route, x.head.method, model))
+            decision = verified.known.get((route, x.head.method, model))
             if decision is None:
-                decision = standing.profile.may(route, x.head.method, model)
+                decision = verified.profile.may(route, x.head.method, model)
             if not decision[0]:
                 what = f"the route '{route}'"
                 if decision[2]:
                     what = f"the model '{x.model[:256]}' on {what}" if x.model else f"{what} with a model unseen"
-                raise self._forbidden(standing, f"you may not use {what}", decision[1])
+                raise self._forbidden(verified, f"you may not use {what}", decision[1])
             return
         if access != "models":
             action = "metrics" if access == "metrics" else admin_action(x.head.method, x.head.path)
-            decision = standing.profile.may_operate(action)
+            decision = verified.profile.may_operate(action)
             if not decision[0]:
                 raise self._forbidden(
-                    standing, f"this needs the role 'admin', or one with the action '{action}'", decision[1]
+                    verified, f"this needs the role 'admin', or one with the action '{action}'", decision[1]
                 )
-        x.vouched = vouch(standing.principal, standing.expires)
+        x.principal_lines = write_principal(verified.principal, verified.expires)
 
     def _look(self, x: Exchange, may_wait: bool) -> Awaitable[None] | None:
         """Verify the exchange's credential, and remember it when it is valid."""
@@ -216,13 +216,13 @@ class CredentialAuthenticator(Authenticator):
         if not token:
             return None
         now = time()
-        standing: Standing | None = known.get(given)
-        if standing is None or standing.expires <= now:
+        verified: VerifiedCredential | None = known.get(given)
+        if verified is None or verified.expires <= now:
             try:
                 found = self._find(token, now)
             except UnknownKey as error:
-                if may_wait and self._vault.is_asking(error.issuer):
-                    return self._vault.newer(error.issuer, self.look_again, x)
+                if may_wait and self._credential_store.is_asking(error.issuer):
+                    return self._credential_store.newer(error.issuer, self.look_again, x)
                 _log.debug("a token was refused: %s", error)
                 return None
             except Refused as error:
@@ -230,13 +230,13 @@ class CredentialAuthenticator(Authenticator):
                 return None
             if found is None:
                 return None
-            standing = Standing(found.principal, found.expires, self._roles.profile(found.principal))
+            verified = VerifiedCredential(found.principal, found.expires, self._roles.profile(found.principal))
             if len(known) >= MAX_REMEMBERED:
                 del known[next(iter(known))]
-            known[given] = standing
-        x.standing = standing
-        x.principal = standing.principal
-        x.limit_key = standing.id
+            known[given] = verified
+        x.verified = verified
+        x.principal = verified.principal
+        x.limit_key = verified.id
         return None
 
     def _find(self, token: str, now: float) -> Verified | Found | None:
@@ -244,7 +244,7 @@ class CredentialAuthenticator(Authenticator):
         token: a token is verified once, and rejected from memory as long as the keys stay the same."""
         # A key has no dots, a token always has two.
         if "." not in token:
-            return self._vault.ring.find(token, now)
+            return self._credential_store.ring.find(token, now)
         if self._rejected and _digest(token) in self._rejected:
             raise Rejected("it was rejected before")
         try:
@@ -255,7 +255,7 @@ class CredentialAuthenticator(Authenticator):
             self._rejected[_digest(token)] = None
             raise
 
-    def _credential(self, x: Exchange) -> tuple[dict[str, Standing], str, str]:
+    def _credential(self, x: Exchange) -> tuple[dict[str, VerifiedCredential], str, str]:
         """Return the table that remembers the credential, the header's value, and the credential in it: a bearer token,
         else the key headers' value."""
         given = x.head.header("authorization")
@@ -284,14 +284,14 @@ class CredentialAuthenticator(Authenticator):
                     )
             except Refused:
                 pass
-        elif self._vault.trust.keys_missing:
+        elif self._credential_store.credentials.keys_missing:
             return KeysUnavailable("the API keys are not available at the moment", retry_after_s=5.0)
         # One message for unknown, expired, foreign and forged credentials: the difference would help only attackers.
         return Unauthenticated("the credential is not valid")
 
-    def _forbidden(self, standing: Standing, message: str, why: str) -> Exception:
+    def _forbidden(self, verified: VerifiedCredential, message: str, why: str) -> Exception:
         # Only operators may see how roles are defined.
-        return Forbidden(message, hint=why if standing.profile.may_operate("read").allowed else "")
+        return Forbidden(message, hint=why if verified.profile.may_operate("read").allowed else "")
 
 
 def _digest(token: str) -> bytes:

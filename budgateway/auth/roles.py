@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from budgateway.records import ADMIN, Auth, Grant, Principal, Route, Tenant
+from budgateway.records import ADMIN, Auth, Permission, Principal, Route, Tenant
 
 MAX_DECISIONS = 256  # cached per profile; bounded, because clients choose the model's name
 MAX_PROFILES = 1024
 MAX_MODEL_CHARS = 256  # a longer name matches no glob except `*`
-_BUILT_IN = Grant(role=ADMIN, admin=("*",))
+_BUILT_IN = Permission(role=ADMIN, admin=("*",))
 
 
 class Decision(NamedTuple):
@@ -153,7 +153,7 @@ class _Compiled:
 
     __slots__ = ("_routes", "admin", "methods", "models", "role")
 
-    def __init__(self, grant: Grant) -> None:
+    def __init__(self, grant: Permission) -> None:
         self.role = grant.role
         self._routes = frozenset(grant.routes)
         self.methods = Patterns(grant.methods)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway.balance.hedge_cy import Hedging
 from budgateway.errors import GatewayError
-from budgateway.exchange.judge_cy import verdict_of
+from budgateway.exchange.response_check_cy import verdict_of
 from budgateway.native import VERDICT_NEUTRAL
 from budgateway.wire.retry_after import seconds_of
 
@@ -41,7 +41,7 @@ class Attempts:
     """The retry rules of one route (RELIABILITY 2). Stores its choices in the exchange, like the balancer."""
 
     def __init__(self, rules: Retries, fallbacks: Sequence[Any]) -> None:
-        """`fallbacks` are the legs to try in order."""
+        """`fallbacks` are the destinations to try in order."""
         self.rules = rules
         self.max_attempts = rules.max_attempts
         self.statuses = frozenset(rules.statuses)
@@ -57,18 +57,18 @@ class Attempts:
         when there is none; the exchange then keeps its slot. `wait_ns` is the upstream's Retry-After, -1 without."""
         if x.until_ns and now_ns >= x.until_ns:
             return -1
-        budget = None if reason <= _STALE else x.leg.budget
-        if reason != FALLBACK and x.leg_attempts < self.max_attempts and (budget is None or budget.take()):
-            balancer: Balancer = x.leg.balancer
+        budget = None if reason <= _STALE else x.destination.budget
+        if reason != FALLBACK and x.destination_attempts < self.max_attempts and (budget is None or budget.take()):
+            balancer: Balancer = x.destination.balancer
             if balancer.another(x, verdict, now_ns):
-                x.fresh = False
+                x.force_dial = False
                 self._count(x, reason)
                 return self._backoff(x)
             if 0 <= wait_ns <= self._max_wait_ns and (not x.until_ns or now_ns + wait_ns < x.until_ns):
                 # No other upstream is left: wait as Retry-After says, and use the same one.
                 x.tried = 0
                 if balancer.same(x, verdict, now_ns):
-                    x.fresh = False
+                    x.force_dial = False
                     self._count(x, reason)
                     return wait_ns
             if budget is not None:
@@ -78,19 +78,23 @@ class Attempts:
     def hedge(self, x: Exchange, now_ns: int) -> Exchange | None:
         """Create a hedge: a second attempt parallel to the slow one, with a slot at another upstream. None when the
         route's attempts, the time left, the retry budget or the upstreams do not allow it."""
-        if x.leg_attempts >= self.max_attempts or not 0 <= x.index < 64 or (x.until_ns and now_ns >= x.until_ns):
+        if (
+            x.destination_attempts >= self.max_attempts
+            or not 0 <= x.index < 64
+            or (x.until_ns and now_ns >= x.until_ns)
+        ):
             return None
-        budget = x.leg.budget
+        budget = x.destination.budget
         if budget is not None and not budget.take():
             return None
         h = x.twin(now_ns)
-        balancer: Balancer = x.leg.balancer
-        if not balancer.spare(h, now_ns):
+        balancer: Balancer = x.destination.balancer
+        if not balancer.try_another(h, now_ns):
             if budget is not None:
                 budget.give_back()
             return None
         x.attempts += 1
-        x.leg_attempts += 1
+        x.destination_attempts += 1
         self._count(x, HEDGE)
         return h
 
@@ -110,34 +114,34 @@ class Attempts:
     def fall_back(self, x: Exchange, verdict: int, reason: int, now_ns: int) -> bool:
         """Move to the route's next fallback that has a free upstream. False when there is none."""
         while x.fallback < len(self._fallbacks) and self._falls(reason):
-            leg = self._fallbacks[x.fallback]
+            destination = self._fallbacks[x.fallback]
             x.fallback += 1
-            balancer: Balancer = leg.balancer
-            former: Balancer = x.leg.balancer
+            balancer: Balancer = destination.balancer
+            former: Balancer = x.destination.balancer
             index, note, tried, target = x.index, x.note, x.tried, x.target
             x.index, x.tried = -1, 0
             if balancer.try_next(x, now_ns) >= 0:
-                if not self._adapts(x, leg):
+                if not self._adapts(x, destination):
                     balancer.give_back(x.index, x.note, VERDICT_NEUTRAL, now_ns)
                     x.index, x.note, x.tried, x.target = index, note, tried, target
                     continue
                 if index >= 0:
                     former.give_back(index, note, verdict, now_ns)
-                if x.leg.budget is not None:
-                    x.leg.budget.repay()
-                x.leg = leg
-                x.leg_attempts = 0
-                x.fresh = False
+                if x.destination.budget is not None:
+                    x.destination.budget.repay()
+                x.destination = destination
+                x.destination_attempts = 0
+                x.force_dial = False
                 self._count(x, FALLBACK)
                 return True
             x.index, x.tried = index, tried
         return False
 
-    def _adapts(self, x: Exchange, leg: Any) -> bool:
+    def _adapts(self, x: Exchange, destination: Any) -> bool:
         """Fit the request to another destination. False, and nothing changes, when that speaks a dialect in which the
         request has no form: the next fallback may speak another one."""
         former = x.adapter, x.head_edits, x.send_body, x.rename, x.keeps_usage
-        adapter = leg.adapters[x.dialect]
+        adapter = destination.adapters[x.dialect]
         x.adapter = adapter
         x.head_edits = None
         x.rename = False
@@ -156,17 +160,17 @@ class Attempts:
         """True when an error of the gateway's leads to a fallback: no upstream could be chosen, or all are full."""
         return bool(self._fallbacks) and error.code in ("no_upstream", "overloaded") and "error" in self.fallback_on
 
-    def patience(self, x: Exchange, now_ns: int) -> int:
+    def deadline(self, x: Exchange, now_ns: int) -> int:
         """The deadline for this attempt's response to begin. A stream that another upstream could serve gets the
         provider's `first_event_s`, or half of the time left: an upstream silent for that long may never respond. An
         unstreamed response begins only when it is computed, and gets all of the time."""
-        if not x.streams or x.leg_attempts >= self.max_attempts or not self._has_other(x):
+        if not x.streams or x.destination_attempts >= self.max_attempts or not self._has_other(x):
             return x.answer_ns
-        first_event_ns = x.leg.first_event_ns or (x.answer_ns - now_ns) // 2
+        first_event_ns = x.destination.first_event_ns or (x.answer_ns - now_ns) // 2
         return min(x.answer_ns, now_ns + first_event_ns)
 
     def _has_other(self, x: Exchange) -> bool:
-        balancer: Balancer = x.leg.balancer
+        balancer: Balancer = x.destination.balancer
         bits = x.tried
         left = len(balancer.targets) - 1
         while bits:
@@ -186,9 +190,9 @@ class Attempts:
     def _backoff(self, x: Exchange) -> int:
         """The nanoseconds to wait before an attempt at another upstream. The first one goes at once: that upstream has
         not failed."""
-        if x.leg_attempts < 2:
+        if x.destination_attempts < 2:
             return 0
-        longest_ns = min(BACKOFF_NS << (x.leg_attempts - 2), MAX_BACKOFF_NS)
+        longest_ns = min(BACKOFF_NS << (x.destination_attempts - 2), MAX_BACKOFF_NS)
         return int(random() * longest_ns)  # noqa: S311 - a matter of chance, not of secrecy
 
     def _count(self, x: Exchange, reason: int) -> None:

@@ -34,7 +34,7 @@ cdef class Balancer:
     cdef int _pick_for(self, Exchange x, long long now_ns) except? -1
     cpdef int try_next(self, Exchange x, long long now_ns) except? -1
     cdef _nobody(self)
-    cpdef bint spare(self, Exchange x, long long now_ns) except -1
+    cpdef bint try_another(self, Exchange x, long long now_ns) except -1
     cpdef answered(self, Exchange x, long long now_ns)
     cpdef suspect(self, Exchange x, long long now_ns)
     cpdef rest(self, Exchange x, double seconds, long long now_ns)

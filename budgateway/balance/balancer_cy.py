@@ -1,4 +1,4 @@
-"""The choice of an upstream for a leg: calls the native selector, and stores the result in the exchange."""
+"""The choice of an upstream for a destination: calls the native selector, and stores the result in the exchange."""
 
 from __future__ import annotations
 
@@ -98,8 +98,8 @@ class Balancer:
 
     def release(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give the slot back, and report the verdict to the breaker."""
-        if x.vouched_early:
-            x.vouched_early = False
+        if x.reported_early:
+            x.reported_early = False
             if verdict == VERDICT_SUCCESS:
                 verdict = VERDICT_NEUTRAL
         if self._observes:
@@ -134,7 +134,7 @@ class Balancer:
             x.target = self.targets[index]
         return index
 
-    def spare(self, x: Exchange, now_ns: int) -> bool:
+    def try_another(self, x: Exchange, now_ns: int) -> bool:
         """Choose an upstream for a hedge: a fully healthy one, or none (False)."""
         if self.try_next(x, now_ns) < 0:
             return False
@@ -146,7 +146,7 @@ class Balancer:
 
     def answered(self, x: Exchange, now_ns: int) -> None:
         """Report that the exchange's upstream has begun a successful response."""
-        x.vouched_early = self._answered(x.index, now_ns)
+        x.reported_early = self._answered(x.index, now_ns)
         if self._observes:
             self.selector.begun(x.index, x.note, now_ns)
 
@@ -191,7 +191,7 @@ class Balancer:
         return mask
 
     def is_available(self, now_ns: int) -> bool:
-        """True when some upstream is neither drained nor out. A split skips legs without one."""
+        """True when some upstream is neither drained nor out. A split skips destinations without one."""
         for index in range(len(self.targets)):
             vitals = self.selector.look(index, now_ns)
             out = vitals.out_until_ns > now_ns or vitals.healthy is False

@@ -36,10 +36,10 @@ class MirrorCounts:
 class Mirroring(ExchangeHandler):
     """The mirror of one route, in one worker. A copy is an exchange without a client; its failures stay its own."""
 
-    def __init__(self, limits: Mirror, leg: Any, counts: MirrorCounts, seed: int) -> None:
-        """`leg` is the mirror's provider."""
+    def __init__(self, limits: Mirror, destination: Any, counts: MirrorCounts, seed: int) -> None:
+        """`destination` is the mirror's provider."""
         self._limits = limits
-        self._leg = leg
+        self._destination = destination
         self._counts = counts
         self._turns = Split([("copied", 0), ("not", 1)], (0, limits.share), seed=seed)
         self._under_way: dict[Exchange, asyncio.TimerHandle] = {}
@@ -56,15 +56,15 @@ class Mirroring(ExchangeHandler):
         copy.request_id = x.request_id
         copy.body = x.body
         copy.body_done = True
-        copy.to_head = x.to_head
+        copy.is_head = x.is_head
         copy.peek = x.peek
         copy.model = x.model
         copy.dialect = x.dialect
-        copy.leg = self._leg
+        copy.destination = self._destination
         try:
-            copy.adapter = self._leg.adapters[x.dialect]
+            copy.adapter = self._destination.adapters[x.dialect]
             copy.adapter.request(copy)
-            if self._leg.balancer.try_next(copy, copy.ready_ns) < 0:
+            if self._destination.balancer.try_next(copy, copy.ready_ns) < 0:
                 self._counts.skipped += 1
                 return
             deadline = asyncio.get_running_loop().call_later(limits.timeout_s, self._end, copy, False)
@@ -87,7 +87,7 @@ class Mirroring(ExchangeHandler):
         body = copy.send_body
         length = -1 if body is None else len(body)
         head: bytes = copy.target.write_head(copy.head, copy.request_id, length, copy.head_edits)
-        connection.send(copy, head[:-2] + _MARK + b"\r\n", body, copy.to_head, True)
+        connection.send(copy, head[:-2] + _MARK + b"\r\n", body, copy.is_head, True)
 
     def unreachable(self, copy: Exchange, error: GatewayError) -> None:
         """End the copy: no connection was established."""
@@ -142,7 +142,7 @@ class Mirroring(ExchangeHandler):
             self._counts.failed += 1
         if copy.index >= 0:
             # Always neutral: a mirror's result must not affect real traffic.
-            self._leg.balancer.release(copy, VERDICT_NEUTRAL, monotonic_ns())
+            self._destination.balancer.release(copy, VERDICT_NEUTRAL, monotonic_ns())
         connection, copy.connection = copy.connection, None
         if connection is not None:
             connection.abort()

@@ -74,10 +74,10 @@ class Waiter:
 class Lane:
     """The exchanges that wait for the same upstreams, in one worker: when the first gets none, none of them does."""
 
-    def __init__(self, queue: Queue, ledger: native.Queue, bells: Sequence[int]) -> None:
+    def __init__(self, queue: Queue, ledger: native.Queue, wakeup_fds: Sequence[int]) -> None:
         self._queue = queue
         self._ledger = ledger
-        self._bells = bells
+        self._wakeup_fds = wakeup_fds
         self._waiting: OrderedDict[Waiter, None] = OrderedDict()
         self._poll: asyncio.TimerHandle | None = None
 
@@ -136,9 +136,9 @@ class Lane:
             waiter.end(None if index >= 0 else self._nobody())
             since_ns = 0
         elder = self._ledger.elder(since_ns, now_ns)
-        if elder >= 0 and self._bells:
+        if elder >= 0 and self._wakeup_fds:
             with contextlib.suppress(BlockingIOError):  # the counter is full: the worker is already signalled
-                os.eventfd_write(self._bells[elder], 1)
+                os.eventfd_write(self._wakeup_fds[elder], 1)
 
     def _look(self) -> None:
         """Look again every POLL_S while an exchange waits, even after an error."""
@@ -187,11 +187,11 @@ class Queue:
     exchange that waits for a full upstream does not block one that could use another.
     """
 
-    def __init__(self, provider: Provider, segment: native.Segment, worker: int, bells: Sequence[int]) -> None:
-        """`bells`: an eventfd for each row of the segment; empty with a single worker."""
+    def __init__(self, provider: Provider, segment: native.Segment, worker: int, wakeup_fds: Sequence[int]) -> None:
+        """`wakeup_fds`: an eventfd for each row of the segment; empty with a single worker."""
         self._segment = segment
         self._worker = worker
-        self._bells = bells
+        self._wakeup_fds = wakeup_fds
         self.adopt(provider)
         self._lanes = {0: self._lane(0)}
 
@@ -229,16 +229,16 @@ class Queue:
 
     def _lane(self, without: int) -> Lane:
         name = f"{self.name}{LANE}{without:x}" if without else self.name
-        return Lane(self, native.Queue(self._segment, self._worker, name), self._bells)
+        return Lane(self, native.Queue(self._segment, self._worker, name), self._wakeup_fds)
 
 
 class Queues:
     """The queues of one worker, by provider."""
 
-    def __init__(self, segment: native.Segment, worker: int, bells: Sequence[int] = ()) -> None:
+    def __init__(self, segment: native.Segment, worker: int, wakeup_fds: Sequence[int] = ()) -> None:
         self._segment = segment
         self._worker = worker
-        self._bells = bells
+        self._wakeup_fds = wakeup_fds
         self._queues: dict[str, Queue] = {}
 
     def of(self, provider: Provider) -> Queue | None:
@@ -247,7 +247,7 @@ class Queues:
             return None
         queue = self._queues.get(provider.name)
         if queue is None:
-            queue = self._queues[provider.name] = Queue(provider, self._segment, self._worker, self._bells)
+            queue = self._queues[provider.name] = Queue(provider, self._segment, self._worker, self._wakeup_fds)
         return queue
 
     def adopt(self, providers: Iterable[Provider]) -> None:
@@ -259,6 +259,6 @@ class Queues:
     def rung(self) -> None:
         """Serve the queues: another worker freed a slot, and an exchange of ours has waited longest."""
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._bells[self._worker])
+            os.eventfd_read(self._wakeup_fds[self._worker])
         for queue in tuple(self._queues.values()):
             queue.serve()

@@ -27,7 +27,7 @@ from budgateway.cli.terminal import (
 from budgateway.errors import ConfigError, GatewayError
 
 if TYPE_CHECKING:
-    from budgateway.credentials.keybook import Changed, Keys
+    from budgateway.credentials.api_keys import Changed, Keys
     from budgateway.credentials.keystore import KeyStore
     from budgateway.records import Principal, Settings
 
@@ -138,12 +138,12 @@ def create(name: str, **options: Any) -> None:
 @placed
 def list_keys(**options: Any) -> None:
     """List the keys."""
-    from budgateway.credentials import keybook
+    from budgateway.credentials import api_keys
 
     if _is_elsewhere(options):
         found = _asked(options, "GET", "/admin/keys")["keys"]
     else:
-        found = [keybook.shown(key, time.time()) for key in _read(options)]
+        found = [api_keys.shown(key, time.time()) for key in _read(options)]
     if options["as_json"]:
         click.echo(json.dumps(found, indent=2))
         return
@@ -164,12 +164,12 @@ def list_keys(**options: Any) -> None:
 @placed
 def show(name: str, **options: Any) -> None:
     """Show a key, without its secret."""
-    from budgateway.credentials import keybook
+    from budgateway.credentials import api_keys
 
     if _is_elsewhere(options):
         found = _asked(options, "GET", f"/admin/keys/{name}")
     else:
-        found = keybook.shown(_or_fail(partial(keybook.named, _read(options), name)), time.time())
+        found = api_keys.shown(_or_fail(partial(api_keys.named, _read(options), name)), time.time())
     _print_key(found, options["as_json"])
 
 
@@ -255,11 +255,11 @@ def _change(
     if _is_elsewhere(options):
         answer: dict[str, Any] = _asked(options, method, f"/admin/keys{path}", document)
         return answer
-    from budgateway.credentials import keybook
+    from budgateway.credentials import api_keys
 
-    edit: Callable[[Keys], Changed] = partial(getattr(keybook, operation), **given)
+    edit: Callable[[Keys], Changed] = partial(getattr(api_keys, operation), **given)
     changed = _at_store(options, lambda store: store.change(edit))[0]
-    told = keybook.shown(changed.key, time.time())
+    told = api_keys.shown(changed.key, time.time())
     return {**told, "secret": changed.secret} if changed.secret else told
 
 
@@ -350,7 +350,7 @@ def check_access(
 ) -> None:
     """Explain whether METHOD PATH is allowed; exit status 1 when not."""
     from budgateway.auth.roles import Decision, Roles, admin_action
-    from budgateway.routing.own import own_routes
+    from budgateway.routing.builtin import own_routes
     from budgateway.routing.table import RouteTable
 
     settings = load(path)

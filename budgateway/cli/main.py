@@ -165,7 +165,7 @@ def match_route(
         if not found or not name:
             raise click.BadParameter(f"{line!r} is not NAME=VALUE", param_hint="--header")
         headers.append((name.strip(), value.strip()))
-    from budgateway.routing.own import OFFICE, own_routes
+    from budgateway.routing.builtin import ADMIN_SOCKET, own_routes
     from budgateway.routing.shape import explain as explain_shape
     from budgateway.routing.table import RouteTable
 
@@ -177,7 +177,7 @@ def match_route(
     if found_route is None:
         click.echo(f"no route answers {method.upper()} {target}" + (f" for model {model!r}" if model else ""), err=True)
         sys.exit(1)
-    if found_route.provider == OFFICE:
+    if found_route.provider == ADMIN_SOCKET:
         click.echo("route     none of the configuration: the gateway answers this itself")
         click.echo(f"reason    {found_route.reason}")
         return
@@ -308,11 +308,11 @@ def print_verdicts(
 ) -> None:
     """Print every route's verdict and mark the route that answers. The gateway's own routes are printed only when they
     match."""
-    from budgateway.routing.own import OFFICE
+    from budgateway.routing.builtin import ADMIN_SOCKET
 
     answered = False
     for verdict in table.explain(method, target, model=model, host=host, headers=headers):
-        if verdict.route.provider == OFFICE and not verdict.matched:
+        if verdict.route.provider == ADMIN_SOCKET and not verdict.matched:
             continue
         mark = "-"
         if verdict.matched:

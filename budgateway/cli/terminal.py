@@ -79,7 +79,7 @@ def ask(
 
     check_reaching(port, url, token)
     try:
-        client = AdminClient(url=url, token=token or "") if url else AdminClient(office=local_gateway(port).office)
+        client = AdminClient(url=url, token=token or "") if url else AdminClient(admin=local_gateway(port).admin)
         status, answer = client.call(method, path, document)
     except Unreachable as error:
         click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)

@@ -35,7 +35,7 @@ from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectio
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.source import KeyPath, Source
-from budgateway.config.words import Table
+from budgateway.config.types import Table
 from budgateway.errors import ConfigError
 from budgateway.records import (
     LimitRule,

@@ -16,7 +16,7 @@ from budgateway.config.resolve_shaping import shaping
 from budgateway.config.schema import GatewayConfig, ProviderConfig, RouteConfig
 from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.source import KeyPath, Source
-from budgateway.config.words import FIELD_VALUE, OWN_HEADERS, SECRET_HEADERS, secret_reference
+from budgateway.config.types import FIELD_VALUE, OWN_HEADERS, SECRET_HEADERS, secret_reference
 from budgateway.kinds import KINDS
 from budgateway.records import (
     INFERENCE_PATHS,

@@ -12,7 +12,7 @@ from budgateway.config.resolve import MAX_SECRET_BYTES, Resolver
 from budgateway.config.schema_auth import AuthConfig, IssuerConfig, RoleConfig
 from budgateway.config.source import KeyPath
 from budgateway.jose.key import HMAC_BYTES, Key, KeySet, KeyUnfit
-from budgateway.records import ADMIN, OWN_ISSUER, Auth, ClaimPaths, Grant, Issuer, Route, Secret, Tenant
+from budgateway.records import ADMIN, OWN_ISSUER, Auth, ClaimPaths, Issuer, Permission, Route, Secret, Tenant
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"  # OpenID Connect Discovery 1.0, 4
 _SOURCES = ("secret", "public_key_file", "jwks_url", "discovery")
@@ -139,7 +139,7 @@ class AuthResolver:
 
     # ------------------------------------------------------------ roles and tenants
 
-    def _grant(self, index: int, table: RoleConfig) -> Grant:
+    def _grant(self, index: int, table: RoleConfig) -> Permission:
         """Return a role's rule. Route patterns are expanded to names, so that a name with a star in it stands only for
         itself."""
         here: KeyPath = ("auth", "roles", index)
@@ -152,7 +152,7 @@ class AuthResolver:
                     (*here, "routes", number), f"no route is called {shown(pattern)}{did_you_mean(pattern, known)}"
                 )
             names.update(dict.fromkeys(matched))
-        return Grant(
+        return Permission(
             role=table.name,
             routes=("*",) if "*" in table.routes else tuple(names),
             methods=("*",) if "*" in table.methods else tuple(table.methods),

@@ -14,7 +14,7 @@ from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_shaping import CanaryConfig, Maintenance, MirrorConfig, Pin, Shares
 from budgateway.config.schema_websocket import WebSocketSwitch
-from budgateway.config.words import (
+from budgateway.config.types import (
     Count,
     HeaderName,
     KindName,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from budgateway.config.words import Seconds, Size, Table, Text
+from budgateway.config.types import Seconds, Size, Table, Text
 from budgateway.records import FallbackReason
 
 

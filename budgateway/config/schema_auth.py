@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from budgateway.config.endpoint import key_url
 from budgateway.config.problems import did_you_mean, shown
-from budgateway.config.words import Methods, SecretRef, Table, Text, Texts, one_or_many
+from budgateway.config.types import Methods, SecretRef, Table, Text, Texts, one_or_many
 
 Algorithm = Literal[
     "HS256", "HS384", "HS512",

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from budgateway.config.problems import shown
-from budgateway.config.words import HeaderName, Methods, Table, one_or_many
+from budgateway.config.types import HeaderName, Methods, Table, one_or_many
 
 ORIGIN = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s/?#@:\[\]]+)(?::(?P<port>\d{1,5}|\*))?"

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from budgateway.config.problems import shown
-from budgateway.config.words import Path, Seconds, Table, Text, one_or_many
+from budgateway.config.types import Path, Seconds, Table, Text, one_or_many
 
 
 def status_range(value: object) -> object:

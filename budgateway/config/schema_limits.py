@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from budgateway.config.words import Count, Seconds, Table, Text, Texts, one_or_many
+from budgateway.config.types import Count, Seconds, Table, Text, Texts, one_or_many
 
 Subject = Literal["user", "key", "tenant", "model", "route", "address"]
 SubjectWord = Literal["user", "key", "tenant", "model", "route", "address", "global"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from budgateway.config.problems import shown
-from budgateway.config.words import Count, Seconds, SecretRef, Table, Text
+from budgateway.config.types import Count, Seconds, SecretRef, Table, Text
 from budgateway.records import OnStoreFailure
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from budgateway.config.problems import shown
-from budgateway.config.words import HeaderName, Seconds, Size, Table, Text, header_name
+from budgateway.config.types import HeaderName, Seconds, Size, Table, Text, header_name
 
 PIN = r"^(user|key|header:[A-Za-z0-9!#$%&'*+.^_`|~-]+)$"
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from budgateway.config.words import Seconds, Size, Table
+from budgateway.config.types import Seconds, Size, Table
 
 
 class WebSocketConfig(Table):

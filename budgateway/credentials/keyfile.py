@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from budgateway.credentials.keybook import Changed, Keys, book, keys_of
+from budgateway.credentials.api_keys import Changed, Keys, book, keys_of
 from budgateway.system.replacement import open_lock, replace_file
 
 MAX_BYTES = 256 << 20

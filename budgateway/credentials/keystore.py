@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from budgateway.credentials.keybook import Changed, Keys, keys_of, written
+from budgateway.credentials.api_keys import Changed, Keys, keys_of, written
 from budgateway.credentials.keyfile import KeyFile
 from budgateway.errors import GatewayError, StoreUnavailable
 from budgateway.redis.client import Store

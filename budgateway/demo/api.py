@@ -73,10 +73,10 @@ class Api:
         return _json({"status": "ok"})
 
     def _models(self, request: Request) -> Response:
-        return _json({"object": "list", "data": [_model_card(name) for name in MODELS]})
+        return _json({"object": "list", "data": [_model_object(name) for name in MODELS]})
 
     def _model(self, request: Request) -> Response:
-        return _json(_model_card(_known(request.path.removeprefix("/v1/models/"))))
+        return _json(_model_object(_known(request.path.removeprefix("/v1/models/"))))
 
     def _chat(self, request: Request) -> Response:
         wish = _wish(request)
@@ -203,7 +203,7 @@ def _known(name: object) -> str:
     return name
 
 
-def _model_card(name: str) -> dict[str, Any]:
+def _model_object(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": CREATED, "owned_by": "budgateway"}
 
 

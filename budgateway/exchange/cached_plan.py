@@ -29,7 +29,7 @@ class CachedIdentity(Part):
     credential: bytes | None  # "a" (an authorization) or "k" (a key) and the header's value; None: no credential
     until_s: float  # end of the credential's validity, seconds since the epoch
     asker: tuple[str, str, str, str] | None  # id, subject of limits, key, tenant; None: anonymous
-    standing: Any  # the pipeline's own record of it, or None
+    verified: Any  # the pipeline's own record of it, or None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from budgateway.exchange.reply import Reply
     from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead
     from budgateway.records import Principal
-    from budgateway.wire.form import FormReader
+    from budgateway.wire.multipart import FormReader
 
 # Outcomes of an exchange; the numbers are the native core's OUTCOME_*.
 COMPLETE = 0
@@ -22,7 +22,7 @@ CLIENT_GONE = 4
 class Exchange:
     """One exchange: filled by the stages from top to bottom, executed by the relay, closed exactly once.
 
-    It owns what must be given back: the in-flight slot (`leg.balancer`, `index`), the upstream connection, a running
+    It owns what must be given back: the in-flight slot (`destination.balancer`, `index`), the upstream connection, a running
     task.
 
     A hedged exchange has two attempts at a time. The second one runs in a twin: an `Exchange` of which the groups
@@ -47,26 +47,26 @@ class Exchange:
         self.body_bytes = 0
         self.body_done = False
         self.form: FormReader | None = None
-        self.to_head = False
+        self.is_head = False
         # stages
-        self.stage = 0
+        self.resume_at = 0
         self.step = 0
         self.reply: Reply | None = None
         self.tap: Any = None  # exchange.tap.Tap
         self.snapshot: Any = None
         self.principal: Principal | None = None
-        self.standing: Any = None
-        self.vouched: bytes | None = None
+        self.verified: Any = None
+        self.principal_lines: bytes | None = None
         self.limit_key = client
-        self.grant: Reservation | None = None
-        self.claim: Any = None
+        self.reservation: Reservation | None = None
+        self.global_reservation: Any = None
         self.peek: BodyPeek | None = None
         self.streams = False
         self.model = ""
         self.hides_model = False
         self.model_label = 0
         self.route: Any = None
-        self.leg: Any = None
+        self.destination: Any = None
         self.handshake: Any = None
         self.cors = b""
         self.pin: str | None = None
@@ -75,7 +75,7 @@ class Exchange:
         self.note = 0
         self.tried = 0
         self.attempts = 0
-        self.leg_attempts = 0
+        self.destination_attempts = 0
         self.fallback = 0
         self.retries = 0
         self.until_ns = 0
@@ -92,17 +92,17 @@ class Exchange:
         self.task: Any = None
         self.waiter: Any = None
         self.reused = False
-        self.fresh = False
+        self.force_dial = False
         self.heard = False
-        self.vouched_early = False
+        self.reported_early = False
         self.streamed = False
-        self.asked = False
+        self.request_sent = False
         self.rename = False
         self.keeps_usage = False
         # response
         self.status = 0
-        self.told_flags = 0
-        self.told_length = -1
+        self.response_flags = 0
+        self.declared_length = -1
         self.error = ""
         self.deadline_ns = 0
         self.progressed = False
@@ -123,11 +123,11 @@ class Exchange:
         self.document: bytes | ResponseHead | None = None
         self.held: bytes | None = None
         self.hold = 0
-        self.ends = False
+        self.has_terminator = False
         self.doubt: GatewayError | None = None
         self.waiting: list[bytes] | None = None
         self.waiting_bytes = 0
-        self.spoke_ns = now_ns
+        self.last_byte_ns = now_ns
 
     def twin(self, now_ns: int) -> Exchange:
         """Create a concurrent second attempt of the same request, with a slot, a connection and a response of its own.
@@ -138,14 +138,14 @@ class Exchange:
         h.dialect = self.dialect
         h.request_id = self.request_id
         h.body_done = True
-        h.to_head = self.to_head
-        h.grant = self.grant
+        h.is_head = self.is_head
+        h.reservation = self.reservation
         h.peek = self.peek
         h.streams = self.streams
         h.model = self.model
         h.hides_model = self.hides_model
         h.route = self.route
-        h.leg = self.leg
+        h.destination = self.destination
         h.pin = self.pin
         h.limit_key = self.limit_key
         h.body_bytes = self.body_bytes
@@ -155,7 +155,7 @@ class Exchange:
         bit <<= self.index  # in C, `1 << n` would be an int
         h.tried = self.tried | bit
         h.attempts = self.attempts
-        h.leg_attempts = self.leg_attempts
+        h.destination_attempts = self.destination_attempts
         h.fallback = self.fallback
         h.until_ns = self.until_ns
         h.answer_ns = self.answer_ns
@@ -184,13 +184,13 @@ class Exchange:
         self.task = h.task
         h.task = None
         self.reused = h.reused
-        self.fresh = h.fresh
+        self.force_dial = h.force_dial
         self.heard = h.heard
         self.overhead_ns += h.overhead_ns
         # response
         self.status = h.status
-        self.told_flags = h.told_flags
-        self.told_length = h.told_length
+        self.response_flags = h.response_flags
+        self.declared_length = h.declared_length
         self.deadline_ns = h.deadline_ns
         self.progressed = h.progressed
         self.chunked = h.chunked
@@ -207,7 +207,7 @@ class Exchange:
         self.document = h.document
         self.held = h.held
         self.hold = h.hold
-        self.ends = h.ends
+        self.has_terminator = h.has_terminator
         self.doubt = h.doubt
         self.waiting = h.waiting
         self.waiting_bytes = h.waiting_bytes

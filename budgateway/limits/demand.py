@@ -16,7 +16,7 @@ class Kind(IntEnum):
 
 
 class Demand(NamedTuple):
-    """One limit's part in a decision. Do not change it: `shared.py` and the stage depend on it."""
+    """One limit's part in a decision. Do not change it: `redis_limits.py` and the stage depend on it."""
 
     key: str  # the limit and its subject, e.g. "team-a/requests_per_minute/user:alice"; equal keys are one counter
     kind: Kind
@@ -32,19 +32,19 @@ class Demand(NamedTuple):
     ends_s: int = 0
 
 
-class Standing(NamedTuple):
+class LimitState(NamedTuple):
     """The state of one demand's limit after the decision."""
 
     remaining: int  # units left, never negative
     reset_s: float  # seconds until the limit is whole again: bucket full, period over; 0 for concurrency
 
 
-class Verdict(NamedTuple):
+class Admission(NamedTuple):
     """The result of one decision, all or nothing: a refused one has consumed nothing."""
 
     refused_by: int  # index of the demand that refused; -1: admitted
     retry_after_s: float  # seconds until the refusing demand may fit; 0: unknown (concurrency) or admitted
-    standings: tuple[Standing, ...]  # one per demand, in order; none: the store is down, and the policy is `open`
+    states: tuple[LimitState, ...]  # one per demand, in order; none: the store is down, and the policy is `open`
     lease: str  # the name of this decision's leases (CONCURRENCY demands), for `release`; "" without
 
 
@@ -74,13 +74,13 @@ class SharedLimits(Protocol):
         """True while the store answers. When False, `failure` returns at once what `decide` would."""
         ...
 
-    def take(self, demands: Sequence[Demand]) -> Verdict | None:
+    def take(self, demands: Sequence[Demand]) -> Admission | None:
         """Decide without a round trip (leased mode); None when the store must be asked (`decide`)."""
 
-    def failure(self, demands: Sequence[Demand]) -> Verdict | None:
+    def failure(self, demands: Sequence[Demand]) -> Admission | None:
         """Apply the operator's `on_store_failure` (see `decide`)."""
 
-    def decide(self, demands: Sequence[Demand]) -> Awaitable[Verdict | None]:
+    def decide(self, demands: Sequence[Demand]) -> Awaitable[Admission | None]:
         """Take all demands or none. When the store does not answer, the operator's `on_store_failure` applies: `local`
         returns None, and the stage decides on this host only; `closed` raises GatewayError; `open` admits without
         standings and debits nothing."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Standing, Verdict
+from budgateway.limits.demand import Adjustment, Admission, Demand, Kind, LimitState, Release
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from budgateway.limits.shared import Decision, Outcome, RedisLimits
+    from budgateway.limits.redis_limits import Decision, Outcome, RedisLimits
 
 # A share that was not used for this long is returned.
 IDLE_S = 1.0
@@ -39,10 +39,10 @@ class _Known:
 
     __slots__ = ("_verdict",)
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Admission) -> None:
         self._verdict = verdict
 
-    def __await__(self) -> Generator[None, None, Verdict]:
+    def __await__(self) -> Generator[None, None, Admission]:
         yield from ()
         return self._verdict
 
@@ -90,7 +90,7 @@ class LeasedLimits:
         """See `SharedLimits.failure`."""
         return self._exact.failure(demands)
 
-    def take(self, demands: Sequence[Demand]) -> Verdict | None:
+    def take(self, demands: Sequence[Demand]) -> Admission | None:
         """Take all demands from this worker's shares; None when they do not suffice and Redis must `decide`."""
         found = []
         for demand in demands:
@@ -108,7 +108,7 @@ class LeasedLimits:
                 lease = self._exact.worker
             if share.left * 2 < share.size and not share.asked:
                 self._top_up(share)
-        return Verdict(-1, 0.0, tuple(Standing(share.remaining, share.reset_s) for share in found), lease)
+        return Admission(-1, 0.0, tuple(LimitState(share.remaining, share.reset_s) for share in found), lease)
 
     def decide(self, demands: Sequence[Demand]) -> _Known | _Asked:
         """See `SharedLimits.decide`; no round trip while the shares last."""
@@ -147,17 +147,17 @@ class LeasedLimits:
         if outcome is None:
             return self._exact.failure(decision.demands)
         if outcome.refused_by < 0 and decision.granted is not None:
-            for demand, granted, standing in zip(decision.demands, decision.granted, outcome.standings):
-                self._grant(demand, granted, standing)
+            for demand, granted, state in zip(decision.demands, decision.granted, outcome.states):
+                self._grant(demand, granted, state)
         return outcome
 
-    def _grant(self, demand: Demand, granted: int, standing: Standing) -> None:
+    def _grant(self, demand: Demand, granted: int, state: LimitState) -> None:
         share = self._share_of(demand)
         if share is not None:
             share.left += granted
             share.used_at = self._loop.time()
-            share.remaining = standing.remaining + share.left
-            share.reset_s = standing.reset_s
+            share.remaining = state.remaining + share.left
+            share.reset_s = state.reset_s
         elif granted:
             self._give(demand, granted)
 
@@ -182,7 +182,7 @@ class LeasedLimits:
             outcome = future.result()
             if outcome is not None and outcome.refused_by < 0 and decision.granted is not None:
                 decision.claimed = True
-                self._grant(share.demand, decision.granted[0], outcome.standings[0])
+                self._grant(share.demand, decision.granted[0], outcome.states[0])
 
         decision.future.add_done_callback(answered)
 

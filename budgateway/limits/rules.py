@@ -50,7 +50,7 @@ class Rulebook:
         by_principal = any(rule.tenants or rule.roles for rule in rules)
         return RouteLimits(self, route.name, by_model, by_principal)
 
-    def strays(self) -> RouteLimits:
+    def unrouted(self) -> RouteLimits:
         """The limits of unrouted requests."""
         return RouteLimits(self, "", False, False)
 

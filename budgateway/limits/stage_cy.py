@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from budgateway.exchange.exchange_cy import Exchange
-    from budgateway.limits.across import Across
+    from budgateway.limits.global_limits import GlobalLimits
+    from budgateway.limits.lease_queue import LeaseQueue
     from budgateway.limits.prepared_cy import Prepared, RouteLimits
     from budgateway.limits.rules import Rulebook
-    from budgateway.limits.waiting import WaitingRoom
     from budgateway.native import Price, Refusal
 
 
@@ -25,21 +25,21 @@ class Limits:
     def __init__(
         self,
         book: Rulebook,
-        strays: RouteLimits,
+        unrouted: RouteLimits,
         preflights: RouteLimits,
-        waiting: WaitingRoom | None,
-        across: Across | None = None,
+        waiting: LeaseQueue | None,
+        global_limits: GlobalLimits | None = None,
     ) -> None:
-        """`strays`: the limits of requests that find no route, or may not use it. `preflights`: the limit of preflights
+        """`unrouted`: the limits of requests that find no route, or may not use it. `preflights`: the limit of preflights
         and `OPTIONS *`, which count for no other limit. Without `waiting`, a request above a concurrency limit is
-        refused at once. `across`: the global limits, if there are any."""
+        refused at once. `global_limits`: the global limits, if there are any."""
         self._book = book
-        self._strays = strays
+        self._unrouted = unrouted
         self._preflights = preflights
         # Own path -> its limits, for paths that have their own; set once all routes are compiled.
         self.own: dict[str, RouteLimits] = {}
         self._waiting = waiting
-        self._across = across
+        self._global_limits = global_limits
         # Without a concurrency limit the queue stays empty.
         self._has_leases = False
         self._prices: dict[str, dict[str, Price | None]] = {}
@@ -47,32 +47,32 @@ class Limits:
         # Days since 1970, UTC; updated by the periodic sweep.
         self.today = book.today()
 
-    def decide(self, x: Exchange, room: RouteLimits) -> Awaitable[None] | None:
+    def decide(self, x: Exchange, configured: RouteLimits) -> Awaitable[None] | None:
         """Take a request, its estimated tokens, a lease and the estimated cost: all of them, or refuse (RateLimited,
         BudgetExceeded, Overloaded). Returns an awaitable when a lease or the global limits must be waited for."""
-        prepared = room.pick(x)
+        prepared = configured.pick(x)
         if prepared is None:
             return None
-        across = self._across if prepared.is_shared else None
-        if across is not None and prepared.alone is not None and not across.is_up:
+        global_limits = self._global_limits if prepared.is_shared else None
+        if global_limits is not None and prepared.alone is not None and not global_limits.is_up:
             prepared = prepared.alone
         if prepared.lease is not None and self._waiting is not None:
             self._has_leases = True
             if self._waiting.count:
                 # Earlier exchanges go first.
                 waiting = self._waiting.wait(self, x, prepared, prepared.lease)
-                return waiting if across is None else across.after(waiting, self, x, prepared)
+                return waiting if global_limits is None else global_limits.after(waiting, self, x, prepared)
         refusal = self.take(x, prepared, x.ready_ns)
         if refusal is None:
-            return None if across is None else across.confirm(self, x, prepared)
+            return None if global_limits is None else global_limits.confirm(self, x, prepared)
         name = prepared.names[refusal.limit]
         if name.kind == "concurrency" and self._waiting is not None:
             waiting = self._waiting.wait(self, x, prepared, name)
-            return waiting if across is None else across.after(waiting, self, x, prepared)
+            return waiting if global_limits is None else global_limits.after(waiting, self, x, prepared)
         raise self._book.error(name, refusal)
 
     def take(self, x: Exchange, prepared: Prepared, now_ns: int) -> Refusal | None:
-        """Decide once, without waiting. Sets `x.grant` when admitted, else returns the refusal."""
+        """Decide once, without waiting. Sets `x.reservation` when admitted, else returns the refusal."""
         principal = x.principal
         key = tenant = ""
         if principal is not None:
@@ -91,7 +91,7 @@ class Limits:
             self.today,
         )
         if type(answer) is Reservation:
-            x.grant = answer
+            x.reservation = answer
             return None
         return answer
 
@@ -103,7 +103,7 @@ class Limits:
         if principal is not None:
             key = principal.key
             tenant = principal.tenant
-        grant: Reservation = prepared.limits.follow(
+        reservation: Reservation = prepared.limits.follow(
             x.limit_key,
             key if key else x.limit_key,
             tenant,
@@ -113,24 +113,24 @@ class Limits:
             x.body_bytes,
             now_ns,
         )
-        return grant
+        return reservation
 
-    def stray(self, x: Exchange) -> None:
+    def unrouted(self, x: Exchange) -> None:
         """Count an unrouted request; raise RateLimited when there were too many."""
-        room: RouteLimits = self._strays
+        configured: RouteLimits = self._unrouted
         # A probe with a wrong method or credential counts for its own path, not as a client's request.
         path: str = x.head.path
         own = self.own.get("/admin/{operation:path}" if path.startswith("/admin/") else path)
         if own is not None:
-            room = own
-        self._count(x, room)
+            configured = own
+        self._count(x, configured)
 
     def preflight(self, x: Exchange) -> None:
         """Count a preflight or `OPTIONS *`, which have no principal; raise RateLimited when there were too many."""
         self._count(x, self._preflights)
 
-    def _count(self, x: Exchange, room: RouteLimits) -> None:
-        prepared = room.pick(x)
+    def _count(self, x: Exchange, configured: RouteLimits) -> None:
+        prepared = configured.pick(x)
         if prepared is not None:
             refusal = self.take(x, prepared, x.ready_ns)
             if refusal is not None:
@@ -138,9 +138,9 @@ class Limits:
 
     def price(self, x: Exchange) -> Price | None:
         """The price of the exchange's tokens at its current provider; None when unknown."""
-        if not self._priced or x.leg is None or not (x.model or x.hides_model):
+        if not self._priced or x.destination is None or not (x.model or x.hides_model):
             return None
-        provider: str = x.leg.provider
+        provider: str = x.destination.provider
         known = self._prices.get(provider)
         if known is None:
             known = self._prices[provider] = {}
@@ -153,8 +153,8 @@ class Limits:
 
     def cached_plan(self, x: Exchange) -> CachedLimits | None:
         """The limits for a cached plan. None when a decision may wait, or depends on the day or on global limits."""
-        room: RouteLimits = x.route.limits
-        prepared = room.pick(x)
+        configured: RouteLimits = x.route.limits
+        prepared = configured.pick(x)
         if prepared is None:
             return CachedLimits(None, self.price(x))
         if prepared.is_shared or prepared.lease is not None or prepared.spends:

@@ -72,7 +72,7 @@ class Recorder:
         row[_ATTEMPTS] = x.attempts
         row[_RETRIES] = x.retries
         row[_IS_STREAM] = x.sse
-        row[_IS_ASKED] = x.asked
+        row[_IS_ASKED] = x.request_sent
         row[_BYTES_IN] = x.body_bytes
         row[_BYTES_OUT] = x.bytes_out
         row[_STARTED_NS] = x.started_ns
@@ -88,7 +88,7 @@ class Recorder:
         waiting = self._record(
             x.head,
             answer,
-            x.grant,
+            x.reservation,
             price,
             x.principal,
             request_id=x.request_id,

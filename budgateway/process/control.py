@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from budgateway.auth.vault import Trust
+from budgateway.auth.credential_store import CredentialSet
 from budgateway.records import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Serve:
     and row to serve in."""
 
     settings: Settings
-    trust: Trust = field(default_factory=Trust)
+    credentials: CredentialSet = field(default_factory=CredentialSet)
     index: int = 0
     row: int = 0
     accepts: bool = True  # False: connections wait until a Shed message sets it
@@ -89,14 +89,14 @@ class Shedding:
 
 
 @dataclass(frozen=True, slots=True)
-class Entrust:
+class UpdateCredentials:
     """To a worker: use these credentials from now on."""
 
-    trust: Trust
+    credentials: CredentialSet
 
 
 @dataclass(frozen=True, slots=True)
-class Entrusted:
+class CredentialsUpdated:
     """From a worker: it uses the credentials of this number."""
 
     number: int
@@ -132,8 +132,8 @@ Message = (
     | Abort
     | Shed
     | Shedding
-    | Entrust
-    | Entrusted
+    | UpdateCredentials
+    | CredentialsUpdated
     | Wanted
     | Refreshed
     | Reopen

@@ -41,7 +41,7 @@ from budgateway.native import LimitLedger
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from budgateway.admin.card import Card
+    from budgateway.admin.instance import Instance
     from budgateway.native import Segment
 
 MAX_SOCKETS = 64
@@ -190,11 +190,11 @@ class Giver:
 class Predecessor:
     """The successor's side: the gateway it takes over from."""
 
-    def __init__(self, card: Card) -> None:
-        self.pid = card.pid
+    def __init__(self, instance: Instance) -> None:
+        self.pid = instance.pid
         self.counts = False  # it reports its limit counts and stops on READY; False: it is stopped by SIGTERM
         self.sockets: Named = []
-        self._path = card.handover
+        self._path = instance.handover
         self._connection: socket.socket | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 

@@ -8,17 +8,17 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from budgateway.admin.card import cards, network, remove_card
-from budgateway.app.runtime import BACKLOG, bound_socket, is_bound_to
+from budgateway.admin.instance import instances, network, remove_instance
+from budgateway.app.dataplane import BACKLOG, bound_socket, is_bound_to
 from budgateway.errors import GatewayError
 from budgateway.process.handover import METRICS, S_PER_DAY, SLOT, Named, Predecessor, Taken
-from budgateway.process.slot import Slot
+from budgateway.process.worker_handle import Slot
 from budgateway.system.keeper import Steps
 
 if TYPE_CHECKING:
     import socket
 
-    from budgateway.admin.card import Card
+    from budgateway.admin.instance import Instance
     from budgateway.limits.keeping import StateFile
     from budgateway.native import Segment
     from budgateway.records import Settings
@@ -38,9 +38,9 @@ class StartFailed(GatewayError):
 class Succession:
     """The supervisor's state about its predecessor; does nothing when there is none."""
 
-    def __init__(self, card: Card | None, segment: Segment, guest_row: int | None, kept: StateFile) -> None:
+    def __init__(self, instance: Instance | None, segment: Segment, guest_row: int | None, kept: StateFile) -> None:
         """Exchanges of the predecessor count in the segment's `guest_row`; `kept` holds limit counts in a file."""
-        self._predecessor = None if card is None else Predecessor(card)
+        self._predecessor = None if instance is None else Predecessor(instance)
         self._segment = segment
         self._guest_row = guest_row
         self._kept = kept
@@ -130,7 +130,7 @@ class Succession:
         try:
             self._predecessor.take()
         except (OSError, ValueError) as error:
-            if any(card.pid == self._predecessor.pid for card in cards()):
+            if any(instance.pid == self._predecessor.pid for instance in instances()):
                 raise StartFailed(f"cannot take over from process {self._predecessor.pid}: {error}") from error
             _log.warning(
                 "process %d ended before it handed over its sockets: starting without them", self._predecessor.pid
@@ -164,7 +164,7 @@ class Succession:
         _log.info("process %d has stopped accepting: this process accepts", predecessor.pid)
         if self._kept.path:
             await asyncio.to_thread(self._kept.save)
-        await asyncio.to_thread(remove_card, predecessor.pid)
+        await asyncio.to_thread(remove_instance, predecessor.pid)
         self._following = asyncio.create_task(self._follow(predecessor), name="predecessor")
 
     async def _follow(self, predecessor: Predecessor) -> None:
@@ -193,11 +193,13 @@ class Succession:
             self._predecessor.close()
 
 
-def gateway_on(host: str, port: int) -> Card | None:
+def gateway_on(host: str, port: int) -> Instance | None:
     """Return the gateway at this address, or None. Of several on one port, the one with this host, else the newest.
     Draining ones are skipped."""
     here = (0, network())
-    found = [card for card in cards() if card.handover and not card.draining and card.port == port]
-    found = [card for card in found if card.network in here]
-    same = [card for card in found if card.host in (host, "")]
+    found = [
+        instance for instance in instances() if instance.handover and not instance.draining and instance.port == port
+    ]
+    found = [instance for instance in found if instance.network in here]
+    same = [instance for instance in found if instance.host in (host, "")]
     return next(reversed(same or found), None)

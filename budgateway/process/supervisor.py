@@ -16,24 +16,24 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from budgateway import native
-from budgateway.admin.card import Card, runtime_directory
-from budgateway.admin.desk import Desk
-from budgateway.app.runtime import SWEEP_S
+from budgateway.admin.instance import Instance, runtime_directory
+from budgateway.admin.server import AdminServer
+from budgateway.app.dataplane import SWEEP_S
 from budgateway.config.demo import moved
-from budgateway.config.reload import Difference, Origin, compare, refusals, refusals_logged
-from budgateway.credentials.custodian import Custodian
+from budgateway.config.difference import Difference, Origin, compare, refusals, refusals_logged
+from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.limits.keeping import StateFile
 from budgateway.process.banner import banner, base_url
 from budgateway.process.control import Refreshed, Reopen, Shed
-from budgateway.process.fleet import Fleet
+from budgateway.process.fork_server import bury_orphans
 from budgateway.process.handover import METRICS, SLOT, Giver, Named
-from budgateway.process.notify import Service
-from budgateway.process.overload import MemoryGuard, memory_limit, raise_open_files, want_of_files
-from budgateway.process.slot import RESPAWN_MAX_S, Served, Slot, Worker, WorkerGone, respawn_delay_s
-from budgateway.process.spare import bury_orphans
+from budgateway.process.memory import MemoryGuard, memory_limit, raise_open_files, want_of_files
 from budgateway.process.succession import StartFailed, Succession, gateway_on
+from budgateway.process.systemd import Service
+from budgateway.process.worker_handle import RESPAWN_MAX_S, Served, Slot, WorkerGone, WorkerHandle, respawn_delay_s
+from budgateway.process.worker_pool import WorkerPool
 from budgateway.system import log
 from budgateway.system.keeper import Steps, keep_on
 from budgateway.system.signals import hold_all, release
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
-    from budgateway.auth.vault import Trust
+    from budgateway.auth.credential_store import CredentialSet
     from budgateway.records import Settings
 
 STEADY_S = 0.5  # a worker that has served this long did not fail at startup
@@ -68,7 +68,7 @@ class Supervisor:
         announce: Callable[[Settings, str], None],
         load: Callable[[], Settings] | None = None,
         *,
-        predecessor: Card | None = None,
+        predecessor: Instance | None = None,
     ) -> None:
         """`announce(settings, metrics_url)` is called once, when every worker is ready. `load` reads the configuration
         again (it may block); without it, a reload is refused. A `predecessor` passes on its sockets and limit counts,
@@ -83,10 +83,10 @@ class Supervisor:
         self._announce = announce
         self._load = None if load is None else Origin(load, settings)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._fleet = Fleet(settings.workers, self._spawn, with_guest=predecessor is not None)
-        self._fleet.adopt(settings)
-        self._kept = StateFile(settings.limits.state_file, self._fleet.segment)
-        self._succession = Succession(predecessor, self._fleet.segment, self._fleet.guest_row, self._kept)
+        self._worker_pool = WorkerPool(settings.workers, self._spawn, with_guest=predecessor is not None)
+        self._worker_pool.adopt(settings)
+        self._kept = StateFile(settings.limits.state_file, self._worker_pool.segment)
+        self._succession = Succession(predecessor, self._worker_pool.segment, self._worker_pool.guest_row, self._kept)
         self._slots: list[Slot] = []
         self._guard = MemoryGuard(memory_limit())
         self._changing = asyncio.Lock()
@@ -99,10 +99,10 @@ class Supervisor:
         self._service = Service()
         self._accepts = False  # whether workers accept connections
         self._steps = Steps(_log)
-        self._fleet.on_wanted = self._on_wanted
-        self.custodian = Custodian(settings, self._entrust)
+        self._worker_pool.on_wanted = self._on_wanted
+        self.refresher = CredentialRefresher(settings, self._update_credentials)
         try:
-            self._desk = Desk(settings, self._fleet.segment, self._is_ready, self)
+            self._admin_server = AdminServer(settings, self._worker_pool.segment, self._is_ready, self)
         except OSError as error:
             place = runtime_directory()
             raise StartFailed(
@@ -120,10 +120,10 @@ class Supervisor:
             self._slots, metrics_sock = await self._succession.listeners(self.settings)
             self.port = self._slots[0].sock.getsockname()[1]
             self._accepts = not self._succession.waits
-            await self._open_desk(metrics_sock)
-            self._fleet.open(self._slots, self._desk.path)
-            self._keep_spare()
-            await self._open_custodian()
+            await self._open_admin_server(metrics_sock)
+            self._worker_pool.open(self._slots, self._admin_server.path)
+            self._keep_fork_server()
+            await self._open_refresher()
             keepers = [self._keeper(f"slot {slot.index}", partial(self._keep, slot)) for slot in self._slots]
             beside = [
                 self._keeper("watch", self._watch),
@@ -143,11 +143,11 @@ class Supervisor:
             if self._giver is not None:
                 await self._giver.close()
             await self._succession.close()
-            await self.custodian.close()
-            await self._desk.close()
+            await self.refresher.close()
+            await self._admin_server.close()
             for slot in self._slots:
                 slot.close()
-            self._fleet.close()
+            self._worker_pool.close()
             hold_all()
         if self._failed is not None:
             raise self._failed
@@ -179,7 +179,7 @@ class Supervisor:
         """Return the sockets that a successor takes over."""
         if self._stopping.is_set() or not self._announced:
             return []
-        metrics = self._desk.metrics_socket
+        metrics = self._admin_server.metrics_socket
         found = [(SLOT, sock) for slot in self._slots for sock in slot.sockets]
         return found + ([] if metrics is None else [(METRICS, metrics)])
 
@@ -188,20 +188,24 @@ class Supervisor:
         _log.info("process %d takes over: finishing the exchanges in flight", pid)
         self._relieved = True
         self._service.succeeded(pid)
-        self._desk.hand_over_metrics()
+        self._admin_server.hand_over_metrics()
         self._told_to_stop(settles=False)
-        await self._fleet.drain()
+        await self._worker_pool.drain()
 
-    async def _open_desk(self, metrics_sock: socket.socket | None) -> None:
+    async def _open_admin_server(self, metrics_sock: socket.socket | None) -> None:
         try:
-            await self._desk.open(metrics_sock)
-            self._giver = Giver(self._desk.handover, self._sockets, self._fleet.segment, self._be_relieved)
+            await self._admin_server.open(metrics_sock)
+            self._giver = Giver(
+                self._admin_server.handover, self._sockets, self._worker_pool.segment, self._be_relieved
+            )
         except OSError as error:
-            raise StartFailed(f"cannot open the admin socket in {self._desk.handover.parent}: {error}") from error
+            raise StartFailed(
+                f"cannot open the admin socket in {self._admin_server.handover.parent}: {error}"
+            ) from error
 
-    async def _open_custodian(self) -> None:
+    async def _open_refresher(self) -> None:
         try:
-            await self.custodian.open(self.settings)
+            await self.refresher.open(self.settings)
         except ConfigError as error:
             raise StartFailed(str(error)) from error
 
@@ -222,13 +226,13 @@ class Supervisor:
         with self._steps.step("taking over"):
             await self._succession.relieve()
         self._accepts = True
-        for worker in tuple(self._fleet.alive):
+        for worker in tuple(self._worker_pool.alive):
             await self._tell_memory(worker)
         bound = dataclasses.replace(self.settings, port=self.port)
         with self._steps.step("writing the instance file"):
-            self._desk.register(base_url(bound))
+            self._admin_server.register(base_url(bound))
         with self._steps.step("printing the banner"):
-            self._announce(bound, self._desk.metrics_url)
+            self._announce(bound, self._admin_server.metrics_url)
         ready()
         self._up.set()
 
@@ -236,11 +240,11 @@ class Supervisor:
         """Report not ready, stop accepting after `settle_s`, let exchanges end, then end the workers."""
         if not self._relieved:
             self._service.stopping()
-        self._desk.retire()
-        self._fleet.stop()
+        self._admin_server.retire()
+        self._worker_pool.stop()
         if self._settles and self._announced and self.settings.settle_s and await self._is_used():
             await self._sleep_unless_hurried(self.settings.settle_s)
-        for worker in self._fleet.alive:
+        for worker in self._worker_pool.alive:
             if not worker.is_draining:  # a second signal would cut its streams
                 worker.drain()
         for slot in self._slots:
@@ -248,11 +252,11 @@ class Supervisor:
             slot.close()
         await self._all_end(self.settings.drain_s + END_S, hurried=self._hurry)
         deadline = time.monotonic() + END_S
-        while self._hurry.is_set() and self._fleet.alive and time.monotonic() < deadline:
-            for worker in self._fleet.alive:
+        while self._hurry.is_set() and self._worker_pool.alive and time.monotonic() < deadline:
+            for worker in self._worker_pool.alive:
                 worker.drain()  # repeatedly: two pending signals may be delivered as one
             await self._all_end(HURRY_S)
-        for worker in self._fleet.alive:
+        for worker in self._worker_pool.alive:
             _log.error("worker %d did not end in time", worker.index)
             worker.kill()
         await self._all_end(END_S)
@@ -260,11 +264,11 @@ class Supervisor:
     async def _is_used(self) -> bool:
         """Return whether any client is connected; otherwise there is no reason to settle. Workers report with each
         sweep, so a client that connected just now counts, too."""
-        gauge = self._fleet.segment.gauge
+        gauge = self._worker_pool.segment.gauge
         asked_ns = time.monotonic_ns()
         deadline_ns = asked_ns + int(LOOK_S * 1e9)
         while True:
-            rows = [worker.row for worker in self._fleet.alive]
+            rows = [worker.row for worker in self._worker_pool.alive]
             if any(gauge(row, native.GAUGE_CONNECTIONS) for row in rows):
                 return True
             all_said = all(gauge(row, native.GAUGE_TICK) > asked_ns for row in rows)
@@ -285,7 +289,7 @@ class Supervisor:
         def over() -> bool:
             return time.monotonic() >= deadline or (hurried is not None and hurried.is_set())
 
-        while self._fleet.alive and not over():  # noqa: ASYNC110 - at shutdown, and only then
+        while self._worker_pool.alive and not over():  # noqa: ASYNC110 - at shutdown, and only then
             await asyncio.sleep(0.01)
 
     # ---------------------------------------------------------------- workers
@@ -313,7 +317,7 @@ class Supervisor:
                     worker = slot.worker  # a rolling restart has put it there meanwhile
                 await self._until_ready(worker)
             self._begin_when_ready()
-            self._keep_spare()
+            self._keep_fork_server()
             # A rolling restart puts another worker into the slot; the end of the old one is then expected.
             await worker.ended.wait()
             while slot.worker is not None and slot.worker is not worker:
@@ -336,8 +340,8 @@ class Supervisor:
             )  # fmt: skip
             await self._sleep_unless_stopping(backoff_s)
 
-    def _keep_spare(self) -> None:
-        self._fleet.keep_spare(self.settings.spare_worker and not self._stopping.is_set())
+    def _keep_fork_server(self) -> None:
+        self._worker_pool.keep_fork_server(self.settings.spare_worker and not self._stopping.is_set())
 
     async def _sleep_unless_stopping(self, seconds: float) -> None:
         try:
@@ -346,9 +350,9 @@ class Supervisor:
         except TimeoutError:
             pass
 
-    async def _start(self, slot: Slot) -> Worker:
+    async def _start(self, slot: Slot) -> WorkerHandle:
         """Start a worker for the slot. Raises OSError when the system has no free process."""
-        worker = await self._fleet.start(slot, self._served)
+        worker = await self._worker_pool.start(slot, self._served)
         if self._guard.is_shedding:
             await self._tell_memory(worker)
         if self._stopping.is_set():
@@ -357,22 +361,24 @@ class Supervisor:
 
     def _served(self) -> Served:
         """Return what a worker that starts now serves."""
-        return Served(self.settings, self._generation, self.custodian.trust, self._accepts, replaces=self._announced)
+        return Served(
+            self.settings, self._generation, self.refresher.credentials, self._accepts, replaces=self._announced
+        )
 
-    async def _entrust(self, trust: Trust) -> None:
+    async def _update_credentials(self, credentials: CredentialSet) -> None:
         """Send new credentials to every worker; returns when all serving workers use them."""
-        await asyncio.gather(*(worker.entrust(trust) for worker in tuple(self._fleet.alive)))
+        await asyncio.gather(*(worker.update_credentials(credentials) for worker in tuple(self._worker_pool.alive)))
 
-    def _on_wanted(self, worker: Worker, issuer: str) -> None:
+    def _on_wanted(self, worker: WorkerHandle, issuer: str) -> None:
         self._spawn(self._refresh(worker, issuer))
 
-    async def _refresh(self, worker: Worker, issuer: str) -> None:
+    async def _refresh(self, worker: WorkerHandle, issuer: str) -> None:
         try:
-            await self.custodian.wanted(issuer)
+            await self.refresher.wanted(issuer)
         finally:
             await worker.tell(Refreshed(issuer))  # exchanges wait for it
 
-    async def _until_ready(self, worker: Worker) -> None:
+    async def _until_ready(self, worker: WorkerHandle) -> None:
         """Wait until a worker is ready or has ended; kill it when it takes longer than START_S."""
         done, waiting = await asyncio.wait(
             (asyncio.ensure_future(worker.ready.wait()), asyncio.ensure_future(worker.ended.wait())),
@@ -388,7 +394,7 @@ class Supervisor:
     async def roll(self) -> None:
         """Replace every worker, one after the other: the new one is ready before the old one drains."""
         async with self._changing:
-            await self._fleet.renew()
+            await self._worker_pool.renew()
             for slot in self._slots:
                 new = await self._start(slot)
                 await self._until_ready(new)
@@ -429,10 +435,10 @@ class Supervisor:
     async def _apply(self, settings: Settings) -> Difference:
         if problems := refusals(self.settings, settings):
             raise ConfigError(problems)
-        await self.custodian.look_at(settings)
+        await self.refresher.look_at(settings)
         difference = compare(self.settings, settings)
         generation = self._generation + 1
-        voters = [worker for worker in self._fleet.alive if not worker.is_draining]
+        voters = [worker for worker in self._worker_pool.alive if not worker.is_draining]
         verdicts = await asyncio.gather(*(self._ask(worker, generation, settings) for worker in voters))
         if problems := sorted({problem for problem in verdicts if problem}):
             await asyncio.gather(*(worker.abort(generation) for worker in voters))
@@ -442,18 +448,18 @@ class Supervisor:
         self._kept.path = settings.limits.state_file
         await asyncio.gather(*(worker.commit(generation) for worker in voters))
         # A worker that started during the vote has the old configuration.
-        for worker in tuple(self._fleet.alive):
+        for worker in tuple(self._worker_pool.alive):
             if worker.generation < generation and not worker.is_draining:
                 if await self._ask(worker, generation, settings):
                     worker.kill()
                 await worker.commit(generation)
-        self._fleet.adopt(settings)
-        self._desk.adopt(settings)
-        await self.custodian.adopt(settings)
+        self._worker_pool.adopt(settings)
+        self._admin_server.adopt(settings)
+        await self.refresher.adopt(settings)
         logging.getLogger().setLevel(settings.log_level)
         return difference
 
-    async def _ask(self, worker: Worker, generation: int, settings: Settings) -> str:
+    async def _ask(self, worker: WorkerHandle, generation: int, settings: Settings) -> str:
         """Return "" when a worker could switch, else the reason why it cannot."""
         try:
             async with asyncio.timeout(START_S):
@@ -465,7 +471,7 @@ class Supervisor:
 
     def _reopen(self) -> None:
         """Make every worker, draining or not, reopen its access log."""
-        for worker in tuple(self._fleet.alive):
+        for worker in tuple(self._worker_pool.alive):
             self._spawn(worker.tell(Reopen()))
 
     # ---------------------------------------------------------------- watching
@@ -477,13 +483,13 @@ class Supervisor:
             await asyncio.sleep(WATCH_S)
             looked, before = time.monotonic(), looked
             with self._steps.step("burying orphans"):
-                bury_orphans(self._fleet.pids())  # not on SIGCHLD, which uvloop keeps for itself
+                bury_orphans(self._worker_pool.pids())  # not on SIGCHLD, which uvloop keeps for itself
             with self._steps.step("guarding memory"):
                 await self._guard_memory()
             with self._steps.step("killing blocked workers"):
-                await self._fleet.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
+                await self._worker_pool.end_hung(looked - before, WATCH_S, self.settings.worker_timeout_s)
             with self._steps.step("keeping a fork server"):
-                self._keep_spare()
+                self._keep_fork_server()
             with self._steps.step("listening for a successor"):
                 if self._giver is not None:
                     self._giver.restore()
@@ -497,7 +503,7 @@ class Supervisor:
                 self._spawn_change("reload", self.reload)
 
     async def _guard_memory(self) -> None:
-        held = await self._fleet.held_bytes(self._guard.matters_bytes)
+        held = await self._worker_pool.held_bytes(self._guard.matters_bytes)
         if not self._guard.judge(held):
             return
         _log.log(
@@ -506,16 +512,16 @@ class Supervisor:
             held >> 20, self._guard.limit_bytes >> 20,
             "refusing" if self._guard.is_shedding else "taking", "accepting" if self._guard.accepts else "not accepting",
         )  # fmt: skip
-        for worker in tuple(self._fleet.alive):
+        for worker in tuple(self._worker_pool.alive):
             await self._tell_memory(worker)
 
-    async def _tell_memory(self, worker: Worker) -> None:
+    async def _tell_memory(self, worker: WorkerHandle) -> None:
         worker.accepts = self._accepts and self._guard.accepts
         await worker.tell(Shed(MEMORY if self._guard.is_shedding else "", worker.accepts))
 
     def facts(self) -> list[dict[str, Any]]:
         """Return each worker's state for the admin endpoints, draining workers included."""
-        return self._fleet.facts()
+        return self._worker_pool.facts()
 
     # ---------------------------------------------------------------- tasks
 
@@ -585,11 +591,13 @@ async def _then(serving: Coroutine[Any, Any, None], finish: Callable[[], None]) 
         finish()  # before the loop waits for its threads
 
 
-async def _serve(settings: Settings, load: Callable[[], Settings] | None, predecessor: Card | None = None) -> None:
+async def _serve(settings: Settings, load: Callable[[], Settings] | None, predecessor: Instance | None = None) -> None:
     await Supervisor(settings, _announce, load, predecessor=predecessor).run()
 
 
-async def _serve_demo(settings: Settings, load: Callable[[], Settings] | None, predecessor: Card | None = None) -> None:
+async def _serve_demo(
+    settings: Settings, load: Callable[[], Settings] | None, predecessor: Instance | None = None
+) -> None:
     async with DemoServer() as demo:
         again = None if load is None else partial(_moved, load, demo.url)
         await _serve(moved(settings, demo.url), again, predecessor)

@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from budgateway import native
+from budgateway.app.dataplane import DataPlane, settle_memory
 from budgateway.app.preload import preload, reads_keys
-from budgateway.app.runtime import DataPlane, settle_memory
 from budgateway.errors import GatewayError
 from budgateway.process.control import (
     Abort,
     Channel,
     Commit,
-    Entrust,
-    Entrusted,
+    CredentialsUpdated,
     Message,
     Prepare,
     Prepared,
@@ -36,16 +35,17 @@ from budgateway.process.control import (
     Shed,
     Shedding,
     Stopped,
+    UpdateCredentials,
     Wanted,
 )
-from budgateway.process.spare import become
+from budgateway.process.fork_server import become
 from budgateway.system import log
 from budgateway.system.signals import ENDS, SAY_WHERE, ignore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from budgateway.app.runtime import Successor
+    from budgateway.app.dataplane import Successor
     from budgateway.records import Settings
 
 _log = logging.getLogger("budgateway.worker")
@@ -87,11 +87,11 @@ class Worker:
         elif isinstance(message, Shed):
             self._plane.shed(message.reason)
             self._plane.accept(message.accepts)
-        elif isinstance(message, Entrust):
-            self._plane.entrust(message.trust)
-            await self._channel.send(Entrusted(message.trust.number))
+        elif isinstance(message, UpdateCredentials):
+            self._plane.update_credentials(message.credentials)
+            await self._channel.send(CredentialsUpdated(message.credentials.number))
         elif isinstance(message, Refreshed):
-            self._plane.vault.refreshed(message.issuer)
+            self._plane.credential_store.refreshed(message.issuer)
         elif isinstance(message, Reopen):
             self._plane.reopen()
 
@@ -108,7 +108,7 @@ class Worker:
 
 
 async def serve(
-    segment: native.Segment, listening: Sequence[Sequence[int]], office: str, control: int, bells: Sequence[int]
+    segment: native.Segment, listening: Sequence[Sequence[int]], admin: str, control: int, wakeup_fds: Sequence[int]
 ) -> None:
     """Wait for the Serve message, which names one of the `listening` slots, each with its sockets, and serve. Drain on
     SIGTERM, or when the supervisor's end of `control` closes; a second signal cuts the drain short."""
@@ -139,7 +139,7 @@ async def serve(
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[index % len(cpus)]})
     try:
-        plane = DataPlane(settings, segment, first.row, office, bells, first.trust, patient=first.replaces)
+        plane = DataPlane(settings, segment, first.row, admin, wakeup_fds, first.credentials, patient=first.replaces)
     except (GatewayError, OSError, ValueError) as why:
         # Usually a file that cannot be read or written: its name and the reason are all that an operator can use.
         _log.error("cannot serve: %s", why)
@@ -155,7 +155,7 @@ async def serve(
         worker = Worker(plane, channel)
         plane.on_shedding = worker.tell_shedding
         loop.add_signal_handler(signal.SIGUSR1, plane.reopen)
-        plane.vault.ask = worker.want
+        plane.credential_store.ask = worker.want
         obeying = loop.create_task(worker.obey())
         stopping = loop.create_task(stop.wait())
         await asyncio.wait((obeying, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -183,13 +183,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="budgateway.worker", description=__doc__)
     parser.add_argument("--segment", type=int, required=True)
     parser.add_argument("--listening", type=descriptors, nargs="+", required=True)
-    parser.add_argument("--bells", type=int, nargs="+", required=True)
-    parser.add_argument("--office", required=True)
+    parser.add_argument("--wakeup-fds", type=int, nargs="+", required=True)
+    parser.add_argument("--admin", required=True)
     parser.add_argument("--keys", action="store_true", help="public keys will be read")
     told = parser.add_mutually_exclusive_group(required=True)
     told.add_argument("--control", type=int, help="file descriptor of one worker's control channel")
     told.add_argument(
-        "--spare", type=int, help="file descriptor that receives the control channel of each worker to fork"
+        "--fork-server", type=int, help="file descriptor that receives the control channel of each worker to fork"
     )
     given = parser.parse_args()
     # The supervisor sends this signal to a hung worker before it kills it, to log its stack.
@@ -198,10 +198,10 @@ def main() -> int:
     preload(keys=given.keys)
     gc.collect()
     gc.freeze()
-    control = given.control if given.spare is None else become(socket.socket(fileno=given.spare))
+    control = given.control if given.fork_server is None else become(socket.socket(fileno=given.fork_server))
     segment = native.Segment.attach(given.segment)  # after the fork: each worker has its own shard of the counters
     with contextlib.suppress(KeyboardInterrupt, ConnectionError):
-        uvloop.run(serve(segment, given.listening, given.office, control, given.bells))
+        uvloop.run(serve(segment, given.listening, given.admin, control, given.wakeup_fds))
     return 0
 
 

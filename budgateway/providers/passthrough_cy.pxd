@@ -1,7 +1,7 @@
 cimport cython
 
 from budgateway.exchange.exchange_cy cimport Exchange
-from budgateway.exchange.judge_cy cimport scan_of
+from budgateway.exchange.response_check_cy cimport scan_of
 
 cdef int _CHUNKED
 

@@ -6,10 +6,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from budgateway.exchange.cached_plan import NOTHING, Part
-from budgateway.exchange.judge_cy import scan_of
+from budgateway.exchange.response_check_cy import scan_of
 from budgateway.native import BodyPump, ModelRewriter
-from budgateway.wire.answer import body_bytes, event_bytes
 from budgateway.wire.dialects import DIALECTS
+from budgateway.wire.error_response import body_bytes, event_bytes
 
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
@@ -76,7 +76,7 @@ class Passthrough:
 
     def alters(self, x: Exchange) -> bool:
         """Return whether the answer's body may get longer or shorter on its way."""
-        return x.rename and x.status < 300 and scan_of(x.told_flags) != 0
+        return x.rename and x.status < 300 and scan_of(x.response_flags) != 0
 
     def document(self, x: Exchange, head: ResponseHead) -> bytes | None:
         """Return the body to send for an answer that has arrived whole (`head.body()`), or None to send it as it came.
@@ -93,11 +93,11 @@ class Passthrough:
         contract is BodyPump's: `feed`, `finish`, `end`, `fault`, `seen`, `between_events` and `passed`. Sets
         `x.answer_lines` like `document`; the pump then has two more attributes: `answer`, the BodyPump that scanned
         the upstream's bytes, and `text`, the beginning of these bytes."""
-        flags = x.told_flags
+        flags = x.response_flags
         scan = scan_of(flags)
         is_good = x.status < 300
         # A stream with a content-length keeps the usage event that the client did not request.
-        keeps_usage = x.keeps_usage and x.sse and is_good and x.told_length < 0
+        keeps_usage = x.keeps_usage and x.sse and is_good and x.declared_length < 0
         # A model's output holds no secret of ours; what an upstream says about itself may hold one.
         hides = x.target.redactor if scan != 0 or not is_good else None
         name = x.model if x.rename and is_good and scan != 0 else None

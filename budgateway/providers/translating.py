@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from budgateway.errors import UnsupportedCoding, UpstreamError, UpstreamProtocolError
-from budgateway.exchange.judge_cy import scan_of
+from budgateway.exchange.response_check_cy import scan_of
 from budgateway.native import BodyPump
 from budgateway.providers.passthrough_cy import Passthrough
 
@@ -87,17 +87,23 @@ class Translating(Passthrough):
         """Return a pump that translates events as they come, or a document at its end."""
         if not self._is_readable(x):
             return super().body(x, head)
-        scan = scan_of(x.told_flags)
+        scan = scan_of(x.response_flags)
         is_stream = scan == _SCAN_EVENTS
         x.answer_lines = EVENT_LINES if is_stream else JSON_LINES
         source = BodyPump(
-            (x.told_flags & _CHUNKED) != 0, False, scan, None, False, x.target.redactor, is_stream and x.status < 300
+            (x.response_flags & _CHUNKED) != 0,
+            False,
+            scan,
+            None,
+            False,
+            x.target.redactor,
+            is_stream and x.status < 300,
         )
         return TranslatingPump(source, self.events(x) if is_stream else Document(self, x), x.chunked)
 
     def _is_readable(self, x: Exchange) -> bool:
         """Return whether an answer can be translated. UpstreamError for a success that cannot."""
-        if scan_of(x.told_flags) != 0:
+        if scan_of(x.response_flags) != 0:
             return True
         if x.status < 300:
             raise UpstreamError(f"upstream {x.target.label} answered with what is neither JSON nor an event stream")

@@ -5,7 +5,7 @@ from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.balance.hedge_cy cimport Hedging
 from budgateway.exchange.exchange_cy cimport Exchange
 from budgateway.exchange.handler_cy cimport ExchangeHandler
-from budgateway.routing.router_cy cimport Leg, RouteRoom
+from budgateway.routing.router_cy cimport Destination, CompiledRoute
 from budgateway.transport.client_cy cimport ClientConnection, Target
 from budgateway.wire.chunked_cy cimport chunk
 
@@ -22,9 +22,9 @@ cdef class AttemptSender:
     # configuration
     cdef public Py_ssize_t share
 
-    @cython.locals(leg=Leg, balancer=Balancer)
+    @cython.locals(destination=Destination, balancer=Balancer)
     cpdef spread(self, Exchange x)
-    @cython.locals(route=RouteRoom, target=Target, connection=ClientConnection, attempts=Attempts)
+    @cython.locals(route=CompiledRoute, target=Target, connection=ClientConnection, attempts=Attempts)
     cpdef send(self, Exchange x)
     cpdef connected(self, Exchange x, ClientConnection connection)
     cdef _connected(self, Exchange x, ClientConnection connection)
@@ -34,7 +34,7 @@ cdef class AttemptSender:
     @cython.locals(primary=Exchange)
     cdef Exchange _dialled(self, Exchange x)
     @cython.locals(
-        body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=RouteRoom, attempts=Attempts,
+        body=bytes, head=bytes, length=Py_ssize_t, target=Target, route=CompiledRoute, attempts=Attempts,
         now_ns=cython.longlong, done=bint,
     )
     cdef _send(self, Exchange x, ClientConnection connection)

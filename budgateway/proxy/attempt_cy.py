@@ -10,7 +10,7 @@ from budgateway.errors import OutOfResources, Overloaded
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
 from budgateway.wire.chunked_cy import chunk
-from budgateway.wire.patience import timeout_ns
+from budgateway.wire.request_timeout import timeout_ns
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from budgateway.balance.hedge_cy import Hedging
     from budgateway.errors import GatewayError
     from budgateway.exchange.handler_cy import ExchangeHandler
-    from budgateway.routing.router_cy import Leg, RouteRoom
+    from budgateway.routing.router_cy import CompiledRoute, Destination
     from budgateway.transport.client_cy import ClientConnection, Target
     from budgateway.transport.sockets import PlainSockets
 
@@ -59,8 +59,8 @@ class AttemptSender:
         """Move the exchange to another upstream if the chosen one has no bound of its own and more than `share` in
         flight: half of what the gateway takes, or nothing would be left for the others. A client refused for that loses
         its connection, too."""
-        leg: Leg = x.leg
-        balancer: Balancer = leg.balancer
+        destination: Destination = x.destination
+        balancer: Balancer = destination.balancer
         try:
             balancer.spread(x, self.share, x.ready_ns)
         except Overloaded:
@@ -69,9 +69,9 @@ class AttemptSender:
 
     def send(self, x: Exchange) -> None:
         """Send the planned request: on a warm connection, else on one that is dialled now."""
-        route: RouteRoom = x.route
+        route: CompiledRoute = x.route
         x.attempts += 1
-        x.leg_attempts += 1
+        x.destination_attempts += 1
         if x.attempts == 1:
             if x.flags & _TIMED:
                 wait_ns = timeout_ns(x.head.header("x-request-timeout") or "")
@@ -82,7 +82,7 @@ class AttemptSender:
         target: Target = x.target
         # A streamed body can be sent only once: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
-        if x.body_done and not x.fresh and x.handshake is None:
+        if x.body_done and not x.force_dial and x.handshake is None:
             connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
         if connection is None:
             x.reused = False
@@ -150,18 +150,18 @@ class AttemptSender:
                 if body is not None:
                     body = chunk(body)
         target: Target = x.target
-        route: RouteRoom = x.route
-        x.asked = True
-        if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.vouched is None:
-            connection.send(x, target.write_whole(x.head, x.request_id, body, x.head_edits), None, x.to_head, True)
+        route: CompiledRoute = x.route
+        x.request_sent = True
+        if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.principal_lines is None:
+            connection.send(x, target.write_whole(x.head, x.request_id, body, x.head_edits), None, x.is_head, True)
         else:
             head = target.write_head(x.head, x.request_id, length, x.head_edits)
             if x.handshake is not None:
                 head = x.handshake.request(head, x.head)
-            if x.vouched is not None:
+            if x.principal_lines is not None:
                 # For the admin server only: the lines go before the blank one.
-                head = head[: len(head) - 2] + x.vouched + b"\r\n"
-            connection.send(x, head, body, x.to_head, done)
+                head = head[: len(head) - 2] + x.principal_lines + b"\r\n"
+            connection.send(x, head, body, x.is_head, done)
         now_ns = monotonic_ns()
         x.overhead_ns += now_ns - x.ready_ns
         if done:
@@ -170,7 +170,7 @@ class AttemptSender:
                 if 0 < x.until_ns < x.answer_ns:
                     x.answer_ns = x.until_ns
             attempts: Attempts = route.attempts
-            x.deadline_ns = attempts.patience(x, now_ns)
+            x.deadline_ns = attempts.deadline(x, now_ns)
         else:
             x.streamed = True
             x.body = None
@@ -203,7 +203,7 @@ class AttemptSender:
         x.waiting = None
         x.waiting_bytes = 0
         x.hold = 0
-        x.ends = False
+        x.has_terminator = False
         x.pump = None
         x.answer_lines = None
         x.document = None
@@ -297,7 +297,7 @@ class AttemptSender:
         twin: Exchange = primary.other
         primary.other = None
         twin.other = None
-        primary.asked = primary.asked or twin.asked
+        primary.request_sent = primary.request_sent or twin.request_sent
         if loser is twin:
             twin.closed = True
         else:
@@ -306,7 +306,7 @@ class AttemptSender:
     def _call_off(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give back an attempt's slot, connection and task."""
         if x.index >= 0:
-            balancer: Balancer = x.leg.balancer
+            balancer: Balancer = x.destination.balancer
             if x.index < 64:
                 bit = 1
                 bit <<= x.index  # in C, `1 << n` would be an int

@@ -19,13 +19,13 @@ from budgateway.transport.client_cy import response_parser
 from budgateway.wire.inference import ERROR_BODIES
 
 if TYPE_CHECKING:
-    from budgateway.auth.authenticator_cy import Standing
+    from budgateway.auth.authenticator_cy import VerifiedCredential
     from budgateway.exchange.cached_plan import Part
     from budgateway.exchange.exchange_cy import Exchange
     from budgateway.observe.record_cy import Recorder
     from budgateway.proxy.pipeline_cy import Snapshot
     from budgateway.proxy.relay_cy import Relay
-    from budgateway.routing.router_cy import RouteRoom
+    from budgateway.routing.router_cy import CompiledRoute
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection
 
@@ -84,7 +84,7 @@ class FastPath:
         """Cache the plan of an exchange that ended well, if every stage contributes its part; then the client's next
         request goes to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
         refused: the native half serves none of those."""
-        route: RouteRoom = x.route
+        route: CompiledRoute = x.route
         if x.streams or x.rename or x.tap is not None or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
             return
         snapshot: Snapshot = x.snapshot
@@ -122,35 +122,35 @@ class FastPath:
         relay = self._relay
         downstream: ServerConnection = given_up.downstream
         connection: ClientConnection | None = given_up.connection
-        standing: Standing | None = given_up.verified
+        verified: VerifiedCredential | None = given_up.verified
         started_ns, sent_ns = given_up.started_ns, given_up.sent_ns
         x = downstream.adopt(given_up.head, given_up.data, started_ns)
         relay.in_flight += 1
         x.request_id = given_up.request_id
         x.snapshot = relay.snapshot
-        x.stage = 4
-        x.grant = given_up.reservation
-        if standing is not None:
-            x.standing = standing
-            x.principal = standing.principal
-            x.limit_key = standing.id
+        x.resume_at = 4
+        x.reservation = given_up.reservation
+        if verified is not None:
+            x.verified = verified
+            x.principal = verified.principal
+            x.limit_key = verified.id
         snapshot: Snapshot = x.snapshot
         snapshot.routes.match(x)
-        route: RouteRoom = x.route
-        x.adapter = x.leg.adapters[x.dialect]
+        route: CompiledRoute = x.route
+        x.adapter = x.destination.adapters[x.dialect]
         x.adapter.request(x)
         x.index = given_up.index
         x.note = given_up.note
-        x.target = x.leg.balancer.targets[x.index]
+        x.target = x.destination.balancer.targets[x.index]
         x.overhead_ns = sent_ns - started_ns
         if connection is None:
             relay.waited(x, None)
             return
         x.attempts = 1
-        x.leg_attempts = 1
+        x.destination_attempts = 1
         x.reused = True
-        x.asked = True
+        x.request_sent = True
         x.connection = connection
         connection.adopt(x)
         x.answer_ns = sent_ns + route.first_byte_ns
-        x.deadline_ns = route.attempts.patience(x, sent_ns)
+        x.deadline_ns = route.attempts.deadline(x, sent_ns)

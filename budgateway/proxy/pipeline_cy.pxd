@@ -7,7 +7,7 @@ from budgateway.exchange.exchange_cy cimport Exchange
 from budgateway.limits.prepared_cy cimport RouteLimits
 from budgateway.limits.stage_cy cimport Limits
 from budgateway.providers.passthrough_cy cimport Passthrough
-from budgateway.routing.router_cy cimport Leg, Router, RouteRoom
+from budgateway.routing.router_cy cimport Destination, Router, CompiledRoute
 
 
 cdef class Snapshot:
@@ -19,9 +19,9 @@ cdef class Snapshot:
     cdef public object origins          # routing.cors.CrossOrigins
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, room=RouteLimits, leg=Leg, adapter=Passthrough, balancer=Balancer, done=cython.int, stages=tuple)
+@cython.locals(rooms=Snapshot, route=CompiledRoute, room=RouteLimits, destination=Destination, adapter=Passthrough, balancer=Balancer, done=cython.int, stages=tuple)
 cpdef plan(Exchange x)
 
 
-@cython.locals(rooms=Snapshot, route=RouteRoom, leg=Leg, attempts=Attempts)
+@cython.locals(rooms=Snapshot, route=CompiledRoute, destination=Destination, attempts=Attempts)
 cpdef tuple stages_of(Exchange x)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.records import Settings
     from budgateway.routing.cors import CrossOrigins
-    from budgateway.routing.router_cy import Leg, Router, RouteRoom
+    from budgateway.routing.router_cy import CompiledRoute, Destination, Router
     from budgateway.transport.client_cy import Target
 
 
 class Stage(Protocol):
-    """A stage of some routes only, between the limits and the choice of an upstream (`RouteRoom.stages`)."""
+    """A stage of some routes only, between the limits and the choice of an upstream (`CompiledRoute.stages`)."""
 
     def decide(self, x: Exchange) -> Awaitable[None] | None:
         """Decide about an exchange. Returns None to go on, or to answer with the `x.reply` that it has set; else an
@@ -60,20 +60,20 @@ def plan(x: Exchange) -> Awaitable[None] | None:
     changes nothing for an exchange in flight, because its stages are its snapshot's.
     """
     rooms: Snapshot = x.snapshot
-    done = x.stage  # 0, unless a stage has waited
+    done = x.resume_at  # 0, unless a stage has waited
     if done < 1:
         # authenticate the principal
         waiting = rooms.auth.identify(x)
         if waiting is not None:
-            x.stage = 1
+            x.resume_at = 1
             return waiting
     if done < 2:
         try:
             rooms.routes.match(x)  # peek at the body, find the route
-            route: RouteRoom = x.route
+            route: CompiledRoute = x.route
             rooms.auth.authorize(x, route.access, route.name)  # check that this principal may use it
         except GatewayError:
-            rooms.limits.stray(x)  # count it as unrouted: refused requests are limited, too
+            rooms.limits.unrouted(x)  # count it as unrouted: refused requests are limited, too
             raise
     route = x.route
     if done < 3:
@@ -81,7 +81,7 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         # requests, tokens, leases and budgets: all or nothing
         waiting = rooms.limits.decide(x, room)
         if waiting is not None:
-            x.stage = 3
+            x.resume_at = 3
             return waiting
     if done < 4:
         stages = route.stages
@@ -90,16 +90,16 @@ def plan(x: Exchange) -> Awaitable[None] | None:
             x.step += 1
             waiting = stage.decide(x)
             if waiting is not None:
-                x.stage = 3
+                x.resume_at = 3
                 return waiting
         if x.reply is not None:
             return None
-        leg: Leg = x.leg
-        adapter: Passthrough = leg.adapters[x.dialect]
+        destination: Destination = x.destination
+        adapter: Passthrough = destination.adapters[x.dialect]
         x.adapter = adapter
         adapter.request(x)  # the upstream's name for the model, and its dialect
-        balancer: Balancer = leg.balancer
-        x.stage = 4  # only an upstream is left to find: where there is none, a fallback may have one
+        balancer: Balancer = destination.balancer
+        x.resume_at = 4  # only an upstream is left to find: where there is none, a fallback may have one
         return balancer.next(x)  # filter -> score -> pick
     return None
 
@@ -108,8 +108,8 @@ def stages_of(x: Exchange) -> tuple[Any, ...]:
     """Return every stage that decides about this exchange, in the order of `plan`; None stands for one that the route
     does not have. A cached plan needs a part from each."""
     rooms: Snapshot = x.snapshot
-    route: RouteRoom = x.route
-    leg: Leg = x.leg
+    route: CompiledRoute = x.route
+    destination: Destination = x.destination
     attempts: Attempts = route.attempts
     return (
         rooms.auth,
@@ -118,7 +118,7 @@ def stages_of(x: Exchange) -> tuple[Any, ...]:
         rooms.limits,
         *route.stages,
         x.adapter,
-        leg.balancer,
+        destination.balancer,
         route.mirror,
         attempts.hedging,
     )

@@ -4,7 +4,7 @@ from budgateway.balance.attempts_cy cimport Attempts
 from budgateway.balance.balancer_cy cimport Balancer
 from budgateway.exchange.exchange_cy cimport Exchange
 from budgateway.exchange.handler_cy cimport ExchangeHandler
-from budgateway.exchange.judge_cy cimport (
+from budgateway.exchange.response_check_cy cimport (
     frame, has_spoken, hold, judge, judge_document, judge_end, scan_of, verdict_of, verdict_of_delay,
 )
 from budgateway.limits.stage_cy cimport Limits
@@ -12,7 +12,7 @@ from budgateway.observe.record_cy cimport Recorder
 from budgateway.proxy.attempt_cy cimport AttemptSender
 from budgateway.providers.passthrough_cy cimport Passthrough
 from budgateway.proxy.pipeline_cy cimport Snapshot, plan
-from budgateway.routing.router_cy cimport Leg, RouteRoom
+from budgateway.routing.router_cy cimport Destination, CompiledRoute
 from budgateway.server.connection_cy cimport ServerConnection
 from budgateway.transport.client_cy cimport ClientConnection, Target
 from budgateway.wire.chunked_cy cimport chunk
@@ -36,11 +36,11 @@ cdef class Relay(ExchangeHandler):
     # configuration
     cdef public Snapshot snapshot
     cdef public str shedding
-    cdef public Py_ssize_t calm
+    cdef public Py_ssize_t spread_above
     # now
     cdef public Py_ssize_t in_flight    # exchanges started and not closed
 
-    @cython.locals(route=RouteRoom)
+    @cython.locals(route=CompiledRoute)
     cdef _plan(self, Exchange x)
     @cython.locals(
         now_ns=cython.longlong, flags=cython.int, length=Py_ssize_t, whole=bint, data=bytes,
@@ -62,7 +62,7 @@ cdef class Relay(ExchangeHandler):
     @cython.locals(target=Target, last=bytes)
     cpdef response_end(self, Exchange x, bytes out, long long now_ns)
     cdef _keep(self, Exchange x, bytes out)
-    @cython.locals(leg=Leg)
+    @cython.locals(destination=Destination)
     cdef bint _may_leave(self, Exchange x, bint complete) except -1
     @cython.locals(
         target=Target, downstream=ServerConnection, now_ns=cython.longlong, attempts=cython.int, data=bytes,
@@ -70,11 +70,11 @@ cdef class Relay(ExchangeHandler):
     cpdef switched(self, Exchange x, connection, head, bytes rest)
     @cython.locals(
         status=cython.int, flags=cython.int, keep_alive=bint, scan=cython.int, length=Py_ssize_t, adapter=Passthrough,
-        target=Target, disclosure=bytes, attempts=Attempts, leg=Leg, count=cython.int, data=bytes, body=bytes,
-        route=RouteRoom, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
+        target=Target, disclosure=bytes, attempts=Attempts, destination=Destination, count=cython.int, data=bytes, body=bytes,
+        route=CompiledRoute, sent_ns=cython.longlong, overhead_us=cython.longlong, doubtful=bint,
     )
     cdef _answer(self, Exchange x, head, bint complete, long long now_ns)
-    @cython.locals(route=RouteRoom, now_ns=cython.longlong, leg=Leg, balancer=Balancer)
+    @cython.locals(route=CompiledRoute, now_ns=cython.longlong, destination=Destination, balancer=Balancer)
     cdef _began(self, Exchange x)
     @cython.locals(downstream=ServerConnection)
     cdef _to_client(self, Exchange x, bytes data)
@@ -87,9 +87,9 @@ cdef class Relay(ExchangeHandler):
     @cython.locals(downstream=ServerConnection, deadline_ns=cython.longlong)
     cdef _comment(self, Exchange x, long long now_ns)
     cdef _answer_stream(self, Exchange x, head, long long now_ns)
-    @cython.locals(route=RouteRoom, target=Target, leg=Leg, balancer=Balancer, since_ns=cython.longlong)
+    @cython.locals(route=CompiledRoute, target=Target, destination=Destination, balancer=Balancer, since_ns=cython.longlong)
     cdef _suspect(self, Exchange x, long long now_ns)
-    @cython.locals(leg=Leg, balancer=Balancer)
+    @cython.locals(destination=Destination, balancer=Balancer)
     cdef _pause(self, Exchange x, head, long long now_ns)
     @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
     cdef bint _is_turned_away(self, Exchange x, head, bint complete, long long now_ns) except -1
@@ -101,7 +101,7 @@ cdef class Relay(ExchangeHandler):
     cpdef give_up(self, Exchange x, error)
     @cython.locals(downstream=ServerConnection)
     cdef _tell(self, Exchange x, bytes data, int outcome, int verdict)
-    @cython.locals(leg=Leg, balancer=Balancer, connection=ClientConnection)
+    @cython.locals(destination=Destination, balancer=Balancer, connection=ClientConnection)
     cdef _close(self, Exchange x, int outcome, int verdict, long long now_ns)
-    @cython.locals(route=RouteRoom, leg=Leg, target=Target, upstream=str, snapshot=Snapshot, limits=Limits)
+    @cython.locals(route=CompiledRoute, destination=Destination, target=Target, upstream=str, snapshot=Snapshot, limits=Limits)
     cdef _settle(self, Exchange x, int outcome, long long now_ns)

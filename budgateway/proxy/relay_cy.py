@@ -14,7 +14,7 @@ from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
 from budgateway.errors import DeadlineExceeded, GatewayError, InternalError, Overloaded, UpstreamTimeout
 from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
 from budgateway.exchange.handler_cy import ExchangeHandler
-from budgateway.exchange.judge_cy import (
+from budgateway.exchange.response_check_cy import (
     frame,
     has_spoken,
     hold,
@@ -34,14 +34,14 @@ from budgateway.native import (
 )
 from budgateway.proxy.attempt_cy import AttemptSender
 from budgateway.proxy.pipeline_cy import plan
-from budgateway.proxy.waiting import go_on
+from budgateway.proxy.suspended import go_on
 from budgateway.server.websocket import SocketCounts, Tunnel
-from budgateway.wire.answer import body_bytes, response_bytes
 from budgateway.wire.chunked_cy import chunk
 from budgateway.wire.date import date_line
 from budgateway.wire.dialects import NONE
+from budgateway.wire.error_response import body_bytes, response_bytes
 from budgateway.wire.retry_after import seconds_of
-from budgateway.wire.upgrade import SWITCH_LINES
+from budgateway.wire.websocket import SWITCH_LINES
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from budgateway.observe.record_cy import Recorder
     from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.proxy.pipeline_cy import Snapshot
-    from budgateway.routing.router_cy import Leg, RouteRoom
+    from budgateway.routing.router_cy import CompiledRoute, Destination
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection, Target
 
@@ -77,7 +77,7 @@ _LOCATED = 32768
 _SCAN_DOCUMENT = 1
 _SCAN_EVENTS = 2
 
-# The results of judge_cy.
+# The results of response_check_cy.
 _PASS = 0
 _WAIT = 1
 _CONTEXT = 3
@@ -124,7 +124,7 @@ class Relay(ExchangeHandler):
         self.snapshot: Snapshot | None = None
         # reason to refuse new exchanges; empty: take them
         self.shedding = ""
-        self.calm = 1 << 30  # exchanges in flight here, above which one upstream is held to its `share`
+        self.spread_above = 1 << 30  # exchanges in flight here, above which one upstream is held to its `share`
         # now
         self.in_flight = 0
 
@@ -142,15 +142,15 @@ class Relay(ExchangeHandler):
             if x.flags & _ASKING:
                 self._answer_options(x)
                 return
-            if x.stage == 0 and self.shedding and not x.head.path.startswith(_NEVER_SHED):
+            if x.resume_at == 0 and self.shedding and not x.head.path.startswith(_NEVER_SHED):
                 raise Overloaded(f"the gateway accepts no requests at the moment: {self.shedding}", retry_after_s=1.0)
             waiting = plan(x)
             if waiting is None:
                 if x.reply is not None:
                     self._reply(x, x.reply)
                     return
-                route: RouteRoom = x.route
-                if self.in_flight + self.fast_in_flight() > self.calm:
+                route: CompiledRoute = x.route
+                if self.in_flight + self.fast_in_flight() > self.spread_above:
                     self.sender.spread(x)
                 if route.mirror is not None:
                     route.mirror.copy(x, self._spawn)
@@ -177,7 +177,7 @@ class Relay(ExchangeHandler):
     def _refuse(self, x: Exchange, error: GatewayError) -> None:
         """Handle a stage's refusal. If the choice of an upstream failed, a fallback of the route may have one; every
         other refusal is final."""
-        if x.stage == 4 and not x.attempts:
+        if x.resume_at == 4 and not x.attempts:
             attempts: Attempts = x.route.attempts
             if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
                 self.sender.retry(x, 0, monotonic_ns())
@@ -193,16 +193,18 @@ class Relay(ExchangeHandler):
         start = b"HTTP/1.1 %d %b\r\n" % (reply.status, _PHRASES.get(reply.status, b""))
         if b"date: " not in reply.lines:
             start += date_line().encode() + b"\r\n"
-        head: ResponseHead = ResponseHead.parse(start + reply.lines + b"\r\n", 0, x.to_head)  # type: ignore[assignment]  # it ends
+        head: ResponseHead = ResponseHead.parse(start + reply.lines + b"\r\n", 0, x.is_head)  # type: ignore[assignment]  # it ends
         flags = head.flags
         x.sse = scan_of(flags) == _SCAN_EVENTS
         whole = reply.pieces is None
         length = len(reply.body) if whole else frame(x, flags, -1, True)
-        if flags & _NO_BODY and not (x.to_head and whole):
+        if flags & _NO_BODY and not (x.is_head and whole):
             length = -1
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0 and not x.to_close
         x.overhead_ns += now_ns - x.ready_ns
-        data = self._write_head(head, length, x.keep_alive, x.request_id, x.cors, 0, x.overhead_ns // 1000, x.grant)
+        data = self._write_head(
+            head, length, x.keep_alive, x.request_id, x.cors, 0, x.overhead_ns // 1000, x.reservation
+        )
         if whole or flags & _NO_BODY:
             if not flags & _NO_BODY:
                 x.bytes_out = len(reply.body)
@@ -304,7 +306,7 @@ class Relay(ExchangeHandler):
 
     def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
         """Answer a request that never became an exchange, because it has no valid head."""
-        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
+        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # connections are accepted after the first one
         request_id = self._next_id()
         body = body_bytes(error, request_id, NONE)
         connection.write(response_bytes(error, request_id, body, True, 0, snapshot.origins.malformed(data)))
@@ -320,7 +322,7 @@ class Relay(ExchangeHandler):
         elif x.progressed:
             x.progressed = False
             x.stalled = False
-            x.spoke_ns = now_ns
+            x.last_byte_ns = now_ns
             if x.head_sent or x.held is not None:
                 x.deadline_ns = now_ns + route.chunk_ns
         elif x.deadline_ns and now_ns > x.deadline_ns:
@@ -335,7 +337,7 @@ class Relay(ExchangeHandler):
             else:
                 self._expire(x, "chunk" if x.head_sent else "first_byte")
         else:
-            if route.comment_ns and x.sse and now_ns - x.spoke_ns > route.comment_ns:
+            if route.comment_ns and x.sse and now_ns - x.last_byte_ns > route.comment_ns:
                 self._comment(x, now_ns)
             if x.deadline_ns and x.index >= 0 and x.connection is not None:
                 self._suspect(x, now_ns)
@@ -384,7 +386,7 @@ class Relay(ExchangeHandler):
     def response(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
         """Send a response that came whole."""
         target: Target = x.target
-        target.pool.heard_ns = now_ns
+        target.pool.last_heard_ns = now_ns
         x.connection = None
         if x.status == 429 or x.status == 503:
             self._pause(x, head, now_ns)
@@ -393,7 +395,7 @@ class Relay(ExchangeHandler):
     def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> Any | None:
         """Set up the body's pump, and hold the head back until something follows it."""
         target: Target = x.target
-        target.pool.heard_ns = now_ns
+        target.pool.last_heard_ns = now_ns
         if x.status == 429 or x.status == 503:
             self._pause(x, head, now_ns)
         self._answer(x, head, False, now_ns)
@@ -425,7 +427,7 @@ class Relay(ExchangeHandler):
     def response_end(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
         """Send the rest of the body, and end the exchange."""
         target: Target = x.target
-        target.pool.heard_ns = now_ns
+        target.pool.last_heard_ns = now_ns
         x.connection = None
         if x.held is not None:
             self._keep(x, out)
@@ -437,7 +439,7 @@ class Relay(ExchangeHandler):
         if x.sse and not x.token_ns and has_spoken(x):
             x.token_ns = now_ns
         x.progressed = True
-        if x.ends and judge_end(x) != _PASS:
+        if x.has_terminator and judge_end(x) != _PASS:
             if out:
                 self._to_client(x, out)
             self.give_up(x, x.doubt)  # type: ignore[arg-type]  # the judge says why it fails
@@ -461,8 +463,8 @@ class Relay(ExchangeHandler):
         """Return whether a held head may leave now: nothing is checked, or the response passed the check."""
         if not x.hold:
             return True
-        leg: Leg = x.leg
-        return not self._is_held(x, judge(x, complete, leg.hold_bytes))
+        destination: Destination = x.destination
+        return not self._is_held(x, judge(x, complete, destination.hold_bytes))
 
     def _is_held(self, x: Exchange, judgement: int) -> bool:
         """Return whether a response must not be passed on: not yet, or not at all, because another attempt has begun or
@@ -495,7 +497,7 @@ class Relay(ExchangeHandler):
         """Send a comment into a silent stream, so that its client goes on waiting. A held head is released first, so
         the response begins with it."""
         downstream: ServerConnection = x.downstream
-        x.spoke_ns = now_ns
+        x.last_byte_ns = now_ns
         if x.held is not None:
             if x.began_ns:
                 x = self.sender.won(x)
@@ -515,11 +517,11 @@ class Relay(ExchangeHandler):
         if not x.head_sent and not x.streamed and x.route.may_replay(x):
             now_ns = monotonic_ns()
             # Not after a byte of a response: a malformed one is no sign of a stale connection.
-            stale = x.reused and not x.fresh and not x.heard
+            stale = x.reused and not x.force_dial and not x.heard
             if stale and x.other is None:
                 # The keep-alive race: the upstream closed as we wrote. Try once more, on a new connection.
-                x.fresh = True
-                x.leg_attempts -= 1
+                x.force_dial = True
+                x.destination_attempts -= 1
                 x.retries += 1 << (8 * STALE)
                 self.sender.retry(x, 0, now_ns)
                 return
@@ -532,23 +534,23 @@ class Relay(ExchangeHandler):
 
     def _suspect(self, x: Exchange, now_ns: int) -> None:
         """Have an upstream probed that is silent for a while, to this exchange and to all others."""
-        route: RouteRoom = x.route
+        route: CompiledRoute = x.route
         target: Target = x.target
         since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
         if x.ready_ns > since_ns:
             since_ns = x.ready_ns
-        since_ns = max(since_ns, target.pool.heard_ns)
+        since_ns = max(since_ns, target.pool.last_heard_ns)
         if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
+            destination: Destination = x.destination
+            balancer: Balancer = destination.balancer
             balancer.suspect(x, now_ns)
 
     def _pause(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
         """Give an upstream that sent retry-after a pause, if others of its provider are left."""
         words = head.header("retry-after")
         if words is not None and x.index >= 0:
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
+            destination: Destination = x.destination
+            balancer: Balancer = destination.balancer
             balancer.rest(x, seconds_of(words, time()), now_ns)
 
     def switched(self, x: Exchange, connection: ClientConnection, head: ResponseHead, rest: bytes) -> None:
@@ -571,15 +573,17 @@ class Relay(ExchangeHandler):
         lines += target.disclosure
         attempts = x.attempts if target.disclosure else 0
         took_us = x.overhead_ns // 1000
-        data = self._write_switch(head, -1, True, x.request_id, lines, attempts, took_us, x.grant, target.redactor)
+        data = self._write_switch(
+            head, -1, True, x.request_id, lines, attempts, took_us, x.reservation, target.redactor
+        )
         if x.index >= 0:
             # A breaker's trial does not last as long as the WebSocket.
-            x.leg.balancer.answered(x, now_ns)
+            x.destination.balancer.answered(x, now_ns)
         if x.tap is not None:
             x.tap.copy(x, data)
         place, downstream.place = downstream.place, 0
-        client, early, door = downstream.surrender()
-        tunnel = Tunnel(self, x, door, x.route.record.websocket, handshake.deflate, self.sockets, place)
+        client, early, server_state = downstream.surrender()
+        tunnel = Tunnel(self, x, server_state, x.route.record.websocket, handshake.deflate, self.sockets, place)
         tunnel.open(client, connection.surrender(), data, rest, early)
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
@@ -593,21 +597,23 @@ class Relay(ExchangeHandler):
         x.first_byte_ns = now_ns
         body: bytes | None = None  # if it is not what came
         status = x.status
-        flags = x.told_flags
-        length = x.told_length
+        flags = x.response_flags
+        length = x.declared_length
         if status >= 400 and self._is_turned_away(x, head, complete, now_ns):
             return
         keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         scan = scan_of(flags)
         x.sse = scan == _SCAN_EVENTS
         adapter: Passthrough = x.adapter
-        leg: Leg = x.leg
+        destination: Destination = x.destination
         target: Target = x.target
         redactor = target.redactor
         if flags & _LOCATED:
-            head = target.relocate(head, x.to_head)
+            head = target.relocate(head, x.is_head)
         if complete and not flags & _NO_BODY:
-            doubtful = flags & _DOUBTFUL and status == 200 and leg.hold_bytes and length <= leg.hold_bytes
+            doubtful = (
+                flags & _DOUBTFUL and status == 200 and destination.hold_bytes and length <= destination.hold_bytes
+            )
             if doubtful and self._is_held(x, judge_document(x, status, head.body() or b"")):
                 return
             if x.sse and length:
@@ -625,7 +631,7 @@ class Relay(ExchangeHandler):
             keep_alive = False
         if not complete:
             x.pump = adapter.body(x, head)
-            if scan != 0 and leg.hold_bytes:
+            if scan != 0 and destination.hold_bytes:
                 attempts: Attempts = x.route.attempts
                 hold(x, status, attempts.minds_context)
         x.keep_alive = keep_alive
@@ -639,10 +645,14 @@ class Relay(ExchangeHandler):
             write_head = self._write_translated
         overhead_us = x.overhead_ns // 1000
         if complete and body is None and not flags & _NO_BODY:
-            data = self._write_whole(head, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor)
+            data = self._write_whole(
+                head, keep_alive, x.request_id, disclosure, count, overhead_us, x.reservation, redactor
+            )
             x.bytes_out = length
         else:
-            data = write_head(head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.grant, redactor)
+            data = write_head(
+                head, length, keep_alive, x.request_id, disclosure, count, overhead_us, x.reservation, redactor
+            )
             if not complete:
                 x.held = data
                 x.read_ns = monotonic_ns()
@@ -659,7 +669,7 @@ class Relay(ExchangeHandler):
 
     def _began(self, x: Exchange) -> None:
         """Note that the head leaves: from now on the exchange cannot be tried again."""
-        route: RouteRoom = x.route
+        route: CompiledRoute = x.route
         now_ns = monotonic_ns()
         x.head_sent = True
         # Free the request, because a stream may last long.
@@ -669,8 +679,8 @@ class Relay(ExchangeHandler):
         x.overhead_ns += now_ns - x.read_ns
         x.deadline_ns = now_ns + route.chunk_ns
         if x.index >= 0 and x.status < 500 and x.status != 429:
-            leg: Leg = x.leg
-            balancer: Balancer = leg.balancer
+            destination: Destination = x.destination
+            balancer: Balancer = destination.balancer
             balancer.answered(x, now_ns)
 
     def _answer_stream(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
@@ -727,7 +737,7 @@ class Relay(ExchangeHandler):
         early = phase == "first_byte" and now_ns < x.answer_ns
         if early and not x.streamed and x.route.may_replay(x):
             # An upstream that exceeded half of the client's own timeout is not to blame.
-            hasty = x.until_ns and x.answer_ns == x.until_ns and not x.leg.first_event_ns
+            hasty = x.until_ns and x.answer_ns == x.until_ns and not x.destination.first_event_ns
             if self.sender.another(x, VERDICT_NEUTRAL if hasty else VERDICT_FAILURE, TIMEOUT, -1, now_ns):
                 return
         if early:
@@ -766,7 +776,7 @@ class Relay(ExchangeHandler):
         x.pump = None
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0
         count = x.attempts if x.target is not None and x.target.disclosure else 0
-        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # a door opens behind the first one
+        snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # connections are accepted after the first one
         lines = snapshot.origins.lines(x.head) if x.route is None else x.cors
         if x.adapter is None:  # refused before a destination was chosen
             body = body_bytes(error, x.request_id, x.dialect)
@@ -793,9 +803,9 @@ class Relay(ExchangeHandler):
         x.deadline_ns = 0
         if x.other is not None:
             self.sender.cancel_other(x, now_ns)
-        leg: Leg = x.leg
+        destination: Destination = x.destination
         if x.index >= 0:
-            balancer: Balancer = leg.balancer
+            balancer: Balancer = destination.balancer
             balancer.release(x, verdict, now_ns)
         connection: ClientConnection | None = x.connection
         if connection is not None:
@@ -830,17 +840,17 @@ class Relay(ExchangeHandler):
         """Write an exchange's record, and settle its limits by the usage that was recorded."""
         target: Target | None = x.target
         upstream = "" if target is None else target.label
-        route: RouteRoom | None = x.route
+        route: CompiledRoute | None = x.route
         if route is None:
             self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
             return
-        leg: Leg = x.leg
+        destination: Destination = x.destination
         snapshot: Snapshot = x.snapshot
         limits: Limits = snapshot.limits
-        self._recorder.record(x, outcome, route.label, leg.label, upstream, limits.price(x), now_ns)
-        if x.claim is not None:
-            x.claim.settle(*self._recorder.used())
-            x.claim = None
-        if x.grant is not None:
-            x.grant = None
+        self._recorder.record(x, outcome, route.label, destination.label, upstream, limits.price(x), now_ns)
+        if x.global_reservation is not None:
+            x.global_reservation.settle(*self._recorder.used())
+            x.global_reservation = None
+        if x.reservation is not None:
+            x.reservation = None
             limits.released()

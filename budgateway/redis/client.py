@@ -9,8 +9,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from budgateway.redis.link import Link, packed
-from budgateway.redis.places import Dialler, reason
+from budgateway.redis.connection import Connection, packed
+from budgateway.redis.discovery import Dialler, reason
 from budgateway.redis.reply import StoreError, Waiter
 from budgateway.system.keeper import keep_on
 
@@ -43,10 +43,10 @@ class Store:
     """
 
     def __init__(
-        self, settings: StoreSettings, *, connections: int = 1, voice: Callable[[bool], bool | None] | None = None
+        self, settings: StoreSettings, *, connections: int = 1, should_log: Callable[[bool], bool | None] | None = None
     ) -> None:
         """`connections` is the maximum: decisions have the first one to themselves, other commands share the rest.
-        Nothing happens before `open`. `voice(is_up)` returns whether to log a change: True: log it; False: another
+        Nothing happens before `open`. `should_log(is_up)` returns whether to log a change: True: log it; False: another
         worker already did; None: rate-limited."""
         self.settings = settings
         # Called on each change, with the reason for going down, or "" when up.
@@ -60,8 +60,8 @@ class Store:
         self._dialler = Dialler(settings)
         self._connections = connections
         self._place: StoreNode | None = None
-        self._link: Link | None = None
-        self._others: list[Link] = []
+        self._connection: Connection | None = None
+        self._others: list[Connection] = []
         self._growing: asyncio.Task[None] | None = None
         self._late_in_a_row = 0
         self._out: list[bytes] = []
@@ -73,7 +73,7 @@ class Store:
         self._down_since = time.monotonic()
         self._up_since = 0.0
         self._needed = 1
-        self._voice = voice
+        self._should_log = should_log
         self._said: dict[bool, float] = {}
         self._unsaid = True
         self._keeper: asyncio.Task[None] | None = None
@@ -101,26 +101,26 @@ class Store:
         self._flush_due = False
         out, self._out = self._out, []
         sinks, self._out_sinks = self._out_sinks, []
-        link = self._link
+        connection = self._connection
         if not sinks:
             return
-        if link is None or not self.is_up or link.pending > MAX_PENDING:
+        if connection is None or not self.is_up or connection.pending > MAX_PENDING:
             error = StoreError(self.reason or "too many commands are in flight", "DOWN")
             for sink in sinks:
                 sink.failed(error)
         else:
-            link.send(b"".join(out), sinks, self.settings.timeout_s)
+            connection.send(b"".join(out), sinks, self.settings.timeout_s)
 
     async def call(self, *command: Word, timeout_s: float = 0.0) -> Reply:
         """Run a command that no decision waits for (keys, cached answers). Raises StoreError. Not ordered with
         `submit`."""
-        if not self.is_up or self._link is None:
+        if not self.is_up or self._connection is None:
             raise StoreError(self.reason, "DOWN")
         future: asyncio.Future[Reply] = self._loop.create_future()
-        link = self._spare_link()
-        if link.pending > MAX_PENDING:
+        connection = self._second_connection()
+        if connection.pending > MAX_PENDING:
             raise StoreError("too many commands are in flight", "DOWN")
-        link.send(packed(*command), [Waiter(future)], timeout_s or self.settings.timeout_s)
+        connection.send(packed(*command), [Waiter(future)], timeout_s or self.settings.timeout_s)
         try:
             return await future
         except StoreError as error:
@@ -144,7 +144,7 @@ class Store:
         if self._flush_due:
             self.flush()
         deadline = self._loop.time() + self.settings.timeout_s
-        while self.is_up and self._link is not None and self._link.pending and self._loop.time() < deadline:  # noqa: ASYNC110
+        while self.is_up and self._connection is not None and self._connection.pending and self._loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         tasks = [task for task in (self._keeper, self._growing) if task is not None]
         for task in tasks:
@@ -154,29 +154,29 @@ class Store:
         self.reason = "the gateway is stopping"
         self._drop("the gateway is stopping")
 
-    def _spare_link(self) -> Link:
+    def _second_connection(self) -> Connection:
         """Return the least busy connection that decisions do not use, or theirs while there is no other. Opens another
         one when all are busy."""
-        assert self._link is not None
-        best = min(self._others, key=_pending, default=self._link)
+        assert self._connection is not None
+        best = min(self._others, key=_pending, default=self._connection)
         if (not self._others or best.pending) and len(self._others) + 1 < self._connections and self._growing is None:
             self._growing = self._loop.create_task(self._grow(), name="redis: reconnecting")
         return best
 
     async def _grow(self) -> None:
         place = self._place
-        link = Link(self._ended, self._answered)
+        connection = Connection(self._ended, self._answered)
         try:
             if place is not None:
-                await self._dialler.connect(place, link)
+                await self._dialler.connect(place, connection)
                 if self.is_up and place == self._place and not self._closed:
-                    self._others.append(link)
+                    self._others.append(connection)
         except (StoreError, OSError, TimeoutError):
             pass  # the main connection determines whether Redis is up
         finally:
             self._growing = None
-            if link not in self._others:
-                link.abort("not needed")
+            if connection not in self._others:
+                connection.abort("not needed")
 
     # ---------------------------------------------------------------- up and down
 
@@ -185,13 +185,13 @@ class Store:
         wait_s = 0.0
         while True:
             try:
-                link = await self._connect()
+                connection = await self._connect()
             except (StoreError, OSError, TimeoutError) as error:
                 self._go_down(reason(error))
                 if isinstance(error, StoreError):
                     self._dialler.heed(error)
             else:
-                self._go_up(link)
+                self._go_up(connection)
                 await self._broken.wait()
                 wait_s = 0.0
                 if time.monotonic() - self._up_since < RELAPSE_S:
@@ -202,26 +202,26 @@ class Store:
             wait_s = min(max(wait_s * 2, RETRY_MIN_S), RETRY_MAX_S)
             await asyncio.sleep(wait_s * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
 
-    async def _connect(self) -> Link:
+    async def _connect(self) -> Connection:
         """Return a connection that has answered every probe in time."""
         self._broken.clear()
         place = await self._dialler.find()
-        link = Link(self._ended, self._answered)
+        connection = Connection(self._ended, self._answered)
         try:
-            await self._dialler.connect(place, link)
+            await self._dialler.connect(place, connection)
             for number in range(self._needed):
                 if number:
                     await asyncio.sleep(RETRY_MIN_S)
-                await self._probe(link)
+                await self._probe(connection)
         except BaseException:
-            link.abort("given up")
+            connection.abort("given up")
             raise
         self._place = place
-        return link
+        return connection
 
-    async def _probe(self, link: Link) -> None:
+    async def _probe(self, connection: Connection) -> None:
         try:
-            await link.ask(*self.probes(), timeout_s=self.settings.timeout_s)
+            await connection.ask(*self.probes(), timeout_s=self.settings.timeout_s)
         except StoreError as error:
             if error.code != "TIMEOUT":
                 raise
@@ -231,8 +231,8 @@ class Store:
         """Return a write command, because replicas and full servers refuse only writes."""
         return ("SET", f"rate_limit:{{{self.settings.namespace}}}:probe", "1", "PX", 60_000)
 
-    def _go_up(self, link: Link) -> None:
-        self._link = link
+    def _go_up(self, connection: Connection) -> None:
+        self._connection = connection
         self._late_in_a_row = 0
         self.is_up = True
         self.reason = ""
@@ -240,7 +240,7 @@ class Store:
         if False in self._said and not self._unsaid:
             self._say(True, "redis at %s is back after %.1f s", self._place, self._up_since - self._down_since)
         self._up.set()
-        if not link.is_open:
+        if not connection.is_open:
             self._go_down("it closed the connection")
         elif self.on_change is not None:
             self.on_change("")
@@ -264,18 +264,18 @@ class Store:
                 self.on_change(why)
 
     def _drop(self, why: str) -> None:
-        link, self._link = self._link, None
+        connection, self._connection = self._connection, None
         others, self._others = self._others, []
-        for one in (link, *others):
+        for one in (connection, *others):
             if one is not None:
                 one.abort(why)
         if self._out_sinks:
             self.flush()
 
-    def _ended(self, link: Link, why: str) -> None:
-        if link in self._others:
-            self._others.remove(link)
-        elif link is self._link and self.is_up:
+    def _ended(self, connection: Connection, why: str) -> None:
+        if connection in self._others:
+            self._others.remove(connection)
+        elif connection is self._connection and self.is_up:
             self._go_down(why)
 
     def _answered(self, in_time: bool) -> None:
@@ -298,7 +298,7 @@ class Store:
         now = time.monotonic()
         if now - self._said.get(good, -QUIET_S) < QUIET_S:
             return False
-        mine = True if self._voice is None else self._voice(good)
+        mine = True if self._should_log is None else self._should_log(good)
         if mine is None:
             return False
         self._said[good] = now
@@ -307,5 +307,5 @@ class Store:
         return True
 
 
-def _pending(link: Link) -> int:
-    return link.pending
+def _pending(connection: Connection) -> int:
+    return connection.pending

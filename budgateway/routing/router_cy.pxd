@@ -5,7 +5,7 @@ from budgateway.exchange.exchange_cy cimport Exchange
 cdef int _UPGRADE, _JSON, _ENCODED, _TARGET_MODEL
 
 
-cdef class Leg:
+cdef class Destination:
     cdef public tuple adapters          # by the client's dialect: providers.passthrough_cy.Passthrough
     cdef public object balancer         # balance.balancer_cy.Balancer
     cdef public str provider
@@ -15,12 +15,12 @@ cdef class Leg:
     cdef public long long first_event_ns    # 0: half of the time left
 
 
-cdef class RouteRoom:
+cdef class CompiledRoute:
     cdef public object record           # records.Route
     cdef public str name, access
     cdef public int label
     cdef public object limits           # limits.stage_cy.RouteLimits
-    cdef public tuple legs, fallbacks   # of Leg
+    cdef public tuple destinations, fallbacks   # of Destination
     cdef public object shape            # routing.shape.Shape, or None
     cdef public object mirror           # balance.mirror.Mirroring, or None
     cdef public object attempts         # balance.attempts_cy.Attempts
@@ -35,18 +35,18 @@ cdef class RouteRoom:
 
 
 cdef class Router:
-    cdef public tuple rooms             # of RouteRoom, by the table's index
+    cdef public tuple compiled_routes             # of CompiledRoute, by the table's index
     cdef public object table            # native.RouteTable
     cdef object _find, _peek
     cdef dict _model_labels
     cdef Py_ssize_t _default_limit
 
-    @cython.locals(model=str, body=bytes, flags=cython.int, hides=cython.bint, index=Py_ssize_t, room=RouteRoom)
+    @cython.locals(model=str, body=bytes, flags=cython.int, hides=cython.bint, index=Py_ssize_t, compiled=CompiledRoute)
     cpdef match(self, Exchange x)
-    @cython.locals(room=RouteRoom, leg=Leg)
+    @cython.locals(compiled=CompiledRoute, destination=Destination)
     cpdef cached_plan(self, Exchange x)
-    @cython.locals(index=Py_ssize_t, room=RouteRoom)
+    @cython.locals(index=Py_ssize_t, compiled=CompiledRoute)
     cdef _asked_model(self, Exchange x)
-    @cython.locals(room=RouteRoom)
+    @cython.locals(compiled=CompiledRoute)
     cpdef name_late(self, Exchange x, str model)
     cdef _nothing(self, Exchange x, int why)

@@ -39,9 +39,9 @@ _CHANGING = ("POST", "PUT", "PATCH")
 Access = Literal["open", "authenticated", "models", "metrics", "admin"]
 
 
-class Leg:
+class Destination:
     """One destination of a route: a provider, with its adapters and the balancer of its upstreams. An exchange is on one
-    leg at a time (`x.leg`)."""
+    destination at a time (`x.destination`)."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Leg:
         self.first_event_ns = int(first_event_s * 1e9)
 
 
-class RouteRoom:
+class CompiledRoute:
     """A compiled route: the record, and the objects built from it for the stages. Timeouts in nanoseconds."""
 
     def __init__(
@@ -73,15 +73,15 @@ class RouteRoom:
         *,
         access: Access,
         label: int,
-        legs: Sequence[Leg],
-        fallbacks: Sequence[Leg] = (),
+        destinations: Sequence[Destination],
+        fallbacks: Sequence[Destination] = (),
         shape: Any = None,
         mirror: Any = None,
         attempts: Any,
         stages: Sequence[Any] = (),
         cors: Any = None,
     ) -> None:
-        """An exchange begins on one of `legs`; when it fails there, `attempts` (balance.attempts_cy.Attempts) moves it
+        """An exchange begins on one of `destinations`; when it fails there, `attempts` (balance.attempts_cy.Attempts) moves it
         to the `fallbacks` in order. `stages` run in order, after the limits and before the choice of an upstream: each
         has a method `decide(x)`, which raises a GatewayError to refuse, or returns an awaitable to wait for, or None.
         `cors` (wire.cors.CrossOrigin): the origins whose pages may read the responses."""
@@ -90,7 +90,7 @@ class RouteRoom:
         self.access = access
         self.label = label
         self.limits: Any = None  # limits.stage_cy.RouteLimits, set once all routes are compiled
-        self.legs = tuple(legs)
+        self.destinations = tuple(destinations)
         self.fallbacks = tuple(fallbacks)
         self.shape = shape
         self.mirror = mirror
@@ -127,7 +127,7 @@ class Router:
 
     def __init__(
         self,
-        rooms: Sequence[RouteRoom],
+        compiled_routes: Sequence[CompiledRoute],
         model_labels: Mapping[str, int],
         default_max_body_bytes: int,
         own_from: int | None = None,
@@ -136,15 +136,15 @@ class Router:
         `own_from` on are the gateway's own routes."""
         table = RouteTable(
             [
-                (room.record.host, room.record.path, room.record.methods, room.record.models, room.record.headers,
-                 room.record.priority)
-                for room in rooms
+                (compiled.record.host, compiled.record.path, compiled.record.methods, compiled.record.models, compiled.record.headers,
+                 compiled.record.priority)
+                for compiled in compiled_routes
             ],
-            len(rooms) if own_from is None else own_from,
+            len(compiled_routes) if own_from is None else own_from,
         )  # fmt: skip
-        self.rooms = tuple(rooms)
-        for place, room in enumerate(self.rooms):
-            room.place = place
+        self.compiled_routes = tuple(compiled_routes)
+        for place, compiled in enumerate(self.compiled_routes):
+            compiled.place = place
         self.table = table
         self._find = table.find
         self._peek = Peeker().peek
@@ -178,41 +178,41 @@ class Router:
         index = self._find(x.head, model)
         if index < 0:
             raise self._nothing(x, index)
-        room = self.rooms[index]
-        x.route = room
-        x.leg = room.legs[0]
-        if room.cors is not None:
+        compiled = self.compiled_routes[index]
+        x.route = compiled
+        x.destination = compiled.destinations[0]
+        if compiled.cors is not None:
             origin = x.head.header("origin")
-            x.cors = room.cors.lines(origin)
-            if room.record.websocket is not None:
-                check_handshake(room.cors, x.head, origin)
-        if room.shape is not None:
-            room.shape.apply(x)
+            x.cors = compiled.cors.lines(origin)
+            if compiled.record.websocket is not None:
+                check_handshake(compiled.cors, x.head, origin)
+        if compiled.shape is not None:
+            compiled.shape.apply(x)
             if x.handshake is not None and not x.model:
                 x.hides_model = True  # a frame may name it
-        if room.max_body_bytes != self._default_limit:
-            x.downstream.limit_body(x, room.max_body_bytes)
+        if compiled.max_body_bytes != self._default_limit:
+            x.downstream.limit_body(x, compiled.max_body_bytes)
 
     def cached_plan(self, x: Exchange) -> CachedRoute | None:
         """The route's part of a cached plan. None for requests that the cache's key does not fully identify: roles may
         depend on the method, and a fallback has its own prices and model names."""
-        room: RouteRoom = x.route
-        leg: Leg = x.leg
+        compiled: CompiledRoute = x.route
+        destination: Destination = x.destination
         if (
             x.head.method != "POST"
-            or leg is not room.legs[0]
+            or destination is not compiled.destinations[0]
             or not x.model
             or x.hides_model
             or len(x.model) > MAX_NAME
         ):
             return None
         return CachedRoute(
-            room.place,
-            (room.label, leg.label, x.model_label),
-            room.max_body_bytes,
-            min(room.first_byte_ns, room.total_ns),
-            b"" if room.cors is None else room.cors.plain,
-            room.cors is not None and room.cors.by_origin,
+            compiled.place,
+            (compiled.label, destination.label, x.model_label),
+            compiled.max_body_bytes,
+            min(compiled.first_byte_ns, compiled.total_ns),
+            b"" if compiled.cors is None else compiled.cors.plain,
+            compiled.cors is not None and compiled.cors.by_origin,
         )
 
     def _asked_model(self, x: Exchange) -> str | None:
@@ -222,18 +222,18 @@ class Router:
         if model is not None:
             index = self._find(x.head, model)
             if index >= 0:
-                room = self.rooms[index]
-                return model if room.record.websocket is not None else None
+                compiled = self.compiled_routes[index]
+                return model if compiled.record.websocket is not None else None
             if index == -3 and self._find(x.head, None) < 0:
                 return model  # no route takes this model, or a request without one
         return None
 
     def name_late(self, x: Exchange, model: str) -> None:
         """Set the model of a form that named it after sending had begun. BadRequest when another route would match."""
-        room: RouteRoom = x.route
+        compiled: CompiledRoute = x.route
         if x.flags & _TARGET_MODEL and not target_agrees(x.head.path, x.head.query, model):
             return
-        if self._find(x.head, model) != room.place:
+        if self._find(x.head, model) != compiled.place:
             raise BadRequest(
                 "the form's field 'model' comes too late, and the route depends on it: send it before the file",
                 param="model",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import UnderMaintenance
 from budgateway.native import Split
-from budgateway.wire.upgrade import Handshake
+from budgateway.wire.websocket import Handshake
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,15 +72,15 @@ def explain(route: Route, headers: Sequence[tuple[str, str]]) -> list[tuple[str,
 class Shape:
     """The shape of one route, in one worker."""
 
-    def __init__(self, route: Route, legs: Sequence[Any], split: Split | None) -> None:
-        """`split` chooses among `legs`; with a canary, the last leg is the canary's."""
+    def __init__(self, route: Route, destinations: Sequence[Any], split: Split | None) -> None:
+        """`split` chooses among `destinations`; with a canary, the last destination is the canary's."""
         self._maintenance = route.maintenance
         self._websocket = route.websocket
         self._canary = route.canary
         kind, _, header = route.pin_by.partition(":")
         self._pin_kind = kind
         self._pin_header = header
-        self._legs = tuple(legs)
+        self._destinations = tuple(destinations)
         self._split = split
 
     @classmethod
@@ -89,7 +89,7 @@ class Shape:
         return bool(route.maintenance or route.websocket or route.pin_by or route.canary or len(route.split) > 1)
 
     def apply(self, x: Exchange) -> None:
-        """Choose the leg, set the pin and the WebSocket handshake. UnderMaintenance, UpgradeRequired, BadRequest."""
+        """Choose the destination, set the pin and the WebSocket handshake. UnderMaintenance, UpgradeRequired, BadRequest."""
         closed = self._maintenance
         if closed is not None:
             raise UnderMaintenance(closed.message, retry_after_s=closed.retry_after_s)
@@ -98,7 +98,7 @@ class Shape:
         if self._pin_kind:
             x.pin = self._pin(x)
         if self._split is not None:
-            x.leg = self._choose(x, self._split)
+            x.destination = self._choose(x, self._split)
 
     def _pin(self, x: Exchange) -> str | None:
         if self._pin_kind == "header":
@@ -108,26 +108,26 @@ class Shape:
         return x.limit_key
 
     def _choose(self, x: Exchange, split: Split) -> Any:
-        """The leg by turn or pin. Skips a leg whose upstreams are all out and, without a pin, one that is full. When
+        """The destination by turn or pin. Skips a destination whose upstreams are all out and, without a pin, one that is full. When
         all are full, the exchange waits for the one whose turn it was. A canary gets no more than its share."""
-        legs = self._legs
+        destinations = self._destinations
         canary = self._canary
         if canary is not None and canary.header:
             said = x.head.header(canary.header)
             if said is not None and (not canary.value or said == canary.value):
-                leg = legs[-1]
-                if leg.balancer.is_available(x.ready_ns):
-                    return leg
+                destination = destinations[-1]
+                if destination.balancer.is_available(x.ready_ns):
+                    return destination
         excluded = 0
         full: Any = None
         while True:
             index = split.pick(x.pin, excluded)
             if index < 0:
-                return legs[0] if full is None else full  # none available: the balancer raises the error
-            leg = legs[index]
-            spilled = full is not None and canary is not None and leg is legs[-1]
-            if not spilled and leg.balancer.is_available(x.ready_ns):
-                if x.pin is not None or leg.balancer.has_room(x.ready_ns):
-                    return leg
-                full = full or leg
+                return destinations[0] if full is None else full  # none available: the balancer raises the error
+            destination = destinations[index]
+            spilled = full is not None and canary is not None and destination is destinations[-1]
+            if not spilled and destination.balancer.is_available(x.ready_ns):
+                if x.pin is not None or destination.balancer.has_room(x.ready_ns):
+                    return destination
+                full = full or destination
             excluded |= 1 << index

@@ -12,7 +12,7 @@ Rule = tuple[str, str, Sequence[str], Sequence[str], Sequence[tuple[str, str]], 
 Headers = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
-class Verdict(NamedTuple):
+class RouteMatch(NamedTuple):
     """One route's result for a request, with the reason."""
 
     route: Route
@@ -65,11 +65,11 @@ class RouteTable:
 
     def explain(
         self, method: str, path: str, *, model: str | None = None, host: str = "", headers: Headers | None = None
-    ) -> list[Verdict]:
+    ) -> list[RouteMatch]:
         """Return every route's verdict in order of preference: the first that matched answers."""
         method, path, host, pairs = _normal(method, path, host, headers)
         said = self._native.explain(method, path, host, model, pairs)
-        return [Verdict(self._routes[index], matched, why) for index, matched, why in said]
+        return [RouteMatch(self._routes[index], matched, why) for index, matched, why in said]
 
 
 def rule_of(route: Route) -> Rule:

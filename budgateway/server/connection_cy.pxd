@@ -2,7 +2,7 @@ cimport cython
 
 from budgateway.exchange.exchange_cy cimport Exchange
 from budgateway.exchange.handler_cy cimport ExchangeHandler
-from budgateway.server.door_cy cimport Door
+from budgateway.server.state_cy cimport ServerState
 from budgateway.server.framing_cy cimport RequestFraming
 
 cdef int _KEEP_ALIVE, _CHUNKED, _EXPECT_CONTINUE, _JSON, _MULTIPART, _ENCODED, _H
@@ -12,7 +12,7 @@ cdef int _HEAD, _BODY, _ANSWERING, _LINGERING, _CLOSED
 
 cdef class ServerConnection:
     # process
-    cdef Door _door
+    cdef ServerState _server_state
     cdef ExchangeHandler _handler
     # connection
     cdef readonly object _transport     # read by the listeners
@@ -39,7 +39,7 @@ cdef class ServerConnection:
     cdef _read_head(self, bytes data)
     cdef _parse_early(self, bytes piece)
     @cython.locals(
-        door=Door, flags=cython.int, size=Py_ssize_t, length=Py_ssize_t, have=Py_ssize_t, fed=Py_ssize_t, end=Py_ssize_t,
+        server_state=ServerState, flags=cython.int, size=Py_ssize_t, length=Py_ssize_t, have=Py_ssize_t, fed=Py_ssize_t, end=Py_ssize_t,
         x=Exchange, framing=RequestFraming, raw="const char *",
     )
     cdef _begin(self, head, bytes data)

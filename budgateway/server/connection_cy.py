@@ -14,8 +14,8 @@ from budgateway.errors import BadRequest, GatewayError, RequestTimeout, RequestT
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import ChunkScanner, Transport
 from budgateway.server.address import client_of
-from budgateway.server.door_cy import OUTSIDE, TOLD, Door
 from budgateway.server.framing_cy import RequestFraming
+from budgateway.server.state_cy import OUTSIDE, TOLD, ServerState
 from budgateway.server.unpacking import Unpacking
 from budgateway.transport.sockets import reset
 
@@ -43,7 +43,7 @@ _MULTIPART = 64
 _ENCODED = 256
 _H = 72
 
-# Cells of the door's `facts`: the fields of the last head scanned.
+# Cells of the server state's `facts`: the fields of the last head scanned.
 _SIZE, _FLAGS, _LENGTH, _DIALECT, _READ_NS = 0, 1, 2, 3, 4
 
 # States of a connection.
@@ -54,25 +54,25 @@ _LINGERING = 3  # answered early: the rest of the request is discarded
 _CLOSED = 4
 
 
-def protocols(door: Door) -> Callable[[], Any]:
+def protocols(server_state: ServerState) -> Callable[[], Any]:
     """Return a factory of protocols for accepted connections (asyncio.Protocol in all but its base class)."""
-    return partial(ServerConnection, door)
+    return partial(ServerConnection, server_state)
 
 
 class ServerConnection:
-    """A client's connection, as an asyncio protocol. Reports to the door's `ExchangeHandler`, which answers through `write`,
+    """A client's connection, as an asyncio protocol. Reports to the server state's `ExchangeHandler`, which answers through `write`,
     `finish` and `abort`."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, server_state: ServerState) -> None:
         # process
-        self._door = door
-        self._handler = door.handler
+        self._server_state = server_state
+        self._handler = server_state.handler
         # connection
         self._transport: Any = None
         self._framing = RequestFraming()
         self._write: Any = None
         self._arm: Any = None
-        self.place = OUTSIDE  # the place that it holds (server.door_cy)
+        self.place = OUTSIDE  # the place that it holds (server.state_cy)
         self.client = ""
         self._state = _HEAD
         self._deadline_ns = 0
@@ -96,21 +96,21 @@ class ServerConnection:
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Register the connection, or refuse it when there are too many."""
-        door = self._door
+        server_state = self._server_state
         self._transport = transport
         self._write = transport.write
-        if not door.lets_in(self) and self.place != TOLD:
+        if not server_state.lets_in(self) and self.place != TOLD:
             self.abort()
             return
-        door.connections.add(self)
+        server_state.connections.add(self)
         if self.place == TOLD:
-            transport.write(door.full())
+            transport.write(server_state.full())
             self._linger()
             return
         self.client = client_of(transport)
         transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        self._deadline_ns = monotonic_ns() + door.keepalive_ns
-        if door.fastpath is not None and isinstance(self._transport, Transport):
+        self._deadline_ns = monotonic_ns() + server_state.keepalive_ns
+        if server_state.fastpath is not None and isinstance(self._transport, Transport):
             self._arm = self._transport.arm
 
     def data_received(self, data: bytes) -> None:
@@ -141,7 +141,7 @@ class ServerConnection:
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the exchange if there is one; break the reference cycle with the parser."""
-        self._door.leave(self)
+        self._server_state.leave(self)
         self._state = _CLOSED
         self._deadline_ns = 0
         x = self._exchange
@@ -150,7 +150,7 @@ class ServerConnection:
         self._write = self._arm = None
         self._pending = self._parts = self._unpacking = None
         if not self._reading:
-            self._door.watch.discard(self)
+            self._server_state.departures.discard(self)
         if x is not None:
             self._handler.gone(x)
 
@@ -189,13 +189,13 @@ class ServerConnection:
             data = bytes(pending)
             self._pending = None
         try:
-            head = self._door.read_head(data)
+            head = self._server_state.read_head(data)
         except BadRequest as error:
             self._pending = bytearray(data)
             self.refuse(error)
             return
         if head is None:
-            self._deadline_ns = monotonic_ns() + self._door.head_timeout_ns
+            self._deadline_ns = monotonic_ns() + self._server_state.head_timeout_ns
             self._pending = bytearray(data)
             self._fed = len(data)
             self._parse_early(data)
@@ -209,23 +209,23 @@ class ServerConnection:
 
     def _begin(self, head: RequestHead, data: bytes) -> None:  # noqa: C901 - one state, top to bottom
         """Handle a complete head: `data` starts with it, and may go on with its body and with pipelined requests."""
-        door = self._door
-        flags = door.facts[_FLAGS]
-        size = door.facts[_SIZE]
-        length = door.facts[_LENGTH]
+        server_state = self._server_state
+        flags = server_state.facts[_FLAGS]
+        size = server_state.facts[_SIZE]
+        length = server_state.facts[_LENGTH]
         have = len(data)
         fed = self._fed
         self._fed = 0
         self._started = False
-        client = self.client if door.proxies is None else door.proxies.client(self.client, head)
-        x = Exchange(head, self, client, door.facts[_READ_NS])
+        client = self.client if server_state.proxies is None else server_state.proxies.client(self.client, head)
+        x = Exchange(head, self, client, server_state.facts[_READ_NS])
         if ":" in client:
-            x.network = x.limit_key = door.networks.of(client)
+            x.network = x.limit_key = server_state.networks.of(client)
         # While draining, the response says that it is the last one.
-        x.flags = flags & ~_KEEP_ALIVE if door.draining else flags
-        x.dialect = door.facts[_DIALECT]
-        x.to_head = data[0] == _H and head.method == "HEAD"
-        self._max_body = door.max_body_bytes
+        x.flags = flags & ~_KEEP_ALIVE if server_state.draining else flags
+        x.dialect = server_state.facts[_DIALECT]
+        x.is_head = data[0] == _H and head.method == "HEAD"
+        self._max_body = server_state.max_body_bytes
         self._length = length
         self._exchange = x
         self._state = _BODY
@@ -295,7 +295,7 @@ class ServerConnection:
         if self._exchange is not x:
             return  # the handler ended it meanwhile
         if end < 0:
-            self._deadline_ns = self._door.now_ns + BODY_IDLE_NS
+            self._deadline_ns = self._server_state.now_ns + BODY_IDLE_NS
             if not self._started:
                 latest_ns = x.started_ns + BODY_IDLE_NS + x.body_bytes * BODY_NS_PER_BYTE
                 if latest_ns < self._deadline_ns:
@@ -405,7 +405,7 @@ class ServerConnection:
     def resume_reading(self) -> None:
         """Undo pause_reading."""
         if not self._reading and self._state != _CLOSED:
-            self._door.watch.discard(self)
+            self._server_state.departures.discard(self)
             self._reading = True
             self._transport.resume_reading()
 
@@ -423,16 +423,16 @@ class ServerConnection:
                 self._linger()
                 return
             self._state = _CLOSED
-            self._deadline_ns = self._door.now_ns + FLUSH_NS
+            self._deadline_ns = self._server_state.now_ns + FLUSH_NS
             self._transport.close()
         else:
             self._state = _HEAD
-            self._deadline_ns = self._door.now_ns + self._door.keepalive_ns
+            self._deadline_ns = self._server_state.now_ns + self._server_state.keepalive_ns
             # Valid for this exchange only: a later one may have pipelined requests behind it.
             eligible = self.fast_eligible
             self.fast_eligible = False
             if eligible and self._arm is not None and self._pending is None and self.writable:
-                self._arm(self.client, self._door.networks.of(self.client))
+                self._arm(self.client, self._server_state.networks.of(self.client))
             if self.writable:
                 self._go_on()
             else:
@@ -442,9 +442,9 @@ class ServerConnection:
     def adopt(self, head: RequestHead, data: bytes, started_ns: int) -> Exchange:
         """Continue a request from the fast path: `data` is all of it, and nothing of its response was written."""
         x = Exchange(head, self, self.client, started_ns)
-        x.network = x.limit_key = self._door.networks.of(self.client)
+        x.network = x.limit_key = self._server_state.networks.of(self.client)
         x.flags = head.flags
-        x.dialect = self._door.dialect_of(head)
+        x.dialect = self._server_state.dialect_of(head)
         self._length = head.content_length
         x.body = data[head.size :]
         x.body_bytes = len(x.body)
@@ -455,12 +455,12 @@ class ServerConnection:
         self._deadline_ns = 0
         return x
 
-    def surrender(self) -> tuple[Any, bytes, Door]:
-        """Hand over the transport for an upgrade, the bytes that followed the request, and the door."""
+    def surrender(self) -> tuple[Any, bytes, ServerState]:
+        """Hand over the transport for an upgrade, the bytes that followed the request, and the server state."""
         transport, early = self._transport, bytes(self._pending or b"")
         self._exchange = None
         self.connection_lost(None)
-        return transport, early, self._door
+        return transport, early, self._server_state
 
     def abort(self) -> None:
         """Drop the connection at once, and with it the exchange in flight, if any."""
@@ -522,9 +522,9 @@ class ServerConnection:
             self._deadline_ns = 0
             self._state = _CLOSED
             self._transport.abort()
-        elif self._arm is not None and now_ns < self._transport.last_fast_ns + self._door.keepalive_ns:
+        elif self._arm is not None and now_ns < self._transport.last_fast_ns + self._server_state.keepalive_ns:
             # Requests that the fast path served count as activity.
-            self._deadline_ns = self._transport.last_fast_ns + self._door.keepalive_ns
+            self._deadline_ns = self._transport.last_fast_ns + self._server_state.keepalive_ns
         elif self._state == _HEAD:
             self._state = _CLOSED
             self._transport.close()
@@ -540,7 +540,7 @@ class ServerConnection:
             self._fail(self._exchange, error)
         elif self._state == _HEAD:
             self._state = _CLOSED
-            self._deadline_ns = self._door.now_ns + LINGER_NS
+            self._deadline_ns = self._server_state.now_ns + LINGER_NS
             self._transport.close()
 
     # ---------------------------------------------------------------- endings
@@ -549,7 +549,7 @@ class ServerConnection:
         """Go on with the next request: a pipelined one, else from the client."""
         if self._pending is not None and not self._fed:
             # In a later step of the loop: a long pipeline of quick responses would recurse.
-            self._door.call_soon(self._next)
+            self._server_state.call_soon(self._next)
         elif not self._reading:
             self.resume_reading()
 
@@ -572,7 +572,7 @@ class ServerConnection:
         if isinstance(transport, Transport):
             transport.pause_reading()
         else:
-            self._door.watch.add(self, transport.get_extra_info("socket"))
+            self._server_state.departures.add(self, transport.get_extra_info("socket"))
 
     def _is_full(self) -> bool:
         return self._pending is not None and len(self._pending) > MAX_PIPELINED_BYTES

@@ -1,4 +1,4 @@
-"""A TLS listener whose handshakes count as connections: bounded in number by `Door`, in time by `head_timeout_ns`."""
+"""A TLS listener whose handshakes count as connections: bounded in number by `ServerState`, in time by `head_timeout_ns`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import ssl
 from typing import TYPE_CHECKING
 
 from budgateway.server.connection_cy import ServerConnection
-from budgateway.server.door_cy import OUTSIDE
+from budgateway.server.state_cy import OUTSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
-    from budgateway.server.door_cy import Door
+    from budgateway.server.state_cy import ServerState
 
 AT_ONCE = 16  # connections accepted in one step of the loop, so that open ones are served in between
 REST_S = 0.1  # pause without descriptors or memory; connections wait in the queue meanwhile
@@ -38,7 +38,7 @@ class TlsListener:
         self,
         sock: socket.socket,
         backlog: int,
-        door: Door,
+        server_state: ServerState,
         tls: ssl.SSLContext,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
@@ -46,7 +46,7 @@ class TlsListener:
         that watches no descriptors."""
         self._loop = asyncio.get_running_loop()
         self._sock = sock
-        self._door = door
+        self._server_state = server_state
         self._tls = tls
         self._spawn = spawn
         self._timer: asyncio.TimerHandle | None = None
@@ -65,7 +65,7 @@ class TlsListener:
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
-            if not self._door.accepts():
+            if not self._server_state.accepts():
                 self._rest(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
                 return
             try:
@@ -81,11 +81,11 @@ class TlsListener:
             self._welcome(client)
 
     def _welcome(self, client: socket.socket) -> None:
-        held = self._door.admit()
+        held = self._server_state.admit()
         if held == OUTSIDE:
             client.close()
             return
-        connection = ServerConnection(self._door)
+        connection = ServerConnection(self._server_state)
         connection.place = held
         self._spawn(self._shake_hands(client, connection))
 
@@ -98,7 +98,7 @@ class TlsListener:
                 lambda: protocol,
                 client,
                 ssl=self._tls,
-                ssl_handshake_timeout=self._door.head_timeout_ns / 1e9,
+                ssl_handshake_timeout=self._server_state.head_timeout_ns / 1e9,
             )
         except (OSError, EOFError):
             # Too slow, not TLS, or gone: the client's fault, nothing to log.
@@ -108,7 +108,7 @@ class TlsListener:
             raise
         finally:
             if connection._transport is None:
-                self._door.leave(connection)  # the handshake did not complete
+                self._server_state.leave(connection)  # the handshake did not complete
 
     def _rest(self, error: OSError) -> None:
         """Pause accepting. Log it once, and again only if the queue was empty in between."""

@@ -33,7 +33,7 @@ class Proxies:
             if len(self._peers) >= MAX_REMEMBERED:
                 self._peers.clear()
             address = parsed(peer)
-            trusted = self._peers[peer] = address is not None and self._trusts(address)
+            trusted = self._peers[peer] = address is not None and self._is_trusted(address)
         if not trusted or head.header("x-forwarded-for") is None:
             return peer
         # Several lines are one list (RFC 9110 5.3).
@@ -44,11 +44,11 @@ class Proxies:
             if address is None:
                 break
             client = str(address)
-            if not self._trusts(address):
+            if not self._is_trusted(address):
                 break
         return client
 
-    def _trusts(self, address: Address) -> bool:
+    def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from budgateway.errors import BadRequest, UnsupportedCoding
 from budgateway.native import ENCODED, JSON, MULTIPART, BodyDecoder, RequestHead
-from budgateway.wire.form import FormReader
+from budgateway.wire.multipart import FormReader
 
 if TYPE_CHECKING:
     from budgateway.exchange.exchange_cy import Exchange

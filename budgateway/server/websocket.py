@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from budgateway.errors import Draining, GatewayError
 from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, TRUNCATED, Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL, VERDICT_SUCCESS, FrameScanner
-from budgateway.server.door_cy import Door
-from budgateway.wire.upgrade import close_frame
+from budgateway.server.state_cy import ServerState
+from budgateway.wire.websocket import close_frame
 
 if TYPE_CHECKING:
     import asyncio
@@ -51,27 +51,39 @@ class SocketCounts:
 
 class Tunnel:
     """Owns both transports from the upstream's 101 on, and the end of the exchange. Replaces the client's connection
-    among the door's connections."""
+    among the server state's connections."""
 
     __slots__ = (
-        "_counts", "_deadline_ns", "_door", "_down", "_flush_ns", "_handler", "_idle_at_ns", "_idle_ns", "_idle_s",
-        "_over", "_up", "_x", "active", "place",
+        "_counts",
+        "_deadline_ns",
+        "_down",
+        "_flush_ns",
+        "_handler",
+        "_idle_at_ns",
+        "_idle_ns",
+        "_idle_s",
+        "_over",
+        "_server_state",
+        "_up",
+        "_x",
+        "active",
+        "place",
     )  # fmt: skip
 
     def __init__(
         self,
         handler: ExchangeHandler,
         x: Exchange,
-        door: Door,
+        server_state: ServerState,
         limits: WebSocket,
         deflate: bool,
         counts: Any,
         place: int = 0,
     ) -> None:
-        """`place` is the place that the client's connection holds (server.door_cy), given back at the end."""
+        """`place` is the place that the client's connection holds (server.state_cy), given back at the end."""
         self._handler = handler
         self._x = x
-        self._door = door
+        self._server_state = server_state
         self.place = place
         self._idle_ns = int(limits.idle_s * 1e9)
         self._idle_s = limits.idle_s
@@ -90,7 +102,7 @@ class Tunnel:
         """Take over both transports. `head` is the client's 101; `rest` followed the upstream's 101, and `early` the
         client's request: it was held back until now."""
         self._counts.open += 1
-        self._door.connections.add(self)
+        self._server_state.connections.add(self)
         self._down.take(client)
         self._up.take(upstream)
         client.write(head)
@@ -135,12 +147,12 @@ class Tunnel:
             self._part(TRUNCATED, VERDICT_FAILURE, "upstream_protocol")
             other.say_close(_INTERNAL, "the upstream closed the connection")
         if self._down.is_gone() and self._up.is_gone():
-            self._door.leave(self)
+            self._server_state.leave(self)
             # No more reports: without these reference cycles everything is freed at once.
             self._down.part()
             self._up.part()
 
-    # ---------------------------------------------------------------- for the door
+    # ---------------------------------------------------------------- for the server state
 
     def sweep(self, now_ns: int) -> None:
         """Check the deadlines, four times a second."""
@@ -403,9 +415,9 @@ class End:
         """Return whether the connection has ended."""
         return self._transport is None
 
-    def is_stuck(self, now_ns: int, patience_ns: int) -> bool:
-        """Return whether the peer has read nothing for `patience_ns`."""
-        return self._slow_since_ns != 0 and now_ns - self._slow_since_ns > patience_ns
+    def is_stuck(self, now_ns: int, timeout_ns: int) -> bool:
+        """Return whether the peer has read nothing for `timeout_ns`."""
+        return self._slow_since_ns != 0 and now_ns - self._slow_since_ns > timeout_ns
 
     def new_frames(self) -> int:
         """Return the number of frames begun since the last call."""

@@ -14,7 +14,7 @@ cdef class Pool:
     cdef public object idle             # native.Idle of ClientConnection: last in, first out
     cdef public set open                # all connections, idle or busy
     cdef public object read_head        # `response` of the native.HeadReader that writes into `facts`
-    cdef public long long heard_ns      # last time bytes came from the upstream; the fast path's are added by the sweep
+    cdef public long long last_heard_ns      # last time bytes came from the upstream; the fast path's are added by the sweep
     cdef long long[::1] facts
     cdef bytearray room
 
@@ -54,13 +54,13 @@ cdef class ClientConnection:
     # exchange
     cdef Exchange _exchange
     cdef bytearray _pending                 # an incomplete head
-    cdef bint _to_head, _sent_all, _keep
+    cdef bint _is_head, _sent_all, _keep
     cdef bint _begun                    # the response's head was reported; its body follows
     cdef object _pump                   # native.BodyPump for that body
     cdef int _interim, _framed
     cdef Py_ssize_t _left               # body bytes still to come (content-length framing)
 
-    cpdef send(self, Exchange x, bytes head, bytes body, bint to_head, bint last)
+    cpdef send(self, Exchange x, bytes head, bytes body, bint is_head, bint last)
     cpdef adopt(self, Exchange x)
     cpdef send_more(self, bytes data, bint last)
     cpdef pause_reading(self)

@@ -61,7 +61,7 @@ class Pool:
         # Engines close idle connections (vLLM and SGLang after 5 s): close ours first.
         self.idle = Idle(keepalive_ns, max_idle)
         self.open: set[ClientConnection] = set()
-        self.heard_ns = 0
+        self.last_heard_ns = 0
         facts = array("q", bytes(8 * FACTS))
         self.facts = facts
         self.read_head = HeadReader(facts, ERROR_BODIES).response
@@ -88,8 +88,8 @@ class Pool:
         self.idle.remove(connection)
 
     def sweep(self, now_ns: int) -> None:
-        """Abort connections that were idle for too long, and share the latest `heard_ns` with the fast path."""
-        self.heard_ns = self.idle.hear(self.heard_ns)
+        """Abort connections that were idle for too long, and share the latest `last_heard_ns` with the fast path."""
+        self.last_heard_ns = self.idle.hear(self.last_heard_ns)
         for connection in self.idle.stale(now_ns):
             connection.abort()
 
@@ -154,7 +154,7 @@ class ClientConnection:
         self._begun = False
         self._pump: BodyPump | None = None
         self._pending: bytearray | None = None
-        self._to_head = False
+        self._is_head = False
         self._sent_all = False
         self._interim = 0
         self._left = 0
@@ -163,10 +163,10 @@ class ClientConnection:
 
     # ---------------------------------------------------------------- for the relay
 
-    def send(self, x: Exchange, head: bytes, body: bytes | None, to_head: bool, last: bool) -> None:
+    def send(self, x: Exchange, head: bytes, body: bytes | None, is_head: bool, last: bool) -> None:
         """Write a request: its head and (the beginning of) its body; `last` when there is no more body."""
         self.adopt(x)
-        self._to_head = to_head
+        self._is_head = is_head
         self._sent_all = last
         if body is None:
             self._write(head)
@@ -182,7 +182,7 @@ class ClientConnection:
         x.heard = False
         self._begun = False
         self._pending = None
-        self._to_head = False
+        self._is_head = False
         self._sent_all = True
         self._interim = 0
 
@@ -348,7 +348,7 @@ class ClientConnection:
         pool = self._pool
         while True:
             try:
-                head = pool.read_head(data, self._to_head)
+                head = pool.read_head(data, self._is_head)
             except UpstreamProtocolError as error:
                 self._broken(x, str(error), None)
                 return
@@ -390,8 +390,8 @@ class ClientConnection:
         have = len(data)
         x.status = pool.facts[_STATUS]
         x.read_ns = pool.facts[_READ_NS]
-        x.told_flags = flags
-        x.told_length = length
+        x.response_flags = flags
+        x.declared_length = length
         self._keep = (flags & _KEEP_ALIVE) != 0
         self._framed = _BY_LENGTH
         if flags & _NO_BODY:

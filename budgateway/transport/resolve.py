@@ -41,7 +41,7 @@ MIN_S = 1.0  # minimum time to cache an answer: /etc/hosts gives a TTL of 0
 MAX_S = 30.0  # maximum time to cache an answer, because names move between machines
 FAILED_S = 1.0  # time to cache a failure
 LOOKUP_S = 10.0  # deadline of a query
-PATIENCE_S = 0.25  # longest wait for a new answer while an old one is cached
+MAX_WAIT_S = 0.25  # longest wait for a new answer while an old one is cached
 KEPT_S = 3600.0  # an old answer is served this long while no resolver responds (RFC 8767 allows days)
 MAX_ADDRESSES = 8  # addresses of one name to try
 MAX_NAMES = 4096
@@ -129,7 +129,7 @@ class Resolver:
             task.add_done_callback(lambda _: self._asking.pop(host, None))
         if known is not None and known.addresses and self._now() < known.kept_until:
             # An old answer is used rather than wait for a slow resolver.
-            await asyncio.wait((task,), timeout=PATIENCE_S)
+            await asyncio.wait((task,), timeout=MAX_WAIT_S)
             return self._known.get(host, known)
         await asyncio.shield(task)
         return self._known.get(host, _Known(failed=True))

@@ -80,10 +80,10 @@ impl HeadReader {
         self.dialects.of(head.method(bytes), head.path(bytes))
     }
 
-    #[pyo3(signature = (data, to_head, /))]
-    fn response(&self, data: Bound<'_, PyBytes>, to_head: bool) -> Result<Option<ResponseHead>, Error> {
+    #[pyo3(signature = (data, is_head, /))]
+    fn response(&self, data: Bound<'_, PyBytes>, is_head: bool) -> Result<Option<ResponseHead>, Error> {
         let py = data.py();
-        let Some(head) = ResponseHead::parse(data, 0, to_head)? else {
+        let Some(head) = ResponseHead::parse(data, 0, is_head)? else {
             return Ok(None);
         };
         let inner = &head.inner;
@@ -277,11 +277,11 @@ impl RequestHeadWriter {
         })?)
     }
 
-    #[pyo3(signature = (head, to_head, /))]
-    fn relocate(&self, py: Python<'_>, head: Py<ResponseHead>, to_head: bool) -> Result<Py<ResponseHead>, Error> {
+    #[pyo3(signature = (head, is_head, /))]
+    fn relocate(&self, py: Python<'_>, head: Py<ResponseHead>, is_head: bool) -> Result<Py<ResponseHead>, Error> {
         let given = head.get();
         let bytes = given.source.bytes(py);
-        let found = given.inner.scan_relocated(bytes, &self.inner, to_head);
+        let found = given.inner.scan_relocated(bytes, &self.inner, is_head);
         let Some((inner, mut anew)) =
             found.map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?
         else {
@@ -338,9 +338,9 @@ pub(crate) struct ResponseHead {
 #[pymethods]
 impl ResponseHead {
     #[staticmethod]
-    #[pyo3(signature = (data, start = 0, to_head = false))]
-    fn parse(data: Bound<'_, PyBytes>, start: usize, to_head: bool) -> Result<Option<Self>, Error> {
-        let parsed = core::ResponseHead::parse(from(&data, start), to_head)
+    #[pyo3(signature = (data, start = 0, is_head = false))]
+    fn parse(data: Bound<'_, PyBytes>, start: usize, is_head: bool) -> Result<Option<Self>, Error> {
+        let parsed = core::ResponseHead::parse(from(&data, start), is_head)
             .map_err(|error| Error::gateway(Class::UpstreamProtocolError, error.to_string()))?;
         Ok(parsed.map(|inner| Self {
             source: match inner.message() {

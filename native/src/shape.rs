@@ -16,23 +16,26 @@ pub(crate) struct Split {
 #[pymethods]
 impl Split {
     #[new]
-    #[pyo3(signature = (legs, canary = None, *, seed = 0))]
-    fn new(legs: Vec<(String, u32)>, canary: Option<(usize, f64)>, seed: u64) -> Result<Self, Error> {
-        if legs.len() > 64 {
-            return Err(Error::value("a split has at most 64 legs"));
+    #[pyo3(signature = (destinations, canary = None, *, seed = 0))]
+    fn new(destinations: Vec<(String, u32)>, canary: Option<(usize, f64)>, seed: u64) -> Result<Self, Error> {
+        if destinations.len() > 64 {
+            return Err(Error::value("a split has at most 64 destinations"));
         }
-        if canary.is_some_and(|(leg, share)| leg >= legs.len() || !(0.0..=1.0).contains(&share)) {
-            return Err(Error::value("a canary is one of the legs, and its share is 0 to 1"));
+        if canary.is_some_and(|(destination, share)| destination >= destinations.len() || !(0.0..=1.0).contains(&share))
+        {
+            return Err(Error::value(
+                "a canary is one of the destinations, and its share is 0 to 1",
+            ));
         }
         Ok(Self {
-            inner: core::Split::new(&borrowed(&legs), canary, seed),
+            inner: core::Split::new(&borrowed(&destinations), canary, seed),
         })
     }
 
     #[pyo3(signature = (key, excluded = 0))]
     fn pick(&self, key: Option<&str>, excluded: u64) -> isize {
-        let leg = self.inner.pick(key.map(str::as_bytes), excluded);
-        leg.map_or(NOBODY, |leg| leg as isize)
+        let destination = self.inner.pick(key.map(str::as_bytes), excluded);
+        destination.map_or(NOBODY, |destination| destination as isize)
     }
 }
 

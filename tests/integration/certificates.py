@@ -1,4 +1,4 @@
-"""Certificates for a test: an authority of its own, and servers that it vouches for."""
+"""Certificates for a test: an authority of its own, and the certificates of servers."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgateway.app.runtime import DataPlane
-from budgateway.process.gateway import Gateway
+from budgateway.app.dataplane import DataPlane
+from budgateway.process.embedded import Gateway
 from budgateway.records import Provider, Route, Settings, Timeouts, Upstream
 
 SETTLE_S = 20.0
@@ -51,10 +51,10 @@ class Inside:
         """Upstream slots that exchanges hold."""
         rooms = self.plane.snapshot.routes.rooms
         return sum(
-            leg.balancer.selector.in_flight(index)
+            destination.balancer.selector.in_flight(index)
             for room in rooms
-            for leg in (*room.legs, *room.fallbacks)
-            for index in range(len(leg.balancer.targets))
+            for destination in (*room.destinations, *room.fallbacks)
+            for index in range(len(destination.balancer.targets))
         )
 
     @property

@@ -53,23 +53,23 @@ class Operated:
         self.folder = folder
         self._runtime = runtime
         self._options = options
-        self._office = ""
+        self._admin_path = ""
 
     async def call(self, method: str, path: str) -> tuple[int, Any]:
         """Call the admin server over its socket."""
         return await asyncio.to_thread(self._ask, method, path)
 
     def _ask(self, method: str, path: str) -> tuple[int, Any]:
-        if not self._office:
+        if not self._admin_path:
             # Read as it lies there: of another PID name space it would pass for a dead gateway's. Left a moment after
             # the gateway is ready.
             deadline = time.monotonic() + 20
             while not (found := list((self._runtime / "budgateway").glob("*.json"))):
                 assert time.monotonic() < deadline, "the gateway left no card"
                 time.sleep(0.01)
-            (card,) = found
-            self._office = json.loads(card.read_text())["office"]
-        return AdminClient(office=self._office).call(method, path)
+            (instance,) = found
+            self._admin_path = json.loads(instance.read_text())["admin"]
+        return AdminClient(admin=self._admin_path).call(method, path)
 
     async def stats(self) -> dict[str, Any]:
         status, facts = await self.call("GET", "/admin/stats")

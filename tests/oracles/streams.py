@@ -19,14 +19,14 @@ def lines(stream: str) -> list[tuple[int, str]]:
 
 def events(stream: str) -> Iterator[tuple[str, str, list[int]]]:
     """(event field, data, offset in the stream of every character of the data) of each event that has data."""
-    name, data, places = "", None, []
+    name, data, connection_count = "", None, []
     for number, (at, line) in enumerate(lines(stream)):
         if number == 0 and line.startswith("\ufeff"):
             at, line = at + 1, line[1:]
         if not line:
             if data is not None:
-                yield name, data, places
-            name, data, places = "", None, []
+                yield name, data, connection_count
+            name, data, connection_count = "", None, []
             continue
         field, _, value = line.partition(":")
         start = at + len(line) - len(value)
@@ -35,9 +35,9 @@ def events(stream: str) -> Iterator[tuple[str, str, list[int]]]:
         if field == "data":
             if data is not None:
                 data += "\n"
-                places.append(-1)
+                connection_count.append(-1)
             data = (data or "") + value
-            places.extend(range(start, start + len(value)))
+            connection_count.extend(range(start, start + len(value)))
         elif field == "event":
             name = value
 
@@ -156,8 +156,14 @@ def scan(stream: bytes) -> tuple[Usage | None, bool, bool, int]:
         kind = member(event, "type")
         error |= member(event, "error") is not None or kind in ("error", "response.failed")
         done |= kind in ("message_stop", "message-end", "response.completed", "response.failed", "response.incomplete")
-        places = [("usage",), ("message", "usage"), ("response", "usage"), ("x_groq", "usage"), ("delta", "usage")]
-        reports = [report(member(event, *path)) for path in places]
+        connection_count = [
+            ("usage",),
+            ("message", "usage"),
+            ("response", "usage"),
+            ("x_groq", "usage"),
+            ("delta", "usage"),
+        ]
+        reports = [report(member(event, *path)) for path in connection_count]
         found = first(*reports, gemini(member(event, "usageMetadata")), report(member(event, "meta")))
         if found and known and kind in ("message_start", "message_delta"):
             known = {key: found[key] or first(known[key], found[key]) for key in found}
@@ -202,8 +208,8 @@ def rewrite(stream: bytes, model: str, sse: bool = True) -> bytes:
     text = stream.decode(errors="surrogateescape")
     edits = []
     if sse:
-        for _, data, places in events(text):
-            edits += [(places[start], places[end - 1] + 1) for start, end in model_spans(data)]
+        for _, data, connection_count in events(text):
+            edits += [(connection_count[start], connection_count[end - 1] + 1) for start, end in model_spans(data)]
     else:
         edits = model_spans(text)
     for start, end in reversed(edits):

@@ -88,7 +88,10 @@ def test_any_configuration_is_settings_or_a_config_error(
     tables: dict[str, object], environ: dict[str, str], alone: bool
 ) -> None:
     source = Source(
-        tables={} if alone else tables, places={(name,): "c.toml" for name in tables}, folder=Path(), alone=alone
+        tables={} if alone else tables,
+        connection_count={(name,): "c.toml" for name in tables},
+        folder=Path(),
+        alone=alone,
     )
     try:
         settings = settings_from(source, environ)

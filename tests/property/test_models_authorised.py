@@ -30,9 +30,9 @@ from python_multipart.exceptions import FormParserError
 from budgateway.errors import GatewayError
 from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.records import Route, WebSocket
-from budgateway.routing.router_cy import Leg, Router, RouteRoom
+from budgateway.routing.router_cy import CompiledRoute, Destination, Router
 from budgateway.server.connection_cy import ServerConnection
-from budgateway.server.door_cy import Door
+from budgateway.server.state_cy import ServerState
 
 CASES = int(os.environ.get("BUDGATEWAY_FUZZ_MODELS", "1500"))
 SEED = int(os.environ.get("BUDGATEWAY_FUZZ_SEED", "16"))
@@ -269,12 +269,15 @@ class Taker(ExchangeHandler):
     """A handler behind the front door: routes each request, as the pipeline does, and keeps what would be forwarded."""
 
     def __init__(self) -> None:
-        legs = [Leg((), None, "p", 0)]
+        destinations = [Destination((), None, "p", 0)]
         routes = [
             Route(name="all", path="/*", provider="p"),
             Route(name="socket", path="/v1/realtime", provider="p", websocket=WebSocket()),
         ]
-        rooms = [RouteRoom(route, access="authenticated", label=0, legs=legs, attempts=None) for route in routes]
+        rooms = [
+            CompiledRoute(route, access="authenticated", label=0, destinations=destinations, attempts=None)
+            for route in routes
+        ]
         self.router = Router(rooms, {}, 10 << 20)
         self.answer: tuple[str, Any] = ("", None)
         self.kind = ""
@@ -316,7 +319,7 @@ class Taker(ExchangeHandler):
 def taken(one: Request, r: random.Random) -> Taker:
     """Return the gateway's reading of a request that arrives in pieces."""
     taker = Taker()
-    door = Door(
+    server_state = ServerState(
         taker,
         lambda call: None,
         keepalive_ns=1 << 60,
@@ -324,7 +327,7 @@ def taken(one: Request, r: random.Random) -> Taker:
         max_body_bytes=10 << 20,
         max_connections=10,
     )
-    connection = ServerConnection(door)
+    connection = ServerConnection(server_state)
     connection.connection_made(Wire())
     head = [f"POST {one.target} HTTP/1.1", "Host: x", f"Content-Length: {len(one.body)}", *one.headers, "", ""]
     data = "\r\n".join(head).encode("latin-1") + one.body

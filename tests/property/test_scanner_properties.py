@@ -74,8 +74,8 @@ def event_streams(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def cuts(draw: st.DrawFn, text: bytes) -> list[bytes]:
-    places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
-    edges = [0, *places, len(text)]
+    connection_count = sorted(draw(st.lists(st.integers(0, len(text)), max_size=12)))
+    edges = [0, *connection_count, len(text)]
     return [text[start:end] for start, end in itertools.pairwise(edges)]
 
 

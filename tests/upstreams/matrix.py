@@ -163,7 +163,7 @@ HEDGED: tuple[Hedged, ...] = (
 
 def hedged_table() -> str:
     """The same for two attempts at a time."""
-    lines = ["| first upstream | second, asked meanwhile | request | client | called off |", "|---|---|---|---|---|"]
+    lines = ["| first upstream | second, tried meanwhile | request | client | cancelled |", "|---|---|---|---|---|"]
     for row in HEDGED:
         client = f"{row.status}" + (f", the {row.winner}'s" if row.winner else "")
         off = [

@@ -27,7 +27,7 @@ from upstreams.ledger import Attempt, Entry, plan, remembered
 from upstreams.wire import NotHttp, Received, RequestScanner
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER that turns the next close into a RST
-PATIENCE_S = 0.03  # turns of the event loop in which the gateway reads what was sent
+MAX_WAIT_S = 0.03  # turns of the event loop in which the gateway reads what was sent
 MOST = 8  # attempts of an exchange: more than a gateway makes
 
 # Of one attempt: the life of its process (0: none), bytes begun and left, whether it came to its end.
@@ -224,14 +224,14 @@ class Server(asyncio.Protocol):
         self._note()
         if self._left:
             if attempt.fault in ("bad chunk", "reset") and not attempt.is_hasty and len(self._left) < 2:
-                self._loop.call_later(PATIENCE_S, self._go)
+                self._loop.call_later(MAX_WAIT_S, self._go)
             else:
                 self._loop.call_later(attempt.pause_s, self._go)
         elif entry.left_bytes < entry.begun_bytes:
             # Over is what the kernel has.
             self._look = self._loop.call_later(0.001, self._go)
         elif attempt.fault == "reset" and not attempt.is_hasty:
-            self._loop.call_later(PATIENCE_S, self._end, attempt)
+            self._loop.call_later(MAX_WAIT_S, self._end, attempt)
         else:
             self._end(attempt)
 

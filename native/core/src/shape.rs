@@ -23,20 +23,20 @@ pub struct Split {
 }
 
 impl Split {
-    /// `legs` are names and weights; `canary` is the index of one of them, which takes `share` (0 to 1) of everything
+    /// `destinations` are names and weights; `canary` is the index of one of them, which takes `share` (0 to 1) of everything
     /// before the others divide the rest.
-    pub fn new(legs: &[(&str, u32)], canary: Option<(usize, f64)>, seed: u64) -> Self {
-        let legs: Vec<(&str, u32)> = legs
+    pub fn new(destinations: &[(&str, u32)], canary: Option<(usize, f64)>, seed: u64) -> Self {
+        let destinations: Vec<(&str, u32)> = destinations
             .iter()
             .enumerate()
             .map(|(index, &(name, weight))| {
-                let is_canary = canary.is_some_and(|(leg, _)| leg == index);
+                let is_canary = canary.is_some_and(|(destination, _)| destination == index);
                 (name, if is_canary { 0 } else { weight })
             })
             .collect();
         Self {
-            by_key: Rendezvous::new(legs.iter().copied()),
-            weights: legs.iter().map(|leg| leg.1).collect(),
+            by_key: Rendezvous::new(destinations.iter().copied()),
+            weights: destinations.iter().map(|destination| destination.1).collect(),
             canary,
             turn: AtomicU64::new(mix(seed)),
         }
@@ -49,16 +49,18 @@ impl Split {
             Some(key) => unit(CANARY.hash(key)),
             None => unit(self.turn.fetch_add(GOLDEN, Ordering::Relaxed)),
         };
-        if let Some((leg, share)) = self.canary
-            && excluded >> leg & 1 == 0
+        if let Some((destination, share)) = self.canary
+            && excluded >> destination & 1 == 0
         {
             if point < share {
-                return Some(leg);
+                return Some(destination);
             }
             point = (point - share) / (1.0 - share);
         }
         match key {
-            Some(key) => self.by_key.best(rendezvous::hash(key), |leg| excluded >> leg & 1 == 0),
+            Some(key) => self
+                .by_key
+                .best(rendezvous::hash(key), |destination| excluded >> destination & 1 == 0),
             None => self.by_weight(point, excluded),
         }
     }
@@ -105,9 +107,9 @@ mod tests {
 
     #[test]
     fn a_growing_canary_keeps_its_keys() {
-        let legs = [("a", 1), ("canary", 1)];
+        let destinations = [("a", 1), ("canary", 1)];
         let shares = [0.0, 0.01, 0.1, 0.5, 1.0];
-        let splits = shares.map(|share| Split::new(&legs, Some((1, share)), 7));
+        let splits = shares.map(|share| Split::new(&destinations, Some((1, share)), 7));
         let mut counts = [0_i32; 5];
         for key in keys() {
             let choices: Vec<_> = splits.iter().map(|split| split.pick(Some(&key), 0).unwrap()).collect();
@@ -115,7 +117,7 @@ mod tests {
             choices
                 .iter()
                 .enumerate()
-                .for_each(|(at, leg)| counts[at] += *leg as i32);
+                .for_each(|(at, destination)| counts[at] += *destination as i32);
         }
         for (count, share) in counts.iter().zip(shares) {
             assert!((f64::from(*count) - share * 10_000.0).abs() < 200.0, "{counts:?}");

@@ -27,10 +27,10 @@ pub fn check(text: &[u8]) {
         head_cache(&text[..head.size], &head, &mut dice);
         written::request(text, &head, &slow, &mut dice);
     }
-    for to_head in [false, true] {
-        if let Ok(Some(head)) = ResponseHead::parse(text, to_head) {
+    for is_head in [false, true] {
+        if let Ok(Some(head)) = ResponseHead::parse(text, is_head) {
             let slow = Slow::of(&text[..head.size]);
-            let http_10 = slow.response(&head, text, to_head);
+            let http_10 = slow.response(&head, text, is_head);
             slow.agrees(text, head.flags, head.content_length, &head.fields, http_10);
             written::response(text, &head, &slow, &mut dice);
         }
@@ -175,14 +175,14 @@ impl Slow {
     }
 
     /// The first line of a response is the head's; whether it is HTTP/1.0.
-    fn response(&self, head: &ResponseHead, text: &[u8], to_head: bool) -> bool {
+    fn response(&self, head: &ResponseHead, text: &[u8], is_head: bool) -> bool {
         let (version, rest) = self.first.split_at(9);
         let (status, reason) = rest.split_at(3);
         assert_eq!(status, head.status.to_string().as_bytes());
         assert!((100..600).contains(&head.status));
         assert_eq!(reason.strip_prefix(b" ").unwrap_or_default(), head.reason(text));
         let is_bare = matches!(head.status, 100..=199 | 204);
-        assert_eq!(head.has(flag::NO_BODY), to_head || is_bare || head.status == 304);
+        assert_eq!(head.has(flag::NO_BODY), is_head || is_bare || head.status == 304);
         assert!(!is_bare || (!head.has(flag::CHUNKED) && head.content_length.unwrap_or(0) == 0));
         version == b"HTTP/1.0 "
     }

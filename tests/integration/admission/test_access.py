@@ -18,8 +18,8 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
 from budgateway.auth.keys import digest_of, new_secret, start_of
-from budgateway.process.gateway import Gateway
-from budgateway.records import ApiKey, Auth, Grant, Provider, Route, Secret, Settings, Tenant
+from budgateway.process.embedded import Gateway
+from budgateway.records import ApiKey, Auth, Permission, Provider, Route, Secret, Settings, Tenant
 
 pytestmark = pytest.mark.integration
 
@@ -33,11 +33,11 @@ ROUTES = (
     Route("open", "/v1/open", "p", models=("o3",), auth_required=False),
 )
 GRANTS = (
-    Grant("all"),
-    Grant("mini", routes=("chat",), models=("*-mini",)),
-    Grant("embed", routes=("embeddings",), methods=("POST",), models=("o3", "vllm/*")),
-    Grant("files", routes=("files",), methods=("GET", "DELETE")),
-    Grant("auditor", routes=(), admin=("read", "metrics")),
+    Permission("all"),
+    Permission("mini", routes=("chat",), models=("*-mini",)),
+    Permission("embed", routes=("embeddings",), methods=("POST",), models=("o3", "vllm/*")),
+    Permission("files", routes=("files",), methods=("GET", "DELETE")),
+    Permission("auditor", routes=(), admin=("read", "metrics")),
 )
 # (role, route's path, method, model) -> allowed; by hand, row by row.
 ALLOWED: dict[str, set[tuple[str, str, str]]] = {
@@ -170,7 +170,7 @@ async def test_the_model_list_is_its_readers_own(gateway: Inside) -> None:
         assert await seen(bearer("all", tenant="t")) == ["gpt-4o", "gpt-4o-mini", "o3"]
         assert await seen(bearer("all", models=["vllm/*"])) == ["o3", "vllm/llama"]
         assert await seen() == ["o3"]
-        # What a client writes into the header that workers vouch with goes nowhere.
+        # What a client writes into the principal header goes nowhere.
         forged = ("x-budgateway-principal", "eyJpZCI6IngiLCJ0ZW5hbnQiOiIiLCJyb2xlcyI6WyJhZG1pbiJdLCJtb2RlbHMiOltdfQ==")
         assert await seen(forged) == ["o3"]
         assert await seen(forged, bearer("mini")) == ["gpt-4o-mini", "o3"]
@@ -252,7 +252,7 @@ async def test_no_spelling_of_a_path_escapes_its_rule(tmp_path: Path, required: 
                 Route("files", "/v1/files/*", "p"), Route("deep", "/v1/deep/{id}", "p"),
                 Route("rest", "/v1/*", "p", auth_required=required),
             ),
-            jwt_secret=Secret(SECRET), auth=Auth(grants=(Grant("some", routes=("rest",)),)),
+            jwt_secret=Secret(SECRET), auth=Auth(grants=(Permission("some", routes=("rest",)),)),
         )  # fmt: skip
         async with Gateway(settings) as gateway, Downstream(gateway.url) as client:
             who = bearer("some")
@@ -268,7 +268,7 @@ async def test_no_spelling_of_a_path_escapes_its_rule(tmp_path: Path, required: 
 
 
 async def test_a_key_has_its_own_say(tmp_path: Path) -> None:
-    from budgateway.credentials.keybook import book
+    from budgateway.credentials.api_keys import book
 
     secret = new_secret()
     key = ApiKey("k", digest_of(secret), start_of(secret), tenant="t", roles=("all",), models=("gpt-4o", "o3"))

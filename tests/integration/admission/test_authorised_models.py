@@ -16,13 +16,13 @@ from tokens import SECRET, own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.process.gateway import Gateway
+from budgateway.process.embedded import Gateway
 from budgateway.records import (
     Allowance,
     Auth,
-    Grant,
     LimitRule,
     ModelPrice,
+    Permission,
     Provider,
     Route,
     Secret,
@@ -76,7 +76,7 @@ async def gateway(upstream: FaultyUpstream, tmp_path: Path) -> AsyncIterator[Ins
             LimitRule("dear-ones", ("user",), Allowance(requests_per_day=1), models=("dear*",), routes=("all",)),
             LimitRule("each", ("user", "model"), Allowance(requests_per_day=2, burst=2), routes=("rest",)),
         ),
-        jwt_secret=Secret(SECRET), auth=Auth(grants=(Grant("poor", models=("cheap",)), Grant("rich"))),
+        jwt_secret=Secret(SECRET), auth=Auth(grants=(Permission("poor", models=("cheap",)), Permission("rich"))),
     )  # fmt: skip
     async with Gateway(settings) as made:
         yield Inside(made, tmp_path / "none")
@@ -209,7 +209,7 @@ async def test_a_model_behind_more_than_is_held(
     """It is one that cannot be seen: for who may use all, where the route is the same for all."""
     body = file(34 << 20) + field("model", "cheap") + END
     routes = gateway.plane.snapshot.routes
-    gateway.plane.door.max_body_bytes = 64 << 20
+    gateway.plane.server_state.max_body_bytes = 64 << 20
     for room in routes.rooms:
         room.max_body_bytes = 64 << 20
     assert (await ask(gateway, "poor", body, FORM, late=True)).status == 403

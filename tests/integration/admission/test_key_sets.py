@@ -19,8 +19,8 @@ from upstreams import faults
 from upstreams.faulty import Answer, FaultyUpstream, Peer
 from upstreams.wire import Received, head
 
-from budgateway.auth import vault
-from budgateway.credentials.custodian import Custodian
+from budgateway.auth import credential_store
+from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.records import Auth, Issuer
 
 pytestmark = pytest.mark.integration
@@ -67,9 +67,9 @@ class Login:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An issuer may be asked again at once, unless a test says otherwise."""
-    monkeypatch.setattr(vault, "COOLDOWN_S", 0.0)
-    monkeypatch.setattr("budgateway.credentials.custodian.COOLDOWN_S", 0.0)
-    monkeypatch.setattr("budgateway.credentials.custodian.RETRY_S", 0.05)
+    monkeypatch.setattr(credential_store, "COOLDOWN_S", 0.0)
+    monkeypatch.setattr("budgateway.credentials.refresher.COOLDOWN_S", 0.0)
+    monkeypatch.setattr("budgateway.credentials.refresher.RETRY_S", 0.05)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def keys_of(gateway: Inside) -> object:
-    return gateway.plane.vault.trust.key_sets.get("login")
+    return gateway.plane.credential_store.credentials.key_sets.get("login")
 
 
 async def test_the_first_request_waits_for_the_keys_that_are_being_read(login: Login, tmp_path: Path) -> None:
@@ -153,14 +153,14 @@ async def test_many_who_wait_ask_once(login: Login, tmp_path: Path) -> None:
 async def test_made_up_key_names_are_asked_for_once_in_a_while(
     login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault, "COOLDOWN_S", 3600.0)
+    monkeypatch.setattr(credential_store, "COOLDOWN_S", 3600.0)
     async with believing(login.issuer(), tmp_path) as gateway:
         await until(lambda: keys_of(gateway) is not None)
         for number in range(50):
             assert await status(gateway, login.token(f"made-up-{number}")) == 401
         assert login.asked() == 2
         # And what is no good with any key asks nobody at all.
-        monkeypatch.setattr(vault, "COOLDOWN_S", 0.0)
+        monkeypatch.setattr(credential_store, "COOLDOWN_S", 0.0)
         for changes in ({"exp": 1}, {"aud": "x"}, {"nbf": 10**10}):
             assert await status(gateway, login.token("other", **changes)) == 401
         assert login.asked() == 2
@@ -206,7 +206,7 @@ async def test_whatever_an_issuer_answers_its_keys_from_before_stay(
 async def test_an_issuer_that_does_not_answer_keeps_nobody_waiting_for_long(
     login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vault, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(credential_store, "MAX_WAIT_S", 0.2)
     async with believing(login.issuer(), tmp_path) as gateway:
         await until(lambda: keys_of(gateway) is not None)
         login.documents["/keys"] = faults.silent()
@@ -307,7 +307,7 @@ async def test_two_issuers_never_take_each_others_keys(login: Login, tmp_path: P
     async with second.server:
         second.publish({**B, "kid": "a"})
         async with believing(login.issuer(), tmp_path, second.issuer(name="second")) as gateway:
-            await until(lambda: len(gateway.plane.vault.trust.key_sets) == 2)
+            await until(lambda: len(gateway.plane.credential_store.credentials.key_sets) == 2)
             assert await status(gateway, login.token("a")) == 200
             assert await status(gateway, second.token("a", 1)) == 200
             assert await status(gateway, login.token("a", 1)) == 401
@@ -345,21 +345,21 @@ async def test_workers_get_keys_at_their_start_and_news_as_they_come(login: Logi
             assert await statuses(login.token()) == {200}
 
 
-async def test_a_custodian_closes_without_leaving_a_task() -> None:
+async def test_a_refresher_closes_without_leaving_a_task() -> None:
     from budgateway.records import Settings
 
     login = Login()
     async with login.server:
         told: list[object] = []
 
-        async def entrust(trust: object) -> None:
-            told.append(trust)
+        async def update_credentials(credentials: object) -> None:
+            told.append(credentials)
 
         settings = Settings(auth=Auth(issuers=(login.issuer(),)))
-        custodian = Custodian(settings, entrust)
+        refresher = CredentialRefresher(settings, update_credentials)
         before = asyncio.all_tasks()
-        await custodian.open(settings)
+        await refresher.open(settings)
         await until(lambda: len(told) == 1)
-        await custodian.close()
-        await custodian.close()
+        await refresher.close()
+        await refresher.close()
         assert {task for task in asyncio.all_tasks() - before if "keys" in task.get_name()} == set()

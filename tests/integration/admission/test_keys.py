@@ -196,7 +196,7 @@ async def test_the_action_keys_gives_nothing_that_its_holder_has_not(
     # To take is no giving.
     assert (await admin(gateway.url, "POST", "/root/disable", {}, holder)).status == 200
     assert (await admin(gateway.url, "POST", "/root/enable", {}, holder)).status == 403
-    # And who has the office's socket, and not a credential, is this machine's operator.
+    # And who has the admin server's socket, and not a credential, is this machine's operator.
     assert (await gateway.command("keys", "enable", "root", "-c", str(gateway.folder)))[0] == 0
 
 

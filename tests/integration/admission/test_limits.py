@@ -260,7 +260,7 @@ async def test_a_budget_ends_with_429_and_is_settled_by_the_cost(upstream: Fault
 async def test_the_gateways_own_paths_and_clients_have_nothing_to_do_with_each_other(
     upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("budgateway.process.gateway.resident", lambda pid: 0)  # reads a file
+    monkeypatch.setattr("budgateway.process.embedded.resident", lambda pid: 0)  # reads a file
     rules = (LimitRule(name="addresses", by=("address",), allowance=Allowance(requests_per_hour=60, burst=3)),)
     options: dict[str, Any] = {"rate_limit": RateLimit(60, 3), "limit_rules": rules}
     own = ("/livez", "/readyz", "/health", "/metrics")
@@ -284,7 +284,7 @@ async def test_the_gateways_own_paths_and_clients_have_nothing_to_do_with_each_o
 
 async def test_the_gateways_own_paths_have_bounds(upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("budgateway.limits.rules._OWN_RATES", {"open": (60, 5), "metrics": (60, 4), "admin": (60, 3)})
-    monkeypatch.setattr("budgateway.process.gateway.resident", lambda pid: 0)  # reads a file
+    monkeypatch.setattr("budgateway.process.embedded.resident", lambda pid: 0)  # reads a file
     async with inside(upstream.url, tmp_path, path="/v1/*") as gateway, Downstream(gateway.url) as client:
         probes = [await client.ask("GET", path) for path in ("/livez", "/readyz", "/health") * 2]
         assert [answer.status for answer in probes] == [200] * 5 + [429]
@@ -295,9 +295,9 @@ async def test_the_gateways_own_paths_have_bounds(upstream: FaultyUpstream, tmp_
 
 
 async def test_the_metrics_listener_has_bounds(upstream: FaultyUpstream, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("budgateway.admin.office.BURST", 5)
-    monkeypatch.setattr("budgateway.admin.office.PER_MINUTE", 60)
-    monkeypatch.setattr("budgateway.process.gateway.resident", lambda pid: 0)  # reads a file
+    monkeypatch.setattr("budgateway.admin.handler.BURST", 5)
+    monkeypatch.setattr("budgateway.admin.handler.PER_MINUTE", 60)
+    monkeypatch.setattr("budgateway.process.embedded.resident", lambda pid: 0)  # reads a file
     options = {"metrics_enabled": True, "metrics_port": free_port(), "rate_limit": RateLimit(60, 1)}
     async with inside(upstream.url, tmp_path, path="/v1/*", **options) as gateway:
         async with Downstream(f"http://127.0.0.1:{options['metrics_port']}") as client:
@@ -315,6 +315,6 @@ async def test_the_old_limits_work_as_they_did(upstream: FaultyUpstream, tmp_pat
         assert "the limit of route 'r', 60 requests a minute, 2 at once" in answers[2].json()["error"]["message"]
         # The third was given back; what finds no route counts, and is told so when it is too much.
         async with Downstream(gateway.url) as client:
-            strays = [await client.ask("GET", "/nowhere") for _ in range(3)]
-        assert [answer.status for answer in strays] == [404, 404, 429]
-        assert "the gateway's limit of 60 requests a minute, 4 at once" in strays[2].json()["error"]["message"]
+            unrouted = [await client.ask("GET", "/nowhere") for _ in range(3)]
+        assert [answer.status for answer in unrouted] == [404, 404, 429]
+        assert "the gateway's limit of 60 requests a minute, 4 at once" in unrouted[2].json()["error"]["message"]

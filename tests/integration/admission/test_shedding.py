@@ -11,7 +11,7 @@ from integration.operated import CHAT, JSON, PLAIN_BODY, model_server, streams
 from upstreams.faulty import FaultyUpstream
 
 from budgateway.config.endpoint import parse_endpoint
-from budgateway.process.gateway import Gateway
+from budgateway.process.embedded import Gateway
 from budgateway.records import Provider, Route, Settings
 
 # Not marked `integration`: a late loop is what is tested here, and the watch for blocking calls would find the reason.
@@ -63,7 +63,7 @@ async def test_connections_wait_while_none_is_accepted(times: int) -> None:
                     waiting = asyncio.create_task(new.ask("POST", CHAT, PLAIN_BODY, JSON))
                     # Those that are open are served as before.
                     assert (await old.ask("POST", CHAT, PLAIN_BODY, JSON)).status == 200
-                    assert len(gateway._plane.door.connections) == 1
+                    assert len(gateway._plane.server_state.connections) == 1
                     assert not waiting.done()
                     gateway._plane.accept(True)
                     assert (await waiting).status == 200

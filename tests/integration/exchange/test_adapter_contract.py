@@ -209,7 +209,7 @@ async def test_an_error_of_the_gateway_is_the_adapters_to_write(tmp_path: Path) 
         assert answered.json()["error"]["message"].startswith("toy: ")
 
 
-async def test_what_the_dialect_cannot_express_is_refused(tmp_path: Path) -> None:
+async def test_what_the_dialect_has_no_form_for_is_refused(tmp_path: Path) -> None:
     async with toys(tmp_path, [faults.raw(faults.json_bytes(SAID))]) as (gateway, [upstream]):
         answered = await ask(gateway, logprobs=True)
         assert (answered.status, answered.json()["error"]["param"]) == (400, "logprobs")

@@ -389,7 +389,7 @@ async def test_an_exchange_whose_deadlines_cannot_be_looked_at_ends(gateway: Ins
 
     upstream.script(faults.silent())
     room = next(room for room in gateway.plane.snapshot.routes.rooms if room.name == "r")
-    balancer = room.legs[0].balancer
+    balancer = room.destinations[0].balancer
     selector = balancer.selector
     room.first_byte_ns = 60_000_000_000
     balancer.selector = Defect()

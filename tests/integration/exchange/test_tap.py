@@ -146,7 +146,7 @@ async def test_several_exchanges_of_one_connection(tmp_path: Path) -> None:
             check(copy, answer, COMPLETE)
 
 
-async def test_an_answer_to_head_has_no_body(tmp_path: Path) -> None:
+async def test_an_answer_to_a_head_request_has_no_body(tmp_path: Path) -> None:
     async with tapped(tmp_path, faults.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 17\r\n\r\n")) as (gateway, stage, _):
         async with Downstream(gateway.url) as client:
             await client.send(request_bytes(client.host, "HEAD", "/v1/files/a", b"", []))
@@ -373,17 +373,17 @@ async def test_a_tap_with_a_defect_does_not_reach_the_client(
 
 
 async def test_a_tap_keeps_requests_off_the_fast_path(tmp_path: Path) -> None:
-    class Vouching(Tapping):
+    class Contributing(Tapping):
         def cached_plan(self, x: Exchange) -> Part | None:
             return NOTHING
 
     async with tapped(tmp_path, faults.chat()) as (gateway, _, _):
-        vouching = Vouching()
-        gateway.plane.snapshot.routes.rooms[0].stages = (vouching,)
+        contributing = Contributing()
+        gateway.plane.snapshot.routes.rooms[0].stages = (contributing,)
         async with Downstream(gateway.url) as client:
             for number in range(1, 6):
                 await client.ask("POST", CHAT, PLAIN, JSON)
-                assert len(vouching.copies) == number
+                assert len(contributing.copies) == number
 
 
 def test_answers_have_one_way_out() -> None:

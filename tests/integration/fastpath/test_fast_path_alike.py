@@ -25,7 +25,7 @@ from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received, chunked, head
 
 from budgateway.native import Metrics
-from budgateway.records import Allowance, Auth, Grant, LimitRule, ModelPrice, Secret
+from budgateway.records import Allowance, Auth, LimitRule, ModelPrice, Permission, Secret
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
@@ -439,7 +439,7 @@ async def test_nobody_is_served_by_the_cached_plan_of_another(tmp_path: Path, he
     for required in (True, False):
         log = tmp_path / str(required)
         log.mkdir()
-        auth = Auth(grants=(Grant("all"), Grant("mini", models=("mini",))))
+        auth = Auth(grants=(Permission("all"), Permission("mini", models=("mini",))))
         options = {"route": {"auth_required": required}, "jwt_secret": Secret(SECRET), "auth": auth}
         async with pair(log, **options) as made:
             given = f"Bearer {good}" if header == "authorization" else good

@@ -110,15 +110,15 @@ CLOSES: dict[type, dict[str, dict[str, Any]]] = {
 # An exchange's slots: what the native half sets or has no use for, and what a plan in the cache never had set.
 EXCHANGE_SAFE = {
     "head", "downstream", "client", "network", "started_ns", "ready_ns", "flags", "request_id", "body", "body_bytes", "body_done",
-    "form", "to_head", "stage", "step", "snapshot", "principal", "standing", "limit_key", "grant", "peek", "model",
-    "model_label", "route", "leg", "index", "note", "tried", "leg_attempts", "until_ns", "answer_ns", "timer", "began_ns",
-    "target", "send_body", "connection", "task", "waiter", "reused", "fresh", "vouched_early", "asked", "status",
-    "told_flags", "told_length", "error", "deadline_ns", "progressed", "stalled", "chunked", "sse", "to_close",
+    "form", "is_head", "resume_at", "step", "snapshot", "principal", "verified", "limit_key", "reservation", "peek", "model",
+    "model_label", "route", "destination", "index", "note", "tried", "destination_attempts", "until_ns", "answer_ns", "timer", "began_ns",
+    "target", "send_body", "connection", "task", "waiter", "reused", "force_dial", "reported_early", "request_sent", "status",
+    "response_flags", "declared_length", "error", "deadline_ns", "progressed", "stalled", "chunked", "sse", "to_close",
     "keep_alive", "head_sent", "closed", "first_byte_ns", "token_ns", "read_ns", "heard", "overhead_ns", "bytes_out",
-    "pump", "dialect", "adapter", "held", "hold", "ends", "doubt", "waiting", "waiting_bytes", "spoke_ns", "document", "primary", "retries", "cors",
+    "pump", "dialect", "adapter", "held", "hold", "has_terminator", "doubt", "waiting", "waiting_bytes", "last_byte_ns", "document", "primary", "retries", "cors",
 }  # fmt: skip
 EXCHANGE_CLOSES = {
-    "streams", "attempts", "rename", "keeps_usage", "vouched", "claim", "handshake", "pin", "fallback", "other", "streamed",
+    "streams", "attempts", "rename", "keeps_usage", "principal_lines", "global_reservation", "handshake", "pin", "fallback", "other", "streamed",
     "reply", "tap", "hides_model", "head_edits", "answer_lines",
 }  # fmt: skip
 
@@ -182,7 +182,7 @@ class Counting:
 
 
 class Vouching(Counting):
-    """A stage that vouches for every request."""
+    """A stage with a part for every request."""
 
     def cached_plan(self, x: Exchange) -> Part | None:
         """Nothing that a later request would need."""
@@ -190,7 +190,7 @@ class Vouching(Counting):
 
 
 class Picky(Counting):
-    """A stage that vouches for one model only."""
+    """A stage with a part for one model only."""
 
     def cached_plan(self, x: Exchange) -> Part | None:
         """Nothing to do for the model `demo`."""
@@ -210,7 +210,7 @@ async def test_a_stage_without_a_word_about_the_fast_path_sees_every_request(tmp
             assert stage[0].seen == number
 
 
-async def test_a_stage_that_vouches_does_not(tmp_path: Path) -> None:
+async def test_a_stage_with_a_part_does_not(tmp_path: Path) -> None:
     async with (
         FaultyUpstream(faults.chat()) as upstream,
         inside(upstream.url, tmp_path, path="/v1/*") as gateway,
@@ -223,7 +223,7 @@ async def test_a_stage_that_vouches_does_not(tmp_path: Path) -> None:
         assert 1 <= stage[0].seen < TRIES
 
 
-async def test_a_stage_may_vouch_for_some_requests(tmp_path: Path) -> None:
+async def test_a_stage_may_have_a_part_for_some_requests(tmp_path: Path) -> None:
     async with (
         FaultyUpstream(faults.chat()) as upstream,
         inside(upstream.url, tmp_path, path="/v1/*") as gateway,

@@ -21,10 +21,10 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
+from budgateway.auth.credential_store import CredentialSet
 from budgateway.auth.keys import digest_of, new_secret, start_of
-from budgateway.auth.vault import Trust
 from budgateway.native import GAUGE_EXCHANGES
-from budgateway.records import Allowance, ApiKey, Auth, Fallback, Grant, LimitRule, Retries, Secret
+from budgateway.records import Allowance, ApiKey, Auth, Fallback, LimitRule, Permission, Retries, Secret
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop",)
@@ -107,7 +107,9 @@ async def test_a_client_is_not_offered_while_its_requests_wait(tmp_path: Path) -
 async def test_what_a_role_may_put_it_may_not_post(tmp_path: Path) -> None:
     auth = {
         "jwt_secret": Secret(SECRET),
-        "auth": Auth(grants=(Grant("putter", methods=("PUT",)), Grant("poster", methods=("POST",)), Grant("all"))),
+        "auth": Auth(
+            grants=(Permission("putter", methods=("PUT",)), Permission("poster", methods=("POST",)), Permission("all"))
+        ),
     }
     async with (
         FaultyUpstream(faults.chat()) as upstream,
@@ -152,7 +154,7 @@ async def test_what_a_fallback_did_is_not_cached(tmp_path: Path) -> None:
             upstream, tmp_path, beside={"/spare": spare.url}, route={"retries": retries},
             provider={"aliases": (("demo", "real"),)},
         ) as (gateway, _):  # fmt: skip
-            selector = gateway.plane.snapshot.routes.rooms[0].legs[0].balancer.selector
+            selector = gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.selector
             async with Downstream(gateway.url) as client:
                 for drained in (True, False):
                     selector.drain(0, drained)
@@ -348,7 +350,7 @@ async def test_fast_exchanges_outlast_what_changes_meanwhile(what: str, tmp_path
             elif what == "shed":
                 plane.shed("of a test")
             elif what == "keys":
-                plane.entrust(Trust())
+                plane.update_credentials(CredentialSet())
             else:
                 native.open(False)
             carried = native.served()
@@ -416,7 +418,7 @@ async def test_a_client_on_the_fast_path_is_not_idle(tmp_path: Path) -> None:
 async def test_a_key_that_is_revoked_is_served_no_more(tmp_path: Path) -> None:
     secret = new_secret()
     key = ApiKey("k", digest_of(secret), start_of(secret), roles=("all",))
-    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Grant("all"),))}
+    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Permission("all"),))}
     asked = request_bytes("a", "POST", CHAT, b'{"model":"demo","n":0}', [*JSON, ("X-Api-Key", secret)])
     held = request_bytes("a", "POST", CHAT, b'{"model":"demo","n":1}', [*JSON, ("X-Api-Key", secret)])
     answers = Numbered()
@@ -424,13 +426,13 @@ async def test_a_key_that_is_revoked_is_served_no_more(tmp_path: Path) -> None:
         FaultyUpstream(answers) as upstream,
         fast_gateway(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),
     ):
-        gateway.plane.entrust(Trust(api_keys=(key,)))
+        gateway.plane.update_credentials(CredentialSet(api_keys=(key,)))
         async with Downstream(gateway.url) as client, Downstream(gateway.url) as other:
             await armed(client, native, asked)
             await armed(other, native, asked)
             await other.send(held)
             await upstream.until(lambda up: json.loads(up.requests[-1].body)["n"] == 1)
-            gateway.plane.entrust(Trust(api_keys=(replace(key, disabled=True),)))
+            gateway.plane.update_credentials(CredentialSet(api_keys=(replace(key, disabled=True),)))
             carried = native.served()
             answers.let_go(1)
             # It was let in before; what ends now is not cached.
@@ -443,7 +445,7 @@ async def test_a_key_that_is_revoked_is_served_no_more(tmp_path: Path) -> None:
 
 
 async def test_a_token_that_expires_is_served_no_more(tmp_path: Path) -> None:
-    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Grant("all"),), leeway_s=0.0)}
+    auth = {"jwt_secret": Secret(SECRET), "auth": Auth(grants=(Permission("all"),), leeway_s=0.0)}
     async with (
         FaultyUpstream(faults.chat()) as upstream,
         fast_gateway(upstream, tmp_path, route={"auth_required": True}, **auth) as (gateway, native),

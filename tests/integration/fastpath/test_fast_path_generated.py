@@ -38,11 +38,11 @@ from budgateway.records import (
     Allowance,
     Auth,
     Canary,
-    Grant,
     Hedge,
     LimitRule,
     Maintenance,
     ModelPrice,
+    Permission,
     Retries,
     Secret,
     Tenant,
@@ -133,7 +133,7 @@ def configuration(lot: random.Random) -> dict[str, Any]:
         "headers": maybe(0.2, (("x-extra", Secret("one")),), ()),
         "models": maybe(0.1, ("demo", "mini"), ()),
     }
-    grants = (Grant("all"), Grant("mini", models=("mini",), methods=("POST",)))
+    grants = (Permission("all"), Permission("mini", models=("mini",), methods=("POST",)))
     tenants = maybe(0.3, (Tenant("acme", models=("demo", "m*")),), ())
     return {
         "route": route,

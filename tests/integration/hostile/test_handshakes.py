@@ -59,17 +59,17 @@ async def test_silent_handshakes_count_and_end_at_the_heads_deadline(tmp_path: P
         async with inside(
             upstream.url, tmp_path, tls=Tls(*authority.server()), max_connections=5, head_timeout_s=0.5
         ) as gateway:
-            door = gateway.plane.door
+            server_state = gateway.plane.server_state
             with ExitStack() as stack:
                 clients = silent(gateway, stack, 5)
-                await gateway.until(lambda: door.admitted == 5)
+                await gateway.until(lambda: server_state.admitted == 5)
                 assert gateway.gauge(native.GAUGE_CONNECTIONS) == 5
                 # There is no room, and that is told.
                 assert (await talk(gateway, authority)).startswith(b"HTTP/1.1 503 ")
                 await gateway.until(lambda: ended(clients) == 5)
-                await gateway.until(lambda: door.admitted == 0)
+                await gateway.until(lambda: server_state.admitted == 0)
             assert (await talk(gateway, authority)).startswith(b"HTTP/1.1 200 ")
-            await gateway.until(lambda: door.admitted == 0 == door.told)
+            await gateway.until(lambda: server_state.admitted == 0 == server_state.told)
             assert gateway.gauge(native.GAUGE_CONNECTIONS) == 0
 
 
@@ -77,12 +77,12 @@ async def test_beyond_those_that_can_be_told_they_are_cut_off(tmp_path: Path) ->
     authority = Authority(tmp_path)
     async with FaultyUpstream(faults.chat("well")) as upstream:
         async with inside(upstream.url, tmp_path, tls=Tls(*authority.server()), max_connections=2) as gateway:
-            door = gateway.plane.door
-            door.most_told = 3
+            server_state = gateway.plane.server_state
+            server_state.most_told = 3
             with ExitStack() as stack:
                 clients = silent(gateway, stack, 12)
                 await gateway.until(lambda: ended(clients) == 7)
-                assert (door.admitted, door.told) == (2, 3)
+                assert (server_state.admitted, server_state.told) == (2, 3)
 
 
 async def test_what_is_no_handshake_gives_its_place_back(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_what_is_no_handshake_gives_its_place_back(tmp_path: Path) -> None
                 for client in clients:
                     client.sendall(b"GET / HTTP/1.1\r\n\r\n")
                 await gateway.until(lambda: ended(clients) == 2)
-                await gateway.until(lambda: gateway.plane.door.admitted == 0)
+                await gateway.until(lambda: gateway.plane.server_state.admitted == 0)
             assert (await talk(gateway, authority)).startswith(b"HTTP/1.1 200 ")
 
 
@@ -104,7 +104,7 @@ async def test_a_handshake_that_is_open_does_not_hold_up_the_end(tmp_path: Path)
         with ExitStack() as stack:
             async with inside(upstream.url, tmp_path, tls=Tls(*authority.server())) as gateway:
                 clients = silent(gateway, stack, 3)
-                await gateway.until(lambda: gateway.plane.door.admitted == 3)
+                await gateway.until(lambda: gateway.plane.server_state.admitted == 3)
             async with asyncio.timeout(5):
                 while ended(clients) < 3:
                     await asyncio.sleep(0.01)
@@ -114,15 +114,15 @@ async def test_without_descriptors_handshakes_wait(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with FaultyUpstream(faults.chat("well")) as upstream:
         async with inside(upstream.url, tmp_path, tls=Tls(*authority.server())) as gateway:
-            door = gateway.plane.door
-            door.most_here, door.most_told = 1, 1
+            server_state = gateway.plane.server_state
+            server_state.most_here, server_state.most_told = 1, 1
             with ExitStack() as stack:
                 clients = silent(gateway, stack, 3)
-                await gateway.until(lambda: (door.admitted, door.told) == (1, 1))
+                await gateway.until(lambda: (server_state.admitted, server_state.told) == (1, 1))
                 assert ended(clients) == 0
                 clients[0].close()
                 clients[1].close()
-                await gateway.until(lambda: door.admitted + door.told == 1)
+                await gateway.until(lambda: server_state.admitted + server_state.told == 1)
                 clients[2].close()
-                await gateway.until(lambda: door.admitted + door.told == 0)
+                await gateway.until(lambda: server_state.admitted + server_state.told == 0)
             assert (await talk(gateway, authority)).startswith(b"HTTP/1.1 200 ")

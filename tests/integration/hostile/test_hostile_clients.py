@@ -150,7 +150,7 @@ async def test_a_broken_request_is_refused_and_the_gateway_lives(tmp_path: Path,
             assert (await client.ask("POST", CHAT, BODY, JSON)).status == 200
         assert len(upstream.requests) == 1
         await gateway.at_rest()
-        await gateway.until(lambda: not gateway.plane.door.connections)
+        await gateway.until(lambda: not gateway.plane.server_state.connections)
 
 
 async def flooded(seconds: float, clients: int, count: int) -> None:

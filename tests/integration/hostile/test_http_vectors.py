@@ -22,7 +22,7 @@ from upstreams.wire import NotHttp, Received, RequestScanner
 
 GUNICORN = FOLDER / "http1-gunicorn" / "vectors.jsonl"
 LLHTTP = FOLDER / "http1-llhttp" / "vectors.jsonl"
-PATIENCE_S = 0.15  # how long a request that may be incomplete is left alone
+MAX_WAIT_S = 0.15  # how long a request that may be incomplete is left alone
 # RFC 3986 allows sub-delims in a host; no host that exists has one, and a gateway may say so.
 PLAIN_HOST = re.compile(r"[A-Za-z0-9._:\[\]-]+")
 # Nobody need take two slashes in a row: servers differ in what they are.
@@ -158,7 +158,7 @@ async def talk(server: Server, vector: Vector, size: int) -> list[Answer]:
             for _ in range(vector.right):
                 answers.append(await client.answer())
             if vector.then == "unsure":
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(MAX_WAIT_S):
                     while True:
                         answers.append(await client.answer())
         except ConnectionError:

@@ -42,7 +42,7 @@ async def until_let_go(pid: int, file: Path) -> None:
 
 
 def processes(pid: int) -> list[int]:
-    """A gateway's supervisor and its children: workers, the spare, whoever reads configurations."""
+    """A gateway's supervisor and its children: workers, the fork server, whoever reads configurations."""
     return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
 

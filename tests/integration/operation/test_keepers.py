@@ -104,14 +104,14 @@ async def test_a_worker_is_replaced_while_the_access_log_cannot_be_opened(
 async def test_folders_that_are_cleaned_are_made_again(upstream: FaultyUpstream, tmp_path: Path) -> None:
     async with operated([upstream.url], env={"TMPDIR": str(tmp_path)}) as gateway:
         (ours,) = tmp_path.glob("budgateway-*")
-        cards = gateway.folder.parent / "run" / "budgateway"
-        for removed in ([ours, cards], [ours / "office.sock"], [ours / "handover.sock"], [ours / "lock"]):
+        instances = gateway.folder.parent / "run" / "budgateway"
+        for removed in ([ours, instances], [ours / "admin.sock"], [ours / "handover.sock"], [ours / "lock"]):
             for path in removed:
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
                     path.unlink()
-            await until(lambda: len([*ours.glob("*")]) == 3 and len([*cards.glob("*.json")]) == 1, gateway)
+            await until(lambda: len([*ours.glob("*")]) == 3 and len([*instances.glob("*.json")]) == 1, gateway)
             async with Downstream(gateway.url) as client:
                 assert (await client.ask("GET", "/readyz")).status == 200
             status, said = await gateway.command("status")
@@ -137,8 +137,8 @@ async def test_commands_find_a_gateway_whatever_their_variables_say(upstream: Fa
 async def test_a_killed_gateway_s_card_is_not_the_gateway(upstream: FaultyUpstream) -> None:
     async with operated([upstream.url]) as gateway:
         pid = gateway.server.process.pid
-        cards = gateway.folder.parent / "run" / "budgateway"
-        text = (cards / f"{pid}.json").read_text()
+        instances = gateway.folder.parent / "run" / "budgateway"
+        text = (instances / f"{pid}.json").read_text()
         pids = await gateway.pids()
         gateway.server.process.kill()
         await gateway.ended()
@@ -146,7 +146,7 @@ async def test_a_killed_gateway_s_card_is_not_the_gateway(upstream: FaultyUpstre
             while any(is_alive(worker) for worker in pids):
                 await asyncio.sleep(0.02)
         # As if the kernel had given its number to somebody else: this process.
-        (cards / f"{os.getpid()}.json").write_text(text.replace(f'"pid": {pid}', f'"pid": {os.getpid()}'))
+        (instances / f"{os.getpid()}.json").write_text(text.replace(f'"pid": {pid}', f'"pid": {os.getpid()}'))
         async with gateway.successor("--take-over"):
             status, said = await gateway.command("status")
             assert status == 0, said

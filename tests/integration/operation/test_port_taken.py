@@ -12,7 +12,7 @@ import pytest
 from integration.gateways import gateway, write_configuration
 from ports import free_port
 
-from budgateway.process.gateway import Gateway
+from budgateway.process.embedded import Gateway
 from budgateway.records import Provider, Route, Settings, Upstream
 
 # Nobody listens there: the upstream is not asked.

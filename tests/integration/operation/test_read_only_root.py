@@ -42,7 +42,7 @@ def test_without_a_folder_for_temporary_files_shared_memory_serves() -> None:
         assert list(Path("/dev/shm").glob("budgateway-*"))
         assert not list(Path("/").glob("budgateway-*"))
         assert "Traceback" not in server.output
-    assert not list(Path("/dev/shm").glob("budgateway-*/office.sock"))
+    assert not list(Path("/dev/shm").glob("budgateway-*/admin.sock"))
 
 
 def test_with_no_folder_at_all_a_line_says_so() -> None:

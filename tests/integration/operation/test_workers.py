@@ -461,7 +461,7 @@ async def test_as_process_1_it_serves_buries_orphans_and_stops_when_told() -> No
         orphan = ["nsenter", "--target", str(supervisor), "--pid", "sh", "-c", "sleep 0.2 & exit 0"]
         await asyncio.to_thread(subprocess.run, orphan, check=True)
         async with asyncio.timeout(5):
-            while len(children(supervisor)) != 4:  # two workers and a spare
+            while len(children(supervisor)) != 4:  # two workers and a fork server
                 await asyncio.sleep(0.005)
             while len(children(supervisor)) != 3:
                 await asyncio.sleep(0.02)

@@ -12,7 +12,7 @@ from integration.redises import Redis, needs_redis, redis_server
 
 from budgateway.limits.demand import Adjustment, Demand, Kind, Release
 from budgateway.limits.leased import LeasedLimits
-from budgateway.limits.shared import RedisLimits
+from budgateway.limits.redis_limits import RedisLimits
 from budgateway.records import StoreSettings
 from budgateway.redis.client import Store
 
@@ -100,12 +100,12 @@ async def test_what_is_not_used_goes_back_to_all(server: Redis) -> None:
         assert await first.decide([SLOTS, MONEY]) is not None
         found = await exact.decide([SLOTS._replace(cost=0), MONEY._replace(cost=0)])
         assert found is not None
-        assert [standing.remaining for standing in found.standings] == [149, 749_990]
+        assert [state.remaining for state in found.states] == [149, 749_990]
         deadline = time.monotonic() + 10
         while True:
             found = await exact.decide([SLOTS._replace(cost=0), MONEY._replace(cost=0)])
             assert found is not None
-            if [standing.remaining for standing in found.standings] == [199, 999_990]:
+            if [state.remaining for state in found.states] == [199, 999_990]:
                 break
             assert time.monotonic() < deadline, found
             await asyncio.sleep(0.05)

@@ -16,7 +16,7 @@ from tokens import own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.credentials import keybook
+from budgateway.credentials import api_keys
 from budgateway.credentials.keystore import RedisKeys
 from budgateway.errors import StoreUnavailable
 from budgateway.records import StoreSettings
@@ -86,7 +86,7 @@ async def test_two_gateways_share_keys_and_outlive_their_redis(redis: Redis) -> 
 async def test_a_gateway_without_its_redis_does_not_know(redis: Redis) -> None:
     settings = StoreSettings(port=redis.port)
     keys = RedisKeys(settings)
-    made, _ = await keys.change(partial(keybook.create, name="k", wishes={}, now=NOW))
+    made, _ = await keys.change(partial(api_keys.create, name="k", wishes={}, now=NOW))
     await keys.close()
     await asyncio.to_thread(redis.say, "CONFIG", "SET", "save", "")
     data = await asyncio.to_thread(redis.say, "HGET", "api_key:{budgateway}", "k")
@@ -110,17 +110,17 @@ async def test_changes_at_the_same_time_lose_none(redis: Redis) -> None:
     try:
         await asyncio.gather(
             *(
-                stores[number % 4].change(partial(keybook.create, name=f"k{number:02}", wishes={}, now=NOW))
+                stores[number % 4].change(partial(api_keys.create, name=f"k{number:02}", wishes={}, now=NOW))
                 for number in range(8)
             )
         )
         found = await stores[0].read()
         assert [key.name for key in found] == [f"k{number:02}" for number in range(8)]
-        await stores[1].change(partial(keybook.delete, name="k03"))
+        await stores[1].change(partial(api_keys.delete, name="k03"))
         assert "k03" not in [key.name for key in await stores[2].read()]
         version = await stores[0].version()
-        with pytest.raises(keybook.KeyExists):
-            await stores[0].change(partial(keybook.create, name="k04", wishes={}, now=NOW))
+        with pytest.raises(api_keys.KeyExists):
+            await stores[0].change(partial(api_keys.create, name="k04", wishes={}, now=NOW))
         assert await stores[0].version() == version
         redis.kill()
         with pytest.raises(StoreUnavailable):

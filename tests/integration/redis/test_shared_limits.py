@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from integration.redises import Redis, needs_redis, redis_server
 
-from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
-from budgateway.limits.shared import RedisLimits
+from budgateway.limits.demand import Adjustment, Admission, Demand, Kind, Release
+from budgateway.limits.redis_limits import RedisLimits
 from budgateway.records import StoreSettings
 from budgateway.redis.client import Store
 
@@ -60,7 +60,7 @@ async def worker(
         await store.close()
 
 
-async def decided(limits: RedisLimits, *demands: Demand) -> Verdict:
+async def decided(limits: RedisLimits, *demands: Demand) -> Admission:
     verdict = await limits.decide(demands)
     assert verdict is not None, "redis did not answer"
     return verdict
@@ -182,7 +182,7 @@ async def test_whoever_is_cancelled_has_taken_nothing(server: Redis) -> None:
             for task in tasks:
                 task.cancel()
             for verdict in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(verdict, Verdict) and verdict.refused_by < 0:
+                if isinstance(verdict, Admission) and verdict.refused_by < 0:
                     limits.release([Release(verdict.lease, (SLOTS.key,))])
                     limits.settle([Adjustment(SLOW, -1), Adjustment(budget(), -10)])
             del tasks, verdict
@@ -190,7 +190,7 @@ async def test_whoever_is_cancelled_has_taken_nothing(server: Redis) -> None:
         await settled(server, limits)
         assert limits._held == {}
         found = await decided(limits, SLOTS._replace(cost=0), SLOW._replace(cost=0), budget(0))
-    assert [standing.remaining for standing in found.standings] == [5, 20, 1000]
+    assert [state.remaining for state in found.states] == [5, 20, 1000]
 
 
 async def test_an_answer_that_nobody_took_is_given_back(server: Redis) -> None:
@@ -202,7 +202,7 @@ async def test_an_answer_that_nobody_took_is_given_back(server: Redis) -> None:
         await settled(server, limits)
         assert limits._held == {}
         found = await decided(limits, SLOTS._replace(cost=0), SLOW._replace(cost=0))
-    assert [standing.remaining for standing in found.standings] == [5, 20]
+    assert [state.remaining for state in found.states] == [5, 20]
 
 
 async def test_settlements_debit_more_and_give_back(server: Redis) -> None:
@@ -211,7 +211,7 @@ async def test_settlements_debit_more_and_give_back(server: Redis) -> None:
         await decided(limits, tokens, budget(100))
         limits.settle([Adjustment(tokens, -700), Adjustment(budget(100), 250)])
         found = await decided(limits, tokens._replace(cost=0), budget(0))
-        assert [standing.remaining for standing in found.standings] == [1700, 650]
+        assert [state.remaining for state in found.states] == [1700, 650]
         limits.settle([Adjustment(tokens, 5000), Adjustment(budget(0), 5000)])
         found = await decided(limits, tokens, budget(0))
         # In debt: the whole burst, what it owes, and what is asked for.
@@ -219,7 +219,7 @@ async def test_settlements_debit_more_and_give_back(server: Redis) -> None:
         assert found.retry_after_s == pytest.approx((5000 + 300 - 2000 + 1000) / 6000 * 3600, rel=0.01)
         limits.settle([Adjustment(tokens, -50_000), Adjustment(budget(0), -50_000)])
         found = await decided(limits, tokens._replace(cost=0), budget(0))
-        assert [standing.remaining for standing in found.standings] == [2000, 1000], "never fuller than full"
+        assert [state.remaining for state in found.states] == [2000, 1000], "never fuller than full"
 
 
 async def test_a_period_that_ended_is_left_alone(server: Redis) -> None:

@@ -24,8 +24,8 @@ from integration.redises import (
 )
 
 from budgateway.errors import StoreUnavailable
-from budgateway.limits.demand import Adjustment, Demand, Kind, Release, Verdict
-from budgateway.limits.shared import RedisLimits, _Owed
+from budgateway.limits.demand import Adjustment, Admission, Demand, Kind, Release
+from budgateway.limits.redis_limits import RedisLimits, _Owed
 from budgateway.records import OnStoreFailure, StoreSettings
 from budgateway.redis.client import Store
 
@@ -62,7 +62,7 @@ async def limits_at(
         await store.close()
 
 
-async def ask(limits: RedisLimits, count: int) -> tuple[list[Verdict | None], list[int]]:
+async def ask(limits: RedisLimits, count: int) -> tuple[list[Admission | None], list[int]]:
     """One decision after the other, as requests come; the answers, and how many turns of the loop each waited."""
     verdicts, waits = [], []
     for _ in range(count):
@@ -116,7 +116,7 @@ async def test_one_slow_reply_takes_nothing_down_and_gives_back_what_it_took(ser
         # The late answer said yes to somebody who was told to decide alone: undone with the next call.
         while True:
             found = await limits.decide([SLOTS._replace(cost=0), MONEY._replace(cost=0)])
-            if found is not None and [standing.remaining for standing in found.standings] == [4, 999_990]:
+            if found is not None and [state.remaining for state in found.states] == [4, 999_990]:
                 break
             await asyncio.sleep(0.01)
         assert limits.tally.returned >= 1
@@ -135,7 +135,7 @@ async def test_what_was_settled_and_released_meanwhile_is_sent_afterwards(server
         back(server)
         while True:
             found = await limits.decide([SLOTS._replace(cost=0), MONEY._replace(cost=0)])
-            if found is not None and [standing.remaining for standing in found.standings] == [5, 999_470]:
+            if found is not None and [state.remaining for state in found.states] == [5, 999_470]:
                 break
             await asyncio.sleep(0.02)
         assert limits.tally.lost == 0
@@ -203,7 +203,7 @@ async def test_what_was_admitted_meanwhile_is_told_afterwards(server: Redis) -> 
         back(server)
         while True:
             found = await limits.decide([few._replace(cost=0), SLOTS._replace(cost=0)])
-            if found is not None and [standing.remaining for standing in found.standings] == [7, 3]:
+            if found is not None and [state.remaining for state in found.states] == [7, 3]:
                 break
             await asyncio.sleep(0.02)
 

@@ -16,10 +16,10 @@ from integration.redises import Redis, needs_redis, redis_server
 from ports import free_port
 
 from budgateway.limits.demand import Demand, Kind
-from budgateway.limits.shared import RedisLimits
+from budgateway.limits.redis_limits import RedisLimits
 from budgateway.records import Secret, StoreNode, StoreSettings
 from budgateway.redis.client import Store
-from budgateway.redis.places import slot_of
+from budgateway.redis.discovery import slot_of
 
 pytestmark = [pytest.mark.integration, needs_redis]
 LOOPS = ("uvloop",)
@@ -177,9 +177,9 @@ def cluster(tmp_path: Path) -> Iterator[list[Redis]]:
             )
             for number in range(3)
         ]  # fmt: skip
-        places = [f"127.0.0.1:{node.port}" for node in nodes]
+        connection_count = [f"127.0.0.1:{node.port}" for node in nodes]
         made = subprocess.run(
-            [CLI, "--cluster", "create", *places, "--cluster-yes"],
+            [CLI, "--cluster", "create", *connection_count, "--cluster-yes"],
             capture_output=True,
             text=True,
             check=False,

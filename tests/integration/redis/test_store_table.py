@@ -10,7 +10,7 @@ import pytest
 from integration.redises import Redis, needs_redis, redis_server
 
 from budgateway.records import StoreSettings
-from budgateway.redis.table import SharedTable
+from budgateway.redis.shared_table import SharedTable
 
 pytestmark = [pytest.mark.integration, needs_redis]
 

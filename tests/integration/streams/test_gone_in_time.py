@@ -38,7 +38,7 @@ SOUND = head(200, [("content-type", "audio/wav"), ("content-length", "100000")])
 UPLOAD = (
     b"POST /v1/files HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\nContent-Length: 9000000\r\n\r\n"
 )
-PATIENCE_S = 10.0
+MAX_WAIT_S = 10.0
 SYN_SENT = 2
 RECEIVE_BYTES = 4096  # of a client that reads nothing: the less the kernel takes, the sooner it stands still
 
@@ -49,7 +49,7 @@ async def seconds_until(happened: Callable[[], bool], since: float) -> float:
     """Look at every turn of the event loop, which never sleeps meanwhile: its own CPU time is what passes without other work
     on the machine."""
     while not happened():
-        assert time.thread_time() - since < PATIENCE_S, "it never came about"
+        assert time.thread_time() - since < MAX_WAIT_S, "it never came about"
         await asyncio.sleep(0)
     return time.thread_time() - since
 
@@ -155,7 +155,7 @@ async def reading_nothing(gateway: Inside, upstream: FaultyUpstream, client: Dow
 async def uploading_to_who_takes_nothing(gateway: Inside, upstream: FaultyUpstream, client: Downstream) -> float:
     """The client's FIN lies behind bytes that the gateway does not read for now."""
     await client.send(UPLOAD)
-    await gateway.until(lambda: bool(gateway.plane.door.connections))
+    await gateway.until(lambda: bool(gateway.plane.server_state.connections))
     unread = 0
     while not unread:
         await client.send(bytes(20_000))
@@ -199,7 +199,7 @@ async def test_an_upstream_is_left_when_its_client_is_gone(times: int, phase: st
             await gateway.at_rest()
         lines = await gateway.lines(2 * times if run is queued else times)
         assert {line["outcome"] for line in lines} == {"client_gone"}
-        await gateway.until(lambda: not gateway.plane.door.connections)
+        await gateway.until(lambda: not gateway.plane.server_state.connections)
     took.sort()
     shown = ", ".join(f"{took[min(int(len(took) * share), len(took) - 1)] * 1000:.2f}" for share in (0.5, 0.99, 1))
     print(f"{phase}: {times} times, p50, p99 and most in ms: {shown}")

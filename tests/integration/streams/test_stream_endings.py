@@ -208,7 +208,7 @@ async def test_a_drain_keeps_what_a_head_has_promised(tmp_path: Path) -> None:
             await client.send(request_bytes(client.host, "POST", CHAT, BODY, JSON))
             await client.until_body(len(EVENTS[0]))
             draining = asyncio.create_task(gateway.plane.drain(20.0))
-            await gateway.until(lambda: gateway.plane.door.draining)
+            await gateway.until(lambda: gateway.plane.server_state.draining)
             later.go_on.set()
             upstream.script(faults.chat("more"))
             first = await client.answer()

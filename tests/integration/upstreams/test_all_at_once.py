@@ -199,7 +199,7 @@ async def test_everything_at_once(seconds: int, tmp_path: Path) -> None:
                 await asyncio.sleep(calm_s)
             before_s = p99_s(sights, 0, time.monotonic())
             size_before = resident(await at_rest(gateway))
-            calm = len(sights)
+            spread_above = len(sights)
             async with asking(gateway, numbers, sights):
                 async with chaos.reigns():
                     await asyncio.sleep(seconds)
@@ -220,7 +220,7 @@ async def test_everything_at_once(seconds: int, tmp_path: Path) -> None:
     wrong = join(sights, servers.attempts, lines, kills=True, may_miss=may_miss)
     ends = Counter(one.end for one in sights.values())
     print(
-        f"{seconds} s: {len(sights)} exchanges ({calm} before), {sum(one.events for one in sights.values())} events, {dict(ends)}, "
+        f"{seconds} s: {len(sights)} exchanges ({spread_above} before), {sum(one.events for one in sights.values())} events, {dict(ends)}, "
         f"{dict(Counter(one.code for one in sights.values() if one.end == 'failed'))}; {dict(chaos.done)}; p99 ms before "
         f"{before_s * 1000:.1f}, after {[round(one * 1000, 1) for one in windows]}; MiB of workers {size_before >> 20}, {size_after >> 20}"
     )

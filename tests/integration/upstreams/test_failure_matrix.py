@@ -85,7 +85,7 @@ def test_the_page_shows_the_matrix() -> None:
 
 
 async def test_when_all_upstreams_refuse_retries_are_a_fifth_and_three(tmp_path: Path) -> None:
-    """R9: a fleet in trouble is not asked twice for everything."""
+    """R9: a worker pool in trouble is not asked twice for everything."""
     async with FaultyUpstream(faults.status(503)) as one, FaultyUpstream(faults.status(503)) as two:
         async with inside([one.url, two.url], tmp_path) as gateway, Downstream(gateway.url) as client:
             asked = 200

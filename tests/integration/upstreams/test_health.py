@@ -20,7 +20,7 @@ from upstreams import faults
 from upstreams.engine import Engine
 from upstreams.llamacpp import MODEL
 
-from budgateway.process.gateway import Gateway
+from budgateway.process.embedded import Gateway
 from budgateway.records import HealthCheck, Provider, Route, Settings, Upstream
 
 pytestmark = pytest.mark.integration

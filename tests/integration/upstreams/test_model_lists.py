@@ -92,7 +92,7 @@ async def test_who_is_known_to_be_ill_is_not_asked() -> None:
 
 async def test_the_former_list_is_served_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FRESH_S", 0.0)
-    monkeypatch.setattr(module, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(module, "MAX_WAIT_S", 0.05)
     gate = asyncio.Event()
     script = (listing("old"), faults.held(gate, listing("new")), listing("new"))
     async with FaultyUpstream(*script) as upstream, catalogue({"p": [upstream]}) as found:

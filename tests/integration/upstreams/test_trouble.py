@@ -1,4 +1,4 @@
-"""A fleet in trouble: everybody refuses, most fail, one comes back; behind several workers, counted at the upstreams."""
+"""A worker pool in trouble: everybody refuses, most fail, one comes back; behind several workers, counted at the upstreams."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from websockets.frames import CloseCode
 
 from budgateway.records import Secret, Tls, WebSocket
 from budgateway.server import websocket
-from budgateway.wire.upgrade import accept_of
+from budgateway.wire.websocket import accept_of
 
 pytestmark = pytest.mark.integration
 LOOPS = ("uvloop", "asyncio")
@@ -219,7 +219,7 @@ async def test_a_drain_closes_sockets_at_its_deadline(tmp_path: Path) -> None:
                 await client.recv()
             assert client.close_code == 1001
             await draining
-        assert not gateway.plane.door.connections
+        assert not gateway.plane.server_state.connections
 
 
 async def test_tls_on_both_sides(tmp_path: Path) -> None:
@@ -520,7 +520,7 @@ async def test_a_close_that_nobody_answers_ends_at_its_deadline(
             writer.write(masked(0x88, b"\x03\xe8"))
             assert await reader.read() == b""
             writer.close()
-            await gateway.until(lambda: not gateway.plane.door.connections)
+            await gateway.until(lambda: not gateway.plane.server_state.connections)
             await gateway.at_rest()
             assert (await gateway.lines(1))[0]["error"] == "close_timeout"
         upstream.violations.clear()  # a close frame is no HTTP, and this server knows nothing else
@@ -573,7 +573,7 @@ async def many(count: int, tmp_path: Path) -> None:
         await gateway.at_rest()
         counts = gateway.plane.relay.sockets
         assert (counts.open, counts.frames_in, counts.frames_out) == (0, 4 * count, 4 * count)
-        assert not gateway.plane.door.connections
+        assert not gateway.plane.server_state.connections
 
 
 async def test_another_upstream_when_the_first_is_down(tmp_path: Path) -> None:

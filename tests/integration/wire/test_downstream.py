@@ -133,7 +133,7 @@ async def test_a_pipeline_of_somebody_who_does_not_read_waits(gateway: Inside, u
         while served != len(upstream.requests):  # until the kernel's buffers are full
             served = len(upstream.requests)
             await asyncio.sleep(0.2)
-        (connection,) = gateway.plane.door.connections
+        (connection,) = gateway.plane.server_state.connections
         held = connection._transport.get_write_buffer_size() if hasattr(connection, "_transport") else 0
         assert held < 128 * 1024
         assert served < 400, "30 MB of answers went somewhere"
@@ -292,11 +292,11 @@ async def test_a_body_that_stops_arriving_is_408(gateway: Inside, upstream: Faul
         await client.send(
             b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
         )
-        await gateway.until(lambda: bool(gateway.plane.door.connections))
+        await gateway.until(lambda: bool(gateway.plane.server_state.connections))
         await asyncio.sleep(0.05)
-        gateway.plane.door.sweep(asyncio.get_running_loop().time().__int__() * 10**9 + 59 * 10**9)
+        gateway.plane.server_state.sweep(asyncio.get_running_loop().time().__int__() * 10**9 + 59 * 10**9)
         assert not client.bytes_read
-        gateway.plane.door.sweep(asyncio.get_running_loop().time().__int__() * 10**9 + 62 * 10**9)
+        gateway.plane.server_state.sweep(asyncio.get_running_loop().time().__int__() * 10**9 + 62 * 10**9)
         answer = await client.answer()
         assert (answer.status, answer.header("connection")) == (408, "close")
         await client.closed()
@@ -318,7 +318,7 @@ async def test_more_connections_than_allowed_are_told_so(upstream: FaultyUpstrea
                 await three.closed()
             await one.send(posts(1))
             assert await numbers(one, 1) == [0]
-        await gateway.until(lambda: not gateway.plane.door.connections)
+        await gateway.until(lambda: not gateway.plane.server_state.connections)
         async with Downstream(gateway.url) as four:
             await four.send(posts(1))
             assert await numbers(four, 1) == [0]

@@ -13,7 +13,7 @@ from integration.operated import operated
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
-from budgateway.process.gateway import Gateway
+from budgateway.process.embedded import Gateway
 from budgateway.records import Allowance, LimitRule, LimitSettings, Provider, Route, Settings
 
 pytestmark = pytest.mark.integration
@@ -64,7 +64,7 @@ async def test_clients_of_ipv6_are_counted_by_network(tmp_path: Path, prefix: in
 
 
 async def test_a_client_of_ipv4_is_one_on_a_socket_for_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("budgateway.process.gateway.resident", lambda pid: 0)  # reads a file
+    monkeypatch.setattr("budgateway.process.embedded.resident", lambda pid: 0)  # reads a file
     async with FaultyUpstream(faults.chat()) as upstream:
         log = tmp_path / "access.log"
         settings = Settings(

@@ -8,7 +8,7 @@ from time import monotonic_ns
 import pytest
 
 from budgateway import native
-from budgateway.admin.health import Health, watched
+from budgateway.admin.health import Health, probed
 from budgateway.app.wiring import upstream_keys
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.records import (
@@ -117,10 +117,10 @@ def test_a_route_is_without_upstream_when_it_lasts() -> None:
 
 def test_a_route_whose_fallback_or_other_share_is_there_is_not_without() -> None:
     segment = native.Segment(1)
-    spare = Retries(fallbacks=(Fallback("solo"),))
+    backup = Retries(fallbacks=(Fallback("solo"),))
     routes = (
-        Route("falls", "/a", "vllm", retries=spare),
-        Route("falls_on_429", "/b", "vllm", retries=replace(spare, fallback_on=("429",))),
+        Route("falls", "/a", "vllm", retries=backup),
+        Route("falls_on_429", "/b", "vllm", retries=replace(backup, fallback_on=("429",))),
         Route("split", "/c", "vllm", split=(("vllm", 9), ("solo", 1))),
         Route("not_yet", "/d", "vllm", split=(("vllm", 9), ("solo", 0))),
     )
@@ -153,7 +153,7 @@ def test_who_asks_a_shared_upstream_otherwise_has_a_word_of_its_own() -> None:
         "keyed": f"{ONE.url} keyed",
     }
     segment = native.Segment(1)
-    wanted, upstreams = watched(settings, segment)
+    wanted, upstreams = probed(settings, segment)
     slots = {one.name: one.slot for one in wanted}
     assert slots["first/0"] == slots["alike"] == segment.upstream(ONE.url)
     assert len({slots["first/0"], slots["strict"], slots["keyed"]}) == 3
@@ -178,6 +178,6 @@ def test_who_asks_a_shared_upstream_otherwise_has_a_word_of_its_own() -> None:
 )
 def test_an_endpoint_that_ends_in_v1_is_probed_where_engines_answer(endpoint: str, asked: str, sent: str) -> None:
     provider = Provider("p", "vllm", (parse_endpoint(endpoint),), health_check=HealthCheck())
-    [one], _ = watched(Settings(providers=(provider,)), native.Segment(1))
+    [one], _ = probed(Settings(providers=(provider,)), native.Segment(1))
     head = native.RequestHead.parse(f"GET {asked} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     assert one.target.write_head(head, "id", -1).startswith(f"GET {sent} HTTP/1.1\r\n".encode())

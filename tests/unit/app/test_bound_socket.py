@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from budgateway.app.runtime import bound_socket
+from budgateway.app.dataplane import bound_socket
 
 HOSTS = ["127.0.0.1", pytest.param("::1", marks=pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6"))]
 

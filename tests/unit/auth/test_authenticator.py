@@ -11,25 +11,27 @@ from flavours import both_flavours
 from tokens import SECRET, own
 
 from budgateway.auth.bearer import Bearers
+from budgateway.auth.credential_store import CredentialSet, CredentialStore
 from budgateway.auth.keys import digest_of, new_secret, start_of
+from budgateway.auth.principal_header import read_principal
 from budgateway.auth.roles import Roles
-from budgateway.auth.vault import Trust, Vault
-from budgateway.auth.vouch import vouched_for
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import RequestHead
-from budgateway.records import Allowance, ApiKey, Auth, Grant, Issuer, Secret
+from budgateway.records import Allowance, ApiKey, Auth, Issuer, Permission, Secret
 
 stage = both_flavours("budgateway.auth.authenticator_cy")
-GRANTS = (Grant("chat", routes=("chat",), models=("gpt-*",)), Grant("auditor", routes=(), admin=("read",)))
+GRANTS = (Permission("chat", routes=("chat",), models=("gpt-*",)), Permission("auditor", routes=(), admin=("read",)))
 KEY = new_secret()
 
 
-def made(stage: ModuleType, trust: Trust | None = None, *, lists_openly: bool = False) -> Any:
+def made(stage: ModuleType, credentials: CredentialSet | None = None, *, lists_openly: bool = False) -> Any:
     issuers = (Issuer("own", "", ("HS256",), secret=Secret(SECRET)),)
     kept = ApiKey("k", digest_of(KEY), start_of(KEY), roles=("chat",), allowance=Allowance(burst=3))
-    vault = Vault(Trust({}, (kept,)) if trust is None else trust)
-    return stage.CredentialAuthenticator(Bearers(issuers), vault, Roles(Auth(grants=GRANTS)), lists_openly), vault
+    credential_store = CredentialStore(CredentialSet({}, (kept,)) if credentials is None else credentials)
+    return stage.CredentialAuthenticator(
+        Bearers(issuers), credential_store, Roles(Auth(grants=GRANTS)), lists_openly
+    ), credential_store
 
 
 def ask(*headers: str, target: str = "/v1/chat", method: str = "POST", model: str = "gpt-4o") -> Any:
@@ -113,7 +115,7 @@ class Counted(Bearers):
 
 def test_a_bad_token_is_verified_once(stage: ModuleType) -> None:
     bearers = Counted((Issuer("own", "", ("HS256",), secret=Secret(SECRET)),))
-    auth = stage.CredentialAuthenticator(bearers, Vault(), Roles(Auth()), False)
+    auth = stage.CredentialAuthenticator(bearers, CredentialStore(), Roles(Auth()), False)
     forged, unfit = own()[:-4] + "AAAA", own(tenant=["not", "a", "name"])
     for token in (forged, unfit):
         before = bearers.verified
@@ -142,7 +144,7 @@ def test_a_token_of_the_future_is_good_when_its_time_comes(stage: ModuleType, mo
 
 def test_tokens_that_were_rejected_are_remembered_within_bounds(stage: ModuleType) -> None:
     bearers = Counted((Issuer("own", "", ("HS256",), secret=Secret(SECRET)),))
-    auth = stage.CredentialAuthenticator(bearers, Vault(), Roles(Auth()), False)
+    auth = stage.CredentialAuthenticator(bearers, CredentialStore(), Roles(Auth()), False)
     bad = [own(sub=f"u{number}")[:-4] + "AAAA" for number in range(stage.MAX_REMEMBERED + 1)]
     for token in bad:
         auth.identify(ask(f"x-api-key: {token}"))
@@ -176,20 +178,20 @@ def ask_known(auth: Any, *lines: str, **about: str) -> Any:
     return x
 
 
-def test_the_office_is_told_who_asks_and_nobody_else_is(stage: ModuleType) -> None:
+def test_the_admin_server_gets_the_principal_and_nobody_else_does(stage: ModuleType) -> None:
     auth, _ = made(stage)
     token = f"authorization: Bearer {own(roles=['auditor'], tenant='t')}"
     x = ask_known(auth, token, target="/admin/stats", method="GET")
     auth.authorize(x, "admin", "gateway")
-    lines = x.vouched.decode().split("\r\n")
-    told = vouched_for([tuple(line.split(": ", 1)) for line in lines if line])  # type: ignore[misc]
+    lines = x.principal_lines.decode().split("\r\n")
+    told = read_principal([tuple(line.split(": ", 1)) for line in lines if line])  # type: ignore[misc]
     assert told is not None
     assert (told.id, told.tenant, told.roles) == ("jwt:own:ada", "t", ("auditor",))
     with pytest.raises(Forbidden, match="the action 'keys'"):
         auth.authorize(ask_known(auth, token, target="/admin/keys"), "admin", "gateway")
     x = ask_known(auth, f"x-api-key: {KEY}")
     auth.authorize(x, "authenticated", "chat")
-    assert x.vouched is None
+    assert x.principal_lines is None
 
 
 def test_the_model_list_is_open_where_a_route_is(stage: ModuleType) -> None:
@@ -210,9 +212,9 @@ def test_metrics_are_for_this_machine(stage: ModuleType) -> None:
 
 
 def test_what_the_vault_no_longer_holds_is_forgotten(stage: ModuleType) -> None:
-    auth, vault = made(stage)
+    auth, credential_store = made(stage)
     ask_known(auth, f"x-api-key: {KEY}")
-    vault.entrust(Trust())
+    credential_store.update_credentials(CredentialSet())
     auth.learn()
     x = ask(f"x-api-key: {KEY}")
     auth.identify(x)
@@ -228,7 +230,7 @@ def test_what_is_remembered_is_bounded(stage: ModuleType, monkeypatch: pytest.Mo
 
 
 def test_keys_that_could_not_be_read_are_no_wrong_keys(stage: ModuleType) -> None:
-    auth, _ = made(stage, Trust(keys_missing=True))
+    auth, _ = made(stage, CredentialSet(keys_missing=True))
     x = ask(f"x-api-key: {KEY}")
     auth.identify(x)
     with pytest.raises(KeysUnavailable):

@@ -9,19 +9,19 @@ import pytest
 
 from budgateway.auth.delegation import Holder
 from budgateway.auth.roles import Roles
-from budgateway.credentials import keybook
+from budgateway.credentials import api_keys
 from budgateway.errors import Forbidden
-from budgateway.records import Allowance, Auth, Grant, Principal, Tenant
+from budgateway.records import Allowance, Auth, Permission, Principal, Tenant
 
 NOW = 1_800_000_000.0
 EVER = float("inf")
 AUTH = Auth(
     grants=(
-        Grant("maker", routes=("chat",), admin=("keys",)),
-        Grant("most", admin=("keys", "read", "reload-config")),
-        Grant("root", routes=(), admin=("read", "*")),
-        Grant("chat"),
-        Grant("other"),
+        Permission("maker", routes=("chat",), admin=("keys",)),
+        Permission("most", admin=("keys", "read", "reload-config")),
+        Permission("root", routes=(), admin=("read", "*")),
+        Permission("chat"),
+        Permission("other"),
     ),
     tenants=(Tenant("acme", roles=("chat", "maker")), Tenant("rich", roles=("other",))),
 )
@@ -31,7 +31,7 @@ MAKER = Principal("jwt:own:m", roles=("maker", "chat"), anonymous=False)
 def made(principal: Principal, wishes: dict[str, Any], expires: float = EVER) -> Any:
     """The key that such a holder makes."""
     holder = Holder(principal, expires, Roles(AUTH))
-    key = keybook.create((), "k", holder.completed(wishes), NOW).key
+    key = api_keys.create((), "k", holder.completed(wishes), NOW).key
     holder.check(key)
     return key
 
@@ -103,4 +103,4 @@ def test_who_may_do_everything_gives_anything(roles: tuple[str, ...]) -> None:
 
 def test_without_roles_the_administrator_gives_anything() -> None:
     holder = Holder(replace(MAKER, roles=("admin",)), EVER, Roles(Auth()))
-    holder.check(keybook.create((), "k", {"roles": ["x"]}, NOW).key)
+    holder.check(api_keys.create((), "k", {"roles": ["x"]}, NOW).key)

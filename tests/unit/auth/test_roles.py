@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgateway.auth.roles import MAX_DECISIONS, Patterns, Roles, Visibility, admin_action
-from budgateway.records import Auth, Canary, Fallback, Grant, Mirror, Principal, Retries, Route, Tenant
+from budgateway.records import Auth, Canary, Fallback, Mirror, Permission, Principal, Retries, Route, Tenant
 
 ROUTES = ("chat", "embeddings", "files", "POST /v1/*")
 METHODS = ("GET", "POST", "DELETE")
 MODELS = ("", None, "gpt-4o", "gpt-4o-mini", "vllm/llama", "o3", "*", "gpt-4?")
 GRANTS = (
-    Grant("everything"),
-    Grant("chatter", routes=("chat",), methods=("POST",), models=("gpt-4o", "vllm/*")),
-    Grant("embedder", routes=("embeddings",), models=("text-*", "o?")),
-    Grant("reader", methods=("GET",)),
-    Grant("mixed", routes=("chat",), models=("o3",)),
-    Grant("mixed", routes=("files", "POST /v1/*"), methods=("GET", "DELETE")),
-    Grant("nothing", routes=()),
-    Grant("auditor", routes=(), admin=("read", "metrics")),
+    Permission("everything"),
+    Permission("chatter", routes=("chat",), methods=("POST",), models=("gpt-4o", "vllm/*")),
+    Permission("embedder", routes=("embeddings",), models=("text-*", "o?")),
+    Permission("reader", methods=("GET",)),
+    Permission("mixed", routes=("chat",), models=("o3",)),
+    Permission("mixed", routes=("files", "POST /v1/*"), methods=("GET", "DELETE")),
+    Permission("nothing", routes=()),
+    Permission("auditor", routes=(), admin=("read", "metrics")),
 )
 
 
@@ -76,7 +76,7 @@ def test_without_grants_every_known_principal_may_use_every_route() -> None:
 
 
 @pytest.mark.parametrize("grants", [(), GRANTS])
-def test_a_credentials_own_models_narrow(grants: tuple[Grant, ...]) -> None:
+def test_a_credentials_own_models_narrow(grants: tuple[Permission, ...]) -> None:
     profile = Roles(Auth(grants=grants)).profile(who("everything", "admin", models=("gpt-4o", "vllm/*")))
     allowed = [model for model in MODELS if profile.may("chat", "POST", model).allowed]
     assert allowed == ["", "gpt-4o", "vllm/llama"]
@@ -125,7 +125,7 @@ def test_operations_need_an_admin_action(roles: tuple[str, ...], action: str, al
 
 
 def test_the_admin_role_is_what_the_configuration_makes_of_it() -> None:
-    roles = Roles(Auth(grants=(Grant("admin", routes=("files",), admin=("read",)),)))
+    roles = Roles(Auth(grants=(Permission("admin", routes=("files",), admin=("read",)),)))
     assert not roles.profile(who("admin")).may("chat", "POST", "x").allowed
     assert not roles.profile(who("admin")).may_operate("keys").allowed
     assert roles.profile(who("admin")).may_operate("read").allowed

@@ -94,7 +94,7 @@ def test_a_hedge_is_told_of_as_a_request_of_its_own(balancing: ModuleType) -> No
     x = exchange()
     balancer.next(x)
     h = x.twin(1500)
-    assert balancer.spare(h, 1500)
+    assert balancer.try_another(h, 1500)
     assert selector.passed[1] == ("pick_for", 1500, 1, None, "alice", "llama", 300, True)
     index, note = h.index, h.note
     balancer.release(x, VERDICT_NEUTRAL, 1600)

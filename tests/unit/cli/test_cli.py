@@ -23,7 +23,7 @@ from budgateway.config.demo import demo_settings, moved
 from budgateway.config.load import load_config
 from budgateway.config.source import FILES
 from budgateway.process.banner import banner, curl_line
-from budgateway.records import Auth, Grant, Provider, Route, Secret, Settings, Tls
+from budgateway.records import Auth, Permission, Provider, Route, Secret, Settings, Tls
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = str(ROOT / "config")
@@ -326,11 +326,11 @@ def test_the_banner_has_what_a_newcomer_needs() -> None:
         (("JWT_SECRET",), (), "TOKEN=$(budgateway token)"),
         (("config/gateway.toml", "config/routes.toml", "JWT_SECRET"), (), "TOKEN=$(budgateway token)"),
         (("/etc/b g/gateway.toml", "/etc/b g/routes.toml"), (), "TOKEN=$(budgateway token --config '/etc/b g')"),
-        (("one.toml",), (Grant("chat"),), "TOKEN=$(budgateway token --config one.toml --role chat)"),
+        (("one.toml",), (Permission("chat"),), "TOKEN=$(budgateway token --config one.toml --role chat)"),
     ],
 )
 def test_the_banner_says_how_to_make_the_token_that_its_curl_line_sends(
-    sources: tuple[str, ...], grants: tuple[Grant, ...], line: str
+    sources: tuple[str, ...], grants: tuple[Permission, ...], line: str
 ) -> None:
     settings = Settings(
         providers=(Provider("p", "openai", ()),),

@@ -219,8 +219,8 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
         '[providers.vllm]\nendpoints = [{ url = "ftp://h" }, { weight = 0 }]\napi_key = "env:NOPE"\n'
         "[providers.mine]\n[tracing]\nenabled = 3\n"
     )
-    places = [line.partition(": ")[2].partition(": ")[0] for line in problems(text, tmp_path)]
-    assert sorted(places) == sorted(
+    connection_count = [line.partition(": ")[2].partition(": ")[0] for line in problems(text, tmp_path)]
+    assert sorted(connection_count) == sorted(
         [
             "gateway.port",
             "gateway.hots",

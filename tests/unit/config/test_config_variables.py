@@ -10,8 +10,8 @@ import pytest
 from integration.certificates import Authority
 from tokens import pem
 
+from budgateway.config.difference import refusals
 from budgateway.config.load import load_config
-from budgateway.config.reload import refusals
 from budgateway.config.source import ABSENT, stamp
 from budgateway.errors import ConfigError
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from budgateway.config.reload import FIXED, FileWatch, compare, plain, refusals
+from budgateway.config.difference import FIXED, FileWatch, compare, plain, refusals
 from budgateway.config.source import stamp
 from budgateway.records import Provider, RateLimit, Route, Secret, Settings, Tls, Upstream
 
@@ -63,19 +63,19 @@ def test_every_setting_can_be_compared_shown_or_is_refused() -> None:
 def test_a_watch_notices_contents_replacement_and_new_files(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text("a = 1")
-    watch = FileWatch([str(file), "JWT_SECRET"])
-    assert not watch.changed()
+    departures = FileWatch([str(file), "JWT_SECRET"])
+    assert not departures.changed()
     file.write_text("a = 22")
-    assert watch.changed()
-    assert not watch.changed()
+    assert departures.changed()
+    assert not departures.changed()
     (tmp_path / "new").write_text("a = 33")
     os.replace(tmp_path / "new", file)
-    assert watch.changed()
+    assert departures.changed()
     (tmp_path / "routes.toml").write_text("")
-    assert watch.changed()
+    assert departures.changed()
     file.unlink()
-    assert watch.changed()
-    assert not watch.changed()
+    assert departures.changed()
+    assert not departures.changed()
 
 
 def test_a_watch_knows_what_files_were_like_when_they_were_read(tmp_path: Path) -> None:
@@ -83,19 +83,19 @@ def test_a_watch_knows_what_files_were_like_when_they_were_read(tmp_path: Path) 
     secret.write_text("one")
     read = [(str(secret), stamp(secret))]
     secret.write_text("another")  # between the reading and the watch
-    watch = FileWatch([], read)
-    assert watch.changed()
-    assert not watch.changed()
-    watch.follow([], read)  # a reload that was refused: the change is not noticed again
-    assert not watch.changed()
+    departures = FileWatch([], read)
+    assert departures.changed()
+    assert not departures.changed()
+    departures.follow([], read)  # a reload that was refused: the change is not noticed again
+    assert not departures.changed()
     other = tmp_path / "other"
-    watch.follow([], [*read, (str(other), stamp(other))])  # not there yet
-    assert not watch.changed()
+    departures.follow([], [*read, (str(other), stamp(other))])  # not there yet
+    assert not departures.changed()
     other.write_text("here")
-    assert watch.changed()
-    watch.follow([], read)
+    assert departures.changed()
+    departures.follow([], read)
     other.unlink()
-    assert not watch.changed()
+    assert not departures.changed()
 
 
 def test_a_watch_follows_the_links_that_kubernetes_changes(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_watch_follows_the_links_that_kubernetes_changes(tmp_path: Path) -> No
     (tmp_path / "..data").symlink_to("..1")
     secret = tmp_path / "secret"
     secret.symlink_to("..data/secret")
-    watch = FileWatch([], [(str(secret), stamp(secret))])
-    assert not watch.changed()
+    departures = FileWatch([], [(str(secret), stamp(secret))])
+    assert not departures.changed()
     (tmp_path / "..new").symlink_to("..2")
     os.replace(tmp_path / "..new", tmp_path / "..data")
-    assert watch.changed()
+    assert departures.changed()

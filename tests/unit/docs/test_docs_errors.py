@@ -10,8 +10,8 @@ import pytest
 
 from budgateway import errors
 from budgateway.errors import GatewayError
-from budgateway.wire.answer import error_document
 from budgateway.wire.dialects import number_of
+from budgateway.wire.error_response import error_document
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "errors.md").read_text()
 ROW = re.compile(r"^\| `(\w+)` \| (\d+) \| `(\w+)` \| `(\w+)` \| (\w+) \| (\w+) \|$", re.M)

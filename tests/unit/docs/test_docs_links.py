@@ -28,13 +28,13 @@ def anchors(text: str) -> set[str]:
 def broken(path: Path, text: str) -> list[str]:
     """The links of a document at `path` (below the root) that lead nowhere."""
     found = []
-    for link in LINK.findall(FENCE.sub("", text)):
-        if re.match(r"[a-z]+:", link):
+    for connection in LINK.findall(FENCE.sub("", text)):
+        if re.match(r"[a-z]+:", connection):
             continue
-        name, _, anchor = link.partition("#")
+        name, _, anchor = connection.partition("#")
         target = (ROOT / path).parent / name if name else ROOT / path
         if not target.exists() or (anchor and anchor not in anchors(text if not name else target.read_text())):
-            found.append(link)
+            found.append(connection)
     return found
 
 

@@ -77,7 +77,7 @@ def test_the_policies_are_listed_wherever_they_are() -> None:
 
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", section("Choosing among upstreams"), re.MULTILINE)
     assert rows == ["load_balancer", *POLICIES]
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     row = re.search(
         r"^\| `load_balancer` \| name \| `\"(\w+)\"` \| (.*) \|$",
         (root / "docs/configuration.md").read_text(),

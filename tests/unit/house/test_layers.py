@@ -162,8 +162,8 @@ def test_every_header_belongs_to_a_compiled_module() -> None:
 
 
 KNOWN = {
-    *("", "errors", "wire", "wire.status", "auth.keys", "limits", "limits.requests", "limits.shared"),
-    *("redis.link", "server", "proxy", "proxy.pipeline", "app.runtime"),
+    *("", "errors", "wire", "wire.status", "auth.keys", "limits", "limits.requests", "limits.redis_limits"),
+    *("redis.connection", "server", "proxy", "proxy.pipeline", "app.dataplane"),
 }
 
 
@@ -175,15 +175,15 @@ KNOWN = {
         ("auth.keys", "import budgateway.limits.requests as r"),
         ("auth.keys", "from budgateway import __version__"),
         ("auth.keys", "import budgateway"),
-        ("auth.keys", "def f():\n    from budgateway.app.runtime import Gateway"),
+        ("auth.keys", "def f():\n    from budgateway.app.dataplane import Gateway"),
         ("auth.keys", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from budgateway import proxy"),
         ("auth.keys", "import redis.asyncio"),
-        ("limits.shared", "import hiredis"),
+        ("limits.redis_limits", "import hiredis"),
         ("errors", "from budgateway.wire import status"),
         ("server.connection_cy", "from budgateway.proxy.pipeline import Pipeline"),
         ("wire.status", "from budgateway import _native"),
         ("wire.status", "from budgateway._native import Segment"),
-        ("app.runtime", "import pydantic"),
+        ("app.dataplane", "import pydantic"),
     ],
 )
 def test_a_forbidden_import_is_found(module: str, source: str) -> None:
@@ -195,13 +195,13 @@ def test_a_forbidden_import_is_found(module: str, source: str) -> None:
     [
         ("auth.keys", "from budgateway.wire.status import reason\nfrom budgateway import errors"),
         ("limits.requests", "from budgateway import limits"),
-        ("redis.link", "import hiredis"),
+        ("redis.connection", "import hiredis"),
         (
-            "app.runtime",
+            "app.dataplane",
             "from budgateway.proxy.pipeline import Pipeline\nfrom budgateway.limits.requests import Requests",
         ),
         ("native", "from budgateway import _native"),
-        ("cli.main", "from budgateway import __version__\nfrom budgateway.app.runtime import Gateway"),
+        ("cli.main", "from budgateway import __version__\nfrom budgateway.app.dataplane import Gateway"),
     ],
 )
 def test_an_allowed_import_is_left_alone(module: str, source: str) -> None:
@@ -212,7 +212,7 @@ def test_a_forbidden_cimport_is_found() -> None:
     header = "from libc.stdint cimport int64_t\nfrom budgateway.limits.requests cimport Requests, Other\n"
     assert violations("auth.keys", cimports(header), KNOWN)
     assert not violations("proxy.pipeline_cy", cimports(header), KNOWN)
-    assert violations("auth.keys", cimports("cimport budgateway.app.runtime"), KNOWN)
+    assert violations("auth.keys", cimports("cimport budgateway.app.dataplane"), KNOWN)
 
 
 def test_a_module_outside_the_table_is_found() -> None:
@@ -256,9 +256,9 @@ def import_graph(root: Path) -> dict[str, set[str]]:
 def test_there_are_no_circles() -> None:
     found = import_graph(ROOT)
     # The graph is whole: an annotation's import, a function's, a header's, and a test's of a helper.
-    assert "budgateway.limits.rules" in found["budgateway.limits.waiting"]
-    assert "budgateway.process.gateway" in found["budgateway"]
-    assert "budgateway.server.door_cy" in found["budgateway.server.connection_cy"]
+    assert "budgateway.limits.rules" in found["budgateway.limits.lease_queue"]
+    assert "budgateway.process.embedded" in found["budgateway"]
+    assert "budgateway.server.state_cy" in found["budgateway.server.connection_cy"]
     assert "books" in found["tests.unit.observe.test_access"]
     TopologicalSorter(found).prepare()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from budgateway import _native
-from budgateway.app.runtime import SWEEP_S
+from budgateway.app.dataplane import SWEEP_S
 from budgateway.exchange import exchange_cy
 from budgateway.proxy.fastpath import QUIET_NS, SLACK_NS
 
@@ -33,9 +33,9 @@ def numbers(path: Path) -> dict[str, int]:
     [
         ("proxy/relay_cy", {"_KEEP_ALIVE", "_NO_BODY", "_NAMED"}),
         ("providers/passthrough_cy", {"_CHUNKED"}),
-        ("exchange/judge_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
+        ("exchange/response_check_cy", {"_HTTP_10", "_JSON", "_EVENT_STREAM", "_ENCODED", "_NO_BODY"}),
         (
-            "exchange/judge_cy",
+            "exchange/response_check_cy",
             {
                 "_SEEN_EVENT",
                 "_SEEN_ERROR_FIRST",

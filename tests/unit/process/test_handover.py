@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.admin.card import Card
-from budgateway.app.runtime import bound_socket, is_bound_to
+from budgateway.admin.instance import Instance
+from budgateway.app.dataplane import bound_socket, is_bound_to
 from budgateway.native import BY_USER, LimitSet, Price, Reservation, Segment
 from budgateway.process.handover import METRICS, SLOT, Giver, Named, Predecessor, Taken
 
@@ -46,7 +46,7 @@ async def old(tmp_path: Path) -> AsyncIterator[Old]:
 
 
 async def taken(path: Path) -> Predecessor:
-    found = Predecessor(Card(os.getpid(), "http://localhost:1", "", str(path)))
+    found = Predecessor(Instance(os.getpid(), "http://localhost:1", "", str(path)))
     await asyncio.to_thread(found.take)
     return found
 
@@ -136,7 +136,7 @@ async def test_a_predecessor_that_ends_is_not_waited_for(tmp_path: Path) -> None
             socket.send_fds(taker, [json.dumps([METRICS]).encode()], [sock.fileno()])
 
     giving = asyncio.create_task(asyncio.to_thread(give))
-    found = Predecessor(Card(4194305, "http://localhost:1", "", str(tmp_path / "h")))
+    found = Predecessor(Instance(4194305, "http://localhost:1", "", str(tmp_path / "h")))
     await asyncio.to_thread(found.take)
     await giving
     assert not await found.counted(lambda changes: None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.process.notify import Service, notify
+from budgateway.process.systemd import Service, notify
 
 
 def test_states_arrive_as_they_are(tmp_path: Path) -> None:

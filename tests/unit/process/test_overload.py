@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.process.fleet import Fleet
-from budgateway.process.overload import Heartbeat, MemoryGuard, memory_limit, proportional, resident, want_of_files
-from budgateway.process.slot import respawn_delay_s
+from budgateway.process.memory import Heartbeat, MemoryGuard, memory_limit, proportional, resident, want_of_files
+from budgateway.process.worker_handle import respawn_delay_s
+from budgateway.process.worker_pool import WorkerPool
 
 
 def test_this_process_holds_some_memory_and_a_dead_one_none() -> None:
@@ -23,12 +23,12 @@ def test_this_process_holds_some_memory_and_a_dead_one_none() -> None:
 
 
 async def test_what_processes_share_is_counted_once_where_it_matters() -> None:
-    fleet = Fleet(1, lambda work: work.close())
+    worker_pool = WorkerPool(1, lambda work: work.close())
     try:
-        most = await fleet.held_bytes(1 << 60)
-        assert 1 << 20 < await fleet.held_bytes(1 << 20) < most
+        most = await worker_pool.held_bytes(1 << 60)
+        assert 1 << 20 < await worker_pool.held_bytes(1 << 20) < most
     finally:
-        fleet.close()
+        worker_pool.close()
 
 
 def test_the_limit_is_the_control_groups_where_it_has_one(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ def in_a_process(soft: int, hard: int, code: str) -> str:
 
 @pytest.mark.parametrize(("soft", "hard"), [(100, 200), (200, 200)])
 def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one(soft: int, hard: int) -> None:
-    code = "from budgateway.process.overload import raise_open_files as r; r(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    code = "from budgateway.process.memory import raise_open_files as r; r(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
     assert in_a_process(soft, hard, code) == "(200, 200)"
 
 
 def test_a_limit_that_is_too_low_is_said_with_its_numbers() -> None:
-    code = "from budgateway.process.overload import want_of_files as w; print(w(1000, 2))"
+    code = "from budgateway.process.memory import want_of_files as w; print(w(1000, 2))"
     said = in_a_process(999, 999, code)
     assert said.startswith(
         "open files: the limit of a process is 999, but max_connections = 1000 with 2 workers needs 1000"

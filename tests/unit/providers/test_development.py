@@ -40,7 +40,7 @@ def answer(status, document):
     body = json.dumps(document).encode()
     lines = b"HTTP/1.1 %d X\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % (status, len(body))
     head = ResponseHead.parse(lines + body)
-    x.status, x.told_flags = status, head.flags
+    x.status, x.response_flags = status, head.flags
     return json.loads(adapter.document(x, head))
 
 

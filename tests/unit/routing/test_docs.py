@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from budgateway import Route, RouteTable
-from budgateway.routing.own import own_routes
+from budgateway.routing.builtin import own_routes
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 ROUTES = (DOCS / "routes.md").read_text()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from budgateway.server.watch import Watch
+from budgateway.server.departures import Departures
 
 pytestmark = pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
 
@@ -45,67 +45,67 @@ class Client:
 
 def test_an_end_is_told_once_and_data_is_not() -> None:
     loop, who, (ours, theirs) = Loop(), Client(), socket.socketpair()
-    watch = Watch(loop.add_reader)
+    departures = Departures(loop.add_reader)
     with ours, theirs:
-        watch.add(who, ours)
+        departures.add(who, ours)
         theirs.send(b"unread")
         assert not loop.turn()
         theirs.shutdown(socket.SHUT_WR)
         assert loop.turn()
         assert not loop.turn()
-        assert (who.times, watch.count) == (1, 0)
+        assert (who.times, departures.count) == (1, 0)
         # Told before it was asked again, it is told again.
-        watch.add(who, ours)
+        departures.add(who, ours)
         assert loop.turn()
         assert who.times == 2
-    watch.close(loop.remove_reader)
-    watch.close(loop.remove_reader)
+    departures.close(loop.remove_reader)
+    departures.close(loop.remove_reader)
     assert loop.fd == -1
 
 
 def test_who_is_read_again_is_not_watched() -> None:
     loop, who, (ours, theirs) = Loop(), Client(), socket.socketpair()
-    watch = Watch(loop.add_reader)
+    departures = Departures(loop.add_reader)
     with ours, theirs:
-        watch.add(who, ours)
-        watch.discard(who)
+        departures.add(who, ours)
+        departures.discard(who)
         theirs.close()
         assert not loop.turn()
-    watch.discard(who)
-    watch.close(loop.remove_reader)
+    departures.discard(who)
+    departures.close(loop.remove_reader)
     assert not who.times
 
 
 def test_a_descriptor_may_change_hands() -> None:
     loop, first, second = Loop(), Client(), Client()
-    watch = Watch(loop.add_reader)
+    departures = Departures(loop.add_reader)
     one, their_one = socket.socketpair()
     fd = one.fileno()
-    watch.add(first, one)
+    departures.add(first, one)
     one.close()
     two, their_two = socket.socketpair()
     assert two.fileno() == fd  # the lowest that is free
     with two, their_two, their_one:
-        watch.add(second, two)
-        watch.discard(first)
-        assert watch.count == 1
+        departures.add(second, two)
+        departures.discard(first)
+        assert departures.count == 1
         their_two.close()
         assert loop.turn()
     assert (first.times, second.times) == (0, 1)
-    watch.close(loop.remove_reader)
+    departures.close(loop.remove_reader)
 
 
 def test_without_a_loop_nothing_is_seen() -> None:
-    watch, who, (ours, theirs) = Watch(), Client(), socket.socketpair()
+    departures, who, (ours, theirs) = Departures(), Client(), socket.socketpair()
     with ours, theirs:
-        watch.add(who, ours)
-        assert watch.count == 0
-        watch.discard(who)
+        departures.add(who, ours)
+        assert departures.count == 0
+        departures.discard(who)
 
 
 def test_a_connection_without_a_socket_is_not_watched() -> None:
     loop, who = Loop(), Client()
-    watch = Watch(loop.add_reader)
-    watch.add(who, None)
-    assert watch.count == 0
-    watch.close(loop.remove_reader)
+    departures = Departures(loop.add_reader)
+    departures.add(who, None)
+    assert departures.count == 0
+    departures.close(loop.remove_reader)

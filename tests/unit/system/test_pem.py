@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from integration.certificates import Authority
 
-from budgateway.app.runtime import server_tls
+from budgateway.app.dataplane import server_tls
+from budgateway.config.difference import compare, plain
 from budgateway.config.load import load_config
-from budgateway.config.reload import compare, plain
 from budgateway.records import Settings
-from budgateway.redis.places import client_tls as store_tls
+from budgateway.redis.discovery import client_tls as store_tls
 from budgateway.system.pem import Pem, trusting
 
 CONFIG = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from budgateway.credentials import keybook
+from budgateway.credentials import api_keys
 from budgateway.credentials.keyfile import KeyFile
 from budgateway.system.replacement import open_lock, replace_file
 
@@ -105,12 +105,12 @@ def test_its_owner_stays_when_root_replaces_it(tmp_path: Path) -> None:
 @as_root
 def test_what_root_makes_is_the_folders_owners(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
-    KeyFile(str(tmp_path / "keys.json")).change(partial(keybook.create, name="k", wishes={}, now=0))
+    KeyFile(str(tmp_path / "keys.json")).change(partial(api_keys.create, name="k", wishes={}, now=0))
     assert owner(tmp_path / "keys.json") == (NOBODY, NOBODY, 0o600)
     # The gateway can go on with both.
     assert owner(tmp_path / "keys.json.lock") == (NOBODY, NOBODY, 0o600)
     os.chown(tmp_path / "keys.json.lock", 0, 0)
-    KeyFile(str(tmp_path / "keys.json")).change(partial(keybook.switch, name="k", disabled=True))
+    KeyFile(str(tmp_path / "keys.json")).change(partial(api_keys.switch, name="k", disabled=True))
     assert owner(tmp_path / "keys.json.lock") == (NOBODY, NOBODY, 0o600)
 
 
@@ -121,12 +121,12 @@ def test_what_would_become_another_users_is_refused_and_untouched(tmp_path: Path
         if parent.name.startswith(("pytest-", "popen-")):  # one more where several processes share the tests
             parent.chmod(0o755)
     keys = KeyFile(str(tmp_path / "keys.json"))
-    keys.change(partial(keybook.create, name="k", wishes={}, now=0))
+    keys.change(partial(api_keys.create, name="k", wishes={}, now=0))
     (tmp_path / "keys.json").chmod(0o644)
     (tmp_path / "keys.json.lock").unlink()
     before = (tmp_path / "keys.json").read_bytes(), owner(tmp_path / "keys.json")
     for work in (
-        partial(keys.change, partial(keybook.switch, name="k", disabled=True)),
+        partial(keys.change, partial(api_keys.switch, name="k", disabled=True)),
         partial(replace_file, tmp_path / "keys.json", b"data"),
     ):
         said = by_nobody(work)

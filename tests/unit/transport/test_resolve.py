@@ -111,7 +111,7 @@ async def test_while_others_are_answered_it_is_the_names_again(names: Names) -> 
 
 
 async def test_former_addresses_serve_while_nobody_answers(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(resolve, "MAX_WAIT_S", 0.01)
     names.answers = {"a": ((ONE,), 5.0)}
     await names.find("a")
     names.now += 60

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from budgateway.errors import BadRequest
-from budgateway.wire.form import MAX_HEAD_BYTES, MAX_MODEL_BYTES, FormReader, boundary_of
+from budgateway.wire.multipart import MAX_HEAD_BYTES, MAX_MODEL_BYTES, FormReader, boundary_of
 
 KIND = "multipart/form-data; boundary=b0undary"
 FILE_HEAD = b'Content-Disposition: form-data; name="file"; filename="a.wav"\r\nContent-Type: audio/wav'

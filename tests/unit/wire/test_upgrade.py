@@ -6,7 +6,7 @@ import pytest
 
 from budgateway.errors import UpstreamProtocolError
 from budgateway.native import RequestHead, ResponseHead
-from budgateway.wire.upgrade import (
+from budgateway.wire.websocket import (
     Handshake,
     accept_of,
     close_frame,

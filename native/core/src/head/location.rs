@@ -47,12 +47,12 @@ impl ResponseHead {
         &self,
         head: &[u8],
         writer: &RequestHeadWriter,
-        to_head: bool,
+        is_head: bool,
     ) -> Result<Option<(Self, Vec<u8>)>, HeadError> {
         let Some(anew) = self.relocated(head, writer) else {
             return Ok(None);
         };
-        Ok(Self::parse(&anew, to_head)?.map(|head| (head, anew)))
+        Ok(Self::parse(&anew, is_head)?.map(|head| (head, anew)))
     }
 }
 

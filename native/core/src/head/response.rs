@@ -24,9 +24,9 @@ pub struct ResponseHead {
 const USUAL_LINE: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 impl ResponseHead {
-    /// Scans the head at the beginning of `bytes`; None while its blank line has not arrived. `to_head`: the answer to
+    /// Scans the head at the beginning of `bytes`; None while its blank line has not arrived. `is_head`: the answer to
     /// HEAD.
-    pub fn parse(bytes: &[u8], to_head: bool) -> Result<Option<Self>, HeadError> {
+    pub fn parse(bytes: &[u8], is_head: bool) -> Result<Option<Self>, HeadError> {
         let bytes = bytes.get(..MAX_HEAD).unwrap_or(bytes);
         let (first_len, (http_10, status)) = if bytes.starts_with(USUAL_LINE) {
             (USUAL_LINE.len() - 2, (false, 200))
@@ -47,7 +47,7 @@ impl ResponseHead {
                 return Err(HeadError::UnexpectedBody);
             }
         }
-        if to_head || matches!(status, 100..=199 | 204 | 304) {
+        if is_head || matches!(status, 100..=199 | 204 | 304) {
             flags |= flag::NO_BODY;
         }
         let reason = Span::new(first_len.min(13), first_len);

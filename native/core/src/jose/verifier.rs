@@ -34,7 +34,7 @@ pub struct Issuer {
     pub tenant: Box<str>,
     /// The roles of all its tokens.
     pub roles: Vec<Box<str>>,
-    /// Groups, and the roles that each grants.
+    /// Groups, and the roles that each reservations.
     pub group_roles: Vec<(Box<str>, Vec<Box<str>>)>,
 }
 
