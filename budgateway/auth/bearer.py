@@ -32,6 +32,9 @@ class Verified(NamedTuple):
     expires: float
 
 
+_REFUSALS = {native.TOKEN_REFUSED: Refused, native.TOKEN_REJECTED: Rejected}
+
+
 class Bearers:
     """The issuers of one configuration. Stateless except for the keys that `learn` sets."""
 
@@ -74,7 +77,7 @@ class Bearers:
         kind, name, message = found
         if kind == native.TOKEN_UNKNOWN_KEY:
             raise UnknownKey(name, message)
-        raise Rejected(message) if kind == native.TOKEN_REJECTED else Refused(message)
+        raise _REFUSALS[kind](message)
 
     def verify_slowly(self, token: str, now: float) -> Verified:
         """Do the same as `verify` without native code, for the tokens that it leaves to Python."""

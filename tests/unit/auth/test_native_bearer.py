@@ -10,6 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from both_verifiers import OWN, answer, is_decided_natively
+from corpora import ABSENT, FOLDER
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -331,6 +332,36 @@ def test_a_kid_beyond_ascii_is_compared_by_python() -> None:
         token = signed("ES256", header={"kid": kid}, number=at)
         assert is_decided_natively(bearers, token, time.time()) == kid.isascii()
         assert answer(bearers.verify, token, time.time())[0] is (Refused if kid == "\ud800" else Verified)
+
+
+COOKBOOK = FOLDER / "jose-cookbook"
+
+
+@pytest.mark.skipif(not COOKBOOK.is_dir(), reason=ABSENT)
+def test_the_cookbooks_tokens_are_refused_alike() -> None:
+    for file in sorted(COOKBOOK.rglob("*.json")):
+        for output in json.loads(file.read_text()).get("output", {}).values():
+            is_decided_natively(CONFIGURED, output if isinstance(output, str) else json.dumps(output), NOW)
+
+
+@pytest.mark.skipif(not COOKBOOK.is_dir(), reason=ABSENT)
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        ("jws/4_1.rsa_v15_signature.json", "RS256"), ("jws/4_2.rsa-pss_signature.json", "PS384"),
+        ("jws/4_3.ecdsa_signature.json", "ES512"), ("curve25519/jws.json", "EdDSA"),
+    ],
+)  # fmt: skip
+def test_the_cookbooks_keys_verify_alike(name: str, algorithm: str) -> None:
+    key = json.loads((COOKBOOK / name).read_text())["input"]["key"]
+    public = {name: value for name, value in key.items() if name in ("kty", "kid", "crv", "x", "y", "n", "e")}
+    bearers = Bearers((Issuer("corp", ISSUER, (algorithm,), jwks_url="https://x", audience=(AUDIENCE,)),))
+    bearers.learn({"corp": {"keys": [public]}})
+    token = jwt.encode(claims(), jwt.get_algorithm_by_name(algorithm).from_jwk(key), algorithm)
+    assert is_decided_natively(bearers, token, time.time()) == (algorithm != "ES512")
+    assert answer(bearers.verify, token, time.time())[0] is Verified
+    assert answer(bearers.verify, token[:-4] + "AAAA", time.time())[0] is Rejected
+    is_decided_natively(bearers, token[:-4] + "AAAA", time.time())
 
 
 ORDINARY: dict[str, dict[str, Any]] = {

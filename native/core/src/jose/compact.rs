@@ -37,7 +37,7 @@ impl<'a> Compact<'a> {
         if token.len() > MAX_TOKEN_BYTES {
             return Stop::refused("longer than 8 KiB");
         }
-        let Some((head, payload, signature, signed)) = split(token) else {
+        let Some(([head, payload, signature], signed)) = split(token) else {
             return Stop::refused("not three parts of base64url without padding");
         };
         Ok(Self {
@@ -52,17 +52,17 @@ impl<'a> Compact<'a> {
 /// The decoded parts, and the text that was signed.
 ///
 /// The decoder refuses padding, and unused bits other than zero: one signature could be written in sixteen ways.
-fn split(token: &[u8]) -> Option<(Vec<u8>, Vec<u8>, Vec<u8>, &[u8])> {
+fn split(token: &[u8]) -> Option<([Vec<u8>; 3], &[u8])> {
     let first = memchr::memchr(b'.', token)?;
     let last = memchr::memrchr(b'.', token)?;
     let decoded = |part: Option<&[u8]>| URL_SAFE_NO_PAD.decode(part?).ok();
-    Some((
+    let parts = [
         decoded(token.get(..first))?,
         // A third dot between them is no base64url; the only one leaves no range.
         decoded(token.get(first + 1..last))?,
         decoded(token.get(last + 1..))?,
-        token.get(..last)?,
-    ))
+    ];
+    Some((parts, token.get(..last)?))
 }
 
 impl Header {
