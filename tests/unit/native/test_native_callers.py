@@ -13,7 +13,6 @@ PROBES = {
     "BodyPeek.max_tokens": "what the limits' decision reads natively",
     "BodyPeek.span": "the position of a value, for the properties of `rewrite`",
     "FastPath.served": "proof that the fast path served an exchange",
-    "TOKEN_REFUSED": "the kind of refusal that is neither of the others",
 }
 
 
