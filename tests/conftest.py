@@ -10,7 +10,9 @@ import io
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 
@@ -35,6 +37,8 @@ SETTLE_S = 1.0
 STOP_S = 3.0
 
 TESTS = Path(__file__).resolve().parent
+# One for each checkout and user; it stays.
+LOCK = Path(tempfile.gettempdir(), f"budgateway-tests-{os.getuid()}-{sha256(bytes(TESTS)).hexdigest()[:12]}")
 
 TIMER = pytest.StashKey[pytest_timeout.Settings]()
 STUCK = pytest.StashKey[str]()
@@ -50,9 +54,9 @@ def pytest_report_header() -> list[str]:
 def pytest_sessionstart() -> None:
     """A pure run that finds compiled modules would prove nothing."""
     package = Path(budgateway.__file__).parent
-    unrouted = [path.name for path in package.rglob("*_cy.*") if is_compiled(path)]
-    if PURE and unrouted:
-        raise pytest.UsageError(f"BUDGATEWAY_PURE=1, but {package} has compiled modules: {', '.join(unrouted)}")
+    stray = [path.name for path in package.rglob("*_cy.*") if is_compiled(path)]
+    if PURE and stray:
+        raise pytest.UsageError(f"BUDGATEWAY_PURE=1, but {package} has compiled modules: {', '.join(stray)}")
 
 
 def pytest_collection_finish() -> None:
@@ -74,17 +78,19 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Give the machine to one test marked `alone`: of several processes (pytest-xdist) the others wait, before their timers
-    start.
+    """Give the machine to one test marked `alone`: of several processes (pytest-xdist) the others wait, before their
+    timers start.
 
-    Who waits for the room stands at the server state meanwhile: those who share the room would otherwise never leave it empty.
+    A process takes its turn (the file's first byte) before the machine (the second), and keeps the turn while it waits:
+    processes that share the machine would otherwise never leave it free. The locks are POSIX's, which belong to a process:
+    a copy of the descriptor, in a test that copies descriptors, holds none.
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
-    with open(TESTS / "conftest.py") as server_state, open(TESTS / "reach.py") as room:
-        fcntl.flock(server_state, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        fcntl.flock(server_state, fcntl.LOCK_UN)
+    with LOCK.open("a+b") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, 0)
+        fcntl.lockf(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH, 1, 1)
+        fcntl.lockf(lock, fcntl.LOCK_UN, 1, 0)
         return (yield)
 
 

@@ -208,8 +208,8 @@ def join(
     logged = defaultdict(list)
     for line in lines:
         logged[int(line["request_id"])].append(line)
-    for unrouted in (set(logged) | set(attempts)) - set(sights):
-        wrong.append(f"exchange {unrouted}: nobody asked for it")
+    for unknown in (set(logged) | set(attempts)) - set(sights):
+        wrong.append(f"exchange {unknown}: nobody asked for it")
     for exchange, sight in sights.items():
         tried, told = attempts.get(exchange, []), logged[exchange]
         if len(told) != 1 and not (not told and may_miss(sight)):
