@@ -49,7 +49,7 @@ class Inside:
     @property
     def slots(self) -> int:
         """Upstream slots that exchanges hold."""
-        rooms = self.plane.snapshot.routes.rooms
+        rooms = self.plane.snapshot.routes.compiled_routes
         return sum(
             destination.balancer.selector.in_flight(index)
             for room in rooms

@@ -210,7 +210,7 @@ async def test_a_model_behind_more_than_is_held(
     body = file(34 << 20) + field("model", "cheap") + END
     routes = gateway.plane.snapshot.routes
     gateway.plane.server_state.max_body_bytes = 64 << 20
-    for room in routes.rooms:
+    for room in routes.compiled_routes:
         room.max_body_bytes = 64 << 20
     assert (await ask(gateway, "poor", body, FORM, late=True)).status == 403
     answer = await ask(gateway, "rich", body, FORM, late=True)

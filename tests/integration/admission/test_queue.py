@@ -192,7 +192,7 @@ async def test_what_is_left_to_wait_for_nothing_is_told_so(tmp_path: Path) -> No
         await gateway.until(lambda: gateway.slots == 1)
         await two.send(ASK)
         await waiting(gateway, 1)
-        room = gateway.plane.snapshot.routes.rooms[0]
+        room = gateway.plane.snapshot.routes.compiled_routes[0]
         room.destinations[0].balancer.selector.drain(0, True)
         answer = await two.answer()
         assert (answer.status, answer.json()["error"]["code"]) == (503, "no_upstream")

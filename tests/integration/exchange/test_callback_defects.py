@@ -85,7 +85,7 @@ async def test_a_defect_ends_the_exchange_that_meets_it(
     """Its client hears of the end, nothing is held, and the next one is served."""
     async with FaultyUpstream(faults.chat()) as upstream, inside(upstream.url, tmp_path) as gateway:
         relay = gateway.plane.relay
-        target = gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.targets[0]
+        target = gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.targets[0]
         parts = target.write_whole, relay.fastpath
         if where == "the request's head":
             target.write_whole = fails

@@ -388,7 +388,7 @@ async def test_an_exchange_whose_deadlines_cannot_be_looked_at_ends(gateway: Ins
             raise ValueError("a defect")
 
     upstream.script(faults.silent())
-    room = next(room for room in gateway.plane.snapshot.routes.rooms if room.name == "r")
+    room = next(room for room in gateway.plane.snapshot.routes.compiled_routes if room.name == "r")
     balancer = room.destinations[0].balancer
     selector = balancer.selector
     room.first_byte_ns = 60_000_000_000
@@ -421,7 +421,7 @@ async def test_deadlines_are_looked_at_again_after_a_sweep_that_failed(
     finally:
         del pools[key]
     upstream.script(faults.silent())
-    room = next(room for room in gateway.plane.snapshot.routes.rooms if room.name == "r")
+    room = next(room for room in gateway.plane.snapshot.routes.compiled_routes if room.name == "r")
     room.first_byte_ns = 300_000_000
     async with Downstream(gateway.url) as client:
         await client.send(ASK)

@@ -64,7 +64,7 @@ async def staged(log: Path, *stages: Any, **options: Any) -> AsyncIterator[tuple
         FaultyUpstream(faults.chat()) as upstream,
         inside(upstream.url, log, path="/v1/*", **options) as gateway,
     ):
-        gateway.plane.snapshot.routes.rooms[0].stages = stages
+        gateway.plane.snapshot.routes.compiled_routes[0].stages = stages
         yield gateway, upstream
         await gateway.at_rest()
 
@@ -96,7 +96,7 @@ async def test_a_stage_that_leaves_no_reply_lets_the_request_go_on(tmp_path: Pat
     first, second = Answering(lambda x: None), Answering(lambda x: Reply(404, LINES, b"{}"))
     async with staged(tmp_path, first) as (gateway, upstream), Downstream(gateway.url) as client:
         assert (await client.ask("POST", "/v1/chat/completions", BODY, JSON)).status == 200
-        gateway.plane.snapshot.routes.rooms[0].stages = (first, second, first)
+        gateway.plane.snapshot.routes.compiled_routes[0].stages = (first, second, first)
         assert (await client.ask("POST", "/v1/chat/completions", BODY, JSON)).status == 404
         assert (first.seen, second.seen, len(upstream.requests)) == (2, 1, 1)
 
@@ -196,7 +196,7 @@ async def test_a_reply_that_must_be_waited_for(tmp_path: Path) -> None:
         async with Downstream(gateway.url) as client:
             assert (await client.ask("POST", "/v1/chat/completions", BODY, JSON)).body == b"{}"
         assert (never.seen, len(upstream.requests)) == (0, 0)
-        gateway.plane.snapshot.routes.rooms[0].stages = (Waiting(Forbidden("no")),)
+        gateway.plane.snapshot.routes.compiled_routes[0].stages = (Waiting(Forbidden("no")),)
         async with Downstream(gateway.url) as client:
             assert (await client.ask("POST", "/v1/chat/completions", BODY, JSON)).status == 403
 
@@ -207,7 +207,7 @@ async def test_a_broken_stage_is_that_exchanges_alone(tmp_path: Path) -> None:
 
     async with staged(tmp_path, Answering(broken)) as (gateway, _), Downstream(gateway.url) as client:
         assert (await client.ask("POST", "/v1/chat/completions", BODY, JSON)).status == 500
-        gateway.plane.snapshot.routes.rooms[0].stages = ()
+        gateway.plane.snapshot.routes.compiled_routes[0].stages = ()
         assert (await client.ask("POST", "/v1/chat/completions", BODY, JSON)).status == 200
 
 

@@ -87,7 +87,7 @@ async def tapped(
         await upstream.__aenter__()
     try:
         async with inside([one.url for one in upstreams], log, path="/v1/*", **options) as gateway:
-            gateway.plane.snapshot.routes.rooms[0].stages = (stage, *more)
+            gateway.plane.snapshot.routes.compiled_routes[0].stages = (stage, *more)
             yield gateway, stage, upstreams
             await gateway.at_rest()
     finally:
@@ -379,7 +379,7 @@ async def test_a_tap_keeps_requests_off_the_fast_path(tmp_path: Path) -> None:
 
     async with tapped(tmp_path, faults.chat()) as (gateway, _, _):
         contributing = Contributing()
-        gateway.plane.snapshot.routes.rooms[0].stages = (contributing,)
+        gateway.plane.snapshot.routes.compiled_routes[0].stages = (contributing,)
         async with Downstream(gateway.url) as client:
             for number in range(1, 6):
                 await client.ask("POST", CHAT, PLAIN, JSON)

@@ -203,7 +203,7 @@ async def test_a_stage_without_a_word_about_the_fast_path_sees_every_request(tmp
         inside(upstream.url, tmp_path, path="/v1/*") as gateway,
         Downstream(gateway.url) as client,
     ):
-        stage = gateway.plane.snapshot.routes.rooms[0].stages = (Counting(),)
+        stage = gateway.plane.snapshot.routes.compiled_routes[0].stages = (Counting(),)
         for number in range(1, TRIES + 1):
             await client.send(ask())
             assert (await client.answer()).status == 200
@@ -216,7 +216,7 @@ async def test_a_stage_with_a_part_does_not(tmp_path: Path) -> None:
         inside(upstream.url, tmp_path, path="/v1/*") as gateway,
         Downstream(gateway.url) as client,
     ):
-        stage = gateway.plane.snapshot.routes.rooms[0].stages = (Vouching(),)
+        stage = gateway.plane.snapshot.routes.compiled_routes[0].stages = (Vouching(),)
         for _ in range(TRIES):
             await client.send(ask())
             assert (await client.answer()).status == 200
@@ -230,7 +230,7 @@ async def test_a_stage_may_have_a_part_for_some_requests(tmp_path: Path) -> None
         Downstream(gateway.url) as client,
     ):
         assert gateway.plane.fastpath is not None
-        stage = gateway.plane.snapshot.routes.rooms[0].stages = (Picky(),)
+        stage = gateway.plane.snapshot.routes.compiled_routes[0].stages = (Picky(),)
         for number in range(1, TRIES + 1):
             await client.send(ask(model="other"))
             assert (await client.answer()).status == 200

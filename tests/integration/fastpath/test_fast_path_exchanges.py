@@ -154,7 +154,7 @@ async def test_what_a_fallback_did_is_not_cached(tmp_path: Path) -> None:
             upstream, tmp_path, beside={"/spare": spare.url}, route={"retries": retries},
             provider={"aliases": (("demo", "real"),)},
         ) as (gateway, _):  # fmt: skip
-            selector = gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.selector
+            selector = gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.selector
             async with Downstream(gateway.url) as client:
                 for drained in (True, False):
                     selector.drain(0, drained)

@@ -256,7 +256,7 @@ async def run(seed: int, log: Path) -> int:
             for client in clients:
                 await client.close()
         await same_books(two, log)
-        return two.carried
+        return two.served
 
 
 @pytest.mark.parametrize("first", range(0, FIXED, BATCH))

@@ -36,7 +36,7 @@ STRICT: dict[str, Any] = {"breaker": BreakerSettings(failure_threshold=1, minimu
 def blamed(gateway: Inside) -> bool:
     """Return whether anything was counted against an upstream."""
     found = False
-    for room in gateway.plane.snapshot.routes.rooms:
+    for room in gateway.plane.snapshot.routes.compiled_routes:
         for destination in room.destinations:
             for index in range(len(destination.balancer.targets)):
                 vitals = destination.balancer.selector.look(index, monotonic_ns())
@@ -76,7 +76,7 @@ async def test_a_half_open_trial_of_a_client_in_a_hurry_gives_its_place_back(tmp
     async with FaultyUpstream(faults.status(500), faults.silent(), faults.chat("well")) as upstream:
         async with inside(upstream.url, tmp_path, outliers=None, **breaker) as gateway:
             assert (await ask(gateway))[0] == 500
-            selector = gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.selector
+            selector = gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.selector
             await gateway.until(lambda: selector.look(0, monotonic_ns()).breaker == "half_open")
             assert await ask(gateway, WHOLE, ("X-Request-Timeout", "1ms")) == (504, "deadline_exceeded")
             assert (await ask(gateway))[0] == 200

@@ -83,7 +83,7 @@ async def test_who_is_not_hedged(why: str, tmp_path: Path) -> None:
         urls = [one.url] if why == "alone" else [one.url, two.url]
         async with inside(urls, tmp_path, route=route, **settings) as gateway:
             if why == "ill":
-                selector = gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.selector
+                selector = gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.selector
                 gateway.plane._segment.judge(gateway.plane._segment.upstream(two.url), False, time.monotonic_ns())
                 assert selector.look(1, time.monotonic_ns()).healthy is False
             path = "/v1/things" if why == "unsafe" else CHAT

@@ -85,7 +85,7 @@ async def test_a_leg_whose_upstreams_are_drained_is_passed_over(tmp_path: Path) 
             shaped(tmp_path, {"a": [one], "b": [two]}, split=split) as gateway,
             Downstream(gateway.url) as client,
         ):
-            room = gateway.plane.snapshot.routes.rooms[0]
+            room = gateway.plane.snapshot.routes.compiled_routes[0]
             room.destinations[0].balancer.selector.drain(0, True)
             assert {name_of(await ask(client)) for _ in range(10)} == {"b"}
             room.destinations[0].balancer.selector.drain(0, False)
@@ -166,11 +166,11 @@ async def test_a_pin_keeps_requests_at_one_upstream(tmp_path: Path, pin_by: str)
             return
         assert set(first.values()) == {"a/0", "a/1", "b/0", "b/1"}
         # Only what was at the upstream that is out moves, and it comes back.
-        gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.selector.drain(0, True)
+        gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.selector.drain(0, True)
         moved = {session: await where(session) for session in sessions}
         assert all(there != "a/0" for there in moved.values())
         assert all(moved[session] == there for session, there in first.items() if there != "a/0")
-        gateway.plane.snapshot.routes.rooms[0].destinations[0].balancer.selector.drain(0, False)
+        gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.selector.drain(0, False)
         assert {session: await where(session) for session in sessions} == first
 
 

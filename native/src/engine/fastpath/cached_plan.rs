@@ -52,7 +52,6 @@ pub(super) struct Asker {
 pub(super) struct IdentityPart {
     pub(super) credential: Option<Vec<u8>>,
     asker: Option<(String, String, String, String)>,
-    #[pyo3(attribute("standing"))]
     verified: Py<PyAny>,
 }
 
