@@ -33,8 +33,15 @@ from budgateway.transport.dial import Dialler
 from budgateway.wire.cors import CrossOrigin
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from budgateway.limits.demand import SharedLimits
+    from budgateway.proxy.pipeline_cy import Stage
     from budgateway.transport.resolve import Resolver
+
+# The stages that only some routes have, in the order in which they decide: after the limits, before the choice of an
+# upstream. Each line makes a route's stage in one worker, or returns None for a route without it.
+STAGES: tuple[Callable[[Route], Stage | None], ...] = ()
 
 # What a pool's connections have in common: URL, TLS verification, keep-alive time, number of idle connections.
 PoolKey = tuple[str, bool, str, float, int]
@@ -206,6 +213,7 @@ class Builder:
         for compiled in compiled_routes:
             compiled.limits = book.of_route(compiled.record)
             compiled.mirror = self._mirror(compiled.record, copies)
+            compiled.stages = tuple(stage for make in STAGES if (stage := make(compiled.record)) is not None)
         admin = self._admin_path(admin_path)
         for compiled in admin:
             compiled.limits = book.of_own(compiled.access)

@@ -34,3 +34,10 @@ def test_every_consumer_is_in_the_list() -> None:
     }
     assert {"Metrics", "UsageTable", "AccessLog", "Settlement", "Repayment"} <= implemented
     assert [name for name in implemented if name not in signature_and_list] == []
+
+
+def test_every_example_is_in_the_table() -> None:
+    page = (ROOT / "docs/development.md").read_text()
+    table = page.partition("\n## Worked examples\n")[2].partition("\n## ")[0]
+    sections = [name.replace(" ", "-") for name in re.findall(r"^## A (new .+)$", page, re.MULTILINE)]
+    assert re.findall(r"^\| \[.+\]\(#a-(.+?)\) \|", table, re.MULTILINE) == sections[1:]  # the first is a new package
