@@ -27,7 +27,7 @@ def exchange(segment: Segment) -> Exchange:
     x.model = "llama-3-70b"
     x.model_label = segment.intern(x.model)
     x.principal = Principal(id="principal-1", tenant="acme")
-    x.status, x.attempts, x.asked = 200, 1, True
+    x.status, x.attempts, x.request_sent = 200, 1, True
     x.body_bytes, x.bytes_out, x.document = 300, len(ANSWER), ANSWER
     x.overhead_ns, x.first_byte_ns = 15_000, 3_345_678
     return x

@@ -89,7 +89,7 @@ def test_any_configuration_is_settings_or_a_config_error(
 ) -> None:
     source = Source(
         tables={} if alone else tables,
-        connection_count={(name,): "c.toml" for name in tables},
+        places={(name,): "c.toml" for name in tables},
         folder=Path(),
         alone=alone,
     )

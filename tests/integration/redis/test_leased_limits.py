@@ -127,4 +127,4 @@ async def test_money_is_exact_in_the_end(server: Redis) -> None:
     async with leased(server, 1, 0.01) as [(_, exact)]:
         found = await exact.decide([MONEY._replace(cost=0)])
         assert found is not None
-        assert found.standings[0].remaining == 1_000_000 - 200 * 15
+        assert found.states[0].remaining == 1_000_000 - 200 * 15

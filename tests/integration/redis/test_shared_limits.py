@@ -97,8 +97,8 @@ async def test_a_burst_then_a_refusal_with_the_wait(server: Redis) -> None:
         verdict = await decided(limits, SLOW)
     assert verdict.refused_by == 0
     assert 55 < verdict.retry_after_s <= 60
-    assert verdict.standings[0].remaining == 0
-    assert 1195 < verdict.standings[0].reset_s <= 1200
+    assert verdict.states[0].remaining == 0
+    assert 1195 < verdict.states[0].reset_s <= 1200
 
 
 async def test_a_refused_decision_consumes_nothing_of_any_dimension(server: Redis) -> None:
@@ -107,8 +107,8 @@ async def test_a_refused_decision_consumes_nothing_of_any_dimension(server: Redi
         # Refused by SLOTS in the middle: what stands before and behind it is untouched by the 95.
         slow = await decided(limits, SLOW._replace(cost=0))
         money = await decided(limits, budget(0))
-    assert slow.standings[0].remaining == 15
-    assert money.standings[0].remaining == 950
+    assert slow.states[0].remaining == 15
+    assert money.states[0].remaining == 950
 
 
 async def test_workers_share_one_limit(server: Redis) -> None:
@@ -226,7 +226,7 @@ async def test_a_period_that_ended_is_left_alone(server: Redis) -> None:
     async with worker(server) as limits:
         old, new = budget(100, int(time.time()) - 10), budget(0)
         limits.settle([Adjustment(old, 500)])
-        assert (await decided(limits, new)).standings[0].remaining == 1000
+        assert (await decided(limits, new)).states[0].remaining == 1000
 
 
 async def test_flushed_scripts_are_sent_again_and_nobody_notices(server: Redis) -> None:

@@ -152,7 +152,7 @@ async def test_leases_outlive_a_redis_that_forgot_them(server: Redis) -> None:
         assert await store.ready(20)
         while True:
             found = await limits.decide([SLOTS._replace(cost=0)])
-            if found is not None and found.standings[0].remaining == 1:
+            if found is not None and found.states[0].remaining == 1:
                 break
             await asyncio.sleep(0.02)
 
@@ -184,7 +184,7 @@ async def test_without_redis_the_operators_word_holds(
         else:
             assert verdict is not None
             assert verdict.refused_by == -1
-            assert verdict.standings == ()
+            assert verdict.states == ()
         assert limits.tally.fallbacks == 1
 
 

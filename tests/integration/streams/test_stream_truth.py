@@ -127,7 +127,11 @@ async def test_a_stream_that_is_cut_for_its_silence_speaks_against_no_upstream(t
             assert (answer.status, answer.is_complete) == (200, False)
             assert b'"upstream_timeout"' in answer.body
         await gateway.at_rest()
-        vitals = gateway.plane.snapshot.routes.compiled_routes[0].destinations[0].balancer.selector.look(0, time.monotonic_ns())
+        vitals = (
+            gateway.plane.snapshot.routes.compiled_routes[0]
+            .destinations[0]
+            .balancer.selector.look(0, time.monotonic_ns())
+        )
         assert (vitals.breaker, vitals.failures, vitals.ejections, vitals.window[1]) == ("closed", 0, 0, 0)
         upstream.script(faults.chat())
         assert (await ask(gateway)).status == 200
