@@ -59,7 +59,7 @@ async def test_operators_signals_do_not_kill_a_gateway_that_starts(tmp_path: Pat
             assert server.process.poll() is None, (server.process.returncode, server.output)
         # What was asked for during the start is done after it.
         async with asyncio.timeout(20):
-            while "configuration reloaded" not in server.output or " follows " not in server.output:
+            while "configuration reloaded" not in server.output or " replaces " not in server.output:
                 await asyncio.sleep(0.01)
         server.wait_for("/readyz")
         assert "Traceback" not in server.output
