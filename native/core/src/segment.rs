@@ -537,6 +537,8 @@ fn random_words() -> io::Result<[u64; 2]> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::*;
 
     #[test]
@@ -578,6 +580,60 @@ mod tests {
         assert_eq!(segment.row(first).in_flight[5].load(Ordering::Relaxed), 0);
         assert_eq!(segment.row(second).in_flight[5].load(Ordering::Relaxed), 2);
         assert!(segment.worker(2).is_err() && segment.gauge(first, GAUGES).is_err());
+    }
+
+    /// An older process that attaches reads these places: a change of one needs another `VERSION`.
+    #[test]
+    fn the_tables_stay_in_their_places() {
+        let places = [
+            offset_of!(Layout, header),
+            offset_of!(Layout, labels),
+            offset_of!(Layout, upstream_names),
+            offset_of!(Layout, queue_names),
+            offset_of!(Layout, queue_counts),
+            offset_of!(Layout, vitals),
+            offset_of!(Layout, models),
+            offset_of!(Layout, models_version),
+            offset_of!(Layout, retry_debts),
+            offset_of!(Layout, rows),
+            offset_of!(Layout, cell_sets),
+            offset_of!(Layout, budget_sets),
+            offset_of!(Layout, lease_sets),
+            offset_of!(Layout, today),
+            offset_of!(Layout, rotations),
+            offset_of!(Layout, series),
+            offset_of!(Layout, principals),
+            offset_of!(Layout, sums),
+            offset_of!(Layout, counts),
+        ];
+        let row = [
+            offset_of!(Row, gauges),
+            offset_of!(Row, in_flight),
+            offset_of!(Row, queues),
+            offset_of!(Row, leases),
+            size_of::<Row>(),
+        ];
+        let sizes = [
+            size_of::<Layout>(),
+            size_of::<Header>(),
+            size_of::<SharedCounts>(),
+            size_of::<Waiting>(),
+            size_of::<CellSet>(),
+            size_of::<LeaseSet>(),
+            size_of::<Rotation>(),
+            size_of::<Sum>(),
+            size_of::<Counts>(),
+        ];
+        assert_eq!(VERSION, 2);
+        assert_eq!(
+            places,
+            [
+                0, 128, 262_272, 393_344, 426_112, 442_496, 639_104, 2_736_256, 2_736_264, 2_752_704, 5_259_456,
+                6_832_320, 7_225_536, 7_291_072, 7_291_080, 7_307_464, 7_323_904, 7_586_048, 7_848_192
+            ]
+        );
+        assert_eq!(row, [0, 256, 4352, 8448, 39_168]);
+        assert_eq!(sizes, [28_819_712, 128, 64, 16, 192, 128, 16, 64, 640]);
     }
 
     #[test]
