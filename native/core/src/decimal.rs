@@ -1,7 +1,5 @@
 //! Decimal digits, two and eight at a time.
 
-use crate::out::Out;
-
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[b'0'; 2]; 100];
     let mut value = 0;
@@ -64,46 +62,6 @@ impl Eight {
     }
 }
 
-/// A number to be written, with its length.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Decimal {
-    value: u64,
-    len: usize,
-}
-
-impl Decimal {
-    /// An empty text.
-    pub(crate) const EMPTY: Self = Self { value: 0, len: 0 };
-
-    /// A number without leading zeros.
-    #[inline]
-    pub(crate) fn new(value: u64) -> Self {
-        // Most numbers have few digits.
-        let len = match value {
-            0..10 => 1,
-            10..100 => 2,
-            100..1_000 => 3,
-            1_000..10_000 => 4,
-            _ => value.ilog10() as usize + 1,
-        };
-        Self { value, len }
-    }
-
-    /// Writes the digits.
-    #[inline]
-    pub(crate) fn put(&self, out: &mut Out<'_>) {
-        if self.len > 0 {
-            out.number(self.value);
-        }
-    }
-
-    /// The number of digits.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-}
-
 /// The last three digits of a number, with leading zeros.
 #[inline]
 pub(crate) fn three(value: u64) -> [u8; 3] {
@@ -116,19 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digits_are_those_of_display() {
+    fn three_digits_are_those_of_display() {
         let powers = (0..20).map(|power| 10_u64.pow(power));
         let numbers = powers.flat_map(|power| [power - 1, power, power + 1, power.saturating_mul(7)]);
         for number in numbers.chain(0..10_100).chain([u64::MAX]) {
-            let decimal = Decimal::new(number);
-            let mut buffer = [0; 20];
-            let mut out = Out::new(&mut buffer[..decimal.len()]);
-            decimal.put(&mut out);
-            assert_eq!(out.room(), 0);
-            assert_eq!(&buffer[..decimal.len()], number.to_string().as_bytes());
             assert_eq!(&three(number)[..], format!("{:03}", number % 1000).as_bytes());
         }
-        assert_eq!(Decimal::EMPTY.len(), 0);
     }
 
     #[test]

@@ -59,6 +59,46 @@ impl Out<'_> {
     }
 }
 
+/// A number to be written, with its length.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decimal {
+    value: u64,
+    len: usize,
+}
+
+impl Decimal {
+    /// An empty text.
+    pub(crate) const EMPTY: Self = Self { value: 0, len: 0 };
+
+    /// A number without leading zeros.
+    #[inline]
+    pub(crate) fn new(value: u64) -> Self {
+        // Most numbers have few digits.
+        let len = match value {
+            0..10 => 1,
+            10..100 => 2,
+            100..1_000 => 3,
+            1_000..10_000 => 4,
+            _ => value.ilog10() as usize + 1,
+        };
+        Self { value, len }
+    }
+
+    /// Writes the digits.
+    #[inline]
+    pub(crate) fn put(&self, out: &mut Out<'_>) {
+        if self.len > 0 {
+            out.number(self.value);
+        }
+    }
+
+    /// The number of digits.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
 /// A `copy_from_slice` that copies short slices inline, with two moves that may overlap.
 #[inline(always)]
 fn copy(to: &mut [u8], from: &[u8]) {
@@ -96,7 +136,18 @@ mod tests {
             let length = 24 - out.room();
             assert_eq!(&buffer[..length], number.to_string().as_bytes());
             assert!(buffer[length..].iter().all(|byte| *byte == b'.'));
+            let decimal = Decimal::new(number);
+            let mut buffer = [0; 20];
+            let mut out = Out::new(&mut buffer[..decimal.len()]);
+            decimal.put(&mut out);
+            assert_eq!(out.room(), 0);
+            assert_eq!(&buffer[..decimal.len()], number.to_string().as_bytes());
         }
+    }
+
+    #[test]
+    fn an_empty_number_has_no_digits() {
+        assert_eq!(Decimal::EMPTY.len(), 0);
     }
 
     #[test]

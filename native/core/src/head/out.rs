@@ -1,7 +1,6 @@
 //! Writing header lines, including the one that frames the body.
 
-use crate::decimal::Decimal;
-use crate::out::Out;
+use crate::out::{Decimal, Out};
 
 use super::known::Known;
 use super::scan::Field;

@@ -2,8 +2,8 @@
 
 use wide::i8x16;
 
-use crate::decimal::{Decimal, three};
-use crate::out::Out;
+use crate::decimal::three;
+use crate::out::{Decimal, Out};
 use crate::simd::{all, equal, within};
 
 use super::known::{self, Known, KnownSet};
