@@ -342,7 +342,7 @@ impl Limits {
         let value = budget::cells_of(&self.segment, hash).value(hash).unwrap_or(0);
         let micros = ask.spend(budget)?;
         let refused = budget.debited(value, micros, ask.today).is_none();
-        refused.then(|| spend_refusal(index, budget, value, ask))
+        refused.then(|| spend_refusal(index, budget, value, ask.today))
     }
 
     #[inline]
@@ -451,7 +451,7 @@ impl Limits {
                 });
                 Ok(())
             }
-            Change::Refused(value) => Err(spend_refusal(index, budget, value, ask)),
+            Change::Refused(value) => Err(spend_refusal(index, budget, value, ask.today)),
             Change::Busy => Err(busy(index)),
         }
     }

@@ -2,7 +2,6 @@
 
 use super::budget::Budget;
 use super::cells::BUSY_NS;
-use super::decide::Ask;
 use super::rate::{Bucket, to_ns};
 
 const NS_PER_DAY: u64 = 86_400_000_000_000;
@@ -64,16 +63,16 @@ pub(super) fn concurrency_refusal(limit: usize) -> Refusal {
 }
 
 #[cold]
-pub(super) fn spend_refusal(limit: usize, budget: &Budget, value: u64, ask: &Ask) -> Refusal {
+pub(super) fn spend_refusal(limit: usize, budget: &Budget, value: u64, today: u32) -> Refusal {
     // Rounded to whole days: the limits stage knows the time of day, and subtracts it.
-    let days = u64::from(budget.end(value, ask.today) - ask.today);
+    let days = u64::from(budget.end(value, today) - today);
     Refusal {
         limit,
         wait_ns: days * NS_PER_DAY,
         never: false,
         state: LimitState {
             limit,
-            left: budget.left(value, ask.today),
+            left: budget.left(value, today),
             reset_ns: days * NS_PER_DAY,
         },
     }
