@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::{Charge, Consumer, Entry, Outcome};
+use crate::segment::layout::{Counts, DURATION_BUCKETS, Histogram, OUTCOMES, OVERHEAD_BUCKETS};
 use crate::segment::{LabelId, SERIES, Segment};
+
+pub use crate::segment::layout::RETRY_REASONS;
 
 const NS_PER_US: u64 = 1_000;
 const NS_PER_MS: u64 = 1_000_000;
@@ -51,34 +54,10 @@ pub const OVERHEAD_BOUNDS_NS: [u64; 14] = [
     100 * NS_PER_MS,
 ];
 
-const DURATION_BUCKETS: usize = DURATION_BOUNDS_NS.len() + 1;
-const OVERHEAD_BUCKETS: usize = OVERHEAD_BOUNDS_NS.len() + 1;
-
-/// The number of retry reasons.
-pub const RETRY_REASONS: usize = 8;
-
-/// The counts of one series, by the processes of one shard.
-#[repr(C, align(64))]
-pub(crate) struct Counts {
-    outcomes: [AtomicU64; Outcome::ALL.len()],
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    tokens_in: AtomicU64,
-    tokens_out: AtomicU64,
-    tokens_cached: AtomicU64,
-    tokens_reasoning: AtomicU64,
-    cost_micros: AtomicU64,
-    retries: [AtomicU64; RETRY_REASONS],
-    duration: Histogram<DURATION_BUCKETS>,
-    overhead: Histogram<OVERHEAD_BUCKETS>,
-    first_byte: Histogram<DURATION_BUCKETS>,
-}
-
-#[repr(C)]
-struct Histogram<const N: usize> {
-    sum_ns: AtomicU64,
-    buckets: [AtomicU64; N],
-}
+// The tables of the segment have a cell for each of these.
+const _: () = assert!(DURATION_BUCKETS == DURATION_BOUNDS_NS.len() + 1);
+const _: () = assert!(OVERHEAD_BUCKETS == OVERHEAD_BOUNDS_NS.len() + 1);
+const _: () = assert!(OUTCOMES == Outcome::ALL.len());
 
 /// The metrics of a segment.
 #[derive(Debug)]

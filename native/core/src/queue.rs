@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::segment::{GAUGE_TICK, Row, Segment, SegmentError, Worker};
+use crate::segment::layout::{Row, SharedCounts, Waiting};
+use crate::segment::{GAUGE_TICK, Segment, SegmentError, Worker};
 
 /// The silence after which a worker is skipped: its exchanges cannot move.
 pub const SILENT_NS: u64 = 1_000_000_000;
@@ -37,32 +38,6 @@ pub struct Counts {
     pub refused: u64,
     /// The total wait of the served exchanges, in nanoseconds.
     pub waited_ns: u64,
-}
-
-/// The counts in the segment.
-#[repr(C, align(64))]
-pub(crate) struct SharedCounts {
-    joined: AtomicU64,
-    served: AtomicU64,
-    timed_out: AtomicU64,
-    gone: AtomicU64,
-    refused: AtomicU64,
-    waited_ns: AtomicU64,
-}
-
-/// One worker's part of a queue.
-#[repr(C)]
-pub(crate) struct Waiting {
-    /// The start of the first exchange's wait; 0: nothing waits.
-    since_ns: AtomicU64,
-    depth: AtomicU32,
-}
-
-impl Waiting {
-    pub(crate) fn clear(&self) {
-        self.since_ns.store(0, Ordering::Relaxed);
-        self.depth.store(0, Ordering::Relaxed);
-    }
 }
 
 /// One queue, by name, as seen from one worker.

@@ -5,26 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::{Charge, Consumer, Entry};
+use crate::segment::layout::{PRINCIPALS, SUMS, Sum};
 use crate::segment::{LabelId, Segment};
 use crate::sse::Usage;
-
-/// Maximum principals with sums of their own; later ones are counted together.
-pub(crate) const PRINCIPALS: usize = 2048;
-/// Maximum sums; the last one counts the overflow.
-pub(crate) const SUMS: usize = 4096;
-
-/// The usage of one principal, with one model, on one route.
-#[repr(C, align(64))]
-pub(crate) struct Sum {
-    key: AtomicU64,
-    requests: AtomicU64,
-    tokens_in: AtomicU64,
-    tokens_out: AtomicU64,
-    tokens_cached: AtomicU64,
-    tokens_reasoning: AtomicU64,
-    micros: AtomicU64,
-    estimated: AtomicU64,
-}
 
 /// A snapshot of one sum.
 #[derive(Clone, Debug, PartialEq, Eq)]

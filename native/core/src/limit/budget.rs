@@ -12,7 +12,7 @@
 use std::sync::atomic::Ordering;
 
 use super::LimitError;
-use super::cells::CellSet;
+use crate::segment::layout::CellSet;
 use crate::segment::{BUDGET_SETS, Segment};
 
 const SPENT_BITS: u32 = 44;

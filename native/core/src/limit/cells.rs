@@ -1,6 +1,8 @@
 //! Cells: a key's hash and one number, in sets that change keys under a lock and numbers without one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
+
+use crate::segment::layout::{Cell, CellSet, Lock};
 
 // The number of a cell that is being given to another key. Only the holder of the set's lock uses such a cell.
 const CHANGING: u64 = u64::MAX;
@@ -8,19 +10,6 @@ const CHANGING: u64 = u64::MAX;
 /// The suggested wait when a lock cannot be had. This only affects new keys of one set, in the second after the lock's
 /// holder died.
 pub(super) const BUSY_NS: u64 = 1_000_000;
-
-/// A set: the cells that fill three cache lines, and the lock for changing their keys.
-#[repr(C, align(64))]
-pub(crate) struct CellSet {
-    lock: Lock,
-    cells: [Cell; 11],
-}
-
-#[repr(C)]
-struct Cell {
-    key: AtomicU64,
-    value: AtomicU64,
-}
 
 /// The result of changing a key's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,10 +165,6 @@ const SPINS: u32 = 100;
 const YIELDS: u32 = 100;
 const DEAD_AFTER_NS: u64 = 1_000_000_000;
 
-/// A lock that outlives a dead holder by at most a second. Zero is open.
-#[repr(transparent)]
-pub(super) struct Lock(AtomicU64);
-
 /// Proof of holding a lock: the stamp it was closed with.
 pub(super) struct Held(u64);
 
@@ -212,6 +197,8 @@ impl Lock {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     impl CellSet {

@@ -10,26 +10,13 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::cells::Lock;
-use crate::segment::{Row, Segment, Worker};
-
-/// Sets of slots.
-pub(crate) const LEASE_SETS: usize = 512;
-const KEYS: usize = 15;
-/// Maximum keys with leases at a time.
-pub(crate) const SLOTS: usize = LEASE_SETS * KEYS;
+use crate::segment::layout::{LEASE_KEYS as KEYS, LEASE_SETS, LEASE_SLOTS as SLOTS, Row};
+use crate::segment::{Segment, Worker};
 
 // The key of a slot that is being reassigned.
 const CHANGING: u64 = u64::MAX;
 // The number of retries of workers that withdrew for each other.
 const TRIES: u32 = 8;
-
-/// The keys of some slots. A slot keeps its key until another key needs it.
-#[repr(C, align(64))]
-pub(crate) struct LeaseSet {
-    lock: Lock,
-    keys: [AtomicU64; KEYS],
-}
 
 /// A lease with its slot, if there was one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,8 +13,9 @@
 use std::sync::Arc;
 
 use super::LimitError;
-use super::cells::{BUSY_NS, CellSet, Change};
+use super::cells::{BUSY_NS, Change};
 use crate::hash::HashKey;
+use crate::segment::layout::CellSet;
 use crate::segment::{CELL_SETS, Segment};
 
 // Times are kept in eighths of a nanosecond: at 1e9 per minute (60 ns each), the rate is still exact to 0.2 %, always
