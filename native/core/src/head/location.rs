@@ -109,15 +109,6 @@ impl RequestHeadWriter {
     }
 }
 
-/// True for a header name of our own, which no upstream may use.
-pub(super) fn is_ours(name: &[u8]) -> bool {
-    let starts = |with: &[u8]| {
-        name.get(..with.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(with))
-    };
-    starts(b"x-budgateway-") || starts(b"rate-limit-")
-}
-
 /// A host without its scheme's default port.
 fn without_port(host: &[u8]) -> &[u8] {
     host.strip_suffix(b":80")

@@ -10,6 +10,7 @@ mod location;
 mod out;
 mod reason;
 mod request;
+mod request_id;
 mod response;
 mod scan;
 mod target;
@@ -21,13 +22,12 @@ pub use head_cache::HeadCache;
 pub use known::Known;
 pub use out::Framing;
 pub use request::{LastHost, RequestHead};
+pub use request_id::is_request_id;
 pub use response::ResponseHead;
 pub use scan::{Field, Fields, Span};
 pub(crate) use target::host_len;
 pub(crate) use token::{is_token, is_token_byte};
-pub use write::{
-    Disclosure, HeadEdits, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError, is_request_id,
-};
+pub use write::{Disclosure, HeadEdits, RequestHeadWriter, RequestPlan, ResponseHeadWriter, ResponsePlan, WriterError};
 
 /// Maximum bytes of a whole head, its blank line included (nginx 4 x 8 KiB, Envoy 60 KiB).
 pub const MAX_HEAD: usize = 32 * 1024;

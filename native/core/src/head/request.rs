@@ -3,10 +3,10 @@
 use smallvec::SmallVec;
 
 use super::known::Known;
+use super::request_id::is_request_id;
 use super::scan::{self, Direction, Field, Fields, Span, line};
 use super::target::{self, Target};
 use super::token::is_token;
-use super::write::is_request_id;
 use super::{HeadError, MAX_HEAD, flag};
 
 /// A request's start line and headers as spans of the bytes it was scanned from. Every accessor takes those bytes again

@@ -1,15 +1,12 @@
 //! Heads to send: written from parsed ones in two passes - choose and measure, then fill a buffer of that size.
 
-use wide::i8x16;
-
 use crate::decimal::three;
 use crate::out::{Decimal, Out};
-use crate::simd::{all, equal, within};
 
 use super::known::{self, Known, KnownSet};
-use super::location::is_ours;
 use super::out::{Framing, FramingLine, put_field};
 use super::reason::standard_reason;
+use super::request_id::is_request_id;
 use super::scan::{Field, Span};
 use super::token::is_token;
 use super::{MAX_LINE, RequestHead, ResponseHead};
@@ -571,27 +568,13 @@ impl ResponsePlan<'_> {
     }
 }
 
-/// True for 1 to 128 characters of `[A-Za-z0-9._:-]`.
-pub fn is_request_id(id: &[u8]) -> bool {
-    const TABLE: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0;
-        while byte < 128 {
-            table[byte] = (byte as u8).is_ascii_alphanumeric() || matches!(byte as u8, b'.' | b'_' | b':' | b'-');
-            byte += 1;
-        }
-        table
+/// True for a header name of our own, which no upstream may use.
+fn is_ours(name: &[u8]) -> bool {
+    let starts = |with: &[u8]| {
+        name.get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with))
     };
-    if !(1..=128).contains(&id.len()) {
-        return false;
-    }
-    let are_good = |lane: i8x16| {
-        let (is, between) = (|byte| equal(lane, byte), |from, to| within(lane, from, to));
-        let letters = within(lane | i8x16::splat(0x20), b'a', b'z');
-        letters | between(b'-', b'.') | between(b'0', b':') | is(b'_')
-    };
-    // Does not stop at the first bad byte: there is almost never one, and the loop needs no branch for it.
-    all(id, are_good).unwrap_or_else(|| id.iter().fold(true, |all, byte| all & TABLE[*byte as usize]))
+    starts(b"x-budgateway-") || starts(b"rate-limit-")
 }
 
 /// The fields that `wanted` accepts, and the length of their lines.
