@@ -1,6 +1,6 @@
 //! JWT claims: checks times and audience, and builds the principal. The reference is `budgateway/auth/claims.py`.
 
-use super::verifier::Issuer;
+use super::issuer::Issuer;
 use super::{Stop, is_printable};
 use crate::json::tree::{Object, Value};
 
@@ -12,17 +12,6 @@ const MAX_NAMES: usize = 256;
 const LATEST: f64 = 253_402_300_799.0;
 /// Space-separated claims: OAuth's, Entra's and Okta's.
 const WORDS: [&str; 3] = ["scope", "scopes", "scp"];
-
-/// Names of a token's claims, dotted for a claim inside another (`realm_access.roles`).
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub struct ClaimPaths {
-    pub user: Box<str>,
-    pub tenant: Box<str>,
-    pub roles: Box<str>,
-    pub groups: Box<str>,
-    pub models: Box<str>,
-}
 
 /// A verified token's principal.
 #[derive(Debug, Clone, PartialEq)]

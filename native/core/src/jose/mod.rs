@@ -3,12 +3,14 @@
 
 mod claims;
 mod compact;
+mod issuer;
 mod key;
 mod verifier;
 
-pub use claims::{ClaimPaths, Identity};
+pub use claims::Identity;
+pub use issuer::{ClaimPaths, Issuer};
 pub use key::{Algorithm, Algorithms, Curve, Key, MAX_TRIED, Material};
-pub use verifier::{Issuer, Outcome, Verifier};
+pub use verifier::{Outcome, Verifier};
 
 use std::borrow::Cow;
 

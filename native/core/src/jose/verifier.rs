@@ -5,38 +5,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Stop;
-use super::claims::{ClaimPaths, Identity, judge, principal};
+use super::claims::{Identity, judge, principal};
 use super::compact::{Compact, Header};
-use super::key::{Algorithm, Algorithms, Key, MAX_TRIED};
+use super::issuer::Issuer;
+use super::key::{Algorithm, Key, MAX_TRIED};
 use crate::json::tree::{Object, Value};
-
-/// A trusted token issuer.
-pub struct Issuer {
-    /// Our name for it, in principals and logs.
-    pub name: Box<str>,
-    /// Required value of `iss`; empty: not checked.
-    pub issuer: Box<str>,
-    /// The algorithms that its tokens may have.
-    pub algorithms: Algorithms,
-    /// Its keys; None when none are known.
-    pub keys: Option<Vec<Key>>,
-    /// Its keys are fetched, and the next fetch may bring more.
-    pub is_fetched: bool,
-    /// Names of ours in `aud`.
-    pub audience: Vec<Box<str>>,
-    /// Tokens for other services are accepted.
-    pub any_audience: bool,
-    /// Allowed clock difference.
-    pub leeway_s: f64,
-    /// Where claims are.
-    pub claims: ClaimPaths,
-    /// The tenant of all its tokens; empty: the claim counts.
-    pub tenant: Box<str>,
-    /// The roles of all its tokens.
-    pub roles: Vec<Box<str>>,
-    /// Groups, and the roles that each reservations.
-    pub group_roles: Vec<(Box<str>, Vec<Box<str>>)>,
-}
 
 /// The result of a verification. Messages are for the operator's debugging, never for the client.
 #[derive(Debug, PartialEq)]
