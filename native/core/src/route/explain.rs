@@ -1,7 +1,9 @@
 //! Explanations in words: the reason why each rule matches a request or does not.
 
-use super::pattern::{self, HostPattern, ModelPattern};
-use super::{Compiled, Request, RouteTable};
+use super::RouteTable;
+use super::fold;
+use super::pattern::{HostPattern, ModelPattern};
+use super::rule::{Compiled, Request};
 
 /// One rule's result for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +21,7 @@ impl RouteTable {
     ///
     /// Tries rule after rule, without the index.
     pub fn explain(&self, request: &Request<'_>) -> Vec<Explanation> {
-        let path = pattern::decode(request.path);
+        let path = fold::decode(request.path);
         let host = request.host.to_ascii_lowercase();
         let mut explanations = Vec::with_capacity(self.rules.len());
         for (index, rule) in self.rules.iter().enumerate() {

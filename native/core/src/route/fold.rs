@@ -4,10 +4,25 @@
 //! ignore case, final dots and blanks (Windows), a final slash (Node.js routers) or dot segments. A path and its folded
 //! form should match the same rule.
 
-use super::pattern::decode;
-
 /// Maximum times that a path may be decoded between the gateway and the upstream's handler.
 const DECODINGS: usize = 3;
+
+/// Percent-decodes `path`, so that no spelling of a path escapes its rule; an encoded slash stays, because it separates
+/// nothing.
+pub(super) fn decode(path: &[u8]) -> Vec<u8> {
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while let Some(byte) = path.get(at) {
+        let code = match (byte, digit(path.get(at + 1)), digit(path.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => Some((high * 16 + low) as u8).filter(|code| *code != b'/'),
+            _ => None,
+        };
+        decoded.push(code.unwrap_or(*byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    decoded
+}
 
 /// True when a path may differ from its folded form.
 pub(super) fn is_needed(path: &[u8]) -> bool {

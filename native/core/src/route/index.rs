@@ -3,7 +3,7 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::pattern::{HostPattern, ModelPattern, PathPattern, Segment, first_segment};
-use super::{Entry, RouteTable};
+use super::rule::{Compiled, Entry};
 use crate::hash::tail;
 use smallvec::SmallVec;
 
@@ -95,11 +95,11 @@ pub(super) struct Group {
 }
 
 impl Index {
-    /// Builds the index of `table`, whose entries are sorted.
-    pub(super) fn new(table: &RouteTable) -> Self {
+    /// Builds the index of the sorted `entries`.
+    pub(super) fn new(rules: &[Compiled], entries: &[Entry]) -> Self {
         let mut index = Self::default();
-        for (rank, entry) in table.entries.iter().enumerate() {
-            let Some(rule) = table.rules.get(entry.rule) else {
+        for (rank, entry) in entries.iter().enumerate() {
+            let Some(rule) = rules.get(entry.rule) else {
                 continue;
             };
             let paths = match &rule.host {

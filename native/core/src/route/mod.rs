@@ -7,34 +7,16 @@ mod explain;
 mod fold;
 mod index;
 mod pattern;
-
-use core::cmp::Reverse;
+mod rule;
 
 use self::index::Index;
-use self::pattern::{Glob, HostPattern, ModelPattern, PathPattern};
-use crate::head::is_token;
+use self::rule::{Compiled, Entry};
 
 pub use self::explain::Explanation;
+pub use self::rule::{Request, Rule};
 
 /// Maximum distinct methods per table; more than IANA has registered.
 const MAX_METHODS: usize = 64;
-
-/// A rule as configured; an empty property matches everything.
-#[derive(Clone, Debug, Default)]
-pub struct Rule {
-    /// `api.example.com` or `*.example.com`.
-    pub host: String,
-    /// `/v1/models/{model}`, `/v1/*`.
-    pub path: String,
-    /// Case-sensitive.
-    pub methods: Vec<String>,
-    /// Exact, `prefix*`, or a glob with `*` and `?`.
-    pub models: Vec<String>,
-    /// Lower-case name, and value or glob; all must match.
-    pub headers: Vec<(String, String)>,
-    /// Higher priorities are checked first.
-    pub priority: i64,
-}
 
 /// The first invalid rule, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,21 +26,6 @@ pub struct RuleError {
     pub rule: usize,
     /// The error in the rule.
     pub why: String,
-}
-
-/// The properties of a request that a table matches.
-#[derive(Clone, Copy)]
-pub struct Request<'a> {
-    /// Case-sensitive.
-    pub method: &'a [u8],
-    /// Percent-encoded, without the query.
-    pub path: &'a [u8],
-    /// Without the port, in any letter case.
-    pub host: &'a [u8],
-    /// The model that the body names.
-    pub model: Option<&'a str>,
-    /// The value of the first header of a lower-case name.
-    pub header: &'a dyn Fn(&[u8]) -> Option<&'a [u8]>,
 }
 
 /// The result of a lookup.
@@ -89,29 +56,6 @@ pub struct RouteTable {
     folded: Option<Box<Self>>,
     /// Rules from this index on are answered by the gateway itself: no upstream can read their paths differently.
     own_from: usize,
-}
-
-/// A compiled rule.
-#[derive(Clone, Debug)]
-struct Compiled {
-    host: HostPattern,
-    path: PathPattern,
-    methods: Vec<String>,
-    models: Vec<ModelPattern>,
-    headers: Vec<(Box<[u8]>, Glob)>,
-    priority: i64,
-}
-
-/// A rule with one of its model patterns.
-#[derive(Debug)]
-struct Entry {
-    rule: usize,
-    /// Index in the rule's `models`; None when it has no models and matches any.
-    model: Option<usize>,
-    /// Bits of its methods; all of them when the rule names none.
-    methods: u64,
-    /// True when the rule matches headers.
-    headers: bool,
 }
 
 impl RouteTable {
@@ -161,7 +105,7 @@ impl RouteTable {
             folded: None,
             own_from: usize::MAX,
         };
-        table.index = Index::new(&table);
+        table.index = Index::new(&table.rules, &table.entries);
         Ok(table)
     }
 
@@ -229,7 +173,7 @@ impl RouteTable {
         let path = if memchr::memchr(b'%', request.path).is_none() {
             request.path
         } else {
-            decoded = pattern::decode(request.path);
+            decoded = fold::decode(request.path);
             &decoded
         };
         let methods = self.method_bit(request.method);
@@ -263,7 +207,7 @@ impl RouteTable {
     /// The rules that may match a request of which only method, host and path are known, in order of preference, up to
     /// the first that matches all such requests. Tries rule after rule, without the index.
     pub fn candidates(&self, method: &[u8], host: &[u8], path: &[u8]) -> Vec<usize> {
-        let path = pattern::decode(path);
+        let path = fold::decode(path);
         let host = host.to_ascii_lowercase();
         let methods = self.method_bit(method);
         let mut found = Vec::new();
@@ -285,7 +229,7 @@ impl RouteTable {
     /// The decoded parameters of `path` under a rule, in order; a final `*` is called `*`. Empty when the rule does not
     /// match it.
     pub fn params(&self, rule: usize, path: &[u8]) -> Vec<(&str, Vec<u8>)> {
-        let decoded = pattern::decode(path);
+        let decoded = fold::decode(path);
         let params = self.rules.get(rule).and_then(|rule| rule.path.captures(&decoded));
         params
             .unwrap_or_default()
@@ -309,58 +253,6 @@ impl RouteTable {
 
 /// Set in every request's methods, and in entries that accept any.
 const ANY_METHOD: u64 = 1 << (MAX_METHODS - 1);
-
-impl Compiled {
-    fn new(rule: &Rule) -> Result<Self, String> {
-        let header = |(name, value): &(String, String)| {
-            if !is_token(name.as_bytes()) || name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                return Err(format!("{name:?} is no lower-case header name"));
-            }
-            Ok((name.as_bytes().into(), Glob::new(value)))
-        };
-        if let Some(method) = rule.methods.iter().find(|method| !is_token(method.as_bytes())) {
-            return Err(format!("{method:?} is no method"));
-        }
-        if rule.models.iter().any(String::is_empty) {
-            return Err("a model pattern is empty".into());
-        }
-        Ok(Self {
-            host: HostPattern::new(&rule.host)?,
-            path: PathPattern::new(&rule.path)?,
-            methods: rule.methods.clone(),
-            models: rule.models.iter().map(|model| ModelPattern::new(model)).collect(),
-            headers: rule.headers.iter().map(header).collect::<Result<_, _>>()?,
-            priority: rule.priority,
-        })
-    }
-
-    /// The rule for folded paths.
-    fn folded(&self) -> Self {
-        let mut rule = self.clone();
-        rule.path.fold();
-        rule
-    }
-
-    /// The sort key of entries, the preferred one lowest. Sorting is stable, so the index decides last.
-    fn preference<'a>(&'a self, entry: &Entry) -> impl Ord + use<'a> {
-        let model = entry.model.and_then(|at| self.models.get(at));
-        (
-            Reverse(self.priority),
-            self.host.preference(),
-            self.path.preference(),
-            self.methods.is_empty(),
-            model.map_or(ModelPattern::ANY, ModelPattern::preference),
-            Reverse(self.headers.len()),
-        )
-    }
-
-    /// The first header that does not match.
-    fn missing_header(&self, request: &Request<'_>) -> Option<&(Box<[u8]>, Glob)> {
-        self.headers
-            .iter()
-            .find(|(name, wanted)| !(request.header)(name).is_some_and(|value| wanted.matches(value)))
-    }
-}
 
 /// The bits of these methods; adds new ones to `known`.
 fn mask(known: &mut Vec<Box<[u8]>>, methods: &[String]) -> Result<u64, String> {

@@ -2,7 +2,7 @@
 
 use core::cmp::Reverse;
 
-use super::fold::fold;
+use super::fold::{decode, fold};
 use crate::head::host_len;
 
 /// Maximum segments of a path pattern; the index recurses once per segment.
@@ -245,23 +245,6 @@ pub(super) fn first_segment(path: &[u8]) -> (&[u8], Option<&[u8]>) {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..)),
         None => (path, None),
     }
-}
-
-/// Percent-decodes `path`, so that no spelling of a path escapes its rule; an encoded slash stays, because it separates
-/// nothing.
-pub(super) fn decode(path: &[u8]) -> Vec<u8> {
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
-    let mut decoded = Vec::with_capacity(path.len());
-    let mut at = 0;
-    while let Some(byte) = path.get(at) {
-        let code = match (byte, digit(path.get(at + 1)), digit(path.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => Some((high * 16 + low) as u8).filter(|code| *code != b'/'),
-            _ => None,
-        };
-        decoded.push(code.unwrap_or(*byte));
-        at += if code.is_some() { 3 } else { 1 };
-    }
-    decoded
 }
 
 /// A pattern of models.

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 
+use super::pattern::Glob;
 use super::*;
 
 fn rule(path: &str) -> Rule {
