@@ -6,6 +6,7 @@ mod fitness;
 #[cfg(test)]
 mod fitness_tests;
 mod policies;
+mod selector;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use self::ask::{Ask, Chunk, Needs, Note, Observation};
 use self::candidates::{Candidate, Candidates, Random};
-use self::fitness::Care;
 pub use self::fitness::Look;
 pub use self::policies::POLICIES;
 use self::policies::{Chosen, Policy, Rendezvous};
+use self::selector::Care;
+pub use self::selector::{MAX_CANDIDATES, SelectError, Selector};
 
 use crate::breaker::{self, State, Verdict};
 use crate::health::Standing;
@@ -25,31 +27,7 @@ use crate::in_flight;
 use crate::mask::Mask;
 use crate::rendezvous::mix;
 use crate::rotation::greatest_common_divisor;
-use crate::segment::{Segment, SegmentError, Worker};
-
-/// Maximum upstreams per selector.
-pub const MAX_CANDIDATES: usize = Mask::BITS;
-
-/// The reason why a selector is invalid.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SelectError {
-    /// An unknown policy.
-    #[error("unknown policy '{0}': {names}", names = policies::listed())]
-    Policy(String),
-    /// A slot that the segment never assigned.
-    #[error("upstream slot {0} was never given out")]
-    Slot(usize),
-    /// More upstreams than fit.
-    #[error("a selector chooses from at most {MAX_CANDIDATES} upstreams, got {0}")]
-    Candidates(usize),
-    /// An index past the end of the list.
-    #[error("index {0} is out of range: there are {1} upstreams")]
-    Index(usize, usize),
-    /// A worker that does not exist.
-    #[error(transparent)]
-    Segment(#[from] SegmentError),
-}
+use crate::segment::Segment;
 
 /// The reason why no upstream was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,26 +45,6 @@ pub struct Pick {
     pub index: usize,
     /// The policy's note about the request.
     pub note: Note,
-}
-
-/// Chooses among a fixed list of upstreams for one worker. Breakers, drains, in-flight counts and rotations are in the
-/// segment, shared by all workers.
-#[derive(Debug)]
-pub struct Selector {
-    segment: Arc<Segment>,
-    worker: Worker,
-    policy: Chosen,
-    /// Chooses for requests with a pin.
-    pins: Option<Rendezvous>,
-    needs: Needs,
-    candidates: Box<[Candidate]>,
-    breaker: Option<breaker::Settings>,
-    random: Random,
-    rotation: usize,
-    is_limited: bool,
-    care: Care,
-    /// The candidates with a weight above 0.
-    weighty: Mask,
 }
 
 // In flight (32 bits) times share must fit. Weights without a common multiple below this lose precision.
@@ -320,17 +278,6 @@ impl Selector {
         }
     }
 
-    #[inline]
-    fn candidates<'a>(&'a self, fit: &'a Mask, turn: u64) -> Candidates<'a> {
-        Candidates {
-            all: &self.candidates,
-            segment: &self.segment,
-            random: &self.random,
-            fit,
-            turn,
-        }
-    }
-
     /// The next turn. A further attempt takes none: with two upstreams, every exchange would otherwise begin at the same
     /// one.
     #[inline]
@@ -360,14 +307,6 @@ impl Selector {
     #[inline]
     fn leave(&self, candidate: &Candidate) {
         in_flight::leave(&self.segment, self.worker, candidate.slot);
-    }
-
-    fn check(&self, index: usize) -> Result<(), SelectError> {
-        if index < self.candidates.len() {
-            Ok(())
-        } else {
-            Err(SelectError::Index(index, self.candidates.len()))
-        }
     }
 
     /// The in-flight count over all workers.

@@ -17,7 +17,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Ask, Candidate, Candidates, SelectError, Selector};
+use super::ask::Ask;
+use super::candidates::{Candidate, Candidates};
+use super::selector::{SelectError, Selector};
 use crate::breaker::{self, State, Verdict};
 use crate::health::{Signals, Standing, Vitals};
 use crate::mask::Mask;
@@ -28,14 +30,6 @@ const NS_PER_MS: u64 = 1_000_000;
 const FULL: u64 = 1000;
 /// The fraction of its weight that a returning upstream begins with: enough to be noticed.
 const FIRST: u64 = FULL / 50;
-
-/// Settings of ejection, panic and slow start.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Care {
-    outliers: Option<outlier::Settings>,
-    panic_percent: u64,
-    slow_ms: u64,
-}
 
 /// A snapshot of an upstream's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,14 +56,6 @@ pub struct Look {
     pub ramp_per_mille: u64,
     /// Its engine's load report.
     pub signals: Signals,
-}
-
-impl Care {
-    pub(super) const NONE: Self = Self {
-        outliers: None,
-        panic_percent: 0,
-        slow_ms: 0,
-    };
 }
 
 impl Selector {
@@ -313,11 +299,6 @@ impl Selector {
                 }
             }
         }
-    }
-
-    #[inline]
-    pub(super) fn vitals(&self, candidate: &Candidate) -> &Vitals {
-        self.segment.vitals(candidate.slot)
     }
 
     /// The permitted ejection: only while another upstream answers, and in full only when not too many are out.
