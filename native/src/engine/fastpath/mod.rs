@@ -211,7 +211,7 @@ impl FastPath {
 /// The fast path as the sockets' interceptor.
 struct Intercept(Py<FastPath>);
 
-impl Interceptor for Intercept {
+impl Interceptor<Transport> for Intercept {
     fn on_read(&self, own: &Bound<'_, Transport>, interest: Interest, read: Read) -> PyResult<Option<Read>> {
         let (py, this) = (own.py(), self.0.get());
         match (interest, read) {

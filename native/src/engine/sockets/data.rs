@@ -5,11 +5,20 @@ use std::sync::Arc;
 use budgateway_core::read_buffers::ReadBuffer;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use rustix::io::Errno;
 
 /// Bytes from a read stay in their buffer until something needs them as a Python object.
 pub(crate) enum Data {
     Bytes(Py<PyBytes>),
     Buffer(Arc<ReadBuffer>),
+}
+
+/// The result of one read.
+pub(crate) enum Read {
+    Data(Data),
+    End,
+    Nothing,
+    Failed(Errno),
 }
 
 impl Data {

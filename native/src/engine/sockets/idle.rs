@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::prelude::*;
 
-use super::Transport;
+use super::transport::Transport;
 
 /// Last in, first out, so that surplus connections age and are closed.
 #[pyclass(frozen, module = "budgateway._native")]

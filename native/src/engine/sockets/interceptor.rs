@@ -4,8 +4,7 @@
 use budgateway_core::slab::Key;
 use pyo3::prelude::*;
 
-use super::state::Read;
-use super::transport::Transport;
+use super::data::Read;
 
 /// An interceptor's interest in a connection.
 #[derive(Clone, Copy, Default)]
@@ -19,10 +18,10 @@ pub(crate) enum Interest {
     Serving(Key),
 }
 
-/// Serves exchanges below the protocols.
-pub(crate) trait Interceptor: Send + Sync {
+/// Serves exchanges below the protocols, over transports of one type.
+pub(crate) trait Interceptor<T>: Send + Sync {
     /// Handles a read from a connection of interest; returns what is left for the protocol.
-    fn on_read(&self, own: &Bound<'_, Transport>, interest: Interest, read: Read) -> PyResult<Option<Read>>;
+    fn on_read(&self, own: &Bound<'_, T>, interest: Interest, read: Read) -> PyResult<Option<Read>>;
 
     /// Reports that a connection ended during one of the interceptor's exchanges.
     fn on_end(&self, py: Python<'_>, key: Key) -> PyResult<()>;

@@ -10,7 +10,7 @@ use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 
-use super::set::{Entry, Set, failed};
+use super::set::{Accept, Entry, Set, failed};
 use super::transport::Transport;
 
 /// Maximum connections accepted in one turn, so that open connections get their turn in between.
@@ -20,7 +20,7 @@ const REST_S: f64 = 0.1;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Listener {
-    set: Arc<Set>,
+    set: Arc<Set<Transport>>,
     factory: Py<PyAny>,
     most: usize,
     /// Reports whether there are descriptors for another connection.
@@ -37,7 +37,7 @@ struct Registration {
 impl Listener {
     pub(crate) fn open(
         py: Python<'_>,
-        set: &Arc<Set>,
+        set: &Arc<Set<Transport>>,
         fd: OwnedFd,
         factory: Py<PyAny>,
         most: usize,
@@ -53,12 +53,12 @@ impl Listener {
                 registration: Mutex::default(),
             },
         )?;
-        let key = set.add(&fd, Entry::Listener(own.clone_ref(py)), EventFlags::IN)?;
+        let key = set.add(&fd, Entry::Listener(Arc::new(own.clone_ref(py))), EventFlags::IN)?;
         *own.get().registration() = Some(Registration { fd, key, short: false });
         Ok(own)
     }
 
-    pub(crate) fn on_ready(own: &Bound<'_, Self>) -> PyResult<()> {
+    fn on_ready(own: &Bound<'_, Self>) -> PyResult<()> {
         let this = own.get();
         for _ in 0..AT_ONCE {
             if let Some(gate) = this.gate.as_ref()
@@ -122,9 +122,19 @@ impl Listener {
     }
 }
 
+impl Accept for Py<Listener> {
+    fn on_ready(&self, py: Python<'_>) -> PyResult<()> {
+        Listener::on_ready(self.bind(py))
+    }
+
+    fn close(&self) {
+        self.get().close();
+    }
+}
+
 #[pymethods]
 impl Listener {
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         let registration = self.registration().take();
         if let Some(registration) = registration {
             self.set.remove(&registration.fd, registration.key);

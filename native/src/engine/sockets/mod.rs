@@ -14,18 +14,18 @@ use budgateway_core::descriptor;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-pub(crate) use data::Data;
+pub(crate) use data::{Data, Read};
 pub(crate) use idle::{Idle, Waiting};
 pub(crate) use interceptor::{Interceptor, Interest};
 pub(crate) use listener::Listener;
-pub(crate) use state::{Piece, Read};
+pub(crate) use state::Piece;
 pub(crate) use transport::Transport;
 
 use set::{Entry, Ready, Set};
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Sockets {
-    set: Arc<Set>,
+    set: Arc<Set<Transport>>,
 }
 
 #[pymethods]
@@ -91,7 +91,7 @@ impl Sockets {
 
 impl Sockets {
     /// Sets or removes the interceptor, which sees requests before their protocol does.
-    pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor>>) {
+    pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor<Transport>>>) {
         self.set.intercept(interceptor);
     }
 
@@ -111,7 +111,7 @@ impl Sockets {
         // Looked up one by one: an earlier handler may have closed this one, and its slot may have a new owner.
         match self.set.entry(py, ready.key) {
             Some(Entry::Transport(transport)) => Transport::on_ready(transport.bind(py), ready.flags),
-            Some(Entry::Listener(listener)) => Listener::on_ready(listener.bind(py)),
+            Some(Entry::Listener(listener)) => listener.on_ready(py),
             None => Ok(()),
         }
     }

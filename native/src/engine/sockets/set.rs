@@ -15,24 +15,24 @@ use rustix::io::Errno;
 use smallvec::SmallVec;
 
 use super::interceptor::Interceptor;
-use super::{Listener, Transport};
 
 /// Maximum events per turn; with more, the loop first handles everything else.
 const EVENTS: usize = 64;
 
-pub(crate) struct Set {
+/// The set of `T`, the transports, and of listeners. It knows neither type, so that both may know the set.
+pub(crate) struct Set<T> {
     epoll: OwnedFd,
-    owners: Mutex<Slab<Entry>>,
+    owners: Mutex<Slab<Entry<T>>>,
     /// The read buffers of all connections.
     pub(crate) read_buffers: Arc<ReadBuffers>,
     turning: AtomicBool,
     /// Reported events that are not fully handled.
     again: Mutex<Vec<Ready>>,
     /// Transports that have written in this turn.
-    written: Mutex<Vec<Py<Transport>>>,
+    written: Mutex<Vec<Py<T>>>,
     /// Bytes composed in this turn.
     outbox: Mutex<Outbox>,
-    interceptor: Mutex<Option<Arc<dyn Interceptor>>>,
+    interceptor: Mutex<Option<Arc<dyn Interceptor<T>>>>,
     // The event loop's callbacks.
     call_soon: Py<PyAny>,
     call_later: Py<PyAny>,
@@ -40,9 +40,27 @@ pub(crate) struct Set {
 }
 
 /// The owner of an event.
-pub(crate) enum Entry {
-    Transport(Py<Transport>),
-    Listener(Py<Listener>),
+pub(crate) enum Entry<T> {
+    Transport(Py<T>),
+    Listener(Arc<dyn Accept>),
+}
+
+/// A transport, as the set uses it.
+pub(crate) trait Connection: Sized {
+    /// Ends the connection.
+    fn end(own: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()>;
+
+    /// Sends the writes of a turn.
+    fn leave(own: &Bound<'_, Self>) -> PyResult<()>;
+}
+
+/// A listening socket, as the set uses it.
+pub(crate) trait Accept: Send + Sync {
+    /// Accepts the connections that are waiting.
+    fn on_ready(&self, py: Python<'_>) -> PyResult<()>;
+
+    /// Accepts no more.
+    fn close(&self);
 }
 
 /// The kernel's report about one descriptor.
@@ -51,7 +69,7 @@ pub(crate) struct Ready {
     pub(crate) flags: EventFlags,
 }
 
-impl Set {
+impl<T> Set<T> {
     pub(crate) fn new(call_soon: Py<PyAny>, call_later: Py<PyAny>, complain: Py<PyAny>) -> PyResult<Self> {
         Ok(Self {
             epoll: epoll::create(CreateFlags::CLOEXEC).map_err(failed)?,
@@ -75,7 +93,7 @@ impl Set {
     // ---------------------------------------------------------------- members
 
     /// Adds a descriptor.
-    pub(crate) fn add(&self, fd: impl AsFd, entry: Entry, flags: EventFlags) -> PyResult<Key> {
+    pub(crate) fn add(&self, fd: impl AsFd, entry: Entry<T>, flags: EventFlags) -> PyResult<Key> {
         let key = self.owners().add(entry);
         if let Err(error) = epoll::add(&self.epoll, fd, EventData::new_u64(key.number()), flags) {
             drop(self.take(key));
@@ -96,14 +114,14 @@ impl Set {
         drop(self.take(key));
     }
 
-    pub(crate) fn entry(&self, py: Python<'_>, key: Key) -> Option<Entry> {
+    pub(crate) fn entry(&self, py: Python<'_>, key: Key) -> Option<Entry<T>> {
         Some(match self.owners().owner(key)? {
             Entry::Transport(transport) => Entry::Transport(transport.clone_ref(py)),
-            Entry::Listener(listener) => Entry::Listener(listener.clone_ref(py)),
+            Entry::Listener(listener) => Entry::Listener(listener.clone()),
         })
     }
 
-    pub(crate) fn transports(&self, py: Python<'_>) -> Vec<Py<Transport>> {
+    pub(crate) fn transports(&self, py: Python<'_>) -> Vec<Py<T>> {
         let owners = self.owners();
         let transports = owners.iter().filter_map(|entry| match entry {
             Entry::Transport(transport) => Some(transport.clone_ref(py)),
@@ -113,22 +131,25 @@ impl Set {
     }
 
     /// Ends everything in the set.
-    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn close(&self, py: Python<'_>) -> PyResult<()>
+    where
+        T: Connection,
+    {
         let entries = self.owners().clear();
         for entry in entries {
             match entry {
-                Entry::Transport(transport) => Transport::end(transport.bind(py), None)?,
-                Entry::Listener(listener) => listener.get().close(),
+                Entry::Transport(transport) => T::end(transport.bind(py), None)?,
+                Entry::Listener(listener) => listener.close(),
             }
         }
         Ok(())
     }
 
-    fn take(&self, key: Key) -> Option<Entry> {
+    fn take(&self, key: Key) -> Option<Entry<T>> {
         self.owners().remove(key)
     }
 
-    fn owners(&self) -> MutexGuard<'_, Slab<Entry>> {
+    fn owners(&self) -> MutexGuard<'_, Slab<Entry<T>>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,12 +199,15 @@ impl Set {
 
     /// Ends a turn and sends its writes together. A peer woken by the first bytes finds the rest there too; sent one by
     /// one, each would wake it again.
-    pub(crate) fn finish(&self, py: Python<'_>) -> PyResult<()> {
+    pub(crate) fn finish(&self, py: Python<'_>) -> PyResult<()>
+    where
+        T: Connection,
+    {
         self.turning.store(false, Ordering::Relaxed);
         let mut written = std::mem::take(&mut *self.written());
         let mut left = Ok(());
         for transport in written.drain(..) {
-            left = left.and(Transport::leave(transport.bind(py)));
+            left = left.and(T::leave(transport.bind(py)));
         }
         self.outbox().clear();
         let mut place = self.written();
@@ -194,7 +218,7 @@ impl Set {
     }
 
     /// True when this transport's writes may wait for the end of a turn.
-    pub(crate) fn may_wait(&self, transport: &Bound<'_, Transport>) -> bool {
+    pub(crate) fn may_wait(&self, transport: &Bound<'_, T>) -> bool {
         let turning = self.turning.load(Ordering::Relaxed);
         if turning {
             self.written().push(transport.clone().unbind());
@@ -203,12 +227,12 @@ impl Set {
     }
 
     /// The interceptor, which sees requests before their protocol does.
-    pub(crate) fn interceptor(&self) -> Option<Arc<dyn Interceptor>> {
+    pub(crate) fn interceptor(&self) -> Option<Arc<dyn Interceptor<T>>> {
         self.interceptor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sets or removes the interceptor.
-    pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor>>) {
+    pub(crate) fn intercept(&self, interceptor: Option<Arc<dyn Interceptor<T>>>) {
         let before = std::mem::replace(
             &mut *self.interceptor.lock().unwrap_or_else(PoisonError::into_inner),
             interceptor,
@@ -220,7 +244,7 @@ impl Set {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn written(&self) -> MutexGuard<'_, Vec<Py<Transport>>> {
+    fn written(&self) -> MutexGuard<'_, Vec<Py<T>>> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

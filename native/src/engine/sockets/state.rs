@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, send, sendmsg, shutdown};
 use smallvec::SmallVec;
 
-use super::Data;
+use super::data::{Data, Read};
 use super::interceptor::{Interception, Interest};
 use super::set::Set;
 
@@ -73,13 +73,6 @@ pub(crate) struct Phase {
     pub(crate) over: bool,
 }
 
-pub(crate) enum Read {
-    Data(Data),
-    End,
-    Nothing,
-    Failed(Errno),
-}
-
 impl Piece {
     fn of<'a>(&'a self, py: Python<'a>, outbox: &'a Outbox) -> &'a [u8] {
         match self {
@@ -124,7 +117,7 @@ impl State {
     }
 
     /// Reads once. Epoll is edge-triggered: `is_drained` is false when more may be there.
-    pub(crate) fn read(&mut self, set: &Set, py: Python<'_>) -> Read {
+    pub(crate) fn read<T>(&mut self, set: &Set<T>, py: Python<'_>) -> Read {
         let Some(fd) = self.fd.as_ref() else {
             return Read::Nothing;
         };
@@ -153,7 +146,7 @@ impl State {
     }
 
     /// Sends the waiting pieces; bytes that the kernel does not take become unsent.
-    pub(crate) fn send_waiting(&mut self, set: &Set, py: Python<'_>) {
+    pub(crate) fn send_waiting<T>(&mut self, set: &Set<T>, py: Python<'_>) {
         let outbox = set.outbox();
         let waiting = std::mem::take(&mut self.waiting);
         let mut sent = 0;
@@ -243,7 +236,7 @@ impl State {
 
     /// Registers exactly the events that are waited for. Epoll reports readiness that exists at registration, and then
     /// only changes.
-    pub(crate) fn register(&mut self, set: &Set) {
+    pub(crate) fn register<T>(&mut self, set: &Set<T>) {
         let phase = &self.phase;
         let mut wanted = EventFlags::ET;
         if !self.reads_nothing() {

@@ -14,9 +14,10 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{getpeername, getsockname};
 
+use super::data::Read;
 use super::interceptor::Interest;
-use super::set::{Entry, Set, failed};
-use super::state::{Piece, Read, State};
+use super::set::{Connection, Entry, Set, failed};
+use super::state::{Piece, State};
 use crate::head::now_ns;
 
 /// Maximum pieces per send: far below the kernel's limit (IOV_MAX, 1,024).
@@ -24,7 +25,7 @@ const MAX_WAITING: usize = 64;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Transport {
-    set: Arc<Set>,
+    set: Arc<Set<Self>>,
     state: Mutex<State>,
 }
 
@@ -32,7 +33,7 @@ impl Transport {
     /// Opens a transport over a connected socket and notifies its protocol.
     pub(crate) fn open(
         py: Python<'_>,
-        set: &Arc<Set>,
+        set: &Arc<Set<Self>>,
         fd: OwnedFd,
         protocol: &Bound<'_, PyAny>,
         most: usize,
@@ -267,6 +268,16 @@ impl Transport {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection for Transport {
+    fn end(own: &Bound<'_, Self>, error: Option<PyErr>) -> PyResult<()> {
+        Self::end(own, error)
+    }
+
+    fn leave(own: &Bound<'_, Self>) -> PyResult<()> {
+        Self::leave(own)
     }
 }
 
