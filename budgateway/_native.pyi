@@ -266,9 +266,9 @@ POLICIES: Final[MappingProxyType[str, tuple[str, ...]]]
 class Selector:
     """Picks an upstream: filter (breaker, drained, tried) -> score by policy -> random tie-break; counts in flight.
 
-    `upstreams` are (slot, weight), 256 at most; results are indices into that list. Weight 0 takes no traffic.
-    `policy` is one of POLICIES. All workers take turns together. `seed` feeds the random choices. With `pins`, names of
-    the first upstreams, requests with equal pins go to one upstream, by weighted rendezvous hashing of the names: the same
+    `upstreams` are (slot, weight), 256 at most; results are indices into that list. Weight 0 takes no traffic. `policy`
+    is one of POLICIES. All workers take turns together. `seed` feeds the random choices. With `pins`, names of the
+    first upstreams, requests with equal pins go to one upstream, by weighted rendezvous hashing of the names: the same
     one on every worker and host while it is healthy and has room, else the pin's next one.
 
     A zero `failure_threshold` switches the breaker off; else that many failures in a row open it. After `open_ns` it
@@ -518,8 +518,8 @@ class Ledger:
     """Enters each ended exchange: gives its record to the consumers (limits, usage, retry budget, metrics, access log).
 
     `row` is an array of signed 64-bit cells, one for each name in `CELLS`, which the caller fills before `record`.
-    Labels are ids; `outcome` is an `OUTCOME_*`; `retries` are eight counts of eight bits; `first_ns` is 0 when there was
-    no first byte; times are monotonic, and `epoch_ns` plus one of them is wall-clock time. Negative numbers are 0.
+    Labels are ids; `outcome` is an `OUTCOME_*`; `retries` are eight counts of eight bits; `first_ns` is 0 when there
+    was no first byte; times are monotonic, and `epoch_ns` plus one of them is wall-clock time. Negative numbers are 0.
     """
 
     CELLS: tuple[str, ...]
@@ -531,9 +531,9 @@ class Ledger:
         price: Price | None, principal: _Principal | None, *, request_id: str, client: str, model: str, upstream: str,
         error: str,
     ) -> int:  # fmt: skip
-        """Enter the exchange in the row. Its usage is what `answer` reports (the pump of its body, a whole JSON body, or
-        the head that preceded one), or else an estimate; the bytes that a pump passed are added to `bytes_out`. Returns
-        the number of buffered bytes of access lines."""
+        """Enter the exchange in the row. Its usage is what `answer` reports (the pump of its body, a whole JSON body,
+        or the head that preceded one), or else an estimate; the bytes that a pump passed are added to `bytes_out`.
+        Returns the number of buffered bytes of access lines."""
     @property
     def used(self) -> tuple[int, int]:
         """The tokens and micro-dollars of the exchange recorded last."""
@@ -645,8 +645,8 @@ class Idle:
 
 @final
 class FastPath:
-    """The fast path: serves common exchanges end to end, past the protocols; budgateway.proxy.fastpath decides which, and
-    how."""
+    """The fast path: serves common exchanges end to end, past the protocols; budgateway.proxy.fastpath decides which,
+    and how."""
 
     def __new__(
         cls, *, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object],
@@ -730,8 +730,8 @@ JOINED_BYTES: Final[int]  # the fast path joins a head and a smaller body into o
 @final
 class HeadReader:
     """Scans heads like RequestHead.parse and ResponseHead.parse, and writes their numbers into `facts`, where compiled
-    code reads them without a Python int: size, flags, content length (-1: none), status (of a request: its dialect), and
-    when it was read (`time.monotonic_ns`).
+    code reads them without a Python int: size, flags, content length (-1: none), status (of a request: its dialect),
+    and when it was read (`time.monotonic_ns`).
 
     `facts` is a writable array of `FACTS` signed 64-bit cells, overwritten with each complete head. Its flags include
     DOUBTFUL for a response whose body is complete, and is empty or begins with one of `doubtful`.

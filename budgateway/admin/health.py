@@ -37,9 +37,9 @@ class _Row(NamedTuple):
 class Health:
     """Reads upstream state from the shared segment and the probes. `adopt` applies a reload."""
 
-    def __init__(self, segment: native.Segment, settings: Settings, watch: Prober | None = None) -> None:
+    def __init__(self, segment: native.Segment, settings: Settings, prober: Prober | None = None) -> None:
         self._segment = segment
-        self._watch = watch
+        self._prober = prober
         self._rows: list[_Row] = []
         # route -> time since which none of its upstreams takes traffic
         self._without: dict[str, float] = {}
@@ -126,7 +126,7 @@ class Health:
 
     def _shown(self, row: _Row, now_ns: int) -> dict[str, Any]:
         vitals = row.selector.look(0, now_ns)
-        probed = None if self._watch is None else self._watch.of(row.slot)
+        probed = None if self._prober is None else self._prober.of(row.slot)
         state, reason = _state(vitals, probed, now_ns)
         calls, failures = vitals.window
         return {

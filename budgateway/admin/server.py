@@ -52,9 +52,9 @@ class AdminServer:
     ) -> None:
         self._settings = settings
         self._operations = operations
-        self._watch = Prober(segment, fetch)
+        self._prober = Prober(segment, fetch)
         self._resolver = Resolver()
-        self._health = Health(segment, settings, self._watch)
+        self._health = Health(segment, settings, self._prober)
         self._rates = Rates(native.Metrics(segment))
         self._rates_due = 0.0
         self._usage = UsageReport(native.UsageTable(segment))
@@ -93,11 +93,11 @@ class AdminServer:
         catalogue = self._catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
         exposition = Exposition(self._segment, self._operations.facts, self._health.upstreams)
-        self._watch.adopt(*probed(settings, self._segment, resolver=self._resolver))
+        self._prober.adopt(*probed(settings, self._segment, resolver=self._resolver))
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running, self._usage)
 
-        def admin(public_only: bool) -> AdminHandler:
+        def handler(public_only: bool) -> AdminHandler:
             made = AdminHandler(
                 exposition=exposition,
                 catalogue=catalogue,
@@ -112,12 +112,12 @@ class AdminServer:
             self._handlers.append(made)
             return made
 
-        self._admin_protocols = protocols(self._server_state(admin(False)))
+        self._admin_protocols = protocols(self._server_state(handler(False)))
         await self._open_socket()
         if settings.metrics_enabled and settings.metrics_port:
             sock = metrics_sock or bound_socket(settings.metrics_host, settings.metrics_port)
             self._metrics_sock = sock
-            self._metrics_state = self._server_state(admin(True))
+            self._metrics_state = self._server_state(handler(True))
             # A copy, because a server closes its socket when it ends, and a successor may use the same one.
             self._metrics_server = await loop.create_server(protocols(self._metrics_state), sock=sock.dup())
             host, port = sock.getsockname()[:2]
@@ -130,12 +130,12 @@ class AdminServer:
         known = {upstream.url for provider in self._settings.providers for upstream in provider.upstreams}
         self._settings = settings
         self._health.adopt(settings)
-        self._watch.adopt(*probed(settings, self._segment, known, self._resolver))
+        self._prober.adopt(*probed(settings, self._segment, known, self._resolver))
         catalogue = self._catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
-        for admin in self._handlers:
-            admin.catalogue = catalogue
-            admin.visibility = visibility
+        for handler in self._handlers:
+            handler.catalogue = catalogue
+            handler.visibility = visibility
 
     def register(self, url: str) -> None:
         """Write the instance file that `budgateway status` reads: the gateway is up at this URL."""
@@ -163,7 +163,7 @@ class AdminServer:
         self._instances.remove()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
-        await self._watch.close()
+        await self._prober.close()
         if self._unix_server is not None:
             self._unix_server.close()
         self.hand_over_metrics()
@@ -207,9 +207,9 @@ class AdminServer:
         ]
         return ModelCatalogue(providers, self._spawn, lambda target: self._health.is_well(target.label))
 
-    def _server_state(self, admin: AdminHandler) -> ServerState:
+    def _server_state(self, handler: AdminHandler) -> ServerState:
         server_state = ServerState(
-            admin,
+            handler,
             asyncio.get_running_loop().call_soon,
             keepalive_ns=75_000_000_000,
             head_timeout_ns=10_000_000_000,

@@ -100,8 +100,8 @@ class DataPlane:
         patient: bool = False,
     ) -> None:
         """Build everything that needs no running loop. Raises OSError when the access log cannot be opened; with
-        `patient`, serves without it until it can. `wakeup_fds` holds an eventfd for each row of the segment, when there are
-        other workers."""
+        `patient`, serves without it until it can. `wakeup_fds` holds an eventfd for each row of the segment, when there
+        are other workers."""
         preload(keys=reads_keys(settings))
         loop = asyncio.get_running_loop()
         self._loop = loop
@@ -159,7 +159,7 @@ class DataPlane:
         )
         self.relay = Relay(recorder, self.spawn, loop.call_later, id_prefix=secrets.token_hex(6) + f"{worker:02x}")
         self.relay.sender.plain = self._plain
-        self._watch = Departures(loop.add_reader)
+        self._departures = Departures(loop.add_reader)
         self.server_state = ServerState(
             self.relay,
             loop.call_soon,
@@ -167,7 +167,7 @@ class DataPlane:
             head_timeout_ns=int(settings.head_timeout_s * 1e9),
             max_body_bytes=largest_body(settings),
             max_connections=settings.max_connections,
-            departures=self._watch,
+            departures=self._departures,
             connection_count=ConnectionCount(segment, worker),
         )
         self.server_state.bound(open_files())
@@ -390,7 +390,7 @@ class DataPlane:
                 upstream.abort()
         # One turn of the loop, so that every connection notices its end and releases its exchange's resources.
         await asyncio.sleep(0)
-        self._watch.close(self._loop.remove_reader)
+        self._departures.close(self._loop.remove_reader)
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

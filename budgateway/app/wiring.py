@@ -23,7 +23,7 @@ from budgateway.limits.stage_cy import Limits
 from budgateway.providers.registry import adapters_of
 from budgateway.proxy.pipeline_cy import Snapshot
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
-from budgateway.routing.builtin import ADMIN_SOCKET, own_routes
+from budgateway.routing.builtin import OWN_PROVIDER, own_routes
 from budgateway.routing.cors import CrossOrigins
 from budgateway.routing.router_cy import CompiledRoute, Destination, Router
 from budgateway.routing.shape import Shape, split_of
@@ -311,7 +311,7 @@ class Builder:
         outlier detection, queue and redaction."""
         upstream = Upstream(url=f"unix:{path}", tls=False, host=path, port=0)
         server = Provider(
-            name=ADMIN_SOCKET, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0
+            name=OWN_PROVIDER, kind="openai", upstreams=(upstream,), keepalive_s=30.0, max_idle=8, hold_bytes=0
         )
         settings = replace(self.settings, breaker=None, outliers=None, providers=(server,))
         builder = Builder(settings, self._segment, self._worker, self._pools, warm=self._warm)

@@ -24,7 +24,7 @@ cdef class Authenticator:
 
 cdef class CredentialAuthenticator(Authenticator):
     cdef object _bearers                # auth.bearer.Bearers
-    cdef object _credential_store                  # auth.credential_store.CredentialStore
+    cdef object _credential_store       # auth.credential_store.CredentialStore
     cdef object _roles                  # auth.roles.Roles
     cdef bint _lists_openly
     cdef dict _by_authorization         # Authorization value, with its scheme -> VerifiedCredential

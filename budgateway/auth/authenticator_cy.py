@@ -73,9 +73,9 @@ class Authenticator:
         )
 
     def given(self, x: Exchange) -> str | None:
-        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` (authorization) or `k` (a key
-        header), and the header's value; None when it has no verified credential and sent no credential. Raises ValueError when no
-        single header value identifies the principal."""
+        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` (authorization) or `k` (a
+        key header), and the header's value; None when it has no verified credential and sent no credential. Raises
+        ValueError when no single header value identifies the principal."""
         return None
 
     def cached_plan(self, x: Exchange) -> CachedIdentity | None:
@@ -127,9 +127,9 @@ class CredentialAuthenticator(Authenticator):
         self._rejected = {}
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
-        """Set the exchange's verified credential and principal from its credential. Without one, or with one that is not ours
-        (every OpenAI client sends something), the request stays anonymous until a route needs a principal. A returned
-        awaitable waits for an issuer's new keys."""
+        """Set the exchange's verified credential and principal from its credential. Without one, or with one that is
+        not ours (every OpenAI client sends something), the request stays anonymous until a route needs a principal. A
+        returned awaitable waits for an issuer's new keys."""
         verified: VerifiedCredential | None
         given: str | None = x.head.header("authorization")
         if given is not None:
@@ -147,8 +147,8 @@ class CredentialAuthenticator(Authenticator):
         return None
 
     def given(self, x: Exchange) -> str | None:
-        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` or `k`, and the header's value.
-        Raises ValueError when the header's value alone does not identify the principal."""
+        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` or `k`, and the header's
+        value. Raises ValueError when the header's value alone does not identify the principal."""
         kind = "a"
         given: str | None = x.head.header("authorization")
         if given is not None:

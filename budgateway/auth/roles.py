@@ -52,14 +52,17 @@ class Patterns:
 class Profile:
     """The permissions of principals with the same roles, tenant and models. `known` caches decisions for the caller."""
 
-    __slots__ = ("_grants", "_narrowings", "_roles", "known")
+    __slots__ = ("_narrowings", "_permissions", "_roles", "known")
 
     def __init__(
-        self, roles: tuple[str, ...], grants: Sequence[_Compiled] | None, narrowings: Sequence[tuple[str, Patterns]]
+        self,
+        roles: tuple[str, ...],
+        permissions: Sequence[_Compiled] | None,
+        narrowings: Sequence[tuple[str, Patterns]],
     ) -> None:
-        """`grants` None: none are configured, and everything is granted."""
+        """`permissions` None: none are configured, and everything is granted."""
         self._roles = roles
-        self._grants = grants
+        self._permissions = permissions
         self._narrowings = narrowings
         self.known: dict[tuple[str, str, str | None], Decision] = {}
 
@@ -80,14 +83,14 @@ class Profile:
         for whose, patterns in self._narrowings:
             if not patterns.takes(model):
                 return Decision(False, f"{whose} allows the models {patterns.text or '(none)'}, not {named}", True)
-        if self._grants is None:
+        if self._permissions is None:
             return Decision(True, "no roles are configured: every authenticated principal may use every route")
         almost = ""
-        for grant in self._grants:
-            if grant.covers(route, method):
-                if grant.models.takes(model):
-                    return Decision(True, f"granted by the role '{grant.role}'")
-                almost = f"the role '{grant.role}' allows the models {grant.models.text}, not {named}"
+        for permission in self._permissions:
+            if permission.covers(route, method):
+                if permission.models.takes(model):
+                    return Decision(True, f"granted by the role '{permission.role}'")
+                almost = f"the role '{permission.role}' allows the models {permission.models.text}, not {named}"
         if almost:
             return Decision(False, almost, True)
         if not self._roles:
@@ -96,8 +99,8 @@ class Profile:
 
     def may_operate(self, action: str) -> Decision:
         """Decide whether an admin action is allowed."""
-        granted = [grant.role for grant in self._grants or () if grant.admin.match(action)]
-        if self._grants is None and ADMIN in self._roles:
+        granted = [permission.role for permission in self._permissions or () if permission.admin.match(action)]
+        if self._permissions is None and ADMIN in self._roles:
             granted = [ADMIN]
         if granted:
             return Decision(True, f"granted by the role '{granted[0]}'")
@@ -106,19 +109,19 @@ class Profile:
 
     def may_do_everything(self) -> bool:
         """True when every admin operation is allowed, including future ones."""
-        if self._grants is None:
+        if self._permissions is None:
             return ADMIN in self._roles
-        return any(grant.admin.takes_all for grant in self._grants)
+        return any(permission.admin.takes_all for permission in self._permissions)
 
 
 class Roles:
-    """The grants of one configuration, and the profile that results for each principal."""
+    """The permissions of one configuration, and the profile that results for each principal."""
 
     def __init__(self, auth: Auth) -> None:
-        grants = auth.grants
-        if grants and not any(grant.role == ADMIN for grant in grants):
-            grants = (*grants, _BUILT_IN)
-        self._grants = [_Compiled(grant) for grant in grants] if grants else None
+        permissions = auth.grants
+        if permissions and not any(permission.role == ADMIN for permission in permissions):
+            permissions = (*permissions, _BUILT_IN)
+        self._permissions = [_Compiled(permission) for permission in permissions] if permissions else None
         self._tenants = {tenant.name: tenant for tenant in auth.tenants}
         self._profiles: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Profile] = {}
 
@@ -144,30 +147,34 @@ class Roles:
             narrowings.append(("its credential", Patterns(models)))
         if its.models:
             narrowings.append((f"the tenant '{tenant}'", Patterns(its.models)))
-        mine = None if self._grants is None else [grant for grant in self._grants if grant.role in roles]
+        mine = (
+            None
+            if self._permissions is None
+            else [permission for permission in self._permissions if permission.role in roles]
+        )
         return Profile(roles, mine, narrowings)
 
 
 class _Compiled:
-    """A grant, compiled for matching."""
+    """A permission, compiled for matching."""
 
     __slots__ = ("_routes", "admin", "methods", "models", "role")
 
-    def __init__(self, grant: Permission) -> None:
-        self.role = grant.role
-        self._routes = frozenset(grant.routes)
-        self.methods = Patterns(grant.methods)
-        self.models = Patterns(grant.models)
-        self.admin = Patterns(grant.admin)
+    def __init__(self, permission: Permission) -> None:
+        self.role = permission.role
+        self._routes = frozenset(permission.routes)
+        self.methods = Patterns(permission.methods)
+        self.models = Patterns(permission.models)
+        self.admin = Patterns(permission.admin)
 
     def covers(self, route: str, method: str) -> bool:
-        """True when the grant is for a route, by its name, and a method. Routes are not matched as globs, because a
-        name may contain a star."""
+        """True when the permission is for a route, by its name, and a method. Routes are not matched as globs, because
+        a name may contain a star."""
         return ("*" in self._routes or route in self._routes) and self.methods.match(method)
 
 
 def admin_action(method: str, path: str) -> str:
-    """Return an admin request's action as a grant's `admin` names it: `read`, or the operation's name."""
+    """Return an admin request's action as a permission's `admin` names it: `read`, or the operation's name."""
     operation = path.removeprefix("/admin/").partition("/")[0]
     # Reading everything else does not include the list of keys.
     return "read" if method in ("GET", "HEAD") and operation != "keys" else operation

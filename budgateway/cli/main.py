@@ -1,4 +1,4 @@
-"""The command line: serve, check, routes, status, reload, schema, version; `cli_access` has token, keys and check-access."""
+"""The command line: serve, check, routes, status, reload, schema, version; `access.py` has token, keys, check-access."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def match_route(
         if not found or not name:
             raise click.BadParameter(f"{line!r} is not NAME=VALUE", param_hint="--header")
         headers.append((name.strip(), value.strip()))
-    from budgateway.routing.builtin import ADMIN_SOCKET, own_routes
+    from budgateway.routing.builtin import OWN_PROVIDER, own_routes
     from budgateway.routing.shape import explain as explain_shape
     from budgateway.routing.table import RouteTable
 
@@ -173,11 +173,11 @@ def match_route(
     table = RouteTable([*settings.routes, *(route for route, _ in own_routes(settings.routes))])
     found_route = table.match(method, target, model=model, host=host, headers=headers)
     if explain:
-        print_verdicts(table, method, target, model, host, headers)
+        print_matches(table, method, target, model, host, headers)
     if found_route is None:
         click.echo(f"no route answers {method.upper()} {target}" + (f" for model {model!r}" if model else ""), err=True)
         sys.exit(1)
-    if found_route.provider == ADMIN_SOCKET:
+    if found_route.provider == OWN_PROVIDER:
         click.echo("route     none of the configuration: the gateway answers this itself")
         click.echo(f"reason    {found_route.reason}")
         return
@@ -303,22 +303,22 @@ def route_facts(route: Route) -> dict[str, object]:
     }
 
 
-def print_verdicts(
+def print_matches(
     table: RouteTable, method: str, target: str, model: str | None, host: str, headers: list[tuple[str, str]]
 ) -> None:
-    """Print every route's verdict and mark the route that answers. The gateway's own routes are printed only when they
+    """Print every route's match and mark the route that answers. The gateway's own routes are printed only when they
     match."""
-    from budgateway.routing.builtin import ADMIN_SOCKET
+    from budgateway.routing.builtin import OWN_PROVIDER
 
     answered = False
-    for verdict in table.explain(method, target, model=model, host=host, headers=headers):
-        if verdict.route.provider == ADMIN_SOCKET and not verdict.matched:
+    for found in table.explain(method, target, model=model, host=host, headers=headers):
+        if found.route.provider == OWN_PROVIDER and not found.matched:
             continue
         mark = "-"
-        if verdict.matched:
+        if found.matched:
             mark = "+" if answered else ">"
             answered = True
-        click.echo(f"{mark} {verdict.route.name}: {verdict.why}")
+        click.echo(f"{mark} {found.route.name}: {found.why}")
     click.echo()
 
 

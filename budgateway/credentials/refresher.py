@@ -38,8 +38,8 @@ class KeysClosed(GatewayError):
 
 
 class CredentialRefresher:
-    """The gateway's only credential refresher, in its supervisor. `update_credentials` sends changes to the workers; it is
-    awaited."""
+    """The gateway's only credential refresher, in its supervisor. `update_credentials` sends changes to the workers; it
+    is awaited."""
 
     def __init__(self, settings: Settings, update_credentials: Callable[[CredentialSet], Awaitable[None]]) -> None:
         self.credentials = CredentialSet()

@@ -22,8 +22,8 @@ CLIENT_GONE = 4
 class Exchange:
     """One exchange: filled by the stages from top to bottom, executed by the relay, closed exactly once.
 
-    It owns what must be given back: the in-flight slot (`destination.balancer`, `index`), the upstream connection, a running
-    task.
+    It owns what must be given back: the in-flight slot (`destination.balancer`, `index`), the upstream connection, a
+    running task.
 
     A hedged exchange has two attempts at a time. The second one runs in a twin: an `Exchange` of which the groups
     "attempt" and "response" are its own, and the others copies of its primary's, for reading only. `other` links the

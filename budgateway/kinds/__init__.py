@@ -1,4 +1,4 @@
-"""Provider kinds as data: one file each. The schema, environment variables, probes and documents are derived from them."""
+"""Provider kinds as data, one file each: the schema, environment variables, probes and documents use them."""
 
 from __future__ import annotations
 

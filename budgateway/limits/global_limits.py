@@ -43,7 +43,7 @@ class GlobalReservation:
         shadow: native.Reservation | None = None,
     ) -> None:
         """`counts`: the store debited the demands; otherwise they were reported afterwards (`went`), except SPEND.
-        `shadow` is the grant that counts the exchange in this host's share of the limits."""
+        `shadow` is the reservation that counts the exchange in this host's share of the limits."""
         self._shared = shared
         self._names = names
         self._demands = demands
@@ -108,15 +108,15 @@ class GlobalLimits:
             return None
         if not self._shared.is_up:
             try:
-                verdict = self._shared.failure(asked.demands)
+                admission = self._shared.failure(asked.demands)
             except BaseException:
                 _let_go(x)
                 raise
-            self._concluded(x, asked, verdict)
+            self._concluded(x, asked, admission)
             return None
-        verdict = self._shared.take(asked.demands)
-        if verdict is not None:
-            self._concluded(x, asked, verdict)
+        admission = self._shared.take(asked.demands)
+        if admission is not None:
+            self._concluded(x, asked, admission)
             return None
         # Sent at the end of this turn with all others, no matter when the task awaits it.
         return self._confirmed(x, asked, self._shared.decide(asked.demands))
@@ -130,25 +130,25 @@ class GlobalLimits:
 
     async def _confirmed(self, x: Exchange, asked: _Asked, answer: Awaitable[Admission | None]) -> None:
         try:
-            verdict = await answer
-            if verdict is not None and verdict.refused_by >= 0 and self._may_wait(asked, verdict):
-                verdict = await self._wait(asked)
-            refusal = self._conclude(x, asked, verdict)
+            admission = await answer
+            if admission is not None and admission.refused_by >= 0 and self._may_wait(asked, admission):
+                admission = await self._wait(asked)
+            refusal = self._conclude(x, asked, admission)
         except BaseException:
             _let_go(x)
             raise
         if refusal is not None:
             raise refusal
 
-    def _concluded(self, x: Exchange, asked: _Asked, verdict: Admission | None) -> None:
-        refusal = self._conclude(x, asked, verdict)
+    def _concluded(self, x: Exchange, asked: _Asked, admission: Admission | None) -> None:
+        refusal = self._conclude(x, asked, admission)
         if refusal is not None:
             raise refusal
 
-    def _conclude(self, x: Exchange, asked: _Asked, verdict: Admission | None) -> GatewayError | None:
-        """Apply a verdict: set the exchange's claim, or return the error that refuses it."""
+    def _conclude(self, x: Exchange, asked: _Asked, admission: Admission | None) -> GatewayError | None:
+        """Apply an admission: set the exchange's global reservation, or return the error that refuses it."""
         alone = asked.prepared.alone
-        if verdict is None:
+        if admission is None:
             if alone is not None:
                 # The store did not decide: take from this host's share.
                 _let_go(x)
@@ -159,33 +159,33 @@ class GlobalLimits:
             lease = self._shared.went(asked.demands)
             x.global_reservation = GlobalReservation(self._shared, asked.names, asked.demands, lease, counts=False)
             return None
-        if verdict.refused_by >= 0:
-            refusal = self._refusal(asked, verdict)
+        if admission.refused_by >= 0:
+            refusal = self._refusal(asked, admission)
             _let_go(x)
             return refusal
-        counts = bool(verdict.states)
+        counts = bool(admission.states)
         shadow = asked.limits.follow(x, alone, monotonic_ns()) if counts and alone is not None else None
         x.global_reservation = GlobalReservation(
-            self._shared, asked.names, asked.demands, verdict.lease, counts=counts, shadow=shadow
+            self._shared, asked.names, asked.demands, admission.lease, counts=counts, shadow=shadow
         )
         reservation = x.reservation
         if counts and reservation is not None:
-            requests, tokens = _tightest(asked, verdict, "requests"), _tightest(asked, verdict, "tokens")
+            requests, tokens = _tightest(asked, admission, "requests"), _tightest(asked, admission, "tokens")
             reservation.set_state(requests or reservation.requests, tokens or reservation.tokens)
         return None
 
-    def _refusal(self, asked: _Asked, verdict: Admission) -> GatewayError:
-        index = verdict.refused_by
-        name, place, state = asked.names[index], asked.places[index], verdict.states[index]
+    def _refusal(self, asked: _Asked, admission: Admission) -> GatewayError:
+        index = admission.refused_by
+        name, place, state = asked.names[index], asked.places[index], admission.states[index]
         refusal = asked.prepared.limits.refusal(
-            place, int(verdict.retry_after_s * 1e9), False, state.remaining, int(state.reset_s * 1e9)
+            place, int(admission.retry_after_s * 1e9), False, state.remaining, int(state.reset_s * 1e9)
         )
         return self._book.error(name, refusal, is_exact=True)
 
     # ---------------------------------------------------------------- leases that other hosts hold
 
-    def _may_wait(self, asked: _Asked, verdict: Admission) -> bool:
-        return asked.names[verdict.refused_by].kind == "concurrency" and self._queued < self._queue_size
+    def _may_wait(self, asked: _Asked, admission: Admission) -> bool:
+        return asked.names[admission.refused_by].kind == "concurrency" and self._queued < self._queue_size
 
     async def _wait(self, asked: _Asked) -> Admission | None:
         """Ask again every POLL_S until there is a lease, or until the queue's timeout."""
@@ -194,14 +194,14 @@ class GlobalLimits:
         try:
             while True:
                 await asyncio.sleep(POLL_S)
-                verdict = await self._shared.decide(asked.demands)
-                if verdict is None or verdict.refused_by < 0 or not self._may_wait_on(asked, verdict, deadline):
-                    return verdict
+                admission = await self._shared.decide(asked.demands)
+                if admission is None or admission.refused_by < 0 or not self._may_wait_on(asked, admission, deadline):
+                    return admission
         finally:
             self._queued -= 1
 
-    def _may_wait_on(self, asked: _Asked, verdict: Admission, deadline: float) -> bool:
-        return asked.names[verdict.refused_by].kind == "concurrency" and monotonic() < deadline
+    def _may_wait_on(self, asked: _Asked, admission: Admission, deadline: float) -> bool:
+        return asked.names[admission.refused_by].kind == "concurrency" and monotonic() < deadline
 
     # ---------------------------------------------------------------- the question
 
@@ -229,7 +229,7 @@ class GlobalLimits:
 
 
 def _let_go(x: Exchange) -> None:
-    """Undo this host's grant: a request that the global limits refuse consumes nothing here."""
+    """Undo this host's reservation: a request that the global limits refuse consumes nothing here."""
     if x.reservation is not None:
         x.reservation.undo()
         x.reservation = None
@@ -254,11 +254,11 @@ def _subject(x: Exchange, by: int, prepared: Prepared) -> str:
     return parts[0] if len(parts) == 1 else "/".join(f"{len(part)}:{part}" for part in parts)
 
 
-def _tightest(asked: _Asked, verdict: Admission, kind: str) -> tuple[int, int, int] | None:
-    """The limit of a kind with the least left, in a grant's form: (index, remaining, reset in ns)."""
+def _tightest(asked: _Asked, admission: Admission, kind: str) -> tuple[int, int, int] | None:
+    """The limit of a kind with the least left, in a reservation's form: (index, remaining, reset in ns)."""
     found = [
         (state.remaining, place, int(state.reset_s * 1e9))
-        for place, name, state in zip(asked.places, asked.names, verdict.states)
+        for place, name, state in zip(asked.places, asked.names, admission.states)
         if name.kind == kind
     ]
     if not found:

@@ -35,16 +35,16 @@ class _Share:
 
 
 class _Known:
-    """An awaitable of a verdict that is already known."""
+    """An awaitable of an admission that is already known."""
 
-    __slots__ = ("_verdict",)
+    __slots__ = ("_admission",)
 
-    def __init__(self, verdict: Admission) -> None:
-        self._verdict = verdict
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
 
     def __await__(self) -> Generator[None, None, Admission]:
         yield from ()
-        return self._verdict
+        return self._admission
 
 
 class LeasedLimits:
@@ -112,9 +112,9 @@ class LeasedLimits:
 
     def decide(self, demands: Sequence[Demand]) -> _Known | _Asked:
         """See `SharedLimits.decide`; no round trip while the shares last."""
-        verdict = self.take(demands)
-        if verdict is not None:
-            return _Known(verdict)
+        admission = self.take(demands)
+        if admission is not None:
+            return _Known(admission)
         shares = [self._share_of(demand) for demand in demands]
         extra = [0 if share is None else max(0, share.size - share.left) for share in shares]
         return _Asked(self, self._exact.begin(demands, extra))

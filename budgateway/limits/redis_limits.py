@@ -52,7 +52,7 @@ class Failure(Protocol):
 
 
 class Line(Protocol):
-    """The connection to Redis (`store.client.Store`)."""
+    """The connection to Redis (`redis.client.Store`)."""
 
     is_up: bool
 

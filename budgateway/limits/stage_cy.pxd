@@ -5,8 +5,8 @@ from budgateway.limits.prepared_cy cimport Prepared, RouteLimits
 
 
 cdef class Limits:
-    cdef object _book, _waiting         # rules.Rulebook; waiting.LeaseQueue or None
-    cdef object _global_limits                 # across.GlobalLimits or None
+    cdef object _book, _waiting         # rules.Rulebook; lease_queue.LeaseQueue or None
+    cdef object _global_limits          # global_limits.GlobalLimits or None
     cdef RouteLimits _unrouted, _preflights
     cdef public dict own                # own path -> RouteLimits
     cdef dict _prices                   # provider -> model -> native.Price or None

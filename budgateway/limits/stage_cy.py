@@ -30,9 +30,9 @@ class Limits:
         waiting: LeaseQueue | None,
         global_limits: GlobalLimits | None = None,
     ) -> None:
-        """`unrouted`: the limits of requests that find no route, or may not use it. `preflights`: the limit of preflights
-        and `OPTIONS *`, which count for no other limit. Without `waiting`, a request above a concurrency limit is
-        refused at once. `global_limits`: the global limits, if there are any."""
+        """`unrouted`: the limits of requests that find no route, or may not use it. `preflights`: the limit of
+        preflights and `OPTIONS *`, which count for no other limit. Without `waiting`, a request above a concurrency
+        limit is refused at once. `global_limits`: the global limits, if there are any."""
         self._book = book
         self._unrouted = unrouted
         self._preflights = preflights
@@ -97,7 +97,7 @@ class Limits:
 
     def follow(self, x: Exchange, prepared: Prepared, now_ns: int) -> Reservation:
         """Debit this host's rates for an exchange that the global limits admitted; never refuses. The result is settled
-        like any grant."""
+        like any reservation."""
         principal = x.principal
         key = tenant = ""
         if principal is not None:

@@ -1,4 +1,4 @@
-"""The adapter that passes bodies on: both sides speak one dialect, so only members are spliced. Base of all adapters."""
+"""The adapter that passes bodies on: both sides speak one dialect, so only members are spliced. All adapters' base."""
 
 from __future__ import annotations
 

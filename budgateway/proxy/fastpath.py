@@ -1,9 +1,9 @@
 """The Python side of the fast path: caches plans for it, and takes over the exchanges that it gives up.
 
-The native half (`native/src/engine/fastpath`) serves an exchange from the read of its request to the write of its response,
-when both are common and there is a cached plan for its kind. `insert` caches the plan of an exchange that took the
-ordinary path. An exchange that turns out uncommon continues here, in the state that it would have had on the ordinary
-path.
+The native half (`native/src/engine/fastpath`) serves an exchange from the read of its request to the write of its
+response, when both are common and there is a cached plan for its kind. `insert` caches the plan of an exchange that
+took the ordinary path. An exchange that turns out uncommon continues here, in the state that it would have had on the
+ordinary path.
 """
 
 from __future__ import annotations

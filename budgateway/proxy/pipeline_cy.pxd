@@ -19,9 +19,12 @@ cdef class Snapshot:
     cdef public object origins          # routing.cors.CrossOrigins
 
 
-@cython.locals(rooms=Snapshot, route=CompiledRoute, room=RouteLimits, destination=Destination, adapter=Passthrough, balancer=Balancer, done=cython.int, stages=tuple)
+@cython.locals(
+    snapshot=Snapshot, route=CompiledRoute, configured=RouteLimits, destination=Destination, adapter=Passthrough,
+    balancer=Balancer, done=cython.int, stages=tuple,
+)
 cpdef plan(Exchange x)
 
 
-@cython.locals(rooms=Snapshot, route=CompiledRoute, destination=Destination, attempts=Attempts)
+@cython.locals(snapshot=Snapshot, route=CompiledRoute, destination=Destination, attempts=Attempts)
 cpdef tuple stages_of(Exchange x)

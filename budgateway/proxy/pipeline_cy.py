@@ -59,27 +59,27 @@ def plan(x: Exchange) -> Awaitable[None] | None:
     and so does this: called again after the wait, it goes on behind that stage. Raises GatewayError to refuse. A reload
     changes nothing for an exchange in flight, because its stages are its snapshot's.
     """
-    rooms: Snapshot = x.snapshot
+    snapshot: Snapshot = x.snapshot
     done = x.resume_at  # 0, unless a stage has waited
     if done < 1:
         # authenticate the principal
-        waiting = rooms.auth.identify(x)
+        waiting = snapshot.auth.identify(x)
         if waiting is not None:
             x.resume_at = 1
             return waiting
     if done < 2:
         try:
-            rooms.routes.match(x)  # peek at the body, find the route
+            snapshot.routes.match(x)  # peek at the body, find the route
             route: CompiledRoute = x.route
-            rooms.auth.authorize(x, route.access, route.name)  # check that this principal may use it
+            snapshot.auth.authorize(x, route.access, route.name)  # check that this principal may use it
         except GatewayError:
-            rooms.limits.unrouted(x)  # count it as unrouted: refused requests are limited, too
+            snapshot.limits.unrouted(x)  # count it as unrouted: refused requests are limited, too
             raise
     route = x.route
     if done < 3:
-        room: RouteLimits = route.limits
+        configured: RouteLimits = route.limits
         # requests, tokens, leases and budgets: all or nothing
-        waiting = rooms.limits.decide(x, room)
+        waiting = snapshot.limits.decide(x, configured)
         if waiting is not None:
             x.resume_at = 3
             return waiting
@@ -107,15 +107,15 @@ def plan(x: Exchange) -> Awaitable[None] | None:
 def stages_of(x: Exchange) -> tuple[Any, ...]:
     """Return every stage that decides about this exchange, in the order of `plan`; None stands for one that the route
     does not have. A cached plan needs a part from each."""
-    rooms: Snapshot = x.snapshot
+    snapshot: Snapshot = x.snapshot
     route: CompiledRoute = x.route
     destination: Destination = x.destination
     attempts: Attempts = route.attempts
     return (
-        rooms.auth,
-        rooms.routes,
+        snapshot.auth,
+        snapshot.routes,
         route.shape,
-        rooms.limits,
+        snapshot.limits,
         *route.stages,
         x.adapter,
         destination.balancer,

@@ -44,8 +44,8 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, ended: Callable[[Connection, str], None], answered: Callable[[bool], None]) -> None:
-        """`ended(connection, reason)` is called once, when the connection ends; `answered(in_time)` after each read with
-        replies, and each time that some are late."""
+        """`ended(connection, reason)` is called once, when the connection ends; `answered(in_time)` after each read
+        with replies, and each time that some are late."""
         self._loop = asyncio.get_running_loop()
         self._ended = ended
         self._answered = answered

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from budgateway.routing.router_cy import Access
 
-ADMIN_SOCKET = "gateway"
+OWN_PROVIDER = "gateway"  # name of the provider of the gateway's own routes: the admin server
 
 # These precede every configured route, except the list of models, which a configured route may claim.
 _READ = ("GET", "HEAD")
@@ -45,9 +45,9 @@ def own_routes(configured: Iterable[Route], cors: Cors | None = None) -> list[tu
     return [
         (
             Route(
-                name=ADMIN_SOCKET,
+                name=OWN_PROVIDER,
                 path=path,
-                provider=ADMIN_SOCKET,
+                provider=OWN_PROVIDER,
                 methods=methods,
                 priority=priority,
                 auth_required=False,

@@ -12,7 +12,7 @@ cdef class Destination:
     cdef public int label               # of the provider
     cdef public object budget           # native.RetryBudget, or None
     cdef public Py_ssize_t hold_bytes
-    cdef public long long first_event_ns    # 0: half of the time left
+    cdef public long long first_event_ns  # 0: half of the time left
 
 
 cdef class CompiledRoute:
@@ -20,7 +20,7 @@ cdef class CompiledRoute:
     cdef public str name, access
     cdef public int label
     cdef public object limits           # limits.stage_cy.RouteLimits
-    cdef public tuple destinations, fallbacks   # of Destination
+    cdef public tuple destinations, fallbacks  # of Destination
     cdef public object shape            # routing.shape.Shape, or None
     cdef public object mirror           # balance.mirror.Mirroring, or None
     cdef public object attempts         # balance.attempts_cy.Attempts
@@ -35,7 +35,7 @@ cdef class CompiledRoute:
 
 
 cdef class Router:
-    cdef public tuple compiled_routes             # of CompiledRoute, by the table's index
+    cdef public tuple compiled_routes   # of CompiledRoute, by the table's index
     cdef public object table            # native.RouteTable
     cdef object _find, _peek
     cdef dict _model_labels

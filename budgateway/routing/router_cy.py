@@ -40,8 +40,8 @@ Access = Literal["open", "authenticated", "models", "metrics", "admin"]
 
 
 class Destination:
-    """One destination of a route: a provider, with its adapters and the balancer of its upstreams. An exchange is on one
-    destination at a time (`x.destination`)."""
+    """One destination of a route: a provider, with its adapters and the balancer of its upstreams. An exchange is on
+    one destination at a time (`x.destination`)."""
 
     def __init__(
         self,
@@ -81,10 +81,10 @@ class CompiledRoute:
         stages: Sequence[Any] = (),
         cors: Any = None,
     ) -> None:
-        """An exchange begins on one of `destinations`; when it fails there, `attempts` (balance.attempts_cy.Attempts) moves it
-        to the `fallbacks` in order. `stages` run in order, after the limits and before the choice of an upstream: each
-        has a method `decide(x)`, which raises a GatewayError to refuse, or returns an awaitable to wait for, or None.
-        `cors` (wire.cors.CrossOrigin): the origins whose pages may read the responses."""
+        """An exchange begins on one of `destinations`; when it fails there, `attempts` (balance.attempts_cy.Attempts)
+        moves it to the `fallbacks` in order. `stages` run in order, after the limits and before the choice of an
+        upstream: each has a method `decide(x)`, which raises a GatewayError to refuse, or returns an awaitable to wait
+        for, or None. `cors` (wire.cors.CrossOrigin): the origins whose pages may read the responses."""
         self.record = record
         self.name = record.name
         self.access = access
@@ -132,8 +132,8 @@ class Router:
         default_max_body_bytes: int,
         own_from: int | None = None,
     ) -> None:
-        """`model_labels`: the models that the configuration names; metrics label all others "other". The rooms from
-        `own_from` on are the gateway's own routes."""
+        """`model_labels`: the models that the configuration names; metrics label all others "other". The compiled
+        routes from `own_from` on are the gateway's own."""
         table = RouteTable(
             [
                 (compiled.record.host, compiled.record.path, compiled.record.methods, compiled.record.models, compiled.record.headers,

@@ -89,7 +89,8 @@ class Shape:
         return bool(route.maintenance or route.websocket or route.pin_by or route.canary or len(route.split) > 1)
 
     def apply(self, x: Exchange) -> None:
-        """Choose the destination, set the pin and the WebSocket handshake. UnderMaintenance, UpgradeRequired, BadRequest."""
+        """Choose the destination, set the pin and the WebSocket handshake. UnderMaintenance, UpgradeRequired,
+        BadRequest."""
         closed = self._maintenance
         if closed is not None:
             raise UnderMaintenance(closed.message, retry_after_s=closed.retry_after_s)
@@ -108,8 +109,9 @@ class Shape:
         return x.limit_key
 
     def _choose(self, x: Exchange, split: Split) -> Any:
-        """The destination by turn or pin. Skips a destination whose upstreams are all out and, without a pin, one that is full. When
-        all are full, the exchange waits for the one whose turn it was. A canary gets no more than its share."""
+        """The destination by turn or pin. Skips a destination whose upstreams are all out and, without a pin, one that
+        is full. When all are full, the exchange waits for the one whose turn it was. A canary gets no more than its
+        share."""
         destinations = self._destinations
         canary = self._canary
         if canary is not None and canary.header:

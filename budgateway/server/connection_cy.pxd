@@ -33,7 +33,7 @@ cdef class ServerConnection:
     cdef list _parts
     cdef bint _started
     cdef Py_ssize_t _left, _length, _max_body
-    cdef object _chunks, _unpacking    # _unpacking: server.unpacking.Unpacking, of a form or an encoded body
+    cdef object _chunks, _unpacking     # _unpacking: server.unpacking.Unpacking, of a form or an encoded body
 
     cpdef data_received(self, bytes data)
     cdef _read_head(self, bytes data)

@@ -60,8 +60,8 @@ def protocols(server_state: ServerState) -> Callable[[], Any]:
 
 
 class ServerConnection:
-    """A client's connection, as an asyncio protocol. Reports to the server state's `ExchangeHandler`, which answers through `write`,
-    `finish` and `abort`."""
+    """A client's connection, as an asyncio protocol. Reports to the server state's `ExchangeHandler`, which answers
+    through `write`, `finish` and `abort`."""
 
     def __init__(self, server_state: ServerState) -> None:
         # process

@@ -1,4 +1,4 @@
-"""A TLS listener whose handshakes count as connections: bounded in number by `ServerState`, in time by `head_timeout_ns`."""
+"""A TLS listener whose handshakes count as connections; `ServerState` bounds their number and time."""
 
 from __future__ import annotations
 

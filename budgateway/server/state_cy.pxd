@@ -8,10 +8,10 @@ cdef class ServerState:
     cdef public object proxies          # server.proxies.Proxies; None: no proxy is trusted
     cdef public object networks         # server.address.Networks
     cdef public object fastpath         # native.FastPath, the fast path; None: off
-    cdef public object departures            # server.watch.Departures
+    cdef public object departures       # server.departures.Departures
     cdef public long long keepalive_ns, head_timeout_ns
     cdef public Py_ssize_t max_body_bytes, max_connections, refused_connections
-    cdef public object connection_count           # server.state_cy.ConnectionCount, the count of all workers; None: count only this one's
+    cdef public object connection_count  # server.state_cy.ConnectionCount of all workers; None: count only this one's
     cdef public Py_ssize_t most_here, most_told, admitted, told
     cdef public bytes full_lines
     cdef bytes _full

@@ -14,9 +14,9 @@ cdef class Pool:
     cdef public object idle             # native.Idle of ClientConnection: last in, first out
     cdef public set open                # all connections, idle or busy
     cdef public object read_head        # `response` of the native.HeadReader that writes into `facts`
-    cdef public long long last_heard_ns      # last time bytes came from the upstream; the fast path's are added by the sweep
+    cdef public long long last_heard_ns  # last time bytes came from the upstream; the sweep adds the fast path's
     cdef long long[::1] facts
-    cdef bytearray room
+    cdef bytearray buffer
 
     @cython.locals(connection=ClientConnection)
     cpdef checkout(self, long long now_ns)
@@ -53,7 +53,7 @@ cdef class ClientConnection:
     cdef public bint writable           # the write buffer has room for more of a streamed body
     # exchange
     cdef Exchange _exchange
-    cdef bytearray _pending                 # an incomplete head
+    cdef bytearray _pending             # an incomplete head
     cdef bint _is_head, _sent_all, _keep
     cdef bint _begun                    # the response's head was reported; its body follows
     cdef object _pump                   # native.BodyPump for that body

@@ -66,7 +66,7 @@ class Pool:
         self.facts = facts
         self.read_head = HeadReader(facts, ERROR_BODIES).response
         # One read buffer for all connections: the bytes are copied out before the next read.
-        self.room = bytearray(READ_BYTES)
+        self.buffer = bytearray(READ_BYTES)
 
     def checkout(self, now_ns: int) -> ClientConnection | None:
         """Return a warm connection, or None when one must be dialled."""
@@ -247,11 +247,11 @@ class ClientConnection:
 
     def get_buffer(self, size_hint: int) -> bytearray:
         """Return the buffer to read into; uvloop's own would take 256 KiB."""
-        return self._pool.room
+        return self._pool.buffer
 
     def buffer_updated(self, size: int) -> None:
         """Handle `size` bytes from the upstream in the read buffer."""
-        raw = self._pool.room
+        raw = self._pool.buffer
         self._read(bytes(raw[:size]))
 
     def data_received(self, data: bytes) -> None:

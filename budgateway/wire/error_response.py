@@ -24,7 +24,7 @@ _ANTHROPIC_TYPES = {
 
 
 def error_document(error: GatewayError, request_id: str, dialect: int) -> dict[str, Any]:
-    """Return the error in the shape that clients of a dialect expect: Anthropic's on its messages API, else OpenAI's."""
+    """Return the error in the shape that a dialect's clients expect: Anthropic's on its messages API, else OpenAI's."""
     message = str(error)
     if error.hint:
         message = f"{message} ({error.hint})"
