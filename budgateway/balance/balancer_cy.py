@@ -105,7 +105,7 @@ class Balancer:
         if self._observes:
             # A stream's head may come long before its first token.
             first_ns = x.token_ns if x.sse else x.first_byte_ns
-            answer = x.document if x.pump is None else x.pump
+            answer: Any = x.document if x.pump is None else x.pump
             self.selector.complete(x.index, verdict, now_ns, x.note, x.ready_ns, first_ns, answer)
             if self._queue is not None:
                 self._queue.serve()

@@ -6,6 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgateway.errors import GatewayError
+    from budgateway.exchange.collaborators import (
+        CompiledRouteLike,
+        DestinationLike,
+        Downstream,
+        Pump,
+        TargetLike,
+        UpstreamConnection,
+    )
     from budgateway.exchange.reply import Reply
     from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead
     from budgateway.records import Principal
@@ -35,7 +43,7 @@ class Exchange:
     def __init__(self, head: RequestHead, downstream: Any, client: str, now_ns: int) -> None:
         # request
         self.head = head
-        self.downstream = downstream
+        self.downstream: Downstream = downstream
         self.client = client
         self.network = client  # as limits count it: an IPv6 client's network
         self.started_ns = now_ns
@@ -53,7 +61,7 @@ class Exchange:
         self.step = 0
         self.reply: Reply | None = None
         self.tap: Any = None  # exchange.tap.Tap
-        self.snapshot: Any = None
+        self.snapshot: Any = None  # proxy.pipeline_cy.Snapshot; only proxy/ reads it
         self.principal: Principal | None = None
         self.verified: Any = None
         self.principal_lines: bytes | None = None
@@ -65,8 +73,8 @@ class Exchange:
         self.model = ""
         self.hides_model = False
         self.model_label = 0
-        self.route: Any = None
-        self.destination: Any = None
+        self.route: CompiledRouteLike | Any = None  # Any: None until the router has set it
+        self.destination: DestinationLike | Any = None
         self.handshake: Any = None
         self.cors = b""
         self.pin: str | None = None
@@ -84,11 +92,11 @@ class Exchange:
         self.other: Any = None
         self.primary: Any = None
         self.began_ns = 0
-        self.target: Any = None
+        self.target: TargetLike | Any = None  # Any: None until the balancer has set it
         self.adapter: Any = None
         self.head_edits: HeadEdits | None = None
         self.send_body: bytes | None = None
-        self.connection: Any = None
+        self.connection: UpstreamConnection | None = None
         self.task: Any = None
         self.waiter: Any = None
         self.reused = False
@@ -118,7 +126,7 @@ class Exchange:
         self.read_ns = 0
         self.overhead_ns = 0
         self.bytes_out = 0
-        self.pump: Any = None  # a BodyPump once a body streams, or an adapter's own
+        self.pump: Pump | Any = None  # Any: None until a body streams
         self.answer_lines: bytes | None = None
         self.document: bytes | ResponseHead | None = None
         self.held: bytes | None = None

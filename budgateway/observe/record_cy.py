@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from budgateway.exchange.exchange_cy import REFUSED, Exchange
 from budgateway.native import Ledger
@@ -81,7 +81,7 @@ class Recorder:
         row[_ENDED_NS] = now_ns
         row[_OVERHEAD_NS] = x.overhead_ns
         # The usage is the upstream's, read before translation; the bytes are those of the translation.
-        answer = x.document if x.pump is None else x.pump
+        answer: Any = x.document if x.pump is None else x.pump
         if x.pump is not None and x.answer_lines is not None:
             answer = x.pump.answer
             row[_BYTES_OUT] += x.pump.passed - answer.passed

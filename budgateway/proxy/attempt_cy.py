@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from budgateway.balance.hedge_cy import Hedging
     from budgateway.errors import GatewayError
     from budgateway.exchange.handler_cy import ExchangeHandler
-    from budgateway.routing.router_cy import CompiledRoute, Destination
-    from budgateway.transport.client_cy import ClientConnection, Target
+    from budgateway.transport.client_cy import ClientConnection
     from budgateway.transport.sockets import PlainSockets
 
 _KEEP_ALIVE = 1
@@ -59,7 +58,7 @@ class AttemptSender:
         """Move the exchange to another upstream if the chosen one has no bound of its own and more than `share` in
         flight: half of what the gateway takes, or nothing would be left for the others. A client refused for that loses
         its connection, too."""
-        destination: Destination = x.destination
+        destination = x.destination
         balancer: Balancer = destination.balancer
         try:
             balancer.spread(x, self.share, x.ready_ns)
@@ -69,7 +68,7 @@ class AttemptSender:
 
     def send(self, x: Exchange) -> None:
         """Send the planned request: on a warm connection, else on one that is dialled now."""
-        route: CompiledRoute = x.route
+        route = x.route
         x.attempts += 1
         x.destination_attempts += 1
         if x.attempts == 1:
@@ -79,7 +78,7 @@ class AttemptSender:
             attempts: Attempts = route.attempts
             if attempts.hedging is not None:
                 self._arm(x, attempts.hedging)
-        target: Target = x.target
+        target = x.target
         # A streamed body can be sent only once: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
         if x.body_done and not x.force_dial and x.handshake is None:
@@ -149,8 +148,8 @@ class AttemptSender:
                 length = -2
                 if body is not None:
                     body = chunk(body)
-        target: Target = x.target
-        route: CompiledRoute = x.route
+        target = x.target
+        route = x.route
         x.request_sent = True
         if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.principal_lines is None:
             connection.send(x, target.write_whole(x.head, x.request_id, body, x.head_edits), None, x.is_head, True)
@@ -195,7 +194,7 @@ class AttemptSender:
         if x.timer is not None:
             x.timer.cancel()
             x.timer = None
-        connection: ClientConnection | None = x.connection
+        connection = x.connection
         if connection is not None:
             x.connection = None
             connection.abort()
@@ -312,7 +311,7 @@ class AttemptSender:
                 bit <<= x.index  # in C, `1 << n` would be an int
                 x.tried |= bit
             balancer.release(x, verdict, now_ns)
-        connection: ClientConnection | None = x.connection
+        connection = x.connection
         if connection is not None:
             x.connection = None
             connection.abort()

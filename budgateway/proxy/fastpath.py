@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from budgateway.observe.record_cy import Recorder
     from budgateway.proxy.pipeline_cy import Snapshot
     from budgateway.proxy.relay_cy import Relay
-    from budgateway.routing.router_cy import CompiledRoute
     from budgateway.server.connection_cy import ServerConnection
     from budgateway.transport.client_cy import ClientConnection
 
@@ -84,7 +83,7 @@ class FastPath:
         """Cache the plan of an exchange that ended well, if every stage contributes its part; then the client's next
         request goes to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
         refused: the native half serves none of those."""
-        route: CompiledRoute = x.route
+        route = x.route
         if x.streams or x.rename or x.tap is not None or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
             return
         snapshot: Snapshot = x.snapshot
@@ -136,7 +135,7 @@ class FastPath:
             x.limit_key = verified.id
         snapshot: Snapshot = x.snapshot
         snapshot.routes.match(x)
-        route: CompiledRoute = x.route
+        route = x.route
         x.adapter = x.destination.adapters[x.dialect]
         x.adapter.request(x)
         x.index = given_up.index

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.records import Settings
     from budgateway.routing.cors import CrossOrigins
-    from budgateway.routing.router_cy import CompiledRoute, Destination, Router
+    from budgateway.routing.router_cy import Router
     from budgateway.transport.client_cy import Target
 
 
@@ -70,7 +70,7 @@ def plan(x: Exchange) -> Awaitable[None] | None:
     if done < 2:
         try:
             snapshot.routes.match(x)  # peek at the body, find the route
-            route: CompiledRoute = x.route
+            route = x.route
             snapshot.auth.authorize(x, route.access, route.name)  # check that this principal may use it
         except GatewayError:
             snapshot.limits.unrouted(x)  # count it as unrouted: refused requests are limited, too
@@ -94,7 +94,7 @@ def plan(x: Exchange) -> Awaitable[None] | None:
                 return waiting
         if x.reply is not None:
             return None
-        destination: Destination = x.destination
+        destination = x.destination
         adapter: Passthrough = destination.adapters[x.dialect]
         x.adapter = adapter
         adapter.request(x)  # the upstream's name for the model, and its dialect
@@ -108,8 +108,8 @@ def stages_of(x: Exchange) -> tuple[Any, ...]:
     """Return every stage that decides about this exchange, in the order of `plan`; None stands for one that the route
     does not have. A cached plan needs a part from each."""
     snapshot: Snapshot = x.snapshot
-    route: CompiledRoute = x.route
-    destination: Destination = x.destination
+    route = x.route
+    destination = x.destination
     attempts: Attempts = route.attempts
     return (
         snapshot.auth,

@@ -54,9 +54,8 @@ if TYPE_CHECKING:
     from budgateway.observe.record_cy import Recorder
     from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.proxy.pipeline_cy import Snapshot
-    from budgateway.routing.router_cy import CompiledRoute, Destination
     from budgateway.server.connection_cy import ServerConnection
-    from budgateway.transport.client_cy import ClientConnection, Target
+    from budgateway.transport.client_cy import ClientConnection
 
 # Silence after which an upstream is probed. A busy engine is probed now and then in vain; a stopped one is taken out
 # within 3 s (R16).
@@ -149,7 +148,7 @@ class Relay(ExchangeHandler):
                 if x.reply is not None:
                     self._reply(x, x.reply)
                     return
-                route: CompiledRoute = x.route
+                route = x.route
                 if self.in_flight + self.fast_in_flight() > self.spread_above:
                     self.sender.spread(x)
                 if route.mirror is not None:
@@ -220,7 +219,7 @@ class Relay(ExchangeHandler):
 
     def _pour(self, x: Exchange) -> None:
         """Write pieces of a reply of our own as long as the client reads."""
-        downstream: ServerConnection = x.downstream
+        downstream = x.downstream
         pieces: Iterator[bytes] = x.reply.pieces  # type: ignore[union-attr,assignment]  # only called for such a reply
         while downstream.writable and not x.closed:
             try:
@@ -385,7 +384,7 @@ class Relay(ExchangeHandler):
 
     def response(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
         """Send a response that came whole."""
-        target: Target = x.target
+        target = x.target
         target.pool.last_heard_ns = now_ns
         x.connection = None
         if x.status == 429 or x.status == 503:
@@ -394,7 +393,7 @@ class Relay(ExchangeHandler):
 
     def response_head(self, x: Exchange, head: ResponseHead, now_ns: int) -> Any | None:
         """Set up the body's pump, and hold the head back until something follows it."""
-        target: Target = x.target
+        target = x.target
         target.pool.last_heard_ns = now_ns
         if x.status == 429 or x.status == 503:
             self._pause(x, head, now_ns)
@@ -426,7 +425,7 @@ class Relay(ExchangeHandler):
 
     def response_end(self, x: Exchange, out: bytes | None, now_ns: int) -> None:
         """Send the rest of the body, and end the exchange."""
-        target: Target = x.target
+        target = x.target
         target.pool.last_heard_ns = now_ns
         x.connection = None
         if x.held is not None:
@@ -463,7 +462,7 @@ class Relay(ExchangeHandler):
         """Return whether a held head may leave now: nothing is checked, or the response passed the check."""
         if not x.hold:
             return True
-        destination: Destination = x.destination
+        destination = x.destination
         return not self._is_held(x, judge(x, complete, destination.hold_bytes))
 
     def _is_held(self, x: Exchange, judgement: int) -> bool:
@@ -496,7 +495,7 @@ class Relay(ExchangeHandler):
     def _comment(self, x: Exchange, now_ns: int) -> None:
         """Send a comment into a silent stream, so that its client goes on waiting. A held head is released first, so
         the response begins with it."""
-        downstream: ServerConnection = x.downstream
+        downstream = x.downstream
         x.last_byte_ns = now_ns
         if x.held is not None:
             if x.began_ns:
@@ -534,14 +533,14 @@ class Relay(ExchangeHandler):
 
     def _suspect(self, x: Exchange, now_ns: int) -> None:
         """Have an upstream probed that is silent for a while, to this exchange and to all others."""
-        route: CompiledRoute = x.route
-        target: Target = x.target
+        route = x.route
+        target = x.target
         since_ns = x.deadline_ns - route.chunk_ns if x.head_sent else x.answer_ns - route.first_byte_ns
         if x.ready_ns > since_ns:
             since_ns = x.ready_ns
         since_ns = max(since_ns, target.pool.last_heard_ns)
         if now_ns - since_ns > SUSPECT_NS and (x.downstream.writable or not x.head_sent):
-            destination: Destination = x.destination
+            destination = x.destination
             balancer: Balancer = destination.balancer
             balancer.suspect(x, now_ns)
 
@@ -549,7 +548,7 @@ class Relay(ExchangeHandler):
         """Give an upstream that sent retry-after a pause, if others of its provider are left."""
         words = head.header("retry-after")
         if words is not None and x.index >= 0:
-            destination: Destination = x.destination
+            destination = x.destination
             balancer: Balancer = destination.balancer
             balancer.rest(x, seconds_of(words, time()), now_ns)
 
@@ -562,8 +561,8 @@ class Relay(ExchangeHandler):
             connection.abort()
             self.lost(x, error)
             return
-        target: Target = x.target
-        downstream: ServerConnection = x.downstream
+        target = x.target
+        downstream = x.downstream
         now_ns = monotonic_ns()
         x.status = head.status
         x.first_byte_ns = now_ns
@@ -583,7 +582,8 @@ class Relay(ExchangeHandler):
             x.tap.copy(x, data)
         place, downstream.place = downstream.place, 0
         client, early, server_state = downstream.surrender()
-        tunnel = Tunnel(self, x, server_state, x.route.record.websocket, handshake.deflate, self.sockets, place)
+        settings: Any = x.route.record.websocket  # set, because a route without it accepts no handshake
+        tunnel = Tunnel(self, x, server_state, settings, handshake.deflate, self.sockets, place)
         tunnel.open(client, connection.surrender(), data, rest, early)
 
     def socket_ended(self, x: Exchange, outcome: int, verdict: int, now_ns: int) -> None:
@@ -605,8 +605,8 @@ class Relay(ExchangeHandler):
         scan = scan_of(flags)
         x.sse = scan == _SCAN_EVENTS
         adapter: Passthrough = x.adapter
-        destination: Destination = x.destination
-        target: Target = x.target
+        destination = x.destination
+        target = x.target
         redactor = target.redactor
         if flags & _LOCATED:
             head = target.relocate(head, x.is_head)
@@ -669,7 +669,7 @@ class Relay(ExchangeHandler):
 
     def _began(self, x: Exchange) -> None:
         """Note that the head leaves: from now on the exchange cannot be tried again."""
-        route: CompiledRoute = x.route
+        route = x.route
         now_ns = monotonic_ns()
         x.head_sent = True
         # Free the request, because a stream may last long.
@@ -679,14 +679,14 @@ class Relay(ExchangeHandler):
         x.overhead_ns += now_ns - x.read_ns
         x.deadline_ns = now_ns + route.chunk_ns
         if x.index >= 0 and x.status < 500 and x.status != 429:
-            destination: Destination = x.destination
+            destination = x.destination
             balancer: Balancer = destination.balancer
             balancer.answered(x, now_ns)
 
     def _answer_stream(self, x: Exchange, head: ResponseHead, now_ns: int) -> None:
         """Handle a whole event stream that came in one read: it is framed anew, so that we write its end."""
         self._answer(x, head, False, now_ns)
-        out = x.pump.feed(head.body())
+        out = x.pump.feed(head.body())  # type: ignore[arg-type]  # the body came with the head
         self.response_end(x, out, now_ns)
 
     def _is_turned_away(self, x: Exchange, head: ResponseHead, complete: bool, now_ns: int) -> bool:
@@ -709,7 +709,7 @@ class Relay(ExchangeHandler):
 
     def _to_client(self, x: Exchange, data: bytes) -> None:
         """Write a part of the answer, the head first. Everything that belongs to an answer passes here."""
-        downstream: ServerConnection = x.downstream
+        downstream = x.downstream
         downstream.write(data)
         if x.tap is not None:
             x.tap.copy(x, data)
@@ -717,7 +717,7 @@ class Relay(ExchangeHandler):
     # ---------------------------------------------------------------- endings
 
     def _done(self, x: Exchange, now_ns: int) -> None:
-        downstream: ServerConnection = x.downstream
+        downstream = x.downstream
         if x.began_ns:
             x = self.sender.won(x)
         if x.error:
@@ -789,7 +789,7 @@ class Relay(ExchangeHandler):
 
     def _tell(self, x: Exchange, data: bytes, outcome: int, verdict: int) -> None:
         """End an exchange with a response of our own."""
-        downstream: ServerConnection = x.downstream
+        downstream = x.downstream
         self._to_client(x, data)
         self._close(x, outcome, verdict, monotonic_ns())
         downstream.finish(x.keep_alive)
@@ -803,11 +803,11 @@ class Relay(ExchangeHandler):
         x.deadline_ns = 0
         if x.other is not None:
             self.sender.cancel_other(x, now_ns)
-        destination: Destination = x.destination
+        destination = x.destination
         if x.index >= 0:
             balancer: Balancer = destination.balancer
             balancer.release(x, verdict, now_ns)
-        connection: ClientConnection | None = x.connection
+        connection = x.connection
         if connection is not None:
             x.connection = None
             connection.abort()
@@ -838,13 +838,13 @@ class Relay(ExchangeHandler):
 
     def _settle(self, x: Exchange, outcome: int, now_ns: int) -> None:
         """Write an exchange's record, and settle its limits by the usage that was recorded."""
-        target: Target | None = x.target
+        target = x.target
         upstream = "" if target is None else target.label
-        route: CompiledRoute | None = x.route
+        route = x.route
         if route is None:
             self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
             return
-        destination: Destination = x.destination
+        destination = x.destination
         snapshot: Snapshot = x.snapshot
         limits: Limits = snapshot.limits
         self._recorder.record(x, outcome, route.label, destination.label, upstream, limits.price(x), now_ns)

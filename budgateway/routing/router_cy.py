@@ -196,8 +196,8 @@ class Router:
     def cached_plan(self, x: Exchange) -> CachedRoute | None:
         """The route's part of a cached plan. None for requests that the cache's key does not fully identify: roles may
         depend on the method, and a fallback has its own prices and model names."""
-        compiled: CompiledRoute = x.route
-        destination: Destination = x.destination
+        compiled = x.route
+        destination = x.destination
         if (
             x.head.method != "POST"
             or destination is not compiled.destinations[0]
@@ -230,7 +230,7 @@ class Router:
 
     def name_late(self, x: Exchange, model: str) -> None:
         """Set the model of a form that named it after sending had begun. BadRequest when another route would match."""
-        compiled: CompiledRoute = x.route
+        compiled = x.route
         if x.flags & _TARGET_MODEL and not target_agrees(x.head.path, x.head.query, model):
             return
         if self._find(x.head, model) != compiled.place:
