@@ -307,7 +307,7 @@ def endless_head() -> Answer:
     async def answer(peer: Peer, request: Received) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\n")
         while not peer.is_gone:
-            await peer.send(b"x-more: and more and more\r\n")
+            await peer.send(b"x-more: and more and more\r\n" * 64)
             await asyncio.sleep(0)
 
     return answer
