@@ -6,6 +6,7 @@ mod fitness;
 #[cfg(test)]
 mod fitness_tests;
 mod policies;
+mod policy;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,8 @@ pub use self::ask::{Ask, Chunk, Needs, Note, Observation};
 use self::candidates::{Candidate, Candidates, Random};
 pub use self::fitness::Look;
 pub use self::policies::POLICIES;
-use self::policies::{Chosen, Policy, Rendezvous};
+use self::policies::{Chosen, Rendezvous};
+use self::policy::Policy;
 use self::selector::Care;
 pub use self::selector::{MAX_CANDIDATES, SelectError, Selector};
 

@@ -1,11 +1,9 @@
 //! Balancing policies: one file each, named once in the list below.
 
-mod policy;
 mod rendezvous;
 
-use self::policy::Load;
-pub(super) use self::policy::Policy;
 pub(super) use self::rendezvous::Rendezvous;
+use super::policy::{Load, Policy};
 use super::{Ask, Candidates, Needs, Note, Observation};
 
 macro_rules! policies {
