@@ -9,7 +9,9 @@ import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -125,3 +127,58 @@ def test_other_machines_are_not_a_target(binary: Path) -> None:
     done = subprocess.run([binary, "run", "--requests", "1", "http://192.0.2.1:80/"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "not this machine" in done.stderr
+
+
+class Recorder(BaseHTTPRequestHandler):
+    """Answers every POST, and keeps its token and its model."""
+
+    protocol_version = "HTTP/1.1"
+    seen: ClassVar[list[tuple[str, str]]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.seen.append((self.headers["authorization"], body["model"]))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_words: object) -> None:
+        """No line a request."""
+
+
+def recorded(binary: Path, *options: str) -> list[tuple[str, str]]:
+    """Token and model of each request of one run, in their order."""
+    seen: list[tuple[str, str]] = []
+    handler = type("OwnRecorder", (Recorder,), {"seen": seen})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        serving.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}{PATH}"
+            report = rig.run(binary, url, "--connections", "1", "--requests", "200", *options)
+        finally:
+            server.shutdown()
+            serving.join()
+    assert (report["completed"], report["errors"]) == (200, 0)
+    return seen
+
+
+def test_requests_are_spread_over_tokens_and_models_in_a_seeded_order(binary: Path, tmp_path: Path) -> None:
+    tokens, models = tmp_path / "tokens", tmp_path / "models"
+    tokens.write_text("".join(f"token-{number}\n" for number in range(9, 12)))  # not of one length
+    models.write_text("".join(f"model-{number}\n" for number in range(5)))
+    spread = ("--tokens", str(tokens), "--models", str(models))
+    seen = recorded(binary, *spread)
+    assert {token for token, _ in seen} == {f"Bearer token-{number}" for number in range(9, 12)}
+    assert {model for _, model in seen} == {f"model-{number}" for number in range(5)}
+    assert len(set(seen)) == 3 * 5
+    assert recorded(binary, *spread, "--seed", "1") == seen
+    assert recorded(binary, *spread, "--seed", "2") != seen
+
+
+def test_a_connection_for_each_request(binary: Path, upstream: str) -> None:
+    report = rig.run(binary, upstream + PATH, "--requests", "50", "--connections", "1", "--close")
+    assert (report["completed"], report["errors"]) == (50, 0)
+    # With the one that asks.
+    assert stats(upstream)["connections"] == 50 + 1

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use crate::mix::Mix;
 use crate::payload;
 
 const HELP: &str = "\
@@ -39,6 +40,10 @@ could not run.
   --body-bytes N       size of the chat request (300)
   --body-file FILE     send this instead; with --streams it must ask for --events events
   --model NAME         model in the chat request (bench-model)
+  --tokens FILE        spread the requests over the bearer tokens of this file, one a line
+  --models FILE        spread them over the models of this file, one a line, all names of one length
+  --seed N             order in which tokens and models are chosen (1)
+  --close              a connection for each request, with `connection: close`; latency counts from opening it
   --events N           events of a stream, asked for as max_tokens (400)
   --expect-bytes N     a plain response's body must be this long
   --allow-remote       permit a target that is not on this machine";
@@ -48,7 +53,7 @@ could not run.
 pub(crate) enum Command {
     Help(&'static str),
     Upstream(UpstreamOptions),
-    Run(RunOptions),
+    Run(Box<RunOptions>),
 }
 
 /// The timing of one server's streams.
@@ -72,8 +77,11 @@ pub(crate) struct UpstreamOptions {
 #[derive(Debug)]
 pub(crate) struct RunOptions {
     pub(crate) target: SocketAddr,
-    /// Head and body, as sent.
-    pub(crate) request: Vec<u8>,
+    pub(crate) mix: Mix,
+    /// Of the order in which tokens and models are chosen.
+    pub(crate) seed: u64,
+    /// One request a connection.
+    pub(crate) close: bool,
     pub(crate) connections: usize,
     /// Events to expect of each stream; None for plain responses.
     pub(crate) events: Option<u32>,
@@ -140,6 +148,7 @@ fn run(parser: &mut Parser) -> Result<Command, UsageError> {
     let (mut method, mut headers) = ("POST".to_owned(), Vec::<String>::new());
     let (mut body_bytes, mut body_file, mut model) = (300, None, payload::MODEL.to_owned());
     let (mut events, mut expect_bytes, mut allow_remote) = (400, None, false);
+    let (mut tokens, mut models, mut seed, mut close) = (Vec::new(), Vec::new(), 1, false);
     while let Some(arg) = parser.next()? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help(HELP)),
@@ -154,6 +163,10 @@ fn run(parser: &mut Parser) -> Result<Command, UsageError> {
             Arg::Long("body-bytes") => body_bytes = parser.value()?.parse()?,
             Arg::Long("body-file") => body_file = Some(parser.value()?),
             Arg::Long("model") => model = parser.value()?.string()?,
+            Arg::Long("tokens") => tokens = lines(&parser.value()?)?,
+            Arg::Long("models") => models = lines(&parser.value()?)?,
+            Arg::Long("seed") => seed = parser.value()?.parse()?,
+            Arg::Long("close") => close = true,
             Arg::Long("events") => events = parser.value()?.parse()?,
             Arg::Long("expect-bytes") => expect_bytes = Some(parser.value()?.parse()?),
             Arg::Long("allow-remote") => allow_remote = true,
@@ -166,6 +179,15 @@ fn run(parser: &mut Parser) -> Result<Command, UsageError> {
     };
     let (authority, path, target) = target(&url, allow_remote)?;
     let events = streams.map(|_| events);
+    if let Some(first) = models.first() {
+        if body_file.is_some() || method == "GET" {
+            return wrong("--models needs the generator's own chat request");
+        }
+        if models.iter().any(|name| name.len() != first.len()) {
+            return wrong("--models needs names of one length");
+        }
+        model.clone_from(first);
+    }
     let body = match body_file {
         Some(file) => std::fs::read(&file).or_else(|error| wrong(format!("{}: {error}", file.to_string_lossy())))?,
         None if method == "GET" => Vec::new(),
@@ -178,11 +200,20 @@ fn run(parser: &mut Parser) -> Result<Command, UsageError> {
     if rate.is_some_and(|rate: f64| !(rate.is_finite() && rate > 0.0)) {
         return wrong("--rate must be positive");
     }
+    if close {
+        headers.push("Connection: close".to_owned());
+    }
+    if !tokens.is_empty() {
+        headers.push(format!("Authorization: Bearer {PLACE}"));
+    }
+    let request = request(&method, &path, &authority, &headers, &body)?;
     // No run goes on for ever.
     let duration_s = duration_s.or(if requests.is_none() { Some(10.0) } else { None });
-    Ok(Command::Run(RunOptions {
+    Ok(Command::Run(Box::new(RunOptions {
         target,
-        request: request(&method, &path, &authority, &headers, &body)?,
+        mix: spread(request, tokens, models, &model),
+        seed,
+        close,
         connections,
         events,
         rate,
@@ -190,7 +221,47 @@ fn run(parser: &mut Parser) -> Result<Command, UsageError> {
         duration: duration_s.map(seconds).transpose()?,
         timeout: seconds(timeout_s)?,
         expect_bytes,
-    }))
+    })))
+}
+
+/// Stands in a request for the token.
+const PLACE: &str = "<token>";
+
+/// Cuts the request at the places of the token and of the model that it was made with.
+fn spread(request: Vec<u8>, tokens: Vec<String>, models: Vec<String>, model: &str) -> Mix {
+    let (mut before, mut rest) = (Vec::new(), request);
+    if !tokens.is_empty() {
+        (before, rest) = cut(&rest, PLACE.as_bytes());
+    }
+    if models.is_empty() {
+        return Mix::spread([before, rest, Vec::new()], tokens, models);
+    }
+    // The chat request begins with its model.
+    let (middle, end) = cut(&rest, format!("{{\"model\":\"{model}").as_bytes());
+    Mix::spread([before, [&middle[..], b"{\"model\":\""].concat(), end], tokens, models)
+}
+
+/// The bytes before the first `word` and those after it.
+fn cut(text: &[u8], word: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let at = memchr::memmem::find(text, word).unwrap_or(text.len());
+    let after = text.get(at + word.len()..).unwrap_or_default();
+    (text[..at].to_vec(), after.to_vec())
+}
+
+/// The lines of a file that are not empty; at least one.
+fn lines(file: &OsString) -> Result<Vec<String>, UsageError> {
+    let name = file.to_string_lossy();
+    let text = std::fs::read_to_string(file).or_else(|error| wrong(format!("{name}: {error}")))?;
+    let lines: Vec<String> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if lines.is_empty() {
+        return wrong(format!("{name} is empty"));
+    }
+    Ok(lines)
 }
 
 fn seconds(value: f64) -> Result<Duration, UsageError> {
@@ -266,7 +337,7 @@ mod tests {
     fn run_options(line: &str) -> Result<RunOptions, String> {
         let words = std::iter::once("budgateway-load run").flat_map(|head| head.split(' '));
         match parse(words.chain(line.split(' ')).map(OsString::from)) {
-            Ok(Command::Run(options)) => Ok(options),
+            Ok(Command::Run(options)) => Ok(*options),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
@@ -311,7 +382,7 @@ mod tests {
         let options = run_options("--streams 3 --events 17 http://127.0.0.1:1/v1/chat/completions");
         let text = options
             .as_ref()
-            .map(|options| String::from_utf8_lossy(&options.request).into_owned());
+            .map(|options| String::from_utf8_lossy(options.mix.first()).into_owned());
         assert!(text.is_ok_and(|text| text.contains("\"stream\":true") && text.contains("\"max_tokens\":17")));
         assert_eq!(
             options.map(|options| (options.connections, options.events)),
@@ -322,11 +393,44 @@ mod tests {
     #[test]
     fn the_request_is_framed() {
         let options = run_options("--body-bytes 300 --header x-a:b http://127.0.0.1:1/v1/chat/completions?x=1");
-        let text = String::from_utf8(options.map(|options| options.request).unwrap_or_default()).unwrap_or_default();
+        let text = options
+            .map(|options| String::from_utf8_lossy(options.mix.first()).into_owned())
+            .unwrap_or_default();
         assert!(text.starts_with("POST /v1/chat/completions?x=1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\nx-a: b\r\n"));
         assert!(text.contains("\r\nContent-Length: 300\r\n"));
         assert_eq!(text.split("\r\n\r\n").nth(1).map(str::len), Some(300));
         assert!(run_options("--header nocolon http://127.0.0.1:1/").is_err());
+    }
+
+    #[test]
+    fn token_and_model_are_put_in_their_places() {
+        let pid = std::process::id();
+        let file = |name: &str, text: &str| {
+            let path = std::env::temp_dir().join(format!("budgateway-load-{pid}-{name}"));
+            std::fs::write(&path, text).map(|()| path.display().to_string())
+        };
+        let (Ok(tokens), Ok(models)) = (file("tokens", "one\n\ntwo\n"), file("models", "model-1\nmodel-2\n")) else {
+            panic!("no place for files");
+        };
+        let spread = run_options(&format!(
+            "--tokens {tokens} --models {models} --close http://127.0.0.1:1/"
+        ));
+        let unequal =
+            file("unequal", "a\nbb\n").map(|path| run_options(&format!("--models {path} http://127.0.0.1:1/")));
+        for name in ["tokens", "models", "unequal"] {
+            let _ = std::fs::remove_file(std::env::temp_dir().join(format!("budgateway-load-{pid}-{name}")));
+        }
+        let text = spread.map(|options| String::from_utf8_lossy(options.mix.first()).into_owned());
+        let text = text.unwrap_or_default();
+        assert!(
+            text.contains("\r\nConnection: close\r\nAuthorization: Bearer one\r\n"),
+            "{text}"
+        );
+        assert!(text.contains("\r\nContent-Length: 300\r\n"), "{text}");
+        let body = text.split("\r\n\r\n").nth(1);
+        assert!(body.is_some_and(|body| body.starts_with("{\"model\":\"model-1\",") && body.len() == 300));
+        assert!(unequal.is_ok_and(|options| options.is_err_and(|error| error.contains("one length"))));
+        assert!(run_options("--tokens /nowhere http://127.0.0.1:1/").is_err());
     }
 
     #[test]

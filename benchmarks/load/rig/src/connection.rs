@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Instant;
 
 use mio::event::Event;
@@ -58,6 +59,7 @@ enum Phase {
 pub(crate) struct Connection {
     stream: TcpStream,
     phase: Phase,
+    request: Rc<[u8]>,
     /// Bytes of the request that the socket has not taken yet.
     unsent: usize,
     reader: ResponseReader,
@@ -75,6 +77,7 @@ impl Connection {
         Ok(Self {
             stream,
             phase: Phase::Connecting,
+            request: Rc::from([]),
             unsent: 0,
             reader: ResponseReader::new(),
             checker: None,
@@ -100,30 +103,25 @@ impl Connection {
     }
 
     /// Sends `request`; events are expected when `events` says how many.
-    pub(crate) fn start(&mut self, request: &[u8], events: Option<u32>, intended: Instant, now: Instant) -> Outcome {
+    pub(crate) fn start(&mut self, request: Rc<[u8]>, events: Option<u32>, intended: Instant, now: Instant) -> Outcome {
         debug_assert!(self.phase == Phase::Idle);
         self.phase = Phase::Busy;
         self.unsent = request.len();
+        self.request = request;
         self.reader.restart();
         self.checker = events.map(EventChecker::new);
         self.intended = intended;
         self.sent = now;
-        self.write(request)
+        self.write()
     }
 
     /// Does what the poll says can be done.
-    pub(crate) fn ready(
-        &mut self,
-        event: &Event,
-        request: &[u8],
-        scratch: &mut [u8],
-        stats: &mut StreamStats,
-    ) -> Outcome {
+    pub(crate) fn ready(&mut self, event: &Event, scratch: &mut [u8], stats: &mut StreamStats) -> Outcome {
         if self.phase == Phase::Connecting {
             return self.connected(event);
         }
         if event.is_writable() && self.phase == Phase::Busy {
-            let outcome = self.write(request);
+            let outcome = self.write();
             if outcome != Outcome::Waiting {
                 return outcome;
             }
@@ -148,9 +146,9 @@ impl Connection {
         Outcome::Connected
     }
 
-    fn write(&mut self, request: &[u8]) -> Outcome {
+    fn write(&mut self) -> Outcome {
         while self.unsent > 0 {
-            match self.stream.write(&request[request.len() - self.unsent..]) {
+            match self.stream.write(&self.request[self.request.len() - self.unsent..]) {
                 Ok(size) => self.unsent -= size,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -12,6 +12,7 @@ use crate::cli::RunOptions;
 use crate::connection::{Connection, Failure, Outcome};
 use crate::events::{StreamStats, nanos};
 use crate::histogram::Histogram;
+use crate::mix::Order;
 use crate::report::Report;
 
 const ALARM: Token = Token(0);
@@ -80,6 +81,7 @@ struct Generator<'a> {
     body_bytes: u64,
     latency: Histogram,
     streams: StreamStats,
+    order: Order,
     scratch: Vec<u8>,
 }
 
@@ -104,6 +106,7 @@ impl<'a> Generator<'a> {
             body_bytes: 0,
             latency: Histogram::new(),
             streams: StreamStats::new(),
+            order: Order::seeded(options.seed),
             scratch: vec![0; 64 * 1024],
         }
     }
@@ -179,6 +182,8 @@ impl<'a> Generator<'a> {
             return;
         };
         let intended = match self.options.rate {
+            // Opening it is part of what a client waits for that has no connection.
+            None if self.options.close => connection.intended.max(start),
             None => now,
             Some(rate) => {
                 #[allow(clippy::cast_precision_loss)]
@@ -188,7 +193,8 @@ impl<'a> Generator<'a> {
         };
         self.started += 1;
         self.busy += 1;
-        let outcome = connection.start(&self.options.request, self.options.events, intended, now);
+        let request = self.options.mix.next(&mut self.order);
+        let outcome = connection.start(request, self.options.events, intended, now);
         self.act(index, outcome);
     }
 
@@ -196,7 +202,7 @@ impl<'a> Generator<'a> {
         let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
-        let outcome = connection.ready(event, &self.options.request, &mut self.scratch, &mut self.streams);
+        let outcome = connection.ready(event, &mut self.scratch, &mut self.streams);
         self.act(index, outcome);
     }
 
@@ -243,7 +249,7 @@ impl<'a> Generator<'a> {
             self.completed += 1;
             self.latency.record(nanos(connection.intended, now));
         }
-        if !reusable {
+        if !reusable || self.options.close {
             self.reconnects += 1;
             self.vacate(index);
             return;
@@ -296,7 +302,7 @@ impl<'a> Generator<'a> {
             target: self.options.target.to_string(),
             connections: self.options.connections,
             rate: self.options.rate,
-            request_bytes: self.options.request.len(),
+            request_bytes: self.options.mix.first().len(),
             elapsed: self
                 .start
                 .map_or(Duration::ZERO, |start| end.saturating_duration_since(start)),

@@ -13,6 +13,7 @@ mod events;
 mod histogram;
 mod http;
 mod load;
+mod mix;
 mod payload;
 mod report;
 mod upstream;
