@@ -20,10 +20,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.load import rig
-from benchmarks.load.cases import CASES, Case
+from benchmarks.load.cases import CASES, GROUPS, Case, named
 from benchmarks.load.peers import ALL, NotStarted, Peer
 from benchmarks.load.processes import cpu_ns, cpu_ns_between, memory
 from benchmarks.load.results import DIRECT, Results, Sample
+from benchmarks.load.setups import BARE, MAX_MODELS, PATH, Clients, Setup
 from benchmarks.load.table import render
 
 GATEWAY_CORE = 0
@@ -33,90 +34,119 @@ MAX_SECONDS = rig.MAX_RUN_S
 
 
 class Comparison:
-    """Holds the upstream and the gateways while they are measured."""
+    """Holds the upstream and the gateways while they are measured.
+
+    A configurable gateway is started once for each set-up among the cases, the others once in all.
+    """
 
     def __init__(
-        self, binary: Path, peers: list[Peer], cases: list[Case], results: Results, upstream: str, connections: int = 0
+        self,
+        binary: Path,
+        kinds: list[type[Peer]],
+        cases: list[Case],
+        results: Results,
+        upstream: str,
+        folder: Path,
+        connections: int = 0,
     ) -> None:
         """`connections`: as many in every case that has more than one, or 0."""
         self._connections = connections
         self._binary = binary
-        self._peers = peers
+        self._kinds = kinds
         self._cases = cases
         self._results = results
         self._upstream = upstream
-        self._served: dict[str, int] = {}
+        self._folder = folder
+        self._clients = Clients(folder)
+        self._peers: dict[tuple[str, Setup], Peer] = {}
+        self._served: dict[Peer, int] = {}
 
-    def start(self, folder: Path) -> None:
+    def start(self) -> None:
         """Start every gateway, and drop those that do not come up."""
-        for peer in list(self._peers):
-            say(f"starting {peer.name}")
-            try:
-                peer.start(self._upstream, folder / peer.name, GATEWAY_CORE)
-            except (NotStarted, OSError) as error:
-                say(str(error))
-                self._results.failed[peer.name] = str(error)
-                self._peers.remove(peer)
-            else:
+        for kind in list(self._kinds):
+            for number, setup in enumerate(dict.fromkeys(_setup(kind, case) for case in self._cases)):
+                say(f"starting {kind.name} {setup.label()}".rstrip())
+                peer = kind()
+                try:
+                    folder = self._folder / f"{kind.name}-{number}"
+                    peer.start(self._upstream, folder, GATEWAY_CORE, setup, self._clients)
+                except (NotStarted, OSError) as error:
+                    say(str(error))
+                    self._drop(kind, str(error))
+                    break
+                self._peers[kind.name, setup] = peer
                 peer.freeze()
+
+    def _drop(self, kind: type[Peer], reason: str) -> None:
+        self._results.failed[kind.name] = reason
+        self._kinds.remove(kind)
+        for place in [place for place in self._peers if place[0] == kind.name]:
+            self._peers.pop(place).stop()
 
     def stop(self) -> None:
         """End them all."""
-        for peer in self._peers:
+        for peer in self._peers.values():
             peer.stop()
 
     def measure(self, rounds: int, seconds: float) -> None:
-        """The rounds: every gateway, then all again."""
+        """The rounds: in each, every case of every gateway, those of one case one after another."""
         for number in range(1, rounds + 1):
-            if any(case.latency for case in self._cases):
-                self._direct(seconds)
-            for peer in self._peers:
-                say(f"round {number} of {rounds}: {peer.name}")
-                peer.thaw()
-                try:
-                    for case in self._cases:
-                        if case.name not in peer.cannot:
-                            self._one(peer, case, seconds)
-                finally:
-                    peer.freeze()
+            for case in self._cases:
+                say(f"round {number} of {rounds}: {case.name}")
+                if case.latency:
+                    self._direct(case, number, seconds)
+                for kind in self._kinds:
+                    if case.name not in kind.cannot:
+                        peer = self._peers[kind.name, _setup(kind, case)]
+                        peer.thaw()
+                        try:
+                            self._one(peer, case, number, seconds)
+                        finally:
+                            peer.freeze()
 
     def serve(self, requests: int, max_s: float) -> None:
         """Bring every gateway to so many requests (those that can, in that time), and read its memory."""
-        for peer in self._peers:
-            say(f"memory: {peer.name}")
+        for (name, setup), peer in self._peers.items():
+            label = f"{name} ({setup.label()})" if setup.label() else name
+            say(f"memory: {label}")
             peer.thaw()
             give_up = time.monotonic() + max_s
-            while (left := requests - self._served.get(peer.name, 0)) > 0 and time.monotonic() < give_up:
+            while (left := requests - self._served.get(peer, 0)) > 0 and time.monotonic() < give_up:
                 options = ["--connections", "64", "--duration", str(MAX_SECONDS), "--requests", str(left)]
-                self._load(peer, options)
-            self._results.memory[peer.name] = (self._served.get(peer.name, 0), memory(peer.pid))
+                # Another order each time, and in none the one of a round.
+                self._load(peer, setup, options, seed=1_000 + self._served.get(peer, 0))
+            self._results.memory[label] = (self._served.get(peer, 0), memory(peer.pid))
             peer.freeze()
 
-    def _one(self, peer: Peer, case: Case, seconds: float) -> None:
+    def _one(self, peer: Peer, case: Case, number: int, seconds: float) -> None:
         arguments = {"slow": peer.slow, "faithful": peer.faithful, "connections": self._connections}
-        self._load(peer, case.arguments(**arguments, seconds=min(WARM_UP_S, seconds)))
+        # A round's order is the same for all gateways, and the warm-up's another one.
+        warm_up = case.arguments(**arguments, seconds=min(WARM_UP_S, seconds))
+        self._load(peer, case.setup, warm_up, seed=2 * number)
         before = cpu_ns(peer.pid)
-        report = self._load(peer, case.arguments(**arguments, seconds=seconds))
+        report = self._load(peer, case.setup, case.arguments(**arguments, seconds=seconds), seed=2 * number + 1)
         spent = cpu_ns_between(before, cpu_ns(peer.pid))
         units = case.units(report)
         self._results.add(case.name, peer.name, Sample(spent / 1e3 / units if units else None, report))
 
-    def _direct(self, seconds: float) -> None:
-        url = self._upstream + "/v1/chat/completions"
-        for case in self._cases:
-            if case.latency:
-                arguments = case.arguments(slow=False, faithful=True, seconds=seconds)
-                self._results.add(
-                    case.name, DIRECT, Sample(None, rig.run(self._binary, url, *arguments, core=RIG_CORE))
-                )
+    def _direct(self, case: Case, number: int, seconds: float) -> None:
+        url = self._upstream + PATH
+        options = case.arguments(slow=False, faithful=True, seconds=seconds)
+        options += self._clients.options(case.setup, {}, seed=2 * number + 1)
+        self._results.add(case.name, DIRECT, Sample(None, rig.run(self._binary, url, *options, core=RIG_CORE)))
 
-    def _load(self, peer: Peer, options: list[str]) -> rig.Report:
-        headers = [word for name, value in peer.headers().items() for word in ("--header", f"{name}: {value}")]
-        report = rig.run(self._binary, peer.url, *headers, *options, core=RIG_CORE)
-        self._served[peer.name] = self._served.get(peer.name, 0) + int(report["completed"])
+    def _load(self, peer: Peer, setup: Setup, options: list[str], seed: int) -> rig.Report:
+        options = [*options, *self._clients.options(setup, peer.headers(), seed)]
+        report = rig.run(self._binary, peer.url, *options, core=RIG_CORE)
+        self._served[peer] = self._served.get(peer, 0) + int(report["completed"])
         if report["errors"] or report["non_2xx"]:
             say(f"{peer.name}: {report['errors']} errors {report['failures']}, {report['non_2xx']} not 2xx")
         return report
+
+
+def _setup(kind: type[Peer], case: Case) -> Setup:
+    """The set-up that a gateway of this kind is started with for a case."""
+    return case.setup if kind.configurable else BARE
 
 
 def say(text: str) -> None:
@@ -141,12 +171,22 @@ def machine() -> str:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    names, cases = [peer.name for peer in ALL], [case.name for case in CASES]
+    names = [peer.name for peer in ALL]
+    known = [*GROUPS, *(case.name for case in CASES)]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description="budgateway beside its peers.")
     parser.add_argument(
         "--peers", default=",".join(names), help=f"of: {', '.join(names)}; those not installed are left out"
     )
-    parser.add_argument("--cases", default=",".join(cases), help=f"of: {', '.join(cases)}")
+    parser.add_argument("--cases", default="standard", help=f"of: {', '.join(known)} (standard)")
+    parser.add_argument(
+        "--users",
+        default="1",
+        metavar="N[,N]",
+        help="principals that requests are spread over, in cases with JWT; with several numbers each case for each",
+    )
+    parser.add_argument(
+        "--models", default="1", metavar="N[,N]", help="names of models that the route serves, the same way"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--seconds", type=float, default=4.0, help=f"of load for each case in each round, {MAX_SECONDS:.0f} at most"
@@ -154,6 +194,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of a second: does it work at all")
     parser.add_argument(
         "--memory-after", type=int, default=0, metavar="N", help="read memory after N requests to each (1000000)"
+    )
+    parser.add_argument(
+        "--interval-us", type=int, default=2_500, metavar="N", help="between two events of the null model's streams"
     )
     parser.add_argument("--pace", choices=("step", "spread"), default="step", help="of the null model's streams")
     parser.add_argument(
@@ -169,8 +212,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="keep the gateways' configurations and output")
     options = parser.parse_args(arguments)
     options.peers, options.cases = options.peers.split(","), options.cases.split(",")
-    if unknown := [*(set(options.peers) - set(names)), *(set(options.cases) - set(cases))]:
+    if unknown := [*(set(options.peers) - set(names)), *(set(options.cases) - set(known))]:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
+    try:
+        users, models = ([int(word) for word in words.split(",")] for words in (options.users, options.models))
+    except ValueError:
+        parser.error("--users and --models take numbers")
+    if min(users + models) < 1 or max(models) > MAX_MODELS:
+        parser.error(f"--users and --models are at least 1, --models at most {MAX_MODELS}")
+    options.cases = [spread for case in named(options.cases) for spread in case.spread(users, models)]
     if options.quick:
         options.rounds, options.seconds = 1, 1.0
     if not 0 < options.seconds <= MAX_SECONDS or options.rounds < 1:
@@ -186,27 +236,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.sched_setaffinity(0, {RIG_CORE})
     binary = rig.build()
-    peers = [peer for peer in (kind() for kind in ALL) if peer.name in options.peers]
-    for peer in [peer for peer in peers if not peer.installed()]:
-        say(f"not installed: {peer.name}")
-        peers.remove(peer)
+    kinds = [kind for kind in ALL if kind.name in options.peers]
+    for kind in [kind for kind in kinds if not kind().installed()]:
+        say(f"not installed: {kind.name}")
+        kinds.remove(kind)
     results = Results(
         machine=machine(),
-        versions={peer.name: peer.version() for peer in peers},
-        does={peer.name: peer.does for peer in peers},
+        versions={kind.name: kind().version() for kind in kinds},
+        does={kind.name: kind.does for kind in kinds},
+        configurable=frozenset(kind.name for kind in kinds if kind.configurable),
         seconds=options.seconds,
         rounds=options.rounds,
+        interval_us=options.interval_us,
     )
-    cases = [case for case in CASES if case.name in options.cases]
+    cases: list[Case] = options.cases
     folder = Path(tempfile.mkdtemp(prefix="budgateway-load-"))
     with ExitStack() as stack:
         if not options.keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        asked = ("--pace", options.pace, "--delay-ms", str(options.delay_ms))
+        asked = ["--pace", options.pace, "--delay-ms", str(options.delay_ms)]
+        asked += ["--interval-us", str(options.interval_us)]
         url = stack.enter_context(rig.upstream(binary, *asked, core=RIG_CORE))
-        comparison = Comparison(binary, peers, cases, results, url, options.connections)
+        comparison = Comparison(binary, kinds, cases, results, url, folder, options.connections)
         stack.callback(comparison.stop)
-        comparison.start(folder)
+        comparison.start()
         comparison.measure(options.rounds, options.seconds)
         comparison.serve(options.memory_after, max_s=120)
     text = render(results, cases)

@@ -26,8 +26,12 @@ class Results:
     machine: str
     versions: dict[str, str]
     does: dict[str, str]
+    # Gateways that have the features of a case's set-up on.
+    configurable: frozenset[str]
     seconds: float
     rounds: int
+    # Between two events of a stream.
+    interval_us: int = 0
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     # By gateway: requests served before, and what it holds.
     memory: dict[str, tuple[int, Memory]] = field(default_factory=dict)
@@ -44,6 +48,7 @@ class Results:
             "versions": self.versions,
             "seconds": self.seconds,
             "rounds": self.rounds,
+            "interval_us": self.interval_us,
             "failed": self.failed,
             "memory": {
                 name: {

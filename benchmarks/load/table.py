@@ -8,6 +8,7 @@ from statistics import median
 from benchmarks.load.cases import Case
 from benchmarks.load.results import DIRECT, Results, Sample
 from benchmarks.load.rig import Report
+from benchmarks.load.setups import FEATURES
 
 YARDSTICK = "nginx"
 MIB = 2**20
@@ -17,37 +18,40 @@ Figure = Callable[[Sample], float | None]
 
 def render(results: Results, cases: list[Case]) -> str:
     """Markdown: the machine, a table for each case, memory, and what each gateway does on the path."""
-    how = f"medians (min - max) of {results.rounds} interleaved rounds of {results.seconds:g} s"
+    streams = (
+        f"; events of a stream {results.interval_us / 1e3:g} ms apart" if any(case.stream for case in cases) else ""
+    )
+    how = f"medians (min - max) of {results.rounds} interleaved rounds of {results.seconds:g} s{streams}"
     parts = [
         f"Machine: {results.machine}.",
         f"Gateway on one core with one worker, load and null model server on the other; {how}.",
     ]
     for case in cases:
         if case.name in results.samples:
-            parts += [f"### {case.title}", _case(case, results)]
+            parts += [f"### {case.title}", _case(case, results), _features(case, results)]
     parts += ["### Memory", _memory(results)]
-    does = [f"- {name} {results.versions[name]}: {text}" for name, text in results.does.items()]
-    parts.append("\n".join([*does, *(f"- {name}: did not start" for name in results.failed)]))
+    versions = [f"- {name} {version}" for name, version in results.versions.items()]
+    parts.append("\n".join([*versions, *(f"- {name}: did not start" for name in results.failed)]))
     return "\n\n".join(parts)
 
 
 def _case(case: Case, results: Results) -> str:
     gateways = results.samples[case.name]
-    unit = "chunk" if case.stream else "request"
-    columns: list[tuple[str, Figure, int, bool]] = [(f"CPU us a {unit}", lambda sample: sample.cpu_us, 1, True)]
+    columns: list[tuple[str, Figure, int, bool]] = [(f"CPU us a {case.unit}", lambda sample: sample.cpu_us, 1, True)]
     if case.stream:
+        columns += [("streams/s", _of("requests_per_s"), 0, True)] if case.unit == "stream" else []
         columns += [
             ("chunks/s", _of("stream", "chunks_per_s"), 0, False),
             ("coalesced %", _coalesced, 0, False),
             ("gap p50 us", _of("stream", "gap_us", "p50"), 0, False),
-            ("gap p99 us", _of("stream", "gap_us", "p99"), 0, False),
+            ("gap p99 us", _of("stream", "gap_us", "p99"), 0, True),
             ("first event p50 us", _of("stream", "first_event_us", "p50"), 0, False),
         ]
     else:
         columns += [
             ("requests/s", _of("requests_per_s"), 0, not case.latency),
-            ("p50 us", _of("latency_us", "p50"), 0, False),
-            ("p99 us", _of("latency_us", "p99"), 0, False),
+            ("p50 us", _of("latency_us", "p50"), 0, case.latency),
+            ("p99 us", _of("latency_us", "p99"), 0, case.latency),
         ]
     heads = ["gateway"]
     for title, _, _, ratio in columns:
@@ -60,11 +64,22 @@ def _case(case: Case, results: Results) -> str:
         for _, figure, digits, ratio in columns:
             row.append(_spread([figure(sample) for sample in samples], digits))
             if ratio:
-                row.append(_ratio(samples, gateways.get(YARDSTICK), figure))
+                row.append("" if name == DIRECT else _ratio(samples, gateways.get(YARDSTICK), figure))
         if case.latency:
             row += _added(name, gateways)
         rows.append(row)
     return _table(heads, rows)
+
+
+def _features(case: Case, results: Results) -> str:
+    """A line for each gateway: its work in this case. Those without the set-up's features get the same requests."""
+    asked = f"{case.setup.users:,} user{'s' * (case.setup.users > 1)}, {case.setup.models:,} model{'s' * (case.setup.models > 1)}"
+    mine = "".join(f", {FEATURES[name]}" for name in case.setup.features) + (
+        f"; {asked}" if case.setup.features else ""
+    )
+    does = {name: results.does[name] for name in results.samples[case.name] if name in results.does}
+    lines = [f"- {name}: {text}{mine if name in results.configurable else ''}" for name, text in does.items()]
+    return "\n".join(lines)
 
 
 def _added(name: str, gateways: dict[str, list[Sample]]) -> list[str]:

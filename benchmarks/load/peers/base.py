@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from benchmarks.load.rig import pinned
+from benchmarks.load.setups import MODEL, PATH, Clients, Setup
 
-PATH = "/v1/chat/completions"
-MODEL = "bench-model"
 START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 10.0
 
@@ -35,6 +34,9 @@ class Launch:
     upstream: str
     port: int
     folder: Path
+    setup: Setup
+    # What tokens are signed with.
+    secret: str
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -58,6 +60,8 @@ class Peer:
     does: ClassVar[str]
     # It passes the upstream's body on byte for byte.
     faithful: ClassVar[bool] = True
+    # It applies the features of a set-up; the others are the same gateway in every case.
+    configurable: ClassVar[bool] = False
     # It cannot carry the standard load: its cases are smaller (see cases.py).
     slow: ClassVar[bool] = False
     # Cases it fails in whatever we do, with the reason in `does`.
@@ -67,6 +71,7 @@ class Peer:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Path | None = None
         self.url = ""
+        self._probe: tuple[str, dict[str, str]] = (MODEL, {})
 
     # ---------------------------------------------------------------- for each peer to say
 
@@ -90,11 +95,12 @@ class Peer:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, upstream: str, folder: Path, core: int) -> None:
+    def start(self, upstream: str, folder: Path, core: int, setup: Setup, clients: Clients) -> None:
         """Start it and wait until it answers; raises NotStarted."""
         folder.mkdir(parents=True, exist_ok=True)
-        launch = Launch(upstream, free_port(), folder)
+        launch = Launch(upstream, free_port(), folder, setup, clients.secret)
         command = self.command(launch)
+        self._probe = setup.model_names()[0], {**clients.headers(setup), **self.headers()}
         self._log = folder / "output.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -143,8 +149,9 @@ class Peer:
             pass
 
     def _answers(self) -> bool:
-        body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}).encode()
-        request = urllib.request.Request(self.url, body, {"content-type": "application/json", **self.headers()})
+        model, headers = self._probe
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}]}).encode()
+        request = urllib.request.Request(self.url, body, {"content-type": "application/json", **headers})
         try:
             with urllib.request.urlopen(request, timeout=5) as response:
                 return bool(response.status == 200 and b"usage" in response.read())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import ClassVar
 
-from benchmarks.load.peers.base import MODEL, Launch, Peer, module_version, peer_python
+from benchmarks.load.peers.base import Launch, Peer, module_version, peer_python
+from benchmarks.load.setups import MODEL
 
 CONFIG = """
 model_list:

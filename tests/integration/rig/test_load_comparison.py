@@ -1,4 +1,4 @@
-"""The comparison of gateways, with nginx alone: it starts, measures, checks and ends what it started."""
+"""The comparison of gateways: it starts, measures, checks and ends what it started."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from flavours import PURE
 
 ROOT = Path(__file__).parents[3]
 BINARY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "budgateway-load"
@@ -43,3 +44,24 @@ def test_one_round_of_nginx(tmp_path: Path) -> None:
     text = tables.read_text()
     assert "| nginx |" in text and "WRONG" not in text
     assert text.strip() in done.stdout
+
+
+@pytest.mark.skipif(PURE, reason="the interpreted flavour is not what is measured")
+def test_features_users_and_models_of_a_case(tmp_path: Path) -> None:
+    """A 401, a 404 or an answer of another length would be a request gone wrong."""
+    samples, tables = tmp_path / "run.json", tmp_path / "run.md"
+    cases = ("everything", "event-everything", "close-jwt")
+    words = ["--peers", "budgateway", "--cases", ",".join(cases), "--users", "3", "--models", "2"]
+    words += ["--rounds", "1", "--seconds", "0.2", "--json", str(samples), "--markdown", str(tables)]
+    command = [sys.executable, "-m", "benchmarks.load", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    run = json.loads(samples.read_text())
+    assert set(run["samples"]) == {f"{case}-3-users-2-models" for case in cases}
+    for case in cases:
+        (sample,) = run["samples"][f"{case}-3-users-2-models"]["budgateway"]
+        assert sample["report"]["completed"] == sample["report"]["started"] > 0
+    text = tables.read_text()
+    assert "| gateway | CPU us a stream |" in text
+    assert "concurrency by user, a budget by user and prices, an alias for each model" in text
+    assert text.count("; 3 users, 2 models") == 3
