@@ -133,6 +133,7 @@ class Recorder(BaseHTTPRequestHandler):
     """Answers every POST, and keeps its token and its model."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
     seen: ClassVar[list[tuple[str, str]]] = []
 
     def do_POST(self) -> None:
