@@ -26,9 +26,14 @@ class Case:
     # The word for one of them.
     unit: str = "request"
     setup: Setup = BARE
-    # Latency is what counts here; the direct way is measured beside it.
+    # Latency is what counts here.
     latency: bool = False
     stream: bool = False
+
+    @property
+    def has_direct(self) -> bool:
+        """Going direct is measured as well: what a gateway adds is the difference."""
+        return self.latency or self.stream
 
     def arguments(self, *, slow: bool, faithful: bool, seconds: float, connections: int = 0) -> list[str]:
         """The load generator's options; `connections` in place of the case's own, where plain answers come over several."""

@@ -93,7 +93,7 @@ class Comparison:
         for number in range(1, rounds + 1):
             for case in self._cases:
                 say(f"round {number} of {rounds}: {case.name}")
-                if case.latency:
+                if case.has_direct:
                     self._direct(case, number, seconds)
                 for kind in self._kinds:
                     if case.name not in kind.cannot:

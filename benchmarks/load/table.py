@@ -44,8 +44,10 @@ def _case(case: Case, results: Results) -> str:
             ("chunks/s", _of("stream", "chunks_per_s"), 0, False),
             ("coalesced %", _coalesced, 0, False),
             ("gap p50 us", _of("stream", "gap_us", "p50"), 0, False),
-            ("gap p99 us", _of("stream", "gap_us", "p99"), 0, True),
+            ("gap p99 us", _of("stream", "gap_us", "p99"), 0, False),
             ("first event p50 us", _of("stream", "first_event_us", "p50"), 0, False),
+            ("delay p50 us", _of("stream", "delay_us", "p50"), 0, False),
+            ("delay p99 us", _of("stream", "delay_us", "p99"), 0, True),
         ]
     else:
         columns += [
@@ -56,8 +58,10 @@ def _case(case: Case, results: Results) -> str:
     heads = ["gateway"]
     for title, _, _, ratio in columns:
         heads += [title, f"x {YARDSTICK}"] if ratio else [title]
-    if case.latency:
-        heads += ["added p50 us", f"x {YARDSTICK}", "added p99 us"]
+    # Latency of an answer, or delay of a chunk.
+    through = ("stream", "delay_us") if case.stream else ("latency_us",)
+    if case.has_direct:
+        heads += ["added p50 us", f"x {YARDSTICK}", "added p99 us", f"x {YARDSTICK}"]
     rows = []
     for name, samples in gateways.items():
         row = [_marked(name, samples)]
@@ -65,8 +69,8 @@ def _case(case: Case, results: Results) -> str:
             row.append(_spread([figure(sample) for sample in samples], digits))
             if ratio:
                 row.append("" if name == DIRECT else _ratio(samples, gateways.get(YARDSTICK), figure))
-        if case.latency:
-            row += _added(name, gateways)
+        if case.has_direct:
+            row += _added(name, gateways, through)
         rows.append(row)
     return _table(heads, rows)
 
@@ -82,19 +86,22 @@ def _features(case: Case, results: Results) -> str:
     return "\n".join(lines)
 
 
-def _added(name: str, gateways: dict[str, list[Sample]]) -> list[str]:
+def _added(name: str, gateways: dict[str, list[Sample]], path: tuple[str, ...]) -> list[str]:
     """Latency through the gateway minus that of going direct, in the same round."""
     if name == DIRECT or DIRECT not in gateways:
-        return ["", "", ""]
+        return ["", "", "", ""]
 
     def added(gateway: str, percentile: str) -> list[float]:
-        figure = _of("latency_us", percentile)
+        figure = _of(*path, percentile)
         pairs = zip(gateways.get(gateway, []), gateways[DIRECT])
         return [(figure(through) or 0.0) - (figure(direct) or 0.0) for through, direct in pairs]
 
-    p50, yardstick = added(name, "p50"), added(YARDSTICK, "p50")
-    ratio = f"{median(p50) / median(yardstick):.2f}" if yardstick and median(yardstick) > 0 else ""
-    return [_spread(p50, 0), ratio, _spread(added(name, "p99"), 0)]
+    row = []
+    for percentile in ("p50", "p99"):
+        mine, yardstick = added(name, percentile), added(YARDSTICK, percentile)
+        row.append(_spread(mine, 0))
+        row.append(f"{median(mine) / median(yardstick):.2f}" if yardstick and median(yardstick) > 0 else "")
+    return row
 
 
 def _memory(results: Results) -> str:

@@ -39,10 +39,11 @@ def test_one_round_of_nginx(tmp_path: Path) -> None:
         assert 1 < sample["cpu_us"] < 5_000
         assert (sample["report"]["errors"], sample["report"]["non_2xx"]) == (0, 0)
         assert sample["report"]["completed"] == sample["report"]["started"] > 0
-    assert run["samples"]["one"]["direct"]
+    assert run["samples"]["one"]["direct"] and run["samples"]["stream"]["direct"]
     assert run["memory"]["nginx"]["rss_bytes"] > 1_000_000
     text = tables.read_text()
     assert "| nginx |" in text and "WRONG" not in text
+    assert "| delay p99 us |" in text and "| added p99 us |" in text
     assert text.strip() in done.stdout
 
 

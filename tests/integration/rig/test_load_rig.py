@@ -68,6 +68,13 @@ def test_every_event_of_every_stream_arrives(binary: Path, upstream: str) -> Non
     assert (seen["streams"], seen["events"], seen["aborted"]) == (20, 20 * 30, 0)
 
 
+def test_the_delay_of_an_event_is_less_than_its_stream_takes(binary: Path, upstream: str) -> None:
+    report = rig.run(binary, upstream + PATH, "--streams", "1", "--requests", "5", "--events", "10")
+    delay = report["stream"]["delay_us"]
+    assert 0 <= delay["min"] <= delay["p50"] <= delay["max"] < report["latency_us"]["max"]
+    assert delay["max"] > 0
+
+
 def test_open_loop_keeps_its_rate(binary: Path, upstream: str) -> None:
     report = rig.run(binary, upstream + PATH, "--rate", "200", "--duration", "0.5")
     assert (report["mode"], report["started"], report["completed"]) == ("open", 100, 100)

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::clock::Anchor;
 use crate::histogram::Histogram;
 
 /// Statistics of a run's streams.
@@ -13,6 +14,9 @@ pub(crate) struct StreamStats {
     pub(crate) gap: Histogram,
     /// Nanoseconds from sending a request to its first event.
     pub(crate) first: Histogram,
+    /// Nanoseconds from when the null server sent an event to when it was read here.
+    pub(crate) delay: Histogram,
+    anchor: Anchor,
 }
 
 impl StreamStats {
@@ -22,6 +26,8 @@ impl StreamStats {
             coalesced: 0,
             gap: Histogram::new(),
             first: Histogram::new(),
+            delay: Histogram::new(),
+            anchor: Anchor::now(),
         }
     }
 }
@@ -93,6 +99,9 @@ impl EventChecker {
         } else if let Some(number) = numbered(data) {
             self.in_order &= number == self.next && !self.usage;
             self.next += 1;
+            if let Some(stamp) = stamp(data) {
+                stats.delay.record(stats.anchor.nanos_since(stamp, now));
+            }
         } else if memchr::memmem::find(data, b"\"total_tokens\"").is_some() {
             self.usage = true;
         }
@@ -105,6 +114,12 @@ fn numbered(data: &[u8]) -> Option<u32> {
     let at = memchr::memchr(b'#', data)? + 1;
     let digits = data.get(at..at + 6)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// The ten digits of `created`: when the event was sent (clock.rs).
+fn stamp(data: &[u8]) -> Option<u64> {
+    let at = memchr::memmem::find(data, b"\"created\":")? + 10;
+    std::str::from_utf8(data.get(at..at + 10)?).ok()?.parse().ok()
 }
 
 /// Nanoseconds from one instant to a later one.

@@ -8,6 +8,7 @@
 mod alarm;
 mod chunked;
 mod cli;
+mod clock;
 mod connection;
 mod events;
 mod histogram;

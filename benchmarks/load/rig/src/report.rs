@@ -84,12 +84,13 @@ impl Report {
         if let Some(streams) = &self.streams {
             let _ = write!(
                 text,
-                r#","stream":{{"chunks":{},"coalesced":{},"chunks_per_s":{:.1},"gap_us":{},"first_event_us":{}}}"#,
+                r#","stream":{{"chunks":{},"coalesced":{},"chunks_per_s":{:.1},"gap_us":{},"first_event_us":{},"delay_us":{}}}"#,
                 streams.events,
                 streams.coalesced,
                 per_s(streams.events),
                 spread(&streams.gap),
                 spread(&streams.first),
+                spread(&streams.delay),
             );
         }
         let own = self

@@ -11,6 +11,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::alarm::Alarm;
 use crate::chunked::ChunkDecoder;
 use crate::cli::{Pace, UpstreamOptions};
+use crate::clock;
 use crate::http::{Head, Malformed};
 use crate::payload;
 
@@ -91,9 +92,10 @@ struct Texts {
     health: Vec<u8>,
     models: Vec<u8>,
     not_found: Vec<u8>,
-    /// One event in its chunk; the digits of its number are overwritten for each.
+    /// One event in its chunk; the digits of its number and of when it is sent are overwritten for each.
     event: Vec<u8>,
     number_at: usize,
+    stamp_at: usize,
     default_events: u32,
 }
 
@@ -343,7 +345,7 @@ impl Server {
             return self.answer_pending(index, connection);
         }
         if connection.unsent.len() < MAX_UNSENT {
-            self.texts.set_number(next);
+            self.texts.set_number(next, clock::micros());
             if next == 0 {
                 connection.send(&[STREAM_HEAD, &self.texts.event].concat())?;
             } else {
@@ -396,6 +398,7 @@ impl Texts {
     fn new(default_events: u32) -> Self {
         let event = chunk(&payload::event(0));
         let number_at = memchr::memchr(b'#', &event).map_or(0, |at| at + 1);
+        let stamp_at = memchr::memmem::find(&event, b"\"created\":").map_or(0, |at| at + 10);
         let models = format!(
             r#"{{"object":"list","data":[{{"id":"{0}","object":"model","created":1735689600,"owned_by":"vllm","root":"{0}","max_model_len":131072}}]}}"#,
             payload::MODEL
@@ -410,15 +413,18 @@ impl Texts {
             not_found: not_found.into_bytes(),
             event,
             number_at,
+            stamp_at,
             default_events,
         }
     }
 
-    fn set_number(&mut self, number: u32) {
-        let mut rest = number;
-        for digit in self.event[self.number_at..self.number_at + 6].iter_mut().rev() {
-            *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-            rest /= 10;
+    fn set_number(&mut self, number: u32, stamp: u64) {
+        for (at, digits, value) in [(self.number_at, 6, number.into()), (self.stamp_at, 10, stamp)] {
+            let mut rest: u64 = value;
+            for digit in self.event[at..at + digits].iter_mut().rev() {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+                rest /= 10;
+            }
         }
     }
 }
@@ -530,9 +536,9 @@ mod tests {
     #[test]
     fn the_event_carries_its_number() {
         let mut texts = Texts::new(1);
-        texts.set_number(123_456);
+        texts.set_number(123_456, 1_735_689_600);
         assert_eq!(texts.event, chunk(&payload::event(123_456)));
-        texts.set_number(7);
+        texts.set_number(7, 1_735_689_600);
         assert_eq!(texts.event, chunk(&payload::event(7)));
     }
 }
