@@ -214,7 +214,7 @@ class Builder:
             compiled.limits = book.of_route(compiled.record)
             compiled.mirror = self._mirror(compiled.record, copies)
             compiled.stages = tuple(stage for make in STAGES if (stage := make(compiled.record)) is not None)
-        admin = self._admin_path(admin_path)
+        admin = self._admin_routes(admin_path)
         for compiled in admin:
             compiled.limits = book.of_own(compiled.access)
         labels = {name: self._segment.intern(name) for name in _model_names(settings)}
@@ -306,7 +306,7 @@ class Builder:
             pins=[upstream.url for upstream in upstreams[:PINNED]] if route.pin_by else None,
         )
 
-    def _admin_path(self, path: str) -> list[CompiledRoute]:
+    def _admin_routes(self, path: str) -> list[CompiledRoute]:
         """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and
         outlier detection, queue and redaction."""
         upstream = Upstream(url=f"unix:{path}", tls=False, host=path, port=0)
