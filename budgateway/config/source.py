@@ -70,10 +70,14 @@ class Source:
             self.variables[table, key] = place
 
     def _note_override(self, table: str, key: str, before: object, value: object, place: str) -> None:
-        if str(before).lower() == str(value).lower():
+        try:
+            former = str(before)
+        except ValueError:  # an int beyond sys.get_int_max_str_digits, which TOML can write in hexadecimal
+            former = "a number far too large"
+        if former.lower() == str(value).lower():
             return
         # Secrets, and values that may hold one, are not shown.
-        was = f" = {before}" if (table, key) in SHOWN else ""
+        was = f" = {former}" if (table, key) in SHOWN else ""
         file = self.places.get((table,), "the file")
         self.notices.append(f"{place} replaces {table}.{key}{was} of {file}")
 

@@ -110,6 +110,12 @@ def test_without_a_configuration_the_suggestion_is_with_the_problem(
     assert caught.value.problems[1:] == ["environment: VLLM_ENDPOINT is not read; did you mean VLLM_ENDPOINTS?"]
 
 
+def test_a_number_that_python_does_not_write_can_be_replaced(write: Callable[..., Path]) -> None:
+    file = write(MINIMAL + f"[gateway]\nport = [0x{'f' * 4000}]\n")
+    settings = load_config(file, environ={"GATEWAY_PORT": "8088"})
+    assert settings.notices == ("environment: GATEWAY_PORT replaces gateway.port = a number far too large of one.toml",)
+
+
 def test_what_a_variable_replaces_is_said_and_no_secret_is(write: Callable[..., Path]) -> None:
     text = (
         "[gateway]\nhost = '127.0.0.1'\nport = 1\nlog_level = 'warn'\n[redis]\nurl = 'redis://one'\n"
