@@ -93,7 +93,7 @@ async def test_systemd_never_hears_that_a_gateway_is_ready_after_it_stops(tmp_pa
                 # A reload may be under way as well.
                 server.process.send_signal(signal.SIGHUP)
                 server.process.send_signal(signal.SIGTERM)
-                assert await asyncio.to_thread(server.process.wait, 20) == 0
+                assert await asyncio.to_thread(server.process.wait, 20) == 0, server.output
             told = []
             while True:
                 try:
