@@ -76,7 +76,7 @@ WITHIN = {
     "stray": ("budgateway/", "docs/", "tests/unit/"),
 }
 # Configuration keys, metrics, headers, error codes and other projects' names are not ours to rename.
-PUBLIC = {"spare_worker", "SPARE_WORKER"}
+PUBLIC = {"spare_worker", "SPARE_WORKER", "office"}  # office: a key of the instance file
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")

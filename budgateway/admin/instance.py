@@ -174,7 +174,9 @@ def _written(place: Path, instance: Instance) -> Path | None:
         if not _is_ours(place):
             return None
         # Written whole, then renamed: a command may read it at any moment.
-        beside.write_text(json.dumps(dataclasses.asdict(instance)))
+        written = dataclasses.asdict(instance)
+        written["office"] = written.pop("admin")  # the name in the files of earlier builds
+        beside.write_text(json.dumps(written))
         beside.replace(file)
     except OSError:
         return None
@@ -187,7 +189,7 @@ def _read(file: Path) -> Instance | None:
         return Instance(
             int(given["pid"]),
             str(given["url"]),
-            str(given["admin"]),
+            str(given["office"]),
             str(given.get("handover", "")),
             str(given.get("host", "")),
             bool(given.get("draining", False)),

@@ -68,7 +68,7 @@ class Operated:
                 assert time.monotonic() < deadline, "the gateway left no card"
                 time.sleep(0.01)
             (instance,) = found
-            self._admin_path = json.loads(instance.read_text())["admin"]
+            self._admin_path = json.loads(instance.read_text())["office"]
         return AdminClient(admin=self._admin_path).call(method, path)
 
     async def stats(self) -> dict[str, Any]:

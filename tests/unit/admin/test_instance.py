@@ -89,7 +89,7 @@ def test_the_card_of_an_earlier_version_counts_while_its_socket_is_there(tmp_pat
     here = tmp_path / "cards"
     here.mkdir(mode=0o700)
     admin = tmp_path / "admin.sock"
-    text = json.dumps({"pid": os.getpid(), "url": URL, "admin": str(admin), "handover": "/h"})
+    text = json.dumps({"pid": os.getpid(), "url": URL, "office": str(admin), "handover": "/h"})
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(admin))
         (here / f"{os.getpid()}.json").write_text(text)
