@@ -1,4 +1,4 @@
-"""Which test files run code that is compiled in one flavour and interpreted in the other: found in their imports."""
+"""The test files that run code which is compiled in one flavour and interpreted in the other: found in their imports."""
 
 from __future__ import annotations
 

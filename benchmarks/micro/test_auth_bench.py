@@ -106,7 +106,7 @@ def test_first_token(benchmark: Any, algorithm: str, way: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS256", *PRIVATE])
 def test_new_credential_compiled(benchmark: Any, algorithm: str) -> None:
-    """What `test_known_credential_compiled` does, for 64 tokens never seen before: divide by 64."""
+    """Do as `test_known_credential_compiled` does, for 64 tokens never seen before: divide by 64."""
     exchanges = [exchange(f"authorization: Bearer {signed(algorithm, number)}") for number in range(64)]
 
     def run(auth: CredentialAuthenticator) -> None:

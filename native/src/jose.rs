@@ -19,7 +19,7 @@ pub(crate) struct TokenVerifier {
     pub(crate) inner: Arc<core::Verifier>,
 }
 
-/// What is read of `records.Issuer`.
+/// The fields read of `records.Issuer`.
 #[derive(FromPyObject)]
 struct Issuer {
     name: String,

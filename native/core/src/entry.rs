@@ -16,7 +16,7 @@ pub trait Consumer: Debug + Send {
     fn enter(&mut self, entry: &Entry<'_>, charge: &Charge) -> usize;
 }
 
-/// What an exchange used, and what that costs.
+/// The usage of an exchange, and its cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Charge {
     /// The tokens.
@@ -111,13 +111,13 @@ pub struct Entry<'a> {
     pub request_id: &'a str,
     /// The client's address.
     pub client: &'a str,
-    /// Who asked.
+    /// The id of the principal.
     pub principal: &'a str,
     /// The principal's tenant.
     pub tenant: &'a str,
     /// The status sent, 0 to 1023.
     pub status: u16,
-    /// How it ended.
+    /// The end of the exchange.
     pub outcome: Outcome,
     /// The code of the error that ended it, or empty.
     pub error: &'a str,
@@ -125,7 +125,7 @@ pub struct Entry<'a> {
     pub is_stream: bool,
     /// True when the request was sent to an upstream.
     pub is_asked: bool,
-    /// How often it was sent.
+    /// The number of times it was sent.
     pub attempts: u64,
     /// Retries by reason: an eight-bit count for each of `RETRY_REASONS`, the first in the lowest bits.
     pub retries: u64,

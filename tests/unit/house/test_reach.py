@@ -1,4 +1,4 @@
-"""Which test files need both flavours is found in their imports: the others load no compiled module when they are imported."""
+"""The search for test files that need both flavours: the others load no compiled module when they are imported."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ pub struct Issuer {
     pub any_audience: bool,
     /// Allowed clock difference.
     pub leeway_s: f64,
-    /// Where claims are.
+    /// The names or paths of the claims.
     pub claims: ClaimPaths,
     /// The tenant of all its tokens; empty: the claim counts.
     pub tenant: Box<str>,
