@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ def starting(folder: Path, env: dict[str, str] | None = None, arguments: tuple[s
         yield server
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short path: that of the admin socket in it may have 107 bytes, and `tmp_path` alone can have 80."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
 def until_held(server: Server) -> None:
     """Wait for the first thing that the gateway does: to hold signals back. What an interpreter does before that is not its own."""
     bit = 1 << (signal.SIGHUP - 1)
@@ -49,8 +57,8 @@ def until_held(server: Server) -> None:
         assert time.monotonic() < deadline, "it never held them"
 
 
-async def test_operators_signals_do_not_kill_a_gateway_that_starts(tmp_path: Path) -> None:
-    with starting(tmp_path) as server:
+async def test_operators_signals_do_not_kill_a_gateway_that_starts(folder: Path) -> None:
+    with starting(folder) as server:
         await asyncio.to_thread(until_held, server)
         while "listening" not in server.output:
             for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -68,26 +76,26 @@ async def test_operators_signals_do_not_kill_a_gateway_that_starts(tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after_s", [0.0, 0.05, 0.1, 0.2, 0.3, 0.5])
 async def test_a_gateway_that_starts_ends_when_it_is_told_to(
-    tmp_path: Path, after_s: float, number: signal.Signals
+    folder: Path, after_s: float, number: signal.Signals
 ) -> None:
-    with starting(tmp_path) as server:
+    with starting(folder) as server:
         await asyncio.to_thread(until_held, server)
         await asyncio.sleep(after_s)
         server.process.send_signal(number)
         assert await asyncio.to_thread(server.process.wait, 20) == 0, server.output
         assert "Traceback" not in server.output
-        assert not list(tmp_path.glob("**/*.sock"))
-        assert not list(tmp_path.glob("**/*.json"))
+        assert not list(folder.glob("**/*.sock"))
+        assert not list(folder.glob("**/*.json"))
 
 
-async def test_systemd_never_hears_that_a_gateway_is_ready_after_it_stops(tmp_path: Path) -> None:
+async def test_systemd_never_hears_that_a_gateway_is_ready_after_it_stops(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
+        systemd.bind(str(folder / "notify"))
         systemd.setblocking(False)
         for index in range(6):
-            folder = tmp_path / str(index)
-            folder.mkdir()
-            with starting(folder, {"NOTIFY_SOCKET": str(tmp_path / "notify")}) as server:
+            place = folder / str(index)
+            place.mkdir()
+            with starting(place, {"NOTIFY_SOCKET": str(folder / "notify")}) as server:
                 await asyncio.to_thread(until_held, server)
                 await asyncio.sleep(0.1 * index)
                 # A reload may be under way as well.
@@ -105,15 +113,15 @@ async def test_systemd_never_hears_that_a_gateway_is_ready_after_it_stops(tmp_pa
 
 
 @pytest.mark.parametrize("where", ["absent", "file", "unwritable"])
-async def test_a_runtime_directory_that_cannot_be_used_is_said_in_a_line(tmp_path: Path, where: str) -> None:
-    place = tmp_path / where
+async def test_a_runtime_directory_that_cannot_be_used_is_said_in_a_line(folder: Path, where: str) -> None:
+    place = folder / where
     if where == "file":
         place.touch()
     elif where == "unwritable":
         if os.getuid() == 0:
             pytest.skip("root writes anywhere")
         place.mkdir(0o500)
-    with starting(tmp_path, {"RUNTIME_DIRECTORY": str(place)}) as server:
+    with starting(folder, {"RUNTIME_DIRECTORY": str(place)}) as server:
         assert await asyncio.to_thread(server.process.wait, 20) == 1
         assert "Traceback" not in server.output
         assert str(place) in server.output
