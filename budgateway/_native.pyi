@@ -6,7 +6,7 @@ are None or -1, never an exception. A malformed message raises a class of `budga
 
 from collections.abc import Callable, Sequence
 from types import MappingProxyType
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Literal, Protocol, final
 
 from typing_extensions import Buffer
 
@@ -41,6 +41,10 @@ class Segment:
     def intern(self, name: str) -> int:
         """Return the id of a label, the same in every process; 0 ("other") for "" and when the table is full.
         Idempotent."""
+    def intern_model(self, name: str) -> int:
+        """Return the id of a model's name likewise. A label of the same name has another id."""
+    def models(self) -> list[tuple[str, int]]:
+        """Return the models that have an id, with it."""
     def label(self, id: int) -> str:
         """Return the name of an id; "other" for 0 and for unknown ids."""
     def upstream(self, url: str) -> int:
@@ -507,6 +511,60 @@ class AccessLog:
     @property
     def dropped(self) -> int: ...
 
+@final
+class Tracer:
+    """Decides which exchanges of this process are traced, and buffers a record of each one that is kept
+    (`budgateway.observe.trace_record` reads them). `seed`: two random numbers of 64 bits."""
+
+    def __new__(
+        cls,
+        segment: Segment,
+        seed: tuple[int, int],
+        *,
+        ratio: float,
+        parent: Literal["follow", "link", "ignore"],
+        keep_errors: bool,
+        keep_slower_than_ns: int,
+        max_per_second: float,
+        keeps_all: bool,
+        propagates: bool,
+        capacity_bytes: int = 4 << 20,
+    ) -> Tracer: ...
+    def decide(self, head: RequestHead, /) -> Trace | None:
+        """Return the trace of an exchange that begins; None when it is not sampled."""
+    def late(self) -> Trace:
+        """Return a trace that is not sampled: notes failed attempts for an exchange that may be kept for its end."""
+    def drain(self) -> tuple[bytes, int, int]:
+        """Take the buffered records. Returns them, their number, and the number of those dropped since the last call:
+        for `max_per_second`, or because the buffer was full."""
+
+@final
+class Trace:
+    """The trace of one exchange: its ids, its attempts, and points in time. Times are monotonic nanoseconds."""
+
+    @property
+    def trace_id(self) -> str: ...
+    @property
+    def is_sampled(self) -> bool: ...
+    def begin(self, upstream: str, began_ns: int, is_reused: bool, /) -> int:
+        """Begin an attempt; return its number."""
+    def edits(self, number: int, edits: HeadEdits | None, /) -> HeadEdits | None:
+        """Return the edits of an attempt's head with the trace's headers added; None when its upstream is
+        not to join the trace."""
+    def sent(self, number: int, now_ns: int, /) -> None:
+        """Note that an attempt's request was sent."""
+    def failed(self, number: int, now_ns: int, status: int, reason: int, /) -> None:
+        """Note that an attempt was given up: the status of its response, 0 without one, and the number of the reason.
+        Only the first call counts."""
+    def note(self, kind: int, at_ns: int, /) -> None:
+        """Note a point in time; a few dozen are kept."""
+    @property
+    def notes(self) -> list[tuple[int, int]]:
+        """Kind and time of each note."""
+    @property
+    def last_sent(self) -> tuple[int, int]:
+        """Times at which the last attempt began and was sent; zeros without one."""
+
 class _Principal(Protocol):
     @property
     def id(self) -> str: ...
@@ -529,11 +587,13 @@ class Ledger:
     def record(
         self, head: RequestHead | None, answer: BodyPump | ResponseHead | bytes | None, reservation: Reservation | None,
         price: Price | None, principal: _Principal | None, *, request_id: str, client: str, model: str, upstream: str,
-        error: str,
+        error: str, trace: Trace | None = None,
     ) -> int:  # fmt: skip
         """Enter the exchange in the row. Its usage is what `answer` reports (the pump of its body, a whole JSON body,
         or the head that preceded one), or else an estimate; the bytes that a pump passed are added to `bytes_out`.
         Returns the number of buffered bytes of access lines."""
+    def follow(self, tracer: Tracer | None, /) -> None:
+        """Have ended exchanges kept by this tracer from now on, or by none."""
     @property
     def used(self) -> tuple[int, int]:
         """The tokens and micro-dollars of the exchange recorded last."""
@@ -827,6 +887,7 @@ class RequestHeadWriter:
         strip: str,
         allow: Sequence[str],
         fixed: Sequence[tuple[str, str]],
+        without: Sequence[str] = ...,
     ) -> RequestHeadWriter:
         """`host` is the Host header's value; `prefix` is put before the path after `strip` was removed from it (a
         prefix ending in the path's own first segment, as in `/v1` + `/v1/chat`, is not doubled); `fixed` headers are

@@ -87,6 +87,8 @@ from budgateway._native import (
     Sockets,
     Split,
     TokenVerifier,
+    Trace,
+    Tracer,
     Transport,
     UpstreamHealth,
     UsageScanner,
@@ -177,6 +179,8 @@ __all__ = [
     "Sockets",
     "Split",
     "TokenVerifier",
+    "Trace",
+    "Tracer",
     "Transport",
     "UpstreamHealth",
     "UsageScanner",
@@ -184,7 +188,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 15
+ABI = 16
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

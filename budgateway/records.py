@@ -200,11 +200,16 @@ class Provider:
     max_idle: int = 512  # idle connections kept to each upstream, per worker
     max_queue: int = 1024  # exchanges that wait while every upstream is at its limit, all workers together
     queue_timeout_s: float = 10.0
+    forward_trace: bool = True  # traceparent, tracestate and baggage go to its upstreams
     tls_verify: bool = True
     tls_ca_file: str = ""
     tls_ca: Pem | None = field(default=None, compare=False)  # the file's contents when the configuration was read
     hold_bytes: int = 64 * 1024  # of an answer, buffered until it proves to be one; 0: passed on at once
     first_event_s: float = 0.0  # time for a stream's first event before another upstream; 0: half the route's timeout
+
+    def upstream_label(self, number: int) -> str:
+        """Return an upstream's name for headers, logs, errors, spans and the admin endpoints."""
+        return self.name if len(self.upstreams) == 1 else f"{self.name}/{number}"
 
     def upstream_model(self, model: str) -> str:
         """Return the upstream's name for the client's model. An alias of the whole name wins; otherwise the prefix is
@@ -439,6 +444,26 @@ class OutlierSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Tracing:
+    """Tracing: which exchanges are traced, and where their spans are sent."""
+
+    endpoint: str = ""  # the whole URL; empty: spans are made of no exchange, only timelines
+    protocol: Literal["otlp", "jaeger"] = "otlp"
+    headers: tuple[tuple[str, Secret], ...] = ()
+    ratio: float = 0.01  # of exchanges without a parent to follow
+    parent: Literal["follow", "link", "ignore"] = "follow"
+    keep_errors: bool = True
+    keep_slower_than_s: float = 10.0  # 0: none is kept for that
+    max_per_second: float = 50.0  # all workers together
+    service_name: str = "budgateway"
+    resource: tuple[tuple[str, str], ...] = ()
+    principal: bool = True  # spans say who asked
+    requests: bool = False  # every exchange has a timeline
+    ca_file: str = ""
+    timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class StoreNode:
     """The address of a Redis server, a Sentinel or a cluster node."""
 
@@ -597,6 +622,7 @@ class Settings:
     metrics_enabled: bool = True
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9090  # 0: no port of its own
+    tracing: Tracing | None = None  # None: nothing is traced
     rate_limit: RateLimit | None = None
     limit_rules: tuple[LimitRule, ...] = ()
     limits: LimitSettings = field(default_factory=LimitSettings)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from budgateway.admin.rates import Rates
     from budgateway.admin.usage import UsageReport
     from budgateway.credentials.refresher import CredentialRefresher
+    from budgateway.observe.tracing import Tracing
     from budgateway.records import Principal, Settings
 
 PREFIX = "/admin"
@@ -37,6 +38,7 @@ class Operations(Protocol):
     settings: Settings
     started: float  # monotonic seconds
     refresher: CredentialRefresher
+    tracing: Tracing
 
     async def reload(self) -> Difference: ...
     async def rollback(self) -> Difference: ...
@@ -82,6 +84,7 @@ class AdminApi:
             "/routes": {"GET": self._routes},
             "/stats": {"GET": self._stats},
             "/usage": {"GET": self._usage},
+            "/requests": {"GET": self._requests},
             "/providers/health": {"GET": self._providers},
             "/config": {"GET": self._config},
             "/openapi.json": {"GET": self._openapi},
@@ -142,6 +145,12 @@ class AdminApi:
 
     async def _usage(self, request: Request) -> Answer:
         return 200, self._report.document(dict(parse_qsl(request.query, keep_blank_values=True)))
+
+    async def _requests(self, request: Request) -> Answer:
+        wanted = dict(parse_qsl(request.query, keep_blank_values=True))
+        if unknown := wanted.keys() - {"id"}:
+            raise BadRequest(f"unknown parameter {sorted(unknown)[0]!r}: there is id")
+        return 200, {"requests": self._operations.tracing.requests(wanted.get("id", ""))}
 
     async def _providers(self, request: Request) -> Answer:
         return 200, {"providers": self._health.providers()}

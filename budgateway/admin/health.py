@@ -7,7 +7,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgateway import native
-from budgateway.app.wiring import Pools, care_of, targets_of, upstream_keys, upstream_label
+from budgateway.app.wiring import Pools, care_of, targets_of, upstream_keys
 from budgateway.health.prober import ProbedUpstream, Prober
 from budgateway.observe.metrics import queues
 
@@ -55,7 +55,7 @@ class Health:
                 slot = self._segment.upstream(keys[provider.name, upstream.url])
                 # For reading only: this selector never picks.
                 selector = native.Selector(self._segment, 0, "round_robin", [(slot, 1)], **care_of(settings, provider))
-                self._rows.append(_Row(provider, upstream, upstream_label(provider, number), slot, selector))
+                self._rows.append(_Row(provider, upstream, provider.upstream_label(number), slot, selector))
 
     def upstreams(self) -> list[dict[str, Any]]:
         """Return each upstream's state."""
@@ -172,6 +172,7 @@ def probed(
             for slot, target in zip(slots, found, strict=True):
                 one = ProbedUpstream(target.label, slot, target, provider.health_check)
                 one.by_load = provider.name in by_load
+                one.model_prefix = provider.strip_model_prefix
                 wanted.append(one)
     return wanted, upstreams
 

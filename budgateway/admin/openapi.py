@@ -23,6 +23,14 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, str], str], ...] = (
         {"400": "An unknown parameter"},
         "Usage",
     ),
+    (
+        "/admin/requests",
+        "get",
+        "listRequests",
+        "The timelines of the last requests, newest first, with ENABLE_REQUEST_TRACING; `id` selects a request id",
+        {"400": "An unknown parameter"},
+        "Requests",
+    ),
     ("/admin/providers/health", "get", "providersHealth", "The state of every upstream", {}, "Providers"),
     ("/admin/config", "get", "config", "The configuration in effect; secrets are ***", {}, "Config"),
     (
@@ -272,6 +280,7 @@ def _schemas() -> dict[str, Any]:
         ),
         "Restarting": _record(status=text, workers=whole),
         "Upstreams": _record(upstreams=_list(upstream)),
+        "Requests": _record(requests=_list(_OBJECT)),
         "Usage": _record(since=text, by=_list(text), usage=_list(_OBJECT), total=_OBJECT),
         "Document": _OBJECT,
         "Key": key,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from budgateway import native
 
 SAMPLE_S = 5.0
+FALLBACK = 7  # its place among the reasons of a retry (balance.attempts_cy)
 KEPT = 13  # one minute of samples, and the one before
 
 
@@ -19,11 +20,19 @@ class Rates:
     def __init__(self, metrics: native.Metrics) -> None:
         self._metrics = metrics
         self._samples: deque[tuple[float, int]] = deque(maxlen=KEPT)
+        self.fallbacks: dict[str, int] = {}  # exchanges that went to a fallback, by route, as of the last sample
         self.sample()
 
     def sample(self) -> None:
         """Record the current number of requests."""
-        self._samples.append((time.monotonic(), sum(row.count for row in self._metrics.collect())))
+        total = 0
+        fallbacks: dict[str, int] = {}
+        for row in self._metrics.collect():
+            total += row.count
+            if row.retries[FALLBACK]:
+                fallbacks[row.route] = fallbacks.get(row.route, 0) + row.retries[FALLBACK]
+        self.fallbacks = fallbacks
+        self._samples.append((time.monotonic(), total))
 
     def document(self) -> dict[str, Any]:
         """Return totals, rates and counts by route for `GET /admin/stats`."""

@@ -23,6 +23,7 @@ from budgateway.admin.usage import UsageReport
 from budgateway.app.dataplane import SWEEP_S, bound_socket
 from budgateway.app.wiring import Pools, targets_of
 from budgateway.auth.roles import Roles, Visibility
+from budgateway.health.changes import StateChanges
 from budgateway.health.prober import Prober
 from budgateway.observe.metrics import Exposition
 from budgateway.server.connection_cy import protocols
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 
 SCRAPE_NS = 1_000_000_000  # how long an idle Prometheus connection stays open for a request already on its way
+CHANGES_S = 1.0  # between two looks for changes of state to log
 LOOK_S = 1.0  # between two checks of our files in directories that others clean
 
 _log = logging.getLogger("budgateway.admin")
@@ -57,6 +59,8 @@ class AdminServer:
         self._health = Health(segment, settings, self._prober)
         self._rates = Rates(native.Metrics(segment))
         self._rates_due = 0.0
+        self._changes = StateChanges()
+        self._changes_due = 0.0
         self._usage = UsageReport(native.UsageTable(segment))
         self._handlers: list[AdminHandler] = []
         self._instances = InstanceIndex()
@@ -92,7 +96,9 @@ class AdminServer:
         loop = asyncio.get_running_loop()
         catalogue = self._catalogue(settings)
         visibility = Visibility(Roles(settings.auth), settings.routes)
-        exposition = Exposition(self._segment, self._operations.facts, self._health.upstreams)
+        exposition = Exposition(
+            self._segment, self._operations.facts, self._health.upstreams, self._operations.tracing.counts
+        )
         self._prober.adopt(*probed(settings, self._segment, resolver=self._resolver))
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running, self._usage)
@@ -235,10 +241,14 @@ class AdminServer:
         for server_state in self._server_states:
             with self._steps.step("sweeping the admin server's connections"):
                 server_state.sweep(now_ns)
-        if now_ns / 1e9 >= self._rates_due:
-            self._rates_due = now_ns / 1e9 + SAMPLE_S
+        now_s = now_ns / 1e9
+        if now_s >= self._changes_due:
+            self._changes_due = now_s + CHANGES_S
+            with self._steps.step("looking for changes of state"):
+                without = self._health.routes_without_upstream(now_s)
+                self._changes.look(self._health.upstreams(), without, self._rates.fallbacks, now_s)
+        if now_s >= self._rates_due:
+            self._rates_due = now_s + SAMPLE_S
             with self._steps.step("sampling rates"):
                 self._rates.sample()
-            with self._steps.step("checking for routes without an upstream"):
-                self._health.routes_without_upstream(time.monotonic())  # records since when
         self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)

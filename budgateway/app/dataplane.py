@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from budgateway.app.wiring import Pools
     from budgateway.proxy.pipeline_cy import Snapshot
-    from budgateway.records import Settings
+    from budgateway.records import Settings, Tracing
     from budgateway.transport.client_cy import Pool
 
 SWEEP_S = 0.25
@@ -173,6 +173,11 @@ class DataPlane:
         self.server_state.bound(open_files())
         self.server_state.proxies = proxies_of(settings)
         self.server_state.networks = Networks(settings.limits.ipv6_prefix)
+        self._recorder = recorder
+        self._tracer: native.Tracer | None = None
+        # called with the records of traced exchanges, their number, and the number of those dropped
+        self.on_spans: Callable[[bytes, int, int], None] | None = None
+        self._trace(settings)
         self.fastpath: FastPath | None = None
         if self._plain is not None:
             self.fastpath = FastPath(self.relay, recorder)
@@ -302,6 +307,7 @@ class DataPlane:
         self.queues.adopt(settings.providers)
         self.pools = successor.pools
         successor.snapshot.auth.learn()  # credentials that arrived since it was built
+        self._trace(settings)
         self._serve(successor.snapshot)
         self.server_state.keepalive_ns = int(settings.keepalive_s * 1e9)
         self.server_state.head_timeout_ns = int(settings.head_timeout_s * 1e9)
@@ -314,6 +320,21 @@ class DataPlane:
                 target.pool.name = target.label
         self._models_version = -1
         self._follow_models()
+
+    def _trace(self, settings: Settings) -> None:
+        """Trace exchanges that begin from now on by these settings."""
+        self._send_spans()  # what the former tracer has kept
+        self._tracer = (
+            None if settings.tracing is None else tracer_of(settings.tracing, settings.workers, self._segment)
+        )
+        self._recorder.ledger.follow(self._tracer)
+        self.relay.follow_tracer(self._tracer, settings.tracing is not None and settings.tracing.requests)
+
+    def _send_spans(self) -> None:
+        if self._tracer is not None and self.on_spans is not None:
+            records, kept, dropped = self._tracer.drain()
+            if kept or dropped:
+                self.on_spans(records, kept, dropped)
 
     def reopen(self) -> None:
         """Reopen the access log, after its file was renamed."""
@@ -397,6 +418,7 @@ class DataPlane:
         await self._resolver.close()
         for redis_parts in (*self._past, *([self.redis_parts] if self.redis_parts is not None else ())):
             await redis_parts.close()
+        self._send_spans()
         if self._access is not None:
             await self._access.close()
         self._publish()
@@ -430,6 +452,8 @@ class DataPlane:
             self._follow_models()
         with step("updating the calendar"):
             self._follow_clock(now_ns)
+        with step("sending spans"):
+            self._send_spans()
         with step("writing the access log"):
             self._flush_access()
 
@@ -456,6 +480,7 @@ class DataPlane:
         version = self._segment.models_version
         if version != self._models_version:
             self._models_version = version
+            self.snapshot.routes.learn(dict(self._segment.models()))
             for compiled in self.snapshot.routes.compiled_routes:
                 for destination in (*compiled.destinations, *compiled.fallbacks):
                     destination.balancer.follow_models(version)
@@ -529,6 +554,21 @@ def _certificates_changed(before: Settings, after: Settings) -> bool:
     names = (after.store.tls_ca_file, after.store.tls_cert_file, after.store.tls_key_file)
     was, now = dict(before.files), dict(after.files)
     return any(was.get(name) != now.get(name) for name in names if name)
+
+
+def tracer_of(tracing: Tracing, workers: int, segment: native.Segment) -> native.Tracer:
+    """Return a worker's tracer: its share of what the gateway may keep."""
+    return native.Tracer(
+        segment,
+        (secrets.randbits(64), secrets.randbits(64)),
+        ratio=tracing.ratio,
+        parent=tracing.parent,
+        keep_errors=tracing.keep_errors,
+        keep_slower_than_ns=int(tracing.keep_slower_than_s * 1e9),
+        max_per_second=tracing.max_per_second / workers,
+        keeps_all=tracing.requests,
+        propagates=bool(tracing.endpoint),
+    )
 
 
 def server_tls(settings: Settings) -> ssl.SSLContext | None:

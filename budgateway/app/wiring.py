@@ -46,6 +46,7 @@ STAGES: tuple[Callable[[Route], Stage | None], ...] = ()
 # What a pool's connections have in common: URL, TLS verification, keep-alive time, number of idle connections.
 PoolKey = tuple[str, bool, str, float, int]
 Pools = dict[PoolKey, Pool]
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 PINNED = 64  # upstreams of a provider among which pins are distributed
 
 
@@ -67,19 +68,22 @@ def targets_of(
     if key is not None:
         fixed.append((kind.key_header, kind.key_prefix + key.reveal()))
     forwarded = (*kind.vendor_headers, *provider.forward_headers)
+    without = () if provider.forward_trace else TRACE_HEADERS
     secure = any(upstream.tls for upstream in provider.upstreams)
     tls = trusting(provider.tls_ca or provider.tls_ca_file, verify=provider.tls_verify) if secure else None
     dialler = Dialler(provider.connect_timeout_s, tls, resolver)
     targets = []
     for number, upstream in enumerate(provider.upstreams):
-        label = upstream_label(provider, number)
+        label = provider.upstream_label(number)
         # A connection made under one TLS configuration must not serve under another.
         shared = (upstream.url, provider.tls_verify, provider.tls_ca_file, provider.keepalive_s, provider.max_idle)
         pool = pools.get(shared) or (warm or {}).get(shared)
         if pool is None:
             pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
         pools[shared] = pool
-        writer = native.RequestHeadWriter(_authority(upstream), upstream.path, provider.strip_prefix, forwarded, fixed)
+        writer = native.RequestHeadWriter(
+            _authority(upstream), upstream.path, provider.strip_prefix, forwarded, fixed, without
+        )
         targets.append(Target(upstream, label, pool, writer, dialler, disclose=disclose, redactor=redactor))
     return tuple(targets)
 
@@ -159,11 +163,6 @@ def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
     return keys
 
 
-def upstream_label(provider: Provider, number: int) -> str:
-    """Return an upstream's name for headers, logs, errors and the admin endpoints."""
-    return provider.name if len(provider.upstreams) == 1 else f"{provider.name}/{number}"
-
-
 def largest_body(settings: Settings) -> int:
     """Return the largest body that any route accepts, the limit before routing. The route found then applies its
     own."""
@@ -217,7 +216,7 @@ class Builder:
         admin = self._admin_routes(admin_path)
         for compiled in admin:
             compiled.limits = book.of_own(compiled.access)
-        labels = {name: self._segment.intern(name) for name in _model_names(settings)}
+        labels = {name: self._segment.intern_model(name) for name in _model_names(settings)}
         routes = Router([*compiled_routes, *admin], labels, largest_body(settings), len(compiled_routes))
         limits = _limits(settings, book, shared)
         limits.own = {compiled.record.path: compiled.limits for compiled in admin if compiled.limits.is_own}
@@ -357,8 +356,16 @@ def _model_names(settings: Settings) -> list[str]:
         names.update(dict.fromkeys(provider.models))
         names.update(dict.fromkeys(said for said, _ in provider.aliases))
     for route in settings.routes:
-        names.update(dict.fromkeys(model for model in route.models if "*" not in model and "?" not in model))
+        names.update(dict.fromkeys(filter(_is_exact, route.models)))
+    # Not those of the prices' package, which knows thousands.
+    names.update(
+        dict.fromkeys(price.model for price in settings.prices if not price.provider and _is_exact(price.model))
+    )
     return list(names)
+
+
+def _is_exact(model: str) -> bool:
+    return "*" not in model and "?" not in model
 
 
 def _authority(upstream: Upstream) -> str:

@@ -207,6 +207,16 @@ def status(port: int | None, url: str | None, token: str | None, as_json: bool) 
     print_status(console(), facts)
 
 
+@cli.command(short_help="Watch a running gateway.")
+@reaching
+@click.option("--once", is_flag=True, help="Print one frame and end.")
+def top(port: int | None, url: str | None, token: str | None, once: bool) -> None:
+    """Watch a running gateway: its numbers, once a second, until Ctrl-C."""
+    from budgateway.cli.top import show
+
+    show(console(), lambda: ask(port, url, token, "GET", "/admin/stats"), once=once)
+
+
 @cli.command(short_help="Reload the configuration of a running gateway.")
 @reaching
 def reload(port: int | None, url: str | None, token: str | None) -> None:

@@ -7,24 +7,31 @@ from typing import TYPE_CHECKING, Any
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 
 def print_status(console: Console, facts: dict[str, Any]) -> None:
     """Print `facts`, the document of GET /admin/stats."""
+    for part in status_of(facts):
+        console.print(part)
+
+
+def status_of(facts: dict[str, Any]) -> list[RenderableType]:
+    """Return the parts of the output, from top to bottom."""
     rates = facts["requests_per_s"]
-    console.print(
-        f"budgateway {facts['version']}  pid {facts['pid']}  up {_duration(facts['uptime_s'])}  "
-        f"{_size(facts['rss_bytes'])}  {facts['connections']} connections  {facts['in_flight']} in flight",
-        highlight=False,
-    )
-    console.print(
-        f"{facts['requests']} requests ({rates['10s']:.1f}/s over 10 s, {rates['60s']:.1f}/s over a minute), "
-        f"{facts['errors']} failed",
-        highlight=False,
-    )
+    parts: list[RenderableType] = [
+        Text(
+            f"budgateway {facts['version']}  pid {facts['pid']}  up {_duration(facts['uptime_s'])}  "
+            f"{_size(facts['rss_bytes'])}  {facts['connections']} connections  {facts['in_flight']} in flight"
+        ),
+        Text(
+            f"{facts['requests']} requests ({rates['10s']:.1f}/s over 10 s, {rates['60s']:.1f}/s over a minute), "
+            f"{facts['errors']} failed"
+        ),
+    ]
     workers = _table("worker", "pid", "state", "up", "memory", "connections", "in flight", "restarts")
     for worker in facts["workers"]:
         workers.add_row(
@@ -37,7 +44,7 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
             str(worker["in_flight"]),
             str(worker["restarts"]),
         )
-    console.print(workers)
+    parts.append(workers)
     upstreams = _table("upstream", "url", "state", "in flight", "weight", "probe", "engine")
     for upstream in facts["upstreams"]:
         upstreams.add_row(
@@ -49,18 +56,19 @@ def print_status(console: Console, facts: dict[str, Any]) -> None:
             _probe(upstream["probe"]),
             _engine(upstream["engine"]),
         )
-    console.print(upstreams)
+    parts.append(upstreams)
     if any(queue["queued"] or queue["refused"] for queue in facts["queues"]):
         queues = _table("queue of", "waiting", "queued", "served", "timed out", "left", "refused")
         for queue in facts["queues"]:
             counts = (str(queue[key]) for key in ("waiting", "queued", "served", "timed_out", "left", "refused"))
             queues.add_row(escape(queue["provider"]), *counts)
-        console.print(queues)
+        parts.append(queues)
     routes = _table("route", "requests", "failed", "tokens in", "tokens out")
     for name, counts in facts["routes"].items():
         routes.add_row(escape(name), *(str(counts[key]) for key in ("requests", "errors", "tokens_in", "tokens_out")))
     if facts["routes"]:
-        console.print(routes)
+        parts.append(routes)
+    return parts
 
 
 def _state(upstream: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from budgateway.config.resolve_cors import cors_of
 from budgateway.config.resolve_health import breaker_of, outliers_of
 from budgateway.config.resolve_redis import store_settings
 from budgateway.config.resolve_shaping import leading, named
+from budgateway.config.resolve_tracing import tracing_of
 from budgateway.config.schema import (
     TABLES,
     CacheConfig,
@@ -26,7 +27,6 @@ from budgateway.config.schema import (
     ProviderConfig,
     RouteConfig,
     TlsConfig,
-    TracingConfig,
 )
 from budgateway.config.schema_attempts import RetriesConfig
 from budgateway.config.schema_auth import AuthConfig
@@ -34,6 +34,7 @@ from budgateway.config.schema_cors import CorsConfig
 from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectionConfig
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
+from budgateway.config.schema_tracing import TracingConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.types import Table
 from budgateway.errors import ConfigError
@@ -71,6 +72,7 @@ class _Assembly:
 
     def __init__(self, source: Source, environ: Mapping[str, str]) -> None:
         self._source = source
+        self._environ = environ
         self._problems = Problems(source.places, source.variables)
         self._problems.lines.extend(source.problems)
         self._notices = list(source.notices)
@@ -97,6 +99,7 @@ class _Assembly:
             self._problems.add(path, f"{gateway.port} is the port of {'the gateway' if written else '[metrics]'}")
         access_log = self._resolve.access_log(gateway.access_log)
         certificate = self._resolve.tls(tls.cert_file, tls.key_file) if tls else None
+        tracing = tracing_of(self._resolve, self._table(("tracing",), TracingConfig), self._environ)
         secret = self._resolve.jwt_secret(auth.jwt_secret)
         self._resolve.burst = limiting.burst_capacity if limiting is not None and limiting.enabled else None
         self._resolve.cors = self._table(("cors",), CorsConfig)
@@ -135,6 +138,7 @@ class _Assembly:
             metrics_enabled=metrics.enabled,
             metrics_host=metrics.host,
             metrics_port=metrics.port,
+            tracing=tracing,
             rate_limit=overall,
             limit_rules=rules,
             limits=how_limited,
@@ -342,12 +346,11 @@ class _Assembly:
 
     def _note_what_waits(self, routes: Mapping[int, RouteConfig]) -> None:
         """Note keys of features that this version lacks. They are checked, but have no effect."""
-        for name, model in (("cache", CacheConfig), ("tracing", TracingConfig)):
-            table = self._table((name,), model)
-            for key in () if table is None else model.model_fields:
-                # A feature that is switched off needs no notice.
-                if table is not None and key in table.model_fields_set and getattr(table, key) is not False:
-                    self._note_without_effect([(name, key)])
+        table = self._table(("cache",), CacheConfig)
+        for key in () if table is None else CacheConfig.model_fields:
+            # A feature that is switched off needs no notice.
+            if table is not None and key in table.model_fields_set and getattr(table, key) is not False:
+                self._note_without_effect([("cache", key)])
         for key, instead in (("cache_ttl", ""), ("connect_timeout", ": the provider's counts")):
             where = [index for index, route in routes.items() if getattr(route, key) is not None]
             self._note_without_effect([("routes", index, key) for index in where], instead)

@@ -28,11 +28,21 @@ VARIABLES: dict[str, tuple[str, str, str]] = {
     "REDIS_POOL_SIZE": ("redis", "pool_size", "int"),
     "JWT_EXPIRATION": ("auth", "jwt_expiration", "int"),
     "ENABLE_METRICS": ("metrics", "enabled", "bool"),
+    "METRICS_HOST": ("metrics", "host", "text"),
     "METRICS_PORT": ("metrics", "port", "int"),
     "ENABLE_TRACING": ("tracing", "enabled", "bool"),
     "JAEGER_ENDPOINT": ("tracing", "endpoint", "url"),
     "ENABLE_REQUEST_TRACING": ("tracing", "requests", "bool"),
 }
+# Other programs' variables, for keys that no variable of ours sets: OpenTelemetry's, which concern every program on a
+# machine, count only where tracing is enabled.
+OTHERS: dict[str, tuple[str, str, str]] = {
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": ("tracing", "endpoint", "text"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("tracing", "endpoint", "base"),
+    "OTEL_TRACES_SAMPLER_ARG": ("tracing", "ratio", "float"),
+    "OTEL_SERVICE_NAME": ("tracing", "service_name", "text"),
+}
+RUST_LOG = "RUST_LOG"
 JWT_SECRET = "JWT_SECRET"
 # provider -> the variable with its endpoints; the first one set is the default provider.
 ENDPOINTS = {kind.name: kind.endpoints_variable for kind in KINDS.values() if kind.endpoints_variable}
@@ -95,6 +105,7 @@ def apply(source: Source, environ: Mapping[str, str]) -> None:
         elif text:
             source.override(table, key, _read(text, kind), place(environ, name))
             source.used.append(name)
+    _apply_others(source, environ)
     if environ.get(JWT_SECRET):
         source.override("auth", "jwt_secret", f"env:{JWT_SECRET}", place(environ, JWT_SECRET))
         source.used.append(JWT_SECRET)
@@ -102,6 +113,25 @@ def apply(source: Source, environ: Mapping[str, str]) -> None:
         source.tables["providers"], source.tables["routes"] = _alone(environ)
     _apply_endpoints(source, environ)
     source.notices.extend(near_misses(environ))
+
+
+def _apply_others(source: Source, environ: Mapping[str, str]) -> None:
+    """Apply other programs' variables, to keys that neither a file nor a variable of ours sets."""
+    own = {(table, key) for name, (table, key, _) in VARIABLES.items() if environ.get(name, "").strip()}
+    level = next((part[11:] for part in environ.get(RUST_LOG, "").split(",") if part.startswith("budgateway=")), "")
+    if level and ("gateway", "log_level") not in own:
+        source.override("gateway", "log_level", "CRITICAL" if level == "off" else level, place(environ, RUST_LOG))
+        source.used.append(RUST_LOG)
+    tracing = source.tables.get("tracing")
+    if not isinstance(tracing, dict) or tracing.get("enabled") is not True:
+        return
+    for name, (table, key, kind) in OTHERS.items():
+        text = environ.get(name, "").strip()
+        if text and key not in tracing and (table, key) not in own:
+            own.add((table, key))
+            value = text.rstrip("/") + "/v1/traces" if kind == "base" else _read(text, kind)
+            source.override(table, key, value, place(environ, name))
+            source.used.append(name)
 
 
 def place(environ: Mapping[str, str], name: str) -> str:
@@ -211,6 +241,11 @@ def _read(text: str, kind: str) -> object:
     if kind == "int":
         digits = text.removeprefix("-")
         return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else text
+    if kind == "float":
+        try:
+            return float(text)
+        except ValueError:
+            return text
     if kind == "bool":
         lowered = text.lower()
         return True if lowered in TRUE else False if lowered in FALSE else text

@@ -173,6 +173,7 @@ class Resolver:
             queue_timeout_s=table.queue_timeout,
             hold_bytes=table.hold_bytes,
             first_event_s=table.first_event_timeout or 0.0,
+            forward_trace=table.forward_trace,
             tls_verify=table.tls_verify,
             tls_ca_file=(ca_file := self.authorities((*here, "tls_ca_file"), table.tls_ca_file)),
             tls_ca=self.pem(ca_file),

@@ -13,6 +13,7 @@ from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, Ou
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_shaping import CanaryConfig, Maintenance, MirrorConfig, Pin, Shares
+from budgateway.config.schema_tracing import TracingConfig
 from budgateway.config.schema_websocket import WebSocketSwitch
 from budgateway.config.types import (
     Count,
@@ -113,17 +114,6 @@ class MetricsConfig(Table):
     """Address of the metrics port."""
     port: Port = 9090
     """The metrics port; 0 for no separate port."""
-
-
-class TracingConfig(Table):
-    """Distributed tracing."""
-
-    enabled: bool = False
-    """Enable tracing."""
-    endpoint: str | None = None
-    """URL that spans are sent to."""
-    requests: bool = False
-    """Record a span for each request, in addition to those of upstream calls."""
 
 
 class RouteConfig(AttemptKeys):
@@ -238,6 +228,8 @@ class ProviderConfig(HealthKeys, HoldKeys):
     """Exchanges that may wait while every upstream is at its maximum, all workers together; further ones get 503."""
     queue_timeout: Seconds = 10
     """Seconds an exchange waits before it gets 503."""
+    forward_trace: bool = True
+    """Send `traceparent`, `tracestate` and `baggage` to its upstreams."""
     tls_verify: bool = True
     """Verify the certificates of https upstreams."""
     tls_ca_file: Text | None = None

@@ -18,6 +18,7 @@ cdef class Exchange:
     cdef public bint body_done
     cdef public object form             # wire.multipart.FormReader of a form, read as it arrives
     cdef public bint is_head            # the method is HEAD
+    cdef public object trace            # native.Trace, if it is sampled, or an attempt failed while tracing is on; else None
     # stages
     cdef public int resume_at           # last stage done: the plan goes on behind it after a wait
     cdef public int step                # number of the route's own stages that have decided
@@ -54,6 +55,7 @@ cdef class Exchange:
     cdef public Exchange other          # the concurrent attempt (hedging), until one of the two answers
     cdef public Exchange primary        # of a twin: the exchange that it belongs to
     cdef public long long began_ns      # start of the first attempt, if hedging measures it; else 0
+    cdef public int span                # the attempt's number in the trace; -1: none
     cdef public object target           # transport.client_cy.Target of this attempt
     cdef public object adapter          # providers.passthrough_cy.Passthrough of its destination and dialect
     cdef public object head_edits       # native.HeadEdits: target and lines other than the client's; None: none

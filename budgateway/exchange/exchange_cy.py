@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         UpstreamConnection,
     )
     from budgateway.exchange.reply import Reply
-    from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead
+    from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead, Trace
     from budgateway.records import Principal
     from budgateway.wire.multipart import FormReader
 
@@ -56,6 +56,7 @@ class Exchange:
         self.body_done = False
         self.form: FormReader | None = None
         self.is_head = False
+        self.trace: Trace | None = None
         # stages
         self.resume_at = 0
         self.step = 0
@@ -92,6 +93,7 @@ class Exchange:
         self.other: Any = None
         self.primary: Any = None
         self.began_ns = 0
+        self.span = -1
         self.target: TargetLike | Any = None  # Any: None until the balancer has set it
         self.adapter: Any = None
         self.head_edits: HeadEdits | None = None
@@ -147,6 +149,7 @@ class Exchange:
         h.request_id = self.request_id
         h.body_done = True
         h.is_head = self.is_head
+        h.trace = self.trace
         h.reservation = self.reservation
         h.peek = self.peek
         h.streams = self.streams
@@ -184,6 +187,8 @@ class Exchange:
         self.note = h.note
         h.index = -1
         self.tried = h.tried
+        self.trace = h.trace
+        self.span = h.span
         self.target = h.target
         self.answer_ns = h.answer_ns
         self.ready_ns = h.ready_ns

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODELS_PATH = "/v1/models"
 GENERATE_PATH = "/v1/chat/completions"
+MAX_LISTED = 512  # listed models with a label of their own in metrics, of the 2,048 labels that there are
 SUSPICION_S = 0.1  # between two checks for upstreams that workers suspect
 SPREAD_S = 1.0  # first probes are spread over this time
 LOAD_S = 1.0  # between two readings of an engine's load, when the balancer uses it
@@ -52,6 +53,7 @@ class ProbedUpstream:
         self.target = target
         self.check = check
         self.by_load = False
+        self.model_prefix = ""  # what clients may write before the names of its models
         self.state = ProbeState()
         self.models: list[str] | None = None
         self.load: Load | None = None
@@ -73,6 +75,7 @@ class Prober:
 
     def __init__(self, segment: Segment, ask: Ask, chance: Callable[[], float] = random.random) -> None:
         self._segment = segment
+        self._named: set[str] = set()
         self._ask = ask
         self._chance = chance
         self._probed: dict[int, ProbedUpstream] = {}
@@ -260,9 +263,18 @@ class Prober:
         models = read_models(body)
         if models is not None and models != one.models:
             one.models = models
+            self._name(one.model_prefix, models)
             # A pattern matches names that are not in the list.
             exact = not any("*" in model for model in models)
             self._segment.set_models(one.slot, models if exact else [])
+
+    def _name(self, prefix: str, models: list[str]) -> None:
+        """Give listed models a label in metrics, up to MAX_LISTED: an upstream that lists others each time must not use
+        up the labels of the configuration."""
+        for name in dict.fromkeys(name for model in models for name in (prefix + model, model)):
+            if name not in self._named and "*" not in name and len(self._named) < MAX_LISTED:
+                self._named.add(name)
+                self._segment.intern_model(name)
 
     # ---------------------------------------------------------------- load
 

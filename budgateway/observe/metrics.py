@@ -261,6 +261,20 @@ class UpstreamCollector:
         yield from (up, breaker, share, ejections, probes, probe_up, took, running, waiting, usage)
 
 
+class SpanCollector:
+    """Presents what became of traced exchanges, from the supervisor's trace export."""
+
+    def __init__(self, counts: Callable[[], dict[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the only family."""
+        spans = CounterMetricFamily("budgateway_spans", "Traced exchanges, by result.", labels=("result",))
+        for result, count in self._counts().items():
+            spans.add_metric((result,), count)
+        yield spans
+
+
 class Exposition:
     """Renders the text that Prometheus scrapes."""
 
@@ -269,6 +283,7 @@ class Exposition:
         segment: Segment,
         facts: Callable[[], list[dict[str, Any]]] | None = None,
         upstreams: Callable[[], list[dict[str, Any]]] | None = None,
+        spans: Callable[[], dict[str, int]] | None = None,
     ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(SegmentCollector(segment))
@@ -277,6 +292,8 @@ class Exposition:
             self._registry.register(WorkerCollector(facts))
         if upstreams is not None:
             self._registry.register(UpstreamCollector(upstreams))
+        if spans is not None:
+            self._registry.register(SpanCollector(spans))
 
     def render(self) -> bytes:
         """Render the current state in the text format."""

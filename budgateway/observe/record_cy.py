@@ -96,6 +96,7 @@ class Recorder:
             model=x.model,
             upstream=upstream,
             error=x.error,
+            trace=x.trace,
         )
         if waiting > self.block_bytes and self.flush is not None:
             self.flush()

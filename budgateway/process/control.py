@@ -118,6 +118,15 @@ class Refreshed:
 
 
 @dataclass(frozen=True, slots=True)
+class Spans:
+    """From a worker: records of traced exchanges, their number, and the number of those that it had to drop."""
+
+    records: bytes
+    kept: int
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reopen:
     """To a worker, draining or not: the access log's file was renamed; open a new one."""
 
@@ -136,6 +145,7 @@ Message = (
     | CredentialsUpdated
     | Wanted
     | Refreshed
+    | Spans
     | Reopen
 )
 

@@ -13,6 +13,7 @@ from budgateway.app.dataplane import DataPlane, bound_socket
 from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.errors import ConfigError
 from budgateway.limits.keeping import StateFile
+from budgateway.observe.tracing import Tracing
 from budgateway.process.memory import resident
 from budgateway.records import Settings
 
@@ -44,6 +45,7 @@ class Gateway:
         self._segment = native.Segment(1)
         self._kept = StateFile(settings.limits.state_file, self._segment)
         self._keeping: asyncio.Task[None] | None = None
+        self.tracing = Tracing(settings)
         self.refresher = CredentialRefresher(settings, self._update_credentials)
         self._admin_server: AdminServer | None = None
         self._plane: DataPlane | None = None
@@ -80,6 +82,7 @@ class Gateway:
                 self.settings, self._segment, 0, self._admin_server.path, credentials=self.refresher.credentials
             )
             self._plane.credential_store.ask = self._on_wanted
+            self._plane.on_spans = self.tracing.take
             sock = bound_socket(self.settings.host, self.settings.port)
             self._port = sock.getsockname()[1]
             await self._plane.listen(sock)
@@ -151,6 +154,7 @@ class Gateway:
         await self.refresher.close()
         if self._plane is not None:
             await self._plane.close()
+        await asyncio.to_thread(self.tracing.close)
         if self._keeping is not None:
             # Only after it has served: a failed start leaves the file as it is.
             keeping, self._keeping = self._keeping, None

@@ -25,6 +25,7 @@ from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.limits.keeping import StateFile
+from budgateway.observe.tracing import Tracing
 from budgateway.process.banner import banner, base_url
 from budgateway.process.control import Refreshed, Reopen, Shed
 from budgateway.process.fork_server import bury_orphans
@@ -100,6 +101,8 @@ class Supervisor:
         self._accepts = False  # whether workers accept connections
         self._steps = Steps(_log)
         self._worker_pool.on_wanted = self._on_wanted
+        self.tracing = Tracing(settings)
+        self._worker_pool.on_spans = self.tracing.take
         self.refresher = CredentialRefresher(settings, self._update_credentials)
         try:
             self._admin_server = AdminServer(settings, self._worker_pool.segment, self._is_ready, self)
@@ -148,6 +151,7 @@ class Supervisor:
             for slot in self._slots:
                 slot.close()
             self._worker_pool.close()
+            await asyncio.to_thread(self.tracing.close)
             hold_all()
         if self._failed is not None:
             raise self._failed
@@ -454,6 +458,7 @@ class Supervisor:
                     worker.kill()
                 await worker.commit(generation)
         self._worker_pool.adopt(settings)
+        self.tracing.adopt(settings)
         self._admin_server.adopt(settings)
         await self.refresher.adopt(settings)
         logging.getLogger().setLevel(settings.log_level)

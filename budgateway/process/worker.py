@@ -34,6 +34,7 @@ from budgateway.process.control import (
     Serve,
     Shed,
     Shedding,
+    Spans,
     Stopped,
     UpdateCredentials,
     Wanted,
@@ -68,6 +69,11 @@ class Worker:
     def tell_shedding(self, reason: str) -> None:
         """Report to the supervisor that new exchanges are refused, or (empty) accepted again."""
         self._plane.spawn(self._channel.send(Shedding(reason)))
+
+    def send_spans(self, records: bytes, kept: int, dropped: int) -> None:
+        """Send records of traced exchanges to the supervisor, unless it has stopped reading."""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            self._channel.post(Spans(records, kept, dropped))
 
     def want(self, issuer: str) -> None:
         """Make the supervisor fetch an issuer's keys again."""
@@ -154,6 +160,7 @@ async def serve(
         await channel.send(Ready())
         worker = Worker(plane, channel)
         plane.on_shedding = worker.tell_shedding
+        plane.on_spans = worker.send_spans
         loop.add_signal_handler(signal.SIGUSR1, plane.reopen)
         plane.credential_store.ask = worker.want
         obeying = loop.create_task(worker.obey())

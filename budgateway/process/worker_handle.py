@@ -19,6 +19,7 @@ from budgateway.process.control import (
     Ready,
     Serve,
     Shedding,
+    Spans,
     Stopped,
     UpdateCredentials,
     Wanted,
@@ -81,6 +82,8 @@ class WorkerHandle:
         self._is_deaf = False
         # called when the worker saw a token of this issuer with an unknown key
         self.on_wanted: Callable[[WorkerHandle, str], None] | None = None
+        # called with the records of traced exchanges
+        self.on_spans: Callable[[bytes, int, int], None] | None = None
         # its slot and row, once it serves
         self.index = -1
         self.row = -1
@@ -135,6 +138,9 @@ class WorkerHandle:
                     self._heeded(message.number)
                 elif isinstance(message, Shedding):
                     self.shedding = message.reason
+                elif isinstance(message, Spans):
+                    if self.on_spans is not None:
+                        self.on_spans(message.records, message.kept, message.dropped)
                 elif isinstance(message, Wanted) and self.on_wanted is not None:
                     self.on_wanted(self, message.issuer)
         except Exception:  # noqa: BLE001 - a background task's edge

@@ -46,6 +46,8 @@ class WorkerPool:
         self.alive: set[WorkerHandle] = set()
         # called when a worker saw a token of this issuer with an unknown key
         self.on_wanted: Callable[[WorkerHandle, str], None] | None = None
+        # called with the records of traced exchanges
+        self.on_spans: Callable[[bytes, int, int], None] | None = None
         self._spawn = spawn
         self._free_rows = list(range(2 * workers))
         # Eventfds, by row: a worker wakes another one that waits for the capacity it released (balance.queue).
@@ -159,6 +161,7 @@ class WorkerPool:
                 raise InterruptedError(errno.EINTR, "the gateway is stopping")
             worker = await WorkerHandle.spawn([*self._command(), "--control"], self._inherited())
         worker.on_wanted = self.on_wanted
+        worker.on_spans = self.on_spans
         self._spawn(self._follow(worker))
         return worker
 

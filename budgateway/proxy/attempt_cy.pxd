@@ -11,7 +11,7 @@ from budgateway.wire.chunked_cy cimport chunk
 
 cdef int _KEEP_ALIVE
 cdef Py_ssize_t JOINED_BYTES
-cdef int _TIMED
+cdef int _TIMED, _HEDGE_LOST
 
 
 cdef class AttemptSender:
@@ -20,6 +20,7 @@ cdef class AttemptSender:
     cdef object _spawn, _later
     cdef public object plain            # transport.sockets.PlainSockets
     # configuration
+    cdef public object tracer           # native.Tracer; None: nothing is traced
     cdef public Py_ssize_t share
 
     @cython.locals(destination=Destination, balancer=Balancer)
@@ -40,6 +41,7 @@ cdef class AttemptSender:
     cdef _send(self, Exchange x, ClientConnection connection)
     @cython.locals(attempts=Attempts, delay_ns=cython.longlong)
     cpdef bint another(self, Exchange x, int verdict, int reason, long long wait_ns, long long now_ns) except -1
+    cpdef note_failure(self, Exchange x, target, int reason, long long now_ns)
     @cython.locals(connection=ClientConnection)
     cpdef retry(self, Exchange x, long long delay_ns, long long now_ns)
     cpdef _resume(self, Exchange x)

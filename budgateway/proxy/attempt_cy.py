@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from budgateway.balance.attempts_cy import CONNECT
+from budgateway.balance.attempts_cy import CONNECT, FAILURE, PRESSURE
 from budgateway.errors import OutOfResources, Overloaded
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.native import VERDICT_FAILURE, VERDICT_NEUTRAL
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from budgateway.balance.hedge_cy import Hedging
     from budgateway.errors import GatewayError
     from budgateway.exchange.handler_cy import ExchangeHandler
+    from budgateway.native import HeadEdits, Tracer
     from budgateway.transport.client_cy import ClientConnection
     from budgateway.transport.sockets import PlainSockets
 
@@ -29,6 +30,9 @@ _KEEP_ALIVE = 1
 JOINED_BYTES = 8 * 1024  # a head and a body below it leave in one buffer: the copy is cheaper than a second iovec
 
 _TIMED = 2048
+
+# The reason of an attempt that another one beat, behind those of attempts_cy.
+_HEDGE_LOST = 8
 
 
 class AttemptSender:
@@ -52,6 +56,7 @@ class AttemptSender:
         # serves plain TCP connections to upstreams; None: the loop does
         self.plain: PlainSockets | None = None
         # configuration
+        self.tracer: Tracer | None = None
         self.share = 1 << 30  # exchanges that one upstream without a bound may have in flight
 
     def spread(self, x: Exchange) -> None:
@@ -79,17 +84,22 @@ class AttemptSender:
             if attempts.hedging is not None:
                 self._arm(x, attempts.hedging)
         target = x.target
+        traced = x.trace
         # A streamed body can be sent only once: not on a connection that may turn out to be closed.
         connection: ClientConnection | None = None
         if x.body_done and not x.force_dial and x.handshake is None:
             connection = target.pool.checkout(x.ready_ns if x.attempts == 1 else monotonic_ns())
         if connection is None:
             x.reused = False
+            if traced is not None:
+                x.span = traced.begin(target.label, monotonic_ns(), False)
             # Connecting is the upstream's time, not ours.
             x.overhead_ns += monotonic_ns() - x.ready_ns
             x.task = self._spawn(target.dialler.dial(target, x, self, self._handler, self.plain))
         else:
             x.reused = True
+            if traced is not None:
+                x.span = traced.begin(target.label, x.ready_ns, True)
             self._send(x, connection)
 
     def connected(self, x: Exchange, connection: ClientConnection) -> None:
@@ -150,11 +160,14 @@ class AttemptSender:
                     body = chunk(body)
         target = x.target
         route = x.route
+        edits: HeadEdits | None = x.head_edits
+        if x.trace is not None and x.trace.is_sampled:
+            edits = x.trace.edits(x.span, edits) or edits
         x.request_sent = True
         if done and body is not None and length < JOINED_BYTES and x.handshake is None and x.principal_lines is None:
-            connection.send(x, target.write_whole(x.head, x.request_id, body, x.head_edits), None, x.is_head, True)
+            connection.send(x, target.write_whole(x.head, x.request_id, body, edits), None, x.is_head, True)
         else:
-            head = target.write_head(x.head, x.request_id, length, x.head_edits)
+            head = target.write_head(x.head, x.request_id, length, edits)
             if x.handshake is not None:
                 head = x.handshake.request(head, x.head)
             if x.principal_lines is not None:
@@ -162,6 +175,8 @@ class AttemptSender:
                 head = head[: len(head) - 2] + x.principal_lines + b"\r\n"
             connection.send(x, head, body, x.is_head, done)
         now_ns = monotonic_ns()
+        if x.trace is not None:
+            x.trace.sent(x.span, now_ns)
         x.overhead_ns += now_ns - x.ready_ns
         if done:
             if not x.answer_ns:
@@ -178,15 +193,30 @@ class AttemptSender:
 
     def another(self, x: Exchange, verdict: int, reason: int, wait_ns: int, now_ns: int) -> bool:
         """Try the exchange again, elsewhere; return False when it cannot be. Its client has received nothing yet."""
+        target = x.target
         if x.other is not None:
+            self.note_failure(x, target, reason, now_ns)
             self._fall_out(x, verdict, now_ns)
             return True
         attempts: Attempts = x.route.attempts
         delay_ns = attempts.next(x, verdict, reason, wait_ns, now_ns)
         if delay_ns < 0:
             return False
+        self.note_failure(x, target, reason, now_ns)
         self.retry(x, delay_ns, now_ns)
         return True
+
+    def note_failure(self, x: Exchange, target: Any, reason: int, now_ns: int) -> None:
+        """Note in the trace that the attempt at `target` is given up. An exchange that is not sampled gets a trace for it:
+        it may be kept for its end."""
+        if self.tracer is None or target is None:
+            return
+        if x.trace is None:
+            x.trace = self.tracer.late()
+        if x.span < 0:
+            x.span = x.trace.begin(target.label, x.ready_ns, x.reused)
+        x.trace.failed(x.span, now_ns, x.status if reason in (PRESSURE, FAILURE) else 0, reason)
+        x.span = -1
 
     def retry(self, x: Exchange, delay_ns: int, now_ns: int) -> None:
         """Drop the attempt that failed, and make the next one."""
@@ -304,6 +334,8 @@ class AttemptSender:
 
     def _call_off(self, x: Exchange, verdict: int, now_ns: int) -> None:
         """Give back an attempt's slot, connection and task."""
+        if x.span >= 0 and x.trace is not None:
+            x.trace.failed(x.span, now_ns, 0, _HEDGE_LOST)
         if x.index >= 0:
             balancer: Balancer = x.destination.balancer
             if x.index < 64:

@@ -20,6 +20,7 @@ from budgateway.wire.chunked_cy cimport chunk
 cdef int _SCAN_DOCUMENT, _SCAN_EVENTS
 cdef int _PASS, _WAIT, _CONTEXT
 cdef long long SUSPECT_NS
+cdef int _READY, _WAITED, _FELL_BACK
 cdef int _KEEP_ALIVE, _NO_BODY, _NAMED, _DOUBTFUL, _ASKING, _LOCATED
 
 
@@ -35,6 +36,8 @@ cdef class Relay(ExchangeHandler):
     cdef public object sockets          # server.websocket.SocketCounts
     # configuration
     cdef public Snapshot snapshot
+    cdef object _tracer                 # native.Tracer; None: nothing is traced
+    cdef bint _times
     cdef public str shedding
     cdef public Py_ssize_t spread_above
     # now

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
-from budgateway.balance.attempts_cy import BROKEN, FALLBACK, STALE, TIMEOUT
+from budgateway.balance.attempts_cy import BROKEN, FAILURE, FALLBACK, PRESSURE, STALE, TIMEOUT
 from budgateway.errors import DeadlineExceeded, GatewayError, InternalError, Overloaded, UpstreamTimeout
 from budgateway.exchange.exchange_cy import CLIENT_GONE, COMPLETE, REFUSED, TRUNCATED, UPSTREAM_FAILED, Exchange
 from budgateway.exchange.handler_cy import ExchangeHandler
@@ -25,6 +25,7 @@ from budgateway.exchange.response_check_cy import (
     verdict_of,
     verdict_of_delay,
 )
+from budgateway.exchange.timing import timing_lines
 from budgateway.native import (
     VERDICT_FAILURE,
     VERDICT_NEUTRAL,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from budgateway.balance.balancer_cy import Balancer
     from budgateway.exchange.reply import Reply
     from budgateway.limits.stage_cy import Limits
+    from budgateway.native import Tracer
     from budgateway.observe.record_cy import Recorder
     from budgateway.providers.passthrough_cy import Passthrough
     from budgateway.proxy.pipeline_cy import Snapshot
@@ -91,6 +93,11 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _LAST_CHUNK = b"0\r\n\r\n"
 _COMMENT = b": keep-alive\n\n"
 
+# Points in time of a trace, besides the number of the stage that waits: `observe.trace_record` reads them.
+_READY = 0
+_WAITED = 10
+_FELL_BACK = 11
+
 _log = logging.getLogger("budgateway.relay")
 
 
@@ -121,11 +128,19 @@ class Relay(ExchangeHandler):
         self.fast_in_flight: Callable[[], int] = int  # the number of exchanges that the fast path has in flight
         # configuration
         self.snapshot: Snapshot | None = None
+        self._tracer: Tracer | None = None
+        self._times = False
         # reason to refuse new exchanges; empty: take them
         self.shedding = ""
         self.spread_above = 1 << 30  # exchanges in flight here, above which one upstream is held to its `share`
         # now
         self.in_flight = 0
+
+    def follow_tracer(self, tracer: Tracer | None, times: bool) -> None:
+        """Trace exchanges that begin from now on with this tracer, or none; with `times`, tell clients their timelines."""
+        self._tracer = tracer
+        self._times = times
+        self.sender.tracer = tracer
 
     # ---------------------------------------------------------------- downstream events
 
@@ -156,7 +171,10 @@ class Relay(ExchangeHandler):
                 self.sender.send(x)
             else:
                 # The wait is the time of Redis, a key set or a queue, not ours.
-                x.overhead_ns += monotonic_ns() - x.ready_ns
+                now_ns = monotonic_ns()
+                x.overhead_ns += now_ns - x.ready_ns
+                if x.trace is not None:
+                    x.trace.note(x.resume_at, now_ns)
                 x.task = self._spawn(go_on(self, x, waiting))
         except GatewayError as error:
             self._refuse(x, error)
@@ -179,6 +197,8 @@ class Relay(ExchangeHandler):
         if x.resume_at == 4 and not x.attempts:
             attempts: Attempts = x.route.attempts
             if attempts.falls_on(error) and attempts.fall_back(x, VERDICT_NEUTRAL, BROKEN, monotonic_ns()):
+                if x.trace is not None:
+                    x.trace.note(_FELL_BACK, monotonic_ns())
                 self.sender.retry(x, 0, monotonic_ns())
                 return
         self.give_up(x, error)
@@ -243,6 +263,8 @@ class Relay(ExchangeHandler):
         if x.closed:
             return
         x.ready_ns = monotonic_ns()
+        if x.trace is not None:
+            x.trace.note(_WAITED, x.ready_ns)
         if error is None:
             self._plan(x)
         elif isinstance(error, GatewayError):
@@ -280,6 +302,10 @@ class Relay(ExchangeHandler):
         self.in_flight += 1
         given = x.head.request_id if x.flags & _NAMED else None
         x.request_id = self._next_id() if given is None else given
+        if self._tracer is not None:
+            x.trace = self._tracer.decide(x.head)
+            if x.trace is not None:
+                x.trace.note(_READY, x.ready_ns)
 
     def gone(self, x: Exchange) -> None:
         """End an exchange whose client left, and its upstream request, whatever its phase."""
@@ -519,6 +545,7 @@ class Relay(ExchangeHandler):
             stale = x.reused and not x.force_dial and not x.heard
             if stale and x.other is None:
                 # The keep-alive race: the upstream closed as we wrote. Try once more, on a new connection.
+                self.sender.note_failure(x, x.target, STALE, now_ns)
                 x.force_dial = True
                 x.destination_attempts -= 1
                 x.retries += 1 << (8 * STALE)
@@ -639,6 +666,8 @@ class Relay(ExchangeHandler):
         count = x.attempts if disclosure else 0
         if x.cors:
             disclosure = disclosure + x.cors
+        if x.trace is not None and self._times:
+            disclosure = disclosure + timing_lines(x.trace, x.started_ns, now_ns, monotonic_ns())
         write_head = self._write_head
         if x.answer_lines is not None:
             disclosure = disclosure + x.answer_lines
@@ -699,9 +728,11 @@ class Relay(ExchangeHandler):
             if not (complete and attempts.minds_context):
                 return False
             return self._is_held(x, judge_document(x, 400, head.body() or b""))
+        target = x.target
         delay_ns = attempts.better(x, head, now_ns)
         if delay_ns < 0:
             return False
+        self.sender.note_failure(x, target, PRESSURE if x.status in (429, 503) else FAILURE, now_ns)
         self.sender.retry(x, delay_ns, now_ns)
         return True
 

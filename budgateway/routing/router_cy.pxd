@@ -38,9 +38,10 @@ cdef class Router:
     cdef public tuple compiled_routes   # of CompiledRoute, by the table's index
     cdef public object table            # native.RouteTable
     cdef object _find, _peek
-    cdef dict _model_labels
+    cdef dict _configured, _model_labels
     cdef Py_ssize_t _default_limit
 
+    cpdef learn(self, listed)
     @cython.locals(model=str, body=bytes, flags=cython.int, hides=cython.bint, index=Py_ssize_t, compiled=CompiledRoute)
     cpdef match(self, Exchange x)
     @cython.locals(compiled=CompiledRoute, destination=Destination)

@@ -148,8 +148,13 @@ class Router:
         self.table = table
         self._find = table.find
         self._peek = Peeker().peek
+        self._configured = model_labels
         self._model_labels = model_labels
         self._default_limit = default_max_body_bytes
+
+    def learn(self, listed: Mapping[str, int]) -> None:
+        """Give models that providers list labels of their own, besides those of the configuration."""
+        self._model_labels = {**listed, **self._configured}
 
     def match(self, x: Exchange) -> None:
         """Find the route, or raise: RouteNotFound, MethodNotAllowed, ModelNotFound, UnsupportedCoding, or BadRequest

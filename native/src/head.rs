@@ -217,7 +217,7 @@ impl RequestHead {
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct HeadEdits {
-    inner: core::HeadEdits,
+    pub(crate) inner: core::HeadEdits,
 }
 
 #[pymethods]
@@ -244,19 +244,23 @@ pub(crate) struct RequestHeadWriter {
 #[pymethods]
 impl RequestHeadWriter {
     #[new]
+    #[pyo3(signature = (host, prefix, strip, allow, fixed, without = Vec::new()))]
     fn new(
         host: &str,
         prefix: &str,
         strip: &str,
         allow: Vec<String>,
         fixed: Vec<(String, String)>,
+        without: Vec<String>,
     ) -> Result<Self, Error> {
         let allow: Vec<&str> = allow.iter().map(String::as_str).collect();
         let fixed: Vec<(&str, &str)> = fixed
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
+        let without: Vec<&str> = without.iter().map(String::as_str).collect();
         core::RequestHeadWriter::new(host, prefix, strip, &allow, &fixed)
+            .and_then(|writer| writer.without(&without))
             .map(|inner| Self { inner })
             .map_err(|error| Error::value(error.to_string()))
     }

@@ -1,12 +1,15 @@
 //! Bindings of `core::ledger`: the record of each ended exchange, entered in one call.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use budgateway_core::answer::Answer;
 use budgateway_core::entry::Entry;
+use budgateway_core::head as head_core;
 use budgateway_core::ledger::{self as core, consumers};
 use budgateway_core::segment::LabelId;
 use budgateway_core::sse::usage_of_document;
+use budgateway_core::tracer as trace_core;
 use pyo3::buffer::PyBuffer;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -19,6 +22,7 @@ use crate::limits::{Price, Reservation};
 use crate::metrics::{outcome_of, unknown_outcome};
 use crate::pump::BodyPump;
 use crate::segment::Segment;
+use crate::trace::{Trace, Tracer, locked};
 
 /// Names the cells of the row, in their order.
 macro_rules! cells {
@@ -49,6 +53,9 @@ pub(crate) struct Ledger {
     epoch_ns: i64,
     row: PyBuffer<i64>,
     inner: Mutex<core::Ledger>,
+    tracer: Mutex<Option<Arc<Mutex<trace_core::Tracer>>>>,
+    /// True while there is a tracer: spares the fast path a lock.
+    traces: AtomicBool,
 }
 
 #[pymethods]
@@ -67,6 +74,8 @@ impl Ledger {
                 epoch_ns,
                 row,
                 inner: Mutex::new(core::Ledger::new(consumers(&segment.inner, access))),
+                tracer: Mutex::default(),
+                traces: AtomicBool::new(false),
             })
         } else {
             Err(Error::value(format!(
@@ -83,7 +92,7 @@ impl Ledger {
     }
 
     /// Numbers come from the row, because boxing fifteen of them would cost more than recording them.
-    #[pyo3(signature = (head, answer, reservation, price, principal, *, request_id, client, model, upstream, error))]
+    #[pyo3(signature = (head, answer, reservation, price, principal, *, request_id, client, model, upstream, error, trace = None))]
     #[allow(clippy::too_many_arguments, reason = "one crossing an exchange; texts by name")]
     fn record(
         &self,
@@ -98,6 +107,7 @@ impl Ledger {
         model: &Bound<'_, PyString>,
         upstream: &Bound<'_, PyString>,
         error: &Bound<'_, PyString>,
+        trace: Option<&Trace>,
     ) -> Result<isize, Error> {
         let mut cells = [0_i64; CELLS.len()];
         self.row.copy_to_slice(py, &mut cells)?;
@@ -117,6 +127,7 @@ impl Ledger {
             [request_id, client, model, upstream, error].map(|text| text.to_string_lossy());
         let [id, tenant] =
             [&id, &tenant].map(|text| text.as_ref().map(|text| text.to_string_lossy()).unwrap_or_default());
+        let trace = trace.map(Trace::lock);
         Ok(self.enter(&Entry {
             route: label(numbers.route),
             provider: label(numbers.provider),
@@ -146,7 +157,16 @@ impl Ledger {
             answer,
             price: price.map(|price| price.inner),
             reservation: reservation.map(|reservation| reservation as _),
+            trace: trace.as_deref(),
         }))
+    }
+
+    #[pyo3(signature = (tracer, /))]
+    fn follow(&self, tracer: Option<&Tracer>) {
+        let tracer = tracer.map(Tracer::shared);
+        self.traces.store(tracer.is_some(), Ordering::Relaxed);
+        (*self.tracer.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&tracer);
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).follow(tracer);
     }
 
     #[getter]
@@ -161,6 +181,19 @@ impl Ledger {
     pub(crate) fn enter(&self, entry: &Entry<'_>) -> isize {
         let mut ledger = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.enter(entry) as isize
+    }
+
+    /// True when an exchange that begins is certainly not sampled, so that nothing but its end may be traced.
+    #[inline]
+    pub(crate) fn passes(&self, head: &head_core::RequestHead, bytes: &[u8], now_ns: i64) -> bool {
+        !self.traces.load(Ordering::Relaxed) || self.passes_tracer(head, bytes, now_ns)
+    }
+
+    fn passes_tracer(&self, head: &head_core::RequestHead, bytes: &[u8], now_ns: i64) -> bool {
+        let tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner);
+        tracer
+            .as_ref()
+            .is_none_or(|tracer| locked(tracer).passes(head, bytes, count(now_ns)))
     }
 
     /// Wall-clock time less monotonic time.

@@ -26,12 +26,13 @@ mod segment;
 mod select;
 mod shape;
 mod sse;
+mod trace;
 mod usage;
 
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 15;
+const ABI: u32 = 16;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -66,6 +67,8 @@ mod _native {
     use crate::select::{Selector, UpstreamHealth};
     #[pymodule_export]
     use crate::shape::Split;
+    #[pymodule_export]
+    use crate::trace::{Trace, Tracer};
     #[pymodule_export]
     use crate::usage::UsageTable;
 

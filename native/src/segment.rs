@@ -52,6 +52,15 @@ impl Segment {
         self.inner.intern(name).get()
     }
 
+    fn intern_model(&self, name: &str) -> u32 {
+        self.inner.intern_model(name).get()
+    }
+
+    fn models(&self) -> Vec<(String, u32)> {
+        let models = self.inner.models().into_iter();
+        models.map(|(name, id)| (name, id.get())).collect()
+    }
+
     fn label(&self, id: u32) -> String {
         label(&self.inner, core::LabelId::new(id))
     }

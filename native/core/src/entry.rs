@@ -7,6 +7,7 @@ use crate::head::{RequestHead, flag};
 use crate::price::Price;
 use crate::segment::LabelId;
 use crate::sse::Usage;
+use crate::trace::Trace;
 
 /// A consumer of ended exchanges. A new one is a file with this trait, and a line in the list in `ledger.rs`.
 pub trait Consumer: Debug + Send {
@@ -149,6 +150,8 @@ pub struct Entry<'a> {
     pub price: Option<Price>,
     /// The limits to settle.
     pub reservation: Option<&'a dyn Settle>,
+    /// The trace, when it is sampled or an attempt has failed.
+    pub trace: Option<&'a Trace>,
 }
 
 impl Entry<'_> {

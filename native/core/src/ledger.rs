@@ -1,6 +1,6 @@
 //! The ledger: gives the record of each ended exchange to its consumers.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access::AccessLog;
 use crate::entry::{Charge, Consumer, Entry};
@@ -8,6 +8,7 @@ use crate::limit::Settlement;
 use crate::metrics::Metrics;
 use crate::retry::Repayment;
 use crate::segment::Segment;
+use crate::tracer::Tracer;
 use crate::usage::UsageTable;
 
 /// The consumers of ended exchanges, in the order in which they get them. `access` is `None` when the access log is off.
@@ -29,6 +30,8 @@ pub fn consumers(segment: &Arc<Segment>, access: Option<Arc<Mutex<AccessLog>>>) 
 #[derive(Debug)]
 pub struct Ledger {
     consumers: Vec<Box<dyn Consumer>>,
+    /// Apart from the list, because a reload may add or remove it.
+    tracer: Option<Arc<Mutex<Tracer>>>,
     charged: Charge,
 }
 
@@ -38,6 +41,7 @@ impl Ledger {
     pub fn new(consumers: Vec<Box<dyn Consumer>>) -> Self {
         Self {
             consumers,
+            tracer: None,
             charged: Charge::default(),
         }
     }
@@ -46,8 +50,19 @@ impl Ledger {
     pub fn enter(&mut self, entry: &Entry<'_>) -> usize {
         self.charged = entry.charge();
         let charge = &self.charged;
+        if let Some(tracer) = &self.tracer {
+            tracer
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .enter(entry, charge);
+        }
         let waiting = self.consumers.iter_mut().map(|consumer| consumer.enter(entry, charge));
         waiting.fold(0, usize::max)
+    }
+
+    /// Traces exchanges with this tracer from now on, or none.
+    pub fn follow(&mut self, tracer: Option<Arc<Mutex<Tracer>>>) {
+        self.tracer = tracer;
     }
 
     /// The charge of the exchange entered last.

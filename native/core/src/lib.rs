@@ -46,5 +46,7 @@ pub mod route;
 pub mod shape;
 pub mod slab;
 pub mod sse;
+pub mod trace;
+pub mod tracer;
 pub mod unsent;
 pub mod usage;

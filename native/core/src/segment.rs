@@ -61,6 +61,9 @@ pub enum SegmentError {
     System(#[from] io::Error),
 }
 
+/// Begins the labels of models: a client's model that is named like a route stays without a label.
+const MODEL_MARK: char = '\u{1f}';
+
 /// The id of a label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LabelId(u16);
@@ -201,10 +204,30 @@ impl Segment {
         LabelId(self.layout().labels.intern(self.hash_key, name, 1).unwrap_or(0) as u16)
     }
 
+    /// The id of a model's name, which a label of the same name does not share.
+    #[must_use]
+    pub fn intern_model(&self, name: &str) -> LabelId {
+        self.intern(&format!("{MODEL_MARK}{name}"))
+    }
+
+    /// The models that have an id, with it.
+    #[must_use]
+    pub fn models(&self) -> Vec<(String, LabelId)> {
+        let ids = (1..LABELS).map(|id| LabelId(id as u16));
+        let named = ids.map_while(|id| Some((self.layout().labels.name(usize::from(id.0))?, id)));
+        named
+            .filter_map(|(name, id)| Some((name.strip_prefix(MODEL_MARK)?.to_owned(), id)))
+            .collect()
+    }
+
     /// The name of a label; `None` for `OTHER` and for ids that were never assigned.
     #[must_use]
     pub fn label(&self, id: LabelId) -> Option<String> {
-        self.layout().labels.name(usize::from(id.0))
+        let name = self.layout().labels.name(usize::from(id.0))?;
+        Some(match name.strip_prefix(MODEL_MARK) {
+            Some(model) => model.to_owned(),
+            None => name,
+        })
     }
 
     /// The slot of the upstream at `url`, assigned on first use and kept.

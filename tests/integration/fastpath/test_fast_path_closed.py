@@ -55,12 +55,12 @@ SAFE: dict[type, set[str]] = {
     Provider: {
         "name", "kind", "upstreams", "label", "api_key", "headers", "forward_headers", "models", "strip_prefix",
         "stream_usage", "health_check", "slow_start_s", "connect_timeout_s", "keepalive_s", "max_idle", "max_queue",
-        "queue_timeout_s", "tls_verify", "tls_ca_file", "tls_ca", "hold_bytes", "first_event_s",
+        "queue_timeout_s", "tls_verify", "tls_ca_file", "tls_ca", "forward_trace", "hold_bytes", "first_event_s",
     },
     Settings: {
         "host", "port", "workers", "max_connections", "keepalive_s", "head_timeout_s", "max_body_bytes", "drain_s",
         "settle_s", "watch", "cpu_affinity", "spare_worker", "worker_timeout_s", "disclose", "log_level", "access_log",
-        "metrics_enabled", "metrics_host", "metrics_port", "rate_limit", "limit_rules", "limits", "prices", "breaker",
+        "metrics_enabled", "metrics_host", "metrics_port", "tracing", "rate_limit", "limit_rules", "limits", "prices", "breaker",
         "outliers", "panic_percent", "retry_limit", "jwt_secret", "jwt_expiration_s", "auth", "providers", "routes",
         "notices", "sources", "origins", "cors", "files",
     },
@@ -118,7 +118,7 @@ EXCHANGE_SAFE = {
     "pump", "dialect", "adapter", "held", "hold", "has_terminator", "doubt", "waiting", "waiting_bytes", "last_byte_ns", "document", "primary", "retries", "cors",
 }  # fmt: skip
 EXCHANGE_CLOSES = {
-    "streams", "attempts", "rename", "keeps_usage", "principal_lines", "global_reservation", "handshake", "pin", "fallback", "other", "streamed",
+    "trace", "span", "streams", "attempts", "rename", "keeps_usage", "principal_lines", "global_reservation", "handshake", "pin", "fallback", "other", "streamed",
     "reply", "tap", "hides_model", "head_edits", "answer_lines",
 }  # fmt: skip
 

@@ -345,11 +345,11 @@ def test_the_banner_says_how_to_make_the_token_that_its_curl_line_sends(
 
 
 def test_the_banner_shows_no_secret_and_every_notice() -> None:
-    settings = load_config(environ={"OPENAI_API_KEY": "sk-planted", "JWT_SECRET": "j" * 32, "ENABLE_TRACING": "true"})
+    settings = load_config(environ={"OPENAI_API_KEY": "sk-planted", "JWT_SECRET": "j" * 32, "ENABLE_TRACINGS": "true"})
     text = banner(settings)
     assert "sk-planted" not in text
     assert "jjj" not in text
-    assert "environment: ENABLE_TRACING has no effect in this version" in text
+    assert "environment: ENABLE_TRACINGS is not read; did you mean ENABLE_TRACING?" in text
     assert 'authorization: Bearer $TOKEN"' in text
 
 

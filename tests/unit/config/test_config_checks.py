@@ -402,10 +402,9 @@ def test_what_has_no_effect_is_said(tmp_path: Path) -> None:
         ROUTE
         + "cache_ttl = 3\nconnect_timeout = 1\n"
         + PROVIDER
-        + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\n[tracing]\nenabled = true\n"
+        + "[providers.sglang]\nendpoints = [{ url = 'http://s', max_in_flight = 3 }]\n"
     )
     assert load(text, tmp_path).notices == (
-        "c.toml: tracing.enabled has no effect in this version",
         "c.toml: routes[0].cache_ttl has no effect in this version",
         "c.toml: routes[0].connect_timeout has no effect in this version: the provider's counts",
         "provider 'sglang' has no route",

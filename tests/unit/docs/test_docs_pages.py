@@ -12,7 +12,13 @@ from unit.house.test_layers import LAYERS
 
 from budgateway import load_config
 from budgateway.native import DURATION_BOUNDS_S, OVERHEAD_BOUNDS_S, Segment
-from budgateway.observe.metrics import QueueCollector, SegmentCollector, UpstreamCollector, WorkerCollector
+from budgateway.observe.metrics import (
+    QueueCollector,
+    SegmentCollector,
+    SpanCollector,
+    UpstreamCollector,
+    WorkerCollector,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -72,6 +78,7 @@ def test_every_metric_is_listed_and_no_other() -> None:
         QueueCollector(Segment(1)),
         WorkerCollector(list),
         UpstreamCollector(list),
+        SpanCollector(lambda: {"kept": 0}),
     )
     families = {family.name: family.type for collector in collectors for family in collector.collect()}
     exposed = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}

@@ -51,6 +51,7 @@ THIRD_PARTY = {
     "dotenv": ["config"],
     "httptools": ["server", "transport", "demo"],
     "jwt": ["jose"],
+    "opentelemetry": ["observe"],
     "prometheus_client": ["observe"],
     "pycares": ["transport"],
     "pydantic": ["config", "cli"],

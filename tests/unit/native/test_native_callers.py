@@ -11,7 +11,6 @@ PACKAGE = Path(__file__).resolve().parents[3] / "budgateway"
 # Names that only tests and benchmarks read.
 PROBES = {
     "BodyPeek.max_tokens": "what the limits' decision reads natively",
-    "BodyPeek.span": "the position of a value, for the properties of `rewrite`",
     "FastPath.served": "proof that the fast path served an exchange",
 }
 

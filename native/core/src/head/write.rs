@@ -123,7 +123,7 @@ pub struct RequestHeadWriter {
 }
 
 /// Changes to one request's head: what an adapter sends other than the client did.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct HeadEdits {
     /// Path and query, in place of the client's.
     target: Option<(Vec<u8>, Vec<u8>)>,
@@ -240,6 +240,17 @@ impl RequestHeadWriter {
             known => self.known |= known.bit() & !NEVER_UPSTREAM,
         }
         Ok(())
+    }
+
+    /// The same, without these headers, whether a client sends them or an edit adds them.
+    pub fn without(mut self, names: &[&str]) -> Result<Self, WriterError> {
+        for name in names {
+            let lower = lower_name(name)?;
+            self.known &= !Known::classify(lower.as_bytes()).bit();
+            self.others.retain(|other| other != lower.as_bytes());
+            self.fixed_names.push(lower);
+        }
+        Ok(self)
     }
 
     fn fix(&mut self, name: &str, value: &str) -> Result<(), WriterError> {
@@ -364,15 +375,28 @@ impl HeadEdits {
             target: target.map(target_parts).transpose()?,
             ..Self::default()
         };
-        for (name, value) in lines {
-            let (lower, line) = own_line(name, value)?;
-            edits.drop(&lower);
-            edits.lines.push((lower, line));
-        }
+        edits.add(lines)?;
         for name in drop {
             edits.drop(&lower_name(name)?);
         }
         Ok(edits)
+    }
+
+    /// The same, with these lines added, in place of those and of the client's of the same names.
+    pub fn with_lines(mut self, lines: &[(&str, &str)]) -> Result<Self, WriterError> {
+        self.lines
+            .retain(|(old, _)| !lines.iter().any(|(name, _)| name.eq_ignore_ascii_case(old)));
+        self.add(lines)?;
+        Ok(self)
+    }
+
+    fn add(&mut self, lines: &[(&str, &str)]) -> Result<(), WriterError> {
+        for (name, value) in lines {
+            let (lower, line) = own_line(name, value)?;
+            self.drop(&lower);
+            self.lines.push((lower, line));
+        }
+        Ok(())
     }
 
     fn drop(&mut self, lower: &str) {

@@ -191,6 +191,7 @@ impl FastExchange {
             answer: answer_of(body),
             price: price.as_ref().map(|price| price.get().inner),
             reservation: self.reservation.as_ref().map(|reservation| reservation as _),
+            trace: None,
         })
     }
 

@@ -314,6 +314,9 @@ impl FastPath {
         if body.len() > plan.max_body_bytes || !self.requests.is_whole(py, data, head.size, &head.fields)? {
             return Ok(false);
         }
+        if !self.ledger.get().passes(&head, bytes, started_ns) {
+            return Ok(false);
+        }
         let size = Size {
             prompt: price::prompt_tokens(body.len() as u64),
             output: said.max_tokens,

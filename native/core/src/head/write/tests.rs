@@ -83,8 +83,18 @@ fn a_traceparent_of_the_gateways_replaces_the_clients() {
     };
     let made = HeadEdits::new(None, &[("traceparent", "00-aa-cc-01")], &[]).unwrap();
     assert_eq!(written(&made), "traceparent: 00-aa-cc-01 tracestate: s=1");
+    let again = made.clone().with_lines(&[("traceparent", "00-aa-dd-01")]).unwrap();
+    assert_eq!(written(&again), "traceparent: 00-aa-dd-01 tracestate: s=1");
     let none = HeadEdits::new(None, &[], &[]).unwrap();
     assert_eq!(written(&none), "traceparent: 00-aa-bb-00 tracestate: s=1");
+    let writer = RequestHeadWriter::new("up", "", "", &[], &[]).unwrap();
+    let writer = writer.without(&["traceparent", "tracestate"]).unwrap();
+    let plan = writer
+        .plan_edited(&head, raw.as_bytes(), b"id", Framing::None, &made)
+        .unwrap();
+    let mut out = vec![0; plan.len()];
+    plan.write(&mut out);
+    assert!(!String::from_utf8(out).unwrap().contains("trace"));
 }
 
 #[test]
