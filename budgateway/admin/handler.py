@@ -15,7 +15,7 @@ from budgateway.auth.principal_header import read_principal, read_principal_unti
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RateLimited, RouteNotFound
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.exchange.handler_cy import ExchangeHandler
-from budgateway.observe.metrics import CONTENT_TYPE, Exposition
+from budgateway.observe.metrics import CONTENT_TYPE
 from budgateway.wire.date import date_line
 from budgateway.wire.dialects import NONE
 from budgateway.wire.error_response import body_bytes, error_document, response_bytes
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from budgateway.admin.api import AdminApi, Answer
     from budgateway.admin.models import ModelCatalogue
+    from budgateway.admin.scrapes import Scrapes
     from budgateway.auth.roles import Visibility
     from budgateway.server.connection_cy import ServerConnection
 
@@ -43,7 +44,7 @@ class AdminHandler(ExchangeHandler):
     def __init__(
         self,
         *,
-        exposition: Exposition,
+        scrapes: Scrapes,
         catalogue: ModelCatalogue,
         visibility: Visibility,
         api: AdminApi | None,
@@ -53,7 +54,7 @@ class AdminHandler(ExchangeHandler):
         version: str,
         public_only: bool = False,
     ) -> None:
-        self._exposition = exposition
+        self._scrapes = scrapes
         self.catalogue = catalogue
         self.visibility = visibility
         self._api = api
@@ -70,7 +71,7 @@ class AdminHandler(ExchangeHandler):
     # ---------------------------------------------------------------- handler of server connections
 
     def start(self, x: Exchange) -> None:
-        """Answer immediately, or in a task for the model list and the admin API."""
+        """Answer immediately, or in a task for metrics, the model list and the admin API."""
         path = x.head.path
         wait_ns = 0 if self._bounds is None else self._bounds.admit(x.network, x.started_ns)
         if wait_ns:
@@ -78,7 +79,7 @@ class AdminHandler(ExchangeHandler):
         elif self._public_only and path not in _PUBLIC:
             self.fail(x, RouteNotFound(f"no route for {path}"))
         elif path == "/metrics":
-            self._answer(x, 200, self._exposition.render(), CONTENT_TYPE)
+            x.task = self._spawn(self._metrics(x))
         elif path in ("/health", "/readyz"):
             self._answer_ready(x)
         elif path == "/livez":
@@ -136,6 +137,16 @@ class AdminHandler(ExchangeHandler):
         connection.write(response_bytes(error, "-", body_bytes(error, "-", NONE), True))
 
     # ---------------------------------------------------------------- answers
+
+    async def _metrics(self, x: Exchange) -> None:
+        try:
+            text = await self._scrapes.text()
+        except Exception as error:  # noqa: BLE001 - a background task's edge
+            _log.exception("the metrics failed")
+            self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
+            return
+        if not x.closed:
+            self._answer(x, 200, text, CONTENT_TYPE)
 
     async def _models(self, x: Exchange, name: str) -> None:
         try:

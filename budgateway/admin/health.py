@@ -7,12 +7,13 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from budgateway import native
-from budgateway.app.wiring import Pools, care_of, targets_of, upstream_keys
+from budgateway.app.wiring import Pools, care_of, naming_upstreams, targets_of
 from budgateway.health.prober import ProbedUpstream, Prober
 from budgateway.observe.metrics import queues
+from budgateway.system.slices import at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Generator
 
     from budgateway.health.probe_state import Answer
     from budgateway.records import Provider, Settings, Upstream
@@ -43,19 +44,20 @@ class Health:
         self._rows: list[_Row] = []
         # route -> time since which none of its upstreams takes traffic
         self._without: dict[str, float] = {}
-        self.adopt(settings)
+        at_once(self.adopting(settings))
 
-    def adopt(self, settings: Settings) -> None:
-        """Report on these settings' upstreams from now on."""
-        self._settings = settings
-        self._rows = []
-        keys = upstream_keys(settings)
+    def adopting(self, settings: Settings) -> Generator[None, None, None]:
+        """Report on these settings' upstreams from the last step on; one provider in a step."""
+        rows = []
+        keys = yield from naming_upstreams(settings)
         for provider in settings.providers:
+            yield
             for number, upstream in enumerate(provider.upstreams):
                 slot = self._segment.upstream(keys[provider.name, upstream.url])
                 # For reading only: this selector never picks.
                 selector = native.Selector(self._segment, 0, "round_robin", [(slot, 1)], **care_of(settings, provider))
-                self._rows.append(_Row(provider, upstream, provider.upstream_label(number), slot, selector))
+                rows.append(_Row(provider, upstream, provider.upstream_label(number), slot, selector))
+        self._settings, self._rows = settings, rows
 
     def upstreams(self) -> list[dict[str, Any]]:
         """Return each upstream's state."""
@@ -152,18 +154,19 @@ class Health:
         }
 
 
-def probed(
+def probing(
     settings: Settings, segment: native.Segment, known: Collection[str] = (), resolver: Resolver | None = None
-) -> tuple[list[ProbedUpstream], list[tuple[int, bool]]]:
-    """Return the arguments of `Prober.adopt`: the upstreams to probe, with their provider's key and TLS settings; and
+) -> Generator[None, None, tuple[list[ProbedUpstream], list[tuple[int, bool]]]]:
+    """Find the arguments of `Prober.adopt`, one provider in a step: the upstreams to probe, with their provider's key and TLS settings; and
     all upstreams, each with whether any upstream of its provider is in `known`, the URLs of the previous
     configuration."""
     pools: Pools = {}
     by_load = {route.provider for route in settings.routes if "load_reports" in native.POLICIES[route.load_balancer]}
-    keys = upstream_keys(settings)
+    keys = yield from naming_upstreams(settings)
     wanted: list[ProbedUpstream] = []
     upstreams: list[tuple[int, bool]] = []
     for provider in settings.providers:
+        yield
         beside = any(upstream.url in known for upstream in provider.upstreams)
         slots = [segment.upstream(keys[provider.name, upstream.url]) for upstream in provider.upstreams]
         upstreams += [(slot, beside) for slot in slots]

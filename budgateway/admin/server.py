@@ -9,16 +9,17 @@ import socket
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from budgateway import native
 from budgateway.admin.api import AdminApi, Operations
 from budgateway.admin.handler import AdminHandler
-from budgateway.admin.health import Health, probed
+from budgateway.admin.health import Health, probing
 from budgateway.admin.instance import Instance, InstanceIndex, network, runtime_directory
 from budgateway.admin.models import ModelCatalogue
 from budgateway.admin.rates import SAMPLE_S, Rates
 from budgateway.admin.runtime_dir import ADMIN_SOCKET, HANDOVER, RuntimeDir
+from budgateway.admin.scrapes import Scrapes
 from budgateway.admin.usage import UsageReport
 from budgateway.app.dataplane import SWEEP_S, bound_socket
 from budgateway.app.wiring import Pools, targets_of
@@ -29,14 +30,17 @@ from budgateway.observe.metrics import Exposition
 from budgateway.server.connection_cy import protocols
 from budgateway.server.state_cy import ServerState
 from budgateway.system.keeper import Steps
+from budgateway.system.slices import at_once
 from budgateway.transport.fetch import fetch
 from budgateway.transport.resolve import Resolver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from budgateway.records import Settings
 
+
+T = TypeVar("T")
 
 SCRAPE_NS = 1_000_000_000  # how long an idle Prometheus connection stays open for a request already on its way
 CHANGES_S = 1.0  # between two looks for changes of state to log
@@ -76,7 +80,7 @@ class AdminServer:
         self._unix_server: asyncio.Server | None = None
         self._metrics_server: asyncio.Server | None = None
         self._metrics_state: ServerState | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._steps = Steps(_log)
         self._sweep_timer: asyncio.TimerHandle | None = None
 
@@ -94,18 +98,19 @@ class AdminServer:
         """Start listening, for metrics on `metrics_sock` when given. Raises OSError when the metrics port is taken."""
         settings = self._settings
         loop = asyncio.get_running_loop()
-        catalogue = self._catalogue(settings)
+        catalogue = at_once(self._catalogue(settings))
         visibility = Visibility(Roles(settings.auth), settings.routes)
         exposition = Exposition(
             self._segment, self._operations.facts, self._health.upstreams, self._operations.tracing.counts
         )
-        self._prober.adopt(*probed(settings, self._segment, resolver=self._resolver))
+        scrapes = Scrapes(exposition, self._spawn)
+        self._prober.adopt(*at_once(probing(settings, self._segment, resolver=self._resolver)))
         running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running, self._usage)
 
         def handler(public_only: bool) -> AdminHandler:
             made = AdminHandler(
-                exposition=exposition,
+                scrapes=scrapes,
                 catalogue=catalogue,
                 visibility=visibility,
                 api=None if public_only else api,
@@ -131,13 +136,16 @@ class AdminServer:
         self._sweep_timer = loop.call_later(SWEEP_S, self._sweep)
         self._spawn(self._keep_files())
 
-    def adopt(self, settings: Settings) -> None:
-        """Apply a reload: show and probe the new configuration's upstreams."""
+    def adopting(self, settings: Settings) -> Generator[None, None, None]:
+        """Apply a reload, in steps: show and probe the new configuration's upstreams."""
         known = {upstream.url for provider in self._settings.providers for upstream in provider.upstreams}
+        yield
+        wanted = yield from probing(settings, self._segment, known, self._resolver)
+        catalogue = yield from self._catalogue(settings)
+        yield from self._health.adopting(settings)
         self._settings = settings
-        self._health.adopt(settings)
-        self._prober.adopt(*probed(settings, self._segment, known, self._resolver))
-        catalogue = self._catalogue(settings)
+        self._prober.adopt(*wanted)
+        yield
         visibility = Visibility(Roles(settings.auth), settings.routes)
         for handler in self._handlers:
             handler.catalogue = catalogue
@@ -206,11 +214,12 @@ class AdminServer:
             with steps.step("rewriting the instance file"):
                 await asyncio.to_thread(self._instances.restore)
 
-    def _catalogue(self, settings: Settings) -> ModelCatalogue:
+    def _catalogue(self, settings: Settings) -> Generator[None, None, ModelCatalogue]:
         pools: Pools = {}
-        providers = [
-            (provider, targets_of(provider, pools, resolver=self._resolver)) for provider in settings.providers
-        ]
+        providers = []
+        for provider in settings.providers:
+            yield
+            providers.append((provider, targets_of(provider, pools, resolver=self._resolver)))
         return ModelCatalogue(providers, self._spawn, lambda target: self._health.is_well(target.label))
 
     def _server_state(self, handler: AdminHandler) -> ServerState:
@@ -225,13 +234,13 @@ class AdminServer:
         self._server_states.append(server_state)
         return server_state
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
 
-    def _task_done(self, task: asyncio.Task[None]) -> None:
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a background task failed", exc_info=error)

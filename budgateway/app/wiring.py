@@ -28,12 +28,13 @@ from budgateway.routing.cors import CrossOrigins
 from budgateway.routing.router_cy import CompiledRoute, Destination, Router
 from budgateway.routing.shape import Shape, split_of
 from budgateway.system.pem import trusting
+from budgateway.system.slices import at_once
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler
 from budgateway.wire.cors import CrossOrigin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterator
 
     from budgateway.limits.demand import SharedLimits
     from budgateway.proxy.pipeline_cy import Stage
@@ -148,6 +149,11 @@ def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
     (another path, another key) may see different health: each kind of check has a name of its own. Providers without a
     health check share the first provider's health.
     """
+    return at_once(naming_upstreams(settings))
+
+
+def naming_upstreams(settings: Settings) -> Generator[None, None, dict[tuple[str, str], str]]:
+    """Find the names of `upstream_keys`, one provider in a step."""
     names: dict[str, dict[object, str]] = {}
     keys: dict[tuple[str, str], str] = {}
     for provider in settings.providers:
@@ -160,6 +166,7 @@ def upstream_keys(settings: Settings) -> dict[tuple[str, str], str]:
                 known = names.setdefault(upstream.url, {})
                 name = known.setdefault(manner, f"{upstream.url} {provider.name}" if known else upstream.url)
             keys[provider.name, upstream.url] = name
+        yield
     return keys
 
 
@@ -193,7 +200,7 @@ class Builder:
         self._queues = queues
         self._resolver = resolver
         self._providers = {provider.name: provider for provider in settings.providers}
-        self._keys = upstream_keys(settings)
+        self._keys: dict[tuple[str, str], str] = {}
 
     def snapshot(
         self,
@@ -202,22 +209,34 @@ class Builder:
         credential_store: CredentialStore | None = None,
         copies: MirrorCounts | None = None,
         shared: SharedLimits | None = None,
-    ) -> Snapshot:
-        """Build the compiled routes and stages. `copies` outlive them; `shared` are the limits shared by all hosts."""
+    ) -> Generator[None, None, Snapshot]:
+        """Build the compiled routes and stages, one of them in a step. `copies` outlive them; `shared` are the limits
+        shared by all hosts."""
         settings = self.settings
+        self._keys = yield from naming_upstreams(settings)
         told = secrets_of(settings)
-        targets = self._targets(native.Redactor(told) if told else None)
+        targets = yield from self._targets(native.Redactor(told) if told else None)
         book = Rulebook(settings, self._segment, self._worker)
-        compiled_routes = [self._route(route, targets) for route in settings.routes]
-        for compiled in compiled_routes:
-            compiled.limits = book.of_route(compiled.record)
-            compiled.mirror = self._mirror(compiled.record, copies)
-            compiled.stages = tuple(stage for make in STAGES if (stage := make(compiled.record)) is not None)
-        admin = self._admin_routes(admin_path)
+        compiled_routes = []
+        for route in settings.routes:
+            yield
+            compiled = self._route(route, targets)
+            compiled.limits = book.of_route(route)
+            compiled.mirror = self._mirror(route, copies)
+            compiled.stages = tuple(stage for make in STAGES if (stage := make(route)) is not None)
+            compiled_routes.append(compiled)
+        yield
+        admin = yield from self._admin_routes(admin_path)
         for compiled in admin:
             compiled.limits = book.of_own(compiled.access)
-        labels = {name: self._segment.intern_model(name) for name in _model_names(settings)}
+        yield
+        labels: dict[str, int] = {}
+        for name in _model_names(settings):
+            if name not in labels:
+                labels[name] = self._segment.intern_model(name)
+            yield
         routes = Router([*compiled_routes, *admin], labels, largest_body(settings), len(compiled_routes))
+        yield
         limits = _limits(settings, book, shared)
         limits.own = {compiled.record.path: compiled.limits for compiled in admin if compiled.limits.is_own}
         common = None if settings.cors is None else CrossOrigin(settings.cors)
@@ -226,10 +245,12 @@ class Builder:
             settings, _authenticator(settings, credential_store or CredentialStore()), limits, routes, targets, origins
         )
 
-    def _targets(self, redactor: native.Redactor | None) -> dict[str, tuple[Target, ...]]:
-        """Return each provider's targets, by its name."""
-        return {
-            name: targets_of(
+    def _targets(self, redactor: native.Redactor | None) -> Generator[None, None, dict[str, tuple[Target, ...]]]:
+        """Build each provider's targets, by its name."""
+        targets = {}
+        for name, provider in self._providers.items():
+            yield
+            targets[name] = targets_of(
                 provider,
                 self._pools,
                 self._warm,
@@ -237,8 +258,7 @@ class Builder:
                 redactor=redactor,
                 resolver=self._resolver,
             )
-            for name, provider in self._providers.items()
-        }
+        return targets
 
     def _route(self, route: Route, targets: dict[str, tuple[Target, ...]]) -> CompiledRoute:
         def destination(name: str, model: str = "") -> Destination:
@@ -305,8 +325,8 @@ class Builder:
             pins=[upstream.url for upstream in upstreams[:PINNED]] if route.pin_by else None,
         )
 
-    def _admin_routes(self, path: str) -> list[CompiledRoute]:
-        """Return the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and
+    def _admin_routes(self, path: str) -> Generator[None, None, list[CompiledRoute]]:
+        """Build the admin routes: the admin server is one more upstream, behind a unix socket, without breaker and
         outlier detection, queue and redaction."""
         upstream = Upstream(url=f"unix:{path}", tls=False, host=path, port=0)
         server = Provider(
@@ -314,9 +334,11 @@ class Builder:
         )
         settings = replace(self.settings, breaker=None, outliers=None, providers=(server,))
         builder = Builder(settings, self._segment, self._worker, self._pools, warm=self._warm)
-        targets = builder._targets(redactor=None)
+        builder._keys = upstream_keys(settings)
+        targets = yield from builder._targets(redactor=None)
         compiled_routes = []
         for route, access in own_routes(settings.routes, settings.cors):
+            yield
             compiled = builder._route(route, targets)
             compiled.access = access
             compiled_routes.append(compiled)
@@ -349,19 +371,15 @@ def issuers_of(settings: Settings) -> tuple[Issuer, ...]:
     return (own, *settings.auth.issuers)
 
 
-def _model_names(settings: Settings) -> list[str]:
-    """Return the models that the configuration names, which metrics may use as label values."""
-    names: dict[str, None] = {}
+def _model_names(settings: Settings) -> Iterator[str]:
+    """Yield the models that the configuration names, which metrics may use as label values; some more than once."""
     for provider in settings.providers:
-        names.update(dict.fromkeys(provider.models))
-        names.update(dict.fromkeys(said for said, _ in provider.aliases))
+        yield from provider.models
+        yield from (said for said, _ in provider.aliases)
     for route in settings.routes:
-        names.update(dict.fromkeys(filter(_is_exact, route.models)))
+        yield from filter(_is_exact, route.models)
     # Not those of the prices' package, which knows thousands.
-    names.update(
-        dict.fromkeys(price.model for price in settings.prices if not price.provider and _is_exact(price.model))
-    )
-    return list(names)
+    yield from (price.model for price in settings.prices if not price.provider and _is_exact(price.model))
 
 
 def _is_exact(model: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from budgateway.config.source import FILES, Stamp, stamp
 from budgateway.errors import ConfigError
 from budgateway.records import Provider, Route, Secret, Settings
+from budgateway.system.slices import at_once
 
 _log = logging.getLogger("budgateway.reload")
 
@@ -142,14 +143,18 @@ class Origin:
 
 def compare(before: Settings, after: Settings) -> Difference:
     """Return the difference between two configurations."""
+    return at_once(comparing(before, after))
+
+
+def comparing(before: Settings, after: Settings) -> Generator[None, None, Difference]:
+    """Do what `compare` does, one record in a step."""
     return Difference(
-        routes=_changes(_by_name(before.routes), _by_name(after.routes)),
-        providers=_changes(_by_name(before.providers), _by_name(after.providers)),
-        upstreams=_changes(_upstreams(before), _upstreams(after)),
+        routes=(yield from _changes(_by_name(before.routes), _by_name(after.routes))),
+        providers=(yield from _changes(_by_name(before.providers), _by_name(after.providers))),
+        upstreams=(yield from _changes(_upstreams(before), _upstreams(after))),
         settings=tuple(
             (name, plain(getattr(before, name)), plain(getattr(after, name)))
-            for name in _fields(before, after)
-            if name not in _APART
+            for name in _fields(before, after, besides=_APART)
         ),
     )
 
@@ -191,22 +196,23 @@ def plain(value: object) -> Any:
     return value
 
 
-def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> Changes:
+def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> Generator[None, None, Changes]:
+    changed = []
+    for name, record in after.items():
+        if name in before and (fields := tuple(_fields(before[name], record))):
+            changed.append((name, fields))
+        yield
     return Changes(
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
-        changed=tuple(
-            (name, fields)
-            for name, record in after.items()
-            if name in before and (fields := tuple(_fields(before[name], record)))
-        ),
+        changed=tuple(changed),
     )
 
 
-def _fields(before: object, after: object) -> Iterable[str]:
+def _fields(before: object, after: object, besides: Container[str] = ()) -> Iterable[str]:
     assert dataclasses.is_dataclass(before)
     for field in dataclasses.fields(before):
-        if field.compare and getattr(before, field.name) != getattr(after, field.name):
+        if field.compare and field.name not in besides and getattr(before, field.name) != getattr(after, field.name):
             yield field.name
 
 

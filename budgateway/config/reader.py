@@ -13,13 +13,16 @@ import socket
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from budgateway.config.packing import Packed, packing, unpacking
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.system import interpreter
+from budgateway.system.priority import give_way
 from budgateway.system.signals import shielding
+from budgateway.system.slices import at_once, unhurried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +41,8 @@ _log = logging.getLogger("budgateway.config")
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A request: read the demo's configuration, or the one at `path`, with the command line's options."""
+    """A request: read the demo's configuration, or the one at `path`, with the command line's options. `keep_s` is how
+    long the process then waits for the next one; 0 at a start, which is the only request of its process."""
 
     path: str | None
     demo: bool
@@ -50,7 +54,7 @@ class Wish:
 class Found:
     """The result of reading."""
 
-    settings: Settings | None = None
+    packed: Packed | None = field(default=None, repr=False)  # with secrets
     problems: tuple[str, ...] = ()
     hint: str = ""
     files: tuple[tuple[str, tuple[int, int, int]], ...] = ()
@@ -94,9 +98,9 @@ class Reader:
             raise GatewayError("the process that reads the configuration ended")
         if found.defect:
             raise GatewayError(f"the configuration cannot be read: {found.defect}")
-        if found.settings is None:
+        if found.packed is None:
             raise ConfigError(list(found.problems), hint=found.hint, files=found.files)
-        return found.settings
+        return at_once(unpacking(found.packed)) if asked else unhurried(unpacking(found.packed))
 
     @property
     def pid(self) -> int | None:
@@ -179,7 +183,7 @@ def read(wish: Wish) -> Found:
 
     load: Callable[..., Settings] = demo_settings if wish.demo else partial(load_config, wish.path)
     try:
-        return Found(load(**wish.options))
+        return Found(at_once(packing(load(**wish.options))))
     except ConfigError as error:
         return Found(problems=tuple(error.problems), hint=error.hint, files=error.files)
     except Exception as error:  # noqa: BLE001 - the edge of what an operator may write
@@ -197,6 +201,8 @@ def main() -> None:
             wish: Wish = pickle.load(pipe)  # noqa: S301 - our own parent's
         except EOFError:
             return
+        if wish.keep_s:
+            give_way()  # to the workers: only a start waits for what is read, a reload has time
         try:
             pickle.dump(read(wish), pipe)
             pipe.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -35,6 +36,7 @@ from budgateway.native import (
     Queue,
     Segment,
 )
+from budgateway.system.slices import Rests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -285,19 +287,37 @@ class Exposition:
         upstreams: Callable[[], list[dict[str, Any]]] | None = None,
         spans: Callable[[], dict[str, int]] | None = None,
     ) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(SegmentCollector(segment))
-        self._registry.register(QueueCollector(segment))
-        if facts is not None:
-            self._registry.register(WorkerCollector(facts))
-        if upstreams is not None:
-            self._registry.register(UpstreamCollector(upstreams))
-        if spans is not None:
-            self._registry.register(SpanCollector(spans))
+        self._facts = facts
+        self._upstreams = upstreams
+        self._spans = spans
+        self._of_segment = (SegmentCollector(segment), QueueCollector(segment))
 
-    def render(self) -> bytes:
-        """Render the current state in the text format."""
-        return generate_latest(self._registry)
+    def look(self) -> Callable[[], bytes]:
+        """Read what belongs to the caller's loop. Returns a function for any thread, which reads the segment and
+        renders everything in the text format: 10 ms for 2,000 series, with rests."""
+        registry = _Unhurried(auto_describe=False)
+        for collector in self._of_segment:
+            registry.register(collector)
+        if self._facts is not None:
+            facts = self._facts()
+            registry.register(WorkerCollector(lambda: facts))
+        if self._upstreams is not None:
+            upstreams = self._upstreams()
+            registry.register(UpstreamCollector(lambda: upstreams))
+        if self._spans is not None:
+            spans = self._spans()
+            registry.register(SpanCollector(lambda: spans))
+        return partial(generate_latest, registry)
+
+
+class _Unhurried(CollectorRegistry):
+    """A registry that rests between families."""
+
+    def collect(self) -> Iterator[Metric]:
+        rests = Rests()
+        for family in super().collect():
+            yield family
+            rests.rest()
 
 
 def _histogram(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from budgateway.auth.credential_store import CredentialSet
+from budgateway.config.packing import Packed
 from budgateway.records import Settings
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """To a worker: build this configuration next to the current one, and answer Prepared."""
+    """To a worker: build this configuration next to the current one, and answer Prepared. The worker goes on to heed
+    other messages meanwhile."""
 
     generation: int
-    settings: Settings
+    packed: Packed = field(repr=False)  # with secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """To a worker: drop what was prepared."""
+    """To a worker: drop what was prepared, or stop preparing it."""
 
     generation: int
 

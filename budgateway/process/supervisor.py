@@ -20,7 +20,8 @@ from budgateway.admin.instance import Instance, runtime_directory
 from budgateway.admin.server import AdminServer
 from budgateway.app.dataplane import SWEEP_S
 from budgateway.config.demo import moved
-from budgateway.config.difference import Difference, Origin, compare, refusals, refusals_logged
+from budgateway.config.difference import Difference, Origin, comparing, refusals, refusals_logged
+from budgateway.config.packing import packing
 from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
@@ -38,12 +39,14 @@ from budgateway.process.worker_pool import WorkerPool
 from budgateway.system import log
 from budgateway.system.keeper import Steps, keep_on
 from budgateway.system.signals import hold_all, release
+from budgateway.system.slices import PAUSE_S, in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from typing import Any
 
     from budgateway.auth.credential_store import CredentialSet
+    from budgateway.config.packing import Packed
     from budgateway.records import Settings
 
 STEADY_S = 0.5  # a worker that has served this long did not fail at startup
@@ -440,10 +443,11 @@ class Supervisor:
         if problems := refusals(self.settings, settings):
             raise ConfigError(problems)
         await self.refresher.look_at(settings)
-        difference = compare(self.settings, settings)
+        difference = await in_slices(comparing(self.settings, settings), pause_s=PAUSE_S)
+        packed = await in_slices(packing(settings), pause_s=PAUSE_S)
         generation = self._generation + 1
         voters = [worker for worker in self._worker_pool.alive if not worker.is_draining]
-        verdicts = await asyncio.gather(*(self._ask(worker, generation, settings) for worker in voters))
+        verdicts = await asyncio.gather(*(self._ask(worker, generation, packed) for worker in voters))
         if problems := sorted({problem for problem in verdicts if problem}):
             await asyncio.gather(*(worker.abort(generation) for worker in voters))
             raise ConfigError(problems)
@@ -454,21 +458,21 @@ class Supervisor:
         # A worker that started during the vote has the old configuration.
         for worker in tuple(self._worker_pool.alive):
             if worker.generation < generation and not worker.is_draining:
-                if await self._ask(worker, generation, settings):
+                if await self._ask(worker, generation, packed):
                     worker.kill()
                 await worker.commit(generation)
         self._worker_pool.adopt(settings)
         self.tracing.adopt(settings)
-        self._admin_server.adopt(settings)
+        await in_slices(self._admin_server.adopting(settings), pause_s=PAUSE_S)
         await self.refresher.adopt(settings)
         logging.getLogger().setLevel(settings.log_level)
         return difference
 
-    async def _ask(self, worker: WorkerHandle, generation: int, settings: Settings) -> str:
+    async def _ask(self, worker: WorkerHandle, generation: int, packed: Packed) -> str:
         """Return "" when a worker could switch, else the reason why it cannot."""
         try:
             async with asyncio.timeout(START_S):
-                return await worker.prepare(generation, settings)
+                return await worker.prepare(generation, packed)
         except WorkerGone:
             return ""  # its replacement starts with the configuration decided on
         except TimeoutError:

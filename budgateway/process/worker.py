@@ -19,6 +19,7 @@ import uvloop
 from budgateway import native
 from budgateway.app.dataplane import DataPlane, settle_memory
 from budgateway.app.preload import preload, reads_keys
+from budgateway.config.packing import unpacking
 from budgateway.errors import GatewayError
 from budgateway.process.control import (
     Abort,
@@ -42,12 +43,12 @@ from budgateway.process.control import (
 from budgateway.process.fork_server import become
 from budgateway.system import log
 from budgateway.system.signals import ENDS, SAY_WHERE, ignore
+from budgateway.system.slices import in_slices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from budgateway.app.dataplane import Successor
-    from budgateway.records import Settings
 
 _log = logging.getLogger("budgateway.worker")
 
@@ -58,6 +59,7 @@ class Worker:
     def __init__(self, plane: DataPlane, channel: Channel) -> None:
         self._plane = plane
         self._channel = channel
+        self._preparing: dict[int, asyncio.Task[None]] = {}
         self._prepared: dict[int, Successor] = {}
 
     async def obey(self) -> None:
@@ -81,15 +83,17 @@ class Worker:
 
     async def _heed(self, message: Message) -> None:
         if isinstance(message, Prepare):
-            if reads_keys(message.settings) and not reads_keys(self._plane.snapshot.settings):
-                await asyncio.to_thread(preload, keys=True)  # in a thread: streams continue meanwhile
-            await self._channel.send(Prepared(message.generation, self._prepare(message.generation, message.settings)))
+            # A task: a revoked key in the next message must not wait for it.
+            self._preparing[message.generation] = self._plane.spawn(self._answer(message))
         elif isinstance(message, Commit):
             prepared = self._prepared.pop(message.generation)
             self._plane.commit(prepared)
             logging.getLogger().setLevel(prepared.settings.log_level)
         elif isinstance(message, Abort):
-            self._prepared.pop(message.generation, None)
+            if (preparing := self._preparing.pop(message.generation, None)) is not None:
+                preparing.cancel()
+            if (unused := self._prepared.pop(message.generation, None)) is not None:
+                self._plane.discard(unused)
         elif isinstance(message, Shed):
             self._plane.shed(message.reason)
             self._plane.accept(message.accepts)
@@ -101,9 +105,19 @@ class Worker:
         elif isinstance(message, Reopen):
             self._plane.reopen()
 
-    def _prepare(self, generation: int, settings: Settings) -> str:
+    async def _answer(self, message: Prepare) -> None:
+        """Build a configuration while serving, and report the result."""
+        problem = await self._prepare(message)
+        self._preparing.pop(message.generation, None)
+        with contextlib.suppress(ConnectionError):
+            await self._channel.send(Prepared(message.generation, problem))
+
+    async def _prepare(self, message: Prepare) -> str:
         try:
-            self._prepared[generation] = self._plane.prepare(settings)
+            settings = await in_slices(unpacking(message.packed))
+            if reads_keys(settings) and not reads_keys(self._plane.snapshot.settings):
+                await asyncio.to_thread(preload, keys=True)  # in a thread: streams continue meanwhile
+            self._prepared[message.generation] = await in_slices(self._plane.preparing(settings))
         except (GatewayError, ValueError, OSError) as error:
             return str(error) or type(error).__name__
         except Exception as error:  # noqa: BLE001 - the edge of what an operator may send us

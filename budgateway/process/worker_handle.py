@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from budgateway.auth.credential_store import CredentialSet
+    from budgateway.config.packing import Packed
     from budgateway.records import Settings
 
 REAP_S = 0.005
@@ -159,10 +160,10 @@ class WorkerHandle:
         self.status = self._process.returncode
         self.ended.set()
 
-    async def prepare(self, generation: int, settings: Settings) -> str:
-        """Make the worker build `settings`; return "" when it could switch, else the reason. Raises WorkerGone when it
+    async def prepare(self, generation: int, packed: Packed) -> str:
+        """Make the worker build the settings in `packed`; return "" when it could switch, else the reason. Raises WorkerGone when it
         ended meanwhile."""
-        await self._tell(Prepare(generation, settings))
+        await self._tell(Prepare(generation, packed))
         while True:
             answer = await self._answers.get()
             if answer is None:

@@ -111,6 +111,11 @@ class CompiledRoute:
                 return False
         return True
 
+    def follow_models(self, version: int) -> None:
+        """Make the balancers follow the upstreams' model lists; `version` is the segment's."""
+        for destination in (*self.destinations, *self.fallbacks):
+            destination.balancer.follow_models(version)
+
     def may_replay(self, x: Exchange) -> bool:
         """True when a request that may have reached an upstream can be sent again (RELIABILITY 2.2)."""
         return self.record.replays(x.head.method, x.head.path)

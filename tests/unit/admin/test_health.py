@@ -8,7 +8,7 @@ from time import monotonic_ns
 import pytest
 
 from budgateway import native
-from budgateway.admin.health import Health, probed
+from budgateway.admin.health import Health, probing
 from budgateway.app.wiring import upstream_keys
 from budgateway.config.endpoint import parse_endpoint
 from budgateway.records import (
@@ -23,6 +23,7 @@ from budgateway.records import (
     Settings,
     Upstream,
 )
+from budgateway.system.slices import at_once
 
 ONE, TWO = (Upstream(url=f"http://u{n}:1", tls=False, host=f"u{n}", port=1) for n in (1, 2))
 SETTINGS = Settings(
@@ -62,7 +63,7 @@ def test_drain_is_by_name_and_undoes() -> None:
 
 def test_a_reload_changes_what_is_shown() -> None:
     health = Health(native.Segment(1), SETTINGS)
-    health.adopt(replace(SETTINGS, providers=SETTINGS.providers[1:]))
+    at_once(health.adopting(replace(SETTINGS, providers=SETTINGS.providers[1:])))
     assert [shown["name"] for shown in health.upstreams()] == ["solo"]
 
 
@@ -153,7 +154,7 @@ def test_who_asks_a_shared_upstream_otherwise_has_a_word_of_its_own() -> None:
         "keyed": f"{ONE.url} keyed",
     }
     segment = native.Segment(1)
-    wanted, upstreams = probed(settings, segment)
+    wanted, upstreams = at_once(probing(settings, segment))
     slots = {one.name: one.slot for one in wanted}
     assert slots["first/0"] == slots["alike"] == segment.upstream(ONE.url)
     assert len({slots["first/0"], slots["strict"], slots["keyed"]}) == 3
@@ -178,6 +179,6 @@ def test_who_asks_a_shared_upstream_otherwise_has_a_word_of_its_own() -> None:
 )
 def test_an_endpoint_that_ends_in_v1_is_probed_where_engines_answer(endpoint: str, asked: str, sent: str) -> None:
     provider = Provider("p", "vllm", (parse_endpoint(endpoint),), health_check=HealthCheck())
-    [one], _ = probed(Settings(providers=(provider,)), native.Segment(1))
+    [one], _ = at_once(probing(Settings(providers=(provider,)), native.Segment(1)))
     head = native.RequestHead.parse(f"GET {asked} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
     assert one.target.write_head(head, "id", -1).startswith(f"GET {sent} HTTP/1.1\r\n".encode())

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
+from budgateway.config.packing import packing
 from budgateway.process.control import MAX_UNREAD_BYTES, Channel, Commit, Prepare, Prepared, Ready, Serve
 from budgateway.records import Secret, Settings
+from budgateway.system.slices import at_once
 
 
 async def test_messages_arrive_whole_and_in_order() -> None:
@@ -18,7 +20,7 @@ async def test_messages_arrive_whole_and_in_order() -> None:
     one, two = await Channel.over(here), await Channel.over(there)
     # Larger than the buffers of a socket pair.
     settings = Settings(notices=tuple(f"notice {number:040d}" for number in range(20_000)), jwt_secret=Secret("s" * 32))
-    messages = [Serve(settings), Prepare(1, settings), Commit(1), Ready(), Prepared(1, "why not")]
+    messages = [Serve(settings), Prepare(1, at_once(packing(settings))), Commit(1), Ready(), Prepared(1, "why not")]
 
     async def send() -> None:
         for message in messages:
@@ -64,9 +66,9 @@ def test_what_is_sent_on_a_closed_channel_finds_nobody(loop: Callable[[], asynci
 async def test_a_peer_that_reads_nothing_holds_nobody_up() -> None:
     here, there = socket.socketpair()
     one = await Channel.over(here)
-    settings = Settings(notices=("n" * (1 << 20),))
+    packed = at_once(packing(Settings(notices=("n" * (1 << 20),))))
     with pytest.raises(TimeoutError, match="reads nothing"):
         for _ in range(2 * (MAX_UNREAD_BYTES >> 20)):
-            one.post(Prepare(1, settings))
+            one.post(Prepare(1, packed))
     one.close()
     there.close()
