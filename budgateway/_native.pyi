@@ -380,6 +380,14 @@ VERDICT_SUCCESS: Final[int]
 VERDICT_FAILURE: Final[int]
 
 @final
+class WaitingCount:
+    """The number of requests that wait for a lease in this worker: the queue sets it, and the fast path looks."""
+
+    def __new__(cls) -> WaitingCount: ...
+    def set(self, count: int, /) -> None: ...
+    def get(self) -> int: ...
+
+@final
 class Queue:
     """Exchanges that wait for a free upstream, by name, visible to all workers.
 
@@ -704,6 +712,35 @@ class Idle:
     def __len__(self) -> int: ...
 
 @final
+class CredentialCache:
+    """Verified credentials, remembered by a keyed digest. `is_key`: the header is one for keys, not `Authorization`.
+    `value` is the header's."""
+
+    def __new__(cls, capacity: int, tenants: list[str], /) -> CredentialCache:
+        """`tenants`: those that make a difference to a principal's class."""
+    def learn(self, verifier: TokenVerifier | None, /) -> None:
+        """Forget all credentials; the fast path verifies others with `verifier` from now on."""
+    def find(
+        self, is_key: bool, value: str, now_s: float, /
+    ) -> tuple[str, str, str, tuple[str, ...], int, float] | None:
+        """Return a credential that is valid at `now_s` (seconds since the epoch), or None: the principal's id, the name
+        of its API key or "", its tenant, groups and class, and the expiry in seconds since the epoch."""
+    def insert(
+        self,
+        is_key: bool,
+        value: str,
+        who: tuple[str, str, str, Sequence[str]],
+        principal_class: int,
+        expires_s: float,
+        /,
+    ) -> None:
+        """Remember a credential. `who`: the first four of what `find` returns."""
+    def name_class(self, roles: Sequence[str], tenant: str, models: Sequence[str], principal_class: int, /) -> None:
+        """Set the class of principals with these roles and models, and with this tenant where that makes a
+        difference."""
+    def __len__(self) -> int: ...
+
+@final
 class FastPath:
     """The fast path: serves common exchanges end to end, past the protocols; budgateway.proxy.fastpath decides which,
     and how."""
@@ -711,23 +748,37 @@ class FastPath:
     def __new__(
         cls, *, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object],
         responses: Callable[[object], object], doubtful: Sequence[bytes], resume: Callable[[Resumable], None],
-        flush: Callable[[], None] | None, block_bytes: int, quiet_ns: int, slack_ns: int,
+        released: Callable[[], None],
+        flush: Callable[[], None] | None, block_bytes: int, quiet_ns: int, slack_ns: int, epoch_ns: int,
     ) -> FastPath:  # fmt: skip
         """`requests` and `responses` make parsers that report to their argument (httptools); `resume` continues an
-        exchange that is given up; `flush` is called when `block_bytes` of access lines are buffered. `sweep` gives up
-        exchanges after `quiet_ns` of silence and `slack_ns` before their deadline."""
+        exchange that is given up; `released` is called when a lease ended while requests wait; `flush` is called when `block_bytes` of access lines are buffered. `sweep` gives up
+        exchanges after `quiet_ns` of silence and `slack_ns` before their deadline. `epoch_ns`: see `set_clock`."""
+    def set_clock(self, epoch_ns: int, /) -> None: ...  # the wall clock less the monotonic one
     def open(self, open: bool, /) -> None: ...  # take requests, or none, which is the initial state
     def share(self, share: int, /) -> None:
         """Set how many exchanges one upstream may have in flight."""
-    def follow(self, table: RouteTable, by_credential: bool, /) -> None:
-        """Give up the exchanges in flight, drop the cached plans, and use this table. `by_credential`: credentials
-        count."""
+    def set_day(self, today: int, /) -> None: ...  # days since 1970, UTC, for budgets
+    def follow(
+        self,
+        table: RouteTable,
+        credentials: CredentialCache | None,
+        waiting: WaitingCount | None,
+        proxies: Sequence[str],
+        ipv6_prefix: int,
+        /,
+    ) -> None:
+        """Give up the exchanges in flight, drop the cached plans, and use these from now on. `credentials`: None when
+        they make no difference. `waiting`: None when nothing waits for leases. `proxies`: blocks of addresses whose
+        `X-Forwarded-For` is trusted. `ipv6_prefix`: bits by which limits count IPv6 clients. Raises ValueError."""
     def clear(self) -> None: ...
     def insert(
-        self, model: str, identity: object, route: object, limits: object, choice: object, /, *, until_ns: int
+        self, model: str, identity: object, route: object, limits: object, body: object, choice: object, /
     ) -> None:
-        """Cache a plan, until `until_ns`, for all requests of a credential for a model on a route. The parts are those
-        of budgateway.exchange.cached_plan: CachedIdentity, CachedRoute, CachedLimits, CachedChoice."""
+        """Cache a plan for all requests of a class of principals for a model on a route. The parts are those of
+        budgateway.exchange.cached_plan: CachedIdentity, CachedRoute, CachedLimits, CachedBody,
+        CachedChoice."""
+    def has_plan(self, place: int, principal_class: int, model: str, /) -> bool: ...  # on the route of this index
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # give up after a timeout or `quiet_ns` of silence
     def fall_back(self) -> None: ...  # the exchanges in flight, to `resume`
@@ -756,7 +807,7 @@ class Resumable:
     @property
     def reservation(self) -> Reservation | None: ...
     @property
-    def verified(self) -> Any: ...  # its verified credential, or None
+    def credential(self) -> tuple[str, str, str, tuple[str, ...], int, float] | None: ...  # of CredentialCache.find
     @property
     def started_ns(self) -> int: ...
     @property
@@ -784,7 +835,7 @@ LOCATED: Final[int]  # of HeadReader: the response has a Location or Content-Loc
 
 FACTS: Final[int]  # number of cells that a HeadReader fills
 MAX_HEAD_BYTES: Final[int]  # of a whole head
-MAX_CACHED_PLANS: Final[int]  # of a FastPath; beyond it, all are dropped
+MAX_CACHED_PLANS: Final[int]  # of a FastPath; beyond it, one that is not in use makes room
 JOINED_BYTES: Final[int]  # the fast path joins a head and a smaller body into one buffer
 
 @final

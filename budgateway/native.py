@@ -54,6 +54,7 @@ from budgateway._native import (
     BodyPeek,
     BodyPump,
     ChunkScanner,
+    CredentialCache,
     FastPath,
     FrameScanner,
     HeadEdits,
@@ -93,6 +94,7 @@ from budgateway._native import (
     UpstreamHealth,
     UsageScanner,
     UsageTable,
+    WaitingCount,
 )
 
 __all__ = [
@@ -146,6 +148,7 @@ __all__ = [
     "BodyPeek",
     "BodyPump",
     "ChunkScanner",
+    "CredentialCache",
     "FastPath",
     "FrameScanner",
     "HeadEdits",
@@ -185,6 +188,7 @@ __all__ = [
     "UpstreamHealth",
     "UsageScanner",
     "UsageTable",
+    "WaitingCount",
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.

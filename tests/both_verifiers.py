@@ -16,7 +16,7 @@ OWN = Issuer("own", "", ("HS256",), secret=Secret(SECRET))
 
 def is_decided_natively(bearers: Bearers, token: str, now: float) -> bool:
     """True when the native verifier decided about the token. Asserts that Python's answer is the same to the letter."""
-    decided = bearers._native.verify(token, now) is not None
+    decided = bearers.native.verify(token, now) is not None
     assert answer(bearers.verify, token, now) == answer(bearers.verify_slowly, token, now), token
     return decided
 

@@ -60,6 +60,7 @@ class Downstream(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         self._answer = Answer()
+        self._whole: Answer | None = None  # the latest that is complete, until it is taken
         self._parser = httptools.HttpResponseParser(self)
 
     async def __aenter__(self) -> Self:
@@ -105,6 +106,7 @@ class Downstream(asyncio.Protocol):
     async def answer(self) -> Answer:
         """The next answer, whole or (`is_complete` False) as far as it came; ConnectionError when there is none."""
         answer = await self._answers.get()
+        self._whole = None
         if answer is None:
             raise (
                 ConnectionResetError("reset") if self.was_reset else ConnectionAbortedError("closed without an answer")
@@ -122,11 +124,11 @@ class Downstream(asyncio.Protocol):
         await self._changed.wait()
 
     async def until_body(self, size_bytes: int = 1) -> Answer:
-        """Wait for so much of the body that is arriving; what is there is returned."""
-        while len(self._answer.body) < size_bytes and not self.is_closed:
+        """Wait for so much of the body that is arriving, or for all of it; what is there is returned."""
+        while self._whole is None and len(self._answer.body) < size_bytes and not self.is_closed:
             self._changed.clear()
             await self._changed.wait()
-        return self._answer
+        return self._whole or self._answer
 
     async def closed(self) -> None:
         """Wait until the server closes."""
@@ -213,6 +215,7 @@ class Downstream(asyncio.Protocol):
             self.informational.append(answer)
         else:
             self._answers.put_nowait(answer)
+            self._whole = answer
         self._answer = Answer()
 
     def _end(self) -> None:

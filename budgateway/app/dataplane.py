@@ -183,7 +183,7 @@ class DataPlane:
         self._trace(settings)
         self.fastpath: FastPath | None = None
         if self._plain is not None:
-            self.fastpath = FastPath(self.relay, recorder)
+            self.fastpath = FastPath(self.relay, recorder, self._epoch_ns)
             self.relay.fast_in_flight = self.fastpath.native.__len__
             self.server_state.fastpath = self.fastpath.native
             self._plain.intercept(self.fastpath.native)
@@ -374,18 +374,14 @@ class DataPlane:
         self._open_fast_path()
 
     def _open_fast_path(self) -> None:
-        """Open or close the fast path. It is closed while new exchanges are refused, and when proxies report the
-        clients' addresses."""
+        """Open or close the fast path. It is closed while new exchanges are refused."""
         if self.fastpath is not None:
-            is_behind_proxy = bool(self.snapshot.settings.trusted_proxies)
-            self.fastpath.native.open(not (self.relay.shedding or self.server_state.draining or is_behind_proxy))
+            self.fastpath.native.open(not (self.relay.shedding or self.server_state.draining))
 
     def update_credentials(self, credentials: CredentialSet) -> None:
         """Use new credentials from now on."""
         self.credential_store.update_credentials(credentials)
         self.snapshot.auth.learn()
-        if self.fastpath is not None:
-            self.fastpath.clear()
 
     def shed(self, reason: str) -> None:
         """Refuse new exchanges for `reason`, or accept them again ("")."""
@@ -464,6 +460,8 @@ class DataPlane:
             self.server_state.sweep(now_ns)
         self._retired = [pool for pool in self._retired if pool.open]
         self.snapshot.limits.today = self._segment.today or int(time.time()) // 86_400
+        if self.fastpath is not None:
+            self.fastpath.native.set_day(self.snapshot.limits.today)
         with step("publishing gauges"):
             self._publish()
         with step("closing the Redis connections of former configurations"):
@@ -518,13 +516,13 @@ class DataPlane:
                 self.fastpath.clear()
 
     def _follow_clock(self, now_ns: int) -> None:
-        """Drop cached plans after a step of the wall clock (set, or the machine has slept). Credentials expire by the
-        wall clock, and plans that go by the monotonic clock must not outlive them."""
+        """Tell the fast path after a step of the wall clock (set, or the machine has slept): credentials expire by
+        it."""
         epoch_ns = time.time_ns() - now_ns
         if abs(epoch_ns - self._epoch_ns) > CLOCK_STEP_NS:
             self._epoch_ns = epoch_ns
             if self.fastpath is not None:
-                self.fastpath.clear()
+                self.fastpath.native.set_clock(epoch_ns)
 
     def _judge_lag(self) -> None:
         """Shed while the loop is late in two sweeps in a row: a single long step of one exchange is no overload."""

@@ -360,7 +360,8 @@ def _authenticator(settings: Settings, credential_store: CredentialStore) -> Aut
     if not issuers and not settings.auth.keys_file and not settings.auth.keys_in_redis:
         return Authenticator()
     lists_openly = any(not route.auth_required for route in settings.routes)
-    return CredentialAuthenticator(Bearers(issuers), credential_store, Roles(settings.auth), lists_openly)
+    roles = Roles(settings.auth, [tenant for rule in settings.limit_rules for tenant in rule.tenants])
+    return CredentialAuthenticator(Bearers(issuers), credential_store, roles, lists_openly, workers=settings.workers)
 
 
 def issuers_of(settings: Settings) -> tuple[Issuer, ...]:

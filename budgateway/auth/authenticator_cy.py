@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from hashlib import sha256
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from budgateway.auth.bearer import Rejected, UnknownKey
 from budgateway.auth.principal_header import write_principal
-from budgateway.auth.roles import admin_action
+from budgateway.auth.roles import MAX_CLASSES, admin_action
 from budgateway.errors import Forbidden, KeysUnavailable, Unauthenticated
 from budgateway.exchange.cached_plan import CachedIdentity
 from budgateway.jose.jws import Refused
+from budgateway.native import CredentialCache
+from budgateway.records import Principal
 from budgateway.wire.websocket import credential_of
 
 if TYPE_CHECKING:
@@ -21,29 +23,32 @@ if TYPE_CHECKING:
     from budgateway.auth.bearer import Bearers, Verified
     from budgateway.auth.credential_store import CredentialStore
     from budgateway.auth.keys import Found
-    from budgateway.auth.roles import Profile, Roles
+    from budgateway.auth.roles import PrincipalClass, Roles
     from budgateway.exchange.exchange_cy import Exchange
-    from budgateway.records import Principal
 
-MAX_REMEMBERED = 4096  # credentials per kind of header; the oldest is evicted first
+    # A credential as `CredentialCache.find` returns it: id, name of the API key, tenant, groups, class, expiry.
+    Remembered = tuple[str, str, str, tuple[str, ...], int, float]
+
+MAX_CREDENTIALS = 65_536  # that all workers together remember; those not in use are evicted first
+MAX_REMEMBERED = 4096  # of these with their Python objects, per kind of header; the oldest is evicted first
 # Sent by the clients of Anthropic, Azure and Google; the first one present counts.
 _KEY_HEADERS = ("x-api-key", "api-key", "x-goog-api-key")
 _UPGRADE = 8  # a flag of the native scan, as a C number
-_EVER_S = 4e9  # seconds since the epoch: the year 2096
 _LOOPBACK = ("127.0.0.1", "::1", "local")
 
 _log = logging.getLogger("budgateway.auth")
 
 
 class VerifiedCredential:
-    """A verified credential: its principal, its expiry (seconds since the epoch) and its permissions."""
+    """A verified credential: its principal, its expiry (seconds since the epoch) and its principal's class."""
 
-    def __init__(self, principal: Principal, expires: float, profile: Profile) -> None:
+    def __init__(self, principal: Principal, expires: float, principal_class: PrincipalClass) -> None:
         self.principal = principal
         self.id = principal.id
         self.expires = expires
-        self.known = profile.known
-        self.profile = profile
+        self.class_number = principal_class.number
+        self.profile = principal_class.profile
+        self.known = self.profile.known
 
 
 def is_local(x: Exchange) -> bool:
@@ -56,7 +61,9 @@ class Authenticator:
     """The authenticator of a configuration without a credential source. It passes open routes, the model list and
     metrics requests from this machine, and refuses the rest with a hint."""
 
-    asks = False  # True when credentials make a difference
+    def __init__(self) -> None:
+        """`credentials`: the verified credentials (native.CredentialCache); None when they make no difference."""
+        self.credentials: Any = None
 
     def identify(self, x: Exchange) -> Awaitable[None] | None:
         """Do nothing: every request is anonymous, and limits count by address."""
@@ -72,30 +79,13 @@ class Authenticator:
             hint="the operator can set JWT_SECRET (32 bytes or more), [[auth.issuers]] or [auth] keys_file",
         )
 
-    def given(self, x: Exchange) -> str | None:
-        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` (authorization) or `k` (a
-        key header), and the header's value; None when it has no verified credential and sent no credential. Raises
-        ValueError when no single header value identifies the principal."""
-        return None
-
     def cached_plan(self, x: Exchange) -> CachedIdentity | None:
         """Return the identity of x's credential for a cached plan; None when the header's value alone does not
         determine it, or when the request carries a principal header."""
-        try:
-            credential = self.given(x)
-        except ValueError:
-            return None
-        if x.principal_lines:
-            return None
-        verified: VerifiedCredential | None = x.verified
-        principal = x.principal
-        asker = None
-        until_s = _EVER_S
-        if verified is not None and principal is not None:
-            until_s = min(verified.expires, _EVER_S)
-            asker = (principal.id, x.limit_key, principal.key or x.limit_key, principal.tenant)
-        encoded = None if credential is None else credential.encode("latin-1")
-        return CachedIdentity(encoded, until_s, asker, verified)
+        return None if x.principal_lines else CachedIdentity(0)
+
+    def recall(self, x: Exchange, credential: Remembered) -> None:
+        """Do nothing: there are no credentials."""
 
     def learn(self) -> None:
         """Adopt the credential store's current keys and drop all remembered credentials."""
@@ -105,23 +95,28 @@ class CredentialAuthenticator(Authenticator):
     """The authenticator for tokens and API keys. A verified credential is remembered until it expires, so that later
     requests cost one lookup."""
 
-    asks = True
-
-    def __init__(self, bearers: Bearers, credential_store: CredentialStore, roles: Roles, lists_openly: bool) -> None:
-        """`lists_openly`: requests without a credential may use some route, and so see its models."""
+    def __init__(
+        self, bearers: Bearers, credential_store: CredentialStore, roles: Roles, lists_openly: bool, *, workers: int = 1
+    ) -> None:
+        """`lists_openly`: requests without a credential may use some route, and so see its models. `workers`: the
+        number of processes that share MAX_CREDENTIALS."""
         self._bearers = bearers
         self._credential_store = credential_store
         self._roles = roles
         self._lists_openly = lists_openly
-        # Keyed by the header's value, in separate tables: a key is not a valid `Authorization` value without `Bearer`.
+        self.credentials: CredentialCache = CredentialCache(max(1, MAX_CREDENTIALS // workers), sorted(roles.tenants))
+        # The latest of them with their Python objects, keyed by the header's value, in separate tables: a key is not a
+        # valid `Authorization` value without `Bearer`.
         self._by_authorization: dict[str, VerifiedCredential] = {}
         self._by_key: dict[str, VerifiedCredential] = {}
+        self._classes: dict[int, PrincipalClass] = {}
         self._rejected: dict[bytes, None] = {}
         self.learn()
 
     def learn(self) -> None:
         """Adopt the credential store's current keys and drop all remembered credentials."""
         self._bearers.learn(self._credential_store.credentials.key_sets)
+        self.credentials.learn(self._bearers.native)
         self._by_authorization = {}
         self._by_key = {}
         self._rejected = {}
@@ -146,21 +141,21 @@ class CredentialAuthenticator(Authenticator):
         x.limit_key = verified.id
         return None
 
-    def given(self, x: Exchange) -> str | None:
-        """Return the key under which the exchange's `VerifiedCredential` is remembered: `a` or `k`, and the header's
-        value. Raises ValueError when the header's value alone does not identify the principal."""
-        kind = "a"
+    def cached_plan(self, x: Exchange) -> CachedIdentity | None:
+        """Return the class of x's principal for a cached plan; None when the header's value alone does not determine
+        the principal, or when the request carries a principal header."""
+        if x.principal_lines:
+            return None
         given: str | None = x.head.header("authorization")
         if given is not None:
             known = self._by_authorization.get(given)
         else:
-            kind = "k"
             given = self._key(x)
             known = None if given is None else self._by_key.get(given)
         if known is not x.verified or (given is not None and known is None):
             # Another header holds the credential, or this one's value is not one of ours.
-            raise ValueError("the header does not name a principal")
-        return None if given is None else kind + given
+            return None
+        return CachedIdentity(0 if known is None else known.class_number)
 
     def _key(self, x: Exchange) -> str | None:
         """Return the value of the first key header present, else the credential in a WebSocket handshake."""
@@ -217,7 +212,15 @@ class CredentialAuthenticator(Authenticator):
             return None
         now = time()
         verified: VerifiedCredential | None = known.get(given)
-        if verified is None or verified.expires <= now:
+        if verified is not None and verified.expires <= now:
+            verified = None
+        is_key = known is self._by_key
+        if verified is None:
+            remembered: Remembered | None = self.credentials.find(is_key, given, now)
+            verified = None if remembered is None else self._recalled(remembered)
+            if verified is not None:
+                self._keep(known, given, verified)
+        if verified is None:
             try:
                 found = self._find(token, now)
             except UnknownKey as error:
@@ -230,14 +233,52 @@ class CredentialAuthenticator(Authenticator):
                 return None
             if found is None:
                 return None
-            verified = VerifiedCredential(found.principal, found.expires, self._roles.profile(found.principal))
-            if len(known) >= MAX_REMEMBERED:
-                del known[next(iter(known))]
-            known[given] = verified
+            verified = self._remember(is_key, given, found.principal, found.expires)
+            self._keep(known, given, verified)
         x.verified = verified
         x.principal = verified.principal
         x.limit_key = verified.id
         return None
+
+    def _remember(self, is_key: bool, given: str, principal: Principal, expires: float) -> VerifiedCredential:
+        """Return a credential that was just verified; the fast path knows it from now on."""
+        principal_class = self._roles.class_of(principal)
+        number = principal_class.number
+        if number not in self._classes:
+            if len(self._classes) >= MAX_CLASSES:
+                self._classes.clear()
+            self._classes[number] = principal_class
+            if principal_class.allowance is None and not principal.key:
+                self.credentials.name_class(principal.roles, principal.tenant, principal.models, number)
+        who = (principal.id, principal.key, principal.tenant, principal.groups)
+        self.credentials.insert(is_key, given, who, number, expires)
+        return VerifiedCredential(principal, expires, principal_class)
+
+    def _recalled(self, remembered: Remembered) -> VerifiedCredential | None:
+        """Return the Python object of a remembered credential; None when its class was forgotten."""
+        name, key, tenant, groups, number, expires = remembered
+        known: PrincipalClass | None = self._classes.get(number)
+        if known is None:
+            return None
+        principal = Principal(name, tenant, known.roles, False, groups, known.models, key, known.allowance)
+        return VerifiedCredential(principal, expires, known)
+
+    def _keep(self, known: dict[str, VerifiedCredential], given: str, verified: VerifiedCredential) -> None:
+        if len(known) >= MAX_REMEMBERED:
+            del known[next(iter(known))]
+        known[given] = verified
+
+    def recall(self, x: Exchange, credential: Remembered) -> None:
+        """Set the exchange's verified credential and principal from one that was found in `credentials`."""
+        verified = self._recalled(credential)
+        if verified is None:
+            # Its class was forgotten; what it may do was decided already.
+            name, key, tenant, groups, _, expires = credential
+            principal = Principal(name, tenant, (), False, groups, (), key)
+            verified = VerifiedCredential(principal, expires, self._roles.class_of(principal))
+        x.verified = verified
+        x.principal = verified.principal
+        x.limit_key = verified.id
 
     def _find(self, token: str, now: float) -> Verified | Found | None:
         """Return the principal and expiry of a credential; None for an unknown key. Raises Refused for an invalid

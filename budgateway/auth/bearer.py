@@ -51,7 +51,7 @@ class Bearers:
                 self._keys[issuer.name] = KeySet([Key.from_secret(secret, issuer.algorithms)])
             elif issuer.public_keys:
                 self._keys[issuer.name] = KeySet.from_pem(issuer.public_keys, issuer.algorithms)
-        self._native = self._verifier()
+        self.native = self._verifier()
 
     def learn(self, documents: Mapping[str, object]) -> None:
         """Replace the fetched key sets, given by issuer name."""
@@ -63,12 +63,12 @@ class Bearers:
             except KeyUnfit:
                 pass  # the fetcher checked it under the same rules; one for another configuration is not ours
         if self._fetched:
-            self._native = self._verifier()
+            self.native = self._verifier()
 
     def verify(self, token: str, now: float) -> Verified:
         """Return the token's principal and expiry. Raises Refused: UnknownKey when the issuer may have a new key,
         Rejected when only other keys could change the result."""
-        found = self._native.verify(token, now)
+        found = self.native.verify(token, now)
         if found is None:
             return self.verify_slowly(token, now)
         if len(found) == 6:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 from budgateway.records import ADMIN, Auth, Permission, Principal, Route, Tenant
 
 MAX_DECISIONS = 256  # cached per profile; bounded, because clients choose the model's name
 MAX_PROFILES = 1024
+MAX_CLASSES = 4096
 MAX_MODEL_CHARS = 256  # a longer name matches no glob except `*`
 _BUILT_IN = Permission(role=ADMIN, admin=("*",))
 
@@ -114,16 +116,49 @@ class Profile:
         return any(permission.admin.takes_all for permission in self._permissions)
 
 
+class PrincipalClass:
+    """Principals that no decision tells apart, except by counting each of them: their requests have the same
+    permissions, and the same limits. Plans are made for classes, so that their number does not grow with the users'.
+
+    `number` is never used again in this process' life; 0 stands for requests without a principal."""
+
+    __slots__ = ("allowance", "models", "number", "profile", "roles")
+
+    def __init__(self, number: int, principal: Principal, profile: Profile) -> None:
+        self.number = number
+        self.profile = profile
+        self.roles = principal.roles
+        self.models = principal.models
+        self.allowance = principal.allowance
+
+
 class Roles:
     """The permissions of one configuration, and the profile that results for each principal."""
 
-    def __init__(self, auth: Auth) -> None:
+    def __init__(self, auth: Auth, limited_tenants: Iterable[str] = ()) -> None:
+        """`limited_tenants`: the tenants with limits of their own."""
         permissions = auth.grants
         if permissions and not any(permission.role == ADMIN for permission in permissions):
             permissions = (*permissions, _BUILT_IN)
         self._permissions = [_Compiled(permission) for permission in permissions] if permissions else None
         self._tenants = {tenant.name: tenant for tenant in auth.tenants}
         self._profiles: dict[tuple[tuple[str, ...], str, tuple[str, ...]], Profile] = {}
+        # Tenants that make a difference; all others are alike.
+        self.tenants = frozenset((*self._tenants, *limited_tenants))
+        self._classes: dict[tuple[object, ...], PrincipalClass] = {}
+        self._numbers = count(1)
+
+    def class_of(self, principal: Principal) -> PrincipalClass:
+        """Return a principal's class."""
+        tenant = principal.tenant if principal.tenant in self.tenants else ""
+        key = (principal.roles, tenant, principal.models, principal.allowance, principal.key != "")
+        found = self._classes.get(key)
+        if found is None:
+            if len(self._classes) >= MAX_CLASSES:
+                self._classes.clear()
+            found = PrincipalClass(next(self._numbers), principal, self.profile(principal))
+            self._classes[key] = found
+        return found
 
     def profile(self, principal: Principal) -> Profile:
         """Return a principal's permissions; principals with equal permissions share one object."""

@@ -24,12 +24,10 @@ NOTHING = Part()
 
 @dataclass(frozen=True, slots=True)
 class CachedIdentity(Part):
-    """The principal: the same for every request with the same credential in the same header."""
+    """The identity stage's part: the plan is for all principals of a class, whom the native half knows by their
+    credentials (`native.CredentialCache`)."""
 
-    credential: bytes | None  # "a" (an authorization) or "k" (a key) and the header's value; None: no credential
-    until_s: float  # end of the credential's validity, seconds since the epoch
-    asker: tuple[str, str, str, str] | None  # id, subject of limits, key, tenant; None: anonymous
-    verified: Any  # the pipeline's own record of it, or None
+    principal_class: int  # auth.roles.PrincipalClass.number; 0: no principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,15 @@ class CachedLimits(Part):
 
     limits: LimitSet | None
     price: Price | None
+    spends: bool = False  # money is counted
+    has_lease: bool = False  # exchanges in flight are counted
+
+
+@dataclass(frozen=True, slots=True)
+class CachedBody(Part):
+    """The adapter's part: the body passes, but for the model's name."""
+
+    told: bytes | None = None  # the upstream's name of the model, as JSON, where it differs from the client's
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ class LeaseQueue:
         self._timer: asyncio.TimerHandle | None = None
         self._is_due = False
         self.count = 0
+        self.waiting = native.WaitingCount()
 
     def wait(self, limits: Deciding, x: Exchange, prepared: Prepared, name: Named) -> Awaitable[None]:
         """Queue for the limit `name`; the awaitable raises when the exchange is refused. Raises at once (RateLimited,
@@ -67,6 +68,7 @@ class LeaseQueue:
         waiter.done.add_done_callback(lambda _: self._leave(waiter))
         self._turns.setdefault(x.limit_key, deque()).append(waiter)
         self.count += 1
+        self.waiting.set(self.count)
         self.soon()
         return waiter.done
 
@@ -131,6 +133,7 @@ class LeaseQueue:
         waiter.timer.cancel()
         waiter.timer = None
         self.count -= 1
+        self.waiting.set(self.count)
         key = waiter.x.limit_key
         line = self._turns[key]
         line.remove(waiter)

@@ -18,6 +18,6 @@ cdef class RouteLimits:
     cdef public bint is_own             # one of the gateway's own paths
     cdef bint _by_model, _is_shared
     cdef Prepared _common
-    cdef dict _remembered               # (id of principal, model) -> (principal, Prepared)
+    cdef dict _remembered               # (number of the principal's class, model) -> Prepared or None
 
     cpdef Prepared pick(self, Exchange x)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 UNSEEN = "other"  # the model name in limits by model when a request's model cannot be read
-MAX_REMEMBERED = 4096  # combinations of principal and model, or prices of a provider; cleared all at once
+MAX_REMEMBERED = 4096  # combinations of class and model, or prices of a provider; the oldest makes room
 
 
 class Prepared:
@@ -72,7 +72,7 @@ class RouteLimits:
         self._by_model = by_model
         self._is_shared = not (by_model or by_principal)
         self._common = book.prepare(route, "", None) if self._is_shared else None
-        self._remembered: dict[tuple[int, str | None], tuple[object, Prepared | None]] = {}
+        self._remembered: dict[tuple[int, str | None], Prepared | None] = {}
 
     def pick(self, x: Exchange) -> Prepared | None:
         """The limits of this exchange; None when it has none."""
@@ -82,13 +82,11 @@ class RouteLimits:
         model: str | None = ""
         if self._by_model:
             model = None if x.hides_model else x.model
-        # By identity: a verified credential keeps its principal, and hashing a record costs more than deciding.
-        key = (id(principal), model)
-        known = self._remembered.get(key)
-        if known is not None and known[0] is principal:
-            return known[1]
+        key = (0 if x.verified is None else x.verified.class_number, model)
+        if key in self._remembered:
+            return self._remembered[key]
         prepared = self._book.prepare(self.route, model, principal)
         if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = (principal, prepared)
+            del self._remembered[next(iter(self._remembered))]
+        self._remembered[key] = prepared
         return prepared

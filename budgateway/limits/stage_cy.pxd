@@ -5,6 +5,7 @@ from budgateway.limits.prepared_cy cimport Prepared, RouteLimits
 
 
 cdef class Limits:
+    cdef readonly object waiting        # native.WaitingCount, or None
     cdef object _book, _waiting         # rules.Rulebook; lease_queue.LeaseQueue or None
     cdef object _global_limits          # global_limits.GlobalLimits or None
     cdef RouteLimits _unrouted, _preflights

@@ -39,6 +39,8 @@ class Limits:
         # Own path -> its limits, for paths that have their own; set once all routes are compiled.
         self.own: dict[str, RouteLimits] = {}
         self._waiting = waiting
+        # The number of exchanges in that queue, for the fast path.
+        self.waiting = None if waiting is None else waiting.waiting
         self._global_limits = global_limits
         # Without a concurrency limit the queue stays empty.
         self._has_leases = False
@@ -147,19 +149,22 @@ class Limits:
         if x.model in known:
             return known[x.model]
         if len(known) >= MAX_REMEMBERED:
-            known.clear()
+            del known[next(iter(known))]
         price = known[x.model] = self._book.price(provider, x.model)
         return price
 
     def cached_plan(self, x: Exchange) -> CachedLimits | None:
-        """The limits for a cached plan. None when a decision may wait, or depends on the day or on global limits."""
+        """The limits for a cached plan. None when a decision depends on global limits."""
         configured: RouteLimits = x.route.limits
         prepared = configured.pick(x)
         if prepared is None:
             return CachedLimits(None, self.price(x))
-        if prepared.is_shared or prepared.lease is not None or prepared.spends:
+        if prepared.is_shared:
             return None
-        return CachedLimits(prepared.limits, self.price(x))
+        has_lease = prepared.lease is not None
+        if has_lease:
+            self._has_leases = True
+        return CachedLimits(prepared.limits, self.price(x), prepared.spends, has_lease)
 
     def released(self) -> None:
         """Try the queue again: an exchange has released its lease."""

@@ -21,4 +21,5 @@ cdef class Passthrough:
     cpdef body(self, Exchange x, head)
     cpdef bytes document(self, Exchange x, head)
     cpdef bytes error(self, Exchange x, error)
+    cdef bytes _upstream_name(self, str model)
     cpdef cached_plan(self, Exchange x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from budgateway.exchange.cached_plan import NOTHING, Part
+from budgateway.exchange.cached_plan import CachedBody, Part
 from budgateway.exchange.response_check_cy import scan_of
 from budgateway.native import BodyPump, ModelRewriter
 from budgateway.wire.dialects import DIALECTS
@@ -52,13 +52,7 @@ class Passthrough:
                 told_name = self.provider.upstream_model(x.model)
                 x.handshake.model = "" if told_name == x.model else told_name
             return
-        told = self._told
-        if not x.model:
-            told = None
-        elif told is None:
-            told = self._aliases.get(x.model)
-            if told is None and self._prefix and x.model.startswith(self._prefix):
-                told = json.dumps(self.provider.upstream_model(x.model)).encode()
+        told = self._upstream_name(x.model)
         asking: bytes | None = None
         if x.streams and self._asks[x.dialect]:
             asking = x.peek.asking_options
@@ -73,6 +67,17 @@ class Passthrough:
         if asking is not None:
             edits.append(("stream_options", asking))
         x.send_body = x.peek.rewrite(edits)
+
+    def _upstream_name(self, model: str) -> bytes | None:
+        """Return the upstream's name of a model, as JSON; None when it is the client's."""
+        if not model:
+            return None
+        told = self._told
+        if told is None:
+            told = self._aliases.get(model)
+            if told is None and self._prefix and model.startswith(self._prefix):
+                told = json.dumps(self.provider.upstream_model(model)).encode()
+        return told
 
     def alters(self, x: Exchange) -> bool:
         """Return whether the answer's body may get longer or shorter on its way."""
@@ -111,8 +116,8 @@ class Passthrough:
         return body_bytes(error, x.request_id, x.dialect)
 
     def cached_plan(self, x: Exchange) -> Part | None:
-        """The adapter's part of a cached plan: NOTHING when the body passes unchanged, None when it was edited. An
-        adapter of another class must see every request, unless it overrides this."""
-        if type(self) is not Passthrough or x.rename or x.keeps_usage or x.head_edits is not None:
+        """The adapter's part of a cached plan: the upstream's name of the model. None when more was edited. An adapter
+        of another class must see every request, unless it overrides this."""
+        if type(self) is not Passthrough or x.keeps_usage or x.head_edits is not None:
             return None
-        return NOTHING
+        return CachedBody(self._upstream_name(x.model) if x.rename else None)

@@ -8,18 +8,17 @@ ordinary path.
 
 from __future__ import annotations
 
-from time import monotonic_ns, time
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
-from budgateway.exchange.cached_plan import CachedChoice, CachedIdentity, CachedLimits, CachedRoute
+from budgateway.exchange.cached_plan import CachedBody, CachedChoice, CachedIdentity, CachedLimits, CachedRoute
 from budgateway.proxy.pipeline_cy import stages_of
 from budgateway.server.framing_cy import request_parser
+from budgateway.server.proxies import blocks_of
 from budgateway.transport.client_cy import response_parser
 from budgateway.wire.inference import ERROR_BODIES
 
 if TYPE_CHECKING:
-    from budgateway.auth.authenticator_cy import VerifiedCredential
     from budgateway.exchange.cached_plan import Part
     from budgateway.exchange.exchange_cy import Exchange
     from budgateway.observe.record_cy import Recorder
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 QUIET_NS = 500_000_000  # SUSPECT_NS of relay_cy less a sweep: finds silence as early as without the fast path
 SLACK_NS = 500_000_000  # two sweeps: the relay gets an exchange this long before its deadline
-_EVER_NS = (1 << 63) - 1
 
 
 def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
@@ -50,10 +48,11 @@ def cached_parts(x: Exchange) -> dict[type[Part], Any] | None:
 class FastPath:
     """The fast path of one worker."""
 
-    def __init__(self, relay: Relay, recorder: Recorder) -> None:
+    def __init__(self, relay: Relay, recorder: Recorder, epoch_ns: int) -> None:
+        """`epoch_ns`: the wall clock less the monotonic one."""
         self._relay = relay
-        # (route, credential, model) -> whether the plan of this kind is cached
-        self._kinds: dict[tuple[int, str | None, str], bool] = {}
+        # Kinds of requests that cannot ride, by route, class of principals and model; the oldest makes room.
+        self._uncommon: dict[tuple[int, int, str], None] = {}
         relay.fastpath = self
         self.native = native.FastPath(
             ids=relay.ids,
@@ -62,58 +61,73 @@ class FastPath:
             responses=response_parser,
             doubtful=list(ERROR_BODIES),
             resume=self.resume,
+            released=self.released,
             flush=recorder.flush,
             block_bytes=recorder.block_bytes,
             quiet_ns=QUIET_NS,
             slack_ns=SLACK_NS,
+            epoch_ns=epoch_ns,
         )
 
     def follow(self, snapshot: Snapshot) -> None:
         """Serve requests under this configuration from now on. Exchanges in flight end
         under the former one, in the relay."""
-        self._kinds.clear()
-        self.native.follow(snapshot.routes.table, snapshot.auth.asks)
+        self._uncommon.clear()
+        settings = snapshot.settings
+        self.native.follow(
+            snapshot.routes.table,
+            snapshot.auth.credentials,
+            snapshot.limits.waiting,
+            blocks_of(settings.trusted_proxies),
+            settings.limits.ipv6_prefix,
+        )
+        self.native.set_day(snapshot.limits.today)
 
     def clear(self) -> None:
-        """Drop all cached plans: credentials or served models have changed."""
-        self._kinds.clear()
+        """Drop all cached plans: the upstreams' models have changed."""
+        self._uncommon.clear()
         self.native.clear()
 
     def insert(self, x: Exchange, now_ns: int) -> None:
         """Cache the plan of an exchange that ended well, if every stage contributes its part; then the client's next
-        request goes to the fast path. Does nothing for an exchange that was retried, streamed, renamed or
-        refused: the native half serves none of those."""
+        request goes to the fast path. Does nothing for an exchange that was retried, streamed or refused: the native
+        half serves none of those."""
         route = x.route
-        if x.streams or x.rename or x.tap is not None or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
+        if x.streams or x.tap is not None or x.attempts != 1 or x.status >= 300 or not route.is_cacheable():
             return
         snapshot: Snapshot = x.snapshot
         if snapshot is not self._relay.snapshot:
             return
         if route.cors is not None and route.cors.by_origin and x.head.header("origin") is not None:
             return  # the native half does not serve such a request
-        try:
-            kind = (route.place, snapshot.auth.given(x), x.model)
-        except ValueError:
+        identity: CachedIdentity | None = snapshot.auth.cached_plan(x)
+        if identity is None:
             return
-        cached = self._kinds.get(kind)
-        if cached is None:
-            if len(self._kinds) >= native.MAX_CACHED_PLANS:
-                self.clear()
+        kind = (route.place, identity.principal_class, x.model)
+        if kind in self._uncommon:
+            return
+        if not self.native.has_plan(*kind):
             parts = cached_parts(x)
-            cached = self._kinds[kind] = parts is not None
-            if parts is not None:
-                self._insert(x, parts)
-        if cached:
-            x.downstream.fast_eligible = True
+            if parts is None:
+                if len(self._uncommon) >= native.MAX_CACHED_PLANS:
+                    del self._uncommon[next(iter(self._uncommon))]
+                self._uncommon[kind] = None
+                return
+            self.native.insert(
+                x.model,
+                parts[CachedIdentity],
+                parts[CachedRoute],
+                parts[CachedLimits],
+                parts[CachedBody],
+                parts[CachedChoice],
+            )
+        x.downstream.fast_eligible = True
 
-    def _insert(self, x: Exchange, parts: dict[type[Part], Any]) -> None:
-        """Pass the parts of a plan to the native half."""
-        identity: CachedIdentity = parts[CachedIdentity]
-        until_ns = _EVER_NS
-        if identity.asker is not None:
-            until_ns = min(until_ns, monotonic_ns() + int((identity.until_s - time()) * 1e9))
-        route, limits, choice = parts[CachedRoute], parts[CachedLimits], parts[CachedChoice]
-        self.native.insert(x.model, identity, route, limits, choice, until_ns=until_ns)
+    def released(self) -> None:
+        """Have the exchanges tried again that wait for a lease: the fast path has released one."""
+        snapshot = self._relay.snapshot
+        if snapshot is not None:
+            snapshot.limits.released()
 
     def resume(self, given_up: native.Resumable) -> None:
         """Continue an exchange that the fast path gave up. Its upstream is chosen, and its request was sent on
@@ -121,7 +135,6 @@ class FastPath:
         relay = self._relay
         downstream: ServerConnection = given_up.downstream
         connection: ClientConnection | None = given_up.connection
-        verified: VerifiedCredential | None = given_up.verified
         started_ns, sent_ns = given_up.started_ns, given_up.sent_ns
         x = downstream.adopt(given_up.head, given_up.data, started_ns)
         relay.in_flight += 1
@@ -129,11 +142,9 @@ class FastPath:
         x.snapshot = relay.snapshot
         x.resume_at = 4
         x.reservation = given_up.reservation
-        if verified is not None:
-            x.verified = verified
-            x.principal = verified.principal
-            x.limit_key = verified.id
         snapshot: Snapshot = x.snapshot
+        if given_up.credential is not None:
+            snapshot.auth.recall(x, given_up.credential)
         snapshot.routes.match(x)
         route = x.route
         x.adapter = x.destination.adapters[x.dialect]

@@ -43,6 +43,7 @@ cdef class ServerConnection:
         x=Exchange, framing=RequestFraming, raw="const char *",
     )
     cdef _begin(self, head, bytes data)
+    cdef Exchange _exchange_of(self, head, long long started_ns)
     cdef _read_body(self, bytes data)
     cdef _took(self, Exchange x, bytes data)
     cdef _body_grew(self, Exchange x)
@@ -55,6 +56,7 @@ cdef class ServerConnection:
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef finish(self, bint keep_alive)
+    cpdef close(self)
     cpdef Exchange adopt(self, head, bytes data, long long started_ns)
     cpdef surrender(self)
     @cython.locals(x=Exchange)

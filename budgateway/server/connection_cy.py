@@ -112,6 +112,7 @@ class ServerConnection:
         self._deadline_ns = monotonic_ns() + server_state.keepalive_ns
         if server_state.fastpath is not None and isinstance(self._transport, Transport):
             self._arm = self._transport.arm
+            self._arm(self.client, server_state.networks.of(self.client))
 
     def data_received(self, data: bytes) -> None:
         """Handle bytes from the client."""
@@ -217,10 +218,7 @@ class ServerConnection:
         fed = self._fed
         self._fed = 0
         self._started = False
-        client = self.client if server_state.proxies is None else server_state.proxies.client(self.client, head)
-        x = Exchange(head, self, client, server_state.facts[_READ_NS])
-        if ":" in client:
-            x.network = x.limit_key = server_state.networks.of(client)
+        x = self._exchange_of(head, server_state.facts[_READ_NS])
         # While draining, the response says that it is the last one.
         x.flags = flags & ~_KEEP_ALIVE if server_state.draining else flags
         x.dialect = server_state.facts[_DIALECT]
@@ -272,6 +270,15 @@ class ServerConnection:
             if flags & _EXPECT_CONTINUE and self._exchange is x and not x.body_bytes and not x.head_sent:
                 # Only when the request was not refused: else its body need not be sent (RFC 9110 10.1.1).
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _exchange_of(self, head: RequestHead, started_ns: int) -> Exchange:
+        """Return the exchange that a head begins, with its client's address."""
+        server_state = self._server_state
+        client = self.client if server_state.proxies is None else server_state.proxies.client(self.client, head)
+        x = Exchange(head, self, client, started_ns)
+        if ":" in client:
+            x.network = x.limit_key = server_state.networks.of(client)
+        return x
 
     def _read_body(self, data: bytes) -> None:
         x = self._exchange
@@ -422,9 +429,7 @@ class ServerConnection:
                 # Closing with unread bytes would reset the connection and lose the response.
                 self._linger()
                 return
-            self._state = _CLOSED
-            self._deadline_ns = self._server_state.now_ns + FLUSH_NS
-            self._transport.close()
+            self.close()
         else:
             self._state = _HEAD
             self._deadline_ns = self._server_state.now_ns + self._server_state.keepalive_ns
@@ -439,10 +444,15 @@ class ServerConnection:
                 # The client must read what was written first, or every further response would wait in our memory.
                 self.pause_reading()
 
+    def close(self) -> None:
+        """Close the connection behind its last response, which was written."""
+        self._state = _CLOSED
+        self._deadline_ns = self._server_state.now_ns + FLUSH_NS
+        self._transport.close()
+
     def adopt(self, head: RequestHead, data: bytes, started_ns: int) -> Exchange:
         """Continue a request from the fast path: `data` is all of it, and nothing of its response was written."""
-        x = Exchange(head, self, self.client, started_ns)
-        x.network = x.limit_key = self._server_state.networks.of(self.client)
+        x = self._exchange_of(head, started_ns)
         x.flags = head.flags
         x.dialect = self._server_state.dialect_of(head)
         self._length = head.content_length

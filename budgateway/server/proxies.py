@@ -52,6 +52,11 @@ class Proxies:
         return any(address in network for network in self._networks if network.version == address.version)
 
 
+def blocks_of(proxies: Iterable[str]) -> list[str]:
+    """Return `trusted_proxies` as the native core reads them: an address and a prefix length each."""
+    return [str(_network(block)) for block in proxies]
+
+
 def _network(block: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Parse a block of addresses; a block of IPv4-mapped addresses becomes IPv4, as client addresses do."""
     network = ipaddress.ip_network(block, strict=False)

@@ -4,6 +4,7 @@
 mod access;
 mod chunk;
 mod coding;
+mod credentials;
 mod engine;
 mod error;
 mod frame;
@@ -56,7 +57,7 @@ mod _native {
     #[pymodule_export]
     use crate::metrics::{Metrics, Series};
     #[pymodule_export]
-    use crate::queue::Queue;
+    use crate::queue::{Queue, WaitingCount};
     #[pymodule_export]
     use crate::rate_limit::RateLimit;
     #[pymodule_export]
@@ -239,6 +240,8 @@ mod _native {
     use crate::route::RouteTable;
 
     // Tokens.
+    #[pymodule_export]
+    use crate::credentials::CredentialCache;
     #[pymodule_export]
     use crate::jose::TokenVerifier;
     #[pymodule_export]

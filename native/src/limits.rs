@@ -199,10 +199,18 @@ impl Size {
 }
 
 impl LimitSet {
-    /// Decides for an inference request without a price. `None`: refused, and nothing was debited.
-    pub(crate) fn take(slf: &Bound<'_, Self>, asker: &Asker<'_>, size: &Size, now_ns: u64) -> Option<Reservation> {
+    /// Decides for an inference request. `price` is needed where money is counted, `today` there as well (days since
+    /// 1970, UTC). `None`: refused, and nothing was debited.
+    pub(crate) fn take(
+        slf: &Bound<'_, Self>,
+        asker: &Asker<'_>,
+        size: &Size,
+        price: Option<&Price>,
+        now_ns: u64,
+        today: u32,
+    ) -> Option<Reservation> {
         let set = slf.get();
-        let ask = set.ask(true, size, None, now_ns, 0);
+        let ask = set.ask(true, size, price, now_ns, today);
         let asker = Asker {
             route: set.route.as_bytes(),
             ..*asker

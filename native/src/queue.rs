@@ -1,5 +1,7 @@
 //! Bindings of `core::queue`: queues of exchanges that wait for an upstream.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use budgateway_core::queue as core;
 use pyo3::prelude::*;
 
@@ -10,6 +12,30 @@ use crate::segment::Segment;
 pub(crate) const WAIT_SERVED: u8 = 0;
 pub(crate) const WAIT_TIMED_OUT: u8 = 1;
 pub(crate) const WAIT_GONE: u8 = 2;
+
+/// The number of requests that wait for a lease in this worker: the queue counts them, and the fast path looks.
+#[pyclass(frozen, module = "budgateway._native")]
+#[derive(Default)]
+pub(crate) struct WaitingCount {
+    count: AtomicUsize,
+}
+
+#[pymethods]
+impl WaitingCount {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    #[pyo3(signature = (count, /))]
+    fn set(&self, count: usize) {
+        self.count.store(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Queue {

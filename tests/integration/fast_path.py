@@ -15,7 +15,7 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
-from budgateway.native import FastPath
+from budgateway.native import GAUGE_TICK, FastPath
 
 CHAT = "/v1/chat/completions"
 JSON = [("Content-Type", "application/json")]
@@ -82,3 +82,9 @@ async def away(
         answers.let_go(number)
         assert (await client.answer()).json() == {"n": number}
     raise AssertionError("no request ever stayed on the fast path")
+
+
+async def swept(gateway: Inside) -> None:
+    """Wait for a sweep."""
+    before = gateway.gauge(GAUGE_TICK)
+    await gateway.until(lambda: gateway.gauge(GAUGE_TICK) != before, "a sweep")

@@ -1,6 +1,7 @@
 //! The gateway's decisions and scanners as a library: no Python, no clock, no I/O.
 
 mod civil;
+pub mod clock_cache;
 mod decimal;
 pub mod descriptor;
 
@@ -35,6 +36,8 @@ mod window;
 // Bytes and routes.
 pub mod chunk;
 pub mod coding;
+pub mod credentials;
+pub mod forwarded;
 pub mod frame;
 pub mod head;
 pub mod jose;

@@ -8,14 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 from downstream import Downstream, request_bytes
-from integration.fast_path import CHAT, JSON, Numbered, armed, ask, fast_gateway
-from integration.inside import Inside
+from integration.fast_path import CHAT, JSON, Numbered, armed, ask, fast_gateway, swept
 from tokens import SECRET, own
 from upstreams import faults
 from upstreams.faulty import FaultyUpstream, Peer
 from upstreams.wire import Received
 
-from budgateway.native import GAUGE_TICK
 from budgateway.records import Auth, Permission, Secret
 from budgateway.transport.client_cy import READ_BYTES
 
@@ -81,9 +79,3 @@ async def test_a_token_that_expires_as_the_clock_is_set_rides_no_more(
             carried = native.served()
             await client.send(asked)
             assert ((await client.answer()).status, native.served()) == (401, carried)
-
-
-async def swept(gateway: Inside) -> None:
-    """Wait for a sweep."""
-    before = gateway.gauge(GAUGE_TICK)
-    await gateway.until(lambda: gateway.gauge(GAUGE_TICK) != before, "a sweep")

@@ -143,7 +143,7 @@ def configuration(lot: random.Random) -> dict[str, Any]:
         "limit_rules": rules(lot),
         "prices": maybe(0.5, (ModelPrice("demo", 1.5, 6.0, 0.5), ModelPrice("*", 1.0, 1.0, 1.0)), ()),
         "disclose": maybe(0.8, True, False),
-        "trusted_proxies": maybe(0.04, ("127.0.0.1/32",), ()),
+        "trusted_proxies": maybe(0.3, ("127.0.0.1/32",), ()),
         "jwt_secret": Secret(SECRET),
         "auth": Auth(grants=maybe(0.7, grants, ()), tenants=tenants),
     }
@@ -201,6 +201,10 @@ def generated(seed: int) -> Generated:
     for number in range(REQUESTS):
         if lot.random() < 0.2:
             head = [*lot.choice((MANY, *HEADERS.values())), *who(lot)]
+            if lot.random() < 0.3:
+                head.append(("x-forwarded-for", lot.choice(("203.0.113.7", "198.51.100.1, 127.0.0.1", "2001:db8::1"))))
+            if lot.random() < 0.2:
+                head.append(("connection", "close"))
             if not any(name.lower() == "content-type" for name, _ in head):
                 head.append(JSON)
         if lot.random() < 0.25:

@@ -84,20 +84,49 @@ def test_what_was_seen_in_one_header_says_nothing_about_another(stage: ModuleTyp
         x = ask(f"authorization: {line}")
         auth.identify(x)
         assert x.principal is None, line
-        with pytest.raises(ValueError, match="name a principal"):
-            auth.given(x)
+        assert auth.cached_plan(x) is None
     # Behind one that is no bearer token the key counts, and it is remembered as the key's.
     x = ask_known(auth, "authorization: Basic YTpi", f"api-key: {KEY}")
-    with pytest.raises(ValueError, match="name a principal"):
-        auth.given(x)
+    assert auth.cached_plan(x) is None
 
 
-def test_a_standing_is_remembered_by_header_and_value(stage: ModuleType) -> None:
+def test_a_credential_is_remembered_by_header_and_value(stage: ModuleType) -> None:
     auth, _ = made(stage)
-    assert auth.given(ask()) is None
-    assert auth.given(ask_known(auth, f"authorization: Bearer {KEY}")) == f"aBearer {KEY}"
+    now = time.time()
+    assert auth.cached_plan(ask()).principal_class == 0
+    known = auth.cached_plan(ask_known(auth, f"authorization: Bearer {KEY}"))
+    assert known.principal_class > 0
+    assert auth.credentials.find(True, KEY, now) is None
     for header in ("x-api-key", "api-key", "x-goog-api-key"):
-        assert auth.given(ask_known(auth, f"{header}: {KEY}")) == f"k{KEY}"
+        assert auth.cached_plan(ask_known(auth, f"{header}: {KEY}")) == known
+    for is_key, value in ((True, KEY), (False, f"Bearer {KEY}")):
+        assert auth.credentials.find(is_key, value, now)[:5] == ("key:k", "k", "", (), known.principal_class)
+        assert auth.credentials.find(not is_key, value, now) is None
+
+
+def test_principals_of_one_class_share_a_plan(stage: ModuleType) -> None:
+    auth, _ = made(stage)
+
+    def class_of(**claims: Any) -> int:
+        plan = auth.cached_plan(ask_known(auth, f"authorization: Bearer {own(**claims)}"))
+        number: int = plan.principal_class
+        return number
+
+    ada = class_of(roles=["chat"])
+    assert ada == class_of(sub="bob", roles=["chat"], tenant="t", groups=["g"])
+    assert len({ada, class_of(roles=["chat", "auditor"]), class_of(roles=["chat"], models=["gpt-4o"]), class_of()}) == 4
+
+
+def test_a_remembered_credential_is_not_verified_again(stage: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    bearers = Counted((Issuer("own", "", ("HS256",), secret=Secret(SECRET)),))
+    auth = stage.CredentialAuthenticator(bearers, CredentialStore(), Roles(Auth()), False)
+    tokens = [own(sub=f"u{number}", groups=["g"], tenant="t") for number in range(stage.MAX_REMEMBERED + 10)]
+    for token in tokens:
+        ask_known(auth, f"x-api-key: {token}")
+    verified = bearers.verified
+    x = ask_known(auth, f"x-api-key: {tokens[0]}")
+    assert (x.principal.id, x.principal.groups, x.principal.tenant) == ("jwt:own:u0", ("g",), "t")
+    assert bearers.verified == verified
 
 
 class Counted(Bearers):

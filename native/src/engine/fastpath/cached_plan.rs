@@ -1,8 +1,8 @@
 //! Cached plans: the pipeline's decisions about exchanges of one kind.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use budgateway_core::clock_cache::ClockCache;
 use budgateway_core::segment::LabelId;
 use pyo3::prelude::*;
 
@@ -12,16 +12,14 @@ use crate::limits::{LimitSet, Price};
 use crate::redact::Redactor;
 use crate::select::Selector;
 
-/// Maximum cached plans; beyond it, all are dropped.
-pub(crate) const MAX_CACHED_PLANS: usize = 1024;
+/// Maximum cached plans; beyond it, one that is not in use makes room for a new one.
+pub(crate) const MAX_CACHED_PLANS: usize = 4096;
 
 /// The decisions that hold for every exchange of one kind.
 pub(super) struct CachedPlan {
     pub(super) route: LabelId,
     pub(super) provider: LabelId,
     pub(super) model_label: LabelId,
-    /// The credential's expiry.
-    pub(super) until_ns: i64,
     pub(super) max_body_bytes: usize,
     /// The time until an exchange's deadlines are near.
     pub(super) time_limit_ns: i64,
@@ -29,30 +27,23 @@ pub(super) struct CachedPlan {
     pub(super) by_origin: bool,
     pub(super) limits: Option<Py<LimitSet>>,
     pub(super) price: Option<Py<Price>>,
+    /// Money is counted.
+    pub(super) spends: bool,
+    /// Exchanges in flight are counted.
+    pub(super) has_lease: bool,
+    /// The upstream's name of the model, as JSON, where it differs from the client's.
+    pub(super) told: Option<Box<[u8]>>,
     pub(super) selector: Py<Selector>,
     /// A bit for each upstream that does not serve the model.
     pub(super) without: u64,
     pub(super) targets: Vec<Target>,
-    pub(super) asker: Option<Asker>,
-    /// The pipeline's own plan, for an exchange that has to continue there.
-    pub(super) verified: Py<PyAny>,
-}
-
-/// The principal, where it is known.
-pub(super) struct Asker {
-    pub(super) principal: String,
-    pub(super) user: String,
-    pub(super) key: String,
-    pub(super) tenant: String,
 }
 
 /// The identity stage's part of a plan: `CachedIdentity` of `budgateway.exchange.cached_plan`. The parts are read
 /// attribute by attribute.
 #[derive(FromPyObject)]
 pub(super) struct IdentityPart {
-    pub(super) credential: Option<Vec<u8>>,
-    asker: Option<(String, String, String, String)>,
-    verified: Py<PyAny>,
+    pub(super) principal_class: u32,
 }
 
 /// The router's part: `CachedRoute`.
@@ -71,6 +62,14 @@ pub(super) struct RoutePart {
 pub(super) struct LimitsPart {
     limits: Option<Py<LimitSet>>,
     price: Option<Py<Price>>,
+    spends: bool,
+    has_lease: bool,
+}
+
+/// The adapter's part: `CachedBody`.
+#[derive(FromPyObject)]
+pub(super) struct BodyPart {
+    told: Option<Vec<u8>>,
 }
 
 /// The balancer's part: `CachedChoice`.
@@ -99,14 +98,7 @@ struct PoolPart {
 
 impl CachedPlan {
     /// Joins the stages' parts. `slack_ns` is the time before an exchange's deadline at which the relay must have it.
-    pub(super) fn new(
-        identity: IdentityPart,
-        route: RoutePart,
-        limits: LimitsPart,
-        choice: ChoicePart,
-        until_ns: i64,
-        slack_ns: i64,
-    ) -> Self {
+    pub(super) fn new(route: RoutePart, limits: LimitsPart, body: BodyPart, choice: ChoicePart, slack_ns: i64) -> Self {
         let target = |part: TargetPart| Target {
             idle: part.pool.idle,
             writer: part.writer,
@@ -119,22 +111,17 @@ impl CachedPlan {
             route: LabelId::new(route.labels.0),
             provider: LabelId::new(route.labels.1),
             model_label: LabelId::new(route.labels.2),
-            until_ns,
             max_body_bytes: route.max_body_bytes,
             time_limit_ns: route.time_limit_ns - slack_ns,
             by_origin: route.by_origin,
             limits: limits.limits,
             price: limits.price,
+            spends: limits.spends,
+            has_lease: limits.has_lease,
+            told: body.told.map(Into::into),
             selector: choice.selector,
             without: choice.left_out,
             targets: choice.targets.into_iter().map(target).collect(),
-            asker: identity.asker.map(|(principal, user, key, tenant)| Asker {
-                principal,
-                user,
-                key,
-                tenant,
-            }),
-            verified: identity.verified,
         }
     }
 }
@@ -176,40 +163,60 @@ impl Target {
     }
 }
 
-/// All cached plans, by route, credential and model.
-#[derive(Default)]
+/// All cached plans, by route, class of principals and model.
 pub(super) struct PlanCache {
-    all: HashMap<Box<[u8]>, Arc<CachedPlan>>,
+    all: ClockCache<Box<[u8]>, Arc<CachedPlan>>,
     /// A cache of one: most requests are of the same kind as the previous one.
     last: Option<(Box<[u8]>, Arc<CachedPlan>)>,
     key: Vec<u8>,
 }
 
-impl PlanCache {
-    pub(super) fn insert(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8], plan: CachedPlan) {
-        if self.all.len() >= MAX_CACHED_PLANS {
-            self.all.clear();
+impl Default for PlanCache {
+    fn default() -> Self {
+        Self {
+            all: ClockCache::new(MAX_CACHED_PLANS),
+            last: None,
+            key: Vec::new(),
         }
-        self.last = None;
-        self.plan_key(route, credential, model);
-        self.all.insert(self.key.as_slice().into(), Arc::new(plan));
     }
+}
 
-    pub(super) fn get(
+impl PlanCache {
+    /// Caches a plan. Returns what it replaces, to be dropped when no lock is held.
+    pub(super) fn insert(
         &mut self,
         route: usize,
-        credential: Option<(u8, &[u8])>,
+        principal_class: u32,
         model: &[u8],
-    ) -> Option<Arc<CachedPlan>> {
-        self.plan_key(route, credential, model);
+        plan: CachedPlan,
+    ) -> [Option<Arc<CachedPlan>>; 2] {
+        self.plan_key(route, principal_class, model);
+        let last = self.last.take().map(|(_, plan)| plan);
+        [last, self.all.insert(self.key.as_slice().into(), Arc::new(plan))]
+    }
+
+    pub(super) fn get(&mut self, route: usize, principal_class: u32, model: &[u8]) -> Option<Arc<CachedPlan>> {
+        self.plan_key(route, principal_class, model);
         if let Some((key, plan)) = &self.last
             && **key == *self.key
         {
             return Some(plan.clone());
         }
-        let (key, plan) = self.all.get_key_value(self.key.as_slice())?;
-        self.last = Some((key.clone(), plan.clone()));
-        Some(plan.clone())
+        let plan = self.all.get(self.key.as_slice())?.clone();
+        match &mut self.last {
+            // The key's memory is used again when it is of the same length, as those of one model's classes are.
+            Some((key, last)) if key.len() == self.key.len() => {
+                key.copy_from_slice(&self.key);
+                *last = plan.clone();
+            }
+            last => *last = Some((self.key.as_slice().into(), plan.clone())),
+        }
+        Some(plan)
+    }
+
+    pub(super) fn contains(&mut self, route: usize, principal_class: u32, model: &[u8]) -> bool {
+        self.plan_key(route, principal_class, model);
+        self.all.contains(self.key.as_slice())
     }
 
     /// Removes all plans and returns them, to be dropped when no lock is held.
@@ -217,15 +224,10 @@ impl PlanCache {
         std::mem::take(self)
     }
 
-    fn plan_key(&mut self, route: usize, credential: Option<(u8, &[u8])>, model: &[u8]) {
+    fn plan_key(&mut self, route: usize, principal_class: u32, model: &[u8]) {
         self.key.clear();
         self.key.extend_from_slice(&(route as u32).to_le_bytes());
-        // The credential's kind and length come first, so that no two pairs share a key; a missing credential is not an
-        // empty one.
-        let (kind, value) = credential.unwrap_or_default();
-        self.key.push(kind);
-        self.key.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        self.key.extend_from_slice(value);
+        self.key.extend_from_slice(&principal_class.to_le_bytes());
         self.key.extend_from_slice(model);
     }
 }

@@ -4,16 +4,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use budgateway_core::breaker::Verdict;
+use budgateway_core::credentials::Credential;
 use budgateway_core::entry::{Entry, Outcome};
 use budgateway_core::head as core;
-use budgateway_core::head::Framing;
+use budgateway_core::head::{Framing, flag};
 use budgateway_core::select::{Note, Observation, Pick};
+use budgateway_core::sse::ModelRewriter;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 use smallvec::SmallVec;
 
 use super::cached_plan::{CachedPlan, Lent, Target};
-use crate::engine::sockets::{Data, Interest, Piece, Transport, Waiting};
+use crate::credentials::told;
+use crate::engine::sockets::{Client, Data, Interest, Piece, Transport, Waiting};
 use crate::error::Error;
 use crate::head::{RequestHead, limit_lines, now_ns};
 use crate::ledger::{Ledger, answer_of, count};
@@ -30,6 +34,9 @@ pub(super) struct FastExchange {
     pub(super) model: Range<usize>,
     pub(super) request_id: RequestId,
     pub(super) plan: Arc<CachedPlan>,
+    pub(super) client: Client,
+    /// The client's credential, where credentials matter and it sent one.
+    pub(super) credential: Option<Arc<Credential>>,
     /// The choice among the cached plan's targets.
     pub(super) pick: Pick,
     pub(super) reservation: Option<Reservation>,
@@ -48,7 +55,8 @@ pub(crate) struct Resumable {
     index: usize,
     note: Note,
     reservation: Option<Py<Reservation>>,
-    verified: Py<PyAny>,
+    /// As `CredentialCache.find` returns it.
+    credential: Option<Py<PyTuple>>,
     started_ns: i64,
     sent_ns: i64,
 }
@@ -72,12 +80,22 @@ impl Response<'_> {
 /// Up to this size, a head and its body are sent in one buffer: the copy is cheaper than a second piece.
 pub(crate) const JOINED_BYTES: usize = 8 * 1024;
 
-/// Joins a head and its body into one piece.
-fn joined(transport: &Transport, size: usize, write: impl FnOnce(&mut [u8]), body: &[u8]) -> Piece {
-    transport.compose(size + body.len(), |out| {
-        if let Some((head, rest)) = out.split_at_mut_checked(size) {
+/// Joins a head and parts of its body into one piece.
+fn joined<const N: usize>(
+    transport: &Transport,
+    size: usize,
+    write: impl FnOnce(&mut [u8]),
+    body: [&[u8]; N],
+) -> Piece {
+    transport.compose(size + body.iter().map(|part| part.len()).sum::<usize>(), |out| {
+        if let Some((head, mut rest)) = out.split_at_mut_checked(size) {
             write(head);
-            rest.copy_from_slice(body);
+            for part in body {
+                if let Some((here, behind)) = std::mem::take(&mut rest).split_at_mut_checked(part.len()) {
+                    here.copy_from_slice(part);
+                    rest = behind;
+                }
+            }
         }
     })
 }
@@ -88,35 +106,51 @@ fn text(bytes: &[u8]) -> &str {
 }
 
 impl FastExchange {
-    /// Writes the request to the upstream.
+    /// Writes the request to the upstream, with that one's name of the model.
     pub(super) fn send(&self, py: Python<'_>) -> PyResult<()> {
         let data = self.data.bytes(py);
-        let body = data.get(self.head.size..).unwrap_or_default();
+        let (before, told, after) = self.body(data);
+        let size = before.len() + told.len() + after.len();
         let writer = self.target().map(|target| target.writer.get());
         let writer = writer.ok_or_else(|| Error::value("there is no such target"))?;
         let plan = writer
             .inner
-            .plan(&self.head, data, &self.request_id, Framing::Length(body.len() as u64))
+            .plan(&self.head, data, &self.request_id, Framing::Length(size as u64))
             .map_err(|error| Error::value(error.to_string()))?;
         let up = self
             .up()
             .ok_or_else(|| Error::value("there is no connection"))?
             .bind(py);
-        if body.len() < JOINED_BYTES {
-            let whole = joined(up.get(), plan.len(), |out| plan.write(out), body);
+        let write = |out: &mut [u8]| plan.write(out);
+        if size < JOINED_BYTES {
+            let whole = joined(up.get(), plan.len(), write, [before, told, after]);
             return Transport::put(up, [whole]);
         }
-        let first = up.get().compose(plan.len(), |out| plan.write(out));
-        Transport::put(up, [first, Piece::Data(self.data.clone_ref(py), self.head.size)])
+        let first = joined(up.get(), plan.len(), write, [before, told]);
+        Transport::put(
+            up,
+            [first, Piece::Data(self.data.clone_ref(py), data.len() - after.len())],
+        )
     }
 
-    /// Writes the response to the client.
+    /// The body for the upstream, in three parts: the client's, the model's name in between, and the client's.
+    fn body<'a>(&'a self, data: &'a [u8]) -> (&'a [u8], &'a [u8], &'a [u8]) {
+        let Some(told) = &self.plan.told else {
+            return (&[], &[], data.get(self.head.size..).unwrap_or_default());
+        };
+        // The name stands in quotes, which `told` has as well.
+        let before = data.get(self.head.size..self.model.start.saturating_sub(1));
+        let after = data.get(self.model.end + 1..);
+        (before.unwrap_or_default(), told, after.unwrap_or_default())
+    }
+
+    /// Writes the response to the client, with the client's name of the model. Returns the size of its body.
     pub(super) fn answer(
         &self,
         py: Python<'_>,
         writer: &core::ResponseHeadWriter,
         response: &Response<'_>,
-    ) -> PyResult<()> {
+    ) -> PyResult<usize> {
         let limits = limit_lines(self.reservation.as_ref());
         let (lines, discloses) = self
             .target()
@@ -128,18 +162,33 @@ impl FastExchange {
             attempts: u64::from(discloses),
             overhead_us: (self.sent_ns - self.started_ns).unsigned_abs() / 1000,
         };
-        let body = response.body();
+        let mut renamed = Vec::new();
+        let mut body = response.body();
+        if self.plan.told.is_some() {
+            let data = self.data.bytes(py);
+            let name = text(data.get(self.model.clone()).unwrap_or_default());
+            let mut rewriter = ModelRewriter::new(false, name);
+            renamed.extend_from_slice(rewriter.feed(body));
+            renamed.extend_from_slice(&rewriter.finish());
+            body = &renamed;
+        }
         let plan = writer
             .plan(
                 &response.head,
                 response.bytes,
                 Framing::Length(body.len() as u64),
-                true,
+                !self.closes(),
                 &disclosure,
             )
             .map_err(|error| Error::value(error.to_string()))?;
-        let whole = joined(self.down.get(), plan.len(), |out| plan.write(out), body);
-        Transport::put(self.down.bind(py), [whole])
+        let whole = joined(self.down.get(), plan.len(), |out| plan.write(out), [body]);
+        Transport::put(self.down.bind(py), [whole])?;
+        Ok(body.len())
+    }
+
+    /// True when the client asked to close the connection behind the response.
+    fn closes(&self) -> bool {
+        self.head.flags & flag::KEEP_ALIVE == 0
     }
 
     /// True when rewriting the head is enough: the response holds neither one of our secrets nor its upstream's
@@ -150,17 +199,23 @@ impl FastExchange {
             && !redactor.is_some_and(|redactor| redactor.get().inner.finds(bytes.get(..head.size).unwrap_or_default()))
     }
 
-    /// Records the exchange. Returns the bytes of unwritten access lines.
-    pub(super) fn record(&self, py: Python<'_>, ledger: &Ledger, response: &Response<'_>, now_ns: i64) -> isize {
+    /// Records the exchange, with `sent` bytes of its response's body. Returns the bytes of unwritten access lines.
+    pub(super) fn record(
+        &self,
+        py: Python<'_>,
+        ledger: &Ledger,
+        response: &Response<'_>,
+        sent: usize,
+        now_ns: i64,
+    ) -> isize {
         let CachedPlan {
             route,
             provider,
             model_label,
             ref price,
-            ref asker,
             ..
         } = *self.plan;
-        let down = self.down.get().state();
+        let credential = self.credential.as_deref();
         let body = response.body();
         let data = self.data.bytes(py);
         ledger.enter(&Entry {
@@ -171,9 +226,9 @@ impl FastExchange {
             upstream: self.target().map_or("", |target| &target.label),
             head: Some((&self.head, data)),
             request_id: text(&self.request_id),
-            client: down.interception.client.as_deref().unwrap_or_default(),
-            principal: asker.as_ref().map_or("", |asker| &asker.principal),
-            tenant: asker.as_ref().map_or("", |asker| &asker.tenant),
+            client: &self.client.address,
+            principal: credential.map_or("", |credential| &credential.id),
+            tenant: credential.map_or("", |credential| &credential.tenant),
             status: response.head.status,
             outcome: Outcome::Complete,
             error: "",
@@ -182,7 +237,7 @@ impl FastExchange {
             attempts: 1,
             retries: 0,
             bytes_in: (data.len() - self.head.size) as u64,
-            bytes_out: body.len() as u64,
+            bytes_out: sent as u64,
             epoch_ns: ledger.epoch_ns(),
             started_ns: count(self.started_ns),
             first_ns: count(response.read_ns),
@@ -201,7 +256,12 @@ impl FastExchange {
         {
             let mut state = self.down.get().state();
             let stays = !state.phase.over;
-            state.interception.served(now_ns, stays);
+            state.interception.served(now_ns, stays && !self.closes());
+        }
+        if self.closes()
+            && let Some(protocol) = self.down.get().protocol(py)
+        {
+            protocol.call_method0(intern!(py, "close"))?;
         }
         self.release(Verdict::Success, Some(response), now_ns);
         let (Some(target), Some(lent)) = (self.plan.targets.get(self.pick.index), self.lent) else {
@@ -232,13 +292,14 @@ impl FastExchange {
             data,
             head,
             request_id,
-            plan,
+            credential,
             pick,
             reservation,
             started_ns,
             sent_ns,
             ..
         } = *self;
+        let credential = credential.map(|credential| Ok::<_, PyErr>(told(py, &credential)?.unbind()));
         let reservation = reservation.map(|reservation| Py::new(py, reservation)).transpose()?;
         let data = data.into_python(py);
         let head = Py::new(py, RequestHead::of(head, data.bind(py).clone()))?;
@@ -253,7 +314,7 @@ impl FastExchange {
             index: pick.index,
             note: pick.note,
             reservation,
-            verified: plan.verified.clone_ref(py),
+            credential: credential.transpose()?,
             started_ns,
             sent_ns,
         };

@@ -13,6 +13,8 @@ mod parser;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use budgateway_core::credentials::{Credential, Source};
+use budgateway_core::forwarded::{BlockError, TrustedProxies};
 use budgateway_core::head as core;
 use budgateway_core::head::{Known, flag};
 use budgateway_core::route::{Answer, Request};
@@ -22,19 +24,21 @@ use budgateway_core::{limit, price};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 
-use crate::engine::sockets::{Data, Interceptor, Interest, Read, Sockets, Transport};
+use crate::credentials::CredentialCache;
+use crate::engine::sockets::{Client, Data, Interceptor, Interest, Read, Sockets, Transport};
 use crate::error::Error;
 use crate::head::{is_doubtful, now_ns};
 use crate::ids::RequestIds;
 use crate::json::Peeker;
 use crate::ledger::Ledger;
 use crate::limits::{LimitSet, Reservation, Size};
+use crate::queue::WaitingCount;
 use crate::route::RouteTable;
 
 pub(crate) use cached_plan::MAX_CACHED_PLANS;
 pub(crate) use exchange::{JOINED_BYTES, Resumable};
 
-use cached_plan::{CachedPlan, ChoicePart, IdentityPart, Lent, LimitsPart, PlanCache, RoutePart};
+use cached_plan::{BodyPart, CachedPlan, ChoicePart, IdentityPart, Lent, LimitsPart, PlanCache, RoutePart};
 use exchange::{FastExchange, RequestId, Response};
 use parser::Parser;
 
@@ -62,11 +66,20 @@ struct State {
     share: u64,
     /// The limit of unwritten access-line bytes, and the callback that writes them out.
     flush: Option<(isize, Py<PyAny>)>,
+    /// Callback that tells that a lease was released, for the requests that wait for one.
+    released: Option<Py<PyAny>>,
     /// Callback that continues exchanges which the fast path gives up.
     resume: Option<Py<PyAny>>,
     table: Option<Py<RouteTable>>,
-    /// True when credentials matter: a request without one may have a different cached plan.
-    by_credential: bool,
+    proxies: Arc<TrustedProxies>,
+    /// The requests that wait for a lease; later ones must not overtake them.
+    waiting: Option<Py<WaitingCount>>,
+    /// Days since 1970, UTC.
+    today: u32,
+    /// The verified credentials. `None`: credentials do not matter.
+    credentials: Option<Py<CredentialCache>>,
+    /// The wall clock less the monotonic one: credentials expire by the wall clock.
+    epoch_ns: i64,
     plans: PlanCache,
     exchanges: Slab<Box<FastExchange>>,
     /// Exchanges completed on the fast path.
@@ -78,7 +91,7 @@ struct State {
 impl FastPath {
     #[new]
     #[pyo3(signature = (
-        *, ids, ledger, requests, responses, doubtful, resume, flush, block_bytes, quiet_ns, slack_ns
+        *, ids, ledger, requests, responses, doubtful, resume, released, flush, block_bytes, quiet_ns, slack_ns, epoch_ns
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords, once a worker")]
     fn new(
@@ -89,10 +102,12 @@ impl FastPath {
         responses: Py<PyAny>,
         doubtful: Vec<PyBackedBytes>,
         resume: Py<PyAny>,
+        released: Py<PyAny>,
         flush: Option<Py<PyAny>>,
         block_bytes: isize,
         quiet_ns: i64,
         slack_ns: i64,
+        epoch_ns: i64,
     ) -> PyResult<Self> {
         let writer = core::ResponseHeadWriter::new(&[]).map_err(|error| Error::value(error.to_string()))?;
         Ok(Self {
@@ -109,9 +124,14 @@ impl FastPath {
                 open: false,
                 share: u64::MAX,
                 flush: flush.map(|flush| (block_bytes, flush)),
+                released: Some(released),
                 resume: Some(resume),
                 table: None,
-                by_credential: false,
+                proxies: Arc::default(),
+                waiting: None,
+                today: 0,
+                credentials: None,
+                epoch_ns,
                 plans: PlanCache::default(),
                 exchanges: Slab::default(),
                 served: 0,
@@ -130,13 +150,36 @@ impl FastPath {
         self.state().share = share;
     }
 
-    #[pyo3(signature = (table, by_credential, /))]
-    fn follow(slf: &Bound<'_, Self>, table: Py<RouteTable>, by_credential: bool) -> PyResult<()> {
+    #[pyo3(signature = (epoch_ns, /))]
+    fn set_clock(&self, epoch_ns: i64) {
+        self.state().epoch_ns = epoch_ns;
+    }
+
+    #[pyo3(signature = (today, /))]
+    fn set_day(&self, today: u32) {
+        self.state().today = today;
+    }
+
+    #[pyo3(signature = (table, credentials, waiting, proxies, ipv6_prefix, /))]
+    fn follow(
+        slf: &Bound<'_, Self>,
+        table: Py<RouteTable>,
+        credentials: Option<Py<CredentialCache>>,
+        waiting: Option<Py<WaitingCount>>,
+        proxies: Vec<String>,
+        ipv6_prefix: u32,
+    ) -> PyResult<()> {
+        let blocks: Result<Vec<_>, _> = proxies.iter().map(|block| block.parse()).collect();
+        let blocks = blocks.map_err(|error: BlockError| Error::value(error.to_string()))?;
         Self::fall_back_all(slf)?;
         slf.get().clear();
         let mut state = slf.get().state();
-        state.by_credential = by_credential;
-        let before = state.table.replace(table);
+        state.proxies = Arc::new(TrustedProxies::new(blocks, ipv6_prefix));
+        let before = (
+            state.table.replace(table),
+            std::mem::replace(&mut state.credentials, credentials),
+            std::mem::replace(&mut state.waiting, waiting),
+        );
         drop(state);
         drop(before);
         Ok(())
@@ -147,22 +190,29 @@ impl FastPath {
         drop(dropped);
     }
 
-    #[pyo3(signature = (model, identity, route, limits, choice, /, *, until_ns))]
+    #[pyo3(signature = (model, identity, route, limits, body, choice, /))]
     fn insert(
         &self,
         model: &str,
         identity: IdentityPart,
         route: RoutePart,
         limits: LimitsPart,
+        body: BodyPart,
         choice: ChoicePart,
-        until_ns: i64,
     ) {
-        let index = route.place;
-        let credential = identity.credential.clone();
-        let credential = credential.as_deref().and_then(<[u8]>::split_first);
-        let credential = credential.map(|(kind, value)| (*kind, value));
-        let plan = CachedPlan::new(identity, route, limits, choice, until_ns, self.slack_ns);
-        self.state().plans.insert(index, credential, model.as_bytes(), plan);
+        let place = route.place;
+        let plan = CachedPlan::new(route, limits, body, choice, self.slack_ns);
+        let mut state = self.state();
+        let replaced = state
+            .plans
+            .insert(place, identity.principal_class, model.as_bytes(), plan);
+        drop(state);
+        drop(replaced);
+    }
+
+    #[pyo3(signature = (place, principal_class, model, /))]
+    fn has_plan(&self, place: usize, principal_class: u32, model: &str) -> bool {
+        self.state().plans.contains(place, principal_class, model.as_bytes())
     }
 
     #[pyo3(signature = (now_ns, /))]
@@ -193,7 +243,14 @@ impl FastPath {
         slf.get().clear();
         let mut state = slf.get().state();
         state.open = false;
-        let hands = (state.resume.take(), state.flush.take(), state.table.take());
+        let hands = (
+            state.resume.take(),
+            state.flush.take(),
+            state.table.take(),
+            state.credentials.take(),
+            state.waiting.take(),
+            state.released.take(),
+        );
         drop(state);
         drop(hands);
         Ok(())
@@ -256,7 +313,7 @@ impl FastPath {
 
     /// Takes a request that is complete and has a cached plan. `false`: nothing was done.
     fn try_serve(&self, own: &Bound<'_, Transport>, data: &Data) -> PyResult<bool> {
-        const WANTED: u16 = flag::KEEP_ALIVE | flag::JSON;
+        const WANTED: u16 = flag::JSON;
         const UNCOMMON: u16 = flag::CHUNKED
             | flag::EXPECT_CONTINUE
             | flag::UPGRADE
@@ -305,7 +362,7 @@ impl FastPath {
         if said.is_stream {
             return Ok(false);
         }
-        let Some(plan) = self.plan(&head, bytes, model, started_ns) else {
+        let Some((plan, credential)) = self.plan(py, &head, bytes, model, started_ns) else {
             return Ok(false);
         };
         if plan.by_origin && head.find(bytes, b"origin").is_some() {
@@ -321,11 +378,19 @@ impl FastPath {
             prompt: price::prompt_tokens(body.len() as u64),
             output: said.max_tokens,
         };
+        let Some(client) = self.client(own, &head, bytes) else {
+            return Ok(false);
+        };
+        let asker = Asker {
+            client: &client,
+            credential: credential.as_deref(),
+            model,
+        };
         let Some(Taken {
             reservation,
             pick,
             lent,
-        }) = self.take(own, &plan, model, body.len(), &size, started_ns)
+        }) = self.take(py, &plan, &asker, body.len(), &size, started_ns)
         else {
             return Ok(false);
         };
@@ -342,6 +407,8 @@ impl FastPath {
             model: name,
             request_id,
             plan,
+            client,
+            credential,
             pick,
             reservation,
             started_ns,
@@ -363,7 +430,15 @@ impl FastPath {
         Ok(true)
     }
 
-    fn plan(&self, head: &core::RequestHead, bytes: &[u8], model: &str, now_ns: i64) -> Option<Arc<CachedPlan>> {
+    /// Finds the plan of a request, and the credential in it.
+    fn plan(
+        &self,
+        py: Python<'_>,
+        head: &core::RequestHead,
+        bytes: &[u8],
+        model: &str,
+        now_ns: i64,
+    ) -> Option<(Arc<CachedPlan>, Option<Arc<Credential>>)> {
         let mut state = self.state();
         let answer = state.table.as_ref()?.get().inner.find_safely(&Request {
             method: head.method(bytes),
@@ -373,34 +448,58 @@ impl FastPath {
             header: &|name| Some(head.find(bytes, name)?.value(bytes)),
         });
         let Answer::Rule(route) = answer else { return None };
-        let credential = if state.by_credential {
-            credential(head, bytes)
-        } else {
-            None
-        };
-        let plan = state.plans.get(route, credential, model.as_bytes())?;
-        (now_ns < plan.until_ns).then_some(plan)
+        let mut credential = None;
+        if let Some(credentials) = &state.credentials
+            && let Some((source, value)) = credential_in(head, bytes)
+        {
+            let now_s = (state.epoch_ns + now_ns) as f64 / 1e9;
+            // A plan for everybody would not do: its route may know the principal that this credential does not show.
+            credential = Some(credentials.bind(py).get().find_or_verify(source, value, now_s)?);
+        }
+        let class = credential.as_ref().map_or(0, |credential| credential.class);
+        let plan = state.plans.get(route, class, model.as_bytes())?;
+        Some((plan, credential))
+    }
+
+    /// The client of a request: the peer, or the one that a trusted proxy names. `None`: Python has to read it.
+    fn client(&self, own: &Bound<'_, Transport>, head: &core::RequestHead, bytes: &[u8]) -> Option<Client> {
+        let peer = own.get().state().interception.peer.clone()?;
+        let proxies = self.state().proxies.clone();
+        if proxies.is_empty() {
+            return Some(peer);
+        }
+        let lines = head.fields.iter().rev();
+        let lines = lines.filter(|field| field.known == Known::XForwardedFor);
+        let named = proxies
+            .client(&peer.address, lines.map(|field| field.value(bytes)))
+            .ok()?;
+        Some(named.map_or(peer, |address| Client {
+            address: address.to_string().into(),
+            network: proxies.network(&address).into(),
+        }))
     }
 
     /// Acquires what an exchange needs: its limits' reservation, a slot at an upstream and an idle connection if there is
     /// one. `None`: refused, and nothing is held.
     fn take(
         &self,
-        own: &Bound<'_, Transport>,
+        py: Python<'_>,
         plan: &CachedPlan,
-        model: &str,
+        asker: &Asker<'_>,
         body_bytes: usize,
         size: &Size,
         now_ns: i64,
     ) -> Option<Taken> {
-        let py = own.py();
         let time = now_ns.unsigned_abs();
+        let Asker {
+            client: Client { network, .. },
+            credential,
+            model,
+        } = *asker;
         let reservation = match &plan.limits {
             Some(limits) => {
-                let state = own.get().state();
-                let address = state.interception.network.as_deref().unwrap_or_default();
-                let [user, key, tenant] = plan.asker.as_ref().map_or([address, address, ""], |asker| {
-                    [&asker.user, &asker.key, &asker.tenant].map(String::as_str)
+                let [user, key, tenant] = credential.map_or([network, network, ""], |credential| {
+                    [&credential.id, credential.key(), &credential.tenant]
                 });
                 let asker = limit::Asker {
                     user: user.as_bytes(),
@@ -408,18 +507,25 @@ impl FastPath {
                     tenant: tenant.as_bytes(),
                     model: model.as_bytes(),
                     route: b"",
-                    address: address.as_bytes(),
+                    address: network.as_bytes(),
                 };
-                Some(LimitSet::take(limits.bind(py), &asker, size, time)?)
+                let (today, is_first) = {
+                    let state = self.state();
+                    let waiting = state.waiting.as_ref().map_or(0, |waiting| waiting.get().get());
+                    (state.today, waiting == 0)
+                };
+                if plan.has_lease && !is_first {
+                    return None;
+                }
+                let price = plan.price.as_ref().filter(|_| plan.spends).map(Py::get);
+                Some(LimitSet::take(limits.bind(py), &asker, size, price, time, today)?)
             }
             None => None,
         };
         let selector = &plan.selector.get().inner;
         let mut ask = Ask::new(time, plan.without);
         if selector.needs().request {
-            let state = own.get().state();
-            let network = state.interception.network.as_deref().unwrap_or_default();
-            let asker = plan.asker.as_ref().map_or(network, |asker| &asker.user);
+            let asker = credential.map_or(&**network, |credential| &credential.id);
             ask = Ask {
                 model: model.as_bytes(),
                 prompt_bytes: body_bytes as u64,
@@ -466,13 +572,14 @@ impl FastPath {
             _ => return Ok(Some(exchange)),
         };
         let response = Response { head, bytes, read_ns };
-        if exchange.answer(py, &self.writer, &response).is_err() {
+        let Ok(sent) = exchange.answer(py, &self.writer, &response) else {
             return Ok(Some(exchange));
-        }
+        };
         let now_ns = now_ns();
-        let waiting = exchange.record(py, self.ledger.get(), &response, now_ns);
+        let waiting = exchange.record(py, self.ledger.get(), &response, sent, now_ns);
+        let has_lease = exchange.plan.has_lease;
         exchange.complete(py, &response, now_ns)?;
-        self.count_served(py, waiting)?;
+        self.count_served(py, waiting, has_lease)?;
         Ok(None)
     }
 
@@ -485,17 +592,22 @@ impl FastPath {
             && !is_doubtful(&self.doubtful, bytes.get(head.size..).unwrap_or_default())
     }
 
-    /// Counts a completed exchange, and has access lines written out once enough bytes are waiting.
-    fn count_served(&self, py: Python<'_>, waiting: isize) -> PyResult<()> {
+    /// Counts a completed exchange; has access lines written out once enough bytes are waiting, and requests tried again
+    /// that wait for a lease.
+    fn count_served(&self, py: Python<'_>, waiting: isize, has_lease: bool) -> PyResult<()> {
         let mut state = self.state();
         state.served += 1;
+        let released = match (&state.waiting, &state.released) {
+            (Some(waiting), Some(released)) if has_lease && waiting.get().get() > 0 => Some(released.clone_ref(py)),
+            _ => None,
+        };
         let full = match &state.flush {
             Some((block_bytes, flush)) if waiting > *block_bytes => Some(flush.clone_ref(py)),
             _ => None,
         };
         drop(state);
-        if let Some(flush) = full {
-            flush.call0(py)?;
+        for callback in [released, full].into_iter().flatten() {
+            callback.call0(py)?;
         }
         Ok(())
     }
@@ -520,6 +632,13 @@ impl FastPath {
     }
 }
 
+/// A request's client, and the model that it asks for.
+struct Asker<'a> {
+    client: &'a Client,
+    credential: Option<&'a Credential>,
+    model: &'a str,
+}
+
 /// The resources of an exchange that was admitted.
 struct Taken {
     reservation: Option<Reservation>,
@@ -527,16 +646,17 @@ struct Taken {
     lent: Option<Lent>,
 }
 
-/// The credential, looked up in the pipeline's order: the kind of header (`a` for an authorization, `k` for a key) and
-/// its value. The same value means something else in the other kind.
-fn credential<'a>(head: &core::RequestHead, bytes: &'a [u8]) -> Option<(u8, &'a [u8])> {
+/// The credential in a request, looked up in the pipeline's order.
+fn credential_in<'a>(head: &core::RequestHead, bytes: &'a [u8]) -> Option<(Source, &'a [u8])> {
     let of = |known: Known| {
         let field = head.fields.iter().find(|field| field.known == known)?;
         Some(field.value(bytes))
     };
-    of(Known::Authorization).map(|value| (b'a', value)).or_else(|| {
-        let key = of(Known::XApiKey).or_else(|| of(Known::ApiKey));
-        let key = key.or_else(|| Some(head.find(bytes, b"x-goog-api-key")?.value(bytes)));
-        key.map(|value| (b'k', value))
-    })
+    of(Known::Authorization)
+        .map(|value| (Source::Authorization, value))
+        .or_else(|| {
+            let key = of(Known::XApiKey).or_else(|| of(Known::ApiKey));
+            let key = key.or_else(|| Some(head.find(bytes, b"x-goog-api-key")?.value(bytes)));
+            key.map(|value| (Source::Key, value))
+        })
 }

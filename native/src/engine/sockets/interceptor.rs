@@ -1,6 +1,8 @@
 //! An interceptor below the protocols: it sees the reads of connections that it is interested in before their protocol
 //! does.
 
+use std::sync::Arc;
+
 use budgateway_core::slab::Key;
 use pyo3::prelude::*;
 
@@ -31,15 +33,21 @@ pub(crate) trait Interceptor<T>: Send + Sync {
 #[derive(Default)]
 pub(crate) struct Interception {
     pub(crate) interest: Interest,
-    /// The client's address, once its requests have been armed for it.
-    pub(crate) client: Option<Box<str>>,
-    /// The address as limits count it: an IPv6 client's network.
-    pub(crate) network: Option<Box<str>>,
+    /// The peer, once its requests have been armed for it.
+    pub(crate) peer: Option<Client>,
     /// The time at which the interceptor last answered a request.
     pub(crate) served_ns: i64,
     /// Size of the last request's head; the next one is usually as long.
     pub(crate) head: usize,
     backoff: Backoff,
+}
+
+/// A client's address.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(crate) address: Arc<str>,
+    /// The address as limits count it: an IPv6 client's network.
+    pub(crate) network: Arc<str>,
 }
 
 /// Backs off after requests of this client that the interceptor had to give up: clients with long or late answers gain
@@ -53,12 +61,12 @@ struct Backoff {
 impl Interception {
     /// Arms the interceptor for the next request, unless it is backing off.
     pub(super) fn arm(&mut self, client: &str, network: &str) {
-        if self.client.is_none() {
-            self.client = Some(client.into());
-        }
         // A reload may have changed the prefix length of networks.
-        if self.network.as_deref() != Some(network) {
-            self.network = Some(network.into());
+        if self.peer.as_ref().is_none_or(|peer| *peer.network != *network) {
+            self.peer = Some(Client {
+                address: client.into(),
+                network: network.into(),
+            });
         }
         if self.backoff.left > 0 {
             self.backoff.left -= 1;

@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 
 pub(crate) use data::{Data, Read};
 pub(crate) use idle::{Idle, Waiting};
-pub(crate) use interceptor::{Interceptor, Interest};
+pub(crate) use interceptor::{Client, Interceptor, Interest};
 pub(crate) use listener::Listener;
 pub(crate) use state::Piece;
 pub(crate) use transport::Transport;
