@@ -1148,6 +1148,66 @@ SEEN_PROMISE: Final[int]
 SEEN_CONTENT: Final[int]
 
 @final
+class Translator:
+    """Translates requests of one dialect for upstreams of another."""
+
+    def __new__(
+        cls,
+        client: str,
+        upstream: str,
+        provider: str,
+        *,
+        is_openai: bool,
+        is_engine: bool,
+        drops: bool,
+        limit_field: str,
+        reasoning_field: str,
+        replays_reasoning: bool,
+        inline_system: str,
+        tool_images_inline: bool,
+        passes_unknown: bool,
+        default_max_tokens: int,
+    ) -> Translator:
+        """`client` and `upstream` are names of dialects. `is_openai`: the upstream is api.openai.com, which refuses
+        what engines ignore. `is_engine`: vLLM or SGLang. `drops`: fields without a counterpart are dropped where they
+        could be refused. `limit_field`, `reasoning_field`: the upstream's names of members. `inline_system`: `keep`,
+        `fold` or `hoist`. Raises ValueError for a name that is unknown."""
+
+    def request(self, body: bytes, model: str) -> Translation:
+        """Translate a body that a Peeker has accepted; `model` is the upstream's name for it. Raises UnsupportedField
+        for what the upstream's dialect has no form for, BadRequest for what the client's own does not allow."""
+
+@final
+class Translation:
+    """A translated request, and the way back for its answers: one for each attempt."""
+
+    @property
+    def body(self) -> bytes:
+        """The body for the upstream."""
+
+    @property
+    def dropped(self) -> list[str]:
+        """The names of fields that were left out; with a `~` those that were only approximated."""
+
+    @property
+    def estimate(self) -> int:
+        """A rough count of the request's tokens."""
+
+    def answer(self, request_id: str, model: str, created: int, is_stream: bool, to_stream: bool) -> AnswerTranslation:
+        """Begin the translation of an answer. `model` is the client's name for it, `created` seconds since the epoch.
+        `is_stream`: the upstream sends events, not a document; `to_stream`: the client gets events."""
+
+@final
+class AnswerTranslation:
+    """The translation of one answer. Both methods raise UpstreamError for an answer that cannot be understood."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Translate bytes of the upstream's answer, cut anywhere; return whole events of the client's dialect."""
+
+    def finish(self) -> bytes:
+        """Return the closing events, or the document. Called once, for an answer that came whole."""
+
+@final
 class Redactor:
     """Finds secrets in upstreams' answers, plain or escaped as in JSON and URLs; those below 8 bytes are ignored."""
 

@@ -75,6 +75,12 @@ class UnsupportedCoding(BadRequest):
         self.lines = b"accept-encoding: gzip, deflate, br, zstd\r\n"
 
 
+class UnsupportedField(BadRequest):
+    """The request asks something that the upstream's dialect has no form for."""
+
+    code = "unsupported_field"
+
+
 class ExpectationFailed(BadRequest):
     """`Expect` asks for something other than 100-continue."""
 

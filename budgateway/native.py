@@ -50,6 +50,7 @@ from budgateway._native import (
     WAIT_SERVED,
     WAIT_TIMED_OUT,
     AccessLog,
+    AnswerTranslation,
     BodyDecoder,
     BodyPeek,
     BodyPump,
@@ -90,6 +91,8 @@ from budgateway._native import (
     TokenVerifier,
     Trace,
     Tracer,
+    Translation,
+    Translator,
     Transport,
     UpstreamHealth,
     UsageScanner,
@@ -144,6 +147,7 @@ __all__ = [
     "WAIT_SERVED",
     "WAIT_TIMED_OUT",
     "AccessLog",
+    "AnswerTranslation",
     "BodyDecoder",
     "BodyPeek",
     "BodyPump",
@@ -184,6 +188,8 @@ __all__ = [
     "TokenVerifier",
     "Trace",
     "Tracer",
+    "Translation",
+    "Translator",
     "Transport",
     "UpstreamHealth",
     "UsageScanner",
@@ -192,7 +198,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 17
+ABI = 19
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

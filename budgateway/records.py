@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -178,6 +179,19 @@ class HealthCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class TranslationSettings:
+    """The form of requests that are translated for a provider. Empty values: by its kind and address."""
+
+    lossy: Literal["refuse", "drop"] = "refuse"  # what the upstream's dialect cannot represent
+    default_max_tokens: int = 8192  # where the client sets no limit and the upstream's dialect needs one
+    token_limit_field: str = ""
+    reasoning_field: str = "reasoning_content"
+    replay_reasoning: bool | None = None  # send earlier reasoning
+    inline_system: Literal["", "keep", "fold", "hoist"] = ""  # the place of instructions amid a conversation
+    tool_images: Literal["user", "inline"] = "user"  # the message that takes the images of a tool's result
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """A named group of upstreams with their connection and protocol settings."""
 
@@ -206,6 +220,19 @@ class Provider:
     tls_ca: Pem | None = field(default=None, compare=False)  # the file's contents when the configuration was read
     hold_bytes: int = 64 * 1024  # of an answer, buffered until it proves to be one; 0: passed on at once
     first_event_s: float = 0.0  # time for a stream's first event before another upstream; 0: half the route's timeout
+    dialects: tuple[str, ...] = ()  # names of wire.dialects that it speaks; empty: those of its kind
+    translation: TranslationSettings = TranslationSettings()
+
+    @property
+    def named_aliases(self) -> tuple[str, ...]:
+        """The aliases that are names, without the patterns."""
+        return tuple(said for said, _ in self.aliases if not is_pattern(said))
+
+    @property
+    def alias_patterns(self) -> tuple[tuple[str, str], ...]:
+        """The aliases that are patterns, the longest first."""
+        patterns = [pair for pair in self.aliases if is_pattern(pair[0])]
+        return tuple(sorted(patterns, key=lambda pair: -len(pair[0])))
 
     def upstream_label(self, number: int) -> str:
         """Return an upstream's name for headers, logs, errors, spans and the admin endpoints."""
@@ -213,12 +240,22 @@ class Provider:
 
     def upstream_model(self, model: str) -> str:
         """Return the upstream's name for the client's model. An alias of the whole name wins; otherwise the prefix is
-        removed, and the rest may be an alias. Not for the hot path, which caches the result by model."""
+        removed, and the rest may be an alias. Names win over patterns, and longer patterns over shorter ones. Not for
+        the hot path, which caches the result by model."""
         aliases = dict(self.aliases)
-        if model in aliases:
-            return aliases[model]
         bare = model.removeprefix(self.strip_model_prefix) or model
-        return aliases.get(bare, bare)
+        for name in (model, bare):
+            if name in aliases:
+                return aliases[name]
+        for pattern, told in self.alias_patterns:
+            if fnmatchcase(model, pattern) or fnmatchcase(bare, pattern):
+                return told
+        return bare
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a name of models stands for several: `*` is any text, `?` any character."""
+    return "*" in name or "?" in name
 
 
 FallbackReason = Literal["error", "429", "5xx", "context_length"]

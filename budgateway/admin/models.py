@@ -86,7 +86,7 @@ class ModelCatalogue:
             # While no upstream answers, the previous list stays.
             listed = self._former.get(provider.name, [])
         named = [_model(provider, provider.strip_model_prefix + entry["id"], entry) for entry in listed]
-        return named + [_model(provider, said, {}) for said, _ in provider.aliases]
+        return named + [_model(provider, said, {}) for said in provider.named_aliases]
 
     async def _listed_by(self, target: Target, room: asyncio.Semaphore) -> list[dict[str, Any]] | None:
         """Return one upstream's list; None when it has no valid list in time."""

@@ -376,7 +376,7 @@ def _model_names(settings: Settings) -> Iterator[str]:
     """Yield the models that the configuration names, which metrics may use as label values; some more than once."""
     for provider in settings.providers:
         yield from provider.models
-        yield from (said for said, _ in provider.aliases)
+        yield from provider.named_aliases
     for route in settings.routes:
         yield from filter(_is_exact, route.models)
     # Not those of the prices' package, which knows thousands.

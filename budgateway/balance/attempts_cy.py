@@ -140,20 +140,23 @@ class Attempts:
     def _adapts(self, x: Exchange, destination: Any) -> bool:
         """Fit the request to another destination. False, and nothing changes, when that speaks a dialect in which the
         request has no form: the next fallback may speak another one."""
-        former = x.adapter, x.head_edits, x.send_body, x.rename, x.keeps_usage
+        former = x.adapter, x.head_edits, x.translation, x.send_body, x.rename, x.keeps_usage
         adapter = destination.adapters[x.dialect]
         x.adapter = adapter
         x.head_edits = None
+        x.translation = None
         x.rename = False
         x.keeps_usage = False
         try:
             if x.body_done:
                 adapter.request(x)
-            if x.body_done or not adapter.translates:
+            if x.reply is not None:  # it has no form there, and its answer would come too late
+                x.reply = None
+            elif x.body_done or not adapter.translates:
                 return True
         except GatewayError:
             pass
-        x.adapter, x.head_edits, x.send_body, x.rename, x.keeps_usage = former
+        x.adapter, x.head_edits, x.translation, x.send_body, x.rename, x.keeps_usage = former
         return False
 
     def falls_on(self, error: GatewayError) -> bool:

@@ -64,7 +64,7 @@ class Mirroring(ExchangeHandler):
         try:
             copy.adapter = self._destination.adapters[x.dialect]
             copy.adapter.request(copy)
-            if self._destination.balancer.try_next(copy, copy.ready_ns) < 0:
+            if copy.reply is not None or self._destination.balancer.try_next(copy, copy.ready_ns) < 0:
                 self._counts.skipped += 1
                 return
             deadline = asyncio.get_running_loop().call_later(limits.timeout_s, self._end, copy, False)

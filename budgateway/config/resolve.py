@@ -29,6 +29,7 @@ from budgateway.records import (
     Secret,
     Timeouts,
     Tls,
+    TranslationSettings,
     Upstream,
 )
 from budgateway.system.pem import Pem, load_pair, read_pem, trusting
@@ -139,11 +140,6 @@ class Resolver:
         strip = table.strip_model_prefix
         if strip is None:
             strip = f"{name}/" if any(pattern.startswith(f"{name}/") for pattern in routed) else ""
-        for alias in table.aliases:
-            if "*" in alias or "?" in alias:
-                self.problems.add(
-                    (*here, "aliases", alias), "an alias is an exact name; patterns go into a route's models"
-                )
         for index, header in enumerate(table.forward_headers):
             if header in OWN_HEADERS or header in SECRET_HEADERS or "forwarded" in header:
                 self.problems.add(
@@ -174,6 +170,16 @@ class Resolver:
             hold_bytes=table.hold_bytes,
             first_event_s=table.first_event_timeout or 0.0,
             forward_trace=table.forward_trace,
+            dialects=tuple(table.dialects),
+            translation=TranslationSettings(
+                lossy=table.lossy,
+                default_max_tokens=table.default_max_tokens,
+                token_limit_field=table.token_limit_field or "",
+                reasoning_field=table.reasoning_field,
+                replay_reasoning=table.replay_reasoning,
+                inline_system=table.inline_system or "",
+                tool_images=table.tool_images,
+            ),
             tls_verify=table.tls_verify,
             tls_ca_file=(ca_file := self.authorities((*here, "tls_ca_file"), table.tls_ca_file)),
             tls_ca=self.pem(ca_file),

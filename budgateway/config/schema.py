@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
@@ -17,6 +17,7 @@ from budgateway.config.schema_tracing import TracingConfig
 from budgateway.config.schema_websocket import WebSocketSwitch
 from budgateway.config.types import (
     Count,
+    DialectName,
     HeaderName,
     KindName,
     Level,
@@ -209,13 +210,29 @@ class ProviderConfig(HealthKeys, HoldKeys):
     models: list[Text] = []
     """Models it serves, for GET /v1/models; default: as the upstreams list them."""
     aliases: dict[Text, Text] = {}
-    """Model name that clients use = model name that is sent upstream."""
+    """Model name that clients use, or a pattern of names (`claude-*`) = model name that is sent upstream."""
     strip_prefix: Prefix = ""
     """Prefix to remove from the request's path before the endpoint's own path is prepended."""
     strip_model_prefix: str | None = None
     """Prefix to remove from the model's name; default `<table>/` when a route has such models."""
     stream_usage: bool = True
     """Request usage in streamed chats and completions, and remove it for clients that did not request it."""
+    dialects: list[DialectName] = []
+    """Dialects it speaks; requests in others are translated to the first that can be. Default: those of its kind."""
+    lossy: Literal["refuse", "drop"] = "refuse"
+    """Handling of fields that its dialect cannot represent: `refuse` the request, or `drop` the field and name it."""
+    default_max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] = 8192
+    """Limit of an answer's tokens in translated requests that have none, where its dialect needs one."""
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """Member that limits tokens in translated requests; default: `max_completion_tokens` for api.openai.com."""
+    reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+    """Member of messages that takes earlier reasoning in translated requests."""
+    replay_reasoning: bool | None = None
+    """Send earlier reasoning in translated requests; default: except to api.openai.com."""
+    inline_system: Literal["keep", "fold", "hoist"] | None = None
+    """Place of instructions amid a translated conversation: where they are, in a user's turn, or in front of it all."""
+    tool_images: Literal["user", "inline"] = "user"
+    """Message that takes the images of a tool's result: a `user` message behind it, or the tool's message (`inline`)."""
     connect_timeout: Seconds | None = None
     """Seconds to connect; default `[gateway] connect_timeout`."""
     keepalive_timeout: Seconds = 4

@@ -13,6 +13,7 @@ from budgateway.config.problems import shown
 from budgateway.kinds import KINDS
 from budgateway.native import POLICIES
 from budgateway.records import METHODS
+from budgateway.wire.dialects import NAMES
 
 # Users copy these from a `curl` line, instead of the base URL in front of them.
 CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
@@ -34,9 +35,11 @@ OWN_HEADERS = frozenset(
 )
 if TYPE_CHECKING:
     KindName = str
+    DialectName = str
     PolicyName = str
 else:
     KindName = Literal[tuple(KINDS)]
+    DialectName = Literal[tuple(name for name in NAMES if "." in name)]
     PolicyName = Literal[tuple(POLICIES)]
 NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: write "env:NAME" or "file:PATH"'
 

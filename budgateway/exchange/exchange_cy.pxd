@@ -59,6 +59,7 @@ cdef class Exchange:
     cdef public object target           # transport.client_cy.Target of this attempt
     cdef public object adapter          # providers.passthrough_cy.Passthrough of its destination and dialect
     cdef public object head_edits       # native.HeadEdits: target and lines other than the client's; None: none
+    cdef public object translation      # native.Translation: the way back for the answer; None: it passes
     cdef public bytes send_body         # the body to send upstream, after edits
     cdef public object connection       # transport.client_cy.ClientConnection
     cdef public object task             # task of a waiting stage or dial

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         UpstreamConnection,
     )
     from budgateway.exchange.reply import Reply
-    from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead, Trace
+    from budgateway.native import BodyPeek, HeadEdits, RequestHead, Reservation, ResponseHead, Trace, Translation
     from budgateway.records import Principal
     from budgateway.wire.multipart import FormReader
 
@@ -97,6 +97,7 @@ class Exchange:
         self.target: TargetLike | Any = None  # Any: None until the balancer has set it
         self.adapter: Any = None
         self.head_edits: HeadEdits | None = None
+        self.translation: Translation | None = None
         self.send_body: bytes | None = None
         self.connection: UpstreamConnection | None = None
         self.task: Any = None
@@ -172,6 +173,7 @@ class Exchange:
         h.answer_ns = self.answer_ns
         h.adapter = self.adapter
         h.head_edits = self.head_edits
+        h.translation = self.translation
         h.send_body = self.send_body
         h.rename = self.rename
         h.keeps_usage = self.keeps_usage

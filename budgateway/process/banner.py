@@ -72,7 +72,7 @@ def _leads_to_chat(route: Route) -> bool:
 
 def _model(route: Route, provider: Provider | None) -> str:
     """Return a model name that this route would accept: a real one if the configuration names one."""
-    known = [*(alias for alias, _ in provider.aliases), *provider.models] if provider else []
+    known = [*provider.named_aliases, *provider.models] if provider else []
     if not route.models:
         return known[0] if known else "MODEL"
     pattern = route.models[0]

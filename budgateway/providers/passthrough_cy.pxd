@@ -12,6 +12,7 @@ cdef class Passthrough:
     cdef bytes _told                    # JSON text of the one model, or None
     cdef public object provider         # records.Provider
     cdef str _prefix
+    cdef bint _has_patterns             # some alias is a pattern
     cdef tuple _asks                    # by dialect: request usage in streams
 
     @cython.locals(told=bytes, asking=bytes, edits=list)

@@ -38,6 +38,7 @@ class Passthrough:
         # The client's model name -> the JSON text of the upstream's name.
         self._aliases = {said: json.dumps(told).encode() for said, told in provider.aliases}
         self._prefix = provider.strip_model_prefix
+        self._has_patterns = bool(provider.alias_patterns)
         self._asks = tuple(provider.stream_usage and dialect.usage_option for dialect in DIALECTS)
 
     def request(self, x: Exchange) -> None:
@@ -75,8 +76,9 @@ class Passthrough:
         told = self._told
         if told is None:
             told = self._aliases.get(model)
-            if told is None and self._prefix and model.startswith(self._prefix):
-                told = json.dumps(self.provider.upstream_model(model)).encode()
+            if told is None and (self._has_patterns or (self._prefix and model.startswith(self._prefix))):
+                name = self.provider.upstream_model(model)
+                told = None if name == model else json.dumps(name).encode()
         return told
 
     def alters(self, x: Exchange) -> bool:

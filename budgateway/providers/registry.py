@@ -34,13 +34,14 @@ ADAPTERS = _found()
 
 
 def adapters_of(provider: Provider, kind: Kind, model: str = "") -> tuple[Passthrough, ...]:
-    """Return a destination's adapters by the client's dialect (`x.dialect`). A dialect that the provider's kind speaks
-    passes; another is translated to the first of the kind's dialects for which there is an adapter. Where there is
-    none, it passes too: the upstream answers as it can."""
+    """Return a destination's adapters by the client's dialect (`x.dialect`). A dialect that the provider speaks passes:
+    those that its table lists, or else its kind's. Another is translated to the first of them for which there is an
+    adapter. Where there is none, it passes too: the upstream answers as it can."""
     passthrough = Passthrough(provider, model)
+    all_spoken = provider.dialects or kind.dialects
     made = []
     for name in NAMES:
-        pairs = [] if name in kind.dialects else [(name, spoken) for spoken in kind.dialects]
+        pairs = [] if name in all_spoken else [(name, spoken) for spoken in all_spoken]
         maker = next((ADAPTERS[pair] for pair in pairs if pair in ADAPTERS), None)
         made.append(passthrough if maker is None else maker(provider, model))
     return tuple(made)

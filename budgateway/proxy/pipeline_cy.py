@@ -98,6 +98,8 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         adapter: Passthrough = destination.adapters[x.dialect]
         x.adapter = adapter
         adapter.request(x)  # the upstream's name for the model, and its dialect
+        if x.reply is not None:
+            return None  # type: ignore[unreachable]  # the upstream's dialect has no such question: the adapter answered
         balancer: Balancer = destination.balancer
         x.resume_at = 4  # only an upstream is left to find: where there is none, a fallback may have one
         return balancer.next(x)  # filter -> score -> pick

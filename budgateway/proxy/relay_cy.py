@@ -221,8 +221,9 @@ class Relay(ExchangeHandler):
             length = -1
         x.keep_alive = x.body_done and (x.flags & _KEEP_ALIVE) != 0 and not x.to_close
         x.overhead_ns += now_ns - x.ready_ns
+        disclosure = x.cors if x.answer_lines is None else x.cors + x.answer_lines
         data = self._write_head(
-            head, length, x.keep_alive, x.request_id, x.cors, 0, x.overhead_ns // 1000, x.reservation
+            head, length, x.keep_alive, x.request_id, disclosure, 0, x.overhead_ns // 1000, x.reservation
         )
         if whole or flags & _NO_BODY:
             if not flags & _NO_BODY:

@@ -8,7 +8,7 @@ use budgateway_core::select::SelectError;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::PyType;
+use pyo3::types::{PyDict, PyType};
 
 /// The error type of the bindings: core errors convert into it, and pyo3 raises the exception that it holds.
 pub(crate) struct Error(PyErr);
@@ -24,6 +24,8 @@ pub(crate) enum Class {
     Overloaded,
     RequestTooLarge,
     UnsupportedCoding,
+    UnsupportedField,
+    UpstreamError,
     UpstreamProtocolError,
 }
 
@@ -35,6 +37,18 @@ impl Error {
             Ok(class) => PyErr::from_type(class.clone(), message),
             Err(missing) => missing,
         }))
+    }
+
+    /// The failure of one exchange because of a field of its body.
+    pub(crate) fn of_field(class: Class, message: String, param: String, hint: &str) -> Self {
+        let made = Python::attach(|py| {
+            let words = PyDict::new(py);
+            words.set_item("hint", hint)?;
+            words.set_item("param", (!param.is_empty()).then_some(param))?;
+            let error = class.of(py)?.call((message,), Some(&words))?;
+            Ok(PyErr::from_value(error))
+        });
+        Self(made.unwrap_or_else(|missing: PyErr| missing))
     }
 
     /// An invalid argument: the caller's or the operator's mistake.
@@ -53,6 +67,8 @@ impl Class {
         static OVERLOADED: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static REQUEST_TOO_LARGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static UNSUPPORTED_CODING: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static UNSUPPORTED_FIELD: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        static UPSTREAM_ERROR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         static UPSTREAM_PROTOCOL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         let (cell, name) = match self {
             Self::BadRequest => (&BAD_REQUEST, "BadRequest"),
@@ -62,6 +78,8 @@ impl Class {
             Self::Overloaded => (&OVERLOADED, "Overloaded"),
             Self::RequestTooLarge => (&REQUEST_TOO_LARGE, "RequestTooLarge"),
             Self::UnsupportedCoding => (&UNSUPPORTED_CODING, "UnsupportedCoding"),
+            Self::UnsupportedField => (&UNSUPPORTED_FIELD, "UnsupportedField"),
+            Self::UpstreamError => (&UPSTREAM_ERROR, "UpstreamError"),
             Self::UpstreamProtocolError => (&UPSTREAM_PROTOCOL, "UpstreamProtocolError"),
         };
         cell.import(py, "budgateway.errors", name)

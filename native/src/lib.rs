@@ -5,6 +5,7 @@ mod access;
 mod chunk;
 mod coding;
 mod credentials;
+mod dialect;
 mod engine;
 mod error;
 mod frame;
@@ -33,7 +34,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 17;
+const ABI: u32 = 19;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -234,6 +235,10 @@ mod _native {
     use crate::json::{BodyPeek, Peeker};
     #[pymodule_export]
     use crate::sse::{ModelRewriter, UsageScanner};
+
+    // Dialects.
+    #[pymodule_export]
+    use crate::dialect::{AnswerTranslation, Translation, Translator};
 
     // Routing.
     #[pymodule_export]

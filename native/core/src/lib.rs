@@ -37,6 +37,7 @@ mod window;
 pub mod chunk;
 pub mod coding;
 pub mod credentials;
+pub mod dialect;
 pub mod forwarded;
 pub mod frame;
 pub mod head;

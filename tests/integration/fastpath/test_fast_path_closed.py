@@ -56,6 +56,7 @@ SAFE: dict[type, set[str]] = {
         "strip_model_prefix",
         "stream_usage", "health_check", "slow_start_s", "connect_timeout_s", "keepalive_s", "max_idle", "max_queue",
         "queue_timeout_s", "tls_verify", "tls_ca_file", "tls_ca", "forward_trace", "hold_bytes", "first_event_s",
+        "dialects", "translation",  # adapters that translate see every request
     },
     Settings: {
         "host", "port", "workers", "max_connections", "keepalive_s", "head_timeout_s", "max_body_bytes", "drain_s",
@@ -109,7 +110,7 @@ EXCHANGE_SAFE = {
 }  # fmt: skip
 EXCHANGE_CLOSES = {
     "trace", "span", "streams", "attempts", "keeps_usage", "principal_lines", "global_reservation", "handshake", "pin", "fallback", "other", "streamed",
-    "reply", "tap", "hides_model", "head_edits", "answer_lines",
+    "reply", "tap", "hides_model", "head_edits", "translation", "answer_lines",
 }  # fmt: skip
 
 

@@ -166,10 +166,6 @@ def only_route(text: str, folder: Path) -> Route:
             "c.toml: providers.vllm.api_key: cannot read 'nope': no such file or directory",
         ),
         (
-            ROUTE + PROVIDER + 'aliases = { "gpt-*" = "x" }\n',
-            "c.toml: providers.vllm.aliases.'gpt-*': an alias is an exact name; patterns go into a route's models",
-        ),
-        (
             ROUTE + PROVIDER + 'forward_headers = ["Authorization"]\n',
             "c.toml: providers.vllm.forward_headers[0]: 'authorization' is never passed on to an upstream",
         ),
@@ -395,6 +391,14 @@ def test_a_models_prefix_goes_when_routes_use_it(tmp_path: Path) -> None:
 def test_an_alias_of_the_whole_name_wins_over_its_prefix() -> None:
     provider = Provider("p", "openai", (), aliases=(("p/x", "p/x"), ("x", "y")), strip_model_prefix="p/")
     assert (provider.upstream_model("p/x"), provider.upstream_model("x")) == ("p/x", "y")
+
+
+def test_an_alias_may_be_a_pattern(tmp_path: Path) -> None:
+    aliases = 'aliases = { "claude-*" = "big", "claude-*haiku*" = "small", "claude-haiku" = "own", "x?" = "y" }\n'
+    provider = load(ROUTE + PROVIDER + aliases, tmp_path).providers[0]
+    names = ["claude-opus-5", "claude-3-haiku-1", "claude-haiku", "x1", "x", "vllm/claude-3"]
+    assert [provider.upstream_model(name) for name in names] == ["big", "small", "own", "y", "x", "vllm/claude-3"]
+    assert provider.named_aliases == ("claude-haiku",)
 
 
 def test_what_has_no_effect_is_said(tmp_path: Path) -> None:

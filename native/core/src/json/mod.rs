@@ -6,6 +6,7 @@ mod peek;
 mod scan;
 mod splice;
 mod string;
+pub(crate) mod tape;
 mod text;
 pub(crate) mod tree;
 mod usage;

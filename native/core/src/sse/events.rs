@@ -13,7 +13,7 @@ pub(super) const KEPT_BYTES: usize = 64 * 1024;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Receives the framer's output: every byte once, in order, as passed or as part of an event.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     /// Receives bytes without data to examine: comments, line ends, events without data or too long.
     fn pass(&mut self, bytes: &[u8]);
 
@@ -30,7 +30,7 @@ pub(super) trait Sink {
 
 /// One event with data.
 #[derive(Clone, Copy)]
-pub(super) struct Event<'a> {
+pub(crate) struct Event<'a> {
     /// From its first field up to and including the blank line.
     pub(super) raw: &'a [u8],
     /// The values of its data lines, as offsets into `raw`.
@@ -41,7 +41,7 @@ pub(super) struct Event<'a> {
 
 impl<'a> Event<'a> {
     /// The data; `scratch` holds it when several lines must be joined by line feeds.
-    pub(super) fn data<'b>(&self, scratch: &'b mut Vec<u8>) -> &'b [u8]
+    pub(crate) fn data<'b>(&self, scratch: &'b mut Vec<u8>) -> &'b [u8]
     where
         'a: 'b,
     {
@@ -70,7 +70,7 @@ impl<'a> Event<'a> {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Skip {
     Nothing,
     /// A line without data that became too long to hold.
@@ -80,7 +80,7 @@ enum Skip {
 }
 
 /// The kind of the current line of an event that is too long.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 enum LongLine {
     /// The number of bytes so far, all of which match the beginning of a data line.
     Begins(usize),
@@ -91,7 +91,8 @@ enum LongLine {
 const DATA_START: &[u8] = b"data:";
 
 /// Frames one stream. Offsets below are relative to the first byte held.
-pub(super) struct Events {
+#[derive(Debug)]
+pub(crate) struct Events {
     // stream
     held: Vec<u8>,
     line: usize,
@@ -112,7 +113,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             held: Vec::new(),
             line: 0,
@@ -130,7 +131,7 @@ impl Events {
     }
 
     /// Scans the next bytes; returns the number of events (with data) that they completed.
-    pub(super) fn feed(&mut self, chunk: &[u8], sink: &mut impl Sink) -> usize {
+    pub(crate) fn feed(&mut self, chunk: &[u8], sink: &mut impl Sink) -> usize {
         self.advance(chunk, sink, None).0
     }
 

@@ -13,6 +13,7 @@ mod usage;
 
 pub(crate) use cuts::remaining;
 pub use events::MAX_EVENT_BYTES;
+pub(crate) use events::{Event, Events, Sink};
 pub use model::ModelRewriter;
 pub use scan::{First, UsageScanner, usage_of_document};
 pub use usage::Usage;

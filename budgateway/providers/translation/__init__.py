@@ -1,0 +1,133 @@
+"""Translation between the big APIs' dialects, by the native vocabulary: requests, documents, streams and errors."""
+
+from __future__ import annotations
+
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from budgateway.exchange.reply import Reply
+from budgateway.exchange.response_check_cy import scan_of
+from budgateway.native import BodyPump, HeadEdits, Translator
+from budgateway.providers.translating import EVENT_LINES, JSON_LINES, Translating, TranslatingPump
+from budgateway.providers.translation.faults import translated_error
+
+if TYPE_CHECKING:
+    from budgateway.exchange.exchange_cy import Exchange
+    from budgateway.native import ResponseHead
+    from budgateway.providers.registry import Maker
+    from budgateway.records import Provider
+
+_CHUNKED = 2
+_SCAN_EVENTS = 2
+
+_OPENAI_HOST = "api.openai.com"
+_ENGINES = ("vllm", "sglang")
+# Clients' headers that belong to their own API.
+_VENDORS = (
+    "anthropic-version",
+    "anthropic-beta",
+    "anthropic-dangerous-direct-browser-access",
+    "openai-beta",
+    "openai-organization",
+    "openai-project",
+)
+_TARGETS = {"openai.chat": "/v1/chat/completions"}
+
+
+class Translated(Translating):
+    """The adapter between two dialects that the native vocabulary knows."""
+
+    def __init__(self, client: str, upstream: str, provider: Provider, model: str = "") -> None:
+        super().__init__(provider, model)
+        self._client = client
+        self._translator = Translator(client, upstream, provider.name, **_abilities(provider))
+        lines = (("content-type", "application/json"),)
+        self._edits = [
+            HeadEdits(_TARGETS[upstream], [*lines, ("accept", accept)], _VENDORS)
+            for accept in ("application/json", "text/event-stream")
+        ]
+        self._disclosure = f"x-budgateway-dialect: {client}>{upstream}\r\n".encode()
+
+    def request(self, x: Exchange) -> None:
+        """Translate the request. UnsupportedField for what the upstream's dialect has no form for."""
+        translation = self._translator.request(self.source(x), self.model_of(x))
+        x.translation = translation
+        x.send_body = translation.body
+        x.head_edits = self._edits[x.streams]
+
+    def answer(self, x: Exchange, body: bytes) -> bytes:
+        """Translate an error's document."""
+        return translated_error(x, body)
+
+    def document(self, x: Exchange, head: ResponseHead) -> bytes | None:
+        """Translate an answer that has arrived whole."""
+        if x.status >= 300 or not self._is_readable(x):
+            return super().document(x, head)
+        self._describe(x)
+        events = self._begin(x, is_stream=False)
+        document: bytes = events.feed(head.body() or b"") + events.finish()
+        return document
+
+    def body(self, x: Exchange, head: ResponseHead) -> Any:
+        """Return a pump that translates events as they come, or a document at its end. A client gets the form that it
+        requested, whichever the upstream sends."""
+        if x.status >= 300 or not self._is_readable(x):
+            return super().body(x, head)
+        scan = scan_of(x.response_flags)
+        self._describe(x)
+        source = BodyPump(
+            (x.response_flags & _CHUNKED) != 0, False, scan, None, False, x.target.redactor, scan == _SCAN_EVENTS
+        )
+        return TranslatingPump(source, self._begin(x, is_stream=scan == _SCAN_EVENTS), x.chunked)
+
+    def _begin(self, x: Exchange, is_stream: bool) -> Any:
+        translation: Any = x.translation  # set by `request`
+        return translation.answer(x.request_id, x.model, int(time()), is_stream, x.streams)
+
+    def _describe(self, x: Exchange) -> None:
+        lines = EVENT_LINES if x.streams else JSON_LINES
+        if x.target.disclosure:
+            lines += self._disclosure
+            if x.translation is not None and x.translation.dropped:
+                lines += f"x-budgateway-dropped: {', '.join(x.translation.dropped)}\r\n".encode()
+        x.answer_lines = lines
+
+
+class Counting(Translating):
+    """The adapter for counts of tokens at an upstream that cannot count: it answers with an estimate."""
+
+    def __init__(self, client: str, upstream: str, provider: Provider, model: str = "") -> None:
+        super().__init__(provider, model)
+        # Nothing is refused: clients plan by the count, and ask again before the real request.
+        self._translator = Translator(client, upstream, provider.name, **_abilities(provider) | {"drops": True})
+
+    def request(self, x: Exchange) -> None:
+        """Answer the request."""
+        estimate = self._translator.request(self.source(x), self.model_of(x)).estimate
+        x.reply = Reply(200, JSON_LINES, b'{"input_tokens":%d}' % estimate)
+        x.answer_lines = b"x-budgateway-estimated: true\r\n"
+
+
+def _abilities(provider: Provider) -> dict[str, Any]:
+    """Return what a provider's server can do, by its kind and address, where its table does not say otherwise."""
+    said = provider.translation
+    is_openai = any(upstream.host == _OPENAI_HOST for upstream in provider.upstreams)
+    is_engine = provider.kind in _ENGINES
+    return {
+        "is_openai": is_openai,
+        "is_engine": is_engine,
+        "drops": said.lossy == "drop",
+        "limit_field": said.token_limit_field or ("max_completion_tokens" if is_openai else "max_tokens"),
+        "reasoning_field": said.reasoning_field,
+        "replays_reasoning": not is_openai if said.replay_reasoning is None else said.replay_reasoning,
+        "inline_system": said.inline_system or ("keep" if is_openai else "fold"),
+        "tool_images_inline": said.tool_images == "inline",
+        "passes_unknown": is_engine,
+        "default_max_tokens": said.default_max_tokens,
+    }
+
+
+_PAIRS = [("anthropic.messages", "openai.chat")]
+ADAPTERS: dict[tuple[str, str], Maker] = {pair: partial(Translated, *pair) for pair in _PAIRS}
+ADAPTERS[("anthropic.count", "openai.chat")] = partial(Counting, "anthropic.count", "openai.chat")

@@ -1,0 +1,221 @@
+//! The translation of answers: framing, then a reader, then a writer.
+
+use std::sync::Arc;
+
+use super::chat;
+use super::collected::Collected;
+use super::memory::{Memory, Naming};
+use super::messages;
+use super::target::Dialect;
+use super::words::{Fault, Sink, Word};
+use crate::json::tape::{Node, Tape};
+use crate::sse::{Event, Events, Sink as EventSink};
+
+/// The translation of one answer. It keeps at most a document, or an event and what must be put in order.
+#[derive(Debug)]
+pub struct Answer {
+    memory: Arc<Memory>,
+    naming: Naming,
+    reader: Reader,
+    writer: Writer,
+    input: Input,
+    nodes: Vec<Node>,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Input {
+    Events(Box<Events>),
+    Document(Vec<u8>),
+}
+
+#[derive(Debug)]
+enum Reader {
+    Chat(chat::reader::Reader),
+}
+
+#[derive(Debug)]
+enum Writer {
+    Document(Dialect, Box<Collected>),
+    Messages(Box<messages::stream::State>),
+}
+
+impl Answer {
+    /// The translation of an answer from `upstream`'s dialect to `client`'s. `is_stream`: the upstream sends events;
+    /// `to_stream`: the client gets them.
+    pub fn new(
+        memory: Arc<Memory>,
+        naming: Naming,
+        upstream: Dialect,
+        client: Dialect,
+        is_stream: bool,
+        to_stream: bool,
+    ) -> Self {
+        let reader = Reader::Chat(chat::reader::Reader::new(&memory.stops));
+        let _ = upstream;
+        let writer = match client {
+            Dialect::Messages if to_stream => Writer::Messages(Box::default()),
+            _ => Writer::Document(client, Box::default()),
+        };
+        Self {
+            memory,
+            naming,
+            reader,
+            writer,
+            input: if is_stream {
+                Input::Events(Box::new(Events::new()))
+            } else {
+                Input::Document(Vec::new())
+            },
+            nodes: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Translates bytes of the upstream's answer, cut anywhere; appends whole events to `out`.
+    pub fn feed(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
+        let Input::Events(events) = &mut self.input else {
+            if let Input::Document(document) = &mut self.input {
+                document.extend_from_slice(data);
+            }
+            return Ok(());
+        };
+        let mut step = Step {
+            memory: &self.memory,
+            naming: &self.naming,
+            reader: &mut self.reader,
+            writer: &mut self.writer,
+            nodes: &mut self.nodes,
+            scratch: &mut self.scratch,
+            out,
+            fault: None,
+        };
+        events.feed(data, &mut step);
+        step.fault.map_or(Ok(()), Err)
+    }
+
+    /// Ends an answer that came whole; appends its closing events, or the document, to `out`.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let document = match &mut self.input {
+            Input::Document(document) => std::mem::take(document),
+            Input::Events(_) => Vec::new(),
+        };
+        let mut step = Step {
+            memory: &self.memory,
+            naming: &self.naming,
+            reader: &mut self.reader,
+            writer: &mut self.writer,
+            nodes: &mut self.nodes,
+            scratch: &mut self.scratch,
+            out,
+            fault: None,
+        };
+        if matches!(self.input, Input::Document(_)) {
+            step.read(&document);
+        }
+        step.end();
+        if let Some(fault) = step.fault {
+            return Err(fault);
+        }
+        match &self.writer {
+            Writer::Document(client, answer) => {
+                if answer.fault.is_some() {
+                    return Err(Fault("it sent an error amid its answer"));
+                }
+                out.extend_from_slice(&match client {
+                    Dialect::Chat => return Err(Fault("not written yet")),
+                    _ => messages::answer::write(answer, &self.memory, &self.naming)?,
+                });
+                Ok(())
+            }
+            Writer::Messages(_) => Ok(()),
+        }
+    }
+}
+
+/// One step of a translation.
+struct Step<'s> {
+    memory: &'s Memory,
+    naming: &'s Naming,
+    reader: &'s mut Reader,
+    writer: &'s mut Writer,
+    nodes: &'s mut Vec<Node>,
+    scratch: &'s mut Vec<u8>,
+    out: &'s mut Vec<u8>,
+    fault: Option<Fault>,
+}
+
+impl Step<'_> {
+    fn read(&mut self, data: &[u8]) {
+        let tape = match Tape::read(data, std::mem::take(self.nodes)) {
+            Ok(tape) => tape,
+            Err(_) => {
+                self.fault = Some(Fault("its answer has invalid JSON"));
+                return;
+            }
+        };
+        let mut sink = self.writer.sink(self.memory, self.naming, self.out);
+        let read = match &mut *self.reader {
+            Reader::Chat(reader) => reader.read(tape.root(), &mut sink),
+        };
+        self.fault = read.err();
+        *self.nodes = tape.into_nodes();
+    }
+
+    fn end(&mut self) {
+        if self.fault.is_some() {
+            return;
+        }
+        let mut sink = self.writer.sink(self.memory, self.naming, self.out);
+        let ended = match &mut *self.reader {
+            Reader::Chat(reader) => reader.end(&mut sink),
+        };
+        self.fault = ended.err();
+    }
+}
+
+impl EventSink for Step<'_> {
+    fn pass(&mut self, _: &[u8]) {}
+
+    fn event(&mut self, event: Event<'_>) {
+        if self.fault.is_some() {
+            return;
+        }
+        let mut scratch = std::mem::take(self.scratch);
+        let data = event.data(&mut scratch);
+        match data.trim_ascii() {
+            b"[DONE]" => self.end(),
+            b"" => {}
+            data => self.read(data),
+        }
+        *self.scratch = scratch;
+    }
+
+    fn long(&mut self, _: &[u8]) {
+        self.fault = Some(Fault("an event of its stream is too long"));
+    }
+}
+
+/// Writes words in the client's dialect.
+enum AnySink<'s> {
+    Document(&'s mut Collected),
+    Messages(messages::stream::Stream<'s>),
+}
+
+impl Writer {
+    fn sink<'s>(&'s mut self, memory: &'s Memory, naming: &'s Naming, out: &'s mut Vec<u8>) -> AnySink<'s> {
+        match self {
+            Self::Document(_, collected) => AnySink::Document(collected),
+            Self::Messages(state) => AnySink::Messages(messages::stream::Stream::new(memory, naming, state, out)),
+        }
+    }
+}
+
+impl Sink for AnySink<'_> {
+    fn word(&mut self, word: Word<'_>) -> Result<(), Fault> {
+        match self {
+            Self::Document(collected) => collected.word(word),
+            Self::Messages(stream) => stream.word(word),
+        }
+    }
+}

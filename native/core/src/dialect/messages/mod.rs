@@ -1,0 +1,5 @@
+//! Anthropic's Messages API.
+
+pub(super) mod answer;
+pub(super) mod request;
+pub(super) mod stream;

@@ -1,0 +1,292 @@
+"""The Anthropic SDK on an upstream that speaks Chat Completions: documents, streams, tools, errors, usage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from integration.inside import Inside, inside
+from upstreams import faults
+from upstreams.faulty import Answer, FaultyUpstream
+from upstreams.wire import chunked, head, sse
+
+from budgateway.records import TranslationSettings as Said
+
+pytestmark = pytest.mark.integration
+
+HELLO: list[Any] = [{"role": "user", "content": "hello"}]
+EVENT_STREAM = ("content-type", "text/event-stream")
+CHUNKED = ("transfer-encoding", "chunked")
+USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16, "prompt_tokens_details": {"cached_tokens": 4}}
+TOOL = {
+    "name": "get_weather",
+    "description": "The weather of a place",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
+
+def document(message: dict[str, Any], finish: str = "stop", **more: Any) -> bytes:
+    """A chat completion as bytes of HTTP."""
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish, **more}
+    return faults.json_bytes({"id": "c", "object": "chat.completion", "choices": [choice], "usage": USAGE})
+
+
+def deltas(*deltas: dict[str, Any], finish: str = "stop", usage: Any = USAGE) -> list[bytes]:
+    """The events of a stream with these deltas."""
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    chunks.append({"choices": [], "usage": usage})
+    return sse(*[json.dumps(chunk) for chunk in chunks], "[DONE]")
+
+
+def streamed(events: list[bytes]) -> bytes:
+    """Events as bytes of HTTP."""
+    return head(200, [EVENT_STREAM, CHUNKED], reason="OK") + chunked(events)
+
+
+def sent(wire: bytes, size: int) -> Answer:
+    """These bytes in one write, or `size` at a time."""
+    return faults.dribble(wire, size) if size else faults.raw(wire)
+
+
+@asynccontextmanager
+async def served(
+    log: Path, *answers: Answer, **options: Any
+) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, FaultyUpstream, Inside]]:
+    """An Anthropic client at a gateway before one upstream."""
+    async with (
+        FaultyUpstream(*answers) as upstream,
+        inside(upstream.url, log, path="/v1/*", **options) as gateway,
+        anthropic.AsyncAnthropic(base_url=gateway.url, api_key="any", max_retries=0, timeout=20) as client,
+    ):
+        yield client, upstream, gateway
+        await client.close()
+        await gateway.at_rest()
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_a_document(size: int, tmp_path: Path) -> None:
+    async with served(tmp_path, sent(document({"content": "hi \u00e9"}), size)) as (client, upstream, gateway):
+        message = await client.messages.create(model="demo", max_tokens=9, system="be kind", messages=HELLO)
+        assert [block.model_dump() for block in message.content] == [
+            {"type": "text", "text": "hi \u00e9", "citations": None}
+        ]
+        assert (message.model, message.role, message.stop_reason) == ("demo", "assistant", "end_turn")
+        usage = message.usage
+        assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens) == (7, 4, 5)
+        (request,) = upstream.requests
+        assert request.target == "/v1/chat/completions"
+        assert json.loads(request.body) == {
+            "model": "demo",
+            "messages": [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}],
+            "max_tokens": 9,
+        }
+        assert not any(name.startswith("anthropic") for name, _ in request.headers)
+        (line,) = await gateway.lines(1)
+        assert (line["outcome"], line["tokens_in"], line["tokens_out"]) == ("complete", 11, 5)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7])
+async def test_a_stream(size: int, tmp_path: Path) -> None:
+    events = deltas({"role": "assistant", "content": ""}, {"content": "one "}, {"content": "two"})
+    async with served(tmp_path, sent(streamed(events), size)) as (client, upstream, gateway):
+        async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
+            texts = [text async for text in stream.text_stream]
+            message = await stream.get_final_message()
+        assert texts == ["one ", "two"]
+        assert message.stop_reason == "end_turn"
+        assert (message.usage.input_tokens, message.usage.output_tokens) == (7, 5)
+        told = json.loads(upstream.requests[0].body)
+        assert (told["stream"], told["stream_options"]) == (True, {"include_usage": True})
+        (line,) = await gateway.lines(1)
+        assert (line["outcome"], line["stream"], line["tokens_in"], line["tokens_out"]) == ("complete", True, 11, 5)
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_parallel_tool_calls_that_arrive_mixed(size: int, tmp_path: Path) -> None:
+    def piece(index: int, **function: Any) -> dict[str, Any]:
+        begun = {"id": f"call_{index}", "type": "function"} if "name" in function else {}
+        return {"tool_calls": [{"index": index, **begun, "function": function}]}
+
+    events = deltas(
+        {"reasoning_content": "let me see"},
+        {"content": "I look."},
+        piece(0, name="get_weather", arguments=""),
+        piece(1, name="get_weather", arguments='{"ci'),
+        piece(0, arguments='{"city": "Ber'),
+        piece(1, arguments='ty": "Rome"}'),
+        piece(0, arguments='lin"}'),
+        finish="stop",
+    )
+    async with served(tmp_path, sent(streamed(events), size)) as (client, upstream, _):
+        options: Any = {"tools": [TOOL], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
+        async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO, **options) as stream:
+            message = await stream.get_final_message()
+        assert [block.type for block in message.content] == ["thinking", "text", "tool_use", "tool_use"]
+        thought, _, *calls = [block.model_dump() for block in message.content]
+        assert (thought["thinking"], thought["signature"]) == ("let me see", "bgw1.p")
+        assert [(call["id"], call["name"], call["input"]) for call in calls] == [
+            ("call_0", "get_weather", {"city": "Berlin"}),
+            ("call_1", "get_weather", {"city": "Rome"}),
+        ]
+        assert message.stop_reason == "tool_use"
+        told = json.loads(upstream.requests[0].body)
+        assert told["tools"] == [
+            {
+                "type": "function",
+                "function": {
+                    "name": "get_weather",
+                    "description": "The weather of a place",
+                    "parameters": TOOL["input_schema"],
+                },
+            }
+        ]
+        assert (told["tool_choice"], told["parallel_tool_calls"]) == ("required", False)
+
+
+async def test_a_conversation_with_tools_images_and_reasoning(tmp_path: Path) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    messages: list[Any] = [
+        {"role": "user", "content": [{"type": "text", "text": "look"}, image]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "bgw1.p"},
+                {"type": "text", "text": "I call"},
+                {"type": "tool_use", "id": "call_0", "name": "get_weather", "input": {"city": 'the "big" one\n'}},
+                {"type": "tool_use", "id": "call_1", "name": "get_weather", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "call_0", "content": [{"type": "text", "text": "sunny"}, image]},
+                {"type": "text", "text": "and now?"},
+                {"type": "tool_result", "tool_use_id": "call_1", "content": "no such city", "is_error": True},
+            ],
+        },
+    ]
+    async with served(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, _):
+        await client.messages.create(model="demo", max_tokens=9, messages=messages, tools=[TOOL])  # type: ignore[list-item]  # a dict
+        told = json.loads(upstream.requests[0].body)["messages"]
+        url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+
+        def call(number: int, arguments: str) -> dict[str, Any]:
+            function = {"name": "get_weather", "arguments": arguments}
+            return {"id": f"call_{number}", "type": "function", "function": function}
+
+        assert told[0] == {"role": "user", "content": [{"type": "text", "text": "look"}, url]}
+        assert {**told[1], "tool_calls": None} == {
+            "role": "assistant",
+            "content": "I call",
+            "reasoning_content": "hm",
+            "tool_calls": None,
+        }
+        first, second = told[1]["tool_calls"]
+        assert json.loads(first["function"]["arguments"]) == {"city": 'the "big" one\n'}
+        assert second == call(1, "{}")
+        assert told[2:] == [
+            {"role": "tool", "tool_call_id": "call_0", "content": "sunny\n[image]"},
+            {"role": "tool", "tool_call_id": "call_1", "content": "Error: no such city"},
+            {"role": "user", "content": [url, {"type": "text", "text": "and now?"}]},
+        ]
+
+
+async def test_a_tool_calls_arguments_are_an_object(tmp_path: Path) -> None:
+    def called(arguments: str, finish: str) -> bytes:
+        call = {"id": "c1", "type": "function", "function": {"name": "get_weather", "arguments": arguments}}
+        return document({"content": None, "tool_calls": [call]}, finish)
+
+    answers = [sent(called('{"city": "Rome"}', "stop"), 0), sent(called('{"city": "Ro', "length"), 0)]
+    async with served(tmp_path, *answers, sent(called('{"city": "Ro', "stop"), 0)) as (client, _, _):
+        message: Any = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        assert (message.content[0].input, message.stop_reason) == ({"city": "Rome"}, "tool_use")
+        message = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        assert (message.content[0].input, message.stop_reason) == ({}, "max_tokens")
+        with pytest.raises(anthropic.APIStatusError) as caught:
+            await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        assert caught.value.status_code == 502
+
+
+async def test_errors_have_the_clients_shape(tmp_path: Path) -> None:
+    too_long = {"error": {"message": "This model's maximum context length is 8 tokens", "code": 400}}
+    answers = [
+        faults.status(404),
+        faults.status(400, body=too_long),
+        faults.raw(faults.json_bytes({"detail": "x"}, 422)),
+    ]
+    async with served(tmp_path, *answers) as (client, _, _):
+        with pytest.raises(anthropic.NotFoundError) as missing:
+            await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        body: Any = missing.value.body
+        assert (body["type"], body["error"]) == ("error", {"type": "not_found_error", "message": "answered 404"})
+        assert body["request_id"]
+        with pytest.raises(anthropic.BadRequestError) as long:
+            await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        body = long.value.body
+        assert body["error"]["message"].startswith("prompt is too long: This model's maximum")
+        with pytest.raises(anthropic.APIStatusError) as other:
+            await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        body = other.value.body
+        assert body["error"] == {"type": "invalid_request_error", "message": "x"}
+
+
+async def test_what_cannot_be_said_is_refused_by_name(tmp_path: Path) -> None:
+    tools: Any = [{"type": "web_search_20250305", "name": "web_search"}]
+    async with served(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, _):
+        with pytest.raises(anthropic.BadRequestError) as refused:
+            await client.messages.create(model="demo", max_tokens=9, messages=HELLO, tools=tools)
+        assert "web_search_20250305" in str(refused.value)
+        assert not upstream.requests
+    provider = {"translation": Said(lossy="drop")}
+    async with served(tmp_path, sent(document({"content": "ok"}), 0), provider=provider) as (client, _, _):
+        raw = await client.messages.with_raw_response.create(model="demo", max_tokens=9, messages=HELLO, tools=tools)
+        assert raw.headers["x-budgateway-dropped"] == "tools[0].type"
+        assert raw.headers["x-budgateway-dialect"] == "anthropic.messages>openai.chat"
+
+
+async def test_a_stream_that_breaks_off_has_no_end(tmp_path: Path) -> None:
+    events = deltas({"content": "one "}, {"content": "two"})
+    for answer in (sent(streamed(events[:2]), 0), faults.cut(streamed(events), len(streamed(events)) - 40)):
+        async with served(tmp_path, answer) as (client, _, _):
+            with pytest.raises((anthropic.APIError, anthropic.APIConnectionError)):
+                async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
+                    await stream.get_final_message()
+
+
+async def test_the_client_gets_the_form_that_it_asked_for(tmp_path: Path) -> None:
+    events = deltas({"content": "hi"})
+    async with served(tmp_path, sent(document({"content": "hi"}), 0), sent(streamed(events), 0)) as (client, _, _):
+        async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
+            assert await stream.get_final_text() == "hi"
+        message: Any = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
+        assert message.content[0].text == "hi"
+
+
+async def test_tokens_are_estimated_where_the_upstream_cannot_count(tmp_path: Path) -> None:
+    async with served(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, gateway):
+        few = await client.messages.count_tokens(model="demo", messages=HELLO)
+        long: list[Any] = [{"role": "user", "content": "x" * 4000}]
+        raw = await client.messages.with_raw_response.count_tokens(model="demo", messages=long, tools=[TOOL])
+        many = (await raw.parse()).input_tokens
+        assert raw.headers["x-budgateway-estimated"] == "true"
+        assert 0 < few.input_tokens < 10
+        assert 1000 < many < 1100
+        assert not upstream.requests
+        lines = await gateway.lines(2)
+        assert [line["outcome"] for line in lines] == ["complete", "complete"]
+
+
+async def test_a_models_name_may_be_a_pattern(tmp_path: Path) -> None:
+    provider = {"aliases": (("claude-*", "big"), ("claude-*haiku*", "small"))}
+    answer = sent(document({"content": "ok"}), 0)
+    async with served(tmp_path, answer, provider=provider) as (client, upstream, _):
+        for model in ("claude-opus-5", "claude-haiku-4-5", "other"):
+            message = await client.messages.create(model=model, max_tokens=9, messages=HELLO)
+            assert message.model == model
+        assert [json.loads(request.body)["model"] for request in upstream.requests] == ["big", "small", "other"]
