@@ -595,10 +595,11 @@ class Ledger:
     def record(
         self, head: RequestHead | None, answer: BodyPump | ResponseHead | bytes | None, reservation: Reservation | None,
         price: Price | None, principal: _Principal | None, *, request_id: str, client: str, model: str, upstream: str,
-        error: str, trace: Trace | None = None,
+        error: str, trace: Trace | None = None, transforms: str | None = None,
     ) -> int:  # fmt: skip
         """Enter the exchange in the row. Its usage is what `answer` reports (the pump of its body, a whole JSON body,
         or the head that preceded one), or else an estimate; the bytes that a pump passed are added to `bytes_out`.
+        `transforms` is a JSON list of names, at most 1 KiB.
         Returns the number of buffered bytes of access lines."""
     def follow(self, tracer: Tracer | None, /) -> None:
         """Have ended exchanges kept by this tracer from now on, or by none."""
@@ -921,6 +922,8 @@ class HeadEdits:
         are headers to add, in place of the client's of the same names; a header that the provider's configuration sends
         is stronger. `drop` are names of the client's headers that are not sent. Raises ValueError for what could change
         the message's framing."""
+    def with_lines(self, lines: Sequence[tuple[str, str]], drop: Sequence[str]) -> HeadEdits:
+        """Return these changes with further ones, which are stronger. Raises ValueError like the constructor."""
 
 @final
 class RequestHeadWriter:
@@ -1128,6 +1131,43 @@ class ModelRewriter:
     def feed(self, data: bytes) -> bytes:
         """Return the bytes to send now. Holds back at most one event (or one JSON token), 1 MiB at most; larger ones
         pass unchanged."""
+    def finish(self) -> bytes:
+        """Return the bytes still held back."""
+
+@final
+class Transform:
+    """Rules that edit JSON bodies, in order: conditions and operations on paths, applied as splices. A path is a JSON
+    pointer or, without a slash at its beginning, the name of a top-level member."""
+
+    def __new__(
+        cls,
+        rules: Sequence[
+            tuple[Sequence[tuple[str, str, Sequence[str]]], Sequence[tuple[str, str, str | None, str | None]]]
+        ],
+        exacting: bool,
+        /,
+    ) -> Transform:
+        """Each rule has conditions (kind, path, JSON values) and operations (kind, path and two words). The conditions are
+        `present`, `absent`, `in`, `above` and `below`. The operations are `remove`; `rename` (new name); `default` and
+        `set` (JSON text); `set_from` (index of a value); `cap` (number, JSON text for absence or None); `system` (its path is
+        a style: `chat`, `messages`, `responses`, `gemini`; `prepend`, `append` or `replace`; the text). `exacting`: a
+        member that is repeated, or written in another case, is an error. Raises ValueError for more than 64 rules, and for
+        words that it does not know."""
+    def apply(self, body: bytes, mask: int, values: Sequence[str | None] = ..., /) -> tuple[bytes, int] | None:
+        """Apply the rules whose bits are set in `mask` to a body that was validated. Return the edited body (the same
+        object when nothing changes) and the mask of rules whose conditions held; None when the body is no object.
+        `values` are those of `set_from`: None removes the member. Raises BadRequest."""
+    def edit(self, text: bytes, mask: int, values: Sequence[str | None] = ..., /) -> bytes:
+        """Like `apply`, for a text that may be anything: what is no JSON object is returned unchanged."""
+
+@final
+class EventTransform:
+    """Applies the rules of a Transform to the data of a stream's events."""
+
+    def __new__(cls, transform: Transform, mask: int, values: Sequence[str | None] = ..., /) -> EventTransform: ...
+    def feed(self, data: bytes, /) -> bytes:
+        """Return the bytes to send now: whole events, with bytes cut anywhere. An event longer than 1 MiB passes
+        unchanged."""
     def finish(self) -> bytes:
         """Return the bytes still held back."""
 

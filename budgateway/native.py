@@ -56,6 +56,7 @@ from budgateway._native import (
     BodyPump,
     ChunkScanner,
     CredentialCache,
+    EventTransform,
     FastPath,
     FrameScanner,
     HeadEdits,
@@ -91,6 +92,7 @@ from budgateway._native import (
     TokenVerifier,
     Trace,
     Tracer,
+    Transform,
     Translation,
     Translator,
     Transport,
@@ -153,6 +155,7 @@ __all__ = [
     "BodyPump",
     "ChunkScanner",
     "CredentialCache",
+    "EventTransform",
     "FastPath",
     "FrameScanner",
     "HeadEdits",
@@ -188,6 +191,7 @@ __all__ = [
     "TokenVerifier",
     "Trace",
     "Tracer",
+    "Transform",
     "Translation",
     "Translator",
     "Transport",
@@ -198,7 +202,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 19
+ABI = 20
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

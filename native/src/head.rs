@@ -225,15 +225,29 @@ impl HeadEdits {
     #[new]
     #[pyo3(signature = (target = None, lines = Vec::new(), drop = Vec::new()))]
     fn new(target: Option<&str>, lines: Vec<(String, String)>, drop: Vec<String>) -> Result<Self, Error> {
-        let lines: Vec<(&str, &str)> = lines
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let drop: Vec<&str> = drop.iter().map(String::as_str).collect();
-        core::HeadEdits::new(target, &lines, &drop)
+        core::HeadEdits::new(target, &borrowed(&lines), &texts(&drop))
             .map(|inner| Self { inner })
             .map_err(|error| Error::value(error.to_string()))
     }
+
+    #[pyo3(name = "with_lines", signature = (lines, drop))]
+    fn with(&self, lines: Vec<(String, String)>, drop: Vec<String>) -> Result<Self, Error> {
+        let edits = self.inner.with(&borrowed(&lines), &texts(&drop));
+        edits
+            .map(|inner| Self { inner })
+            .map_err(|error| Error::value(error.to_string()))
+    }
+}
+
+fn borrowed(lines: &[(String, String)]) -> Vec<(&str, &str)> {
+    lines
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
+fn texts(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
 }
 
 #[pyclass(frozen, module = "budgateway._native")]
@@ -253,14 +267,8 @@ impl RequestHeadWriter {
         fixed: Vec<(String, String)>,
         without: Vec<String>,
     ) -> Result<Self, Error> {
-        let allow: Vec<&str> = allow.iter().map(String::as_str).collect();
-        let fixed: Vec<(&str, &str)> = fixed
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let without: Vec<&str> = without.iter().map(String::as_str).collect();
-        core::RequestHeadWriter::new(host, prefix, strip, &allow, &fixed)
-            .and_then(|writer| writer.without(&without))
+        core::RequestHeadWriter::new(host, prefix, strip, &texts(&allow), &borrowed(&fixed))
+            .and_then(|writer| writer.without(&texts(&without)))
             .map(|inner| Self { inner })
             .map_err(|error| Error::value(error.to_string()))
     }

@@ -29,12 +29,13 @@ mod select;
 mod shape;
 mod sse;
 mod trace;
+mod transform;
 mod usage;
 
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 19;
+const ABI: u32 = 20;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -235,6 +236,8 @@ mod _native {
     use crate::json::{BodyPeek, Peeker};
     #[pymodule_export]
     use crate::sse::{ModelRewriter, UsageScanner};
+    #[pymodule_export]
+    use crate::transform::{EventTransform, Transform};
 
     // Dialects.
     #[pymodule_export]

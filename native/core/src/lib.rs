@@ -52,5 +52,6 @@ pub mod slab;
 pub mod sse;
 pub mod trace;
 pub mod tracer;
+pub mod transform;
 pub mod unsent;
 pub mod usage;

@@ -382,6 +382,17 @@ impl HeadEdits {
         Ok(edits)
     }
 
+    /// The same, with these headers added and those dropped, which are stronger.
+    pub fn with(&self, lines: &[(&str, &str)], drop: &[&str]) -> Result<Self, WriterError> {
+        let mut edits = self.clone();
+        for name in drop {
+            let lower = lower_name(name)?;
+            edits.lines.retain(|(known, _)| *known != lower);
+            edits.drop(&lower);
+        }
+        edits.with_lines(lines)
+    }
+
     /// The same, with these lines added, in place of those and of the client's of the same names.
     pub fn with_lines(mut self, lines: &[(&str, &str)]) -> Result<Self, WriterError> {
         self.lines

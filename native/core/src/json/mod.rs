@@ -2,6 +2,7 @@
 
 pub(crate) mod block;
 mod outline;
+mod paths;
 mod peek;
 mod scan;
 mod splice;
@@ -13,6 +14,7 @@ mod usage;
 mod walk;
 
 pub use outline::{Listener, Outline, Want};
+pub use paths::{Document, MAX_INDEX, MAX_STEPS, Name, Names, Path, PathError};
 pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
 pub use splice::{Edit, Splice, SpliceError};
 pub use text::{is_clear, quote, unescape};

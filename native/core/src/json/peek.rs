@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::scan::scan;
+use super::text::folds_to;
 use super::{JsonError, Visitor, quote, walk};
 
 /// Maximum fields per peeker: results are stored in the returned object, not on the heap.
@@ -174,20 +175,6 @@ impl Members {
             })
         })
     }
-}
-
-/// True when a key equals a (lower-case, ASCII) name in any letter case, by Unicode's folding: two letters beyond ASCII
-/// fold into it, the long s and the Kelvin sign.
-fn folds_to(key: &[u8], name: &str) -> bool {
-    let Ok(key) = std::str::from_utf8(key) else {
-        return false;
-    };
-    let folded = key.chars().map(|letter| match letter {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        other => other.to_ascii_lowercase(),
-    });
-    folded.eq(name.chars())
 }
 
 struct Peek<'a> {

@@ -125,6 +125,20 @@ pub fn unescape(raw: &[u8]) -> String {
     String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
+/// True when a key equals an ASCII name in any letter case, by Unicode's folding: two letters beyond ASCII fold into it, the
+/// long s and the Kelvin sign.
+pub(super) fn folds_to(key: &[u8], name: &str) -> bool {
+    let Ok(key) = std::str::from_utf8(key) else {
+        return false;
+    };
+    let folded = key.chars().map(|letter| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    });
+    folded.eq(name.chars().map(|letter| letter.to_ascii_lowercase()))
+}
+
 /// True when all servers decode a validated string alike: its escapes are neither control characters, which end strings
 /// in C and act in shells, nor halves of surrogate pairs, which some turn into U+FFFD and some into an invalid string.
 pub fn is_clear(raw: &[u8]) -> bool {

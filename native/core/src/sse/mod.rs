@@ -3,6 +3,7 @@
 
 mod choices;
 mod cuts;
+mod data;
 mod events;
 mod long;
 mod model;
@@ -12,6 +13,7 @@ mod tail;
 mod usage;
 
 pub(crate) use cuts::remaining;
+pub use data::DataRewriter;
 pub use events::MAX_EVENT_BYTES;
 pub(crate) use events::{Event, Events, Sink};
 pub use model::ModelRewriter;
