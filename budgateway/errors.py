@@ -81,6 +81,12 @@ class UnsupportedField(BadRequest):
     code = "unsupported_field"
 
 
+class NotTransformable(BadRequest):
+    """A strict transformation rule applies, and the body is no JSON object that the gateway can edit."""
+
+    code = "not_transformable"
+
+
 class ExpectationFailed(BadRequest):
     """`Expect` asks for something other than 100-continue."""
 

@@ -459,6 +459,66 @@ class ModelPrice:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """One edit of a body; `native.Transform` has the kinds and the meaning of the words."""
+
+    kind: Literal["remove", "rename", "default", "set", "set_from", "cap"]
+    path: str
+    word: str | None = None
+    other: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on a body. `values` are JSON texts."""
+
+    kind: Literal["present", "absent", "in", "above", "below"]
+    path: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SystemText:
+    """A text for the system part of requests."""
+
+    mode: Literal["prepend", "append", "replace"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRule:
+    """Headers to set and to remove; names in lower case."""
+
+    set: tuple[tuple[str, Secret], ...] = ()
+    remove: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.set or self.remove)
+
+
+@dataclass(frozen=True, slots=True)
+class TransformRule:
+    """A transformation rule. Empty selectors match everything; names may be globs. With `providers` it edits what their
+    upstreams are sent, for each attempt; without, what the client sent, before limits."""
+
+    name: str
+    routes: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    tenants: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    dialects: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    when: tuple[Condition, ...] = ()
+    request: tuple[Edit, ...] = ()
+    system: SystemText | None = None
+    headers: HeaderRule = field(default_factory=HeaderRule)
+    response: tuple[Edit, ...] = ()
+    response_headers: HeaderRule = field(default_factory=HeaderRule)
+    strict: bool = False  # refuse bodies that cannot be edited
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerSettings:
     """Thresholds and times of the circuit breaker of an upstream."""
 
@@ -675,6 +735,7 @@ class Settings:
     auth: Auth = field(default_factory=Auth)
     providers: tuple[Provider, ...] = ()
     routes: tuple[Route, ...] = ()
+    transforms: tuple[TransformRule, ...] = ()  # in the order in which they apply
     notices: tuple[str, ...] = ()  # accepted but without effect in this version; printed at start
     sources: tuple[str, ...] = ()  # files and variables it came from, for the banner
     # each file that was read, secrets and certificates among them, with its state then: change time, size, inode

@@ -20,8 +20,9 @@ from budgateway.limits.global_limits import GlobalLimits
 from budgateway.limits.lease_queue import LeaseQueue
 from budgateway.limits.rules import Rulebook
 from budgateway.limits.stage_cy import Limits
-from budgateway.providers.registry import adapters_of
+from budgateway.providers.registry import adapters_of, spoken_dialects
 from budgateway.proxy.pipeline_cy import Snapshot
+from budgateway.proxy.relay_cy import DESCRIBING
 from budgateway.records import OWN_ISSUER, Issuer, Provider, Route, Settings, Upstream
 from budgateway.routing.builtin import OWN_PROVIDER, own_routes
 from budgateway.routing.cors import CrossOrigins
@@ -29,6 +30,7 @@ from budgateway.routing.router_cy import CompiledRoute, Destination, Router
 from budgateway.routing.shape import Shape, split_of
 from budgateway.system.pem import trusting
 from budgateway.system.slices import at_once
+from budgateway.transform import stages as transforms
 from budgateway.transport.client_cy import Pool, Target
 from budgateway.transport.dial import Dialler
 from budgateway.wire.cors import CrossOrigin
@@ -223,6 +225,7 @@ class Builder:
             compiled = self._route(route, targets)
             compiled.limits = book.of_route(route)
             compiled.mirror = self._mirror(route, copies)
+            compiled.transforms = transforms.of_route(settings.transforms, route)
             compiled.stages = tuple(stage for make in STAGES if (stage := make(route)) is not None)
             compiled_routes.append(compiled)
         yield
@@ -309,6 +312,13 @@ class Builder:
             budget=native.RetryBudget(self._segment, label, limit.percent, limit.reserve),
             hold_bytes=provider.hold_bytes,
             first_event_s=provider.first_event_s,
+            transforms=transforms.of_provider(
+                self.settings.transforms,
+                route,
+                provider.name,
+                spoken_dialects(provider, KINDS[provider.kind]),
+                DESCRIBING,
+            ),
         )
 
     def _selector(self, route: Route, provider: Provider) -> native.Selector:

@@ -64,6 +64,12 @@ class Mirroring(ExchangeHandler):
         try:
             copy.adapter = self._destination.adapters[x.dialect]
             copy.adapter.request(copy)
+            if self._destination.transforms is not None:
+                copy.principal = x.principal
+                copy.route = x.route
+                copy.body_done = x.body_done
+                copy.transforms = x.transforms
+                self._destination.transforms.request(copy)
             if copy.reply is not None or self._destination.balancer.try_next(copy, copy.ready_ns) < 0:
                 self._counts.skipped += 1
                 return

@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
@@ -145,7 +145,20 @@ def routes(context: click.Context, path: str | None, as_json: bool) -> None:
 @click.option("--model", help="The model that the body names.")
 @click.option("--host", default="", help="The host that the client requests.")
 @click.option("--header", "header_lines", multiple=True, metavar="NAME=VALUE", help="A request header; repeatable.")
-@click.option("--explain", is_flag=True, help="Also print the verdict of each route, in order of preference.")
+@click.option(
+    "--body",
+    "body_file",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="The request's body (- for standard input): with --explain, print what transformation rules make of it.",
+)
+@click.option("--role", "roles", multiple=True, help="A role of the principal, for transformation rules; repeatable.")
+@click.option("--tenant", default="", help="The principal's tenant, for transformation rules.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Also print the verdict of each route, in order of preference, and what the upstream would be sent.",
+)
 @click.option("-c", "--config", "path", metavar="PATH", help="The configuration, as for `routes`.")
 @click.pass_context
 def match_route(
@@ -155,6 +168,9 @@ def match_route(
     model: str | None,
     host: str,
     header_lines: tuple[str, ...],
+    body_file: IO[bytes] | None,
+    roles: tuple[str, ...],
+    tenant: str,
     explain: bool,
     path: str | None,
 ) -> None:
@@ -169,6 +185,9 @@ def match_route(
     from budgateway.routing.shape import explain as explain_shape
     from budgateway.routing.table import RouteTable
 
+    body = None if body_file is None else body_file.read()
+    if body is not None and model is None:
+        model = model_of(body)
     settings = load(path if path is not None else context.obj)
     table = RouteTable([*settings.routes, *(route for route, _ in own_routes(settings.routes))])
     found_route = table.match(method, target, model=model, host=host, headers=headers)
@@ -191,6 +210,12 @@ def match_route(
     if model is not None and (told := provider.upstream_model(model)) != model:
         click.echo(f"model     {model} -> {told}")
     click.echo(f"reason    {found_route.reason}")
+    if explain:
+        from budgateway.cli.explain import explain_request
+        from budgateway.records import Principal
+
+        principal = Principal("PRINCIPAL", tenant=tenant, roles=roles, anonymous=False)
+        explain_request(settings, found_route.route, provider, headers, (method, target, host), body, principal)
 
 
 @cli.command(short_help="Show a running gateway.")
@@ -311,6 +336,16 @@ def route_facts(route: Route) -> dict[str, object]:
         "burst_capacity": route.rate_burst,
         "auth_required": route.auth_required,
     }
+
+
+def model_of(body: bytes) -> str | None:
+    """Return the model that a body names."""
+    from budgateway.native import Peeker
+
+    try:
+        return Peeker().peek(body).model
+    except GatewayError as error:
+        raise click.BadParameter(str(error), param_hint="--body") from None
 
 
 def print_matches(

@@ -19,6 +19,7 @@ from budgateway.config.resolve_health import breaker_of, outliers_of
 from budgateway.config.resolve_redis import store_settings
 from budgateway.config.resolve_shaping import leading, named
 from budgateway.config.resolve_tracing import tracing_of
+from budgateway.config.resolve_transforms import TransformResolver, check_number, drop_rules
 from budgateway.config.schema import (
     TABLES,
     CacheConfig,
@@ -35,6 +36,7 @@ from budgateway.config.schema_health import CircuitBreakerConfig, OutlierEjectio
 from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_tracing import TracingConfig
+from budgateway.config.schema_transforms import TransformConfig
 from budgateway.config.source import KeyPath, Source
 from budgateway.config.types import Table
 from budgateway.errors import ConfigError
@@ -47,6 +49,7 @@ from budgateway.records import (
     Route,
     Settings,
     StoreSettings,
+    TransformRule,
 )
 
 HINT = "docs/configuration.md has every key; `budgateway schema` prints a JSON Schema for editors"
@@ -104,12 +107,13 @@ class _Assembly:
         self._resolve.burst = limiting.burst_capacity if limiting is not None and limiting.enabled else None
         self._resolve.cors = self._table(("cors",), CorsConfig)
         cors = cors_of(("cors",), self._resolve.cors, self._problems)
-        providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
+        tables, providers, routes = self._providers_and_routes(gateway, authenticates=authenticates(auth))
         how_limited = resolve_limits.settings(limiting, self._problems, self._source.folder_of)
         overall = resolve_limits.overall(limiting, self._problems)
         rules = resolve_limits.rules(limiting, routes, self._problems)
         prices = resolve_limits.prices(priced, providers)
         self._note_budgets(rules, prices, how_limited)
+        transforms = (*drop_rules(tables, providers), *self._transforms(providers, routes))
         host = self._host(gateway, providers, routes)
         workers = gateway.workers or cores()
         store = self._store(workers)
@@ -154,6 +158,7 @@ class _Assembly:
             cors=cors,
             providers=tuple(providers),
             routes=tuple(routes),
+            transforms=transforms,
             notices=tuple(self._notices),
             sources=(*self._source.files, *dict.fromkeys(self._source.used)),
             files=tuple(self._source.stamps.items()),
@@ -188,8 +193,8 @@ class _Assembly:
 
     def _providers_and_routes(
         self, gateway: GatewayConfig, *, authenticates: bool
-    ) -> tuple[list[Provider], list[Route]]:
-        """Return the valid providers and routes; each is checked against the other."""
+    ) -> tuple[dict[str, ProviderConfig], list[Provider], list[Route]]:
+        """Return the valid providers, as tables and as records, and the routes; each is checked against the other."""
         raw_providers = self._source.tables.get("providers", {})
         raw_routes = self._source.tables.get("routes", [])
         if not isinstance(raw_providers, dict):
@@ -240,7 +245,24 @@ class _Assembly:
                 self._notices.append(
                     f"stream_usage of {shown(name)} has no effect: accept-encoding goes to its upstreams"
                 )
-        return providers, routes
+        return tables, providers, routes
+
+    def _transforms(self, providers: Sequence[Provider], routes: Sequence[Route]) -> tuple[TransformRule, ...]:
+        """Return the transformation rules."""
+        raw = self._source.tables.get("transforms", [])
+        if not isinstance(raw, list):
+            self._problems.add(("transforms",), f"must be tables [[transforms]], got {shown(raw)}")
+            return ()
+        tables: dict[int, TransformConfig] = {}
+        for index, value in enumerate(raw):
+            if (table := self._validated(("transforms", index), TransformConfig, value)) is not None:
+                tables[index] = table
+        resolver = TransformResolver(self._resolve, routes, [provider.name for provider in providers])
+        rules = resolver.rules(tables)
+        if problem := check_number(rules, routes):
+            self._problems.add(("transforms",), problem)
+        self._notices.extend(resolver.notices)
+        return rules
 
     def _check_routes(self, entries: Mapping[int, RouteConfig], providers: Sequence[str]) -> None:
         """Check that each route's provider exists, its patterns are valid, and no earlier route hides it."""

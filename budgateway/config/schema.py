@@ -14,6 +14,7 @@ from budgateway.config.schema_limits import PricesConfig, RateLimitingConfig
 from budgateway.config.schema_redis import RedisConfig
 from budgateway.config.schema_shaping import CanaryConfig, Maintenance, MirrorConfig, Pin, Shares
 from budgateway.config.schema_tracing import TracingConfig
+from budgateway.config.schema_transforms import DropParams, TransformConfig
 from budgateway.config.schema_websocket import WebSocketSwitch
 from budgateway.config.types import (
     Count,
@@ -233,6 +234,8 @@ class ProviderConfig(HealthKeys, HoldKeys):
     """Place of instructions amid a translated conversation: where they are, in a user's turn, or in front of it all."""
     tool_images: Literal["user", "inline"] = "user"
     """Message that takes the images of a tool's result: a `user` message behind it, or the tool's message (`inline`)."""
+    drop_params: DropParams = []
+    """Members of requests that its upstreams are not sent, or "unsupported": those that the kind is known to refuse."""
     connect_timeout: Seconds | None = None
     """Seconds to connect; default `[gateway] connect_timeout`."""
     keepalive_timeout: Seconds = 4
@@ -270,10 +273,11 @@ class Configuration(Table):
     metrics: MetricsConfig = MetricsConfig()
     tracing: TracingConfig | None = None
     routes: list[RouteConfig] = []
+    transforms: list[TransformConfig] = []
     providers: dict[str, ProviderConfig] = {}
 
 
-# The tables that occur at most once; routes and providers are lists of tables.
+# The tables that occur at most once; routes, transforms and providers are lists of tables.
 SECTIONS: dict[str, type[Table]] = {
     "gateway": GatewayConfig,
     "tls": TlsConfig,
@@ -289,7 +293,7 @@ SECTIONS: dict[str, type[Table]] = {
     "metrics": MetricsConfig,
     "tracing": TracingConfig,
 }
-TABLES = (*SECTIONS, "routes", "providers")
+TABLES = (*SECTIONS, "routes", "transforms", "providers")
 
 
 def json_schema() -> dict[str, Any]:

@@ -28,6 +28,7 @@ class CompiledRouteLike(Protocol):
     mirror: Any  # balance.mirror.Mirroring, or None
     cors: Any  # wire.cors.CrossOrigin, or None
     destinations: tuple[Any, ...]  # routing.router_cy.Destination
+    transforms: Any  # transform.stages.RouteTransforms, or None
     stages: tuple[Any, ...]
     max_body_bytes: int
     first_byte_ns: int
@@ -54,6 +55,7 @@ class DestinationLike(Protocol):
     budget: RetryBudget | None
     hold_bytes: int
     first_event_ns: int
+    transforms: Any  # transform.stages.ProviderTransforms, or None
 
 
 class TargetLike(Protocol):

@@ -41,6 +41,7 @@ cdef class Exchange:
     cdef public object tap              # tap.Tap: a copy of the answer goes to it; None: to nobody
     cdef public bytes cors              # CORS header lines of the response; empty: none
     cdef public str pin                 # key that keeps related exchanges at one provider and upstream
+    cdef public tuple transforms        # names of the transformation rules that were applied; None: none
     # attempt
     cdef public int index               # of the upstream, while its slot is held; else -1
     cdef public long long note          # of the balancing policy, about the attempt whose slot is held

@@ -79,6 +79,7 @@ class Exchange:
         self.handshake: Any = None
         self.cors = b""
         self.pin: str | None = None
+        self.transforms: tuple[str, ...] | None = None
         # attempt
         self.index = -1
         self.note = 0
@@ -159,6 +160,7 @@ class Exchange:
         h.route = self.route
         h.destination = self.destination
         h.pin = self.pin
+        h.transforms = self.transforms
         h.limit_key = self.limit_key
         h.body_bytes = self.body_bytes
         h.cors = self.cors

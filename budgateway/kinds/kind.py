@@ -33,6 +33,7 @@ class Kind:
     key_header: str = "authorization"  # carries the API key
     key_prefix: str = "Bearer "
     vendor_headers: tuple[str, ...] = ()  # clients' headers that pass upstream, besides the common ones
+    refused: tuple[str, ...] = ()  # members of requests that it is known to refuse: `drop_params = "unsupported"`
     # health
     probe_path: str = ""  # "": the model list, where any status below 500 shows that the server runs
     load_paths: tuple[str, ...] = ()  # reports of the engine's load; the first that answers is used

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,18 @@ _FIRST_NS = 12
 _ENDED_NS = 13
 _OVERHEAD_NS = 14
 _CELLS = 15
+
+
+MAX_LIST_BYTES = 1024  # of an access line, which has 4096
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Return names as a JSON list that fits into an access line; those that do not are left out."""
+    text = json.dumps(names)
+    while len(text) > MAX_LIST_BYTES:
+        names = names[:-1]
+        text = json.dumps([*names, "..."])
+    return text
 
 
 class Recorder:
@@ -97,6 +110,7 @@ class Recorder:
             upstream=upstream,
             error=x.error,
             trace=x.trace,
+            transforms=None if x.transforms is None else _listed(x.transforms),
         )
         if waiting > self.block_bytes and self.flush is not None:
             self.flush()

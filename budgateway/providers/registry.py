@@ -33,15 +33,25 @@ def _found() -> dict[tuple[str, str], Maker]:
 ADAPTERS = _found()
 
 
+def spoken_dialects(provider: Provider, kind: Kind) -> tuple[str, ...]:
+    """Return the dialects in which a provider is sent requests, by the client's dialect."""
+    all_spoken = provider.dialects or kind.dialects
+    return tuple(_spoken(name, all_spoken) for name in NAMES)
+
+
 def adapters_of(provider: Provider, kind: Kind, model: str = "") -> tuple[Passthrough, ...]:
     """Return a destination's adapters by the client's dialect (`x.dialect`). A dialect that the provider speaks passes:
     those that its table lists, or else its kind's. Another is translated to the first of them for which there is an
     adapter. Where there is none, it passes too: the upstream answers as it can."""
     passthrough = Passthrough(provider, model)
-    all_spoken = provider.dialects or kind.dialects
     made = []
-    for name in NAMES:
-        pairs = [] if name in all_spoken else [(name, spoken) for spoken in all_spoken]
-        maker = next((ADAPTERS[pair] for pair in pairs if pair in ADAPTERS), None)
+    for name, spoken in zip(NAMES, spoken_dialects(provider, kind), strict=True):
+        maker = ADAPTERS.get((name, spoken))
         made.append(passthrough if maker is None else maker(provider, model))
     return tuple(made)
+
+
+def _spoken(name: str, all_spoken: tuple[str, ...]) -> str:
+    if name in all_spoken:
+        return name
+    return next((spoken for spoken in all_spoken if (name, spoken) in ADAPTERS), name)

@@ -72,6 +72,8 @@ def plan(x: Exchange) -> Awaitable[None] | None:
             snapshot.routes.match(x)  # peek at the body, find the route
             route = x.route
             snapshot.auth.authorize(x, route.access, route.name)  # check that this principal may use it
+            if route.transforms is not None:
+                route.transforms.request(x)  # edit what the client sent
         except GatewayError:
             snapshot.limits.unrouted(x)  # count it as unrouted: refused requests are limited, too
             raise
@@ -100,6 +102,8 @@ def plan(x: Exchange) -> Awaitable[None] | None:
         adapter.request(x)  # the upstream's name for the model, and its dialect
         if x.reply is not None:
             return None  # type: ignore[unreachable]  # the upstream's dialect has no such question: the adapter answered
+        if destination.transforms is not None:
+            destination.transforms.request(x)  # edit what the upstream is sent
         balancer: Balancer = destination.balancer
         x.resume_at = 4  # only an upstream is left to find: where there is none, a fallback may have one
         return balancer.next(x)  # filter -> score -> pick
@@ -117,9 +121,11 @@ def stages_of(x: Exchange) -> tuple[Any, ...]:
         snapshot.auth,
         snapshot.routes,
         route.shape,
+        route.transforms,
         snapshot.limits,
         *route.stages,
         x.adapter,
+        destination.transforms,
         destination.balancer,
         route.mirror,
         attempts.hedging,

@@ -636,6 +636,9 @@ class Relay(ExchangeHandler):
         destination = x.destination
         target = x.target
         redactor = target.redactor
+        edits: Any = None  # transform.answers.AnswerEdits
+        if destination.transforms is not None and status < 300:
+            edits = destination.transforms.answer(x)
         if flags & _LOCATED:
             head = target.relocate(head, x.is_head)
         if complete and not flags & _NO_BODY:
@@ -651,14 +654,17 @@ class Relay(ExchangeHandler):
             if scan == _SCAN_DOCUMENT:
                 x.document = head
             body = adapter.document(x, head)
+            if edits is not None:
+                body = edits.document(head.body() or b"" if body is None else body)
             if body is not None:
                 length = len(body)
         else:
-            length = frame(x, flags, length, x.sse or adapter.alters(x))
+            changes = x.sse or adapter.alters(x) or (edits is not None and edits.alters)
+            length = frame(x, flags, length, changes)
         if x.to_close:
             keep_alive = False
         if not complete:
-            x.pump = adapter.body(x, head)
+            x.pump = adapter.body(x, head) if edits is None else edits.pump(x, head, adapter)
             if scan != 0 and destination.hold_bytes:
                 attempts: Attempts = x.route.attempts
                 hold(x, status, attempts.minds_context)
@@ -673,6 +679,10 @@ class Relay(ExchangeHandler):
         if x.answer_lines is not None:
             disclosure = disclosure + x.answer_lines
             write_head = self._write_translated
+        if edits is not None:
+            edited = edits.head(x)
+            disclosure = disclosure + edited.lines
+            write_head = edited.write
         overhead_us = x.overhead_ns // 1000
         if complete and body is None and not flags & _NO_BODY:
             data = self._write_whole(

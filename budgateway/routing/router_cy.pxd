@@ -13,6 +13,7 @@ cdef class Destination:
     cdef public object budget           # native.RetryBudget, or None
     cdef public Py_ssize_t hold_bytes
     cdef public long long first_event_ns  # 0: half of the time left
+    cdef public object transforms       # transform.stages.ProviderTransforms, or None
 
 
 cdef class CompiledRoute:
@@ -26,6 +27,7 @@ cdef class CompiledRoute:
     cdef public object attempts         # balance.attempts_cy.Attempts
     cdef public tuple stages            # between limits and the choice of an upstream
     cdef public object cors             # wire.cors.CrossOrigin, or None
+    cdef public object transforms       # transform.stages.RouteTransforms, or None
     cdef public Py_ssize_t place
     cdef public Py_ssize_t max_body_bytes
     cdef public long long first_byte_ns, chunk_ns, total_ns, comment_ns

@@ -53,8 +53,10 @@ class Destination:
         budget: Any = None,
         hold_bytes: int = 0,
         first_event_s: float = 0.0,
+        transforms: Any = None,
     ) -> None:
-        """`adapters` by the client's dialect (`x.dialect`). `label` is the provider's label in metrics."""
+        """`adapters` by the client's dialect (`x.dialect`). `label` is the provider's label in metrics. `transforms`
+        (transform.stages.ProviderTransforms) edit what its upstreams are sent, and their answers."""
         self.adapters = tuple(adapters)
         self.balancer = balancer
         self.provider = provider
@@ -62,6 +64,7 @@ class Destination:
         self.budget = budget
         self.hold_bytes = hold_bytes
         self.first_event_ns = int(first_event_s * 1e9)
+        self.transforms = transforms
 
 
 class CompiledRoute:
@@ -97,6 +100,7 @@ class CompiledRoute:
         self.attempts = attempts
         self.stages = tuple(stages)
         self.cors = cors
+        self.transforms: Any = None  # transform.stages.RouteTransforms, or None
         self.place = -1  # in the router's table
         self.comment_ns = int(record.stream_keepalive_s * 1e9)
         self.max_body_bytes = record.max_body_bytes
@@ -106,7 +110,8 @@ class CompiledRoute:
 
     def is_cacheable(self) -> bool:
         """True when every stage specific to the route supports cached plans, that is, has a `cached_plan` method."""
-        for stage in (self.shape, self.mirror, self.attempts.hedging, *self.stages):
+        edits = (self.transforms, self.destinations[0].transforms)
+        for stage in (self.shape, self.mirror, self.attempts.hedging, *edits, *self.stages):
             if stage is not None and not hasattr(stage, "cached_plan"):
                 return False
         return True

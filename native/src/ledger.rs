@@ -92,7 +92,7 @@ impl Ledger {
     }
 
     /// Numbers come from the row, because boxing fifteen of them would cost more than recording them.
-    #[pyo3(signature = (head, answer, reservation, price, principal, *, request_id, client, model, upstream, error, trace = None))]
+    #[pyo3(signature = (head, answer, reservation, price, principal, *, request_id, client, model, upstream, error, trace = None, transforms = None))]
     #[allow(clippy::too_many_arguments, reason = "one crossing an exchange; texts by name")]
     fn record(
         &self,
@@ -108,6 +108,7 @@ impl Ledger {
         upstream: &Bound<'_, PyString>,
         error: &Bound<'_, PyString>,
         trace: Option<&Trace>,
+        transforms: Option<&str>,
     ) -> Result<isize, Error> {
         let mut cells = [0_i64; CELLS.len()];
         self.row.copy_to_slice(py, &mut cells)?;
@@ -142,6 +143,7 @@ impl Ledger {
             status: u16::try_from(numbers.status).unwrap_or(0),
             outcome,
             error: &error,
+            transforms: transforms.unwrap_or_default(),
             is_stream: numbers.is_stream != 0,
             is_asked: numbers.is_asked != 0,
             attempts: count(numbers.attempts),

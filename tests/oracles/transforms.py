@@ -23,8 +23,8 @@ def container_of(document: Any, steps: list[str], creates: bool) -> Any:
     """The container of a path's last step; None when there is none."""
     for at, step in enumerate(steps[:-1]):
         if isinstance(document, dict):
-            following = steps[at + 1]
-            if step not in document and creates and not is_index(following) and following != "-":
+            are_names = not any(is_index(further) or further == "-" for further in steps[at + 1 :])
+            if step not in document and creates and are_names:
                 document[step] = {}
             if step not in document:
                 return None

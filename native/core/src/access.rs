@@ -170,7 +170,7 @@ impl AccessLog {
     /// An upper bound of the line's length.
     fn room(&self, texts: &Texts<'_>, entry: &Entry<'_>) -> usize {
         // A byte becomes at most six, as `\u001f`; member names and numbers take 700 bytes.
-        1024 + 6 * texts.len() + self.kept(entry.route).len() + self.kept(entry.provider).len()
+        1024 + entry.transforms.len() + 6 * texts.len() + self.kept(entry.route).len() + self.kept(entry.provider).len()
     }
 
     /// Writes the line but for its end. Empty texts, `OTHER` labels and unknown numbers are left out.
@@ -216,6 +216,10 @@ impl AccessLog {
         }
         if charge.is_estimated {
             out.put(b",\"usage\":\"estimated\"");
+        }
+        if !entry.transforms.is_empty() {
+            out.put(b",\"transforms\":");
+            out.put(entry.transforms.as_bytes());
         }
     }
 

@@ -122,6 +122,8 @@ pub struct Entry<'a> {
     pub outcome: Outcome,
     /// The code of the error that ended it, or empty.
     pub error: &'a str,
+    /// The names of the transformation rules that were applied, as a JSON list; empty for none.
+    pub transforms: &'a str,
     /// True when the answer is an event stream.
     pub is_stream: bool,
     /// True when the request was sent to an upstream.

@@ -25,6 +25,7 @@ from budgateway.exchange.exchange_cy import Exchange
 from budgateway.records import (
     Allowance,
     Canary,
+    Edit,
     Hedge,
     LimitRule,
     LimitSettings,
@@ -34,6 +35,7 @@ from budgateway.records import (
     Retries,
     Route,
     Settings,
+    TransformRule,
     Upstream,
 )
 
@@ -91,6 +93,7 @@ CLOSES: dict[type, dict[str, dict[str, Any]]] = {
     Provider: {},
     Settings: {
         "tls": {},  # no native transport: test_tls
+        "transforms": {"transforms": (TransformRule("t", request=(Edit("remove", "seed"),)),)},
         "store": {},  # test_shared_limits
     },
     LimitSettings: {},
@@ -110,7 +113,7 @@ EXCHANGE_SAFE = {
 }  # fmt: skip
 EXCHANGE_CLOSES = {
     "trace", "span", "streams", "attempts", "keeps_usage", "principal_lines", "global_reservation", "handshake", "pin", "fallback", "other", "streamed",
-    "reply", "tap", "hides_model", "head_edits", "translation", "answer_lines",
+    "reply", "tap", "hides_model", "head_edits", "translation", "answer_lines", "transforms",
 }  # fmt: skip
 
 

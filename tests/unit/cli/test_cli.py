@@ -228,6 +228,81 @@ def test_no_route_is_exit_status_1() -> None:
     assert run("routes", "match", "GET", "/", "--header", "nonsense", "-c", SAMPLES).exit_code == 2
 
 
+TRANSFORMS = """
+[providers.vllm]
+endpoints = ["http://localhost:8000/v1"]
+aliases = { demo = "llama" }
+api_key = "env:VLLM_KEY"
+[[routes]]
+name = "chat"
+path = "/v1/chat/completions"
+provider = "vllm"
+auth_required = false
+[[transforms]]
+name = "caps"
+roles = ["free"]
+request.cap = { max_tokens = 10 }
+request.remove = ["seed"]
+[[transforms]]
+name = "tools"
+when = { field = "tools", is = "present" }
+request.set = { x = 1 }
+[[transforms]]
+name = "old engine"
+providers = ["vllm"]
+request.set_from = { user = "principal" }
+headers.set = { x-team = "search" }
+response.remove = ["system_fingerprint"]
+"""
+
+
+def test_an_explanation_shows_what_rules_make_of_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_KEY", "sk-of-the-engine")
+    (tmp_path / "one.toml").write_text(TRANSFORMS)
+    (tmp_path / "body.json").write_text('{"model":"demo","max_tokens":50,"seed":1}')
+    asked = [
+        "routes",
+        "match",
+        "POST",
+        "/v1/chat/completions?beta=1",
+        "--body",
+        str(tmp_path / "body.json"),
+        "--explain",
+    ]
+    result = run(*asked, "--role", "free", "-c", str(tmp_path / "one.toml"))
+    assert result.exit_code == 0, result.output
+    explained = result.stdout.partition("reason    ")[2].splitlines()[1:]
+    assert explained == [
+        "transform caps (before limits)",
+        '  {"model":"demo","max_tokens":10}',
+        "transform tools (before limits): its condition does not hold",
+        "transform old engine (for vllm)",
+        '  {"model":"llama","max_tokens":10,"user":"PRINCIPAL"}',
+        "answer    old engine",
+        "sends     to http://localhost:8000/v1",
+        "  POST /v1/chat/completions?beta=1 HTTP/1.1",
+        "  host: localhost:8000",
+        "  authorization: Bearer ***",
+        "  x-request-id: REQUEST-ID",
+        "  x-team: search",
+        "  content-type: application/json",
+        "  content-length: 52",
+        "",
+        '  {"model":"llama","max_tokens":10,"user":"PRINCIPAL"}',
+        "",
+    ]
+    result = run(*asked, "-c", str(tmp_path / "one.toml"))
+    assert "caps" not in result.stdout
+    assert '"max_tokens":50' in result.stdout
+
+
+def test_a_body_that_is_no_json_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "body.json").write_text("{")
+    result = run("routes", "match", "POST", "/", "--body", str(tmp_path / "body.json"), "-c", SAMPLES)
+    assert result.exit_code == 2
+    assert "not valid JSON" in result.output
+
+
 def test_markup_in_a_name_is_text(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text(
         "[[routes]]\nname = '[bold]x[/nope]'\npath = '/a'\nprovider = 'vllm'\nauth_required = false\n"

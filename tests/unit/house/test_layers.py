@@ -29,6 +29,7 @@ LAYERS = {
         "providers",
         "transform",
         "transport",
+        "transform",
         "observe",
         "redis",
         "demo",

@@ -409,10 +409,10 @@ impl<'a> Document<'a> {
         reader.open(value)?;
         for (at, step) in steps.iter().enumerate() {
             if creates && let Value::Object(members, _) = value {
-                // Arrays are never created: the next step must be a name.
-                let next = steps.get(at + 1).unwrap_or(last);
-                let is_name = next.index.is_none() && !next.appends;
-                if is_name && reader.position(members, step.name)?.is_none() {
+                // Arrays are never created: all further steps must be names.
+                let mut further = steps.iter().skip(at + 1).chain([last]);
+                let are_names = further.all(|step| step.index.is_none() && !step.appends);
+                if are_names && reader.position(members, step.name)?.is_none() {
                     members.push(reader.member(step.name, Value::Object(Vec::new(), b"")));
                 }
             }

@@ -232,6 +232,7 @@ impl FastExchange {
             status: response.head.status,
             outcome: Outcome::Complete,
             error: "",
+            transforms: "",
             is_stream: false,
             is_asked: true,
             attempts: 1,

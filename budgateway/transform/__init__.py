@@ -1,0 +1,1 @@
+"""Transformation rules: declared edits of requests and answers, bodies and headers."""
