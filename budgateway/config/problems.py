@@ -113,6 +113,16 @@ def worded(kind: str, ctx: Mapping[str, Any], value: object, message: str) -> st
     return message[:1].lower() + message[1:]
 
 
+def is_text(value: str) -> bool:
+    """Return whether a variable's value is UTF-8 text: Python marks other bytes of the environment by surrogates, which
+    nothing can be written with."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shown(value: object) -> str:
     """Return a value for a message, shortened. What may be a credential in a URL is masked."""
     if isinstance(value, bool):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from budgateway.config import environment
 from budgateway.config.endpoint import parse_endpoint
-from budgateway.config.problems import Problems, did_you_mean, shown
+from budgateway.config.problems import Problems, did_you_mean, is_text, shown
 from budgateway.config.resolve_cors import route_cors
 from budgateway.config.resolve_health import health_check_of
 from budgateway.config.resolve_shaping import shaping
@@ -61,6 +61,9 @@ class Resolver:
             if not value:
                 self.problems.add(path, f"the variable {name} is not set")
                 return None
+            if not is_text(value):
+                self.problems.add(path, f"the variable {name} is not UTF-8 text")
+                return None
         else:
             file = self._named(path, name)
             self._look_at(file)
@@ -79,7 +82,7 @@ class Resolver:
         """Return the secret that signs tokens."""
         path: KeyPath = ("auth", "jwt_secret")
         secret = self.secret(path, reference) if reference else None
-        if secret is not None and (length := len(secret.reveal().encode(errors="surrogateescape"))) < MIN_SECRET_BYTES:
+        if secret is not None and (length := len(secret.reveal().encode())) < MIN_SECRET_BYTES:
             self.problems.add(
                 path, f"too short: {length} bytes, must be at least {MIN_SECRET_BYTES} (openssl rand -hex 32)"
             )

@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from budgateway.config.problems import shown
+from budgateway.config.problems import is_text, shown
 from budgateway.records import Secret, StoreNode, StoreSettings
 from budgateway.system.pem import load_pair
 
@@ -102,6 +102,9 @@ def _url(resolve: Resolver, table: RedisConfig, *, literal: bool) -> SplitResult
         if secret is None:
             return None
         given = secret.reveal()
+    if not is_text(given):
+        resolve.problems.add(URL, "not UTF-8 text")
+        return None
     try:
         parts = urlsplit(given)
         _ = parts.port

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,6 +56,22 @@ def until_held(server: Server) -> None:
         if int(found["SigBlk"], 16) & bit:
             return
         assert time.monotonic() < deadline, "it never held them"
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "token"])
+def test_a_secret_that_is_no_text_is_refused_by_every_command(command: str, folder: Path) -> None:
+    environ = {b"JWT_SECRET": b"j" * 32 + b"\xff", b"VLLM_ENDPOINTS": b"http://127.0.0.1:9", b"PATH": b"/bin"}
+    done = subprocess.run(
+        [sys.executable, "-m", "budgateway", command],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert b"environment: JWT_SECRET: the variable JWT_SECRET is not UTF-8 text" in done.stderr
+    assert b"\xff" not in done.stderr
 
 
 async def test_operators_signals_do_not_kill_a_gateway_that_starts(folder: Path) -> None:

@@ -303,6 +303,22 @@ def test_variables_and_options_are_named_in_problems(write: Callable[..., Path])
     ]
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("JWT_SECRET", b"j" * 32 + b"\xff", "the variable JWT_SECRET is not UTF-8 text"),
+        ("REDIS_URL", b"redis://:pass\xffword@host", "not UTF-8 text"),
+    ],
+)
+def test_a_secret_that_is_no_text_is_refused_by_name(
+    variable: str, value: bytes, problem: str, write: Callable[..., Path]
+) -> None:
+    """As the process's environment has them: `os.environ` decodes other bytes to surrogates."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(MINIMAL), environ={variable: os.fsdecode(value)})
+    assert caught.value.problems == [f"environment: {variable}: {problem}"]
+
+
 def test_dotenv_fills_in_what_the_process_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text(
         "VLLM_ENDPOINTS=http://dotenv\nGATEWAY_PORT=81\nJWT_SECRET='${HOME}" + "j" * 32 + "'\n"
