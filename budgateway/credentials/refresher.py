@@ -155,6 +155,7 @@ class CredentialRefresher:
                 keys = await self._store.read()
         except StoreUnavailable as error:
             seen, missing = None, True
+            self._store_failed = _why(error)  # so that the next look does not repeat it
             _log.error("API keys cannot be read: %s", error)
         finally:
             self._keys, self._seen, self._missing = keys, seen, missing
@@ -172,7 +173,8 @@ class CredentialRefresher:
                 except (OSError, ValueError, StoreUnavailable) as error:
                     if (why := _why(error)) != self._store_failed:
                         self._store_failed = why
-                        _log.error("API keys cannot be read: %s; the previous ones stay in use", why)
+                        stay = "" if self._missing else "; the previous ones stay in use"
+                        _log.error("API keys cannot be read: %s%s", why, stay)
                     continue
                 except Exception:  # noqa: BLE001 - a background task's edge: the next look may do better
                     _log.exception("API keys cannot be read")
@@ -221,6 +223,7 @@ class _Watch:
         self._reading: asyncio.Task[bool] | None = None
         self._read_at = float("-inf")
         self._failed = ""
+        self._was_read = False
         name = f"keys of issuer {issuer.name}"
         self.task = asyncio.get_running_loop().create_task(keep_on(name, self._run, _log), name=name)
 
@@ -259,7 +262,8 @@ class _Watch:
             why = "no response in time" if isinstance(error, TimeoutError) else str(error)
             if why != self._failed:
                 self._failed = why
-                _log.error("keys of issuer %s: %s; the previous ones stay in use", self.issuer.name, why)
+                stay = "; the previous ones stay in use" if self._was_read else ""
+                _log.error("keys of issuer %s: %s%s", self.issuer.name, why, stay)
             return False
         except Exception:  # noqa: BLE001 - a background task's edge: the next reading may do better
             _log.exception("keys of issuer %s", self.issuer.name)
@@ -269,6 +273,7 @@ class _Watch:
             if self._failed:
                 _log.info("keys of issuer %s: refreshed", self.issuer.name)
             self._failed = ""
+            self._was_read = True
             await self._learned(self.issuer, document)
             return True
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from budgateway.credentials.api_keys import Changed, Keys
 from budgateway.credentials.keyfile import KeyFile
 from budgateway.credentials.keystore import FileKeys
 from budgateway.credentials.refresher import CredentialRefresher
-from budgateway.records import Auth, Settings
+from budgateway.records import Auth, Settings, StoreSettings
 
 NOW = 1_800_000_000.0
 
@@ -116,3 +117,34 @@ def test_a_vault_believes_nothing_that_is_older_than_what_it_believes(keys_file:
     assert (credential_store.credentials.api_keys, len(credential_store.ring)) == ((), 0)
     credential_store.update_credentials(CredentialSet(api_keys=keys, number=4))
     assert len(credential_store.ring) == 2
+
+
+async def test_keys_that_were_never_read_are_not_said_to_stay(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis is down from the start; then it breaks off what is asked of it."""
+    monkeypatch.setattr("budgateway.credentials.refresher.LOOK_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    store = StoreSettings(host="127.0.0.1", port=port)
+    settings = Settings(auth=Auth(keys_in_redis=True), store=store)
+
+    async def update_credentials(credentials: CredentialSet) -> None:
+        pass
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"-ERR not today\r\n" * 20)
+        writer.close()
+
+    refresher = CredentialRefresher(settings, update_credentials)
+    await refresher.open(settings)
+    try:
+        assert caplog.text.count("API keys cannot be read") == 1
+        server = await asyncio.start_server(answer, "127.0.0.1", port)
+        async with server:
+            async with asyncio.timeout(20):
+                while caplog.text.count("API keys cannot be read") < 2:
+                    await asyncio.sleep(0.01)
+        assert "previous ones" not in caplog.text
+    finally:
+        await refresher.close()
