@@ -36,7 +36,7 @@ from budgateway.process.succession import StartFailed, Succession, gateway_on
 from budgateway.process.systemd import Service
 from budgateway.process.worker_handle import RESPAWN_MAX_S, Served, Slot, WorkerGone, WorkerHandle, respawn_delay_s
 from budgateway.process.worker_pool import WorkerPool
-from budgateway.system import log
+from budgateway.system import collector, log
 from budgateway.system.keeper import Steps, keep_on
 from budgateway.system.signals import hold_all, release
 from budgateway.system.slices import PAUSE_S, in_slices
@@ -242,6 +242,7 @@ class Supervisor:
             self._announce(bound, self._admin_server.metrics_url)
         ready()
         self._up.set()
+        collector.settle()
 
     async def _stop(self) -> None:
         """Report not ready, stop accepting after `settle_s`, let exchanges end, then end the workers."""
