@@ -861,6 +861,8 @@ class HeadReader:
         """Return a response's head likewise; `is_head` when the request was HEAD."""
     def dialect(self, head: RequestHead, /) -> int:
         """Return the dialect of a head that another reader scanned."""
+    def dialect_in(self, data: bytes, /) -> int:
+        """Return the dialect of a request whose head is not valid, by what can be read of its first line."""
 
 @final
 class RequestIds:

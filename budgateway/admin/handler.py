@@ -17,7 +17,6 @@ from budgateway.exchange.exchange_cy import Exchange
 from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.observe.metrics import CONTENT_TYPE
 from budgateway.wire.date import date_line
-from budgateway.wire.dialects import NONE
 from budgateway.wire.error_response import body_bytes, error_document, response_bytes
 
 if TYPE_CHECKING:
@@ -132,9 +131,9 @@ class AdminHandler(ExchangeHandler):
         else:
             self.fail(x, InternalError(f"internal error ({type(error).__name__})"))
 
-    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes, dialect: int) -> None:
         """Answer a malformed request, which never became an exchange."""
-        connection.write(response_bytes(error, "-", body_bytes(error, "-", NONE), True))
+        connection.write(response_bytes(error, "-", body_bytes(error, "-", dialect), True))
 
     # ---------------------------------------------------------------- answers
 

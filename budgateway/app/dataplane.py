@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import logging
 import resource
 import secrets
@@ -34,6 +33,7 @@ from budgateway.server.departures import Departures
 from budgateway.server.handshakes import TlsListener
 from budgateway.server.proxies import Proxies
 from budgateway.server.state_cy import ServerState
+from budgateway.system import collector
 from budgateway.system.keeper import Steps
 from budgateway.system.pem import load_pair
 from budgateway.system.slices import at_once, in_slices
@@ -55,9 +55,6 @@ FLUSH_S = 2.0  # for the last bytes of streams that are cut short
 HEAP_BYTES = 8 * 1024 * 1024  # free memory to keep: 64 prompts of 20 KB, with their copies, are 3 MB
 ACCESS_RETRY_S = 1.0  # between two attempts to open an access log that was there before
 MAX_LAG_S = 0.25  # RELIABILITY 1
-# Objects of a young collection, such collections of a middle one, and middle ones of a full one. A collection takes
-# 0.15 us for each object: 0.3 ms, 1.5 ms, and far more for a full one, which is due after 50 million objects.
-COLLECT = (2_000, 5, 5_000)
 UNUSED = 2  # references to a former snapshot that nobody uses: the list's, and the argument of the question
 CLOCK_STEP_NS = 500_000_000  # a disciplined clock never moves this far between two sweeps
 
@@ -333,9 +330,6 @@ class DataPlane:
         self.server_state.networks = Networks(settings.limits.ipv6_prefix)
         self.server_state.max_body_bytes = largest_body(settings)
         self.server_state.max_connections = settings.max_connections
-        for targets in successor.snapshot.providers.values():
-            for target in targets:
-                target.pool.name = target.label
         self._models_version = successor.models_version
         self._follow_models()
 
@@ -671,11 +665,8 @@ def is_bound_to(sock: socket.socket, host: str, port: int) -> bool:
 
 
 def settle_memory() -> None:
-    """Freeze start-up objects out of the garbage collector, and collect rarely from then on. Also sets how much free
-    heap glibc keeps."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*COLLECT)
+    """Settle the garbage collector, and set how much free heap glibc keeps."""
+    collector.settle()
     # mallopt(3): glibc keeps twice the largest block ever unmapped free at the heap's end, initially 128 KiB. The
     # bodies of one loop iteration are larger than that, and would page-fault each time. This block is never touched.
     bytearray(HEAP_BYTES // 2)

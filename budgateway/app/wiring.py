@@ -82,7 +82,7 @@ def targets_of(
         shared = (upstream.url, provider.tls_verify, provider.tls_ca_file, provider.keepalive_s, provider.max_idle)
         pool = pools.get(shared) or (warm or {}).get(shared)
         if pool is None:
-            pool = Pool(label, keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
+            pool = Pool(keepalive_ns=int(provider.keepalive_s * 1e9), max_idle=provider.max_idle)
         pools[shared] = pool
         writer = native.RequestHeadWriter(
             _authority(upstream), upstream.path, provider.strip_prefix, forwarded, fixed, without

@@ -10,7 +10,7 @@ cdef class ExchangeHandler:
     cpdef writable(self, Exchange x, bint ok)
     cpdef sweep(self, Exchange x, long long now_ns)
     cpdef fail(self, Exchange x, error)
-    cpdef refuse_malformed(self, connection, error, bytes data)
+    cpdef refuse_malformed(self, connection, error, bytes data, int dialect)
     # the upstream's connection
     cpdef response(self, Exchange x, head, long long now_ns)
     cpdef response_head(self, Exchange x, head, long long now_ns)

@@ -57,8 +57,9 @@ class ExchangeHandler:
         """End an exchange with an error, for example one in its request, found while that was read."""
         raise NotImplementedError
 
-    def refuse_malformed(self, connection: Any, error: GatewayError, data: bytes) -> None:
-        """Answer a request that never became an exchange: the bytes received, `data`, hold no valid head."""
+    def refuse_malformed(self, connection: Any, error: GatewayError, data: bytes, dialect: int) -> None:
+        """Answer a request that never became an exchange: the bytes received, `data`, hold no valid head. `dialect` is
+        the one of its first line."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------- upstream connections

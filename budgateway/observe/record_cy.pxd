@@ -19,4 +19,4 @@ cdef class Recorder:
     )
     cpdef tuple used(self)
     @cython.locals(row="long long[::1]", cell=Py_ssize_t)
-    cpdef refuse(self, str client, str request_id, error, long long now_ns)
+    cpdef refuse(self, str client, str request_id, error, Py_ssize_t bytes_out, long long now_ns)

@@ -119,13 +119,14 @@ class Recorder:
         """The usage of the exchange recorded last: tokens and micro-dollars."""
         return self.ledger.used
 
-    def refuse(self, client: str, request_id: str, error: GatewayError, now_ns: int) -> None:
-        """Enter a request that never became an exchange."""
+    def refuse(self, client: str, request_id: str, error: GatewayError, bytes_out: int, now_ns: int) -> None:
+        """Enter a request that never became an exchange; `bytes_out` are those of the body that it got."""
         row = self._row
         for cell in range(_CELLS):
             row[cell] = 0
         row[_STATUS] = error.status
         row[_OUTCOME] = REFUSED
+        row[_BYTES_OUT] = bytes_out
         row[_STARTED_NS] = now_ns
         row[_ENDED_NS] = now_ns
         self._record(

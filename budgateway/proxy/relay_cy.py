@@ -39,7 +39,6 @@ from budgateway.proxy.suspended import go_on
 from budgateway.server.websocket import SocketCounts, Tunnel
 from budgateway.wire.chunked_cy import chunk
 from budgateway.wire.date import date_line
-from budgateway.wire.dialects import NONE
 from budgateway.wire.error_response import body_bytes, response_bytes
 from budgateway.wire.retry_after import seconds_of
 from budgateway.wire.websocket import SWITCH_LINES
@@ -330,13 +329,13 @@ class Relay(ExchangeHandler):
         self._enter(x)
         self.give_up(x, error)
 
-    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes) -> None:
+    def refuse_malformed(self, connection: ServerConnection, error: GatewayError, data: bytes, dialect: int) -> None:
         """Answer a request that never became an exchange, because it has no valid head."""
         snapshot: Snapshot = self.snapshot  # type: ignore[assignment]  # connections are accepted after the first one
         request_id = self._next_id()
-        body = body_bytes(error, request_id, NONE)
+        body = body_bytes(error, request_id, dialect)
         connection.write(response_bytes(error, request_id, body, True, 0, snapshot.origins.malformed(data)))
-        self._recorder.refuse(connection.client, request_id, error, monotonic_ns())
+        self._recorder.refuse(connection.client, request_id, error, len(body), monotonic_ns())
 
     def sweep(self, x: Exchange, now_ns: int) -> None:
         """Check an exchange's deadlines, four times a second."""

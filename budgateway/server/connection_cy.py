@@ -507,7 +507,8 @@ class ServerConnection:
         if x is not None:
             self._fail(x, error)
             return
-        self._handler.refuse_malformed(self, error, bytes(self._pending or b""))
+        data = bytes(self._pending or b"")
+        self._handler.refuse_malformed(self, error, data, self._server_state.dialect_in(data))
         self._linger()
 
     def sweep(self, now_ns: int) -> None:

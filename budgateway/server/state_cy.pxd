@@ -21,6 +21,7 @@ cdef class ServerState:
     cdef public bint draining
     cdef public object read_head        # `request` of the native.HeadReader that writes into `facts`
     cdef public object dialect_of       # `dialect` of the same reader
+    cdef public object dialect_in       # `dialect_in` of the same reader
     cdef long long[::1] facts
 
     cpdef int admit(self) except -1

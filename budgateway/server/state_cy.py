@@ -108,6 +108,7 @@ class ServerState:
         reader = HeadReader(facts, (), RULES)
         self.read_head = reader.request
         self.dialect_of = reader.dialect
+        self.dialect_in = reader.dialect_in
 
     def admit(self) -> int:
         """Give one more connection a place: ADMITTED, TOLD when there are too many, or OUTSIDE to drop it."""

@@ -10,7 +10,6 @@ cdef int _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE
 
 
 cdef class Pool:
-    cdef public str name
     cdef public object idle             # native.Idle of ClientConnection: last in, first out
     cdef public set open                # all connections, idle or busy
     cdef public object read_head        # `response` of the native.HeadReader that writes into `facts`

@@ -56,8 +56,7 @@ class Pool:
     """The connections to one upstream. Idle ones are reused last in, first out, so that surplus ones age and are
     closed."""
 
-    def __init__(self, name: str, *, keepalive_ns: int, max_idle: int) -> None:
-        self.name = name
+    def __init__(self, *, keepalive_ns: int, max_idle: int) -> None:
         # Engines close idle connections (vLLM and SGLang after 5 s): close ours first.
         self.idle = Idle(keepalive_ns, max_idle)
         self.open: set[ClientConnection] = set()
@@ -301,11 +300,11 @@ class ClientConnection:
             self._handler.response_end(x, None, x.read_ns)
         elif self._begun or self._pending is not None:
             self._handler.lost(
-                x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection mid-response")
+                x, UpstreamProtocolError(f"upstream {x.target.label} closed the connection mid-response")
             )
         else:
             self._handler.lost(
-                x, UpstreamProtocolError(f"upstream {self._pool.name} closed the connection without a response")
+                x, UpstreamProtocolError(f"upstream {x.target.label} closed the connection without a response")
             )
 
     def pause_writing(self) -> None:
@@ -492,4 +491,4 @@ class ClientConnection:
                 return
         self._exchange = None
         self._transport.abort()
-        self._handler.lost(x, UpstreamProtocolError(f"upstream {self._pool.name}: {why}"))
+        self._handler.lost(x, UpstreamProtocolError(f"upstream {x.target.label}: {why}"))

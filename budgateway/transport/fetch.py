@@ -79,6 +79,7 @@ async def fetch(
     head = RequestHead.parse(f"{lines}\r\n".encode())
     assert head is not None
     x = Exchange(head, None, "local", monotonic_ns())
+    x.target = target
     async with asyncio.timeout(timeout_s):
         connection = await target.dialler.connect(target, _Collected(done, target.label, max_bytes))
         try:

@@ -78,7 +78,7 @@ def response_bytes(
 
 def event_bytes(error: GatewayError, request_id: str, dialect: int) -> bytes:
     """Return the error as a server-sent event, in the format of the dialect's streams."""
-    if DIALECTS[dialect].name == "openai.responses":
+    if DIALECTS[dialect].typed_events:
         document = {
             "type": "error",
             "code": error.code,

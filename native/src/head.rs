@@ -80,6 +80,11 @@ impl HeadReader {
         self.dialects.of(head.method(bytes), head.path(bytes))
     }
 
+    #[pyo3(signature = (data, /))]
+    fn dialect_in(&self, data: &[u8]) -> usize {
+        self.dialects.of_first_line(data)
+    }
+
     #[pyo3(signature = (data, is_head, /))]
     fn response(&self, data: Bound<'_, PyBytes>, is_head: bool) -> Result<Option<ResponseHead>, Error> {
         let py = data.py();

@@ -306,7 +306,7 @@ class Taker(ExchangeHandler):
         self.answer = ("refused", str(error))
         x.downstream.finish(False)
 
-    def refuse_malformed(self, connection: Any, error: GatewayError) -> None:
+    def refuse_malformed(self, connection: Any, error: GatewayError, data: bytes, dialect: int) -> None:
         self.answer = ("refused", str(error))
 
     def gone(self, x: Any) -> None:

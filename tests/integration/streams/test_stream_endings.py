@@ -108,6 +108,19 @@ DIALECTS = {
 }
 
 
+async def test_a_cut_of_a_stored_response_is_told_as_one_of_a_new_one(tmp_path: Path) -> None:
+    wire = HEAD + chunk(DIALECTS[RESPONSES])
+    async with FaultyUpstream(faults.cut(wire, len(wire))) as upstream, inside(upstream.url, tmp_path) as gateway:
+        for path in (f"{RESPONSES}/resp_1?stream=true", f"/team{RESPONSES}/resp_1?stream=true"):
+            async with Downstream(gateway.url) as client:
+                await client.send(request_bytes("a", "GET", path))
+                answer = await client.answer()
+            name, data, *_ = bytes(answer.body)[len(DIALECTS[RESPONSES]) :].split(b"\n")
+            assert name == b"event: error"
+            told = json.loads(data.removeprefix(b"data: "))
+            assert (told["type"], told["code"]) == ("error", "upstream_protocol")
+
+
 @pytest.mark.parametrize("path", DIALECTS)
 async def test_a_cut_is_told_in_the_dialect_of_the_path(path: str, tmp_path: Path) -> None:
     wire = HEAD + chunk(DIALECTS[path])

@@ -9,7 +9,7 @@ const DECODINGS: usize = 3;
 
 /// Percent-decodes `path`, so that no spelling of a path escapes its rule; an encoded slash stays, because it separates
 /// nothing.
-pub(super) fn decode(path: &[u8]) -> Vec<u8> {
+pub(crate) fn decode(path: &[u8]) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| (*byte as char).to_digit(16));
     let mut decoded = Vec::with_capacity(path.len());
     let mut at = 0;

@@ -12,6 +12,8 @@ mod rule;
 use self::index::Index;
 use self::rule::{Compiled, Entry};
 
+pub(crate) use self::fold::decode;
+
 pub use self::explain::Explanation;
 pub use self::rule::{Request, Rule};
 
