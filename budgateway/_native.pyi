@@ -409,6 +409,7 @@ class Queue:
     @property
     def depth(self) -> int:
         """Number of waiting exchanges, in all workers together."""
+    def add_sibling(self) -> None: ...  # tell that its provider has more queues, for other sets of its upstreams
     @staticmethod
     def collect(segment: Segment) -> list[tuple[str, int, int, int, int, int, int, float]]:
         """Return every queue: name, waiting now; since the start: how many waited, were served, timed out, left, were
@@ -774,12 +775,20 @@ class FastPath:
         `X-Forwarded-For` is trusted. `ipv6_prefix`: bits by which limits count IPv6 clients. Raises ValueError."""
     def clear(self) -> None: ...
     def insert(
-        self, model: str, identity: object, route: object, limits: object, body: object, choice: object, /
+        self,
+        model: str,
+        shape: object,
+        identity: object,
+        route: object,
+        limits: object,
+        body: object,
+        choice: object,
+        /,
     ) -> None:
         """Cache a plan for all requests of a class of principals for a model on a route. The parts are those of
-        budgateway.exchange.cached_plan: CachedIdentity, CachedRoute, CachedLimits, CachedBody,
-        CachedChoice."""
-    def has_plan(self, place: int, principal_class: int, model: str, /) -> bool: ...  # on the route of this index
+        budgateway.exchange.cached_plan: CachedShape (or None), CachedIdentity, CachedRoute, CachedLimits, CachedBody
+        and CachedChoice."""
+    def has_plan(self, route: int, destination: int, principal_class: int, model: str, /) -> bool: ...  # by indices
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # give up after a timeout or `quiet_ns` of silence
     def fall_back(self) -> None: ...  # the exchanges in flight, to `resume`
@@ -801,6 +810,8 @@ class Resumable:
     def data(self) -> bytes: ...  # the request's head and body
     @property
     def request_id(self) -> str: ...
+    @property
+    def destination(self) -> int: ...  # the index among its route's
     @property
     def index(self) -> int: ...  # of its target
     @property

@@ -41,6 +41,7 @@ cdef class Balancer:
     cpdef follow_models(self, long long version)
     cpdef left_out(self, str model)
     cpdef cached_plan(self, Exchange x)
+    cpdef cached_destination(self)
     cdef _leave_out(self, Exchange x)
     cdef _mask(self, str model)
     cdef _choose(self, Exchange x, long long now_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import NoUpstream, Overloaded
-from budgateway.exchange.cached_plan import CachedChoice
+from budgateway.exchange.cached_plan import CachedChoice, CachedDestination
 from budgateway.native import VERDICT_NEUTRAL, VERDICT_SUCCESS
 
 if TYPE_CHECKING:
@@ -171,11 +171,19 @@ class Balancer:
         return self._mask(model) if self._filters and model else 0
 
     def cached_plan(self, x: Exchange) -> CachedChoice | None:
-        """The choice of a cached plan. None when exchanges may queue or be pinned, or when an upstream is not reached
-        by plain TCP."""
-        if self._queue is not None or self.selector.pins or not self._is_tcp:
+        """The choice of a cached plan. None when an upstream is not reached by plain TCP."""
+        if not self._is_tcp:
             return None
-        return CachedChoice(self.selector, self.left_out(x.model), self.targets)
+        left_out = self.left_out(x.model)
+        queue = self._queue
+        if queue is None:
+            return CachedChoice(self.selector, left_out, self.targets)
+        return CachedChoice(self.selector, left_out, self.targets, queue.lane(left_out).native, queue.serve)
+
+    def cached_destination(self) -> CachedDestination:
+        """Return the parts of this destination that a choice among several needs."""
+        queue = self._queue
+        return CachedDestination(self.selector, None if queue is None else queue.lane(0).native)
 
     def _leave_out(self, x: Exchange) -> None:
         """Exclude upstreams whose model list lacks the exchange's model."""

@@ -82,6 +82,11 @@ class Lane:
         self._poll: asyncio.TimerHandle | None = None
 
     @property
+    def native(self) -> native.Queue:
+        """Its native half, in which all workers count."""
+        return self._ledger
+
+    @property
     def depth(self) -> int:
         """The number of exchanges that wait, in all workers."""
         return self._ledger.depth
@@ -212,6 +217,8 @@ class Queue:
         if lane is None:
             if len(self._lanes) >= MAX_LANES:
                 return self._lanes[0]
+            for other in self._lanes.values():
+                other.native.add_sibling()
             lane = self._lanes[without] = self._lane(without)
         return lane
 
@@ -229,7 +236,10 @@ class Queue:
 
     def _lane(self, without: int) -> Lane:
         name = f"{self.name}{LANE}{without:x}" if without else self.name
-        return Lane(self, native.Queue(self._segment, self._worker, name), self._wakeup_fds)
+        lane = native.Queue(self._segment, self._worker, name)
+        if without:
+            lane.add_sibling()
+        return Lane(self, lane, self._wakeup_fds)
 
 
 class Queues:

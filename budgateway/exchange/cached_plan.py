@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from budgateway.native import LimitSet, Price, Selector
+    from collections.abc import Callable
+
+    from budgateway.native import LimitSet, Price, Queue, Selector, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class CachedRoute(Part):
     """The route of requests of this kind, and their bounds."""
 
     place: int  # index in the routing table
+    destination: int  # index among the route's destinations
     labels: tuple[int, int, int]  # route, provider, model
     max_body_bytes: int
     time_limit_ns: int  # time until the earliest of its deadlines
@@ -60,9 +63,30 @@ class CachedBody(Part):
 
 
 @dataclass(frozen=True, slots=True)
+class CachedDestination:
+    """A destination of a split, for the choice among them."""
+
+    selector: Selector
+    queue: Queue | None  # of the exchanges that wait while all of its upstreams are full; None: none ever waits
+
+
+@dataclass(frozen=True, slots=True)
+class CachedShape(Part):
+    """The route's choice of a destination, made anew for each request, and what pins a client to an upstream."""
+
+    pin_kind: str  # header, user, key, or "" for no pin
+    pin_header: str
+    split: Split | None
+    canary: tuple[str, str] | None  # a header and its value ("": any) that choose the last destination
+    destinations: tuple[CachedDestination, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CachedChoice(Part):
     """The choice of an upstream: made anew for each request, by the same selector."""
 
     selector: Selector
     left_out: int  # upstreams that do not serve the model, one bit each
     targets: tuple[Any, ...]  # transport.client_cy.Target, by the selector's index
+    queue: Queue | None = None  # of the exchanges that wait while all upstreams are full
+    serve: Callable[[], None] | None = None  # gives a freed slot to one of them

@@ -11,7 +11,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from budgateway import native
-from budgateway.exchange.cached_plan import CachedBody, CachedChoice, CachedIdentity, CachedLimits, CachedRoute
+from budgateway.exchange.cached_plan import (
+    CachedBody,
+    CachedChoice,
+    CachedIdentity,
+    CachedLimits,
+    CachedRoute,
+    CachedShape,
+)
 from budgateway.proxy.pipeline_cy import stages_of
 from budgateway.server.framing_cy import request_parser
 from budgateway.server.proxies import blocks_of
@@ -51,8 +58,8 @@ class FastPath:
     def __init__(self, relay: Relay, recorder: Recorder, epoch_ns: int) -> None:
         """`epoch_ns`: the wall clock less the monotonic one."""
         self._relay = relay
-        # Kinds of requests that cannot ride, by route, class of principals and model; the oldest makes room.
-        self._uncommon: dict[tuple[int, int, str], None] = {}
+        # Kinds of requests that cannot ride, by route, destination, class of principals and model; the oldest makes room.
+        self._uncommon: dict[tuple[int, int, int, str], None] = {}
         relay.fastpath = self
         self.native = native.FastPath(
             ids=relay.ids,
@@ -103,7 +110,9 @@ class FastPath:
         identity: CachedIdentity | None = snapshot.auth.cached_plan(x)
         if identity is None:
             return
-        kind = (route.place, identity.principal_class, x.model)
+        if x.destination not in route.destinations:
+            return  # a fallback has answered
+        kind = (route.place, route.destinations.index(x.destination), identity.principal_class, x.model)
         if kind in self._uncommon:
             return
         if not self.native.has_plan(*kind):
@@ -115,6 +124,7 @@ class FastPath:
                 return
             self.native.insert(
                 x.model,
+                parts.get(CachedShape),
                 parts[CachedIdentity],
                 parts[CachedRoute],
                 parts[CachedLimits],
@@ -147,6 +157,7 @@ class FastPath:
             snapshot.auth.recall(x, given_up.credential)
         snapshot.routes.match(x)
         route = x.route
+        x.destination = route.destinations[given_up.destination]
         x.adapter = x.destination.adapters[x.dialect]
         x.adapter.request(x)
         x.index = given_up.index

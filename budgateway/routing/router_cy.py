@@ -215,7 +215,7 @@ class Router:
         destination = x.destination
         if (
             x.head.method != "POST"
-            or destination is not compiled.destinations[0]
+            or destination not in compiled.destinations
             or not x.model
             or x.hides_model
             or len(x.model) > MAX_NAME
@@ -223,6 +223,7 @@ class Router:
             return None
         return CachedRoute(
             compiled.place,
+            compiled.destinations.index(destination),
             (compiled.label, destination.label, x.model_label),
             compiled.max_body_bytes,
             min(compiled.first_byte_ns, compiled.total_ns),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import UnderMaintenance
+from budgateway.exchange.cached_plan import CachedShape
 from budgateway.native import Split
 from budgateway.wire.websocket import Handshake
 
@@ -88,6 +89,17 @@ class Shape:
         """True when the route has a setting that is handled here."""
         return bool(route.maintenance or route.websocket or route.pin_by or route.canary or len(route.split) > 1)
 
+    def cached_plan(self, x: Exchange) -> CachedShape | None:
+        """Return the choice of a destination for a cached plan; None for a route under maintenance, or for
+        WebSockets."""
+        if self._maintenance is not None or self._websocket is not None:
+            return None
+        canary = None
+        if self._canary is not None and self._canary.header:
+            canary = (self._canary.header, self._canary.value)
+        destinations = tuple(destination.balancer.cached_destination() for destination in self._destinations)
+        return CachedShape(self._pin_kind, self._pin_header, self._split, canary, destinations)
+
     def apply(self, x: Exchange) -> None:
         """Choose the destination, set the pin and the WebSocket handshake. UnderMaintenance, UpgradeRequired,
         BadRequest."""
@@ -98,7 +110,8 @@ class Shape:
             x.handshake = Handshake.read(x.head, compression=self._websocket.compression)
         if self._pin_kind:
             x.pin = self._pin(x)
-        if self._split is not None:
+        # An exchange that the fast path gave up has a destination already.
+        if self._split is not None and x.resume_at < 4:
             x.destination = self._choose(x, self._split)
 
     def _pin(self, x: Exchange) -> str | None:

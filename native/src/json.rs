@@ -85,6 +85,8 @@ pub(crate) struct Said {
     pub(crate) model: Option<Range<usize>>,
     pub(crate) is_stream: bool,
     pub(crate) max_tokens: Option<u64>,
+    /// The span of `user`, still escaped.
+    pub(crate) user: Option<Range<usize>>,
 }
 
 impl Peeker {
@@ -116,6 +118,7 @@ impl Peeker {
             model: self.model.and_then(string),
             is_stream: self.stream.and_then(|field| members.text(body, field)) == Some(b"true"),
             max_tokens: count(self.max_completion_tokens).or_else(|| count(self.max_tokens)),
+            user: self.user.and_then(string),
         })
     }
 }

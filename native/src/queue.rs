@@ -1,6 +1,6 @@
 //! Bindings of `core::queue`: queues of exchanges that wait for an upstream.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use budgateway_core::queue as core;
 use pyo3::prelude::*;
@@ -39,7 +39,9 @@ impl WaitingCount {
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Queue {
-    inner: core::Queue,
+    pub(crate) inner: core::Queue,
+    /// Its provider has more queues, for the same upstreams.
+    has_siblings: AtomicBool,
 }
 
 type Row = (String, u64, u64, u64, u64, u64, u64, f64);
@@ -50,7 +52,13 @@ impl Queue {
     fn new(segment: &Segment, worker: usize, name: &str) -> Result<Self, Error> {
         Ok(Self {
             inner: core::Queue::new(segment.inner.clone(), worker, name)?,
+            has_siblings: AtomicBool::new(false),
         })
+    }
+
+    /// Tells that its provider has more queues from now on.
+    fn add_sibling(&self) {
+        self.has_siblings.store(true, Ordering::Relaxed);
     }
 
     fn join(&self, limit: u32) -> bool {
@@ -102,5 +110,12 @@ impl Queue {
                 )
             })
             .collect()
+    }
+}
+
+impl Queue {
+    /// True when a freed slot may be wanted: an exchange waits here, in any worker, or may wait in another queue.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.has_siblings.load(Ordering::Relaxed) || self.inner.depth() > 0
     }
 }

@@ -10,7 +10,7 @@ const NOBODY: isize = -1;
 
 #[pyclass(frozen, module = "budgateway._native")]
 pub(crate) struct Split {
-    inner: core::Split,
+    pub(crate) inner: core::Split,
 }
 
 #[pymethods]

@@ -14,7 +14,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use self::ask::{Ask, Chunk, Needs, Note, Observation};
+pub use self::ask::{Ask, Chunk, Needs, Note, Observation, pin_of};
 use self::candidates::{Candidate, Candidates, Random};
 pub use self::fitness::Look;
 pub use self::policies::POLICIES;

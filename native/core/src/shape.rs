@@ -45,10 +45,25 @@ impl Split {
     /// The destination for `key`, always the same while it is not excluded; without a key, the next one in turn. Bits
     /// of `excluded` mark destinations that cannot be used. A canary with a growing share keeps the keys that it had.
     pub fn pick(&self, key: Option<&[u8]>, excluded: u64) -> Option<usize> {
-        let mut point = match key {
-            Some(key) => unit(CANARY.hash(key)),
-            None => unit(self.turn.fetch_add(GOLDEN, Ordering::Relaxed)),
+        let turn = match key {
+            Some(_) => 0,
+            None => self.turn.fetch_add(GOLDEN, Ordering::Relaxed),
         };
+        self.choose(key, turn, excluded)
+    }
+
+    /// What `pick` would return, without taking the turn.
+    pub fn peek(&self, key: Option<&[u8]>, excluded: u64) -> Option<usize> {
+        self.choose(key, self.turn.load(Ordering::Relaxed), excluded)
+    }
+
+    /// Takes the turn of a request without a key that goes where `peek` said.
+    pub fn take_turn(&self) {
+        self.turn.fetch_add(GOLDEN, Ordering::Relaxed);
+    }
+
+    fn choose(&self, key: Option<&[u8]>, turn: u64, excluded: u64) -> Option<usize> {
+        let mut point = key.map_or_else(|| unit(turn), |key| unit(CANARY.hash(key)));
         if let Some((destination, share)) = self.canary
             && excluded >> destination & 1 == 0
         {
@@ -102,6 +117,21 @@ mod tests {
             }
             assert!((counts[2] - 10).abs() <= 2, "{counts:?}");
             assert!((counts[1] - 247).abs() <= 4, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_turn_that_was_looked_at_is_the_one_that_comes() {
+        let split = Split::new(&[("a", 3), ("b", 1), ("canary", 5)], Some((2, 0.1)), 3);
+        for number in 0..1000 {
+            let next = split.peek(None, 0);
+            assert_eq!(split.peek(None, 0), next);
+            if number % 2 == 0 {
+                assert_eq!(split.pick(None, 0), next);
+            } else {
+                split.take_turn();
+            }
+            assert_eq!(split.peek(Some(b"k"), 0), split.pick(Some(b"k"), 0));
         }
     }
 

@@ -24,7 +24,6 @@ from budgateway.exchange.cached_plan import NOTHING, Part
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.records import (
     Allowance,
-    Canary,
     Edit,
     Hedge,
     LimitRule,
@@ -48,11 +47,11 @@ TRIES = 5
 SAFE: dict[type, set[str]] = {
     Route: {
         "name", "path", "provider", "host", "methods", "models", "headers", "priority", "load_balancer", "rate_limit",
-        "rate_burst", "auth_required", "timeouts", "max_body_bytes", "replay_safe", "replay_inference", "cache_ttl_s",
+        "rate_burst", "split", "canary", "pin_by", "auth_required", "timeouts", "max_body_bytes", "replay_safe", "replay_inference", "cache_ttl_s",
         "retries", "stream_keepalive_s", "cors",
     },
     Retries: {"max_attempts", "statuses", "max_retry_after_s", "fallbacks", "fallback_on"},
-    Upstream: {"url", "host", "port", "path", "weight"},
+    Upstream: {"url", "host", "port", "path", "weight", "max_in_flight"},
     Provider: {
         "name", "kind", "upstreams", "label", "api_key", "headers", "forward_headers", "models", "aliases", "strip_prefix",
         "strip_model_prefix",
@@ -79,16 +78,12 @@ SAFE: dict[type, set[str]] = {
 CLOSES: dict[type, dict[str, dict[str, Any]]] = {
     Route: {
         "websocket": {},  # the route takes handshakes only: test_websocket
-        "split": {"route": {"split": (("p", 1), ("/other", 1))}},
-        "canary": {"route": {"canary": Canary("/other", 0.0, "x-canary")}},
-        "pin_by": {"route": {"pin_by": "header:x-session"}},
         "mirror": {"route": {"mirror": Mirror("/other")}},
         "maintenance": {"route": {"maintenance": Maintenance("closed")}},
     },
     Retries: {"hedge": {"route": {"retries": Retries(hedge=Hedge(after_s=30))}}},
     Upstream: {
         "tls": {},  # test_tls
-        "max_in_flight": {"upstream": {"max_in_flight": 8}},
     },
     Provider: {},
     Settings: {
@@ -103,7 +98,7 @@ CLOSES: dict[type, dict[str, dict[str, Any]]] = {
 
 # An exchange's slots: what the native half sets or has no use for, and what a plan in the cache never had set.
 EXCHANGE_SAFE = {
-    "head", "downstream", "client", "rename", "network", "started_ns", "ready_ns", "flags", "request_id", "body", "body_bytes", "body_done",
+    "head", "downstream", "client", "rename", "pin", "network", "started_ns", "ready_ns", "flags", "request_id", "body", "body_bytes", "body_done",
     "form", "is_head", "resume_at", "step", "snapshot", "principal", "verified", "limit_key", "reservation", "peek", "model",
     "model_label", "route", "destination", "index", "note", "tried", "destination_attempts", "until_ns", "answer_ns", "timer", "began_ns",
     "target", "send_body", "connection", "task", "waiter", "reused", "force_dial", "reported_early", "request_sent", "status",
@@ -112,7 +107,7 @@ EXCHANGE_SAFE = {
     "pump", "dialect", "adapter", "held", "hold", "has_terminator", "doubt", "waiting", "waiting_bytes", "last_byte_ns", "document", "primary", "retries", "cors",
 }  # fmt: skip
 EXCHANGE_CLOSES = {
-    "trace", "span", "streams", "attempts", "keeps_usage", "principal_lines", "global_reservation", "handshake", "pin", "fallback", "other", "streamed",
+    "trace", "span", "streams", "attempts", "keeps_usage", "principal_lines", "global_reservation", "handshake", "fallback", "other", "streamed",
     "reply", "tap", "hides_model", "head_edits", "translation", "answer_lines", "transforms",
 }  # fmt: skip
 

@@ -115,8 +115,8 @@ def configuration(lot: random.Random) -> dict[str, Any]:
         "headers": maybe(0.05, (("x-request-id", "given-*"),), ()),
         "rate_limit": maybe(0.04, 1, 0),
         "maintenance": maybe(0.03, Maintenance("closed"), None),
-        "pin_by": maybe(0.04, lot.choice(("header:x-request-id", "user", "key")), ""),
-        "canary": maybe(0.04, Canary("/other", 0.0, "x-a"), None),
+        "pin_by": maybe(0.15, lot.choice(("header:x-request-id", "user", "key")), ""),
+        "canary": maybe(0.15, Canary("/other", 0.0, "x-a"), None),
         "replay_safe": maybe(0.2, True, False),
         "load_balancer": lot.choice(("round_robin", "least_connections", "power_of_two", "least_load")),
         "retries": Retries(
@@ -138,7 +138,7 @@ def configuration(lot: random.Random) -> dict[str, Any]:
     return {
         "route": route,
         "provider": provider,
-        "upstream": {"max_in_flight": maybe(0.05, 4, 0)},
+        "upstream": {"max_in_flight": maybe(0.2, 4, 0)},
         "timeouts": maybe(0.2, {"first_byte_s": 20.0}, {}),
         "limit_rules": rules(lot),
         "prices": maybe(0.5, (ModelPrice("demo", 1.5, 6.0, 0.5), ModelPrice("*", 1.0, 1.0, 1.0)), ()),
@@ -205,6 +205,8 @@ def generated(seed: int) -> Generated:
                 head.append(("x-forwarded-for", lot.choice(("203.0.113.7", "198.51.100.1, 127.0.0.1", "2001:db8::1"))))
             if lot.random() < 0.2:
                 head.append(("connection", "close"))
+            if lot.random() < 0.3:
+                head.append(("x-a", lot.choice(("1", "caf\xe9"))))
             if not any(name.lower() == "content-type" for name, _ in head):
                 head.append(JSON)
         if lot.random() < 0.25:

@@ -19,7 +19,18 @@ from upstreams.faulty import FaultyUpstream
 from budgateway.auth.credential_store import CredentialSet
 from budgateway.auth.keys import digest_of, new_secret, start_of
 from budgateway.native import MAX_CACHED_PLANS, RequestHead
-from budgateway.records import Allowance, ApiKey, Auth, Issuer, LimitRule, ModelPrice, Permission, Secret, Tenant
+from budgateway.records import (
+    Allowance,
+    ApiKey,
+    Auth,
+    Canary,
+    Issuer,
+    LimitRule,
+    ModelPrice,
+    Permission,
+    Secret,
+    Tenant,
+)
 from budgateway.server.proxies import Proxies
 
 pytestmark = pytest.mark.integration
@@ -215,7 +226,7 @@ async def test_plans_of_more_models_than_fit_leave_one_by_one(tmp_path: Path) ->
             assert await status(client, request(0)) == 200
         assert native.served() == before + 3
         place = gateway.plane.snapshot.routes.compiled_routes[0].place
-        cached = sum(native.has_plan(place, 0, f"m{number}") for number in range(MAX_CACHED_PLANS + 50))
+        cached = sum(native.has_plan(place, 0, 0, f"m{number}") for number in range(MAX_CACHED_PLANS + 50))
         assert cached == MAX_CACHED_PLANS
 
 
@@ -302,6 +313,104 @@ async def test_a_connection_for_each_request_rides_and_is_closed(tmp_path: Path)
                 await client.closed()
         assert native.served() == before + 5
         await gateway.until(lambda: len(gateway.plane.server_state.connections) == 0, "no connection")
+
+
+async def test_a_split_rides_and_keeps_its_shares(tmp_path: Path) -> None:
+    """Three to one, in every few requests; the canary's header chooses it, and a pin stays where it is."""
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        FaultyUpstream(faults.chat()) as other,
+        FaultyUpstream(faults.chat()) as canary,
+        fast_gateway(
+            upstream,
+            tmp_path,
+            beside={"/other": other.url, "/canary": canary.url},
+            route={
+                "split": (("p", 3), ("/other", 1)),
+                "canary": Canary("/canary", 0.0, "x-canary"),
+                "pin_by": "header:x-session",
+            },
+        ) as (gateway, native),
+        Downstream(gateway.url) as client,
+    ):
+        plain = request_bytes("a", "POST", CHAT, BODY, JSON)
+        chosen = request_bytes("a", "POST", CHAT, BODY, [*JSON, ("X-Canary", "yes")])
+        await swept(gateway)
+        for _ in range(8):
+            await armed(client, native, plain)
+            await armed(client, native, chosen)
+        before, counts = native.served(), [len(one.requests) for one in (upstream, other, canary)]
+        for _ in range(80):
+            assert await status(client, plain) == 200
+        for _ in range(20):
+            assert await status(client, chosen) == 200
+        assert native.served() == before + 100
+        added = [len(one.requests) - count for one, count in zip((upstream, other, canary), counts, strict=True)]
+        assert abs(added[0] - 60) <= 3, added
+        assert (sum(added), added[2]) == (100, 20)
+        went = set()
+        for session in map(str, range(24)):
+            counts = [len(one.requests) for one in (upstream, other, canary)]
+            pinned = request_bytes("a", "POST", CHAT, BODY, [*JSON, ("X-Session", session)])
+            for _ in range(4):
+                assert await status(client, pinned) == 200
+            added = [len(one.requests) - count for one, count in zip((upstream, other, canary), counts, strict=True)]
+            assert sorted(added) == [0, 0, 4], session
+            went.add(tuple(added))
+        assert went == {(4, 0, 0), (0, 4, 0)}
+
+
+async def test_a_destination_that_is_out_is_skipped(tmp_path: Path) -> None:
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        FaultyUpstream(faults.chat()) as other,
+        fast_gateway(upstream, tmp_path, beside={"/other": other.url}, route={"split": (("p", 1), ("/other", 1))}) as (
+            gateway,
+            native,
+        ),
+        Downstream(gateway.url) as client,
+    ):
+        plain = request_bytes("a", "POST", CHAT, BODY, JSON)
+        await swept(gateway)
+        for _ in range(6):
+            await armed(client, native, plain)
+        gateway.plane.snapshot.routes.compiled_routes[0].destinations[1].balancer.selector.drain(0, True)
+        count = len(other.requests)
+        for _ in range(20):
+            assert await status(client, plain) == 200
+        assert len(other.requests) == count
+        await gateway.at_rest()
+
+
+async def test_a_limit_in_flight_rides_and_its_queue_is_served(tmp_path: Path) -> None:
+    """Two slots, eight clients at once: never more than two are with the upstream, and all are served."""
+    most = now = 0
+
+    async def counted(peer: Any, _: Any) -> None:
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        for _ in range(30):  # turns of the loop, so that others can come
+            await asyncio.sleep(0)
+        now -= 1
+        await peer.send(faults.chat_bytes())
+
+    async with (
+        FaultyUpstream(counted) as upstream,
+        fast_gateway(upstream, tmp_path, upstream={"max_in_flight": 2}) as (gateway, native),
+    ):
+        request = request_bytes("a", "POST", CHAT, BODY, JSON)
+
+        async def client(_: int) -> list[int]:
+            async with Downstream(gateway.url) as one:
+                return [await status(one, request) for _ in range(30)]
+
+        assert await asyncio.gather(*map(client, range(8))) == [[200] * 30] * 8
+        assert most == 2
+        async with Downstream(gateway.url) as one:
+            await armed(one, native, request)
+        await gateway.at_rest()
+        assert gateway.slots == 0
 
 
 def forwarded(lot: random.Random) -> list[tuple[str, str]]:

@@ -68,6 +68,12 @@ pub struct Needs {
     pub outcome: bool,
 }
 
+/// The pin of a key.
+#[must_use]
+pub fn pin_of(key: &[u8]) -> u64 {
+    rendezvous::hash(key)
+}
+
 impl<'a> Ask<'a> {
     /// A request of which only the time is known, and the upstreams that it cannot use.
     #[inline]
@@ -88,7 +94,7 @@ impl<'a> Ask<'a> {
     #[must_use]
     pub fn pinned(self, key: Option<&[u8]>) -> Self {
         Self {
-            pin: key.map(rendezvous::hash),
+            pin: key.map(pin_of),
             ..self
         }
     }

@@ -58,7 +58,35 @@ pub struct Look {
     pub signals: Signals,
 }
 
+impl Look {
+    /// True when it is neither drained nor out.
+    #[must_use]
+    pub fn is_available(&self, now_ns: u64) -> bool {
+        !self.drained && self.breaker != State::Open && self.out_until_ns <= now_ns && self.healthy != Some(false)
+    }
+}
+
 impl Selector {
+    /// True when some upstream is neither drained nor out.
+    #[must_use]
+    pub fn is_available(&self, now_ns: u64) -> bool {
+        self.usable(now_ns).next().is_some()
+    }
+
+    /// True when an upstream that is neither drained nor out is below its in-flight limit.
+    #[must_use]
+    pub fn has_room(&self, now_ns: u64) -> bool {
+        self.usable(now_ns)
+            .any(|candidate| candidate.limit == 0 || self.load(candidate) < u64::from(candidate.limit))
+    }
+
+    fn usable(&self, now_ns: u64) -> impl Iterator<Item = &Candidate> {
+        let looks = (0..self.candidates.len()).map(move |index| self.look(index, now_ns));
+        let both = self.candidates.iter().zip(looks);
+        both.filter(move |(_, look)| look.as_ref().is_ok_and(|look| look.is_available(now_ns)))
+            .map(|(candidate, _)| candidate)
+    }
+
     /// Ejects upstreams that fail repeatedly.
     #[must_use]
     pub fn ejecting(mut self, settings: outlier::Settings) -> Self {

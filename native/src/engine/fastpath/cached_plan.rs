@@ -1,5 +1,6 @@
 //! Cached plans: the pipeline's decisions about exchanges of one kind.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use budgateway_core::clock_cache::ClockCache;
@@ -9,8 +10,10 @@ use pyo3::prelude::*;
 use crate::engine::sockets::{Idle, Transport};
 use crate::head::RequestHeadWriter;
 use crate::limits::{LimitSet, Price};
+use crate::queue::Queue;
 use crate::redact::Redactor;
 use crate::select::Selector;
+use crate::shape::Split;
 
 /// Maximum cached plans; beyond it, one that is not in use makes room for a new one.
 pub(crate) const MAX_CACHED_PLANS: usize = 4096;
@@ -37,6 +40,73 @@ pub(super) struct CachedPlan {
     /// A bit for each upstream that does not serve the model.
     pub(super) without: u64,
     pub(super) targets: Vec<Target>,
+    /// The queue for them, where they have a limit in flight, and the callback that gives a freed slot to it.
+    pub(super) queue: Option<(Py<Queue>, Py<PyAny>)>,
+}
+
+/// The choice of a destination among those of one route, and what pins a client to an upstream.
+pub(super) struct RouteShape {
+    pub(super) pin: Option<PinBy>,
+    pub(super) split: Option<Py<Split>>,
+    /// A header and its value ("": any) that choose the last destination.
+    pub(super) canary: Option<(String, String)>,
+    pub(super) destinations: Vec<DestinationPart>,
+}
+
+/// The origin of a pin.
+pub(super) enum PinBy {
+    Header(String),
+    /// The body's `user`.
+    User,
+    /// The limits' subject: the principal, or the client's network.
+    Key,
+}
+
+/// The shape's part: `CachedShape`.
+#[derive(FromPyObject)]
+pub(super) struct ShapePart {
+    pin_kind: String,
+    pin_header: String,
+    split: Option<Py<Split>>,
+    canary: Option<(String, String)>,
+    destinations: Vec<DestinationPart>,
+}
+
+/// A destination: `CachedDestination`.
+#[derive(FromPyObject)]
+pub(super) struct DestinationPart {
+    pub(super) selector: Py<Selector>,
+    pub(super) queue: Option<Py<Queue>>,
+}
+
+impl RouteShape {
+    pub(super) fn new(part: ShapePart) -> Self {
+        let pin = match part.pin_kind.as_str() {
+            "header" => Some(PinBy::Header(part.pin_header)),
+            "user" => Some(PinBy::User),
+            "key" => Some(PinBy::Key),
+            _ => None,
+        };
+        Self {
+            pin,
+            split: part.split,
+            canary: part.canary,
+            destinations: part.destinations,
+        }
+    }
+}
+
+impl DestinationPart {
+    pub(super) fn is_available(&self, now_ns: u64) -> bool {
+        self.selector.get().inner.is_available(now_ns)
+    }
+
+    /// True when an exchange would not have to wait.
+    pub(super) fn has_room(&self, now_ns: u64) -> bool {
+        self.queue
+            .as_ref()
+            .is_none_or(|queue| !queue.get().is_wanted() && self.selector.get().inner.has_room(now_ns))
+    }
 }
 
 /// The identity stage's part of a plan: `CachedIdentity` of `budgateway.exchange.cached_plan`. The parts are read
@@ -50,6 +120,8 @@ pub(super) struct IdentityPart {
 #[derive(FromPyObject)]
 pub(super) struct RoutePart {
     pub(super) place: usize,
+    /// The index of its destination.
+    pub(super) destination: usize,
     labels: (u32, u32, u32),
     max_body_bytes: usize,
     time_limit_ns: i64,
@@ -78,6 +150,8 @@ pub(super) struct ChoicePart {
     selector: Py<Selector>,
     left_out: u64,
     targets: Vec<TargetPart>,
+    queue: Option<Py<Queue>>,
+    serve: Option<Py<PyAny>>,
 }
 
 /// A target of the choice: `budgateway.transport.client_cy.Target`.
@@ -122,6 +196,7 @@ impl CachedPlan {
             selector: choice.selector,
             without: choice.left_out,
             targets: choice.targets.into_iter().map(target).collect(),
+            queue: choice.queue.zip(choice.serve),
         }
     }
 }
@@ -163,12 +238,23 @@ impl Target {
     }
 }
 
-/// All cached plans, by route, class of principals and model.
+/// All cached plans, by route, destination, class of principals and model; and the shapes of routes.
 pub(super) struct PlanCache {
     all: ClockCache<Box<[u8]>, Arc<CachedPlan>>,
     /// A cache of one: most requests are of the same kind as the previous one.
     last: Option<(Box<[u8]>, Arc<CachedPlan>)>,
     key: Vec<u8>,
+    shapes: HashMap<usize, Arc<RouteShape>>,
+}
+
+/// A plan's key.
+#[derive(Clone, Copy)]
+pub(super) struct Kind<'a> {
+    pub(super) route: usize,
+    /// The index of the route's destination.
+    pub(super) destination: usize,
+    pub(super) principal_class: u32,
+    pub(super) model: &'a [u8],
 }
 
 impl Default for PlanCache {
@@ -177,26 +263,21 @@ impl Default for PlanCache {
             all: ClockCache::new(MAX_CACHED_PLANS),
             last: None,
             key: Vec::new(),
+            shapes: HashMap::new(),
         }
     }
 }
 
 impl PlanCache {
     /// Caches a plan. Returns what it replaces, to be dropped when no lock is held.
-    pub(super) fn insert(
-        &mut self,
-        route: usize,
-        principal_class: u32,
-        model: &[u8],
-        plan: CachedPlan,
-    ) -> [Option<Arc<CachedPlan>>; 2] {
-        self.plan_key(route, principal_class, model);
+    pub(super) fn insert(&mut self, kind: Kind<'_>, plan: CachedPlan) -> [Option<Arc<CachedPlan>>; 2] {
+        self.plan_key(kind);
         let last = self.last.take().map(|(_, plan)| plan);
         [last, self.all.insert(self.key.as_slice().into(), Arc::new(plan))]
     }
 
-    pub(super) fn get(&mut self, route: usize, principal_class: u32, model: &[u8]) -> Option<Arc<CachedPlan>> {
-        self.plan_key(route, principal_class, model);
+    pub(super) fn get(&mut self, kind: Kind<'_>) -> Option<Arc<CachedPlan>> {
+        self.plan_key(kind);
         if let Some((key, plan)) = &self.last
             && **key == *self.key
         {
@@ -214,9 +295,18 @@ impl PlanCache {
         Some(plan)
     }
 
-    pub(super) fn contains(&mut self, route: usize, principal_class: u32, model: &[u8]) -> bool {
-        self.plan_key(route, principal_class, model);
+    pub(super) fn contains(&mut self, kind: Kind<'_>) -> bool {
+        self.plan_key(kind);
         self.all.contains(self.key.as_slice())
+    }
+
+    /// Sets the shape of a route; it stays the same as long as the route does.
+    pub(super) fn shape(&mut self, route: usize, shape: impl FnOnce() -> RouteShape) {
+        self.shapes.entry(route).or_insert_with(|| Arc::new(shape()));
+    }
+
+    pub(super) fn shape_of(&self, route: usize) -> Option<Arc<RouteShape>> {
+        self.shapes.get(&route).cloned()
     }
 
     /// Removes all plans and returns them, to be dropped when no lock is held.
@@ -224,10 +314,11 @@ impl PlanCache {
         std::mem::take(self)
     }
 
-    fn plan_key(&mut self, route: usize, principal_class: u32, model: &[u8]) {
+    fn plan_key(&mut self, kind: Kind<'_>) {
         self.key.clear();
-        self.key.extend_from_slice(&(route as u32).to_le_bytes());
-        self.key.extend_from_slice(&principal_class.to_le_bytes());
-        self.key.extend_from_slice(model);
+        self.key.extend_from_slice(&(kind.route as u32).to_le_bytes());
+        self.key.extend_from_slice(&(kind.destination as u32).to_le_bytes());
+        self.key.extend_from_slice(&kind.principal_class.to_le_bytes());
+        self.key.extend_from_slice(kind.model);
     }
 }

@@ -34,6 +34,8 @@ pub(super) struct FastExchange {
     pub(super) model: Range<usize>,
     pub(super) request_id: RequestId,
     pub(super) plan: Arc<CachedPlan>,
+    /// The index of the route's destination.
+    pub(super) destination: usize,
     pub(super) client: Client,
     /// The client's credential, where credentials matter and it sent one.
     pub(super) credential: Option<Arc<Credential>>,
@@ -52,6 +54,7 @@ pub(crate) struct Resumable {
     head: Py<RequestHead>,
     data: Py<PyBytes>,
     request_id: String,
+    destination: usize,
     index: usize,
     note: Note,
     reservation: Option<Py<Reservation>>,
@@ -265,6 +268,7 @@ impl FastExchange {
             protocol.call_method0(intern!(py, "close"))?;
         }
         self.release(Verdict::Success, Some(response), now_ns);
+        self.serve(py)?;
         let (Some(target), Some(lent)) = (self.plan.targets.get(self.pick.index), self.lent) else {
             return Ok(());
         };
@@ -293,6 +297,7 @@ impl FastExchange {
             data,
             head,
             request_id,
+            destination,
             credential,
             pick,
             reservation,
@@ -312,6 +317,7 @@ impl FastExchange {
             head,
             data,
             request_id: text(&request_id).to_owned(),
+            destination,
             index: pick.index,
             note: pick.note,
             reservation,
@@ -334,6 +340,7 @@ impl FastExchange {
     pub(super) fn abandon(self: Box<Self>, py: Python<'_>) -> PyResult<()> {
         self.detach();
         self.release(Verdict::Neutral, None, now_ns());
+        self.serve(py)?;
         if let Some(reservation) = &self.reservation {
             reservation.undo();
         }
@@ -363,6 +370,14 @@ impl FastExchange {
         self.down.get().state().interception.interest = Interest::None;
         if let Some(up) = self.up() {
             up.get().state().interception.interest = Interest::None;
+        }
+    }
+
+    /// Gives the slot that was released to an exchange that waits for it.
+    fn serve(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.plan.queue {
+            Some((queue, serve)) if queue.get().is_wanted() => serve.call0(py).map(drop),
+            _ => Ok(()),
         }
     }
 

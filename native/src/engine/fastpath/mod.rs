@@ -18,7 +18,7 @@ use budgateway_core::forwarded::{BlockError, TrustedProxies};
 use budgateway_core::head as core;
 use budgateway_core::head::{Known, flag};
 use budgateway_core::route::{Answer, Request};
-use budgateway_core::select::{Ask, Pick};
+use budgateway_core::select::{Ask, Pick, pin_of};
 use budgateway_core::slab::{Key, Slab};
 use budgateway_core::{limit, price};
 use pyo3::prelude::*;
@@ -34,11 +34,15 @@ use crate::ledger::Ledger;
 use crate::limits::{LimitSet, Reservation, Size};
 use crate::queue::WaitingCount;
 use crate::route::RouteTable;
+use crate::shape::Split;
 
 pub(crate) use cached_plan::MAX_CACHED_PLANS;
 pub(crate) use exchange::{JOINED_BYTES, Resumable};
 
-use cached_plan::{BodyPart, CachedPlan, ChoicePart, IdentityPart, Lent, LimitsPart, PlanCache, RoutePart};
+use cached_plan::{
+    BodyPart, CachedPlan, ChoicePart, IdentityPart, Kind, Lent, LimitsPart, PinBy, PlanCache, RoutePart, RouteShape,
+    ShapePart,
+};
 use exchange::{FastExchange, RequestId, Response};
 use parser::Parser;
 
@@ -190,29 +194,42 @@ impl FastPath {
         drop(dropped);
     }
 
-    #[pyo3(signature = (model, identity, route, limits, body, choice, /))]
+    #[pyo3(signature = (model, shape, identity, route, limits, body, choice, /))]
+    #[allow(clippy::too_many_arguments, reason = "the stages' parts, once a plan")]
     fn insert(
         &self,
         model: &str,
+        shape: Option<ShapePart>,
         identity: IdentityPart,
         route: RoutePart,
         limits: LimitsPart,
         body: BodyPart,
         choice: ChoicePart,
     ) {
-        let place = route.place;
+        let kind = Kind {
+            route: route.place,
+            destination: route.destination,
+            principal_class: identity.principal_class,
+            model: model.as_bytes(),
+        };
         let plan = CachedPlan::new(route, limits, body, choice, self.slack_ns);
         let mut state = self.state();
-        let replaced = state
-            .plans
-            .insert(place, identity.principal_class, model.as_bytes(), plan);
+        if let Some(shape) = shape {
+            state.plans.shape(kind.route, || RouteShape::new(shape));
+        }
+        let replaced = state.plans.insert(kind, plan);
         drop(state);
         drop(replaced);
     }
 
-    #[pyo3(signature = (place, principal_class, model, /))]
-    fn has_plan(&self, place: usize, principal_class: u32, model: &str) -> bool {
-        self.state().plans.contains(place, principal_class, model.as_bytes())
+    #[pyo3(signature = (route, destination, principal_class, model, /))]
+    fn has_plan(&self, route: usize, destination: usize, principal_class: u32, model: &str) -> bool {
+        self.state().plans.contains(Kind {
+            route,
+            destination,
+            principal_class,
+            model: model.as_bytes(),
+        })
     }
 
     #[pyo3(signature = (now_ns, /))]
@@ -362,9 +379,21 @@ impl FastPath {
         if said.is_stream {
             return Ok(false);
         }
-        let Some((plan, credential)) = self.plan(py, &head, bytes, model, started_ns) else {
+        let Some(client) = self.client(own, &head, bytes) else {
             return Ok(false);
         };
+        let asked = Asked {
+            head: &head,
+            bytes,
+            model,
+            user: said.user.map(|span| body.get(span).unwrap_or_default()),
+            client: &client,
+            now_ns: started_ns,
+        };
+        let Some(found) = self.plan(py, &asked) else {
+            return Ok(false);
+        };
+        let plan = &found.plan;
         if plan.by_origin && head.find(bytes, b"origin").is_some() {
             return Ok(false);
         }
@@ -378,22 +407,24 @@ impl FastPath {
             prompt: price::prompt_tokens(body.len() as u64),
             output: said.max_tokens,
         };
-        let Some(client) = self.client(own, &head, bytes) else {
-            return Ok(false);
-        };
-        let asker = Asker {
-            client: &client,
-            credential: credential.as_deref(),
-            model,
-        };
         let Some(Taken {
             reservation,
             pick,
             lent,
-        }) = self.take(py, &plan, &asker, body.len(), &size, started_ns)
+        }) = self.take(py, &asked, &found, body.len(), &size)
         else {
             return Ok(false);
         };
+        let Found {
+            plan,
+            credential,
+            destination,
+            turn,
+            ..
+        } = found;
+        if let Some(split) = turn {
+            split.get().inner.take_turn();
+        }
         let request_id = match head.request_id(bytes) {
             Some(given) => RequestId::from_slice(given),
             None => self.ids.get().give(|id| RequestId::from_slice(id.as_bytes())),
@@ -407,6 +438,7 @@ impl FastPath {
             model: name,
             request_id,
             plan,
+            destination,
             client,
             credential,
             pick,
@@ -430,15 +462,9 @@ impl FastPath {
         Ok(true)
     }
 
-    /// Finds the plan of a request, and the credential in it.
-    fn plan(
-        &self,
-        py: Python<'_>,
-        head: &core::RequestHead,
-        bytes: &[u8],
-        model: &str,
-        now_ns: i64,
-    ) -> Option<(Arc<CachedPlan>, Option<Arc<Credential>>)> {
+    /// Finds the plan of a request, the credential in it, and its destination.
+    fn plan(&self, py: Python<'_>, asked: &Asked<'_>) -> Option<Found> {
+        let Asked { head, bytes, model, .. } = *asked;
         let mut state = self.state();
         let answer = state.table.as_ref()?.get().inner.find_safely(&Request {
             method: head.method(bytes),
@@ -452,13 +478,27 @@ impl FastPath {
         if let Some(credentials) = &state.credentials
             && let Some((source, value)) = credential_in(head, bytes)
         {
-            let now_s = (state.epoch_ns + now_ns) as f64 / 1e9;
+            let now_s = (state.epoch_ns + asked.now_ns) as f64 / 1e9;
             // A plan for everybody would not do: its route may know the principal that this credential does not show.
             credential = Some(credentials.bind(py).get().find_or_verify(source, value, now_s)?);
         }
-        let class = credential.as_ref().map_or(0, |credential| credential.class);
-        let plan = state.plans.get(route, class, model.as_bytes())?;
-        Some((plan, credential))
+        let mut found = Destination::default();
+        if let Some(shape) = state.plans.shape_of(route) {
+            found = asked.destination(py, &shape, credential.as_deref())?;
+        }
+        let plan = state.plans.get(Kind {
+            route,
+            destination: found.index,
+            principal_class: credential.as_ref().map_or(0, |credential| credential.class),
+            model: model.as_bytes(),
+        })?;
+        Some(Found {
+            plan,
+            credential,
+            destination: found.index,
+            pin: found.pin,
+            turn: found.turn,
+        })
     }
 
     /// The client of a request: the peer, or the one that a trusted proxy names. `None`: Python has to read it.
@@ -481,21 +521,23 @@ impl FastPath {
 
     /// Acquires what an exchange needs: its limits' reservation, a slot at an upstream and an idle connection if there is
     /// one. `None`: refused, and nothing is held.
-    fn take(
-        &self,
-        py: Python<'_>,
-        plan: &CachedPlan,
-        asker: &Asker<'_>,
-        body_bytes: usize,
-        size: &Size,
-        now_ns: i64,
-    ) -> Option<Taken> {
-        let time = now_ns.unsigned_abs();
-        let Asker {
+    fn take(&self, py: Python<'_>, asked: &Asked<'_>, found: &Found, body_bytes: usize, size: &Size) -> Option<Taken> {
+        let Asked {
             client: Client { network, .. },
-            credential,
             model,
-        } = *asker;
+            now_ns,
+            ..
+        } = *asked;
+        let (plan, credential) = (&*found.plan, found.credential.as_deref());
+        let time = now_ns.unsigned_abs();
+        // Those that wait for an upstream go first.
+        if plan
+            .queue
+            .as_ref()
+            .is_some_and(|(queue, _)| queue.get().inner.depth() > 0)
+        {
+            return None;
+        }
         let reservation = match &plan.limits {
             Some(limits) => {
                 let [user, key, tenant] = credential.map_or([network, network, ""], |credential| {
@@ -523,7 +565,10 @@ impl FastPath {
             None => None,
         };
         let selector = &plan.selector.get().inner;
-        let mut ask = Ask::new(time, plan.without);
+        let mut ask = Ask {
+            pin: found.pin,
+            ..Ask::new(time, plan.without)
+        };
         if selector.needs().request {
             let asker = credential.map_or(&**network, |credential| &credential.id);
             ask = Ask {
@@ -632,11 +677,81 @@ impl FastPath {
     }
 }
 
-/// A request's client, and the model that it asks for.
-struct Asker<'a> {
-    client: &'a Client,
-    credential: Option<&'a Credential>,
+/// A request, as far as the choice of its plan needs it.
+struct Asked<'a> {
+    head: &'a core::RequestHead,
+    bytes: &'a [u8],
     model: &'a str,
+    /// The body's `user`, as it is written.
+    user: Option<&'a [u8]>,
+    client: &'a Client,
+    now_ns: i64,
+}
+
+/// The plan of a request, and what else was found out for it.
+struct Found {
+    plan: Arc<CachedPlan>,
+    credential: Option<Arc<Credential>>,
+    /// The index of the route's destination.
+    destination: usize,
+    pin: Option<u64>,
+    /// The split whose turn the request takes.
+    turn: Option<Py<Split>>,
+}
+
+/// A destination of a route.
+#[derive(Default)]
+struct Destination {
+    index: usize,
+    pin: Option<u64>,
+    turn: Option<Py<Split>>,
+}
+
+impl Asked<'_> {
+    /// The destination that the route's shape chooses. `None`: the pipeline has to choose, because a destination is out
+    /// or full, or because Python reads the pin otherwise.
+    fn destination(&self, py: Python<'_>, shape: &RouteShape, credential: Option<&Credential>) -> Option<Destination> {
+        let header = |name: &str| match self.head.find(self.bytes, name.as_bytes()) {
+            None => Some(None),
+            Some(field) => Some(field.value(self.bytes)).filter(|value| value.is_ascii()).map(Some),
+        };
+        let pin: Option<&[u8]> = match &shape.pin {
+            None => None,
+            Some(PinBy::Header(name)) => header(name)?,
+            // With escapes, the text is another one.
+            Some(PinBy::User) => match self.user {
+                Some(user) if user.contains(&b'\\') => return None,
+                user => user,
+            },
+            Some(PinBy::Key) => Some(
+                credential
+                    .map_or(&*self.client.network, |credential| &credential.id)
+                    .as_bytes(),
+            ),
+        };
+        let now_ns = self.now_ns.unsigned_abs();
+        let found = |index: usize, turn: Option<Py<Split>>| Destination {
+            index,
+            pin: pin.map(pin_of),
+            turn,
+        };
+        if let Some((name, value)) = &shape.canary
+            && let Some(said) = header(name)?
+            && (value.is_empty() || said == value.as_bytes())
+        {
+            let last = shape.destinations.len().checked_sub(1)?;
+            return shape.destinations[last].is_available(now_ns).then(|| found(last, None));
+        }
+        let Some(split) = &shape.split else {
+            return Some(found(0, None));
+        };
+        let index = split.get().inner.peek(pin, 0)?;
+        let destination = shape.destinations.get(index)?;
+        if !destination.is_available(now_ns) || (pin.is_none() && !destination.has_room(now_ns)) {
+            return None;
+        }
+        Some(found(index, pin.is_none().then(|| split.clone_ref(py))))
+    }
 }
 
 /// The resources of an exchange that was admitted.

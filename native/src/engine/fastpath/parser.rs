@@ -1,12 +1,12 @@
 //! The parser of record, for complete messages.
 //!
-//! Clients send the same head with every request, except for its length, and so do servers within a second: a head that
-//! the parser accepted before is not parsed again.
+//! Clients send the same head with every request but for a few values, and so do servers: a head that the parser accepted
+//! before is not parsed again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use budgateway_core::head::{Field, HeadCache, Known};
+use budgateway_core::head::{Field, HeadCache};
 use budgateway_core::read_buffers::BUFFER_BYTES;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
@@ -66,10 +66,7 @@ impl Parser {
         let Some((head, body)) = data.bytes(py).split_at_checked(size) else {
             return Ok(false);
         };
-        let mut lengths = fields.iter().filter(|field| field.known == Known::ContentLength);
-        let length = lengths.next().filter(|_| lengths.next().is_none());
-        let length = length.map(|field| field.value_span().range()).unwrap_or_default();
-        if !body.is_empty() && self.head_cache().contains(head, &length) {
+        if !body.is_empty() && self.head_cache().contains(head, fields) {
             return Ok(true);
         }
         let is_whole = match data {
@@ -80,7 +77,7 @@ impl Parser {
             }
         };
         if is_whole {
-            self.head_cache().insert(head, &length);
+            self.head_cache().insert(head, fields);
         } else {
             // After an error, the parser stopped in the middle of a message; replace it.
             let fresh = fresh(py, &self.make, &self.ended)?;
