@@ -748,12 +748,12 @@ class FastPath:
     and how."""
 
     def __new__(
-        cls, *, ids: RequestIds, ledger: Ledger, requests: Callable[[object], object],
+        cls, *, ids: RequestIds, ledger: Ledger, dialects: Sequence[tuple[str, str]], requests: Callable[[object], object],
         responses: Callable[[object], object], doubtful: Sequence[bytes], resume: Callable[[Resumable], None],
         released: Callable[[], None],
         flush: Callable[[], None] | None, block_bytes: int, quiet_ns: int, slack_ns: int, epoch_ns: int,
     ) -> FastPath:  # fmt: skip
-        """`requests` and `responses` make parsers that report to their argument (httptools); `resume` continues an
+        """`dialects`: see HeadReader. `requests` and `responses` make parsers that report to their argument (httptools); `resume` continues an
         exchange that is given up; `released` is called when a lease ended while requests wait; `flush` is called when `block_bytes` of access lines are buffered. `sweep` gives up
         exchanges after `quiet_ns` of silence and `slack_ns` before their deadline. `epoch_ns`: see `set_clock`."""
     def set_clock(self, epoch_ns: int, /) -> None: ...  # the wall clock less the monotonic one
@@ -788,7 +788,7 @@ class FastPath:
         """Cache a plan for all requests of a class of principals for a model on a route. The parts are those of
         budgateway.exchange.cached_plan: CachedShape (or None), CachedIdentity, CachedRoute, CachedLimits, CachedBody
         and CachedChoice."""
-    def has_plan(self, route: int, destination: int, principal_class: int, model: str, /) -> bool: ...  # by indices
+    def has_plan(self, route: int, destination: int, dialect: int, principal_class: int, model: str, /) -> bool: ...
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # give up after a timeout or `quiet_ns` of silence
     def fall_back(self) -> None: ...  # the exchanges in flight, to `resume`

@@ -23,6 +23,7 @@ from budgateway.proxy.pipeline_cy import stages_of
 from budgateway.server.framing_cy import request_parser
 from budgateway.server.proxies import blocks_of
 from budgateway.transport.client_cy import response_parser
+from budgateway.wire.dialects import RULES
 from budgateway.wire.inference import ERROR_BODIES
 
 if TYPE_CHECKING:
@@ -58,12 +59,14 @@ class FastPath:
     def __init__(self, relay: Relay, recorder: Recorder, epoch_ns: int) -> None:
         """`epoch_ns`: the wall clock less the monotonic one."""
         self._relay = relay
-        # Kinds of requests that cannot ride, by route, destination, class of principals and model; the oldest makes room.
-        self._uncommon: dict[tuple[int, int, int, str], None] = {}
+        # Kinds of requests that cannot ride, by route, destination, dialect, class of principals and
+        # model; the oldest makes room.
+        self._uncommon: dict[tuple[int, int, int, int, str], None] = {}
         relay.fastpath = self
         self.native = native.FastPath(
             ids=relay.ids,
             ledger=recorder.ledger,
+            dialects=RULES,
             requests=request_parser,
             responses=response_parser,
             doubtful=list(ERROR_BODIES),
@@ -112,7 +115,8 @@ class FastPath:
             return
         if x.destination not in route.destinations:
             return  # a fallback has answered
-        kind = (route.place, route.destinations.index(x.destination), identity.principal_class, x.model)
+        destination = route.destinations.index(x.destination)
+        kind = (route.place, destination, x.dialect, identity.principal_class, x.model)
         if kind in self._uncommon:
             return
         if not self.native.has_plan(*kind):

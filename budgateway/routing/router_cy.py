@@ -224,6 +224,7 @@ class Router:
         return CachedRoute(
             compiled.place,
             compiled.destinations.index(destination),
+            x.dialect,
             (compiled.label, destination.label, x.model_label),
             compiled.max_body_bytes,
             min(compiled.first_byte_ns, compiled.total_ns),

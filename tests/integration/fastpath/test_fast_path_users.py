@@ -226,7 +226,8 @@ async def test_plans_of_more_models_than_fit_leave_one_by_one(tmp_path: Path) ->
             assert await status(client, request(0)) == 200
         assert native.served() == before + 3
         place = gateway.plane.snapshot.routes.compiled_routes[0].place
-        cached = sum(native.has_plan(place, 0, 0, f"m{number}") for number in range(MAX_CACHED_PLANS + 50))
+        dialect = 1  # the first of wire.dialects
+        cached = sum(native.has_plan(place, 0, dialect, 0, f"m{number}") for number in range(MAX_CACHED_PLANS + 50))
         assert cached == MAX_CACHED_PLANS
 
 
@@ -245,6 +246,25 @@ async def test_an_exchange_that_is_given_up_keeps_its_principal(tmp_path: Path) 
         assert native.served() == count
         last = (await gateway.lines(count + 2))[-1]
         assert (last["principal"], last["status"]) == ("jwt:own:second", 200)
+
+
+async def test_another_dialect_does_not_ride_on_a_plan(tmp_path: Path) -> None:
+    """One route, one model: what the upstream does not speak is translated, whoever asked before."""
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        fast_gateway(upstream, tmp_path) as (gateway, native),
+        Downstream(gateway.url) as client,
+    ):
+        await swept(gateway)
+        messages = json.dumps(
+            {"model": "demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        ).encode()
+        for _ in range(3):
+            await armed(client, native, request_bytes("a", "POST", CHAT, BODY, JSON))
+            await client.send(request_bytes("a", "POST", "/v1/messages", messages, JSON))
+            answer = await client.answer()
+            assert (answer.status, answer.json()["type"]) == (200, "message")
+            assert upstream.requests[-1].target == CHAT
 
 
 # ---------------------------------------------------------------- everyday features

@@ -122,6 +122,7 @@ pub(super) struct RoutePart {
     pub(super) place: usize,
     /// The index of its destination.
     pub(super) destination: usize,
+    pub(super) dialect: usize,
     labels: (u32, u32, u32),
     max_body_bytes: usize,
     time_limit_ns: i64,
@@ -238,7 +239,7 @@ impl Target {
     }
 }
 
-/// All cached plans, by route, destination, class of principals and model; and the shapes of routes.
+/// All cached plans, by route, destination, dialect, class of principals and model; and the shapes of routes.
 pub(super) struct PlanCache {
     all: ClockCache<Box<[u8]>, Arc<CachedPlan>>,
     /// A cache of one: most requests are of the same kind as the previous one.
@@ -253,6 +254,8 @@ pub(super) struct Kind<'a> {
     pub(super) route: usize,
     /// The index of the route's destination.
     pub(super) destination: usize,
+    /// The client's dialect.
+    pub(super) dialect: usize,
     pub(super) principal_class: u32,
     pub(super) model: &'a [u8],
 }
@@ -318,6 +321,7 @@ impl PlanCache {
         self.key.clear();
         self.key.extend_from_slice(&(kind.route as u32).to_le_bytes());
         self.key.extend_from_slice(&(kind.destination as u32).to_le_bytes());
+        self.key.push(kind.dialect as u8);
         self.key.extend_from_slice(&kind.principal_class.to_le_bytes());
         self.key.extend_from_slice(kind.model);
     }

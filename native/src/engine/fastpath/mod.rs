@@ -51,6 +51,7 @@ pub(crate) struct FastPath {
     ids: Py<RequestIds>,
     peeker: Py<Peeker>,
     ledger: Py<Ledger>,
+    dialects: core::Dialects,
     requests: Parser,
     responses: Parser,
     writer: core::ResponseHeadWriter,
@@ -95,13 +96,14 @@ struct State {
 impl FastPath {
     #[new]
     #[pyo3(signature = (
-        *, ids, ledger, requests, responses, doubtful, resume, released, flush, block_bytes, quiet_ns, slack_ns, epoch_ns
+        *, ids, ledger, dialects, requests, responses, doubtful, resume, released, flush, block_bytes, quiet_ns, slack_ns, epoch_ns
     ))]
     #[allow(clippy::too_many_arguments, reason = "keywords, once a worker")]
     fn new(
         py: Python<'_>,
         ids: Py<RequestIds>,
         ledger: Py<Ledger>,
+        dialects: Vec<(String, String)>,
         requests: Py<PyAny>,
         responses: Py<PyAny>,
         doubtful: Vec<PyBackedBytes>,
@@ -118,6 +120,7 @@ impl FastPath {
             ids,
             peeker: Py::new(py, Peeker::usual()?)?,
             ledger,
+            dialects: core::Dialects::new(dialects.iter().map(|(method, path)| (method.as_str(), path.as_str()))),
             requests: Parser::new(py, requests)?,
             responses: Parser::new(py, responses)?,
             writer,
@@ -209,6 +212,7 @@ impl FastPath {
         let kind = Kind {
             route: route.place,
             destination: route.destination,
+            dialect: route.dialect,
             principal_class: identity.principal_class,
             model: model.as_bytes(),
         };
@@ -222,11 +226,12 @@ impl FastPath {
         drop(replaced);
     }
 
-    #[pyo3(signature = (route, destination, principal_class, model, /))]
-    fn has_plan(&self, route: usize, destination: usize, principal_class: u32, model: &str) -> bool {
+    #[pyo3(signature = (route, destination, dialect, principal_class, model, /))]
+    fn has_plan(&self, route: usize, destination: usize, dialect: usize, principal_class: u32, model: &str) -> bool {
         self.state().plans.contains(Kind {
             route,
             destination,
+            dialect,
             principal_class,
             model: model.as_bytes(),
         })
@@ -489,6 +494,7 @@ impl FastPath {
         let plan = state.plans.get(Kind {
             route,
             destination: found.index,
+            dialect: self.dialects.of(head.method(bytes), head.path(bytes)),
             principal_class: credential.as_ref().map_or(0, |credential| credential.class),
             model: model.as_bytes(),
         })?;
