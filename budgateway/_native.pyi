@@ -1257,6 +1257,9 @@ class AnswerTranslation:
     def feed(self, data: bytes) -> bytes:
         """Translate bytes of the upstream's answer, cut anywhere; return whole events of the client's dialect."""
 
+    def fail(self, kind: str, message: str) -> bytes:
+        """Return the event that ends a stream with an error; `kind` is Anthropic's word for it."""
+
     def finish(self) -> bytes:
         """Return the closing events, or the document. Called once, for an answer that came whole."""
 

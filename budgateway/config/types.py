@@ -13,7 +13,7 @@ from budgateway.config.problems import shown
 from budgateway.kinds import KINDS
 from budgateway.native import POLICIES
 from budgateway.records import METHODS
-from budgateway.wire.dialects import NAMES
+from budgateway.wire.dialects import DIALECTS
 
 # Users copy these from a `curl` line, instead of the base URL in front of them.
 CALLS = ("/chat/completions", "/completions", "/embeddings", "/responses", "/messages", "/models")
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     PolicyName = str
 else:
     KindName = Literal[tuple(KINDS)]
-    DialectName = Literal[tuple(name for name in NAMES if "." in name)]
+    DialectName = Literal[tuple(dialect.name for dialect in DIALECTS if dialect.name and dialect.method)]
     PolicyName = Literal[tuple(POLICIES)]
 NOT_A_REFERENCE = 'must be a reference to a secret, never the secret itself: write "env:NAME" or "file:PATH"'
 

@@ -137,11 +137,11 @@ class TranslatingPump:
     def __init__(self, answer: BodyPump, events: Events, frame: bool) -> None:
         """`answer` unframes and scans the upstream's bytes; `frame`: the client gets chunks."""
         self.answer = answer
+        self.events = events
         self.passed = 0  # body bytes for the client, without framing
         self.between_events = True  # only whole events are written
         self.text = b""
         self._is_finished = False
-        self._events = events
         self._frames = frame
 
     def feed(self, data: bytes) -> bytes | None:
@@ -151,7 +151,7 @@ class TranslatingPump:
             return None
         if len(self.text) < TEXT_BYTES:
             self.text += data
-        return self._framed(self._events.feed(data)) or None
+        return self._framed(self.events.feed(data)) or None
 
     def finish(self) -> bytes:
         """Return the end of the translated body, and of its framing; nothing when called again."""
@@ -159,8 +159,8 @@ class TranslatingPump:
             return b""
         self._is_finished = True
         rest = self.answer.finish()
-        out = self._events.feed(rest) if rest else b""
-        out = self._framed(out + self._events.finish())
+        out = self.events.feed(rest) if rest else b""
+        out = self._framed(out + self.events.finish())
         return out + b"0\r\n\r\n" if self._frames else out
 
     @property

@@ -25,6 +25,7 @@ DIALECTS = (
     Dialect("openai.responses", "*/v1/responses", typed_events=True),
     Dialect("anthropic.messages", "*/v1/messages", family="anthropic"),
     Dialect("anthropic.count", "*/v1/messages/count_tokens", family="anthropic"),
+    Dialect("gemini.generate", "*/v1beta/models/*"),
     # The rest of these APIs: it is passed on, and only errors of the gateway have their shape.
     Dialect("anthropic", "*/v1/messages", method="", family="anthropic"),
     Dialect("anthropic.batches", "*/v1/messages/*", method="", family="anthropic"),

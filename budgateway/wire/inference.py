@@ -15,6 +15,8 @@ ERROR_BODIES = (
     b'{"object":"error"',
     b'{"object": "error"',
 )
+# Words of an error about a prompt that exceeds the model's context: OpenAI's code, engines', Anthropic's and Gemini's.
+_CONTEXT = (b"context_length_exceeded", b"context length", b"prompt is too long", b"input token count")
 # Characters of an upstream's error message; a longer one is a stack trace.
 MAX_MESSAGE = 300
 
@@ -34,9 +36,9 @@ def told_error(text: bytes) -> tuple[int, str]:
 
 
 def is_context_error(text: bytes) -> bool:
-    """Return whether an error says that the prompt exceeds the model's context (OpenAI's code; vLLM's and SGLang's
+    """Return whether an error says that the prompt exceeds the model's context (OpenAI's code; engines' and Anthropic's
     texts)."""
-    return b"context_length_exceeded" in text or b"maximum context length" in text or b"context length" in text
+    return any(words in text for words in _CONTEXT)
 
 
 def _document(text: bytes) -> dict[str, Any]:

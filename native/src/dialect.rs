@@ -143,6 +143,10 @@ impl AnswerTranslation {
         self.with(py, data.len() + 256, |answer, out| answer.feed(data, out))
     }
 
+    fn fail<'py>(&self, py: Python<'py>, kind: &str, message: &str) -> Result<Bound<'py, PyBytes>, Error> {
+        self.with(py, 512, |answer, out| answer.fail(kind, message, out))
+    }
+
     fn finish<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyBytes>, Error> {
         self.with(py, 512, Answer::finish)
     }
@@ -160,6 +164,6 @@ impl From<Refusal> for Error {
         } else {
             ""
         };
-        Self::of_field(class, refusal.message, refusal.param, hint)
+        Self::of_field(class, refusal.message, refusal.param, refusal.code, hint)
     }
 }

@@ -40,12 +40,15 @@ impl Error {
     }
 
     /// The failure of one exchange because of a field of its body.
-    pub(crate) fn of_field(class: Class, message: String, param: String, hint: &str) -> Self {
+    pub(crate) fn of_field(class: Class, message: String, param: String, code: &str, hint: &str) -> Self {
         let made = Python::attach(|py| {
             let words = PyDict::new(py);
             words.set_item("hint", hint)?;
             words.set_item("param", (!param.is_empty()).then_some(param))?;
             let error = class.of(py)?.call((message,), Some(&words))?;
+            if !code.is_empty() {
+                error.setattr("code", code)?;
+            }
             Ok(PyErr::from_value(error))
         });
         Self(made.unwrap_or_else(|missing: PyErr| missing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from budgateway.exchange.reply import Reply
 from budgateway.exchange.response_check_cy import scan_of
@@ -13,6 +14,7 @@ from budgateway.providers.translating import EVENT_LINES, JSON_LINES, Translatin
 from budgateway.providers.translation.faults import translated_error
 
 if TYPE_CHECKING:
+    from budgateway.errors import GatewayError
     from budgateway.exchange.exchange_cy import Exchange
     from budgateway.native import ResponseHead
     from budgateway.providers.registry import Maker
@@ -32,7 +34,15 @@ _VENDORS = (
     "openai-organization",
     "openai-project",
 )
-_TARGETS = {"openai.chat": "/v1/chat/completions"}
+_GEMINI = "gemini.generate"
+# What requests and streams ask for; Gemini's paths name the model.
+_TARGETS = {
+    "openai.chat": ("/v1/chat/completions", "/v1/chat/completions"),
+    "anthropic.messages": ("/v1/messages", "/v1/messages"),
+    _GEMINI: ("/v1beta/models/MODEL:generateContent", "/v1beta/models/MODEL:streamGenerateContent?alt=sse"),
+}
+# Headers that an upstream's API requires.
+_LINES = {"anthropic.messages": (("anthropic-version", "2023-06-01"),)}
 
 
 class Translated(Translating):
@@ -41,20 +51,27 @@ class Translated(Translating):
     def __init__(self, client: str, upstream: str, provider: Provider, model: str = "") -> None:
         super().__init__(provider, model)
         self._client = client
-        self._translator = Translator(client, upstream, provider.name, **_abilities(provider))
-        lines = (("content-type", "application/json"),)
-        self._edits = [
-            HeadEdits(_TARGETS[upstream], [*lines, ("accept", accept)], _VENDORS)
-            for accept in ("application/json", "text/event-stream")
-        ]
+        self._translator = Translator(client, upstream, provider.name, **_abilities(provider, upstream))
+        self._upstream = upstream
+        self._lines = (("content-type", "application/json"), *_LINES.get(upstream, ()))
+        self._dropped = [name for name in _VENDORS if name not in dict(self._lines)]
+        self._edits = [self._edits_of("MODEL", streams) for streams in (False, True)]
         self._disclosure = f"x-budgateway-dialect: {client}>{upstream}\r\n".encode()
 
     def request(self, x: Exchange) -> None:
         """Translate the request. UnsupportedField for what the upstream's dialect has no form for."""
-        translation = self._translator.request(self.source(x), self.model_of(x))
+        model = self.model_of(x)
+        translation = self._translator.request(self.source(x), model)
         x.translation = translation
         x.send_body = translation.body
-        x.head_edits = self._edits[x.streams]
+        is_named = self._upstream == _GEMINI
+        x.head_edits = self._edits_of(quote(model, safe=""), x.streams) if is_named else self._edits[x.streams]
+
+    def _edits_of(self, model: str, streams: bool) -> HeadEdits:
+        """Return the head's changes for a request that streams, or does not."""
+        accept = ("accept", "text/event-stream" if streams else "application/json")
+        target = _TARGETS[self._upstream][streams].replace("MODEL", model)
+        return HeadEdits(target, [*self._lines, accept], self._dropped)
 
     def answer(self, x: Exchange, body: bytes) -> bytes:
         """Translate an error's document."""
@@ -81,6 +98,15 @@ class Translated(Translating):
         )
         return TranslatingPump(source, self._begin(x, is_stream=scan == _SCAN_EVENTS), x.chunked)
 
+    def error(self, x: Exchange, error: GatewayError) -> bytes:
+        """Return an error of the gateway in the client's dialect. In a stream of the Responses API it is one of the
+        numbered events, and the response's end."""
+        if x.head_sent and x.streams and self._client == "openai.responses" and isinstance(x.pump, TranslatingPump):
+            events: Any = x.pump.events
+            failed: bytes = events.fail("api_error", str(error))
+            return failed
+        return super().error(x, error)
+
     def _begin(self, x: Exchange, is_stream: bool) -> Any:
         translation: Any = x.translation  # set by `request`
         return translation.answer(x.request_id, x.model, int(time()), is_stream, x.streams)
@@ -100,7 +126,9 @@ class Counting(Translating):
     def __init__(self, client: str, upstream: str, provider: Provider, model: str = "") -> None:
         super().__init__(provider, model)
         # Nothing is refused: clients plan by the count, and ask again before the real request.
-        self._translator = Translator(client, upstream, provider.name, **_abilities(provider) | {"drops": True})
+        self._translator = Translator(
+            client, upstream, provider.name, **_abilities(provider, upstream) | {"drops": True}
+        )
 
     def request(self, x: Exchange) -> None:
         """Answer the request."""
@@ -109,7 +137,7 @@ class Counting(Translating):
         x.answer_lines = b"x-budgateway-estimated: true\r\n"
 
 
-def _abilities(provider: Provider) -> dict[str, Any]:
+def _abilities(provider: Provider, upstream: str) -> dict[str, Any]:
     """Return what a provider's server can do, by its kind and address, where its table does not say otherwise."""
     said = provider.translation
     is_openai = any(upstream.host == _OPENAI_HOST for upstream in provider.upstreams)
@@ -121,13 +149,24 @@ def _abilities(provider: Provider) -> dict[str, Any]:
         "limit_field": said.token_limit_field or ("max_completion_tokens" if is_openai else "max_tokens"),
         "reasoning_field": said.reasoning_field,
         "replays_reasoning": not is_openai if said.replay_reasoning is None else said.replay_reasoning,
-        "inline_system": said.inline_system or ("keep" if is_openai else "fold"),
+        "inline_system": said.inline_system
+        or ("keep" if is_openai else "hoist" if upstream == "anthropic.messages" else "fold"),
         "tool_images_inline": said.tool_images == "inline",
         "passes_unknown": is_engine,
         "default_max_tokens": said.default_max_tokens,
     }
 
 
-_PAIRS = [("anthropic.messages", "openai.chat")]
-ADAPTERS: dict[tuple[str, str], Maker] = {pair: partial(Translated, *pair) for pair in _PAIRS}
-ADAPTERS[("anthropic.count", "openai.chat")] = partial(Counting, "anthropic.count", "openai.chat")
+_CLIENTS = ("openai.chat", "openai.responses", "anthropic.messages", "openai.completions")
+_UPSTREAMS = ("openai.chat", "anthropic.messages", _GEMINI)
+ADAPTERS: dict[tuple[str, str], Maker] = {
+    (client, upstream): partial(Translated, client, upstream)
+    for client in _CLIENTS
+    for upstream in _UPSTREAMS
+    if client != upstream
+}
+ADAPTERS |= {
+    ("anthropic.count", upstream): partial(Counting, "anthropic.count", upstream)
+    for upstream in _UPSTREAMS
+    if upstream != "anthropic.messages"
+}

@@ -3,75 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import pytest
-from integration.inside import Inside, inside
+from integration.dialects.dialogues import CITY, HELLO, anthropics, deltas, document, piece, sent, streamed
 from upstreams import faults
-from upstreams.faulty import Answer, FaultyUpstream
-from upstreams.wire import chunked, head, sse
 
 from budgateway.records import TranslationSettings as Said
 
 pytestmark = pytest.mark.integration
 
-HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-EVENT_STREAM = ("content-type", "text/event-stream")
-CHUNKED = ("transfer-encoding", "chunked")
-USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16, "prompt_tokens_details": {"cached_tokens": 4}}
-TOOL = {
-    "name": "get_weather",
-    "description": "The weather of a place",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-}
-
-
-def document(message: dict[str, Any], finish: str = "stop", **more: Any) -> bytes:
-    """A chat completion as bytes of HTTP."""
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish, **more}
-    return faults.json_bytes({"id": "c", "object": "chat.completion", "choices": [choice], "usage": USAGE})
-
-
-def deltas(*deltas: dict[str, Any], finish: str = "stop", usage: Any = USAGE) -> list[bytes]:
-    """The events of a stream with these deltas."""
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
-    chunks.append({"choices": [], "usage": usage})
-    return sse(*[json.dumps(chunk) for chunk in chunks], "[DONE]")
-
-
-def streamed(events: list[bytes]) -> bytes:
-    """Events as bytes of HTTP."""
-    return head(200, [EVENT_STREAM, CHUNKED], reason="OK") + chunked(events)
-
-
-def sent(wire: bytes, size: int) -> Answer:
-    """These bytes in one write, or `size` at a time."""
-    return faults.dribble(wire, size) if size else faults.raw(wire)
-
-
-@asynccontextmanager
-async def served(
-    log: Path, *answers: Answer, **options: Any
-) -> AsyncIterator[tuple[anthropic.AsyncAnthropic, FaultyUpstream, Inside]]:
-    """An Anthropic client at a gateway before one upstream."""
-    async with (
-        FaultyUpstream(*answers) as upstream,
-        inside(upstream.url, log, path="/v1/*", **options) as gateway,
-        anthropic.AsyncAnthropic(base_url=gateway.url, api_key="any", max_retries=0, timeout=20) as client,
-    ):
-        yield client, upstream, gateway
-        await client.close()
-        await gateway.at_rest()
+TOOL = {"name": "get_weather", "description": "The weather of a place", "input_schema": CITY}
 
 
 @pytest.mark.parametrize("size", [0, 1])
 async def test_a_document(size: int, tmp_path: Path) -> None:
-    async with served(tmp_path, sent(document({"content": "hi \u00e9"}), size)) as (client, upstream, gateway):
+    async with anthropics(tmp_path, sent(document({"content": "hi \u00e9"}), size)) as (client, upstream, gateway):
         message = await client.messages.create(model="demo", max_tokens=9, system="be kind", messages=HELLO)
         assert [block.model_dump() for block in message.content] == [
             {"type": "text", "text": "hi \u00e9", "citations": None}
@@ -94,7 +43,7 @@ async def test_a_document(size: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 1, 7])
 async def test_a_stream(size: int, tmp_path: Path) -> None:
     events = deltas({"role": "assistant", "content": ""}, {"content": "one "}, {"content": "two"})
-    async with served(tmp_path, sent(streamed(events), size)) as (client, upstream, gateway):
+    async with anthropics(tmp_path, sent(streamed(events), size)) as (client, upstream, gateway):
         async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
             texts = [text async for text in stream.text_stream]
             message = await stream.get_final_message()
@@ -109,10 +58,6 @@ async def test_a_stream(size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 1])
 async def test_parallel_tool_calls_that_arrive_mixed(size: int, tmp_path: Path) -> None:
-    def piece(index: int, **function: Any) -> dict[str, Any]:
-        begun = {"id": f"call_{index}", "type": "function"} if "name" in function else {}
-        return {"tool_calls": [{"index": index, **begun, "function": function}]}
-
     events = deltas(
         {"reasoning_content": "let me see"},
         {"content": "I look."},
@@ -123,7 +68,7 @@ async def test_parallel_tool_calls_that_arrive_mixed(size: int, tmp_path: Path) 
         piece(0, arguments='lin"}'),
         finish="stop",
     )
-    async with served(tmp_path, sent(streamed(events), size)) as (client, upstream, _):
+    async with anthropics(tmp_path, sent(streamed(events), size)) as (client, upstream, _):
         options: Any = {"tools": [TOOL], "tool_choice": {"type": "any", "disable_parallel_tool_use": True}}
         async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO, **options) as stream:
             message = await stream.get_final_message()
@@ -171,7 +116,7 @@ async def test_a_conversation_with_tools_images_and_reasoning(tmp_path: Path) ->
             ],
         },
     ]
-    async with served(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, _):
+    async with anthropics(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, _):
         await client.messages.create(model="demo", max_tokens=9, messages=messages, tools=[TOOL])  # type: ignore[list-item]  # a dict
         told = json.loads(upstream.requests[0].body)["messages"]
         url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
@@ -203,7 +148,7 @@ async def test_a_tool_calls_arguments_are_an_object(tmp_path: Path) -> None:
         return document({"content": None, "tool_calls": [call]}, finish)
 
     answers = [sent(called('{"city": "Rome"}', "stop"), 0), sent(called('{"city": "Ro', "length"), 0)]
-    async with served(tmp_path, *answers, sent(called('{"city": "Ro', "stop"), 0)) as (client, _, _):
+    async with anthropics(tmp_path, *answers, sent(called('{"city": "Ro', "stop"), 0)) as (client, _, _):
         message: Any = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
         assert (message.content[0].input, message.stop_reason) == ({"city": "Rome"}, "tool_use")
         message = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
@@ -220,7 +165,7 @@ async def test_errors_have_the_clients_shape(tmp_path: Path) -> None:
         faults.status(400, body=too_long),
         faults.raw(faults.json_bytes({"detail": "x"}, 422)),
     ]
-    async with served(tmp_path, *answers) as (client, _, _):
+    async with anthropics(tmp_path, *answers) as (client, _, _):
         with pytest.raises(anthropic.NotFoundError) as missing:
             await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
         body: Any = missing.value.body
@@ -238,13 +183,13 @@ async def test_errors_have_the_clients_shape(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_said_is_refused_by_name(tmp_path: Path) -> None:
     tools: Any = [{"type": "web_search_20250305", "name": "web_search"}]
-    async with served(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, _):
+    async with anthropics(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, _):
         with pytest.raises(anthropic.BadRequestError) as refused:
             await client.messages.create(model="demo", max_tokens=9, messages=HELLO, tools=tools)
         assert "web_search_20250305" in str(refused.value)
         assert not upstream.requests
     provider = {"translation": Said(lossy="drop")}
-    async with served(tmp_path, sent(document({"content": "ok"}), 0), provider=provider) as (client, _, _):
+    async with anthropics(tmp_path, sent(document({"content": "ok"}), 0), provider=provider) as (client, _, _):
         raw = await client.messages.with_raw_response.create(model="demo", max_tokens=9, messages=HELLO, tools=tools)
         assert raw.headers["x-budgateway-dropped"] == "tools[0].type"
         assert raw.headers["x-budgateway-dialect"] == "anthropic.messages>openai.chat"
@@ -253,7 +198,7 @@ async def test_what_cannot_be_said_is_refused_by_name(tmp_path: Path) -> None:
 async def test_a_stream_that_breaks_off_has_no_end(tmp_path: Path) -> None:
     events = deltas({"content": "one "}, {"content": "two"})
     for answer in (sent(streamed(events[:2]), 0), faults.cut(streamed(events), len(streamed(events)) - 40)):
-        async with served(tmp_path, answer) as (client, _, _):
+        async with anthropics(tmp_path, answer) as (client, _, _):
             with pytest.raises((anthropic.APIError, anthropic.APIConnectionError)):
                 async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
                     await stream.get_final_message()
@@ -261,7 +206,7 @@ async def test_a_stream_that_breaks_off_has_no_end(tmp_path: Path) -> None:
 
 async def test_the_client_gets_the_form_that_it_asked_for(tmp_path: Path) -> None:
     events = deltas({"content": "hi"})
-    async with served(tmp_path, sent(document({"content": "hi"}), 0), sent(streamed(events), 0)) as (client, _, _):
+    async with anthropics(tmp_path, sent(document({"content": "hi"}), 0), sent(streamed(events), 0)) as (client, _, _):
         async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
             assert await stream.get_final_text() == "hi"
         message: Any = await client.messages.create(model="demo", max_tokens=9, messages=HELLO)
@@ -269,7 +214,7 @@ async def test_the_client_gets_the_form_that_it_asked_for(tmp_path: Path) -> Non
 
 
 async def test_tokens_are_estimated_where_the_upstream_cannot_count(tmp_path: Path) -> None:
-    async with served(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, gateway):
+    async with anthropics(tmp_path, sent(document({"content": "ok"}), 0)) as (client, upstream, gateway):
         few = await client.messages.count_tokens(model="demo", messages=HELLO)
         long: list[Any] = [{"role": "user", "content": "x" * 4000}]
         raw = await client.messages.with_raw_response.count_tokens(model="demo", messages=long, tools=[TOOL])
@@ -285,7 +230,7 @@ async def test_tokens_are_estimated_where_the_upstream_cannot_count(tmp_path: Pa
 async def test_a_models_name_may_be_a_pattern(tmp_path: Path) -> None:
     provider = {"aliases": (("claude-*", "big"), ("claude-*haiku*", "small"))}
     answer = sent(document({"content": "ok"}), 0)
-    async with served(tmp_path, answer, provider=provider) as (client, upstream, _):
+    async with anthropics(tmp_path, answer, provider=provider) as (client, upstream, _):
         for model in ("claude-opus-5", "claude-haiku-4-5", "other"):
             message = await client.messages.create(model=model, max_tokens=9, messages=HELLO)
             assert message.model == model

@@ -100,7 +100,7 @@ impl Sink for Collected {
                 }
             }
             Word::Fault { message, kind } => self.fault = Some((kind.to_vec(), message.to_vec())),
-            Word::CallEnd { .. } | Word::Finish(..) | Word::Usage(_) | Word::End => {}
+            Word::Finish(..) | Word::Usage(_) | Word::End => {}
         }
         Ok(())
     }

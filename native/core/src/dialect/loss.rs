@@ -11,6 +11,8 @@ pub struct Refusal {
     pub is_unsupported: bool,
     /// True when `lossy = "drop"` would let it pass.
     pub may_be_dropped: bool,
+    /// The error's code, where it is one of the client's API; empty: the gateway's own.
+    pub code: &'static str,
 }
 
 impl Refusal {
@@ -21,6 +23,7 @@ impl Refusal {
             message: message.into(),
             is_unsupported: false,
             may_be_dropped: false,
+            code: "",
         }
     }
 }
@@ -72,6 +75,7 @@ impl<'t> Loss<'t> {
             message: format!("{what} cannot be asked of {}", self.target),
             is_unsupported: true,
             may_be_dropped: false,
+            code: "",
         }
     }
 

@@ -1,16 +1,35 @@
 //! The memory of a request for its answer, and the names that the answer gets.
 
-use super::text::{hashed, is_plain};
+use super::text::{MARK, hashed, is_plain};
 use crate::json::quote;
 
 /// The facts about a request that its answer needs.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Tool names as sent, and as the client says them.
-    pub(super) names: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Tools that the upstream knows by another name, or whose calls have another form.
+    pub(super) names: Vec<Named>,
     /// The client's stop sequences.
     pub(super) stops: Vec<Vec<u8>>,
     pub(super) estimate: u64,
+    /// Members that every answer of the Responses API repeats.
+    pub(super) echo: Vec<u8>,
+    /// Reasoning is told as a summary, as the client asked.
+    pub(super) wants_summary: bool,
+    /// Reasoning is also told in the form in which it can be sent again.
+    pub(super) wants_sealed: bool,
+    /// The client asked for the usage of its stream.
+    pub(super) wants_usage: bool,
+}
+
+/// A tool, as the upstream knows it and as the client does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) sent: Vec<u8>,
+    pub(super) said: Vec<u8>,
+    /// The namespace, or nothing.
+    pub(super) space: Vec<u8>,
+    /// True for a tool that takes a text and no object.
+    pub(super) is_custom: bool,
 }
 
 /// The names that an answer's translation gives.
@@ -23,12 +42,8 @@ pub struct Naming {
     /// The signature of thoughts that have none.
     pub(super) mark: Vec<u8>,
     /// Seconds since the epoch.
-    #[allow(dead_code, reason = "the dialects to come need it")]
     pub(super) created: u64,
 }
-
-/// The beginning of signatures that the gateway writes where the upstream has none.
-const MARK: &[u8] = b"bgw1.";
 
 impl Memory {
     /// A rough count of the request's tokens.
@@ -36,24 +51,56 @@ impl Memory {
         self.estimate
     }
 
+    fn named(&self, sent: &[u8]) -> Option<&Named> {
+        self.names.iter().find(|named| named.sent == sent)
+    }
+
     /// The client's name of a tool.
     pub(super) fn name_of<'a>(&'a self, sent: &'a [u8]) -> &'a [u8] {
-        self.names
-            .iter()
-            .find(|(own, _)| own == sent)
-            .map_or(sent, |(_, said)| said)
+        self.said(sent).0
+    }
+
+    /// The client's name of a tool, and its namespace.
+    pub(super) fn said<'a>(&'a self, sent: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+        self.named(sent)
+            .map_or((sent, b""), |named| (&named.said, &named.space))
+    }
+
+    /// True for a tool that takes a text and no object.
+    pub(super) fn is_custom(&self, sent: &[u8]) -> bool {
+        self.named(sent).is_some_and(|named| named.is_custom)
     }
 
     /// A tool's name in at most so many plain characters.
-    pub(super) fn shortened(&mut self, said: &[u8], longest: usize) -> Vec<u8> {
-        if let Some((sent, _)) = self.names.iter().find(|(_, own)| own == said) {
-            return sent.clone();
-        }
-        let start = said.iter().take(longest - 9);
+    pub(super) fn shortened(&mut self, name: &[u8], longest: usize) -> Vec<u8> {
+        let start = name.iter().take(longest - 9);
         let start = start.map(|byte| if is_plain(&[*byte], 1) { *byte } else { b'_' });
         let start: Vec<u8> = start.collect();
-        let sent = [&*start, b"_", &hashed("", said, 8)].concat();
-        self.names.push((sent.clone(), said.to_vec()));
+        let sent = [&*start, b"_", &hashed("", name, 8)].concat();
+        if self.named(&sent).is_none() {
+            // A name that another reason has changed keeps that, too.
+            let (said, space) = self.said(name);
+            self.names.push(Named {
+                sent: sent.clone(),
+                said: said.to_vec(),
+                space: space.to_vec(),
+                is_custom: self.is_custom(name),
+            });
+        }
+        sent
+    }
+
+    /// The name of a tool in a namespace.
+    pub(super) fn spaced(&mut self, space: &[u8], name: &[u8], is_custom: bool) -> Vec<u8> {
+        let sent = [space, b"__", name].concat();
+        if self.named(&sent).is_none() {
+            self.names.push(Named {
+                sent: sent.clone(),
+                said: name.to_vec(),
+                space: space.to_vec(),
+                is_custom,
+            });
+        }
         sent
     }
 }
@@ -76,6 +123,19 @@ impl Naming {
     /// An id of the answer's own, as JSON.
     pub(super) fn id(&self, prefix: &str) -> Vec<u8> {
         [b"\"", prefix.as_bytes(), &self.id, b"\""].concat()
+    }
+
+    /// The id of an item of the answer, as JSON.
+    pub(super) fn item_id(&self, prefix: &str, number: usize) -> Vec<u8> {
+        [
+            b"\"",
+            prefix.as_bytes(),
+            &self.id,
+            b"_",
+            number.to_string().as_bytes(),
+            b"\"",
+        ]
+        .concat()
     }
 
     /// A call's id as JSON: the upstream's, or one of the gateway's.

@@ -5,15 +5,17 @@
 mod answer;
 mod chat;
 mod collected;
+mod completions;
 mod ending;
+mod gemini;
 mod loss;
 mod memory;
 mod messages;
 mod reading;
 mod request;
+mod responses;
 mod target;
 mod text;
-#[allow(dead_code, reason = "the dialects to come say more")]
 mod words;
 
 pub use answer::Answer;

@@ -1,6 +1,6 @@
 //! Shared by all readers: bounds, flags, errors.
 
-use super::words::{Ask, Fault, Knob, Sink, Word};
+use super::words::{Ask, Fault, Knob, Sink, Source, Word};
 use crate::json::tape::{Kind, Value};
 
 /// Most messages and parts of one request.
@@ -55,4 +55,21 @@ pub(super) fn is_set(value: Value<'_>) -> bool {
     !matches!(value.raw(), b"null" | b"false" | b"\"\"")
         && (value.kind() != Kind::Object || value.members().next().is_some())
         && (value.kind() != Kind::Array || value.elements().next().is_some())
+}
+
+/// An image or a document by its URL, which may hold its bytes.
+pub(super) fn data_url(url: &[u8]) -> Source<'_> {
+    let inside = || {
+        let rest = url.strip_prefix(b"data:")?;
+        let comma = memchr::memchr(b',', rest)?;
+        let (media, data) = (rest.get(..comma)?, rest.get(comma + 1..)?);
+        Some((media.strip_suffix(b";base64")?, data))
+    };
+    match inside() {
+        Some((media, data)) => Source::Base64 {
+            media: media.into(),
+            data,
+        },
+        None => Source::Url(url.into()),
+    }
 }

@@ -1,13 +1,19 @@
 //! The translation of requests: a reader, then a writer.
 
 use super::chat;
+use super::completions;
+use super::gemini;
 use super::loss::{Loss, Refusal};
 use super::memory::Memory;
 use super::messages;
+use super::responses;
 use super::target::{Dialect, Target};
 use super::words::Ask;
 use crate::json::quote;
 use crate::json::tape::{Kind, Tape, TapeError, Value};
+
+/// Models that do not verify the signatures of earlier calls.
+const OLD_GEMINI: [&str; 2] = ["gemini-1", "gemini-2"];
 
 /// A translated request.
 #[derive(Debug)]
@@ -20,8 +26,8 @@ pub struct Asked {
     pub memory: Memory,
 }
 
-/// Translates the body of a request, which the peeker has validated, for the upstream's `model`.
-pub fn request(client: Dialect, target: &Target, body: &[u8], model: &str) -> Result<Asked, Refusal> {
+/// Translates the body of a request, which the peeker has validated, for the model of this name.
+pub fn request(client: Dialect, target: &Target, body: &[u8], name: &str) -> Result<Asked, Refusal> {
     let tape = Tape::read_valid(body).map_err(|error| match error {
         TapeError::TooLarge => Refusal::invalid("", "the body is nested too deep, or has too many values"),
         TapeError::Syntax(_) => Refusal::invalid("", "the body is no valid JSON"),
@@ -31,16 +37,20 @@ pub fn request(client: Dialect, target: &Target, body: &[u8], model: &str) -> Re
         return Err(Refusal::invalid("", "the body must be a JSON object"));
     }
     let mut loss = Loss::new(&target.name, target.drops);
-    let ask = read(client, root, &mut loss)?;
-    let mut memory = Memory {
-        stops: ask.stop.iter().map(|stop| stop.to_vec()).collect(),
-        estimate: ask.estimate(),
-        ..Memory::default()
-    };
-    let model = quote(model);
+    let mut memory = Memory::default();
+    let ask = read(client, root, &mut loss, &mut memory)?;
+    memory.stops = ask.stop.iter().map(|stop| stop.to_vec()).collect();
+    memory.estimate = ask.estimate();
+    memory.wants_usage = ask.wants_usage;
+    let model = quote(name);
     let body = match target.dialect {
         Dialect::Chat => chat::writer::write(&ask, &model, target, body.len(), &mut loss, &mut memory)?,
-        Dialect::Messages | Dialect::Count => return Err(loss.refusal("model", "this request")),
+        Dialect::Messages => messages::writer::write(&ask, &model, target, body.len(), &mut loss, &mut memory)?,
+        Dialect::Gemini => {
+            let is_verifying = !OLD_GEMINI.iter().any(|old| name.contains(old));
+            gemini::writer::write(&ask, is_verifying, body.len(), &mut loss)?
+        }
+        Dialect::Count | Dialect::Responses | Dialect::Completions => return Err(loss.refusal("model", "this request")),
     };
     Ok(Asked {
         body,
@@ -49,10 +59,13 @@ pub fn request(client: Dialect, target: &Target, body: &[u8], model: &str) -> Re
     })
 }
 
-fn read<'a>(client: Dialect, root: Value<'a>, loss: &mut Loss<'_>) -> Result<Ask<'a>, Refusal> {
+fn read<'a>(client: Dialect, root: Value<'a>, loss: &mut Loss<'_>, memory: &mut Memory) -> Result<Ask<'a>, Refusal> {
     match client {
         Dialect::Messages => messages::request::read(root, false, loss),
         Dialect::Count => messages::request::read(root, true, loss),
-        Dialect::Chat => Err(loss.refusal("model", "this request")),
+        Dialect::Responses => responses::request::read(root, loss, memory),
+        Dialect::Completions => completions::request::read(root, loss),
+        Dialect::Gemini => Err(loss.refusal("model", "this request")),
+        Dialect::Chat => chat::request::read(root, loss, memory),
     }
 }

@@ -9,6 +9,12 @@ pub enum Dialect {
     Messages,
     /// `anthropic.count`
     Count,
+    /// `openai.responses`
+    Responses,
+    /// `openai.completions`, for clients only.
+    Completions,
+    /// `gemini.generate`, for upstreams only.
+    Gemini,
 }
 
 impl Dialect {
@@ -18,6 +24,9 @@ impl Dialect {
             "openai.chat" => Self::Chat,
             "anthropic.messages" => Self::Messages,
             "anthropic.count" => Self::Count,
+            "openai.responses" => Self::Responses,
+            "openai.completions" => Self::Completions,
+            "gemini.generate" => Self::Gemini,
             _ => return None,
         })
     }

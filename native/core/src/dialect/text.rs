@@ -2,6 +2,10 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::json::tape::Tape;
 use crate::json::unescape;
 
 /// The text between the quotes of a JSON string, escaped as it is.
@@ -122,6 +126,14 @@ pub(crate) fn unescaped(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(unescape(text).into_bytes())
 }
 
+/// The text that a call of a custom tool has as its one argument; of anything else, all of it.
+pub(crate) fn input_of(arguments: &[u8]) -> Vec<u8> {
+    let text = unescaped(arguments);
+    let tape = Tape::read(&text, Vec::new()).ok();
+    let input = tape.as_ref().and_then(|tape| tape.root().get("input")?.text());
+    input.unwrap_or(arguments).to_vec()
+}
+
 /// True when an escaped text is white space, or nothing.
 pub(crate) fn is_blank(text: &[u8]) -> bool {
     let mut rest = text;
@@ -146,6 +158,22 @@ pub(crate) fn joined<'a>(mut texts: impl Iterator<Item = Text<'a>>, separator: &
         owned.extend_from_slice(&text);
         whole
     })
+}
+
+/// The beginning of reasoning that the gateway has put into a form of its own.
+pub(crate) const MARK: &[u8] = b"bgw1.";
+
+/// Reasoning in the form in which clients send it again: the text of a JSON string.
+pub(crate) fn seal(text: &[u8]) -> Vec<u8> {
+    [MARK, STANDARD.encode(unescaped(text)).as_bytes()].concat()
+}
+
+/// The reasoning in such a form; `None` for another's.
+pub(crate) fn unseal(sealed: &[u8]) -> Option<Vec<u8>> {
+    let text = STANDARD.decode(sealed.strip_prefix(MARK)?).ok()?;
+    let mut out = Vec::new();
+    escape(std::str::from_utf8(&text).ok()?.as_bytes(), &mut out);
+    Some(out)
 }
 
 /// A name of `prefix` and 22 characters that `text` determines.

@@ -10,8 +10,6 @@ pub(crate) struct Ask<'a> {
     pub(crate) turns: Vec<Turn<'a>>,
     pub(crate) tools: Vec<Tool<'a>>,
     pub(crate) choice: Choice<'a>,
-    /// The allowed tools are the only ones; empty: all are allowed.
-    pub(crate) allowed: Vec<Text<'a>>,
     /// False: one call at a time.
     pub(crate) parallel: Option<bool>,
     pub(crate) knobs: Vec<Knob<'a>>,
@@ -92,7 +90,7 @@ pub(crate) enum Arguments<'a> {
     /// The text of a string that holds JSON.
     Text(Text<'a>),
     /// A JSON object.
-    Object(&'a [u8]),
+    Object(Text<'a>),
 }
 
 /// A tool that the model may call.
@@ -189,18 +187,6 @@ impl Effort {
             _ => Self::XHigh,
         }
     }
-
-    /// The tokens that an effort stands for.
-    pub(crate) fn budget(self) -> u64 {
-        match self {
-            Self::Minimal => 1_024,
-            Self::Low => 2_048,
-            Self::Medium => 8_192,
-            Self::High => 16_384,
-            Self::XHigh => 32_768,
-            Self::Max => 65_536,
-        }
-    }
 }
 
 /// A setting of the sampler, by the name that all dialects derive theirs from.
@@ -232,9 +218,6 @@ pub(crate) enum Word<'a> {
     CallArguments {
         key: u32,
         text: &'a [u8],
-    },
-    CallEnd {
-        key: u32,
     },
     Finish(Stop, Option<&'a [u8]>),
     Usage(Counts),

@@ -73,7 +73,9 @@ pub(in super::super) fn write(answer: &Collected, memory: &Memory, naming: &Nami
         _ => json.value(b"null"),
     };
     json.key("usage");
-    usage(answer.ending.counts, &mut json);
+    let mut counts = answer.ending.counts;
+    counts.input = counts.input.or(Some(memory.estimate));
+    usage(counts, &mut json);
     json.close(b'}');
     Ok(json.0)
 }

@@ -15,11 +15,12 @@ const BILLING: &[u8] = b"x-anthropic-billing-header";
 pub(in super::super) fn read<'a>(body: Value<'a>, counts: bool, loss: &mut Loss<'_>) -> Result<Ask<'a>, Refusal> {
     let mut ask = Ask::default();
     let mut effort = None;
+    let mut system = Vec::new();
     for (name, value) in body.members() {
         match &*name {
             b"model" => {}
             b"messages" => read_messages(value, &mut ask, loss)?,
-            b"system" => read_system(value, &mut ask.system, loss)?,
+            b"system" => read_system(value, &mut system, loss)?,
             b"max_tokens" => ask.limit = value.count().filter(|limit| *limit > 0).map(|_| value.raw()),
             b"stream" => ask.stream = value.kind() == Kind::True,
             b"tools" => read_tools(value, &mut ask, loss)?,
@@ -60,6 +61,8 @@ pub(in super::super) fn read<'a>(body: Value<'a>, counts: bool, loss: &mut Loss<
             _ => ask.extras.push((name, value.raw())),
         }
     }
+    // Wherever it stands among the members, it comes before the conversation's own.
+    ask.system.splice(..0, system);
     if let Some(effort) = effort {
         ask.thinking = Thinking::Effort(effort);
     }
@@ -197,13 +200,13 @@ fn read_block<'a>(
         b"tool_use" => {
             let arguments = match block.get("input") {
                 Some(input) if input.kind() == Kind::Object => input.raw(),
-                None => b"{}",
+                None => &b"{}"[..],
                 Some(_) => return Err(invalid("an object as `input`")),
             };
             parts.push(Part::Call {
                 id: text("id").unwrap_or_default().into(),
                 name: text("name").ok_or_else(|| invalid("`name`"))?.into(),
-                arguments: Arguments::Object(arguments),
+                arguments: Arguments::Object(arguments.into()),
             });
         }
         b"tool_result" => {

@@ -370,12 +370,7 @@ impl Sink for Stream<'_> {
                 self.state.ending.has_ended = true;
             }
             Word::End => self.end(),
-            Word::Signature(_)
-            | Word::Sealed(_)
-            | Word::Logprobs(_)
-            | Word::CallEnd { .. }
-            | Word::Finish(..)
-            | Word::Usage(_) => {}
+            Word::Signature(_) | Word::Sealed(_) | Word::Logprobs(_) | Word::Finish(..) | Word::Usage(_) => {}
         }
         Ok(())
     }
