@@ -24,6 +24,7 @@ ABILITIES: dict[str, Any] = {
 LEAST: dict[str, dict[str, Any]] = {
     "anthropic.messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]},
     "openai.chat": {"messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True}},
+    "openai.completions": {"prompt": "hi", "stream_options": {"include_usage": True}},
     "openai.responses": {"input": "hi", "include": ["reasoning.encrypted_content"]},
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from budgateway.admin.bounds import Bounds
+from budgateway.admin.models import anthropic_list, anthropic_model
 from budgateway.auth.principal_header import read_principal, read_principal_until
 from budgateway.errors import ConfigError, GatewayError, InternalError, ModelNotFound, RateLimited, RouteNotFound
 from budgateway.exchange.exchange_cy import Exchange
@@ -158,12 +159,14 @@ class AdminHandler(ExchangeHandler):
             return
         asker = read_principal(x.head.headers())
         models = [model for model in models if self.visibility.shows(asker, model["owned_by"], model["id"])]
+        is_anthropic = x.head.header("anthropic-version") is not None
         if not name:
-            self._answer_json(x, 200, {"object": "list", "data": models})
+            listed = anthropic_list(models) if is_anthropic else {"object": "list", "data": models}
+            self._answer_json(x, 200, listed)
             return
         for model in models:
             if model["id"] == name:
-                self._answer_json(x, 200, model)
+                self._answer_json(x, 200, anthropic_model(model) if is_anthropic else model)
                 return
         self.fail(x, ModelNotFound(f"no model '{name}'", param="model"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError
@@ -21,6 +22,7 @@ FRESH_S = 10.0
 TIMEOUT_S = 3.0
 MAX_MODELS = 4096  # per upstream; hosted services list some hundreds
 MAX_NAME = 256  # characters of a model's name
+_MAX_TIME = 253402300799  # the end of the year 9999
 _MAX_COUNT = (1 << 53) - 1  # the largest integer that every JSON reader holds exactly
 # The wait for new lists while older ones exist: healthy engines answer within milliseconds.
 MAX_WAIT_S = 0.5
@@ -124,6 +126,19 @@ def _model(provider: Provider, name: str, entry: dict[str, Any]) -> dict[str, An
         "created": _count(entry.get("created")),
         "owned_by": provider.name,
     }
+
+
+def anthropic_model(model: dict[str, Any]) -> dict[str, Any]:
+    """Return a model's description in the shape that clients of Anthropic's API expect."""
+    created = datetime.fromtimestamp(min(model["created"], _MAX_TIME), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"type": "model", "id": model["id"], "display_name": model["id"], "created_at": created}
+
+
+def anthropic_list(models: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the list of models in the shape that clients of Anthropic's API expect: one page."""
+    data = [anthropic_model(model) for model in models]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "has_more": False, "first_id": first, "last_id": last}
 
 
 def _count(value: object) -> int:

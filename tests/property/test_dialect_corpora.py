@@ -111,6 +111,8 @@ def test_the_sdks_accumulators_read_the_same() -> None:
             event = MESSAGE_EVENT.validate_python(data)
             snapshot = accumulate_event(event=event, current_snapshot=snapshot, json_bufs=buffers)
         assert snapshot is not None
+        if snapshot.stop_reason is None:  # an error ended it
+            continue
         document = json.loads(fed(answered("anthropic.messages", "openai.chat", to_stream=False), stream))
         final = json.loads(snapshot.to_json())
         for block in (*final["content"], *document["content"]):

@@ -21,6 +21,8 @@ pub(crate) struct Ask<'a> {
     /// The client asked for the usage of its stream.
     pub(crate) wants_usage: bool,
     pub(crate) user: Option<&'a [u8]>,
+    /// The client's name of that member.
+    pub(crate) user_name: &'static str,
     /// `auto`, `default`, `flex`, `priority`
     pub(crate) tier: Option<&'a [u8]>,
     /// Top-level members that the reader does not know: name and value.

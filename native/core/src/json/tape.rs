@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use super::MAX_DEPTH;
-use super::text::{string_end, unescape};
+use super::block::{self, BLOCK, Block, Work};
+use super::text::{escapes, string_end, unescape};
 use super::walk::{literal, number, skip_space};
 
 /// Most values of one text. A body of `[[],[],...]` would otherwise cost eight times its size.
@@ -204,13 +205,49 @@ fn close_last(nodes: &mut [Node], open: &mut Vec<u32>, end: usize) {
 
 /// The end of a string that is known to be valid.
 fn skip_string(bytes: &[u8], start: usize) -> Result<(usize, bool), usize> {
-    let (mut at, mut escaped) = (start, false);
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        match memchr::memchr2(b'"', b'\\', rest) {
-            Some(found) if rest.get(found) == Some(&b'"') => return Ok((at + found + 1, escaped)),
-            Some(found) => (at, escaped) = (at + found + 2, true),
-            None => return Err(bytes.len()),
+    let rest = bytes.get(start..).unwrap_or_default();
+    match memchr::memchr2(b'"', b'\\', rest) {
+        Some(found) if rest.get(found) == Some(&b'"') => Ok((start + found + 1, false)),
+        // Source code has an escape in every line: looking for each by itself would take longer.
+        Some(found) => block::run(End {
+            bytes,
+            at: start + found,
+        })
+        .map(|end| (end, true)),
+        None => Err(bytes.len()),
+    }
+}
+
+/// A search for the quote that ends a string with escapes, block by block.
+struct End<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Work for End<'_> {
+    type Output = Result<usize, usize>;
+
+    #[inline(always)]
+    fn run<B: Block>(self, load: impl Fn(&[u8; BLOCK]) -> B) -> Self::Output {
+        let (mut at, mut cut) = (self.at, 0);
+        while let Some(text) = block::at(self.bytes, at) {
+            let block = load(text);
+            let (escaping, escaped) = escapes(block.equal(b'\\'), cut);
+            let quotes = block.equal(b'"') & !escaped;
+            if quotes != 0 {
+                return Ok(at + quotes.trailing_zeros() as usize + 1);
+            }
+            cut = escaping >> 63;
+            at += BLOCK;
+        }
+        at += cut as usize;
+        loop {
+            match self.bytes.get(at) {
+                Some(b'"') => return Ok(at + 1),
+                Some(b'\\') => at += 2,
+                Some(_) => at += 1,
+                None => return Err(self.bytes.len()),
+            }
         }
     }
 }
@@ -368,6 +405,30 @@ mod tests {
         let deep = "[".repeat(129) + &"]".repeat(129);
         assert_eq!(both(&deep).unwrap_err(), TapeError::TooLarge);
         assert!(both(&("[".repeat(128) + &"]".repeat(128))).is_ok());
+    }
+
+    #[test]
+    fn strings_end_where_they_do_however_long_and_escaped() {
+        for length in 0..200 {
+            for escape in ["\\\\", "\\\"", "\\n"] {
+                let text = format!(
+                    "[\"{}{escape}{}{escape}\",\"\"]",
+                    "x".repeat(length),
+                    "y".repeat(length / 2)
+                );
+                let tape = both(&text).unwrap();
+                let trusted = Tape::read_valid(text.as_bytes()).unwrap();
+                let raw = |tape: &Tape<'_>| {
+                    tape.root()
+                        .elements()
+                        .map(|value| value.raw().len())
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!(raw(&tape), raw(&trusted), "{text}");
+            }
+        }
+        assert!(Tape::read_valid(b"\"a\\").is_err());
+        assert!(Tape::read_valid(b"\"a\\\"").is_err());
     }
 
     #[test]

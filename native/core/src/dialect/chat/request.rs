@@ -85,7 +85,9 @@ pub(in super::super) fn read<'a>(
                     _ => return Err(loss.refusal("response_format", "this format")),
                 };
             }
-            b"user" | b"safety_identifier" => ask.user = value.text().or(ask.user),
+            b"user" if !value.is_null() => (ask.user, ask.user_name) = (value.text(), "user"),
+            b"safety_identifier" if !value.is_null() => (ask.user, ask.user_name) = (value.text(), "safety_identifier"),
+            b"user" | b"safety_identifier" => {}
             b"service_tier" => ask.tier = value.text(),
             b"audio" if is_set(value) => return Err(loss.refusal("audio", "`audio`")),
             b"web_search_options" if !value.is_null() => loss.lossy("web_search_options", "`web_search_options`")?,

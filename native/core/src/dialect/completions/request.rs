@@ -55,7 +55,7 @@ pub(in super::super) fn read<'a>(body: Value<'a>, loss: &mut Loss<'_>) -> Result
                     .chain(value.elements().filter_map(Value::text))
                     .collect();
             }
-            b"user" => ask.user = value.text(),
+            b"user" => (ask.user, ask.user_name) = (value.text(), "user"),
             b"suffix" if is_set(value) => loss.lossy("suffix", "`suffix`")?,
             b"echo" if flag(value) => loss.lossy("echo", "`echo`")?,
             b"best_of" if value.count().is_some_and(|count| count > 1) => loss.lossy("best_of", "`best_of`")?,

@@ -293,7 +293,7 @@ impl<'a> Writer<'_, '_, 'a> {
         }
         self.json.close(b'}');
         for hint in [
-            ("user", ask.user.is_some()),
+            (ask.user_name, ask.user.is_some()),
             ("service_tier", ask.tier.is_some_and(|tier| tier != b"auto")),
         ] {
             if hint.1 {

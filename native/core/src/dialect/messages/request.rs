@@ -43,7 +43,7 @@ pub(in super::super) fn read<'a>(body: Value<'a>, counts: bool, loss: &mut Loss<
             b"metadata" => {
                 for (name, value) in value.members() {
                     match (&*name, value.text()) {
-                        (b"user_id", Some(user)) => ask.user = Some(user),
+                        (b"user_id", Some(user)) => (ask.user, ask.user_name) = (Some(user), "metadata.user_id"),
                         _ if value.is_null() => {}
                         _ => loss.dropped([b"metadata.", &*name].concat()),
                     }

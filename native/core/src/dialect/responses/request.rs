@@ -82,7 +82,9 @@ pub(in super::super) fn read<'a>(
             }
             b"truncation" if value.text() == Some(b"auto") => loss.lossy("truncation", "`truncation`")?,
             b"service_tier" => ask.tier = value.text(),
-            b"user" | b"safety_identifier" => ask.user = value.text().or(ask.user),
+            b"user" if !value.is_null() => (ask.user, ask.user_name) = (value.text(), "user"),
+            b"safety_identifier" if !value.is_null() => (ask.user, ask.user_name) = (value.text(), "safety_identifier"),
+            b"user" | b"safety_identifier" => {}
             // The answer repeats it.
             b"metadata" => {}
             b"store"
