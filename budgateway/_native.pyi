@@ -1072,8 +1072,8 @@ class Peeker:
     """Finds wanted top-level members of a JSON object in one pass, without building a document."""
 
     def __new__(cls, fields: Sequence[str] = ...) -> Peeker:
-        """Default fields: model, stream, user, max_tokens, max_completion_tokens, stream_options. Raises ValueError for
-        more than 16, or for a duplicate."""
+        """Default fields: model, stream, user, max_tokens, max_completion_tokens, max_output_tokens, stream_options. Raises
+        ValueError for more than 16, or for a duplicate."""
     def peek(self, body: bytes) -> BodyPeek:
         """Validate all of `body` as JSON (RFC 8259, UTF-8, depth <= 128) and record the spans of the wanted members.
 
@@ -1096,7 +1096,8 @@ class BodyPeek:
     def user(self) -> str | None: ...
     @property
     def max_tokens(self) -> int | None:
-        """max_completion_tokens, else max_tokens, when a non-negative integer; 2**63 - 1 at most."""
+        """max_completion_tokens, else max_tokens, else max_output_tokens, when a non-negative integer; 2**63 - 1 at
+        most."""
     @property
     def asking_options(self) -> bytes | None:
         """The value of `stream_options` (JSON text, for `rewrite`) that makes a stream report its usage at its end.

@@ -25,7 +25,7 @@ CONNECT = 0  # the connection was not established: nothing was sent
 STALE = 1  # a kept-alive connection was closed as we wrote
 BROKEN = 2  # not HTTP, truncated, empty, or an error with status 200
 TIMEOUT = 3  # silent for too long
-PRESSURE = 4  # 429 or 503
+PRESSURE = 4  # 429, 503 or 529
 FAILURE = 5  # any other status that is retried
 HEDGE = 6  # a second attempt parallel to the first
 FALLBACK = 7  # another provider
@@ -104,7 +104,7 @@ class Attempts:
         is_retried = status in self.statuses
         if x.streamed or not (is_retried or status >= 500) or not x.route.may_replay(x):
             return -1
-        reason = PRESSURE if status in (429, 503) else FAILURE
+        reason = PRESSURE if status in (429, 503, 529) else FAILURE
         if is_retried:
             words = head.header("retry-after")
             wait_ns = -1 if words is None else int(seconds_of(words, time()) * 1e9)

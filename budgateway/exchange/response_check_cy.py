@@ -42,10 +42,11 @@ CONTEXT = 3  # it is an error: the prompt exceeds the model's context
 
 
 def verdict_of(status: int) -> int:
-    """Return a status's verdict on the upstream (RELIABILITY 2.6): a success for 4xx, neutral for back-pressure."""
+    """Return a status's verdict on the upstream (RELIABILITY 2.6): a success for 4xx, neutral for back-pressure, which
+    Anthropic's API reports with 529."""
     if status < 500 or status == 501:
         return VERDICT_NEUTRAL if status == 429 else VERDICT_SUCCESS
-    return VERDICT_NEUTRAL if status == 503 else VERDICT_FAILURE
+    return VERDICT_NEUTRAL if status == 503 or status == 529 else VERDICT_FAILURE
 
 
 def verdict_of_delay(x: Exchange, now_ns: int) -> int:

@@ -16,7 +16,7 @@ ERROR_BODIES = (
     b'{"object": "error"',
 )
 # Words of an error about a prompt that exceeds the model's context: OpenAI's code, engines', Anthropic's and Gemini's.
-_CONTEXT = (b"context_length_exceeded", b"context length", b"prompt is too long", b"input token count")
+_CONTEXT = (b"context_length_exceeded", b"context length", b"context size", b"prompt is too long", b"input token count")
 # Characters of an upstream's error message; a longer one is a stack trace.
 MAX_MESSAGE = 300
 

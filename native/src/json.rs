@@ -10,12 +10,13 @@ use pyo3::types::{PyBytes, PyString};
 
 use crate::error::Error;
 
-const DEFAULT_FIELDS: [&str; 6] = [
+const DEFAULT_FIELDS: [&str; 7] = [
     "model",
     "stream",
     "user",
     "max_tokens",
     "max_completion_tokens",
+    "max_output_tokens",
     "stream_options",
 ];
 
@@ -26,6 +27,7 @@ pub(crate) struct Peeker {
     stream: Option<usize>,
     user: Option<usize>,
     max_completion_tokens: Option<usize>,
+    max_output_tokens: Option<usize>,
     max_tokens: Option<usize>,
     stream_options: Option<usize>,
     /// A cache of one: most requests name the same model as the previous one.
@@ -43,7 +45,7 @@ impl Peeker {
     #[new]
     #[pyo3(signature = (fields=None))]
     #[pyo3(
-        text_signature = "(fields=('model', 'stream', 'user', 'max_tokens', 'max_completion_tokens', 'stream_options'))"
+        text_signature = "(fields=('model', 'stream', 'user', 'max_tokens', 'max_completion_tokens', 'max_output_tokens', 'stream_options'))"
     )]
     fn new(fields: Option<Vec<PyBackedStr>>) -> Result<Self, Error> {
         let fields = match fields {
@@ -55,6 +57,7 @@ impl Peeker {
             stream: fields.index("stream"),
             user: fields.index("user"),
             max_completion_tokens: fields.index("max_completion_tokens"),
+            max_output_tokens: fields.index("max_output_tokens"),
             max_tokens: fields.index("max_tokens"),
             stream_options: fields.index("stream_options"),
             last_model: Mutex::default(),
@@ -117,7 +120,9 @@ impl Peeker {
         Some(Said {
             model: self.model.and_then(string),
             is_stream: self.stream.and_then(|field| members.text(body, field)) == Some(b"true"),
-            max_tokens: count(self.max_completion_tokens).or_else(|| count(self.max_tokens)),
+            max_tokens: count(self.max_completion_tokens)
+                .or_else(|| count(self.max_tokens))
+                .or_else(|| count(self.max_output_tokens)),
             user: self.user.and_then(string),
         })
     }
@@ -173,6 +178,7 @@ impl BodyPeek {
         let peeker = self.peeker.get();
         self.count(py, peeker.max_completion_tokens)
             .or_else(|| self.count(py, peeker.max_tokens))
+            .or_else(|| self.count(py, peeker.max_output_tokens))
     }
 
     #[getter]

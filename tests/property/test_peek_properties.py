@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from budgateway._native import Peeker
 from budgateway.errors import BadRequest
 
-FIELDS = ("model", "stream", "user", "max_tokens", "max_completion_tokens", "stream_options")
+FIELDS = ("model", "stream", "user", "max_tokens", "max_completion_tokens", "max_output_tokens", "stream_options")
 MAX_COUNT = 2**63 - 1
 
 keys = st.sampled_from([*FIELDS, "messages", "x", "mod", "models", "", "ключ"]) | st.text(max_size=6)
@@ -76,7 +76,7 @@ def test_peek_finds_what_loads_finds(data: st.DataObject, value: Any) -> None:
     assert peek.model == (members.get("model") if isinstance(members.get("model"), str) else None)
     assert peek.user == (members.get("user") if isinstance(members.get("user"), str) else None)
     assert peek.stream is (members.get("stream") is True)
-    counts = [members.get("max_completion_tokens"), members.get("max_tokens")]
+    counts = [members.get(name) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")]
     counts = [min(n, MAX_COUNT) for n in counts if type(n) is int and n >= 0]
     assert peek.max_tokens == (counts[0] if counts else None)
 

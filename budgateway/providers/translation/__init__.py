@@ -7,6 +7,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from budgateway.errors import UpstreamError
 from budgateway.exchange.reply import Reply
 from budgateway.exchange.response_check_cy import scan_of
 from budgateway.native import BodyPump, HeadEdits, Translator
@@ -41,6 +42,7 @@ _TARGETS = {
     "anthropic.messages": ("/v1/messages", "/v1/messages"),
     _GEMINI: ("/v1beta/models/MODEL:generateContent", "/v1beta/models/MODEL:streamGenerateContent?alt=sse"),
 }
+_KEY_REFUSED = (401, 403)
 # Headers that an upstream's API requires.
 _LINES = {"anthropic.messages": (("anthropic-version", "2023-06-01"),)}
 
@@ -74,7 +76,12 @@ class Translated(Translating):
         return HeadEdits(target, [*self._lines, accept], self._dropped)
 
     def answer(self, x: Exchange, body: bytes) -> bytes:
-        """Translate an error's document."""
+        """Translate an error's document. UpstreamError when it concerns the gateway's own key: that is no fault of a
+        client whose key is good."""
+        if x.status in _KEY_REFUSED:
+            error = UpstreamError(f"upstream {x.target.label} refused the gateway's key (status {x.status})")
+            error.blames = False
+            raise error
         return translated_error(x, body)
 
     def document(self, x: Exchange, head: ResponseHead) -> bytes | None:
@@ -126,9 +133,9 @@ class Counting(Translating):
     def __init__(self, client: str, upstream: str, provider: Provider, model: str = "") -> None:
         super().__init__(provider, model)
         # Nothing is refused: clients plan by the count, and ask again before the real request.
-        self._translator = Translator(
-            client, upstream, provider.name, **_abilities(provider, upstream) | {"drops": True}
-        )
+        abilities = _abilities(provider, upstream)
+        abilities["drops"] = True
+        self._translator = Translator(client, upstream, provider.name, **abilities)
 
     def request(self, x: Exchange) -> None:
         """Answer the request."""

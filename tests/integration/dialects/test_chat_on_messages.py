@@ -12,6 +12,8 @@ from integration.dialects.dialogues import CHUNKED, CITY, EVENT_STREAM, HELLO, o
 from upstreams import faults
 from upstreams.wire import chunked, head
 
+from budgateway.exchange.response_check_cy import verdict_of
+from budgateway.native import VERDICT_NEUTRAL
 from budgateway.records import TranslationSettings as Said
 
 pytestmark = pytest.mark.integration
@@ -247,3 +249,18 @@ async def test_the_responses_api_on_messages(tmp_path: Path) -> None:
             final = await stream.get_final_response()
         assert final.output_text == "one"
         assert json.loads(upstream.requests[0].body)["messages"] == [{"role": "user", "content": "hello"}]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_of_the_gateways_key_is_no_fault_of_the_client(status: int, tmp_path: Path) -> None:
+    error = {"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}
+    async with openais(tmp_path, faults.status(status, body=error), provider=ON_MESSAGES) as (client, _, _):
+        with pytest.raises(openai.APIStatusError) as caught:
+            await client.chat.completions.create(model="demo", messages=HELLO)
+        body: Any = caught.value.body
+        assert (caught.value.status_code, body["code"]) == (502, "upstream_error")
+        assert "refused the gateway's key" in body["message"]
+
+
+def test_an_overloaded_api_is_no_broken_one() -> None:
+    assert verdict_of(529) == VERDICT_NEUTRAL

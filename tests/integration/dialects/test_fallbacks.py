@@ -56,7 +56,7 @@ async def test_a_chat_falls_back_to_messages(tmp_path: Path) -> None:
 
 async def test_messages_fall_back_from_chat_to_an_api_of_their_own(tmp_path: Path) -> None:
     async with (
-        FaultyUpstream(faults.status(503)) as first,
+        FaultyUpstream(faults.status(500)) as first,
         FaultyUpstream(faults.raw(faults.json_bytes(MESSAGE))) as other,
         inside(
             first.url, tmp_path, path="/v1/*", route=ON_ERROR, beside={"/other": other.url}, kinds={"/other": "claude"}

@@ -110,6 +110,7 @@ async def test_other_clients(tmp_path: Path) -> None:
         async with client.messages.stream(model="demo", max_tokens=9, messages=HELLO) as stream:
             message = await stream.get_final_message()
         assert (message.stop_reason, message.usage.input_tokens, message.usage.output_tokens) == ("max_tokens", 5, 5)
+    wire = streamed(chunk({"text": "one "}), chunk({"text": "two"}, finish="STOP"))
     async with openais(tmp_path, sent(wire, 0), provider=ON_GEMINI) as (other, _, _):
         async with other.responses.stream(model="demo", input="hello") as stream:
             assert (await stream.get_final_response()).output_text == "one two"

@@ -1,5 +1,4 @@
-"""A real llama.cpp server asked in Anthropic's and the Responses API: directly, and through the gateway in front of its
-chat endpoint. The answers are nonsense, and their structure is the same."""
+"""A real llama.cpp server asked in Anthropic's and the Responses API, through the gateway before its chat endpoint."""
 
 from __future__ import annotations
 

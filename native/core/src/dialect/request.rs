@@ -44,6 +44,8 @@ pub fn request(client: Dialect, target: &Target, body: &[u8], name: &str) -> Res
     memory.wants_usage = ask.wants_usage;
     let model = quote(name);
     let body = match target.dialect {
+        // Nothing is sent.
+        _ if client == Dialect::Count => Vec::new(),
         Dialect::Chat => chat::writer::write(&ask, &model, target, body.len(), &mut loss, &mut memory)?,
         Dialect::Messages => messages::writer::write(&ask, &model, target, body.len(), &mut loss, &mut memory)?,
         Dialect::Gemini => {
