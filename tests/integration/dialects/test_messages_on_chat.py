@@ -11,6 +11,7 @@ import pytest
 from integration.dialects.dialogues import CITY, HELLO, anthropics, deltas, document, piece, sent, streamed
 from upstreams import faults
 
+from budgateway.records import Allowance, LimitRule
 from budgateway.records import TranslationSettings as Said
 
 pytestmark = pytest.mark.integration
@@ -235,3 +236,16 @@ async def test_a_models_name_may_be_a_pattern(tmp_path: Path) -> None:
             message = await client.messages.create(model=model, max_tokens=9, messages=HELLO)
             assert message.model == model
         assert [json.loads(request.body)["model"] for request in upstream.requests] == ["big", "small", "other"]
+
+
+async def test_token_limits_settle_by_the_upstreams_usage(tmp_path: Path) -> None:
+    rule = LimitRule("t", ("address",), Allowance(tokens_per_minute=60))
+    answer = sent(document({"content": "hi"}), 0)
+    async with anthropics(tmp_path, answer, limit_rules=(rule,)) as (client, upstream, _):
+        for _ in range(2):  # each reserves more, and uses 16
+            await client.messages.create(model="demo", max_tokens=20, messages=HELLO)
+        with pytest.raises(anthropic.RateLimitError) as limited:
+            await client.messages.create(model="demo", max_tokens=50, messages=HELLO)
+        body: Any = limited.value.body
+        assert body["error"]["type"] == "rate_limit_error"
+        assert len(upstream.requests) == 2

@@ -1,6 +1,7 @@
 //! A whole answer: what documents are written from, and the closing events of streams that repeat everything.
 
 use super::ending::Ending;
+use super::reading::MAX_BLOCKS;
 use super::words::{Fault, Sink, Word};
 
 /// A part of the answer. Texts are escaped as they came.
@@ -35,6 +36,9 @@ pub(super) struct Collected {
 impl Sink for Collected {
     fn word(&mut self, word: Word<'_>) -> Result<(), Fault> {
         self.ending.word(word);
+        if self.blocks.len() > MAX_BLOCKS {
+            return Err(Fault("its answer has too many parts"));
+        }
         match word {
             Word::Text(text) => {
                 self.bytes += text.len();

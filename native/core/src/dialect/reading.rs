@@ -7,6 +7,8 @@ use crate::json::tape::{Kind, Value};
 pub(super) const MAX_PARTS: usize = 64 * 1024;
 /// Most tool calls of one answer.
 pub(super) const MAX_CALLS: usize = 1024;
+/// Most parts of one answer that is kept whole.
+pub(super) const MAX_BLOCKS: usize = 4096;
 /// Bytes of a stream that are held back to be put in order.
 pub(super) const MAX_HELD_BYTES: usize = 1 << 20;
 /// Passes on the error that an answer holds, by Anthropic's name for its kind.

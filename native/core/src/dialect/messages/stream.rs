@@ -1,5 +1,7 @@
 //! Writes streams of the Messages API: one block at a time, each opened and closed, whatever order the upstream has.
 
+use std::collections::VecDeque;
+
 use super::super::ending::Ending;
 use super::super::memory::{Memory, Naming};
 use super::super::reading::MAX_HELD_BYTES;
@@ -27,7 +29,7 @@ pub(in super::super) struct State {
     open: Open,
     braces: Braces,
     /// Parts that wait for the open call to be whole, in order.
-    queue: Vec<Waiting>,
+    queue: VecDeque<Waiting>,
     queued_bytes: usize,
     /// White space behind a call: the next text begins with it, or it is dropped.
     blank: Vec<u8>,
@@ -243,14 +245,16 @@ impl<'m> Stream<'m> {
         if self.state.queued_bytes > MAX_HELD_BYTES {
             return Err(Fault("its parallel tool calls are too long to be put in order"));
         }
-        self.state.queue.push(waiting);
+        self.state.queue.push_back(waiting);
         Ok(())
     }
 
     /// Writes what waited, up to a call that is not whole yet; `all`: to the end.
     fn drain(&mut self, all: bool) {
-        while !self.state.queue.is_empty() && (all || !self.is_busy()) {
-            match self.state.queue.remove(0) {
+        while (all || !self.is_busy())
+            && let Some(waiting) = self.state.queue.pop_front()
+        {
+            match waiting {
                 Waiting::Text(text) => self.text(&text),
                 Waiting::Thought(text) => self.thought(&text),
                 Waiting::Call {

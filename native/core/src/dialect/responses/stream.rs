@@ -2,6 +2,7 @@
 
 use super::super::ending::Ending;
 use super::super::memory::{Memory, Naming};
+use super::super::reading::MAX_BLOCKS;
 use super::super::text::{Json, input_of};
 use super::super::words::{Fault, Sink, Word};
 use super::answer::{End, Item, response};
@@ -331,6 +332,9 @@ impl Sink for Stream<'_> {
             return Ok(());
         }
         self.state.ending.word(word);
+        if self.state.items.len() > MAX_BLOCKS {
+            return Err(Fault("its answer has too many parts"));
+        }
         match word {
             Word::Text(text) => {
                 let index = self.current(Kind::Message);
