@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::json::tape::Tape;
-use crate::json::unescape;
+use crate::json::{next_special, unescape};
 
 /// The text between the quotes of a JSON string, escaped as it is.
 pub(crate) type Text<'a> = Cow<'a, [u8]>;
@@ -98,11 +98,11 @@ impl Json {
 /// Appends a JSON text as the text of a JSON string: escaped once more.
 pub(crate) fn escape(json: &[u8], out: &mut Vec<u8>) {
     out.reserve(json.len() + json.len() / 8);
-    let mut rest = json;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)) {
-        let (before, after) = rest.split_at(at);
-        out.extend_from_slice(before);
-        match after.first() {
+    let mut start = 0;
+    loop {
+        let at = next_special(json, start);
+        out.extend_from_slice(json.get(start..at).unwrap_or_default());
+        match json.get(at) {
             Some(&byte @ (b'"' | b'\\')) => out.extend_from_slice(&[b'\\', byte]),
             Some(b'\n') => out.extend_from_slice(b"\\n"),
             Some(b'\r') => out.extend_from_slice(b"\\r"),
@@ -111,11 +111,10 @@ pub(crate) fn escape(json: &[u8], out: &mut Vec<u8>) {
                 let hex = |digit: u8| b"0123456789abcdef".get(usize::from(digit)).copied().unwrap_or(b'0');
                 out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 15)]);
             }
-            None => {}
+            None => return,
         }
-        rest = after.get(1..).unwrap_or_default();
+        start = at + 1;
     }
-    out.extend_from_slice(rest);
 }
 
 /// Decodes the text of a string whose content is JSON.

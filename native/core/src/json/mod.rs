@@ -17,6 +17,7 @@ pub use outline::{Listener, Outline, Want};
 pub use paths::{Document, MAX_INDEX, MAX_STEPS, Name, Names, Path, PathError};
 pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
 pub use splice::{Edit, Splice, SpliceError};
+pub(crate) use text::next_special;
 pub use text::{is_clear, quote, unescape};
 pub use usage::asking_options;
 pub use walk::{MAX_DEPTH, Visitor, walk};

@@ -333,8 +333,28 @@ impl<'a> Value<'a> {
 
     /// A member that is not null; the last one of that name, as most parsers have it.
     pub(crate) fn get(self, name: &str) -> Option<Value<'a>> {
-        let named = self.members().filter(|(key, _)| **key == *name.as_bytes());
-        named.last().map(|(_, value)| value).filter(|value| !value.is_null())
+        let node = self.node();
+        if node.kind != Kind::Object {
+            return None;
+        }
+        let (mut at, mut found) = (self.at + 1, None);
+        while at < node.next {
+            let key = Value { tape: self.tape, at };
+            let value = Value {
+                tape: self.tape,
+                at: at + 1,
+            };
+            let is_it = if key.node().escaped {
+                key.decoded().is_some_and(|key| *key == *name.as_bytes())
+            } else {
+                key.text() == Some(name.as_bytes())
+            };
+            if is_it {
+                found = Some(value);
+            }
+            at = value.node().next;
+        }
+        found.filter(|value| !value.is_null())
     }
 }
 

@@ -61,7 +61,7 @@ const HIGH: u64 = ONES << 7;
 
 /// The offset of the next quote, backslash or control character, or the length.
 #[inline]
-fn next_special(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn next_special(bytes: &[u8], mut at: usize) -> usize {
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let mask = special_word(u64::from_le_bytes(*chunk));
         if mask != 0 {
