@@ -249,3 +249,14 @@ async def test_token_limits_settle_by_the_upstreams_usage(tmp_path: Path) -> Non
         body: Any = limited.value.body
         assert body["error"]["type"] == "rate_limit_error"
         assert len(upstream.requests) == 2
+
+
+async def test_the_query_and_headers_of_claude_code(tmp_path: Path) -> None:
+    async with anthropics(tmp_path, sent(document({"content": "hi"}), 0)) as (client, upstream, _):
+        message: Any = await client.beta.messages.create(
+            model="demo", max_tokens=9, messages=HELLO, betas=["interleaved-thinking-2025-05-14"]
+        )
+        assert message.content[0].text == "hi"
+        (request,) = upstream.requests
+        assert request.target == "/v1/chat/completions"
+        assert not any(name.startswith(("anthropic", "x-api-key")) for name, _ in request.headers)

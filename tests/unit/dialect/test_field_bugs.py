@@ -507,3 +507,73 @@ def test_cliproxyapi_6007_vendors_events_do_not_leak() -> None:
     assert responses(out)["output"][0]["content"][0]["text"] == "a"
     assert b"vendor" not in out
     assert b"rate_limits" not in out
+
+
+def test_vercel_12218_xai_says_stop_behind_calls() -> None:
+    data = stream(call(0, "{}", id="x", name="f"), ended("stop"))
+    assert responses(fed(answered(RESPONSES, CHAT), data))["output"][0]["status"] == "completed"
+    assert messages(fed(answered(MESSAGES, CHAT), data))["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize("id", ["functions.Bash:0", "", "a b"])
+def test_bifrost_5097_ids_that_anthropic_refuses_are_replaced_alike(id: str) -> None:  # noqa: A002
+    calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "tool_call_id": id, "content": "r"},
+    ]
+    request = told(CHAT, MESSAGES, wish(*turns))
+    sent = request["messages"][1]["content"][0]["id"]
+    assert sent == request["messages"][2]["content"][0]["tool_use_id"]
+    assert sent.startswith("toolu_")
+
+
+def test_sub2api_2926_no_delta_comes_before_its_item() -> None:
+    data = stream(
+        {"reasoning_content": "a"}, {"content": "b"}, {"reasoning_content": "c"}, {"content": "d"}, ended("stop")
+    )
+    response = responses(fed(answered(RESPONSES, CHAT), data))
+    assert [item["type"] for item in response["output"]] == ["reasoning", "message", "reasoning", "message"]
+
+
+# ---------------------------------------------------------------- gemini
+
+GEMINI = "gemini.generate"
+
+
+def gemini(*chunks: Any) -> bytes:
+    """A stream of Gemini's: lists of parts, with a reason behind the last one or in a chunk of its own."""
+    datas = []
+    for chunk in chunks:
+        parts, reason = chunk if isinstance(chunk, tuple) else (chunk, None)
+        candidate = {"content": {"parts": parts}} | ({"finishReason": reason} if reason else {})
+        datas.append(f"data: {json.dumps({'candidates': [candidate]})}\n\n")
+    return "".join(datas).encode()
+
+
+def test_langchain_620_calls_of_one_name_keep_apart() -> None:
+    go = {"functionCall": {"name": "f", "args": {"a": 1}}}
+    said = chat(fed(answered(CHAT, GEMINI), gemini([go, go], [go], ([], "STOP"))))
+    assert len(said["tool_calls"]) == 3
+    assert len({one["id"] for one in said["tool_calls"]}) == 3
+
+
+def test_ai_gateway_stop_without_the_call_is_still_a_call() -> None:
+    go = {"functionCall": {"name": "f", "args": {}}}
+    assert chat(fed(answered(CHAT, GEMINI), gemini([go], ([{"text": ""}], "STOP"))))["finish_reason"] == "tool_calls"
+
+
+def test_openclaude_67_and_mlflow_25788_signatures_and_results_of_calls() -> None:
+    calls = [{"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in range(3)]
+    results = [{"role": "tool", "tool_call_id": f"c{n}", "content": "r"} for n in range(3)]
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": calls}, *results]
+    _, model, user = told(CHAT, GEMINI, wish(*turns))["contents"]
+    assert ["thoughtSignature" in part for part in model["parts"]] == [True, False, False]
+    assert [part["functionResponse"]["id"] for part in user["parts"]] == ["c0", "c1", "c2"]
+
+
+def test_vercel_a_malformed_call_is_a_fault() -> None:
+    with pytest.raises(UpstreamError):
+        fed(answered(CHAT, GEMINI), gemini(([], "MALFORMED_FUNCTION_CALL")))
+    assert chat(fed(answered(CHAT, GEMINI), gemini(([{"text": "a"}], "SAFETY"))))["finish_reason"] == "content_filter"
