@@ -29,7 +29,7 @@ struct Name {
 impl<const N: usize> Interner<N> {
     /// The index of `name`, found or added, from `first` on; `None` when the table is full.
     pub(crate) fn intern(&self, key: HashKey, name: &str, first: usize) -> Option<usize> {
-        let name = cut(name);
+        let name = stored(name);
         let hash = key.hash(name.as_bytes()).max(1);
         self.entries.iter().enumerate().skip(first).find_map(|(index, entry)| {
             let found = match entry
@@ -88,7 +88,7 @@ impl Name {
 }
 
 /// The name as stored. The suffix does not depend on the segment's key, so a metric keeps its name over a restart.
-fn cut(name: &str) -> std::borrow::Cow<'_, str> {
+pub(crate) fn stored(name: &str) -> std::borrow::Cow<'_, str> {
     if name.len() <= MAX_NAME_BYTES {
         return name.into();
     }
@@ -149,9 +149,9 @@ mod tests {
     #[test]
     fn long_names_are_cut_at_a_character_and_stay_apart() {
         let long = |last: &str| "é".repeat(80) + last;
-        let (one, two) = (cut(&long("1")).into_owned(), cut(&long("2")).into_owned());
+        let (one, two) = (stored(&long("1")).into_owned(), stored(&long("2")).into_owned());
         assert_ne!(one, two);
         assert!(one.len() <= MAX_NAME_BYTES && one.starts_with("éé"));
-        assert_eq!(cut(&"x".repeat(MAX_NAME_BYTES)), "x".repeat(MAX_NAME_BYTES));
+        assert_eq!(stored(&"x".repeat(MAX_NAME_BYTES)), "x".repeat(MAX_NAME_BYTES));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::entry::{Charge, Consumer, Entry};
+use crate::interner::stored;
 use crate::segment::layout::{PRINCIPALS, SUMS, Sum};
 use crate::segment::{LabelId, Segment};
 use crate::sse::Usage;
@@ -34,13 +35,14 @@ pub struct Used {
 #[derive(Debug)]
 pub struct UsageTable {
     segment: Arc<Segment>,
-    /// Cache of principals' numbers.
+    /// The principals in the segment, by name, up to `read`: an index, because most users of a large gateway are not in
+    /// the table, and to find that out by reading all of it would cost more than the exchange.
     known: HashMap<Box<[u8]>, u64>,
+    /// The length of the part of the segment's table that was read. Names are never removed.
+    read: usize,
     scratch: Vec<u8>,
 }
 
-// Cleared when full, because an attacker with many keys must not grow a map without bound.
-const MAX_KNOWN: usize = 4 * PRINCIPALS;
 const PROBES: usize = 32;
 const OVERFLOW: usize = SUMS - 1;
 // Separates a principal from its tenant: no header carries this character.
@@ -48,6 +50,7 @@ const SEPARATOR: char = '\u{1f}';
 // Principals 0 and 1 have no name of their own.
 const NOBODY: u64 = 0;
 const OTHERS: u64 = 1;
+const FIRST: usize = 2;
 
 impl UsageTable {
     /// The sums kept in `segment`.
@@ -56,6 +59,7 @@ impl UsageTable {
         Self {
             segment,
             known: HashMap::new(),
+            read: FIRST,
             scratch: Vec::new(),
         }
     }
@@ -118,17 +122,27 @@ impl UsageTable {
         if let Some(&number) = self.known.get(self.scratch.as_slice()) {
             return number;
         }
-        let name = String::from_utf8_lossy(&self.scratch);
-        // Indices 0 and 1 belong to the nameless.
-        let names = &self.segment.layout().principals;
-        let number = names
-            .intern(self.segment.hash_key(), &name, 2)
-            .map_or(OTHERS, |slot| slot as u64);
-        if self.known.len() >= MAX_KNOWN {
-            self.known.clear();
+        let name = String::from_utf8_lossy(&self.scratch).into_owned();
+        let stored = stored(&name);
+        self.read_on();
+        if let Some(&number) = self.known.get(stored.as_bytes()) {
+            return number;
         }
-        self.known.insert(self.scratch.as_slice().into(), number);
-        number
+        if self.read == PRINCIPALS {
+            return OTHERS;
+        }
+        let names = &self.segment.layout().principals;
+        let found = names.intern(self.segment.hash_key(), &name, self.read);
+        found.map_or(OTHERS, |index| index as u64)
+    }
+
+    /// Indexes the names that this or another process has added.
+    fn read_on(&mut self) {
+        let names = &self.segment.layout().principals;
+        while let Some(name) = names.name(self.read) {
+            self.known.insert(name.into_bytes().into(), self.read as u64);
+            self.read += 1;
+        }
     }
 
     /// The slot of a key's sum: its own, or the overflow slot.
@@ -238,6 +252,24 @@ mod tests {
             ]
         );
         assert!(all.iter().all(|used| used.model == model && used.route == route));
+    }
+
+    #[test]
+    fn a_name_of_another_process_and_a_long_one_are_found_again() {
+        let one = Arc::new(Segment::new(1).unwrap());
+        let two = Arc::new(Segment::attach(one.fd()).unwrap());
+        let (mut one, mut two) = (UsageTable::new(one), UsageTable::new(two));
+        let long = "x".repeat(300);
+        for _ in 0..3 {
+            for name in ["anna", &*long] {
+                add(&mut one, name, "", (1, 0), 0);
+                add(&mut two, name, "", (1, 0), 0);
+            }
+            add(&mut two, "bob", "", (1, 0), 0);
+        }
+        let mut counts: Vec<_> = one.collect().iter().map(|used| used.requests).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [3, 6, 6]);
     }
 
     #[test]
