@@ -101,6 +101,7 @@ async def test_an_answer_that_nobody_heard_of_is_asked_for_again(tmp_path: Path)
             await gateway.at_rest()
 
 
+SPEAKS_ALL = {"kind": "vllm"}  # nothing is translated
 DIALECTS = {
     CHAT: EVENTS[0],
     RESPONSES: named("response.created", response={"id": "r", "status": "in_progress"}, sequence_number=0),
@@ -124,7 +125,10 @@ async def test_a_cut_of_a_stored_response_is_told_as_one_of_a_new_one(tmp_path: 
 @pytest.mark.parametrize("path", DIALECTS)
 async def test_a_cut_is_told_in_the_dialect_of_the_path(path: str, tmp_path: Path) -> None:
     wire = HEAD + chunk(DIALECTS[path])
-    async with FaultyUpstream(faults.cut(wire, len(wire))) as upstream, inside(upstream.url, tmp_path) as gateway:
+    async with (
+        FaultyUpstream(faults.cut(wire, len(wire))) as upstream,
+        inside(upstream.url, tmp_path, provider=SPEAKS_ALL) as gateway,
+    ):
         answer = await ask(gateway, path)
         assert not answer.is_complete
         assert bytes(answer.body).startswith(DIALECTS[path])
@@ -150,7 +154,10 @@ async def test_a_cut_is_told_in_the_dialect_of_the_path(path: str, tmp_path: Pat
 
 @pytest.mark.parametrize("path", DIALECTS)
 async def test_an_answer_that_fails_whole_is_told_in_the_dialect_of_the_path(path: str, tmp_path: Path) -> None:
-    async with FaultyUpstream(faults.cut(HEAD, 10)) as upstream, inside(upstream.url, tmp_path) as gateway:
+    async with (
+        FaultyUpstream(faults.cut(HEAD, 10)) as upstream,
+        inside(upstream.url, tmp_path, provider=SPEAKS_ALL) as gateway,
+    ):
         answer = await ask(gateway, path)
         assert (answer.status, answer.is_complete) == (502, True)
         told = answer.json()
