@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -235,11 +235,12 @@ class _Assembly:
             self._resolve.route(index, names[index], entry, gateway, tables.get(leading(entry)))
             for index, entry in entries.items()
         ]
+        leading_to = _by_provider(routes)
         providers: list[Provider] = []
         for name, table in tables.items():
-            patterns = [pattern for route in routes if name in route.leads_to() for pattern in route.models]
+            patterns = [pattern for route in leading_to.get(name, ()) for pattern in route.models]
             providers.append(self._resolve.provider(name, table, gateway, patterns))
-            if len(entries) == len(raw_routes) and not any(name in route.leads_to() for route in routes):
+            if len(entries) == len(raw_routes) and name not in leading_to:
                 self._notices.append(f"provider {shown(name)} has no route")
             if "stream_usage" in table.model_fields_set and table.stream_usage and is_compressed(table):
                 self._notices.append(
@@ -392,3 +393,12 @@ class _Assembly:
             self._notices.append("budget_usd limits nothing: no price is known (write [prices.models])")
         elif not how.state_file:
             self._notices.append("budgets restart at zero with each start: set [rate_limiting] state_file to keep them")
+
+
+def _by_provider(routes: Iterable[Route]) -> dict[str, list[Route]]:
+    """Return the routes that lead to each provider, for those with any."""
+    found: dict[str, list[Route]] = {}
+    for route in routes:
+        for name in dict.fromkeys(route.leads_to()):
+            found.setdefault(name, []).append(route)
+    return found

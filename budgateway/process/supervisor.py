@@ -126,9 +126,9 @@ class Supervisor:
             self._slots, metrics_sock = await self._succession.listeners(self.settings)
             self.port = self._slots[0].sock.getsockname()[1]
             self._accepts = not self._succession.waits
-            await self._open_admin_server(metrics_sock)
             self._worker_pool.open(self._slots, self._admin_server.path)
-            self._keep_fork_server()
+            self._keep_fork_server()  # it imports while the admin server opens
+            await self._open_admin_server(metrics_sock)
             await self._open_refresher()
             keepers = [self._keeper(f"slot {slot.index}", partial(self._keep, slot)) for slot in self._slots]
             beside = [
