@@ -5,6 +5,7 @@ mod outline;
 mod paths;
 mod peek;
 mod scan;
+mod skip;
 mod splice;
 mod string;
 pub(crate) mod tape;
@@ -15,7 +16,7 @@ mod walk;
 
 pub use outline::{Listener, Outline, Want};
 pub use paths::{Document, MAX_INDEX, MAX_STEPS, Name, Names, Path, PathError};
-pub use peek::{Fields, FieldsError, MAX_FIELDS, Members};
+pub use peek::{Fields, FieldsError, MAX_FIELDS, Members, is_valid};
 pub use splice::{Edit, Splice, SpliceError};
 pub(crate) use text::next_special;
 pub use text::{is_clear, quote, unescape};

@@ -246,7 +246,7 @@ impl Outline {
 const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// The offset of the next quote or bracket, or the length.
-pub(super) fn next_structural(bytes: &[u8], mut at: usize) -> usize {
+fn next_structural(bytes: &[u8], mut at: usize) -> usize {
     let zero = |v: u64| v.wrapping_sub(ONES) & !v & (ONES << 7);
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);

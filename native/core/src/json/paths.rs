@@ -3,9 +3,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr;
-
-use super::outline::next_structural;
+use super::skip::{string_end, value_end as skip};
 use super::text::{quote, unescape};
 use super::walk::skip_space;
 use super::{JsonError, text};
@@ -67,7 +65,7 @@ enum Value<'a> {
     Text(Cow<'a, [u8]>),
     /// The members, and the white space of an object without any.
     Object(Vec<Member<'a>>, &'a [u8]),
-    Array(Array<'a>),
+    Array(Box<Array<'a>>),
 }
 
 /// A member with a wanted name, or a run of others with the commas between them (its text is the value).
@@ -376,9 +374,9 @@ impl<'a> Document<'a> {
         put(self.tail)
     }
 
-    /// The edited document.
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.len());
+    /// The edited document; `expected` is about its length.
+    pub fn to_vec(&self, expected: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(expected);
         let Ok(()) = self.pieces::<std::convert::Infallible>(|piece| {
             out.extend_from_slice(piece);
             Ok(())
@@ -434,7 +432,7 @@ impl<'a> Reader<'a> {
             let text: &'a [u8] = text;
             match text.first() {
                 Some(b'{') => *value = self.object(text)?,
-                Some(b'[') => *value = Value::Array(Array::read(text)),
+                Some(b'[') => *value = Value::Array(Box::new(Array::read(text))),
                 _ => {}
             }
         }
@@ -690,58 +688,6 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// The offset past the value at `at`; the length when the text ends first.
-fn skip(text: &[u8], mut at: usize) -> usize {
-    match text.get(at) {
-        Some(b'"') => string_end(text, at + 1),
-        Some(b'{' | b'[') => {
-            let mut depth = 0_usize;
-            loop {
-                at = next_structural(text, at);
-                match text.get(at) {
-                    Some(b'"') => at = string_end(text, at + 1),
-                    Some(b'{' | b'[') => {
-                        depth += 1;
-                        at += 1;
-                    }
-                    Some(_) => {
-                        depth = depth.saturating_sub(1);
-                        at += 1;
-                        if depth == 0 {
-                            return at;
-                        }
-                    }
-                    None => return text.len(),
-                }
-            }
-        }
-        _ => {
-            while text
-                .get(at)
-                .is_some_and(|byte| !matches!(byte, b',' | b'}' | b']') && !is_space(*byte))
-            {
-                at += 1;
-            }
-            at
-        }
-    }
-}
-
-/// The offset past the closing quote of a string whose text begins at `at`; the length when there is none.
-fn string_end(text: &[u8], start: usize) -> usize {
-    let mut at = start;
-    while let Some(found) = text.get(at..).and_then(|rest| memchr(b'"', rest)) {
-        let end = at + found;
-        let before = part(text, start, end);
-        let backslashes = before.iter().rev().take_while(|byte| **byte == b'\\').count();
-        if backslashes % 2 == 0 {
-            return end + 1;
-        }
-        at = end + 1;
-    }
-    text.len()
-}
-
 fn unescape_token(token: &str) -> Result<String, PathError> {
     let mut out = String::with_capacity(token.len());
     let mut rest = token.chars();
@@ -787,7 +733,7 @@ mod tests {
         edit(&mut names, &mut |names, change| {
             let mut document = Document::new(names, text.as_bytes(), false);
             change(&mut document);
-            out = String::from_utf8(document.to_vec()).unwrap();
+            out = String::from_utf8(document.to_vec(64)).unwrap();
         });
         out
     }
@@ -878,7 +824,7 @@ mod tests {
         let mut document = Document::new(&names, br#"{"a":[1, 2,3]}"#, true);
         assert!(document.insert(&list, true, Cow::Borrowed(b"0")).unwrap());
         assert!(document.insert(&list, false, Cow::Borrowed(b"4")).unwrap());
-        assert_eq!(document.to_vec(), br#"{"a":[0,1, 2,3,4]}"#);
+        assert_eq!(document.to_vec(64), br#"{"a":[0,1, 2,3,4]}"#);
         assert!(document.has_changed());
     }
 
@@ -898,7 +844,7 @@ mod tests {
             let path = Path::parse(&mut names, "/b/a").unwrap();
             let mut document = Document::new(&names, text.as_bytes(), false);
             let _ = document.remove(&path);
-            document.to_vec();
+            document.to_vec(64);
         }
     }
 

@@ -177,6 +177,27 @@ impl Members {
     }
 }
 
+/// True when a text is valid JSON.
+pub fn is_valid(text: &[u8]) -> bool {
+    scan(text, &mut Nobody).is_some() || walk(text, &mut Nobody).is_ok()
+}
+
+struct Nobody;
+
+impl Visitor for Nobody {
+    type Tag = ();
+
+    #[inline]
+    fn key(&mut self, _: &[u8], _: bool) -> Option<()> {
+        None
+    }
+
+    #[inline]
+    fn member(&mut self, (): (), _: usize, _: usize, _: usize) -> Result<(), JsonError> {
+        Ok(())
+    }
+}
+
 struct Peek<'a> {
     fields: &'a Fields,
     found: [Member; MAX_FIELDS],

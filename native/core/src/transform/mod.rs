@@ -9,7 +9,7 @@ pub use system::{Mode, Style, SystemText};
 
 use memchr::memmem::Finder;
 
-use crate::json::{Document, JsonError, Names, walk};
+use crate::json::{Document, JsonError, Names, is_valid};
 
 /// The most rules of one transform: they are selected by the bits of a mask.
 pub const MAX_RULES: usize = 64;
@@ -76,11 +76,11 @@ impl Transform {
 
     /// Applies the rules of a mask to a text that may be anything; `None` when it stays as it is.
     pub fn edit(&self, text: &[u8], mask: u64, values: &[Option<Box<[u8]>>]) -> Option<Vec<u8>> {
-        if !self.concerns(text, mask) || walk(text, &mut Nobody).is_err() {
+        if !self.concerns(text, mask) || !is_valid(text) {
             return None;
         }
         let applied = self.apply(text, mask, values).ok()??;
-        applied.changed().map(Document::to_vec)
+        applied.changed().map(|document| document.to_vec(text.len() + 64))
     }
 
     /// False when the rules cannot have an effect on a text, because it lacks the names that they need.
@@ -92,18 +92,6 @@ impl Transform {
         let mut rules = self.marks.iter().enumerate();
         // A name may be written with escapes.
         rules.any(|(at, marks)| mask >> at & 1 == 1 && needed(marks)) || memchr::memmem::find(text, b"\\u").is_some()
-    }
-}
-
-struct Nobody;
-
-impl crate::json::Visitor for Nobody {
-    type Tag = ();
-    fn key(&mut self, _: &[u8], _: bool) -> Option<()> {
-        None
-    }
-    fn member(&mut self, (): (), _: usize, _: usize, _: usize) -> Result<(), JsonError> {
-        Ok(())
     }
 }
 
@@ -127,7 +115,7 @@ mod tests {
         let values = [Some(json("\"me\"")), None];
         let applied = transform.apply(body.as_bytes(), u64::MAX, &values).unwrap().unwrap();
         let text = applied.changed().map_or(body.to_owned(), |document| {
-            String::from_utf8(document.to_vec()).unwrap()
+            String::from_utf8(document.to_vec(64)).unwrap()
         });
         (text, applied.held)
     }

@@ -210,7 +210,7 @@ mod tests {
         let applied = transform.apply(body.as_bytes(), 1, &[]).unwrap().unwrap();
         applied
             .changed()
-            .map_or(body.into(), |document| String::from_utf8(document.to_vec()).unwrap())
+            .map_or(body.into(), |document| String::from_utf8(document.to_vec(64)).unwrap())
     }
 
     #[test]
