@@ -49,6 +49,11 @@ class Segment:
         """Return the name of an id; "other" for 0 and for unknown ids."""
     def upstream(self, url: str) -> int:
         """Return the slot of an upstream, by URL; kept across reloads. Raises ValueError when all slots are taken."""
+    def remember(self, id: str, upstream: int, /) -> None:
+        """Remember that an upstream holds what an id stands for; some 64,000 ids are, the oldest are forgotten. Raises
+        ValueError."""
+    def holder(self, id: str, /) -> int | None:
+        """Return the slot of the upstream that holds what an id stands for, as far as that is remembered."""
     def judge(self, upstream: int, healthy: bool | None, now_ns: int, *, silent: bool = False) -> None:
         """Set a probe's result for the upstream in this slot; `silent` when traffic gets no answer either. None: the
         upstream is not probed any more. Raises ValueError for an unknown slot, as do all methods below."""
@@ -935,6 +940,11 @@ class HeadEdits:
         are headers to add, in place of the client's of the same names; a header that the provider's configuration sends
         is stronger. `drop` are names of the client's headers that are not sent. Raises ValueError for what could change
         the message's framing."""
+    @property
+    def target(self) -> str | None:
+        """The target that is sent; None for the client's."""
+    def at(self, target: str) -> HeadEdits:
+        """Return these changes with another target. Raises ValueError."""
     def with_lines(self, lines: Sequence[tuple[str, str]], drop: Sequence[str]) -> HeadEdits:
         """Return these changes with further ones, which are stronger. Raises ValueError like the constructor."""
 

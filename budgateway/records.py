@@ -176,6 +176,7 @@ class HealthCheck:
     body: str = ""  # text that a healthy answer contains
     generate_model: str = ""  # probe by generating a token with this model instead
     load_paths: tuple[str, ...] = ()  # where the engine reports its load; the first path that answers is used
+    models_path: str = "/v1/models"  # where it lists the only models that it serves; empty: nowhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class Provider:
     forward_headers: tuple[str, ...] = ()  # additions to the allow list towards the upstream, lower case
     models: tuple[str, ...] = ()  # the models it serves, listed by the operator; empty: read from the upstream
     aliases: tuple[tuple[str, str], ...] = ()  # (the client's model name, the upstream's)
+    api_version: str = ""  # of a kind whose paths or queries have one
     strip_prefix: str = ""  # removed from the request path before the upstream's own path is prepended
     strip_model_prefix: str = ""  # `vllm/`: removed from the model's name, unless the whole name is an alias
     stream_usage: bool = True  # request usage in its streams, whether or not the client does

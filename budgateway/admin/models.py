@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from budgateway.errors import GatewayError
+from budgateway.kinds import KINDS
 from budgateway.transport.fetch import fetch
 from budgateway.wire.document import printable, read_json
 
@@ -79,8 +80,9 @@ class ModelCatalogue:
     async def _of(self, provider: Provider, targets: Sequence[Target], room: asyncio.Semaphore) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = [{"id": name} for name in provider.models]
         if not listed:
+            path = KINDS[provider.kind].models_path.replace("{api_version}", provider.api_version)
             answers = await asyncio.gather(
-                *(self._listed_by(target, room) for target in targets if self._is_well(target))
+                *(self._listed_by(target, path, room) for target in targets if self._is_well(target))
             )
             known = [answer for answer in answers if answer is not None]
             if known:
@@ -90,11 +92,11 @@ class ModelCatalogue:
         named = [_model(provider, provider.strip_model_prefix + entry["id"], entry) for entry in listed]
         return named + [_model(provider, said, {}) for said in provider.named_aliases]
 
-    async def _listed_by(self, target: Target, room: asyncio.Semaphore) -> list[dict[str, Any]] | None:
+    async def _listed_by(self, target: Target, path: str, room: asyncio.Semaphore) -> list[dict[str, Any]] | None:
         """Return one upstream's list; None when it has no valid list in time."""
         try:
             async with asyncio.timeout(TIMEOUT_S), room:
-                listed = await _ask(target)
+                listed = await _ask(target, path)
         except (GatewayError, TimeoutError, ValueError, RecursionError) as error:
             why = "timed out" if isinstance(error, TimeoutError) else str(error)
             if self._complaints.get(target.label) != why:
@@ -105,8 +107,8 @@ class ModelCatalogue:
         return listed
 
 
-async def _ask(target: Target) -> list[dict[str, Any]]:
-    status, body = await fetch(target, "/v1/models", TIMEOUT_S)
+async def _ask(target: Target, path: str) -> list[dict[str, Any]]:
+    status, body = await fetch(target, path, TIMEOUT_S)
     if status != 200:
         raise ValueError(f"status {status}")
     document = read_json(body)

@@ -28,6 +28,7 @@ from budgateway.routing.builtin import OWN_PROVIDER, own_routes
 from budgateway.routing.cors import CrossOrigins
 from budgateway.routing.router_cy import CompiledRoute, Destination, Router
 from budgateway.routing.shape import Shape, split_of
+from budgateway.stored.stage import StoredObjects, stage_of
 from budgateway.system.pem import trusting
 from budgateway.system.slices import at_once
 from budgateway.transform import stages as transforms
@@ -68,6 +69,7 @@ def targets_of(
     kind = KINDS[provider.kind]
     key = provider.api_key
     fixed = [(name, secret.reveal()) for name, secret in provider.headers]
+    fixed += [(name, value) for name, value in kind.headers if name not in dict(provider.headers)]
     if key is not None:
         fixed.append((kind.key_header, kind.key_prefix + key.reveal()))
     forwarded = (*kind.vendor_headers, *provider.forward_headers)
@@ -226,7 +228,8 @@ class Builder:
             compiled.limits = book.of_route(route)
             compiled.mirror = self._mirror(route, copies)
             compiled.transforms = transforms.of_route(settings.transforms, route)
-            compiled.stages = tuple(stage for make in STAGES if (stage := make(route)) is not None)
+            made = (self._stored_objects(compiled), *(make(route) for make in STAGES))
+            compiled.stages = tuple(stage for stage in made if stage is not None)
             compiled_routes.append(compiled)
         yield
         admin = yield from self._admin_routes(admin_path)
@@ -315,11 +318,23 @@ class Builder:
             transforms=transforms.of_provider(
                 self.settings.transforms,
                 route,
-                provider.name,
+                provider,
                 spoken_dialects(provider, KINDS[provider.kind]),
                 DESCRIBING,
+                name_of=(lambda _: model) if model else provider.upstream_model,
             ),
         )
+
+    def _stored_objects(self, compiled: CompiledRoute) -> StoredObjects | None:
+        """Return the stage that finds the upstreams of stored objects; None for a route with one upstream."""
+        destinations = [
+            (destination, [self._slot(destination.provider, upstream) for upstream in self._providers[destination.provider].upstreams])
+            for destination in (*compiled.destinations, *compiled.fallbacks)
+        ]  # fmt: skip
+        return stage_of(self._segment, destinations)
+
+    def _slot(self, provider: str, upstream: Upstream) -> int:
+        return self._segment.upstream(self._keys[provider, upstream.url])
 
     def _selector(self, route: Route, provider: Provider) -> native.Selector:
         key = self._keys

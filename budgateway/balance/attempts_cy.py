@@ -153,7 +153,7 @@ class Attempts:
             if x.reply is not None:  # it has no form there, and its answer would come too late
                 x.reply = None
             elif x.body_done or not adapter.translates:
-                if x.body_done and destination.transforms is not None:
+                if destination.transforms is not None:
                     destination.transforms.request(x)
                 return True
         except GatewayError:

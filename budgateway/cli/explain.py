@@ -43,7 +43,7 @@ def explain_request(
     `asked` is the method, the target and the host."""
     x = exchange_of(route, head_lines, asked, body, principal)
     own = of_route(settings.transforms, route)
-    rules = of_provider(settings.transforms, route, provider.name, spoken_dialects(provider, KINDS[provider.kind]))
+    rules = of_provider(settings.transforms, route, provider, spoken_dialects(provider, KINDS[provider.kind]))
     try:
         if own is not None and x.body is not None:
             print_steps(own.explain(x, x.body), "before limits")

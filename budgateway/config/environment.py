@@ -61,8 +61,8 @@ ALIKE = 0.88  # ratio of difflib: one wrong letter in ten
 # name.
 LINK = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 LINK_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
-OPENAI_URL = KINDS["openai"].base_url
-OPENAI_HOST = OPENAI_URL.removeprefix("https://")
+# provider -> the host of its hosted API: its key goes nowhere else.
+HOSTS = {kind.name: kind.base_url.removeprefix("https://") for kind in KINDS.values() if kind.base_url}
 
 
 class Variables(dict[str, str]):

@@ -163,7 +163,8 @@ class Resolver:
             strip_model_prefix=strip,
             # A compressed answer passes unread, so usage added to it could not be removed for the client.
             stream_usage=table.stream_usage and not is_compressed(table),
-            health_check=health_check_of(kind, table),
+            api_version=(api_version := table.api_version or KINDS[kind].api_version),
+            health_check=health_check_of(kind, table, api_version),
             slow_start_s=table.slow_start,
             connect_timeout_s=table.connect_timeout or gateway.connect_timeout,
             keepalive_s=table.keepalive_timeout,
@@ -205,8 +206,9 @@ class Resolver:
             (entry.url, entry.weight, bound if entry.max_in_flight is None else entry.max_in_flight)
             for entry in table.endpoints
         ]
-        if not given and "endpoints" not in table.model_fields_set and name == "openai":
-            given = [(environment.OPENAI_URL, 1, bound)]
+        base_url = KINDS[name].base_url if name in KINDS and table.kind in (None, name) else ""
+        if not given and "endpoints" not in table.model_fields_set and base_url:
+            given = [(base_url, 1, bound)]
         if not given and not self.problems.within((*here, "endpoints")):
             variable = environment.ENDPOINTS.get(name)
             self.problems.add((*here, "endpoints"), f"is required{f', or set {variable}' if variable else ''}")
@@ -221,23 +223,24 @@ class Resolver:
 
     def _api_key(self, here: KeyPath, name: str, table: ProviderConfig, upstreams: Sequence[Upstream]) -> Secret | None:
         path = (*here, "api_key")
-        at_openai = any(upstream.host == environment.OPENAI_HOST for upstream in upstreams)
+        kind = KINDS[table.kind or (name if name in KINDS else "openai")]
+        hosted = next((one for one, host in environment.HOSTS.items() if any(host == at.host for at in upstreams)), "")
         variable = environment.KEYS.get(name, "")
         secret: Secret | None = None
         if table.api_key is not None:
-            if "authorization" in table.headers:
-                self.problems.add(path, "headers.authorization is set as well: only one of the two can be sent")
+            if kind.key_header in table.headers:
+                self.problems.add(path, f"headers.{kind.key_header} is set as well: only one of the two can be sent")
             secret = self.secret(path, table.api_key)
-        elif "authorization" in table.headers:
+        elif kind.key_header in table.headers:
             return None
-        # OPENAI_API_KEY is often set for other programs: by default it is sent only to OpenAI.
-        elif self._environ.get(variable) and (at_openai or name != "openai"):
+        # OPENAI_API_KEY and its like are often set for other programs: by default they are sent only to their hosts.
+        elif self._environ.get(variable) and (hosted == name or name not in environment.HOSTS):
             secret = Secret(self._environ[variable])
             path = (*here, f"api_key ({variable})")
-        elif at_openai:
+        elif hosted:
             self.problems.add(
                 path,
-                f'{environment.OPENAI_HOST} needs a key: set {environment.KEYS["openai"]}, or write api_key = "env:NAME"',
+                f'{environment.HOSTS[hosted]} needs a key: set {environment.KEYS[hosted]}, or write api_key = "env:NAME"',
             )
         if secret is not None and not FIELD_VALUE.fullmatch(secret.reveal()):
             self.problems.add(

@@ -6,24 +6,24 @@ from budgateway.config.schema_health import CircuitBreakerConfig, HealthKeys, Ou
 from budgateway.kinds import KINDS
 from budgateway.records import BreakerSettings, HealthCheck, OutlierSettings
 
-# Every server of the OpenAI API has this. Any status below 500 shows that the server runs, 401 and 404 included.
-MODELS_PATH = "/v1/models"
+# Every server has a model list. Any status below 500 shows that the server runs, 401 and 404 included.
 ALIVE: tuple[tuple[int, int], ...] = ((200, 499),)
 GOOD: tuple[tuple[int, int], ...] = ((200, 299),)
 
 
-def health_check_of(kind: str, table: HealthKeys) -> HealthCheck | None:
+def health_check_of(kind: str, table: HealthKeys, api_version: str = "") -> HealthCheck | None:
     """Return the health probes of a provider's upstreams; None when they are disabled."""
     if not table.health_check_enabled:
         return None
     known = KINDS[kind]
+    models_path = known.models_path.replace("{api_version}", api_version)
     statuses = ALIVE if table.health_check_path is None and not known.probe_path else GOOD
     if table.health_check_generate is not None:
         statuses = GOOD
     if table.health_check_status is not None:
         statuses = tuple(_range(words) for words in table.health_check_status)
     return HealthCheck(
-        path=table.health_check_path or known.probe_path or MODELS_PATH,
+        path=table.health_check_path or known.probe_path or models_path,
         interval_s=table.health_check_interval,
         timeout_s=table.health_check_timeout,
         healthy_threshold=table.healthy_threshold,
@@ -31,6 +31,7 @@ def health_check_of(kind: str, table: HealthKeys) -> HealthCheck | None:
         statuses=statuses,
         body=table.health_check_body or "",
         generate_model="" if table.health_check_generate is None else table.health_check_generate.model,
+        models_path=models_path if known.lists_all else "",
         load_paths=known.load_paths if table.engine_metrics_path is None else (table.engine_metrics_path,),
     )
 

@@ -212,6 +212,8 @@ class ProviderConfig(HealthKeys, HoldKeys):
     """Models it serves, for GET /v1/models; default: as the upstreams list them."""
     aliases: dict[Text, Text] = {}
     """Model name that clients use, or a pattern of names (`claude-*`) = model name that is sent upstream."""
+    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    """Version of the API, for kinds that name it in each request (azure)."""
     strip_prefix: Prefix = ""
     """Prefix to remove from the request's path before the endpoint's own path is prepended."""
     strip_model_prefix: str | None = None

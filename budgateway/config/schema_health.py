@@ -90,7 +90,7 @@ class HealthKeys(Table):
     health_check_enabled: bool = True
     """Probe the upstreams."""
     health_check_path: Path | None = None
-    """Path to probe with GET; default by kind: `/health` (vllm, sglang), `/health/liveliness` (litellm), `/v1/models`."""
+    """Path to probe with GET; default by kind, such as `/health` (vllm, sglang)."""
     health_check_interval: Seconds = 30
     """Seconds between probes, plus or minus 10 %; sooner when an upstream fails or does not respond to traffic."""
     health_check_timeout: Seconds = 5
@@ -107,6 +107,6 @@ class HealthKeys(Table):
     health_check_generate: GenerateConfig | None = None
     """Generate a token instead of requesting the path: `{ model = "..." }`."""
     engine_metrics_path: Path | None = None
-    """Path of the engine's Prometheus metrics, for its load; default by kind: `/metrics` (vllm, sglang)."""
+    """Path of the engine's Prometheus metrics, for its load; default by kind, such as `/metrics`."""
     slow_start: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10
     """Seconds over which a new or recovered upstream is ramped up to its full share; 0 for immediately."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from budgateway.native import Segment
     from budgateway.records import HealthCheck
 
-MODELS_PATH = "/v1/models"
 GENERATE_PATH = "/v1/chat/completions"
 MAX_LISTED = 512  # listed models with a label of their own in metrics, of the 2,048 labels that there are
 SUSPICION_S = 0.1  # between two checks for upstreams that workers suspect
@@ -253,9 +252,11 @@ class Prober:
 
     async def _list_models(self, one: ProbedUpstream, check: HealthCheck, body: bytes) -> None:
         """Update the model list, from the probe's body or by another request. Without a list, the old one is kept."""
-        if check.path != MODELS_PATH or check.generate_model:
+        if not check.models_path:
+            return
+        if check.path != check.models_path or check.generate_model:
             try:
-                status, body = await self._put(one, MODELS_PATH, check.timeout_s, 0.0)
+                status, body = await self._put(one, check.models_path, check.timeout_s, 0.0)
             except (GatewayError, TimeoutError):
                 return
             if status != 200:

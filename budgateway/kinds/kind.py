@@ -17,6 +17,16 @@ VENDOR_HEADERS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """Another path for some requests. A `*` at the end of both stands for the rest of the path; a path with `{model}`
+    is only for requests that name one."""
+
+    path: str
+    to: str
+    query: str = ""  # added to the request's own
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of provider. Each file of this package has one, named KIND, and nothing else lists them."""
 
@@ -33,8 +43,13 @@ class Kind:
     key_header: str = "authorization"  # carries the API key
     key_prefix: str = "Bearer "
     vendor_headers: tuple[str, ...] = ()  # clients' headers that pass upstream, besides the common ones
+    headers: tuple[tuple[str, str], ...] = ()  # sent with every request
+    moves: tuple[Move, ...] = ()  # the first that fits counts; other paths stay
+    api_version: str = ""  # `{api_version}` of paths and queries, unless the provider sets another
     refused: tuple[str, ...] = ()  # members of requests that it is known to refuse: `drop_params = "unsupported"`
     # health
+    models_path: str = "/v1/models"  # the model list
+    lists_all: bool = True  # no name outside this list is served; False: it serves aliases, or deployments, too
     probe_path: str = ""  # "": the model list, where any status below 500 shows that the server runs
     load_paths: tuple[str, ...] = ()  # reports of the engine's load; the first that answers is used
     # metrics of the engine's load, newest name first

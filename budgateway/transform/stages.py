@@ -5,18 +5,21 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from budgateway.errors import BadRequest
 from budgateway.exchange.cached_plan import NOTHING, Part
+from budgateway.kinds import KINDS
 from budgateway.native import HeadEdits, Peeker
 from budgateway.transform.answers import AnswerEdits, AnswerRules
 from budgateway.transform.bodies import BodyRules, Edited, holds, note
+from budgateway.transform.paths import Paths
 from budgateway.transform.selector import Selector
 from budgateway.wire.dialects import DIALECTS, NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from budgateway.exchange.exchange_cy import Exchange
-    from budgateway.records import Route, TransformRule
+    from budgateway.records import Provider, Route, TransformRule
 
 
 class RouteTransforms:
@@ -54,8 +57,13 @@ class ProviderTransforms:
         answers: Sequence[TransformRule],
         spoken: Sequence[str],
         describing: Sequence[str],
+        paths: Paths | None = None,
+        name_of: Callable[[str], str] = str,
     ) -> None:
-        """`spoken`: the provider's dialects, by the client's."""
+        """`spoken`: the provider's dialects, by the client's. `paths`: those that its kind has elsewhere, with the names
+        that `name_of` gives models."""
+        self._paths = paths
+        self._name_of = name_of
         self._bodies = BodyRules(bodies, DIALECTS, spoken)
         self._conditional = frozenset(rule.name for rule in self._bodies.rules if rule.when)
         self._head_rules = tuple(rule for rule in heads if rule.headers)
@@ -69,6 +77,8 @@ class ProviderTransforms:
             if x.transforms is not None and self._conditional:  # of an earlier destination
                 x.transforms = tuple(name for name in x.transforms if name not in self._conditional)
             x.send_body = self._bodies.edit(x, x.send_body, x.peek is not None and x.body_done)
+        if self._paths is not None:
+            self._move(x, self._paths)
         if self._head_rules:
             self._edit_head(x)
 
@@ -99,8 +109,24 @@ class ProviderTransforms:
 
     def cached_plan(self, x: Exchange) -> Part | None:
         """Return the part of a cached plan: NOTHING for roles and a model that no rule concerns."""
+        if self._paths is not None:
+            return None
         parts = (self._bodies, self._head_selector, self._answers)
         return NOTHING if all(part.concerns_none(x) for part in parts) else None
+
+    def _move(self, x: Exchange, paths: Paths) -> None:
+        edits = x.head_edits
+        if edits is None or edits.target is None:
+            path, query = x.head.path, x.head.query
+        else:
+            path, _, query = edits.target.partition("?")
+        target = paths.target(path, query, self._name_of(x.model) if x.model else "")
+        if target is None:
+            return
+        try:
+            x.head_edits = HeadEdits(target) if edits is None else edits.at(target)
+        except ValueError:
+            raise BadRequest("the upstream's path names the model, and this name fits no path", param="model") from None
 
     def _edit_head(self, x: Exchange) -> None:
         lines, removed = self.headers(x)
@@ -121,17 +147,26 @@ def of_route(rules: Iterable[TransformRule], route: Route) -> RouteTransforms | 
 
 
 def of_provider(
-    rules: Iterable[TransformRule], route: Route, provider: str, spoken: Sequence[str], describing: Sequence[str] = ()
+    rules: Iterable[TransformRule],
+    route: Route,
+    provider: Provider,
+    spoken: Sequence[str],
+    describing: Sequence[str] = (),
+    *,
+    name_of: Callable[[str], str] | None = None,
 ) -> ProviderTransforms | None:
     """Return the transforms of what a provider's upstreams are sent by a route, and of their answers; None without any.
-    `spoken`: the provider's dialects, by the client's; `describing`: the headers that a translated answer loses."""
-    all_rules = [rule for rule in _for(rules, route) if not rule.providers or _is_named(provider, rule.providers)]
+    `spoken`: the provider's dialects, by the client's; `describing`: the headers that a translated answer loses;
+    `name_of` returns the upstream's name of a model."""
+    all_rules = [rule for rule in _for(rules, route) if not rule.providers or _is_named(provider.name, rule.providers)]
+    moves = KINDS[provider.kind].moves
     bodies = [rule for rule in all_rules if rule.providers and _needs_body(rule)]
     heads = [rule for rule in all_rules if rule.headers]
     answers = [rule for rule in all_rules if rule.response or rule.response_headers]
-    if not (bodies or heads or answers):
+    if not (bodies or heads or answers or moves):
         return None
-    return ProviderTransforms(bodies, heads, answers, spoken, describing)
+    paths = Paths(moves, provider.api_version) if moves else None
+    return ProviderTransforms(bodies, heads, answers, spoken, describing, paths, name_of or provider.upstream_model)
 
 
 def _for(rules: Iterable[TransformRule], route: Route) -> list[TransformRule]:

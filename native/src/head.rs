@@ -235,6 +235,24 @@ impl HeadEdits {
             .map_err(|error| Error::value(error.to_string()))
     }
 
+    #[getter]
+    fn target(&self) -> Option<String> {
+        let (path, query) = self.inner.target()?;
+        let mut target = String::from_utf8_lossy(path).into_owned();
+        if !query.is_empty() {
+            target.push('?');
+            target.push_str(&String::from_utf8_lossy(query));
+        }
+        Some(target)
+    }
+
+    fn at(&self, target: &str) -> Result<Self, Error> {
+        let edits = self.inner.at(target);
+        edits
+            .map(|inner| Self { inner })
+            .map_err(|error| Error::value(error.to_string()))
+    }
+
     #[pyo3(name = "with_lines", signature = (lines, drop))]
     fn with(&self, lines: Vec<(String, String)>, drop: Vec<String>) -> Result<Self, Error> {
         let edits = self.inner.with(&borrowed(&lines), &texts(&drop));

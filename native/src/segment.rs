@@ -69,6 +69,17 @@ impl Segment {
         Ok(self.inner.upstream(url)?.get())
     }
 
+    #[pyo3(signature = (id, upstream, /))]
+    fn remember(&self, id: &str, upstream: usize) -> Result<(), Error> {
+        self.inner.remember(id.as_bytes(), self.slot(upstream)?);
+        Ok(())
+    }
+
+    #[pyo3(signature = (id, /))]
+    fn holder(&self, id: &str) -> Option<usize> {
+        self.inner.holder(id.as_bytes()).map(|slot| slot.get())
+    }
+
     #[pyo3(signature = (upstream, healthy, now_ns, *, silent = false))]
     fn judge(&self, upstream: usize, healthy: Option<bool>, now_ns: u64, silent: bool) -> Result<(), Error> {
         self.inner.judge(self.slot(upstream)?, healthy, silent, now_ns);

@@ -13,6 +13,7 @@ pub mod breaker;
 pub mod entry;
 mod hash;
 pub mod health;
+pub mod holders;
 mod in_flight;
 mod interner;
 pub mod latency;

@@ -24,12 +24,12 @@ use crate::health::{Signals, Vitals};
 use layout::{Counts, Layout, Row, Waiting};
 
 pub use layout::{
-    BUDGET_SETS, CELL_SETS, GAUGE_TICK, GAUGES, LABELS, QUEUES, ROTATIONS, SERIES, SHARDS, UPSTREAMS, WORKERS,
+    BUDGET_SETS, CELL_SETS, GAUGE_TICK, GAUGES, HOLDERS, LABELS, QUEUES, ROTATIONS, SERIES, SHARDS, UPSTREAMS, WORKERS,
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"budgatew");
 // Incremented whenever a table changes its shape or meaning.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// The reason why a segment cannot be mapped, or has no room.
 #[derive(Debug, thiserror::Error)]
@@ -541,6 +541,7 @@ mod tests {
             offset_of!(Layout, principals),
             offset_of!(Layout, sums),
             offset_of!(Layout, counts),
+            offset_of!(Layout, holders),
         ];
         let row = [
             offset_of!(Row, gauges),
@@ -560,16 +561,16 @@ mod tests {
             size_of::<Sum>(),
             size_of::<Counts>(),
         ];
-        assert_eq!(VERSION, 2);
+        assert_eq!(VERSION, 3);
         assert_eq!(
             places,
             [
                 0, 128, 262_272, 393_344, 426_112, 442_496, 639_104, 2_736_256, 2_736_264, 2_752_704, 5_259_456,
-                6_832_320, 7_225_536, 7_291_072, 7_291_080, 7_307_464, 7_323_904, 7_586_048, 7_848_192
+                6_832_320, 7_225_536, 7_291_072, 7_291_080, 7_307_464, 7_323_904, 7_586_048, 7_848_192, 28_819_712
             ]
         );
         assert_eq!(row, [0, 256, 4352, 8448, 39_168]);
-        assert_eq!(sizes, [28_819_712, 128, 64, 16, 192, 128, 16, 64, 640]);
+        assert_eq!(sizes, [29_344_000, 128, 64, 16, 192, 128, 16, 64, 640]);
     }
 
     #[test]

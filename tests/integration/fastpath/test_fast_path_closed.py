@@ -53,7 +53,7 @@ SAFE: dict[type, set[str]] = {
     Retries: {"max_attempts", "statuses", "max_retry_after_s", "fallbacks", "fallback_on"},
     Upstream: {"url", "host", "port", "path", "weight", "max_in_flight"},
     Provider: {
-        "name", "kind", "upstreams", "label", "api_key", "headers", "forward_headers", "models", "aliases", "strip_prefix",
+        "name", "kind", "upstreams", "label", "api_key", "api_version", "headers", "forward_headers", "models", "aliases", "strip_prefix",
         "strip_model_prefix",
         "stream_usage", "health_check", "slow_start_s", "connect_timeout_s", "keepalive_s", "max_idle", "max_queue",
         "queue_timeout_s", "tls_verify", "tls_ca_file", "tls_ca", "forward_trace", "hold_bytes", "first_event_s",
@@ -229,3 +229,22 @@ async def test_a_stage_may_have_a_part_for_some_requests(tmp_path: Path) -> None
             assert (await client.answer()).status == 200
         assert stage[0].seen < 2 * TRIES
         assert gateway.plane.fastpath.native.served()
+
+
+async def test_a_plan_is_for_one_dialect(tmp_path: Path) -> None:
+    """The plan of a chat, which passes, does not serve messages, which are translated, on the same route."""
+    async with (
+        FaultyUpstream(faults.chat()) as upstream,
+        inside(upstream.url, tmp_path, path="/v1/*") as gateway,
+        Downstream(gateway.url) as client,
+    ):
+        assert gateway.plane.fastpath is not None
+        for _ in range(TRIES):
+            await client.send(ask())
+            assert (await client.answer()).status == 200
+        assert gateway.plane.fastpath.native.served()
+        body = {"model": "demo", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+        for _ in range(TRIES):
+            await client.send(request_bytes("a", "POST", "/v1/messages", json.dumps(body).encode(), JSON))
+            assert (await client.answer()).json()["type"] == "message"
+            assert upstream.requests[-1].target == CHAT

@@ -152,7 +152,7 @@ def only_route(text: str, folder: Path) -> Route:
         (
             ROUTE.replace("vllm", "vlm") + PROVIDER.replace("vllm", "vlm"),
             (
-                "c.toml: providers.vlm.kind: is required, because 'vlm' is none of openai, vllm, sglang, litellm; did you mean 'vllm'? "
+                "c.toml: providers.vlm.kind: is required, because 'vlm' is none of openai, vllm, sglang, litellm, anthropic, gemini, azure, ollama, llamacpp, tgi; did you mean 'vllm'? "
                 '(kind = "openai" for any server with an OpenAI API)'
             ),
         ),
@@ -186,7 +186,7 @@ def only_route(text: str, folder: Path) -> Route:
         (
             ROUTE.replace("vllm", "mine") + PROVIDER.replace("vllm", "mine") + 'kind = "vlm"\n',
             (
-                "c.toml: providers.mine.kind: must be one of openai, vllm, sglang, litellm; got 'vlm'; "
+                "c.toml: providers.mine.kind: must be one of openai, vllm, sglang, litellm, anthropic, gemini, azure, ollama, llamacpp, tgi; got 'vlm'; "
                 "did you mean 'vllm'?"
             ),
         ),

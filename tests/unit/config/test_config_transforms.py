@@ -150,6 +150,15 @@ def test_drop_params_are_a_rule_of_the_provider(settings: Callable[[str], Settin
     assert rule.request == (Edit("remove", "seed"), Edit("remove", "/a/b"))
 
 
+def test_what_a_kind_refuses_can_be_dropped(settings: Callable[[str], Settings]) -> None:
+    def rules(kind: str) -> list[str]:
+        route = ROUTE.replace("[[routes]]", f'kind = "{kind}"\ndrop_params = "unsupported"\n\n[[routes]]')
+        return [edit.path for rule in settings("", route).transforms for edit in rule.request]
+
+    assert "top_k" in rules("azure")
+    assert rules("vllm") == []
+
+
 def test_a_system_text_without_a_place_is_noted(settings: Callable[[str], Settings]) -> None:
     loaded = settings('[[transforms]]\nname = "r"\ndialects = "openai.completions"\nsystem = { append = "x" }\n')
     assert any("has no effect" in notice for notice in loaded.notices)

@@ -51,7 +51,9 @@ def test_a_broken_link_is_found() -> None:
 
 
 def test_the_readme_leads_to_every_page() -> None:
-    pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
+    # A page of one line only points to another one.
+    paths = [path for path in (ROOT / "docs").glob("*.md") if len(path.read_text().splitlines()) > 1]
+    pages = {f"docs/{path.name}" for path in paths}
     assert pages - set(LINK.findall((ROOT / "README.md").read_text())) == set()
 
 

@@ -1,4 +1,4 @@
-"""docs/providers.md says what is so: its lists of headers and its paths are tried on the writers."""
+"""docs/provider-integration.md says what is so: its lists of headers and its paths are tried on the writers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from budgateway.kinds import KINDS
 from budgateway.native import POLICIES, RequestHead, RequestHeadWriter, ResponseHead, ResponseHeadWriter
 
-TEXT = (Path(__file__).resolve().parents[3] / "docs" / "providers.md").read_text()
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "provider-integration.md").read_text()
 
 
 def section(title: str) -> str:
@@ -64,7 +64,7 @@ def test_the_table_of_kinds_is_what_the_kinds_say() -> None:
             quoted(kind.name),
             quoted(kind.endpoints_variable),
             quoted(kind.key_variable),
-            quoted(kind.probe_path or "/v1/models"),
+            quoted(kind.probe_path or kind.models_path),
             quoted(*kind.load_paths),
         )
         for kind in KINDS.values()
@@ -92,7 +92,10 @@ def test_the_policies_are_listed_wherever_they_are() -> None:
 
 def test_what_goes_to_some_kinds_is_listed() -> None:
     passed = {kind.name: kind.vendor_headers for kind in KINDS.values() if kind.vendor_headers}
-    assert passed == {"openai": tuple(VENDOR), "litellm": tuple(VENDOR)}
+    assert passed == {
+        **dict.fromkeys(("openai", "litellm", "azure"), tuple(VENDOR)),
+        "anthropic": tuple(VENDOR[-2:]),
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in NEVER if name not in FRAMING])

@@ -27,6 +27,7 @@ LAYERS = {
         "balance",
         "health",
         "providers",
+        "stored",
         "transform",
         "transport",
         "transform",

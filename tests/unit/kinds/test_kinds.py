@@ -54,7 +54,8 @@ print(json.dumps({
 
 
 def test_kinds_are_in_their_order() -> None:
-    assert list(KINDS) == ["openai", "vllm", "sglang", "litellm"]
+    engines = ["ollama", "llamacpp", "tgi"]
+    assert list(KINDS) == ["openai", "vllm", "sglang", "litellm", "anthropic", "gemini", "azure", *engines]
     assert all(kind.name == name for name, kind in KINDS.items())
 
 

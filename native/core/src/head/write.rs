@@ -382,6 +382,19 @@ impl HeadEdits {
         Ok(edits)
     }
 
+    /// The target in place of the client's: path and query.
+    #[must_use]
+    pub fn target(&self) -> Option<(&[u8], &[u8])> {
+        let (path, query) = self.target.as_ref()?;
+        Some((path, query))
+    }
+
+    /// The same, for another target.
+    pub fn at(&self, target: &str) -> Result<Self, WriterError> {
+        let target = Some(target_parts(target)?);
+        Ok(Self { target, ..self.clone() })
+    }
+
     /// The same, with these headers added and those dropped, which are stronger.
     pub fn with(&self, lines: &[(&str, &str)], drop: &[&str]) -> Result<Self, WriterError> {
         let mut edits = self.clone();

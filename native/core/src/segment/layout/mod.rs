@@ -36,6 +36,8 @@ pub const CELL_SETS: usize = 8192;
 pub const BUDGET_SETS: usize = 2048;
 /// Series of metrics; the last one counts the overflow.
 pub const SERIES: usize = 2048;
+/// Ids whose upstreams are remembered.
+pub const HOLDERS: usize = 64 * 1024;
 /// Copies of the metrics' counts: processes add to different ones to avoid contention on cache lines.
 pub const SHARDS: usize = 16;
 
@@ -75,6 +77,8 @@ pub(crate) struct Layout {
     pub(crate) sums: [Sum; SUMS],
     /// The counts, by shard and series.
     pub(crate) counts: [[Counts; SERIES]; SHARDS],
+    /// The upstreams that hold what ids stand for (`holders`).
+    pub(crate) holders: [AtomicU64; HOLDERS],
 }
 
 /// The identity of the mapping.
