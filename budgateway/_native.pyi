@@ -451,15 +451,24 @@ class RetryBudget:
 
 @final
 class Metrics:
-    """Counters and histograms by (route, provider, model, status), as label ids, bounded; a `Ledger` adds
-    each exchange.
+    """Counters by (route, provider, model, status), times and sizes by (route, provider, model), overhead by route, as
+    label ids, bounded; a `Ledger` adds each exchange.
 
-    Beyond some 2,000 series, exchanges are counted in one with "other" for labels and status 0.
+    Beyond some 2,000 series, exchanges are counted in one with "other" for labels and status 0; beyond some 1,000 rows
+    of times, in one with "other" for labels.
     """
 
     def __new__(cls, segment: Segment) -> Metrics: ...
     def collect(self) -> list[Series]:
         """Return every series observed so far."""
+    def times(self) -> list[Times]:
+        """Return the times and sizes of the exchanges that ended well: complete, with a status below 400."""
+    def refusals(self) -> list[tuple[str, str, int]]:
+        """Return the number of requests that the gateway refused, by route and code of the error."""
+    def overheads(self) -> list[tuple[str, tuple[list[int], float]]]:
+        """Return each route's overhead: counts per bucket of `OVERHEAD_BOUNDS_S`, and the sum in seconds."""
+    def render(self) -> bytes:
+        """Return all of it in Prometheus' text format. Releases the GIL."""
 
 @final
 class Series:
@@ -479,15 +488,6 @@ class Series:
     def outcomes(self) -> list[int]:
         """Counts by `OUTCOME_*`."""
     @property
-    def duration(self) -> tuple[list[int], float]:
-        """Counts per bucket of `DURATION_BOUNDS_S` (plus +Inf; not cumulative) and the sum in seconds."""
-    @property
-    def overhead(self) -> tuple[list[int], float]:
-        """The same over `OVERHEAD_BOUNDS_S`."""
-    @property
-    def first_byte(self) -> tuple[list[int], float]:
-        """The same over `DURATION_BOUNDS_S`."""
-    @property
     def bytes_in(self) -> int: ...
     @property
     def bytes_out(self) -> int: ...
@@ -505,8 +505,41 @@ class Series:
     def retries(self) -> list[int]:
         """Further attempts, by reason (`balance.attempts_cy`)."""
 
+@final
+class Times:
+    """Times and sizes of the exchanges of one route, provider and model that ended well, a snapshot. Of each histogram
+    the counts per bucket (the last one for values above all bounds; not cumulative) and the sum, of times in seconds."""
+
+    @property
+    def route(self) -> str: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    @property
+    def plain(self) -> tuple[list[int], float]:
+        """Durations of plain answers, over `DURATION_BOUNDS_S`."""
+    @property
+    def stream(self) -> tuple[list[int], float]:
+        """Durations of streams, over `DURATION_BOUNDS_S`."""
+    @property
+    def first_byte(self) -> tuple[list[int], float]:
+        """Times to the first byte of plain answers, over `FIRST_BOUNDS_S`."""
+    @property
+    def first_token(self) -> tuple[list[int], float]:
+        """Times to the first token of streams, over `FIRST_BOUNDS_S`."""
+    @property
+    def per_token(self) -> tuple[list[int], float]:
+        """Times per output token of streams, over `PER_TOKEN_BOUNDS_S`."""
+    @property
+    def tokens(self) -> list[tuple[list[int], int]]:
+        """Tokens in and tokens out, over `TOKEN_BOUNDS`."""
+
 DURATION_BOUNDS_S: Final[tuple[float, ...]]
+FIRST_BOUNDS_S: Final[tuple[float, ...]]
 OVERHEAD_BOUNDS_S: Final[tuple[float, ...]]
+PER_TOKEN_BOUNDS_S: Final[tuple[float, ...]]
+TOKEN_BOUNDS: Final[tuple[int, ...]]
 OUTCOME_COMPLETE: Final[int]
 OUTCOME_REFUSED: Final[int]
 OUTCOME_UPSTREAM_FAILED: Final[int]
@@ -575,6 +608,10 @@ class Trace:
     @property
     def notes(self) -> list[tuple[int, int]]:
         """Kind and time of each note."""
+    @property
+    def attempts(self) -> list[tuple[str, int, int, int, int, int]]:
+        """Upstream, times of begin, sending and end, status, and the reason's number plus one, of each attempt; zeros
+        for what there was not: of the last one, end, status and reason."""
     @property
     def last_sent(self) -> tuple[int, int]:
         """Times at which the last attempt began and was sent; zeros without one."""

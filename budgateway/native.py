@@ -15,6 +15,7 @@ from budgateway._native import (
     DURATION_BOUNDS_S,
     ENCODED,
     FACTS,
+    FIRST_BOUNDS_S,
     GAUGE_CONNECTIONS,
     GAUGE_EXCHANGES,
     GAUGE_LINES_LOST,
@@ -38,7 +39,9 @@ from budgateway._native import (
     MAX_CACHED_PLANS,
     MULTIPART,
     OVERHEAD_BOUNDS_S,
+    PER_TOKEN_BOUNDS_S,
     POLICIES,
+    TOKEN_BOUNDS,
     TOKEN_REFUSED,
     TOKEN_REJECTED,
     TOKEN_UNKNOWN_KEY,
@@ -89,6 +92,7 @@ from budgateway._native import (
     Series,
     Sockets,
     Split,
+    Times,
     TokenVerifier,
     Trace,
     Tracer,
@@ -114,6 +118,7 @@ __all__ = [
     "DURATION_BOUNDS_S",
     "ENCODED",
     "FACTS",
+    "FIRST_BOUNDS_S",
     "GAUGE_CONNECTIONS",
     "GAUGE_EXCHANGES",
     "GAUGE_LINES_LOST",
@@ -137,7 +142,9 @@ __all__ = [
     "MAX_CACHED_PLANS",
     "MULTIPART",
     "OVERHEAD_BOUNDS_S",
+    "PER_TOKEN_BOUNDS_S",
     "POLICIES",
+    "TOKEN_BOUNDS",
     "TOKEN_REFUSED",
     "TOKEN_REJECTED",
     "TOKEN_UNKNOWN_KEY",
@@ -188,6 +195,7 @@ __all__ = [
     "Series",
     "Sockets",
     "Split",
+    "Times",
     "TokenVerifier",
     "Trace",
     "Tracer",
@@ -202,7 +210,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 24
+ABI = 25
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -9,7 +9,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from budgateway.exchange.exchange_cy import COMPLETE, Exchange
-from budgateway.native import DURATION_BOUNDS_S, AccessLog, Metrics, RequestHead, Segment
+from budgateway.native import DURATION_BOUNDS_S, AccessLog, Metrics, RequestHead, Segment, Tracer
 from budgateway.observe.record_cy import Recorder
 from budgateway.records import Principal
 
@@ -42,6 +42,31 @@ def test_record_native(benchmark: BenchmarkFixture, access: str) -> None:
     seen = (exchange(segment), COMPLETE, route, provider, "http://vllm-1:8000", None, 13_345_678)
     benchmark.pedantic(recorder.record, seen, rounds=200, iterations=1000, warmup_rounds=5)
     assert log is None or log.dropped == 0
+
+
+@pytest.mark.parametrize("kept", ["not sampled", "sampled"])
+def test_record_traced(benchmark: BenchmarkFixture, kept: str) -> None:
+    """What a tracer adds to the end of an exchange: a look at its outcome, or its record."""
+    segment = Segment(4)
+    recorder = Recorder(segment, None, UNIX_NS, 1 << 20, None)
+    tracer = Tracer(
+        segment, (1, 2), ratio=1.0, parent="follow", keep_errors=True, keep_slower_than_ns=10**10, max_per_second=1e9,
+        keeps_all=False, propagates=True, capacity_bytes=1 << 16,
+    )  # fmt: skip
+    recorder.ledger.follow(tracer)
+    route, provider = segment.intern("chat"), segment.intern("vllm")
+    x = exchange(segment)
+    if kept == "sampled":
+        x.trace = tracer.decide(x.head)
+        x.trace.begin("vllm/1", 1_500_000, True)
+    seen = (x, COMPLETE, route, provider, "http://vllm-1:8000", None, 13_345_678)
+
+    def record() -> None:
+        for _ in range(100):
+            recorder.record(*seen)
+        tracer.drain()
+
+    benchmark.pedantic(record, rounds=100, iterations=10, warmup_rounds=5)
 
 
 def test_observe_prometheus_client(benchmark: BenchmarkFixture) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from budgateway.admin.rates import Rates
     from budgateway.admin.usage import UsageReport
     from budgateway.credentials.refresher import CredentialRefresher
+    from budgateway.observe.metrics import Reloads
     from budgateway.observe.tracing import Tracing
     from budgateway.records import Principal, Settings
 
@@ -39,6 +40,7 @@ class Operations(Protocol):
     started: float  # monotonic seconds
     refresher: CredentialRefresher
     tracing: Tracing
+    reloads: Reloads
 
     async def reload(self) -> Difference: ...
     async def rollback(self) -> Difference: ...

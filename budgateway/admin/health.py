@@ -133,6 +133,7 @@ class Health:
         calls, failures = vitals.window
         return {
             "name": row.label,
+            "provider": row.provider.name,
             "url": row.upstream.url,
             "weight": row.upstream.weight,
             "state": state,

@@ -100,12 +100,16 @@ class AdminServer:
         loop = asyncio.get_running_loop()
         catalogue = at_once(self._catalogue(settings))
         visibility = Visibility(Roles(settings.auth), settings.routes)
+        running = version("budgateway")
         exposition = Exposition(
-            self._segment, self._operations.facts, self._health.upstreams, self._operations.tracing.counts
+            self._segment,
+            self._operations.facts,
+            self._health.upstreams,
+            self._operations.tracing.counts,
+            (running, self._operations.reloads),
         )
         scrapes = Scrapes(exposition, self._spawn)
         self._prober.adopt(*at_once(probing(settings, self._segment, resolver=self._resolver)))
-        running = version("budgateway")
         api = AdminApi(self._operations, self._health, self._rates, running, self._usage)
 
         def handler(public_only: bool) -> AdminHandler:

@@ -27,6 +27,7 @@ from budgateway.observe.access import FLUSH_BYTES, AccessWriter
 from budgateway.observe.record_cy import Recorder
 from budgateway.proxy.fastpath import FastPath
 from budgateway.proxy.relay_cy import Relay
+from budgateway.records import Tracing
 from budgateway.server.address import Networks
 from budgateway.server.connection_cy import protocols
 from budgateway.server.departures import Departures
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
     from budgateway.app.wiring import Pools
     from budgateway.proxy.pipeline_cy import Snapshot
-    from budgateway.records import Settings, Tracing
+    from budgateway.records import Settings
     from budgateway.transport.client_cy import Pool
 
 SWEEP_S = 0.25
@@ -340,16 +341,19 @@ class DataPlane:
     def _trace(self, settings: Settings) -> None:
         """Trace exchanges that begin from now on by these settings."""
         self._send_spans()  # what the former tracer has kept
-        self._tracer = (
-            None if settings.tracing is None else tracer_of(settings.tracing, settings.workers, self._segment)
-        )
+        explains = settings.log_level == "DEBUG"
+        tracing = settings.tracing
+        if tracing is None and explains:
+            tracing = Tracing(requests=True)  # for the log alone: nobody takes its records
+        self._tracer = None if tracing is None else tracer_of(tracing, settings.workers, self._segment)
         self._recorder.ledger.follow(self._tracer)
-        self.relay.follow_tracer(self._tracer, settings.tracing is not None and settings.tracing.requests)
+        times = settings.tracing is not None and settings.tracing.requests
+        self.relay.follow_tracer(self._tracer, times, explains)
 
     def _send_spans(self) -> None:
         if self._tracer is not None and self.on_spans is not None:
             records, kept, dropped = self._tracer.drain()
-            if kept or dropped:
+            if (kept or dropped) and self.snapshot.settings.tracing is not None:
                 self.on_spans(records, kept, dropped)
 
     def reopen(self) -> None:
@@ -368,9 +372,11 @@ class DataPlane:
         self._open_fast_path()
 
     def _open_fast_path(self) -> None:
-        """Open or close the fast path. It is closed while new exchanges are refused."""
+        """Open or close the fast path. It is closed while new exchanges are refused, and while each is explained in the
+        log."""
         if self.fastpath is not None:
-            self.fastpath.native.open(not (self.relay.shedding or self.server_state.draining))
+            explains = self.snapshot.settings.log_level == "DEBUG"
+            self.fastpath.native.open(not (self.relay.shedding or self.server_state.draining or explains))
 
     def update_credentials(self, credentials: CredentialSet) -> None:
         """Use new credentials from now on."""

@@ -242,6 +242,7 @@ class Builder:
                 labels[name] = self._segment.intern_model(name)
             yield
         routes = Router([*compiled_routes, *admin], labels, largest_body(settings), len(compiled_routes))
+        routes.learn(dict(self._segment.models()))
         yield
         limits = _limits(settings, book, shared)
         limits.own = {compiled.record.path: compiled.limits for compiled in admin if compiled.limits.is_own}

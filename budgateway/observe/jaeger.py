@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import ssl
-import urllib.error
 import urllib.request
 from struct import pack
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanKind
 from opentelemetry.trace.status import StatusCode
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def _process(resource: Resource | None) -> bytes:
 
 
 def _span(span: ReadableSpan) -> bytes:
-    context: SpanContext = span.context
+    context = span.context or INVALID_SPAN_CONTEXT
     start_us = (span.start_time or 0) // 1000
     tags: dict[str, Any] = {**(span.attributes or {}), "span.kind": SpanKind(span.kind).name.lower()}
     if span.status.status_code is StatusCode.ERROR:

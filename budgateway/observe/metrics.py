@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,12 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     SummaryMetricFamily,
 )
 
 from budgateway.native import (
-    DURATION_BOUNDS_S,
+    ABI,
+    BUILD_PROFILE,
     GAUGE_CONNECTIONS,
     GAUGE_EXCHANGES,
     GAUGE_MIRRORED,
@@ -31,7 +35,6 @@ from budgateway.native import (
     GAUGE_STORE_CALLS,
     GAUGE_STORE_FALLBACKS,
     GAUGE_STORE_LOST,
-    OVERHEAD_BOUNDS_S,
     Metrics,
     Queue,
     Segment,
@@ -39,18 +42,13 @@ from budgateway.native import (
 from budgateway.system.slices import Rests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_LABELS = ("route", "provider", "model", "status")
-# Indexed by OUTCOME_*; "complete" is not an error.
-_OUTCOMES = ("complete", "refused", "upstream_failed", "truncated", "client_gone")
-# Indexed by the reasons of balance.attempts_cy.
-_REASONS = ("connect", "stale", "broken", "timeout", "pressure", "status", "hedge", "fallback")
 _GAUGES = (
     ("budgateway_connections", "Open downstream connections.", GAUGE_CONNECTIONS),
     ("budgateway_in_flight", "Exchanges in flight.", GAUGE_EXCHANGES),
@@ -72,59 +70,37 @@ _SOCKETS = (
 )
 
 
+@dataclass(slots=True)
+class Reloads:
+    """Counts of reloads by result, and the time at which the configuration in use was loaded (seconds since the epoch)."""
+
+    done: int = 0
+    refused: int = 0
+    is_ok: bool = True
+    loaded_s: float = field(default_factory=time.time)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count a reload: done, or refused when it raises."""
+        try:
+            yield
+        except Exception:
+            self.refused += 1
+            self.is_ok = False
+            raise
+        self.done += 1
+        self.is_ok = True
+        self.loaded_s = time.time()
+
+
 class SegmentCollector:
-    """A prometheus-client collector over the segment. Labels come from the configuration; other values are "other"."""
+    """A prometheus-client collector over the workers' gauges in the segment."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._metrics = Metrics(segment)
 
-    def collect(self) -> Iterator[Metric]:  # noqa: C901 - a family after the other
+    def collect(self) -> Iterator[Metric]:
         """Yield every family, for one scrape."""
-        requests = CounterMetricFamily("budgateway_requests", "Requests answered.", labels=_LABELS)
-        errors = CounterMetricFamily("budgateway_errors", "Exchanges that failed.", labels=(*_LABELS, "outcome"))
-        duration = HistogramMetricFamily(
-            "budgateway_request_duration_seconds",
-            "From the request's head to the response's last byte.",
-            labels=_LABELS,
-        )
-        overhead = HistogramMetricFamily(
-            "budgateway_overhead_seconds", "The gateway's own share of the duration.", labels=_LABELS
-        )
-        first_byte = HistogramMetricFamily(
-            "budgateway_first_byte_seconds",
-            "From the request's head to a stream's first token, or another answer's first byte.",
-            labels=_LABELS,
-        )
-        tokens = CounterMetricFamily(
-            "budgateway_tokens", "Tokens, as upstreams report them, or estimated.", labels=(*_LABELS, "kind")
-        )
-        retries = CounterMetricFamily("budgateway_retries", "Further attempts, by reason.", labels=(*_LABELS, "reason"))
-        cost = CounterMetricFamily("budgateway_cost_usd", "Cost of tokens with a known price.", labels=_LABELS)
-        sizes = CounterMetricFamily("budgateway_body_bytes", "Body bytes.", labels=(*_LABELS, "direction"))
-        for row in self._metrics.collect():
-            labels = (row.route, row.provider, row.model, str(row.status))
-            requests.add_metric(labels, row.count)
-            for name, count in zip(_OUTCOMES[1:], row.outcomes[1:], strict=True):
-                if count:
-                    errors.add_metric((*labels, name), count)
-            _histogram(duration, labels, row.duration, DURATION_BOUNDS_S)
-            _histogram(overhead, labels, row.overhead, OVERHEAD_BOUNDS_S)
-            _histogram(first_byte, labels, row.first_byte, DURATION_BOUNDS_S)
-            for kind, value in (
-                ("in", row.tokens_in),
-                ("out", row.tokens_out),
-                ("cached", row.tokens_cached),
-                ("reasoning", row.tokens_reasoning),
-            ):
-                tokens.add_metric((*labels, kind), value)
-            for reason, value in zip(_REASONS, row.retries, strict=True):
-                if value:
-                    retries.add_metric((*labels, reason), value)
-            cost.add_metric(labels, row.cost_micros / 1e6)
-            for direction, value in (("in", row.bytes_in), ("out", row.bytes_out)):
-                sizes.add_metric((*labels, direction), value)
-        yield from (requests, errors, duration, overhead, first_byte, tokens, cost, sizes, retries)
         for name, text, gauge in _GAUGES:
             family = GaugeMetricFamily(name, text, labels=("worker",))
             for worker in range(self._segment.workers):
@@ -243,8 +219,16 @@ class UpstreamCollector:
         usage = GaugeMetricFamily(
             "budgateway_upstream_kv_usage", "Share of its engine's KV cache in use, 0 to 1.", labels=label
         )
+        in_flight = GaugeMetricFamily(
+            "budgateway_upstream_in_flight", "Exchanges in flight, all workers together.", labels=label
+        )
+        info = GaugeMetricFamily(
+            "budgateway_upstream_info", "Always 1: the upstream's provider and URL.", labels=(*label, "provider", "url")
+        )
         for one in self._upstreams():
             name = (one["name"],)
+            in_flight.add_metric(name, one["in_flight"])
+            info.add_metric((*name, one["provider"], one["url"]), 1)
             up.add_metric(name, one["state"] in ("up", "starting", "half_open"))
             breaker.add_metric(name, ("closed", "half_open", "open").index(one["breaker"]["state"]))
             share.add_metric(name, one["share"])
@@ -260,7 +244,32 @@ class UpstreamCollector:
                 running.add_metric(name, engine["running"])
                 waiting.add_metric(name, engine["waiting"])
                 usage.add_metric(name, engine["kv_usage"])
-        yield from (up, breaker, share, ejections, probes, probe_up, took, running, waiting, usage)
+        yield from (up, breaker, share, ejections, probes, probe_up, took, running, waiting, usage, in_flight, info)
+
+
+class ProgramCollector:
+    """Presents the program's version, and reloads by result."""
+
+    def __init__(self, version: str, reloads: Reloads) -> None:
+        self._version = version
+        self._reloads = reloads
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family, for one scrape."""
+        build = GaugeMetricFamily(
+            "budgateway_build_info", "Always 1: what runs.", labels=("version", "abi", "python", "profile")
+        )
+        build.add_metric((self._version, str(ABI), platform.python_version(), BUILD_PROFILE), 1)
+        reloads = CounterMetricFamily("budgateway_config_reloads", "Reloads, by result.", labels=("result",))
+        for result, count in (("done", self._reloads.done), ("refused", self._reloads.refused)):
+            reloads.add_metric((result,), count)
+        loaded = GaugeMetricFamily(
+            "budgateway_config_loaded_timestamp_seconds", "Time at which the configuration in use was loaded."
+        )
+        loaded.add_metric((), self._reloads.loaded_s)
+        ok = GaugeMetricFamily("budgateway_config_last_reload_ok", "0 if the last reload was refused.")
+        ok.add_metric((), self._reloads.is_ok)
+        yield from (build, reloads, loaded, ok)
 
 
 class SpanCollector:
@@ -286,15 +295,18 @@ class Exposition:
         facts: Callable[[], list[dict[str, Any]]] | None = None,
         upstreams: Callable[[], list[dict[str, Any]]] | None = None,
         spans: Callable[[], dict[str, int]] | None = None,
+        program: tuple[str, Reloads] | None = None,
     ) -> None:
         self._facts = facts
         self._upstreams = upstreams
         self._spans = spans
+        self._program = program
+        self._metrics = Metrics(segment)
         self._of_segment = (SegmentCollector(segment), QueueCollector(segment))
 
     def look(self) -> Callable[[], bytes]:
         """Read what belongs to the caller's loop. Returns a function for any thread, which reads the segment and
-        renders everything in the text format: 10 ms for 2,000 series, with rests."""
+        renders everything in the text format, with rests."""
         registry = _Unhurried(auto_describe=False)
         for collector in self._of_segment:
             registry.register(collector)
@@ -307,7 +319,13 @@ class Exposition:
         if self._spans is not None:
             spans = self._spans()
             registry.register(SpanCollector(lambda: spans))
-        return partial(generate_latest, registry)
+        if self._program is not None:
+            registry.register(ProgramCollector(*self._program))
+        return partial(self._render, registry)
+
+    def _render(self, registry: CollectorRegistry) -> bytes:
+        # What grows with routes and models is rendered natively, without the interpreter.
+        return self._metrics.render() + generate_latest(registry)
 
 
 class _Unhurried(CollectorRegistry):
@@ -318,18 +336,3 @@ class _Unhurried(CollectorRegistry):
         for family in super().collect():
             yield family
             rests.rest()
-
-
-def _histogram(
-    family: HistogramMetricFamily,
-    labels: Sequence[str],
-    counted: tuple[list[int], float],
-    bounds: Sequence[float],
-) -> None:
-    counts, total = counted
-    buckets = []
-    running = 0
-    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
-        running += count
-        buckets.append((bound, running))
-    family.add_metric(labels, buckets, total)

@@ -78,16 +78,16 @@ class SpanMaker:
     def _calls(self, r: TraceRecord, server: SpanContext) -> list[ReadableSpan]:
         """Return the span of the logical call, and those of its attempts if there were several."""
         attempts = r.attempts
-        is_alone = len(attempts) < 2
-        call = _context(r.trace_id, attempts[0].span if attempts and is_alone else r.call)
-        began_ns = attempts[0].began_ns if attempts else r.started_ns
+        only = attempts[0] if len(attempts) == 1 else None
+        call = _context(r.trace_id, r.call if only is None else only.span)
+        began_ns = min((attempt.began_ns for attempt in attempts if attempt.began_ns), default=r.started_ns)
         is_bad = r.status >= 400 or r.outcome in _BAD_OUTCOMES
         operation = operation_of(r.path)
         name = f"{operation or r.method} {r.model}".strip()
-        attributes = self._call_attributes(r, operation, attempts[-1] if is_alone and attempts else None)
-        start, end = _within(r, began_ns or r.started_ns, r.ended_ns)
+        attributes = self._call_attributes(r, operation, only)
+        start, end = _within(r, began_ns, r.ended_ns)
         made = [self._span(name, call, server, SpanKind.CLIENT, attributes, start, end, is_bad)]
-        if is_alone:
+        if len(attempts) < 2:
             return made
         for number, attempt in enumerate(attempts):
             is_last = number == len(attempts) - 1
@@ -146,15 +146,14 @@ class SpanMaker:
         )
 
     def _server_attributes(self, r: TraceRecord, path: str) -> Attributes:
-        host, _, port = r.host.rpartition(":") if not r.host.endswith("]") else (r.host, "", "")
         found: Mapping[str, Any] = {
             "http.request.method": r.method,
             "url.path": r.path,
             "url.scheme": self._scheme,
             "http.route": path,
             "http.response.status_code": r.status,
-            "server.address": host or r.host,
-            "server.port": int(port) if host and port.isdigit() else self._port,
+            "server.address": r.host,
+            "server.port": self._port or None,
             "client.address": r.client if self._names_principal else "",
             "network.protocol.version": "1.0" if r.is_http_10 else "1.1",
             "user_agent.original": r.user_agent,

@@ -13,6 +13,7 @@ from budgateway.app.dataplane import DataPlane, bound_socket
 from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.errors import ConfigError
 from budgateway.limits.keeping import StateFile
+from budgateway.observe.metrics import Reloads
 from budgateway.observe.tracing import Tracing
 from budgateway.process.memory import resident
 from budgateway.records import Settings
@@ -46,6 +47,7 @@ class Gateway:
         self._kept = StateFile(settings.limits.state_file, self._segment)
         self._keeping: asyncio.Task[None] | None = None
         self.tracing = Tracing(settings)
+        self.reloads = Reloads()
         self.refresher = CredentialRefresher(settings, self._update_credentials)
         self._admin_server: AdminServer | None = None
         self._plane: DataPlane | None = None

@@ -26,6 +26,7 @@ from budgateway.credentials.refresher import CredentialRefresher
 from budgateway.demo import DemoServer
 from budgateway.errors import ConfigError, GatewayError
 from budgateway.limits.keeping import StateFile
+from budgateway.observe.metrics import Reloads
 from budgateway.observe.tracing import Tracing
 from budgateway.process.banner import banner, base_url
 from budgateway.process.control import Refreshed, Reopen, Shed
@@ -105,6 +106,7 @@ class Supervisor:
         self._steps = Steps(_log)
         self._worker_pool.on_wanted = self._on_wanted
         self.tracing = Tracing(settings)
+        self.reloads = Reloads()
         self._worker_pool.on_spans = self.tracing.take
         self.refresher = CredentialRefresher(settings, self._update_credentials)
         try:
@@ -425,7 +427,8 @@ class Supervisor:
         async with self._changing, refusals_logged("reload"):
             self._service.reloading()
             try:
-                difference = await self._apply(await self._load.read())
+                with self.reloads.counted():
+                    difference = await self._apply(await self._load.read())
             finally:
                 self._service.ready("serving")
         _log.info("configuration reloaded: %s", difference)

@@ -37,7 +37,7 @@ cdef class Relay(ExchangeHandler):
     # configuration
     cdef public Snapshot snapshot
     cdef object _tracer                 # native.Tracer; None: nothing is traced
-    cdef bint _times
+    cdef bint _times, _explains
     cdef public str shedding
     cdef public Py_ssize_t spread_above
     # now

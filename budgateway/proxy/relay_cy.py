@@ -34,6 +34,7 @@ from budgateway.native import (
     ResponseHeadWriter,
 )
 from budgateway.proxy.attempt_cy import AttemptSender
+from budgateway.proxy.explain import explain
 from budgateway.proxy.pipeline_cy import plan
 from budgateway.proxy.suspended import go_on
 from budgateway.server.websocket import SocketCounts, Tunnel
@@ -129,16 +130,19 @@ class Relay(ExchangeHandler):
         self.snapshot: Snapshot | None = None
         self._tracer: Tracer | None = None
         self._times = False
+        self._explains = False
         # reason to refuse new exchanges; empty: take them
         self.shedding = ""
         self.spread_above = 1 << 30  # exchanges in flight here, above which one upstream is held to its `share`
         # now
         self.in_flight = 0
 
-    def follow_tracer(self, tracer: Tracer | None, times: bool) -> None:
-        """Trace exchanges that begin from now on with this tracer, or none; with `times`, tell clients their timelines."""
+    def follow_tracer(self, tracer: Tracer | None, times: bool, explains: bool) -> None:
+        """Trace exchanges that begin from now on with this tracer, or none; with `times`, tell clients their timelines;
+        with `explains`, log what was decided about each."""
         self._tracer = tracer
         self._times = times
+        self._explains = explains
         self.sender.tracer = tracer
 
     # ---------------------------------------------------------------- downstream events
@@ -882,6 +886,8 @@ class Relay(ExchangeHandler):
         target = x.target
         upstream = "" if target is None else target.label
         route = x.route
+        if self._explains:
+            explain(x, outcome, now_ns)
         if route is None:
             self._recorder.record(x, outcome, 0, 0, upstream, None, now_ns)
             return

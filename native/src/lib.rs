@@ -35,7 +35,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 24;
+const ABI: u32 = 25;
 
 #[pymodule(gil_used = false)]
 mod _native {
@@ -57,7 +57,7 @@ mod _native {
     #[pymodule_export]
     use crate::limits::{LimitLedger, LimitSet, Price, Refusal, Reservation};
     #[pymodule_export]
-    use crate::metrics::{Metrics, Series};
+    use crate::metrics::{Metrics, Series, Times};
     #[pymodule_export]
     use crate::queue::{Queue, WaitingCount};
     #[pymodule_export]

@@ -153,6 +153,25 @@ impl Trace {
     }
 
     #[getter]
+    fn attempts(&self) -> Vec<(String, u64, u64, u64, u16, u8)> {
+        let trace = self.lock();
+        let attempts = trace.attempts().iter();
+        attempts
+            .map(|one| {
+                let upstream = one.upstream.to_string();
+                (
+                    upstream,
+                    one.began_ns,
+                    one.sent_ns,
+                    one.ended_ns,
+                    one.status,
+                    one.reason,
+                )
+            })
+            .collect()
+    }
+
+    #[getter]
     fn last_sent(&self) -> (u64, u64) {
         self.lock().last_sent()
     }

@@ -20,6 +20,7 @@ struct Texts<'a> {
     request_id: &'a str,
     client: &'a str,
     principal: &'a str,
+    tenant: &'a str,
     method: &'a [u8],
     /// As received; not necessarily UTF-8.
     path: &'a [u8],
@@ -34,6 +35,7 @@ impl<'a> Texts<'a> {
             request_id: entry.request_id,
             client: entry.client,
             principal: entry.principal,
+            tenant: entry.tenant,
             method: entry.method(),
             path: entry.path(),
             error: entry.error,
@@ -52,6 +54,7 @@ impl<'a> Texts<'a> {
             request_id: &self.request_id[..text(self.request_id)],
             client: &self.client[..text(self.client)],
             principal: &self.principal[..text(self.principal)],
+            tenant: &self.tenant[..text(self.tenant)],
             method: &self.method[..fitting(self.method, most)],
             path: &self.path[..fitting(self.path, most)],
             error: &self.error[..text(self.error)],
@@ -64,6 +67,7 @@ impl<'a> Texts<'a> {
         self.request_id.len()
             + self.client.len()
             + self.principal.len()
+            + self.tenant.len()
             + self.method.len()
             + self.path.len()
             + self.error.len()
@@ -179,8 +183,14 @@ impl AccessLog {
         out.put(&self.time);
         out.put(b"\"");
         text(out, b",\"request_id\":\"", texts.request_id.as_bytes());
+        if let Some(trace) = entry.trace.filter(|trace| trace.is_sampled()) {
+            out.put(b",\"trace_id\":\"");
+            out.put(&hex(trace.trace_id()));
+            out.put(b"\"");
+        }
         text(out, b",\"client\":\"", texts.client.as_bytes());
         text(out, b",\"principal\":\"", texts.principal.as_bytes());
+        text(out, b",\"tenant\":\"", texts.tenant.as_bytes());
         text(out, b",\"method\":\"", texts.method);
         text(out, b",\"path\":\"", texts.path);
         number(out, b",\"status\":", entry.status.into());
@@ -205,6 +215,9 @@ impl AccessLog {
         let first_byte_ns = entry.first_byte_ns();
         if first_byte_ns > 0 {
             thousandths(out, b",\"ttft_ms\":", first_byte_ns / 1000);
+        }
+        if let Some(per_token_ns) = entry.per_token_ns(charge) {
+            thousandths(out, b",\"tpot_ms\":", per_token_ns / 1000);
         }
         let usage = &charge.usage;
         number(out, b",\"tokens_in\":", usage.tokens_in);
@@ -300,6 +313,12 @@ impl Consumer for AccessLog {
         }
         self.used
     }
+}
+
+/// The digits of a trace's id.
+fn hex(id: u128) -> [u8; 32] {
+    let digit = |place: usize| b"0123456789abcdef"[(id >> (124 - 4 * place) & 15) as usize];
+    std::array::from_fn(digit)
 }
 
 /// `member` includes the opening quote of the value.

@@ -181,6 +181,15 @@ impl Entry<'_> {
         self.first_ns.saturating_sub(self.started_ns)
     }
 
+    /// The time per output token of a stream, after the first one, which is there when the time starts. `None` where the
+    /// upstream did not report at least two: an estimate counts events, and an event is not a token.
+    #[must_use]
+    pub fn per_token_ns(&self, charge: &Charge) -> Option<u64> {
+        let more = charge.usage.tokens_out.checked_sub(1).filter(|&more| more > 0)?;
+        let is_known = self.is_stream && self.first_byte_ns() > 0 && !charge.is_estimated;
+        is_known.then(|| self.ended_ns.saturating_sub(self.first_ns) / more)
+    }
+
     /// The start in milliseconds since 1970, UTC.
     #[must_use]
     pub fn unix_ms(&self) -> i64 {

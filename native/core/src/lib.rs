@@ -11,6 +11,7 @@ mod admission;
 pub mod answer;
 pub mod breaker;
 pub mod entry;
+pub mod exposition;
 mod hash;
 pub mod health;
 pub mod holders;

@@ -15,21 +15,22 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::descriptor;
 use crate::hash::HashKey;
 use crate::health::{Signals, Vitals};
 
-use layout::{Counts, Layout, Row, Waiting};
+use layout::{Counts, Histogram, Latency, Layout, OVERHEAD_BUCKETS, Row, Waiting};
 
 pub use layout::{
-    BUDGET_SETS, CELL_SETS, GAUGE_TICK, GAUGES, HOLDERS, LABELS, QUEUES, ROTATIONS, SERIES, SHARDS, UPSTREAMS, WORKERS,
+    BUDGET_SETS, CELL_SETS, GAUGE_TICK, GAUGES, HOLDERS, LABELS, LATENCIES, QUEUES, REFUSALS, ROTATIONS, SERIES,
+    SHARDS, UPSTREAMS, WORKERS,
 };
 
 const MAGIC: u64 = u64::from_le_bytes(*b"budgatew");
 // Incremented whenever a table changes its shape or meaning.
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 /// The reason why a segment cannot be mapped, or has no room.
 #[derive(Debug, thiserror::Error)]
@@ -220,6 +221,12 @@ impl Segment {
             .collect()
     }
 
+    /// The number of labels that have an id.
+    #[must_use]
+    pub fn labels(&self) -> usize {
+        (1..LABELS).take_while(|&id| self.layout().labels.holds(id)).count()
+    }
+
     /// The name of a label; `None` for `OTHER` and for ids that were never assigned.
     #[must_use]
     pub fn label(&self, id: LabelId) -> Option<String> {
@@ -364,6 +371,21 @@ impl Segment {
     /// The counts that this process adds to.
     pub(crate) fn own_counts(&self) -> &[Counts; SERIES] {
         &self.layout().counts[self.shard]
+    }
+
+    /// The times and sizes that this process adds to.
+    pub(crate) fn own_latencies(&self) -> &[Latency; LATENCIES] {
+        &self.layout().latencies[self.shard]
+    }
+
+    /// The refusals that this process adds to.
+    pub(crate) fn own_refusals(&self) -> &[AtomicU64; REFUSALS] {
+        &self.layout().refusals[self.shard]
+    }
+
+    /// The overheads that this process adds to, by route.
+    pub(crate) fn own_overheads(&self) -> &[Histogram<OVERHEAD_BUCKETS>; LABELS] {
+        &self.layout().overheads[self.shard]
     }
 
     /// The secret that all processes hash with.
@@ -542,6 +564,11 @@ mod tests {
             offset_of!(Layout, sums),
             offset_of!(Layout, counts),
             offset_of!(Layout, holders),
+            offset_of!(Layout, latency_keys),
+            offset_of!(Layout, latencies),
+            offset_of!(Layout, refusal_keys),
+            offset_of!(Layout, refusals),
+            offset_of!(Layout, overheads),
         ];
         let row = [
             offset_of!(Row, gauges),
@@ -560,17 +587,19 @@ mod tests {
             size_of::<Rotation>(),
             size_of::<Sum>(),
             size_of::<Counts>(),
+            size_of::<Latency>(),
         ];
-        assert_eq!(VERSION, 3);
+        assert_eq!(VERSION, 4);
         assert_eq!(
             places,
             [
                 0, 128, 262_272, 393_344, 426_112, 442_496, 639_104, 2_736_256, 2_736_264, 2_752_704, 5_259_456,
-                6_832_320, 7_225_536, 7_291_072, 7_291_080, 7_307_464, 7_323_904, 7_586_048, 7_848_192, 28_819_712
+                6_832_320, 7_225_536, 7_291_072, 7_291_080, 7_307_464, 7_323_904, 7_586_048, 7_848_192, 14_139_648,
+                14_663_936, 14_672_128, 33_546_496, 33_554_688, 33_685_760
             ]
         );
         assert_eq!(row, [0, 256, 4352, 8448, 39_168]);
-        assert_eq!(sizes, [29_344_000, 128, 64, 16, 192, 128, 16, 64, 640]);
+        assert_eq!(sizes, [37_880_064, 128, 64, 16, 192, 128, 16, 64, 192, 1_152]);
     }
 
     #[test]

@@ -32,15 +32,22 @@ pub enum SampledBy {
 /// One sending of a request to an upstream. Times are monotonic nanoseconds, 0 for unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Attempt {
-    pub(crate) span: u64,
-    pub(crate) upstream: Box<str>,
-    pub(crate) began_ns: u64,
-    pub(crate) sent_ns: u64,
-    pub(crate) ended_ns: u64,
-    pub(crate) status: u16,
+    /// The span's id.
+    pub span: u64,
+    /// The upstream's label.
+    pub upstream: Box<str>,
+    /// The choice of the upstream.
+    pub began_ns: u64,
+    /// The request was written.
+    pub sent_ns: u64,
+    /// It was given up; 0 for the last attempt.
+    pub ended_ns: u64,
+    /// Of the response for which it was given up.
+    pub status: u16,
     /// The number of the reason for which it was given up, plus one; 0 for the last attempt.
-    pub(crate) reason: u8,
-    pub(crate) is_reused: bool,
+    pub reason: u8,
+    /// True when its connection had served before.
+    pub is_reused: bool,
 }
 
 /// A point in time of an exchange.
@@ -127,6 +134,12 @@ impl Trace {
     /// The notes, in their order.
     pub fn notes(&self) -> impl Iterator<Item = (u8, u64)> {
         self.notes.iter().map(|note| (note.kind, note.at_ns))
+    }
+
+    /// The attempts, in their order.
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
     }
 
     /// When the last attempt began and was sent; zeros without one.

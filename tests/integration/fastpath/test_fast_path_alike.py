@@ -328,7 +328,7 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
     whole = (log / "access.log").read_text().rpartition("\n")[0]  # the writer may be in the middle of one
     lines = [json.loads(line) for line in whole.splitlines()]
     for line in lines:
-        for name in ("ts", "duration_ms", "overhead_us", "ttft_ms"):
+        for name in ("ts", "duration_ms", "overhead_us", "ttft_ms", "tpot_ms"):
             line.pop(name, None)
         line["request_id"] = re.sub("^[0-9a-f]{16,}$", "", line["request_id"])
     return lines
@@ -338,12 +338,20 @@ def counts_of(gateway: Inside) -> dict[tuple[str, str, str, int], dict[str, Any]
     """All that metrics count, but times."""
     names = ("count", "outcomes", "bytes_in", "bytes_out", "tokens_in", "tokens_out")
     return {
-        (series.route, series.provider, series.model, series.status): {
-            **{name: getattr(series, name) for name in names},
-            "times": [sum(getattr(series, name)[0]) for name in ("duration", "overhead", "first_byte")],
-        }
+        (series.route, series.provider, series.model, series.status): {name: getattr(series, name) for name in names}
         for series in Metrics(gateway.plane._segment).collect()
     }
+
+
+def histograms_of(gateway: Inside) -> dict[tuple[str, ...], list[Any]]:
+    """How often each histogram was added to, and the sizes that were added."""
+    metrics = Metrics(gateway.plane._segment)
+    names = ("plain", "stream", "first_byte", "first_token")
+    found: dict[tuple[str, ...], list[Any]] = {
+        (times.route, times.provider, times.model): [*(sum(getattr(times, name)[0]) for name in names), times.tokens]
+        for times in metrics.times()
+    }
+    return found | {(route,): [sum(buckets)] for route, (buckets, _) in metrics.overheads()}
 
 
 async def alike(made: Pair, case: Case) -> None:
@@ -375,6 +383,7 @@ async def same_books(made: Pair, log: Path) -> None:
     for one, other in zip(opened, closed, strict=True):
         assert one == other
     assert counts_of(made.open) == counts_of(made.closed)
+    assert histograms_of(made.open) == histograms_of(made.closed)
 
 
 async def test_what_can_ride_is_told_alike(tmp_path: Path) -> None:

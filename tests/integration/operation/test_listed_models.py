@@ -38,5 +38,10 @@ async def test_listed_models_have_labels_and_others_none(tmp_path: Path) -> None
                     body = b'{"model":"%s","messages":[]}' % model.encode()
                     await client.send(request_bytes("a", "POST", CHAT, body, JSON))
                     assert (await client.answer()).status == 200
+            # A reload keeps them.
+            gateway.plane.commit(gateway.plane.prepare(gateway.gateway.settings))
+            async with Downstream(gateway.url) as client:
+                await client.send(request_bytes("a", "POST", CHAT, b'{"model":"demo","messages":[]}', JSON))
+                assert (await client.answer()).status == 200
             counts = {series.model: series.count for series in Metrics(segment).collect()}
-    assert counts == {"demo": 1, "p/demo": 1, "other": 3}
+    assert counts == {"demo": 2, "p/demo": 1, "other": 3}

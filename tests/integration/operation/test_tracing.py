@@ -132,7 +132,8 @@ async def test_a_clients_trace_goes_on_whatever_its_dialect(tmp_path: Path) -> N
             async with traced(upstream.url, tmp_path, collector, tracing={"ratio": 0.0}) as gateway:
                 state = ("tracestate", "vendor=1"), ("baggage", "a=b")
                 await ask(gateway, BODY, SAMPLED, *state)
-                await ask(gateway, BODY, SAMPLED, path="/v1/messages")
+                anthropic = b'{"model":"demo","max_tokens":9,"messages":[{"role":"user","content":"x"}]}'
+                await ask(gateway, anthropic, SAMPLED, path="/v1/messages")
         spans = collector.wait(4)
     below = tree(spans)
     assert {span.trace_id for span in spans} == {TRACE}

@@ -7,12 +7,23 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from unit.house.test_layers import LAYERS
 
 from budgateway import load_config
-from budgateway.native import DURATION_BOUNDS_S, OVERHEAD_BOUNDS_S, Segment
+from budgateway.native import (
+    DURATION_BOUNDS_S,
+    FIRST_BOUNDS_S,
+    OVERHEAD_BOUNDS_S,
+    PER_TOKEN_BOUNDS_S,
+    TOKEN_BOUNDS,
+    Metrics,
+    Segment,
+)
 from budgateway.observe.metrics import (
+    ProgramCollector,
     QueueCollector,
+    Reloads,
     SegmentCollector,
     SpanCollector,
     UpstreamCollector,
@@ -70,15 +81,24 @@ def test_every_metric_is_listed_and_no_other() -> None:
         WorkerCollector(list),
         UpstreamCollector(list),
         SpanCollector(lambda: {"kept": 0}),
+        ProgramCollector("1", Reloads()),
     )
     families = {family.name: family.type for collector in collectors for family in collector.collect()}
+    native = text_string_to_metric_families(Metrics(Segment(1)).render().decode())
+    families |= {family.name: family.type for family in native}
     exposed = {f"{name}_total" if kind == "counter" else name for name, kind in families.items()}
     assert set(re.findall(r"`(budgateway_\w+)`", text)) == exposed
 
 
 def test_the_buckets_are_those_of_the_histograms() -> None:
     text = page("docs/observability.md")
-    for name, bounds in (("duration, first byte", DURATION_BOUNDS_S), ("overhead", OVERHEAD_BOUNDS_S)):
+    for name, bounds in (
+        ("duration", DURATION_BOUNDS_S),
+        ("first byte, first token", FIRST_BOUNDS_S),
+        ("time per output token", PER_TOKEN_BOUNDS_S),
+        ("tokens of a request", TOKEN_BOUNDS),
+        ("overhead", OVERHEAD_BOUNDS_S),
+    ):
         row = re.search(rf"^\| {name} \| ([\d. ]+) \|$", text, re.M)
         assert row
         assert tuple(map(float, row[1].split())) == bounds

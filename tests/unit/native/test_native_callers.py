@@ -12,6 +12,22 @@ PACKAGE = Path(__file__).resolve().parents[3] / "budgateway"
 PROBES = {
     "BodyPeek.max_tokens": "what the limits' decision reads natively",
     "FastPath.served": "proof that the fast path served an exchange",
+    **dict.fromkeys(
+        (
+            "Metrics.overheads",
+            "Metrics.refusals",
+            "Metrics.times",
+            "Times.first_byte",
+            "Times.first_token",
+            "Times.per_token",
+            "DURATION_BOUNDS_S",
+            "FIRST_BOUNDS_S",
+            "OVERHEAD_BOUNDS_S",
+            "PER_TOKEN_BOUNDS_S",
+            "TOKEN_BOUNDS",
+        ),
+        "what the natively rendered text must say",
+    ),
 }
 
 

@@ -57,14 +57,16 @@ def test_a_series_says_what_was_entered() -> None:
     (series,) = metrics.collect()
     assert (series.route, series.provider, series.model, series.status) == ("chat", "vllm", "llama", 200)
     assert (series.count, series.outcomes) == (2, [1, 0, 0, 0, 1])
-    # A bound belongs to its bucket; the last bucket has none.
-    buckets, total_s = series.duration
-    assert (buckets[1], buckets[-1], sum(buckets), len(buckets)) == (1, 1, 2, 19)
-    assert total_s == pytest.approx(1000.002)
-    buckets, total_s = series.overhead
-    assert (buckets[1], buckets[-1], sum(buckets), len(buckets)) == (1, 1, 2, 15)
+    # A bound belongs to its bucket; the last bucket has none. Times are those of exchanges that ended well.
+    (times,) = metrics.times()
+    assert (times.route, times.provider, times.model) == ("chat", "vllm", "llama")
+    assert times.plain == ([0, 1, *[0] * 17], pytest.approx(0.002))
+    assert times.first_byte == ([0, 1, *[0] * 23], pytest.approx(0.0015))
+    assert times.tokens == [([0, 0, 1, *[0] * 9], 10), ([0, 0, 0, 1, *[0] * 8], 20)]
+    assert [sum(buckets) for buckets, _ in (times.stream, times.first_token, times.per_token)] == [0, 0, 0]
+    ((route, (buckets, total_s)),) = metrics.overheads()
+    assert (route, buckets[1], buckets[-1], sum(buckets), len(buckets)) == ("chat", 1, 1, 2, 15)
     assert total_s == pytest.approx(1.000015)
-    assert series.first_byte == ([0, 1, *[0] * 17], pytest.approx(0.0015))
     assert (series.bytes_in, series.bytes_out, series.tokens_in, series.tokens_out) == (301, 402, 10, 20)
 
 

@@ -11,7 +11,10 @@ use crate::health::{ModelSet, Vitals};
 use crate::interner::Interner;
 
 pub use counts::RETRY_REASONS;
-pub(crate) use counts::{Counts, DURATION_BUCKETS, Histogram, OUTCOMES, OVERHEAD_BUCKETS};
+pub(crate) use counts::{
+    Counts, DURATION_BUCKETS, FIRST_BUCKETS, Histogram, Latency, OUTCOMES, OVERHEAD_BUCKETS, PER_TOKEN_BUCKETS,
+    TOKEN_BUCKETS,
+};
 pub(crate) use limits::{Cell, CellSet, LEASE_KEYS, LEASE_SETS, LEASE_SLOTS, LeaseSet, Lock};
 pub(crate) use queues::{SharedCounts, Waiting};
 pub(crate) use sums::{PRINCIPALS, SUMS, Sum};
@@ -38,6 +41,10 @@ pub const BUDGET_SETS: usize = 2048;
 pub const SERIES: usize = 2048;
 /// Ids whose upstreams are remembered.
 pub const HOLDERS: usize = 64 * 1024;
+/// Rows of times and sizes; the last one counts the overflow.
+pub const LATENCIES: usize = 1024;
+/// Rows of refusals; the last one counts the overflow.
+pub const REFUSALS: usize = 1024;
 /// Copies of the metrics' counts: processes add to different ones to avoid contention on cache lines.
 pub const SHARDS: usize = 16;
 
@@ -79,6 +86,16 @@ pub(crate) struct Layout {
     pub(crate) counts: [[Counts; SERIES]; SHARDS],
     /// The upstreams that hold what ids stand for (`holders`).
     pub(crate) holders: [AtomicU64; HOLDERS],
+    /// The keys of the rows of times and sizes (`metrics`).
+    pub(crate) latency_keys: [AtomicU64; LATENCIES],
+    /// The times and sizes, by shard and row.
+    pub(crate) latencies: [[Latency; LATENCIES]; SHARDS],
+    /// The keys of the refusals (`metrics`).
+    pub(crate) refusal_keys: [AtomicU64; REFUSALS],
+    /// The refusals, by shard and row.
+    pub(crate) refusals: [[AtomicU64; REFUSALS]; SHARDS],
+    /// The gateway's own part of the duration, by shard and route.
+    pub(crate) overheads: [[Histogram<OVERHEAD_BUCKETS>; LABELS]; SHARDS],
 }
 
 /// The identity of the mapping.
