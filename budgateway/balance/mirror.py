@@ -10,7 +10,7 @@ import logging
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
-from budgateway.errors import GatewayError
+from budgateway.errors import BadRequest, GatewayError
 from budgateway.exchange.exchange_cy import Exchange
 from budgateway.exchange.handler_cy import ExchangeHandler
 from budgateway.native import CHUNKED, VERDICT_NEUTRAL, BodyPump, Split
@@ -60,6 +60,7 @@ class Mirroring(ExchangeHandler):
         copy.peek = x.peek
         copy.model = x.model
         copy.dialect = x.dialect
+        copy.streams = x.streams
         copy.destination = self._destination
         try:
             copy.adapter = self._destination.adapters[x.dialect]
@@ -77,6 +78,8 @@ class Mirroring(ExchangeHandler):
             self._under_way[copy] = deadline
             target = copy.target
             copy.task = spawn(target.dialler.dial(target, copy, self, self))
+        except BadRequest:
+            self._counts.skipped += 1  # the mirror's dialect has no form for it
         except Exception:  # noqa: BLE001 - a copy's defect must not reach the exchange that it copies
             _log.exception("a copy of exchange %s failed", x.request_id)
             self._end(copy, False)

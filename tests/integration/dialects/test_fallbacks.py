@@ -15,6 +15,7 @@ from upstreams import faults
 from upstreams.faulty import FaultyUpstream
 
 from budgateway.kinds import KINDS, Kind
+from budgateway.native import GAUGE_MIRRORS_SKIPPED
 from budgateway.records import Fallback, Hedge, Mirror, Retries
 
 pytestmark = pytest.mark.integration
@@ -123,6 +124,10 @@ async def test_mirrors_and_the_fast_path(tmp_path: Path) -> None:
         await client.chat.completions.create(model="demo", messages=HELLO)
         await gateway.until(lambda: bool(other.requests))
         assert other.requests[0].target == "/v1/messages"
+        # A copy that Messages cannot represent is skipped.
+        await client.chat.completions.create(model="demo", messages=HELLO, n=2)
+        await gateway.until(lambda: gateway.gauge(GAUGE_MIRRORS_SKIPPED) == 1)
+        assert len(other.requests) == 1
     async with (
         FaultyUpstream(sent(document({"content": "hi"}), 0)) as upstream,
         inside(upstream.url, tmp_path, path="/v1/*") as gateway,
