@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -175,6 +176,9 @@ class Reader:
                 self._process.wait(END_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
+                # One in a file system that hangs does not even die; it is not waited for any longer.
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(END_S)
             self._process = None
 
 
