@@ -830,7 +830,9 @@ class FastPath:
         """Cache a plan for all requests of a class of principals for a model on a route. The parts are those of
         budgateway.exchange.cached_plan: CachedShape (or None), CachedIdentity, CachedRoute, CachedLimits, CachedBody
         and CachedChoice."""
-    def has_plan(self, route: int, destination: int, dialect: int, principal_class: int, model: str, /) -> bool: ...
+    def has_plan(
+        self, route: int, destination: int, dialect: int, path: bytes, principal_class: int, model: str, /
+    ) -> bool: ...
     def attach(self, sockets: Sockets, /) -> None: ...  # see requests before their connection's protocol does
     def sweep(self, now_ns: int, /) -> None: ...  # give up after a timeout or `quiet_ns` of silence
     def fall_back(self) -> None: ...  # the exchanges in flight, to `resume`

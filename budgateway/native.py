@@ -210,7 +210,7 @@ __all__ = [
 ]
 
 # Increased together with `ABI` in native/src/lib.rs, whenever a signature in `_native.pyi` changes.
-ABI = 25
+ABI = 26
 
 if _native.ABI != ABI:
     raise ImportError(f"budgateway._native has ABI {_native.ABI}, this package needs {ABI}: run `make native`")

@@ -60,10 +60,11 @@ class Mirroring(ExchangeHandler):
         copy.peek = x.peek
         copy.model = x.model
         copy.dialect = x.dialect
-        copy.streams = x.streams
         copy.destination = self._destination
         try:
             copy.adapter = self._destination.adapters[x.dialect]
+            # A copy that passes unchanged asks for no usage: nobody reads it.
+            copy.streams = x.streams and copy.adapter.translates
             copy.adapter.request(copy)
             if self._destination.transforms is not None:
                 copy.principal = x.principal

@@ -39,6 +39,7 @@ class CachedRoute(Part):
     place: int  # index in the routing table
     destination: int  # index among the route's destinations
     dialect: int  # the client's
+    path: bytes  # where there is no dialect, the path says what the request is about
     labels: tuple[int, int, int]  # route, provider, model
     max_body_bytes: int
     time_limit_ns: int  # time until the earliest of its deadlines

@@ -20,6 +20,7 @@ from budgateway.exchange.cached_plan import (
     CachedShape,
 )
 from budgateway.proxy.pipeline_cy import stages_of
+from budgateway.routing.router_cy import path_of
 from budgateway.server.framing_cy import request_parser
 from budgateway.server.proxies import blocks_of
 from budgateway.transport.client_cy import response_parser
@@ -59,9 +60,9 @@ class FastPath:
     def __init__(self, relay: Relay, recorder: Recorder, epoch_ns: int) -> None:
         """`epoch_ns`: the wall clock less the monotonic one."""
         self._relay = relay
-        # Kinds of requests that cannot ride, by route, destination, dialect, class of principals and
-        # model; the oldest makes room.
-        self._uncommon: dict[tuple[int, int, int, int, str], None] = {}
+        # Kinds of requests that cannot ride, by route, destination, dialect, path where there is none,
+        # class of principals and model; the oldest makes room.
+        self._uncommon: dict[tuple[int, int, int, bytes, int, str], None] = {}
         relay.fastpath = self
         self.native = native.FastPath(
             ids=relay.ids,
@@ -116,7 +117,7 @@ class FastPath:
         if x.destination not in route.destinations:
             return  # a fallback has answered
         destination = route.destinations.index(x.destination)
-        kind = (route.place, destination, x.dialect, identity.principal_class, x.model)
+        kind = (route.place, destination, x.dialect, path_of(x), identity.principal_class, x.model)
         if kind in self._uncommon:
             return
         if not self.native.has_plan(*kind):

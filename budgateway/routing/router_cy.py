@@ -126,6 +126,11 @@ class CompiledRoute:
         return self.record.replays(x.head.method, x.head.path)
 
 
+def path_of(x: Exchange) -> bytes:
+    """The path in the key of a cached plan: empty where the request's dialect says what it is about."""
+    return b"" if x.dialect else x.head.path.encode("latin-1")
+
+
 def methods_of(table: RouteTable, head: RequestHead) -> list[str]:
     """The methods with which some route takes this request, even if only with a model."""
     headers = head.headers()
@@ -225,6 +230,7 @@ class Router:
             compiled.place,
             compiled.destinations.index(destination),
             x.dialect,
+            path_of(x),
             (compiled.label, destination.label, x.model_label),
             compiled.max_body_bytes,
             min(compiled.first_byte_ns, compiled.total_ns),

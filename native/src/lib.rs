@@ -35,7 +35,7 @@ mod usage;
 use pyo3::prelude::*;
 
 /// Incremented whenever a signature in `_native.pyi` changes; `native.py` holds the other copy.
-const ABI: u32 = 25;
+const ABI: u32 = 26;
 
 #[pymodule(gil_used = false)]
 mod _native {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ def ask(number: int, model: str = "demo", path: str = CHAT) -> bytes:
 
 @asynccontextmanager
 async def fast_gateway(
-    upstream: FaultyUpstream, log: Path, /, **options: Any
+    upstream: FaultyUpstream, log: Path, /, *, also: Sequence[str] = (), **options: Any
 ) -> AsyncIterator[tuple[Inside, FastPath]]:
-    """A gateway before the upstream, and its fast path."""
-    async with inside(upstream.url, log, path="/v1/*", **options) as gateway:
+    """A gateway before the upstream, and more at these URLs, and its fast path."""
+    async with inside([upstream.url, *also], log, path="/v1/*", **options) as gateway:
         assert gateway.plane.fastpath is not None
         yield gateway, gateway.plane.fastpath.native
 

@@ -227,7 +227,9 @@ async def test_plans_of_more_models_than_fit_leave_one_by_one(tmp_path: Path) ->
         assert native.served() == before + 3
         place = gateway.plane.snapshot.routes.compiled_routes[0].place
         dialect = 1  # the first of wire.dialects
-        cached = sum(native.has_plan(place, 0, dialect, 0, f"m{number}") for number in range(MAX_CACHED_PLANS + 50))
+        cached = sum(
+            native.has_plan(place, 0, dialect, b"", 0, f"m{number}") for number in range(MAX_CACHED_PLANS + 50)
+        )
         assert cached == MAX_CACHED_PLANS
 
 
@@ -265,6 +267,24 @@ async def test_another_dialect_does_not_ride_on_a_plan(tmp_path: Path) -> None:
             answer = await client.answer()
             assert (answer.status, answer.json()["type"]) == (200, "message")
             assert upstream.requests[-1].target == CHAT
+
+
+async def test_a_path_without_a_dialect_does_not_ride_on_another_ones_plan(tmp_path: Path) -> None:
+    """Behind several upstreams, requests about stored objects must find the one that holds them."""
+    async with (
+        FaultyUpstream(faults.raw(faults.json_bytes({"id": "batch_1"}))) as one,
+        FaultyUpstream(faults.raw(faults.json_bytes({"id": "batch_2"}))) as two,
+        fast_gateway(one, tmp_path, also=[two.url]) as (gateway, native),
+        Downstream(gateway.url) as client,
+    ):
+        await swept(gateway)
+        await armed(client, native, request_bytes("a", "POST", "/v1/embeddings", BODY, JSON))
+        for path in ("/v1/batches", "/v1/batches/batch_1/cancel"):
+            await armed(client, native, request_bytes("a", "POST", "/v1/embeddings", BODY, JSON))
+            before = native.served()
+            for _ in range(3):
+                assert await status(client, request_bytes("a", "POST", path, BODY, JSON)) == 200
+            assert native.served() == before
 
 
 # ---------------------------------------------------------------- everyday features

@@ -21,6 +21,8 @@ pytestmark = [
 ]
 
 JSON = [("Content-Type", "application/json"), ("Accept", "text/event-stream")]
+# Nothing is translated.
+SPEAKS = {"dialects": ["openai.chat", "openai.completions", "openai.responses", "anthropic.messages"]}
 
 
 @pytest.mark.parametrize("chunking", CHUNKINGS)
@@ -35,7 +37,7 @@ async def test_recorded_streams_arrive_byte_for_byte_and_their_usage_is_read(
 ) -> None:
     log = tmp_path / "access.jsonl"
     async with FaultyUpstream(replay()) as upstream:
-        async with gateway_async(upstream.url, settings={"access_log": str(log)}) as server:
+        async with gateway_async(upstream.url, settings={"access_log": str(log)}, provider=SPEAKS) as server:
             bodies = await ask_all(server.url, chunking)
         assert [request.body for request in upstream.requests] == [r.ask(chunking) for r in recordings()]
     assert bodies == [recording.body for recording in recordings()]
@@ -58,7 +60,7 @@ async def test_usage_that_only_the_gateway_asked_for_is_the_only_event_missing(
     chunking: Chunking, model: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "access.jsonl"
-    provider = {"aliases": {"the/alias é": "demo"}}
+    provider = {"aliases": {"the/alias é": "demo"}, **SPEAKS}
     async with FaultyUpstream(replay()) as upstream:
         async with gateway_async(upstream.url, settings={"access_log": str(log)}, provider=provider) as server:
             bodies = await ask_all(server.url, chunking, model, asks_usage=False)
@@ -79,7 +81,7 @@ async def test_usage_that_only_the_gateway_asked_for_is_the_only_event_missing(
 async def test_an_aliased_models_name_is_the_only_change(chunking: Chunking) -> None:
     alias = "the/alias é"
     async with FaultyUpstream(replay()) as upstream:
-        async with gateway_async(upstream.url, provider={"aliases": {alias: "demo"}}) as server:
+        async with gateway_async(upstream.url, provider={"aliases": {alias: "demo"}, **SPEAKS}) as server:
             bodies = await ask_all(server.url, chunking, model=alias)
         assert {json.loads(request.body)["model"] for request in upstream.requests} == {"demo"}
     wrong = [

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
 MESSAGES = "/v1/messages"
+SPEAKS_ALL = {"kind": "vllm"}  # nothing is translated
 JSON = [("Content-Type", "application/json")]
 BODY = b'{"model":"demo","stream":true,"stream_options":{"include_usage":true},"messages":[]}'
 HEAD = head(200, [faults.EVENT_STREAM, faults.CHUNKED], reason="OK")
@@ -90,7 +91,7 @@ async def test_a_stream_is_whole_when_all_of_it_has_ended(name: str, step: int, 
     async def serve(peer: Peer, request: Received) -> None:
         await peer.drip(HEAD + chunked(events), step)
 
-    async with FaultyUpstream(serve) as upstream, inside(upstream.url, tmp_path) as gateway:
+    async with FaultyUpstream(serve) as upstream, inside(upstream.url, tmp_path, provider=SPEAKS_ALL) as gateway:
         answer = await ask(gateway, path)
         line = await line_of(gateway)
     if is_whole:
@@ -107,7 +108,10 @@ async def test_usage_in_an_event_of_any_size_counts(tmp_path: Path) -> None:
     usage = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
     events = [CREATED, named("response.completed", response={"output": [{"result": IMAGE}], "usage": usage})]
     wire = HEAD + chunked(events)
-    async with FaultyUpstream(faults.raw(wire)) as upstream, inside(upstream.url, tmp_path) as gateway:
+    async with (
+        FaultyUpstream(faults.raw(wire)) as upstream,
+        inside(upstream.url, tmp_path, provider=SPEAKS_ALL) as gateway,
+    ):
         answer = await ask(gateway, RESPONSES)
         line = await line_of(gateway)
     assert bytes(answer.body) == b"".join(events)
@@ -122,7 +126,10 @@ async def test_a_stream_that_is_cut_for_its_silence_speaks_against_no_upstream(t
     events = faults.chat_events("one", "two")
     silent = faults.stall(HEAD + chunk(events[0]) + chunk(events[1]), 1 << 20)
     timeouts = {"chunk_s": 0.3, "first_byte_s": 5.0}
-    async with FaultyUpstream(silent) as upstream, inside(upstream.url, tmp_path, timeouts=timeouts) as gateway:
+    async with (
+        FaultyUpstream(silent) as upstream,
+        inside(upstream.url, tmp_path, timeouts=timeouts, provider=SPEAKS_ALL) as gateway,
+    ):
         for answer in await asyncio.gather(*(ask(gateway) for _ in range(8))):
             assert (answer.status, answer.is_complete) == (200, False)
             assert b'"upstream_timeout"' in answer.body
@@ -191,7 +198,10 @@ FIRST_TOKENS: dict[str, tuple[str, list[bytes], list[bytes]]] = {
 async def test_the_first_token_is_what_the_client_waits_for(early: str, tmp_path: Path) -> None:
     path, first, rest = FIRST_TOKENS[early]
     engine = Thinking(first, rest)
-    async with FaultyUpstream(engine) as upstream, inside(upstream.url, tmp_path, disclose=True) as gateway:
+    async with (
+        FaultyUpstream(engine) as upstream,
+        inside(upstream.url, tmp_path, disclose=True, provider=SPEAKS_ALL) as gateway,
+    ):
         answer = await ask(gateway, path)
         line = await line_of(gateway)
     assert (answer.is_complete, line["outcome"]) == (True, "complete")
@@ -205,7 +215,10 @@ async def test_the_first_token_is_what_the_client_waits_for(early: str, tmp_path
 async def test_a_stream_that_says_nothing_has_no_first_token(tmp_path: Path) -> None:
     events = [ROLE, choice(0, "", "stop")]
     wire = HEAD + chunked(events)
-    async with FaultyUpstream(faults.raw(wire)) as upstream, inside(upstream.url, tmp_path) as gateway:
+    async with (
+        FaultyUpstream(faults.raw(wire)) as upstream,
+        inside(upstream.url, tmp_path, provider=SPEAKS_ALL) as gateway,
+    ):
         await ask(gateway)
         line = await line_of(gateway)
     assert (line["outcome"], "ttft_ms" in line) == ("complete", False)
@@ -220,7 +233,7 @@ async def test_a_document_that_comes_in_pieces_costs_no_overhead(tmp_path: Path)
         await asyncio.sleep(PREFILL_S)
         await peer.send(wire[200:])
 
-    async with FaultyUpstream(serve) as upstream, inside(upstream.url, tmp_path) as gateway:
+    async with FaultyUpstream(serve) as upstream, inside(upstream.url, tmp_path, provider=SPEAKS_ALL) as gateway:
         assert (await ask(gateway)).status == 200
         line = await line_of(gateway)
     assert line["overhead_us"] / 1000 <= line["duration_ms"] - PREFILL_S * 1000

@@ -103,7 +103,7 @@ async def test_what_is_not_to_be_asked_leaves_as_it_came(
     wish: bytes, path: str, headers: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     async with FaultyUpstream(faults.stream(faults.chat_events(*WORDS))) as upstream:
-        async with inside(upstream.url, tmp_path) as gateway:
+        async with inside(upstream.url, tmp_path, provider={"kind": "vllm"}) as gateway:
             answer = await ask(gateway.url, wish, path, headers)
     # Usage that comes although nobody asked is the client's.
     assert bytes(answer.body) == TOLD

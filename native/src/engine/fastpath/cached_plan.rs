@@ -123,6 +123,7 @@ pub(super) struct RoutePart {
     /// The index of its destination.
     pub(super) destination: usize,
     pub(super) dialect: usize,
+    pub(super) path: Vec<u8>,
     labels: (u32, u32, u32),
     max_body_bytes: usize,
     time_limit_ns: i64,
@@ -256,6 +257,8 @@ pub(super) struct Kind<'a> {
     pub(super) destination: usize,
     /// The client's dialect.
     pub(super) dialect: usize,
+    /// The path, where there is no dialect: nothing else says what such a request is about.
+    pub(super) path: &'a [u8],
     pub(super) principal_class: u32,
     pub(super) model: &'a [u8],
 }
@@ -323,6 +326,8 @@ impl PlanCache {
         self.key.extend_from_slice(&(kind.destination as u32).to_le_bytes());
         self.key.push(kind.dialect as u8);
         self.key.extend_from_slice(&kind.principal_class.to_le_bytes());
+        self.key.extend_from_slice(&(kind.path.len() as u32).to_le_bytes());
+        self.key.extend_from_slice(kind.path);
         self.key.extend_from_slice(kind.model);
     }
 }

@@ -209,10 +209,12 @@ impl FastPath {
         body: BodyPart,
         choice: ChoicePart,
     ) {
+        let path = route.path.clone();
         let kind = Kind {
             route: route.place,
             destination: route.destination,
             dialect: route.dialect,
+            path: &path,
             principal_class: identity.principal_class,
             model: model.as_bytes(),
         };
@@ -226,12 +228,21 @@ impl FastPath {
         drop(replaced);
     }
 
-    #[pyo3(signature = (route, destination, dialect, principal_class, model, /))]
-    fn has_plan(&self, route: usize, destination: usize, dialect: usize, principal_class: u32, model: &str) -> bool {
+    #[pyo3(signature = (route, destination, dialect, path, principal_class, model, /))]
+    fn has_plan(
+        &self,
+        route: usize,
+        destination: usize,
+        dialect: usize,
+        path: &[u8],
+        principal_class: u32,
+        model: &str,
+    ) -> bool {
         self.state().plans.contains(Kind {
             route,
             destination,
             dialect,
+            path,
             principal_class,
             model: model.as_bytes(),
         })
@@ -491,10 +502,12 @@ impl FastPath {
         if let Some(shape) = state.plans.shape_of(route) {
             found = asked.destination(py, &shape, credential.as_deref())?;
         }
+        let dialect = self.dialects.of(head.method(bytes), head.path(bytes));
         let plan = state.plans.get(Kind {
             route,
             destination: found.index,
-            dialect: self.dialects.of(head.method(bytes), head.path(bytes)),
+            dialect,
+            path: if dialect == 0 { head.path(bytes) } else { b"" },
             principal_class: credential.as_ref().map_or(0, |credential| credential.class),
             model: model.as_bytes(),
         })?;
