@@ -71,7 +71,11 @@ fn memory(text: &[u8], dice: &mut Dice) {
 
 /// A head that was remembered is known whatever its free values say, and would be taken with any; no other one is known.
 fn head_cache(text: &[u8], head: &RequestHead, dice: &mut Dice) {
-    let lengths: Vec<_> = head.fields.iter().filter(|field| field.known.name() == "content-length").collect();
+    let lengths: Vec<_> = head
+        .fields
+        .iter()
+        .filter(|field| field.known.name() == "content-length")
+        .collect();
     let [length] = lengths[..] else {
         return;
     };
@@ -80,7 +84,10 @@ fn head_cache(text: &[u8], head: &RequestHead, dice: &mut Dice) {
     head_cache.insert(text, &head.fields);
     let is_plain = matches!(text[at.start], b'1'..=b'9');
     let longest = 2 * 1024;
-    assert_eq!(head_cache.contains(text, &head.fields), is_plain && text.len() <= longest);
+    assert_eq!(
+        head_cache.contains(text, &head.fields),
+        is_plain && text.len() <= longest
+    );
     for number in ["1", "90210", "999999999999999999"] {
         let other = [&text[..at.start], number.as_bytes(), &text[at.end..]].concat();
         let parsed = RequestHead::parse(&other).expect("as that one").expect("whole");
@@ -95,7 +102,10 @@ fn head_cache(text: &[u8], head: &RequestHead, dice: &mut Dice) {
         && head_cache.contains(&other, &parsed.fields)
     {
         // Only inside of a value that says nothing to a parser.
-        let field = parsed.fields.iter().find(|field| field.value_span().range().contains(&flip));
+        let field = parsed
+            .fields
+            .iter()
+            .find(|field| field.value_span().range().contains(&flip));
         let field = field.expect("in a value");
         assert!(!["host", "connection", "transfer-encoding", "upgrade", ""].contains(&field.known.name()));
         assert_eq!(parsed.fields.len(), head.fields.len());
