@@ -1,4 +1,4 @@
-"""What a reload and a scrape cost everybody else: latency of other requests, on one core with all of the gateway.
+"""The cost of a reload and of a scrape for everybody else: latency of other requests, on one core with all of the gateway.
 
     python -m benchmarks.disturbance                            # signal, admin, watch and scrape, beside nothing
     python -m benchmarks.disturbance --cases none,signal --rounds 5 --rate 1000
@@ -39,7 +39,7 @@ CORE_OF_GATEWAY, CORE_OF_RIG = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the configuration is."""
+    """The size of the configuration."""
 
     routes: int
     providers: int

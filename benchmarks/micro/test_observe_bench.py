@@ -46,7 +46,7 @@ def test_record_native(benchmark: BenchmarkFixture, access: str) -> None:
 
 @pytest.mark.parametrize("kept", ["not sampled", "sampled"])
 def test_record_traced(benchmark: BenchmarkFixture, kept: str) -> None:
-    """What a tracer adds to the end of an exchange: a look at its outcome, or its record."""
+    """The cost of a tracer at the end of an exchange: a look at its outcome, or its record."""
     segment = Segment(4)
     recorder = Recorder(segment, None, UNIX_NS, 1 << 20, None)
     tracer = Tracer(

@@ -97,7 +97,7 @@ impl TrustedProxies {
         Ok(client)
     }
 
-    /// What limits count a client by: its address, or its network.
+    /// The text by which limits count a client: its address, or its network.
     pub fn network(&self, client: &IpAddr) -> String {
         match client {
             IpAddr::V6(address)

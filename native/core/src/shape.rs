@@ -52,7 +52,7 @@ impl Split {
         self.choose(key, turn, excluded)
     }
 
-    /// What `pick` would return, without taking the turn.
+    /// The destination that `pick` would return; takes no turn.
     pub fn peek(&self, key: Option<&[u8]>, excluded: u64) -> Option<usize> {
         self.choose(key, self.turn.load(Ordering::Relaxed), excluded)
     }

@@ -142,7 +142,7 @@ impl Trace {
         &self.attempts
     }
 
-    /// When the last attempt began and was sent; zeros without one.
+    /// The times at which the last attempt began and was sent; zeros without one.
     #[must_use]
     pub fn last_sent(&self) -> (u64, u64) {
         self.attempts

@@ -344,7 +344,7 @@ def counts_of(gateway: Inside) -> dict[tuple[str, str, str, int], dict[str, Any]
 
 
 def histograms_of(gateway: Inside) -> dict[tuple[str, ...], list[Any]]:
-    """How often each histogram was added to, and the sizes that were added."""
+    """The number of additions to each histogram, and the sizes that were added."""
     metrics = Metrics(gateway.plane._segment)
     names = ("plain", "stream", "first_byte", "first_token")
     found: dict[tuple[str, ...], list[Any]] = {

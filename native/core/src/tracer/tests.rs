@@ -1,4 +1,4 @@
-//! Which exchanges are kept, and how many.
+//! The choice of the exchanges that are kept, and their number.
 
 #![allow(clippy::unwrap_used, reason = "a failed test may panic")]
 

@@ -24,7 +24,7 @@ pub struct Transform {
     is_exacting: bool,
 }
 
-/// What the rules made of a document.
+/// The result of the rules for a document.
 #[derive(Debug)]
 pub struct Applied<'a> {
     document: Document<'a>,
